@@ -1,0 +1,56 @@
+"""The errors a user may meet: each says what is wrong, which slide, and what to do.
+
+Everything raised on purpose derives from `WsiPipelineError`. Only the stage runner catches more
+than that; the command line prints the message without a traceback (`--debug` shows it).
+"""
+
+from __future__ import annotations
+
+
+class WsiPipelineError(Exception):
+    """Base of all errors raised on purpose.
+
+    `what` is one sentence naming field, expectation and value; `slide` the slide_id it is about;
+    `todo` one sentence saying what the user can do. Pickles, so that it crosses worker processes.
+    """
+
+    def __init__(self, what: str, *, slide: str | None = None, todo: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.slide = slide
+        self.todo = todo
+
+    def __str__(self) -> str:
+        head = f"{self.slide}: {self.what}" if self.slide else self.what
+        return f"{head}\n{self.todo}" if self.todo else head
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.slide, self.todo)
+
+
+def _rebuild(kind: type[WsiPipelineError], what: str, slide: str | None, todo: str | None) -> WsiPipelineError:
+    return kind(what, slide=slide, todo=todo)
+
+
+class UsageError(WsiPipelineError):
+    """The command, an option or a configuration file is wrong (exit code 2)."""
+
+
+class ManifestError(UsageError):
+    """The slides CSV cannot be used as it is; the message lists every fault with its row."""
+
+
+class SlideError(WsiPipelineError):
+    """One slide cannot be opened, read, or placed in micrometres."""
+
+
+class StoreError(WsiPipelineError):
+    """A store of this pipeline is missing, damaged, or of another format or version."""
+
+
+class EncoderError(WsiPipelineError):
+    """An encoder is unknown, its weights are missing, or it does not fit the patches."""
+
+
+class MilError(WsiPipelineError):
+    """Slide-level training or prediction cannot be done honestly on these slides."""

@@ -1,0 +1,110 @@
+"""Fields of a spec, stated once: default, help, group, choices and check, for CLI, YAML, stores and digests.
+
+A spec is a frozen dataclass whose fields are made by `option`. From it come the command-line options, the
+keys of cohort.yaml, the JSON in a store's attributes and the digest. Nothing about an option is written twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from wsi_pipeline.errors import UsageError
+
+S = TypeVar("S")
+Check = Callable[[Any], bool]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str = "options",
+    choices: tuple[str, ...] = (),
+    check: tuple[str, Check] | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value)."""
+    metadata = {"help": help, "group": group, "choices": choices, "check": check, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def at_least(low: float) -> tuple[str, Check]:
+    """A check that the value is a number >= `low`."""
+    return f">= {low}", lambda value: value >= low
+
+
+def between(low: float, high: float) -> tuple[str, Check]:
+    """A check that the value lies in [low, high]."""
+    return f"between {low} and {high}", lambda value: low <= value <= high
+
+
+def validate(spec: Any) -> None:
+    """Check every field of a spec: type, choices, range. For use in `__post_init__`.
+
+    Raises UsageError such as `patch_px must be >= 16, got 0`.
+    """
+    hints = typing.get_type_hints(type(spec))
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        _check_type(field.name, value, hints[field.name])
+        choices, check = field.metadata.get("choices"), field.metadata.get("check")
+        if choices and value not in choices:
+            raise UsageError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
+        if check and value is not None and not check[1](value):
+            raise UsageError(f"{field.name} must be {check[0]}, got {value}")
+
+
+def value_type(hint: Any) -> type:
+    """The plain type behind a hint: `float | None` -> float. Specs hold int, float, bool, str only."""
+    members = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return cast(type, members[0] if is_union else hint)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if value is None and type(None) in typing.get_args(hint):
+        return
+    wanted = value_type(hint)
+    allowed: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
+        raise UsageError(f"{name} must be of type {wanted.__name__}, got {value!r}")
+
+
+def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Make a spec from a mapping (a YAML section, a store's JSON). `where` names the source for messages.
+
+    Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones.
+    """
+    known = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise UsageError(
+            f"{where}: unknown key {', '.join(map(repr, unknown))}", todo=f"Known keys: {', '.join(sorted(known))}"
+        )
+    try:
+        return kind(**given)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.what}", todo=error.todo) from None
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces, the same bytes for equal values; dataclasses become objects."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
+
+
+def digest_of(**parts: Any) -> str:
+    """SHA-256 (hex) over named parts: specs, parent digests, fingerprints. Any change changes it."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"{type(value).__name__} has no place in a digest")

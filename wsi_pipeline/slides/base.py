@@ -1,0 +1,90 @@
+"""The contract every slide backend keeps, whatever the file behind it.
+
+Sources: level and location conventions as in OpenSlide (`openslide_read_region`): x and y are level-0
+pixels, width and height are pixels of the level that is read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+
+MAX_REGION_PIXELS = 1 << 28
+"""Largest region (in pixels, 256 Mpx = 768 MB) that a single read may allocate."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One pyramid level: its size in its own pixels and how many level-0 pixels one of them spans."""
+
+    size: Size
+    downsample: float
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What a slide says about itself.
+
+    levels      finest first; level 0 has downsample 1
+    mpp         micrometres per pixel at level 0 as the file states it (not yet judged), or None
+    objective   nominal magnification as the file states it, or None
+    vendor      scanner or format family, for people
+    backend     the registered name of the backend that reads it
+    """
+
+    levels: tuple[Level, ...]
+    mpp: float | None
+    objective: float | None
+    vendor: str
+    backend: str
+
+    @property
+    def size(self) -> Size:
+        """Level-0 size in pixels."""
+        return self.levels[0].size
+
+
+class Slide(ABC):
+    """One open whole-slide image. Use as a context manager; safe to read from several threads."""
+
+    info: SlideInfo
+
+    @abstractmethod
+    def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Backend's read: same arguments and result as `read_region`, arguments already checked."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file. Reading after it raises SlideError."""
+
+    def read_region(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Read a rectangle as uint8 RGB of shape (height, width, 3).
+
+        x, y            level-0 pixels of the top-left corner; may lie outside the slide
+        width, height   pixels of `level`
+
+        Whatever is transparent, missing or outside the slide is white. Raises SlideError for an unknown
+        level, an empty or oversized rectangle, or a tile that does not decode (with its position).
+        """
+        if not 0 <= level < len(self.info.levels):
+            raise SlideError(f"level must be 0 to {len(self.info.levels) - 1}, got {level}")
+        if width < 1 or height < 1 or width * height > MAX_REGION_PIXELS:
+            raise SlideError(
+                f"region must have between 1 and {MAX_REGION_PIXELS} pixels, got {width} x {height}"
+            )
+        return self._read(x, y, level, width, height)
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
