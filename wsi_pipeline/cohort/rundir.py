@@ -1,0 +1,119 @@
+"""The run folder: where every file of a cohort lies. The only place that spells these paths.
+
+    wsi-run/
+      cohort.csv                        the manifest as understood, absolute paths
+      segment/<slide_id>.h5 .png .geojson
+      tile/<slide_id>.h5
+      embed/<encoder>/<slide_id>.h5
+      train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
+      predict/<name>/                   predictions.csv
+      heatmap/<encoder>/<mil model>/<slide_id>.png
+      report/report.html
+      status/<slide_id>.json
+      locks/  logs/
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_pipeline.errors import StoreError, UsageError
+
+DEFAULT_RUN = "wsi-run"
+STORE_SUFFIXES = {"hdf5": ".h5", "zarr": ".zarr"}
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run; makes no folders by itself."""
+
+    root: Path
+
+    @classmethod
+    def existing(cls, root: Path) -> RunDir:
+        """The run at `root`; raises UsageError when no cohort was tiled there."""
+        run = cls(root)
+        if not run.cohort_csv.is_file():
+            raise UsageError(
+                f"no run in {root}: {run.cohort_csv} is missing",
+                todo="Start one with: wsi-pipeline tile slides.csv   (or name another with --run FOLDER)",
+            )
+        return run
+
+    @property
+    def cohort_csv(self) -> Path:
+        """The manifest as it was understood by `tile`."""
+        return self.root / "cohort.csv"
+
+    @property
+    def log(self) -> Path:
+        """The readable log of all commands on this run."""
+        return self.root / "logs" / "run.log"
+
+    @property
+    def report_html(self) -> Path:
+        """The report, one self-contained file."""
+        return self.root / "report" / "report.html"
+
+    def status(self, slide_id: str) -> Path:
+        """JSON with the state of each stage of one slide."""
+        return self.root / "status" / f"{slide_id}.json"
+
+    def lock(self, stage: str, slide_id: str) -> Path:
+        """The lock that one process holds while it writes one stage of one slide."""
+        return self.root / "locks" / slug(stage) / f"{slide_id}.lock"
+
+    def overlay(self, slide_id: str) -> Path:
+        """Thumbnail with tissue contours and, once tiled, the patch grid."""
+        return self.root / "segment" / f"{slide_id}.png"
+
+    def contours(self, slide_id: str) -> Path:
+        """Tissue contours as GeoJSON in level-0 pixels."""
+        return self.root / "segment" / f"{slide_id}.geojson"
+
+    def segment_store(self, slide_id: str, kind: str = "hdf5") -> Path:
+        """Tissue mask and thumbnail."""
+        return self.root / "segment" / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def patch_store(self, slide_id: str, kind: str = "hdf5") -> Path:
+        """Patch coordinates, coverage, optional pixels."""
+        return self.root / "tile" / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def feature_store(self, encoder: str, slide_id: str, kind: str = "hdf5") -> Path:
+        """Features of one slide by one encoder."""
+        return self.root / "embed" / slug(encoder) / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def mil(self, encoder: str, model: str) -> Path:
+        """Folder of a trained slide-level model."""
+        return self.root / "train-mil" / slug(encoder) / slug(model)
+
+    def heatmap(self, encoder: str, model: str, slide_id: str) -> Path:
+        """Attention over the thumbnail of one slide."""
+        return self.root / "heatmap" / slug(encoder) / slug(model) / f"{slide_id}.png"
+
+    def encoders(self) -> tuple[str, ...]:
+        """Folder names under embed/, sorted: the encoders this run has features of."""
+        folder = self.root / "embed"
+        return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+
+
+def existing_store(path: Path) -> Path | None:
+    """The store at `path` in whichever format it is there (.h5 or .zarr), or None; newest if both."""
+    found = [path.with_name(path.name.removesuffix(path.suffix) + suffix) for suffix in STORE_SUFFIXES.values()]
+    found = [candidate for candidate in found if candidate.exists()]
+    return max(found, key=lambda candidate: candidate.stat().st_mtime_ns, default=None)
+
+
+def require_store(path: Path, made_by: str) -> Path:
+    """Like `existing_store`, but raises StoreError naming the command that would make it."""
+    found = existing_store(path)
+    if found is None:
+        raise StoreError(f"{path} is missing", todo=f"Make it with: wsi-pipeline {made_by}")
+    return found
+
+
+def slug(name: str) -> str:
+    """A folder name for an encoder or model name: `org/name` -> `org--name`, other odd characters -> `_`."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name.replace("/", "--").replace(":", "-"))
