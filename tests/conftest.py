@@ -1,0 +1,19 @@
+"""Shared fixtures: where the real slides are, when they are here at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real slides and images (WSI_PIPELINE_DATA); skips where it is absent."""
+    folder = Path(os.environ.get("WSI_PIPELINE_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "slides").is_dir():
+        pytest.skip("real data not here: set WSI_PIPELINE_DATA to the folder that holds slides/, derived/, broken/")
+    return folder
