@@ -1,0 +1,143 @@
+"""Heat lies where the patch lies, means what its value says, and never moves the thumbnail."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.heatmaps import ValueScale, draw_heatmap, patch_field
+
+SLIDE = Size(6400, 4800)
+
+
+def blank(width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), 240, np.uint8)
+
+
+def overlap_1d(low: float, high: float, pixels: int) -> NDArray[np.float64]:
+    """Length of [low, high) in each unit pixel, pixel by pixel: the plain definition."""
+    return np.array([max(0.0, min(high, i + 1) - max(low, i)) for i in range(pixels)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 23),
+    height=st.integers(1, 19),
+    patch=st.integers(1, 400),
+    boxes=st.lists(
+        st.tuples(st.integers(0, 999), st.integers(0, 699), st.floats(-5, 5, width=32)), min_size=1, max_size=12
+    ),
+)
+def test_field_equals_the_area_weighted_mean_by_definition(
+    width: int, height: int, patch: int, boxes: list[tuple[int, int, float]]
+) -> None:
+    size = Size(1000, 700)
+    weight, total = np.zeros((height, width)), np.zeros((height, width))
+    for x, y, value in boxes:
+        across = overlap_1d(x * width / 1000, min(x + patch, 1000) * width / 1000, width)
+        down = overlap_1d(y * height / 700, min(y + patch, 700) * height / 700, height)
+        weight += np.outer(down, across)
+        total += value * np.outer(down, across)
+    coords = np.array([box[:2] for box in boxes], np.int64)
+    mean, coverage = patch_field((height, width), size, coords, patch, np.array([box[2] for box in boxes]))
+    # Where a patch only grazes a pixel the mean is a quotient of two tiny sums.
+    seen = weight > 1e-4
+    np.testing.assert_allclose(mean[seen], (total / np.where(seen, weight, 1))[seen], atol=1e-6)
+    np.testing.assert_allclose(coverage[seen], np.minimum(weight, 1)[seen], atol=1e-9)
+    assert not coverage[weight == 0].any()
+
+
+def test_heat_lies_exactly_at_the_patch_corner() -> None:
+    coords = np.array([[1600, 1200], [4800, 3600]], np.int64)
+    drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 800, np.array([0.0, 1.0]), alpha=1.0))
+    changed = np.any(drawn[:48, :64] != 240, axis=2)
+    expected = np.zeros((48, 64), bool)
+    expected[12:20, 16:24] = expected[36:44, 48:56] = True
+    np.testing.assert_array_equal(changed, expected)
+
+
+def test_dark_end_is_low_and_bright_end_is_high() -> None:
+    coords = np.array([[0, 0], [1600, 0], [3200, 0]], np.int64)
+    drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 800, np.array([0.1, 0.2, 0.3]), alpha=1.0)).astype(int)
+    low, middle, high = (int(drawn[2, column].sum()) for column in (2, 18, 34))
+    assert low < middle < high
+
+
+def test_half_covered_pixels_get_half_the_opacity() -> None:
+    _, coverage = patch_field((48, 64), SLIDE, np.array([[50, 0]], np.int64), 100, np.array([1.0]))
+    np.testing.assert_allclose(coverage[0, :3], [0.5, 0.5, 0.0], atol=1e-12)
+
+
+def test_overlapping_patches_are_averaged() -> None:
+    mean, _ = patch_field((48, 64), SLIDE, np.array([[0, 0], [400, 0]], np.int64), 800, np.array([1.0, 3.0]))
+    np.testing.assert_allclose(mean[0, [1, 6, 10]], [1.0, 2.0, 3.0], atol=1e-12)
+
+
+def test_order_of_patches_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    coords, values = rng.integers(0, 4000, (50, 2)), rng.random(50)
+    order = rng.permutation(50)
+    one = draw_heatmap(blank(), SLIDE, coords, 500, values)
+    other = draw_heatmap(blank(), SLIDE, coords[order], 500, values[order])
+    assert one.tobytes() == other.tobytes()
+
+
+def test_no_patches_gives_the_bare_thumbnail_and_a_note() -> None:
+    drawn = np.asarray(draw_heatmap(blank(), SLIDE, np.zeros((0, 2), np.int64), 800, np.zeros(0)))
+    np.testing.assert_array_equal(drawn[:48, :64], blank())
+    assert (drawn[48:] < 128).any(), "the strip below must say that there are no patches"
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-9, -3.5])
+def test_constant_values_lie_in_the_middle_of_the_map(constant: float) -> None:
+    values = np.full(5, constant)
+    np.testing.assert_array_equal(ValueScale.of(values).unit(values), np.full(5, 0.5))
+    coords = np.arange(10, dtype=np.int64).reshape(5, 2) * 100
+    drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 100, values))
+    assert np.any(drawn[:48, :64] != 240)
+
+
+def test_one_wild_value_does_not_flatten_the_rest() -> None:
+    values = np.append(np.linspace(0, 1, 999), 1e6)
+    scale = ValueScale.of(values)
+    assert scale.high < 2
+    assert scale.clipped_high
+    assert scale.unit(values).min() == 0.0
+    assert scale.unit(values).max() == 1.0
+
+
+def test_tiny_attention_keeps_its_contrast() -> None:
+    values = 1e-6 + np.linspace(0, 1e-9, 100)
+    unit = ValueScale.of(values).unit(values)
+    assert unit[10] < unit[50] < unit[90]
+
+
+@pytest.mark.parametrize(
+    ("coords", "values", "message"),
+    [
+        (np.zeros((3, 2), np.int64), np.zeros(2), "values"),
+        (np.zeros((3, 3), np.int64), np.zeros(3), "coords"),
+        (np.zeros((1, 2), np.int64), np.array([np.nan]), "finite"),
+    ],
+)
+def test_disagreeing_arguments_are_refused(
+    coords: NDArray[np.int64], values: NDArray[np.float64], message: str
+) -> None:
+    with pytest.raises(WsiPipelineError, match=message):
+        draw_heatmap(blank(), SLIDE, coords, 100, values)
+
+
+def test_a_hundred_thousand_patches_take_under_two_seconds() -> None:
+    rng = np.random.default_rng(1)
+    coords = rng.integers(0, 90_000, (100_000, 2))
+    thumbnail = np.full((1000, 1000, 3), 230, np.uint8)
+    started = time.process_time()
+    draw_heatmap(thumbnail, Size(100_000, 100_000), coords, 512, rng.random(100_000))
+    assert time.process_time() - started < 2.0

@@ -1,0 +1,146 @@
+"""What a report is made of: plain frozen facts, gathered by a stage, rendered by `report.html`.
+
+Nothing here knows where files lie. Pictures are encoded bytes (PNG, JPEG or WebP), already small: see
+`report.pictures.shrink_png`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.errors import WsiPipelineError
+
+STATES = ("done", "empty", "failed", "pending")
+"""Where a slide stands: worked through; no tissue found; stopped by an error; not yet worked on."""
+
+BASELINE_ENCODER = "colour"
+"""The encoder of stain and texture statistics that every deep encoder is held against."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its interval; `n_undefined` counts resamples in which the metric had no value."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n_undefined: int = 0
+
+    @classmethod
+    def read(cls, raw: Any) -> Estimate | None:
+        """From metrics JSON (`{"value", "low", "high", "n_undefined"}`, a number, or null); None where undefined."""
+        parts: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {"value": raw}
+        value = as_number(parts.get("value"))
+        if value is None:
+            return None
+        return cls(value, as_number(parts.get("low")), as_number(parts.get("high")), int(parts.get("n_undefined") or 0))
+
+
+def as_number(raw: Any) -> float | None:
+    """A finite float, or None for null, NaN and infinity."""
+    if raw is None or not math.isfinite(raw):
+        return None
+    return float(raw)
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """One slide of the cohort as the report tells it.
+
+    stage        the last stage it reached, or the one that failed
+    reason       one sentence saying why it failed or is empty; `todo` what the user can do
+    note         anything else worth a line (resampled, mask looks wrong)
+    tissue_mm2   tissue area in square millimetres; `mpp` micrometres per pixel of the patches as delivered
+    overlay_png  thumbnail with tissue contours, encoded (PNG, JPEG or WebP)
+    heatmaps     `ModelSection.key` -> attention over the thumbnail, encoded
+
+    What a model predicts for the slide is looked up in that model's predictions, not repeated here.
+    Raises WsiPipelineError for an unknown state.
+    """
+
+    slide_id: str
+    state: str
+    patient_id: str | None = None
+    label: str | None = None
+    site: str | None = None
+    stage: str | None = None
+    reason: str | None = None
+    todo: str | None = None
+    traceback: str | None = None
+    note: str | None = None
+    patches: int | None = None
+    tissue_mm2: float | None = None
+    mpp: float | None = None
+    mpp_source: str | None = None
+    overlay_png: bytes | None = None
+    heatmaps: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.state not in STATES:
+            raise WsiPipelineError(f"state must be one of {', '.join(STATES)}, got {self.state!r}", slide=self.slide_id)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSection:
+    """One slide-level model on one encoder's features.
+
+    metrics      the content of metrics.json; any value may be null
+    predictions  slide_id, patient_id, fold, label, predicted, p_<class>...; one row per slide
+    histories    for each fold the epochs in order: {"epoch", "train_loss", "val_loss"}
+    """
+
+    encoder: str
+    mil_model: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    predictions: pd.DataFrame | None = None
+    histories: Sequence[Sequence[Mapping[str, float | None]]] = ()
+
+    @property
+    def key(self) -> str:
+        """Name that joins heatmaps to this model: `encoder/mil_model`."""
+        return f"{self.encoder}/{self.mil_model}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for the colour baseline."""
+        return self.encoder == BASELINE_ENCODER
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return tuple(self.metrics.get("classes") or ())
+
+    def pooled(self, name: str) -> Estimate | None:
+        """A metric over all test slides (`auroc`, `balanced_accuracy`...), or None where undefined."""
+        return Estimate.read((self.metrics.get("pooled") or {}).get(name))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the numbers came about: commands in order, versions, specs by stage, digests by stage or file."""
+
+    commands: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything a report shows. `created` is a date as it should be read; `warnings` are plain sentences."""
+
+    title: str
+    created: str
+    slides: tuple[SlideRow, ...]
+    models: tuple[ModelSection, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: Provenance = Provenance()
+
+    def count(self, state: str) -> int:
+        """Number of slides in `state`."""
+        return sum(slide.state == state for slide in self.slides)
