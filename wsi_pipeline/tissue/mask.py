@@ -34,12 +34,12 @@ class TissueMask:
     @property
     def scale_x(self) -> float:
         """Level-0 pixels per mask pixel, horizontally."""
-        return self.slide_size.width / self.pixels.shape[1]
+        return float(self.slide_size.width / self.pixels.shape[1])
 
     @property
     def scale_y(self) -> float:
         """Level-0 pixels per mask pixel, vertically."""
-        return self.slide_size.height / self.pixels.shape[0]
+        return float(self.slide_size.height / self.pixels.shape[0])
 
     @property
     def pixel_um2(self) -> float:

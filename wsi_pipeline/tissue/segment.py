@@ -1,0 +1,62 @@
+"""Find tissue on one slide: detector, clean-up, and a warning where the result looks wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.specs import SegmentSpec
+from wsi_pipeline.tissue.cleanup import clean_mask
+from wsi_pipeline.tissue.detectors import SEGMENTERS
+from wsi_pipeline.tissue.mask import TissueMask
+
+NEARLY_ALL = 0.95
+"""More tissue than this is rare on a glass slide, which has empty margins; files that hold one region have it."""
+ALMOST_NOTHING = 0.0005
+"""Less tissue than this is about a tenth of a needle biopsy on a 15 x 15 mm scan: dust or a lost section."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Where tissue is on a slide, and what looks wrong about it ("" when nothing does)."""
+
+    mask: TissueMask
+    warning: str
+
+
+def segment_tissue(rgb: NDArray[np.uint8], slide_size: Size, mpp: float, spec: SegmentSpec) -> Segmentation:
+    """Find tissue on a picture of a whole slide.
+
+    rgb         uint8 (h, w, 3), spanning the slide exactly; of any resolution, about spec.mask_mpp where possible
+    slide_size  level-0 size in pixels
+    mpp         micrometres per level-0 pixel
+
+    No tissue is a result with a warning. Raises UsageError for an unknown method, SlideError for another array.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise SlideError(f"the picture to segment must be uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
+    height, width = rgb.shape[:2]
+    picture_mpp = mpp * math.sqrt(slide_size.pixels / (height * width))
+    found = SEGMENTERS.get(spec.method)(rgb, picture_mpp)
+    clean = clean_mask(found, picture_mpp**2, spec.min_tissue_um2, spec.max_hole_um2)
+    return Segmentation(TissueMask(clean, slide_size, mpp), _warning(found, clean, picture_mpp**2, spec))
+
+
+def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: float, spec: SegmentSpec) -> str:
+    fraction = float(np.mean(clean))
+    if fraction == 0 and found.any():
+        dropped = np.count_nonzero(found) * pixel_um2
+        limit = spec.min_tissue_um2
+        return f"no tissue found: all fragments ({dropped:,.0f} um2 together) are smaller than {limit:,.0f} um2 each"
+    if fraction == 0:
+        return "no tissue found"
+    if fraction > NEARLY_ALL:
+        return f"mask covers nearly all of the slide ({fraction:.0%}): fine for a file of one region, else look at it"
+    if fraction < ALMOST_NOTHING:
+        return f"almost no tissue ({fraction:.2%})"
+    return ""
