@@ -1,16 +1,16 @@
 """The run folder: where every file of a cohort lies. The only place that spells these paths.
 
-    wsi-run/
-      cohort.csv                        the manifest as understood, absolute paths
-      segment/<slide_id>.h5 .png .geojson
-      tile/<slide_id>.h5
-      embed/<encoder>/<slide_id>.h5
-      train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
-      predict/<name>/                   predictions.csv
-      heatmap/<encoder>/<mil model>/<slide_id>.png
-      report/report.html
-      status/<slide_id>.json
-      locks/  logs/
+wsi-run/
+  cohort.csv                        the manifest as understood, absolute paths
+  segment/<slide_id>.h5 .png .geojson
+  tile/<slide_id>.h5
+  embed/<encoder>/<slide_id>.h5
+  train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
+  predict/<name>/                   predictions.csv
+  heatmap/<encoder>/<mil model>/<slide_id>.png
+  report/report.html
+  status/<slide_id>.json
+  locks/  logs/
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from wsi_pipeline.errors import StoreError, UsageError
 
 DEFAULT_RUN = "wsi-run"
 STORE_SUFFIXES = {"hdf5": ".h5", "zarr": ".zarr"}
+"""Store format -> suffix; the choices of `--store`."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Slides named by a folder, a glob, or one by one, where there is no CSV."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from wsi_pipeline.errors import UsageError
+
+SLIDE_SUFFIXES = frozenset(
+    (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
+    + (".qptiff", ".btf")
+)
+"""What counts as a slide when a folder is listed; a file named outright may have any suffix."""
+
+
+def find_slides(sources: Sequence[str | Path]) -> list[Path]:
+    """Slide files from folders (searched through), globs and single files; absolute, sorted, each once.
+
+    Of a DICOM folder only the first file is taken: the others are levels and tiles of the same slide.
+    Raises UsageError naming a source that yields nothing.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        hits = _hits(str(source))
+        if not hits:
+            raise UsageError(
+                f"no slides at {source}", todo="Name a CSV, a folder of slides, or a quoted glob like 'slides/*.svs'"
+            )
+        found.update(dict.fromkeys(path.absolute() for path in hits))
+    return _one_per_dicom_folder(sorted(found))
+
+
+def slide_id_of(path: Path) -> str:
+    """The file name without its suffix (`a.ome.tiff` -> `a`); the whole name where the suffix is no slide's."""
+    name = path.name
+    for suffix in (".ome.tiff", ".ome.tif"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem if path.suffix.lower() in SLIDE_SUFFIXES else name
+
+
+def _hits(source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return [item for item in sorted(path.rglob("*")) if item.suffix.lower() in SLIDE_SUFFIXES and item.is_file()]
+    if path.exists():
+        return [path]
+    return [Path(item) for item in sorted(glob.glob(str(path), recursive=True)) if Path(item).is_file()]  # noqa: PTH207
+
+
+def _one_per_dicom_folder(paths: list[Path]) -> list[Path]:
+    kept, folders = [], set[Path]()
+    for path in paths:
+        if path.suffix.lower() == ".dcm":
+            if path.parent in folders:
+                continue
+            folders.add(path.parent)
+        kept.append(path)
+    return kept

@@ -1,0 +1,99 @@
+"""Every name and version in our files. `docs/format.md` is the reference for people; this is the one for code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import wsi_pipeline
+from wsi_pipeline.errors import StoreError
+from wsi_pipeline.geometry import Size
+
+VERSION = 1
+SEGMENT_FORMAT = "wsi-pipeline/segment"
+PATCH_FORMAT = "wsi-pipeline/patches"
+FEATURE_FORMAT = "wsi-pipeline/features"
+
+MASK, THUMBNAIL = "mask", "thumbnail"
+COORDS, COVERAGE, LABELS, JPEG, IMAGES, FEATURES = "coords", "coverage", "labels", "jpeg", "images", "features"
+
+ROWS_PER_CHUNK = 4096
+"""Rows of coords and coverage in one chunk."""
+
+FEATURE_BYTES_PER_CHUNK = 1 << 19
+"""About how large a chunk of features is: small enough to read a few rows, large enough to stream."""
+
+
+@dataclass(frozen=True)
+class SlideIdentity:
+    """Which image a store belongs to, and what its pixels measure.
+
+    width, height   level-0 pixels
+    own_mpp         micrometres per pixel as the file states it, or None
+    mpp             as used; mpp_source says where it came from: slide, manifest or default
+    quick_digest    hash of the file's size and samples of its bytes
+    """
+
+    slide_id: str
+    file_name: str
+    width: int
+    height: int
+    vendor: str
+    backend: str
+    objective: float | None
+    own_mpp: float | None
+    mpp: float
+    mpp_source: str
+    quick_digest: str
+
+    @property
+    def size(self) -> Size:
+        """Level-0 size."""
+        return Size(self.width, self.height)
+
+    def digest_parts(self) -> dict[str, Any]:
+        """What decides the pixels: the bytes and the resolution, not the name or the reader."""
+        return {"quick_digest": self.quick_digest, "mpp": self.mpp}
+
+
+@dataclass(frozen=True)
+class Header:
+    """Root attributes that every store has, besides those of its own stage."""
+
+    format: str
+    digest: str
+    parent_digest: str
+    slide: SlideIdentity
+    specs: dict[str, dict[str, Any]]
+    extra: dict[str, Any]
+
+    def attrs(self) -> dict[str, Any]:
+        """As HDF5/Zarr attributes: plain strings and numbers, nested things as JSON text."""
+        return {
+            "format": self.format,
+            "version": VERSION,
+            "writer": f"wsi-pipeline {wsi_pipeline.__version__}",
+            "digest": self.digest,
+            "parent_digest": self.parent_digest,
+            "slide": json.dumps(asdict(self.slide), sort_keys=True),
+            "specs": json.dumps(self.specs, sort_keys=True),
+            "extra": json.dumps(self.extra, sort_keys=True),
+        }
+
+    @classmethod
+    def parse(cls, attrs: dict[str, Any], wanted: str, path: object) -> Header:
+        """Read back; raises StoreError for another format, a newer version, or attributes that do not parse."""
+        if attrs.get("format") != wanted:
+            raise StoreError(f"{path} is no {wanted} store: its format attribute is {attrs.get('format')!r}")
+        if attrs.get("version") != VERSION:
+            raise StoreError(
+                f"{path} has format version {attrs.get('version')}, this program reads version {VERSION}",
+                todo="Make it again, or use the wsi-pipeline version that wrote it",
+            )
+        try:
+            slide = SlideIdentity(**json.loads(attrs["slide"]))
+            specs, extra = json.loads(attrs["specs"]), json.loads(attrs["extra"])
+            return cls(wanted, str(attrs["digest"]), str(attrs["parent_digest"]), slide, specs, extra)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}: damaged attributes ({error})", todo="Remove the file and run again") from None

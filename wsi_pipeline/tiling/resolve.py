@@ -1,0 +1,64 @@
+"""From a wanted resolution to what is read: the one place that multiplies by a downsample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.slides.base import SlideInfo
+from wsi_pipeline.specs import TileSpec
+
+
+@dataclass(frozen=True)
+class PatchGeometry:
+    """How the patches of one slide are read.
+
+    patch_px        side of a delivered patch, pixels
+    patch_level0    side of a patch, level-0 pixels
+    stride_level0   distance of neighbouring patches, level-0 pixels
+    level           pyramid level that is read
+    level_px        side that is read at that level, in its pixels; shrunk to patch_px with an area filter
+    mpp             micrometres per pixel really delivered: patch_level0 * slide mpp / patch_px
+    resampled       False where level_px is a whole multiple of patch_px
+    """
+
+    patch_px: int
+    patch_level0: int
+    stride_level0: int
+    level: int
+    level_px: int
+    mpp: float
+    resampled: bool
+
+
+def resolve_geometry(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> PatchGeometry:
+    """Decide which level to read and how large a patch is there.
+
+    The coarsest level that is at least as fine as the target is read. Where a whole-number shrink of it lies within
+    `mpp_tolerance` of the target, that shrink is taken; else the patch is round(patch_px * mpp / slide_mpp)
+    level-0 pixels and is resampled. Raises SlideError for a slide coarser than the target unless
+    `allow_upsample`.
+    """
+    target = spec.mpp
+    if slide_mpp > target * (1 + spec.mpp_tolerance) and not spec.allow_upsample:
+        raise SlideError(
+            f"the slide has {slide_mpp:.4g} micrometres per pixel, coarser than the {target:.4g} asked for",
+            todo=f"Ask for a coarser --mpp (at least {slide_mpp:.4g}), or enlarge it with --allow-upsample",
+        )
+    level = _coarsest_fine_enough(spec, info, slide_mpp)
+    downsample = info.levels[level].downsample
+    level_mpp = slide_mpp * downsample
+    shrink = max(1, round(target / level_mpp))
+    is_whole = abs(shrink * level_mpp / target - 1) <= max(spec.mpp_tolerance, 1e-9)
+    level_px = spec.patch_px * shrink if is_whole else round(spec.patch_px * target / level_mpp)
+    patch_level0 = round(level_px * downsample) if is_whole else round(spec.patch_px * target / slide_mpp)
+    patch_level0, level_px = max(1, patch_level0), max(1, level_px)
+    stride = max(1, round((spec.patch_px - spec.overlap_px) * patch_level0 / spec.patch_px))
+    delivered = patch_level0 * slide_mpp / spec.patch_px
+    return PatchGeometry(spec.patch_px, patch_level0, stride, level, level_px, delivered, not is_whole)
+
+
+def _coarsest_fine_enough(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> int:
+    limit = spec.mpp * (1 + spec.mpp_tolerance) * (1 + 1e-9)
+    fine = [i for i, level in enumerate(info.levels) if slide_mpp * level.downsample <= limit]
+    return fine[-1] if fine else 0
