@@ -6,15 +6,19 @@ pixels, width and height are pixels of the level that is read.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.geometry import Size
+from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.registry import Registry
 
 MAX_REGION_PIXELS = 1 << 28
 """Largest region (in pixels, 256 Mpx = 768 MB) that a single read may allocate."""
@@ -37,6 +41,7 @@ class SlideInfo:
     objective   nominal magnification as the file states it, or None
     vendor      scanner or format family, for people
     backend     the registered name of the backend that reads it
+    mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
     """
 
     levels: tuple[Level, ...]
@@ -44,6 +49,7 @@ class SlideInfo:
     objective: float | None
     vendor: str
     backend: str
+    mpp_note: str = ""
 
     @property
     def size(self) -> Size:
@@ -67,7 +73,9 @@ class Slide(ABC):
     def read_region(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
         """Read a rectangle as uint8 RGB of shape (height, width, 3).
 
-        x, y            level-0 pixels of the top-left corner; may lie outside the slide
+        x, y            level-0 pixels of the top-left corner; may lie outside the slide. Where they fall
+                        between two pixels of `level`, OpenSlide interpolates and the other backends take
+                        the nearest
         width, height   pixels of `level`
 
         Whatever is transparent, missing or outside the slide is white. Raises SlideError for an unknown
@@ -76,9 +84,7 @@ class Slide(ABC):
         if not 0 <= level < len(self.info.levels):
             raise SlideError(f"level must be 0 to {len(self.info.levels) - 1}, got {level}")
         if width < 1 or height < 1 or width * height > MAX_REGION_PIXELS:
-            raise SlideError(
-                f"region must have between 1 and {MAX_REGION_PIXELS} pixels, got {width} x {height}"
-            )
+            raise SlideError(f"region must have between 1 and {MAX_REGION_PIXELS} pixels, got {width} x {height}")
         return self._read(x, y, level, width, height)
 
     def __enter__(self) -> Slide:
@@ -88,3 +94,25 @@ class Slide(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+Opener = Callable[[Path], Slide]
+SLIDE_BACKENDS: Registry[Opener] = Registry("slide backend")
+"""What can open a file. Filled by importing `wsi_pipeline.slides.open`."""
+
+
+def levels_of(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
+    """Levels from (width, height) pairs, finest first; downsample is the mean of both axes, as in OpenSlide."""
+    width, height = sizes[0]
+    return tuple(Level(Size(w, h), (width / w + height / h) / 2) for w, h in sizes)
+
+
+def level_box(level: Level, x: int, y: int, width: int, height: int) -> Box:
+    """The rectangle of `read_region` in pixels of `level`, its corner at the nearest pixel."""
+    left, top = (math.floor(value / level.downsample + 0.5) for value in (x, y))
+    return Box(left, top, width, height)
+
+
+def white(width: int, height: int) -> NDArray[np.uint8]:
+    """A white image of shape (height, width, 3)."""
+    return np.full((height, width, 3), 255, np.uint8)

@@ -1,0 +1,129 @@
+"""Slides through OpenSlide: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, DICOM, tiled TIFF and more."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.slides.base import SLIDE_BACKENDS, Level, Slide, SlideInfo, white
+from wsi_pipeline.slides.metadata import number, one_mpp
+
+log = logging.getLogger(__name__)
+
+
+class OpenSlideSlide(Slide):
+    """One slide open in OpenSlide; for DICOM, `path` is any file of the series.
+
+    Raises SlideError when OpenSlide cannot open it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        handle = _open(path)
+        self._handle: openslide.OpenSlide | None = handle
+        properties = handle.properties
+        mpp, note = one_mpp(
+            number(properties.get(openslide.PROPERTY_NAME_MPP_X)), number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+        )
+        self._properties = dict(properties)
+        self.info = SlideInfo(
+            levels=tuple(
+                Level(Size(*size), float(downsample))
+                for size, downsample in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
+            ),
+            mpp=mpp,
+            objective=number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+            vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+            backend="openslide",
+            mpp_note=note,
+        )
+
+    def property(self, name: str) -> str:
+        """A property as OpenSlide names it (`dicom.SeriesInstanceUID`), or an empty string."""
+        return str(self._properties.get(name, ""))
+
+    def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
+        handle = self._handle
+        if handle is None:
+            raise SlideError("slide is closed")
+        try:
+            return _rgb_on_white(handle.read_region((x, y), level, (width, height)))
+        except openslide.OpenSlideError as error:
+            log.debug("%s: reading (%d, %d) at level %d failed: %s", self._path, x, y, level, error)
+        return self._read_again(handle, (x, y), level, (width, height))
+
+    def _read_again(
+        self, dead: openslide.OpenSlide, corner: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Read once more on a fresh handle.
+
+        An error kills an OpenSlide handle for every thread that shares it, so the error seen may be another
+        region's. The dead handle is dropped, not closed: other threads may still be inside it.
+        """
+        with self._lock:
+            if self._handle is dead:
+                self._handle = _open(self._path)
+        with _open(self._path) as own:
+            try:
+                return _rgb_on_white(own.read_region(corner, level, size))
+            except openslide.OpenSlideError as error:
+                raise SlideError(
+                    f"region at ({corner[0]}, {corner[1]}), level {level}, {size[0]} x {size[1]} pixels "
+                    f"does not decode: {reason(error, self._path)}",
+                    todo="The file is damaged there; copy it again from its source.",
+                ) from error
+
+    def close(self) -> None:
+        """Let go of the file; OpenSlide closes it when the last read under way in another thread has ended."""
+        with self._lock:
+            self._handle = None
+
+
+@SLIDE_BACKENDS.register("openslide")
+def open_with_openslide(path: Path) -> Slide:
+    """Open `path` with OpenSlide; raises SlideError when it cannot."""
+    return OpenSlideSlide(path)
+
+
+def vendor_of(path: Path) -> str | None:
+    """The format OpenSlide takes the file for ("aperio", "dicom", "generic-tiff"), or None."""
+    vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
+def reason(error: Exception, path: Path) -> str:
+    """OpenSlide's reason in one line, without the path of the file."""
+    text = " ".join(str(error).split()).replace(f"Reading {path}: ", "").replace(str(path), path.name)
+    return text.rstrip(".") or type(error).__name__
+
+
+def _open(path: Path) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        raise SlideError("OpenSlide does not know this format", todo="Convert it to a tiled pyramid TIFF.") from None
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SlideError(
+            f"OpenSlide cannot open it: {reason(error, path)}",
+            todo="Check that the copy is complete, or convert it to a tiled pyramid TIFF.",
+        ) from error
+
+
+def _rgb_on_white(image: Image.Image) -> NDArray[np.uint8]:
+    """OpenSlide's RGBA over white, (h, w, 3); the common cases (all opaque, all clear) without arithmetic."""
+    low, high = image.getchannel("A").getextrema()
+    if high == 0:
+        return white(*image.size)
+    if low == 255:
+        return np.array(image.convert("RGB"))
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return np.array(Image.alpha_composite(ground, image).convert("RGB"))

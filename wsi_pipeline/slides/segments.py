@@ -1,0 +1,166 @@
+"""Decoded TIFF segments (tiles or strips): a bounded cache, and one image read piece by piece through it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.slides.base import white
+
+Pixels = NDArray[np.uint8]
+
+
+class SegmentCache:
+    """Least recently used decoded segments up to `limit_bytes`; each is decoded once however many threads ask."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+        self._lock = threading.Lock()
+        self._items: OrderedDict[Hashable, Future[Pixels | None]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Pixels | None]) -> Pixels | None:
+        """The segment filed under `key`, made by `make` on a miss. What `make` raises reaches all who wait."""
+        with self._lock:
+            future = self._items.get(key)
+            if future is not None:
+                self._items.move_to_end(key)
+                mine = False
+            else:
+                future = self._items[key] = Future()
+                mine = True
+        if mine:
+            self._make(key, future, make)
+        return future.result()
+
+    def _make(self, key: Hashable, future: Future[Pixels | None], make: Callable[[], Pixels | None]) -> None:
+        try:
+            made = make()
+        except BaseException as error:
+            with self._lock:
+                self._items.pop(key, None)
+            future.set_exception(error)
+            raise
+        future.set_result(made)
+        with self._lock:
+            self._held += _size(future)
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Forget the oldest finished segments; the newest stays even where it alone exceeds the limit."""
+        for key, future in list(self._items.items())[:-1]:
+            if self._held <= self._limit:
+                return
+            if future.done():
+                del self._items[key]
+                self._held -= _size(future)
+
+    def clear(self) -> None:
+        """Forget everything that is decoded."""
+        with self._lock:
+            self._items = OrderedDict((key, item) for key, item in self._items.items() if not item.done())
+            self._held = 0
+
+
+def _size(future: Future[Pixels | None]) -> int:
+    made = future.result()
+    return 0 if made is None else made.nbytes
+
+
+class SegmentedImage:
+    """One TIFF image read segment by segment.
+
+    page     tifffile's page: grid, offsets and codec
+    load     bytes of (offset, count) of the file
+    to_rgb   stored samples (h, w, s) to RGB (h, w, 3)
+    cache    decoded segments, shared by the levels of a slide
+    level    its number, for the cache and for messages
+    """
+
+    def __init__(
+        self,
+        page: Any,
+        load: Callable[[int, int], bytes],
+        to_rgb: Callable[[Pixels], Pixels],
+        cache: SegmentCache,
+        level: int,
+    ) -> None:
+        self._page, self._load, self._to_rgb, self._cache, self._level = page, load, to_rgb, cache, level
+        self.size = Size(int(page.imagewidth), int(page.imagelength))
+        self.segment = segment_size(page)
+        self._columns = -(-self.size.width // self.segment.width)
+        self._rows = -(-self.size.height // self.segment.height)
+        self._planes = int(page.samplesperpixel) if page.planarconfig == 2 else 1
+        self._decode = page.decode
+
+    def read(self, box: Box) -> Pixels:
+        """RGB pixels of a box that lies inside the image; missing segments are white."""
+        image = white(box.width, box.height)
+        step = self.segment
+        for row in range(box.y // step.height, (box.bottom - 1) // step.height + 1):
+            for column in range(box.x // step.width, (box.right - 1) // step.width + 1):
+                found = self._cache.get((self._level, row, column), partial(self._rgb, row, column))
+                if found is not None:
+                    _paste(image, box, found, column * step.width, row * step.height)
+        return image
+
+    def _rgb(self, row: int, column: int) -> Pixels | None:
+        planes = [self._samples(plane, row, column) for plane in range(self._planes)]
+        present = [plane for plane in planes if plane is not None]
+        if len(present) < len(planes):
+            return None
+        return self._to_rgb(np.concatenate(present, axis=2) if len(present) > 1 else present[0])
+
+    def _samples(self, plane: int, row: int, column: int) -> Pixels | None:
+        """Decoded samples (h, w, s) of one segment, or None where the file holds none."""
+        index = (plane * self._rows + row) * self._columns + column
+        page = self._page
+        if index >= len(page.dataoffsets) or index >= len(page.databytecounts):
+            raise self._damaged(row, column, "the TIFF directory does not list it")
+        offset, count = page.dataoffsets[index], page.databytecounts[index]
+        if not offset or not count:
+            return None
+        try:
+            data = self._load(offset, count)
+            if len(data) < count:
+                raise self._damaged(row, column, "the file ends before it")
+            tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
+            decoded, _, _ = self._decode(data, index, **tables)
+        except (RuntimeError, ValueError, TypeError, OSError, MemoryError) as error:
+            raise self._damaged(row, column, " ".join(str(error).split()) or type(error).__name__) from error
+        samples: Pixels = np.asarray(decoded)[0]
+        return samples
+
+    def _damaged(self, row: int, column: int, why: str) -> SlideError:
+        x, y = column * self.segment.width, row * self.segment.height
+        kind = "tile" if self._page.is_tiled else "strip"
+        return SlideError(
+            f"{kind} at ({x}, {y}) of level {self._level} does not decode: {why}",
+            todo="The file is damaged there; copy it again from its source.",
+        )
+
+
+def segment_size(page: Any) -> Size:
+    """Width and height of the tiles or strips of a TIFF page (strips no taller than the image)."""
+    if page.is_tiled:
+        return Size(int(page.tilewidth), int(page.tilelength))
+    return Size(int(page.imagewidth), max(1, min(int(page.rowsperstrip), int(page.imagelength))))
+
+
+def _paste(image: Pixels, box: Box, found: Pixels, left: int, top: int) -> None:
+    """Copy the part of a segment whose corner is at (left, top) that lies in the box."""
+    height, width = found.shape[:2]
+    common = Box(left - box.x, top - box.y, width, height).clipped(Size(box.width, box.height))
+    if common is None:
+        return
+    x, y = common.x + box.x - left, common.y + box.y - top
+    image[common.y : common.bottom, common.x : common.right] = found[y : y + common.height, x : x + common.width]

@@ -1,0 +1,115 @@
+"""Is a TIFF file all there? A walk through its directories, without decoding anything.
+
+Layout as in TIFF 6.0 and BigTIFF (8-byte offsets): a chain of directories, each a table of tags; tags 324 and
+325 hold where each tile lies and how long it is, 273 and 279 the same for strips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+
+MAX_DIRECTORIES = 4096
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STRIPS, _TILES = (273, 279), (324, 325)
+_UNSIGNED = {3: 2, 4: 4, 16: 8}
+"""TIFF type codes of unsigned integers and their widths in bytes."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Byte order and widths of one file: classic TIFF or BigTIFF."""
+
+    order: str
+    big: bool
+    size: int
+
+    def integers(self, data: bytes, width: int) -> NDArray[np.uint64]:
+        return np.frombuffer(data, f"{self.order}u{width}").astype(np.uint64)
+
+    @property
+    def entry(self) -> np.dtype[np.void]:
+        word = f"{self.order}u{8 if self.big else 4}"
+        return np.dtype([("tag", f"{self.order}u2"), ("type", f"{self.order}u2"), ("count", word), ("value", word)])
+
+
+def check_complete(path: Path) -> None:
+    """Raise SlideError (`truncated TIFF: ...`) where directories, tiles or strips lie beyond the end of the file."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        layout = _Layout("<" if magic[:1] == b"I" else ">", b"+" in magic, path.stat().st_size)
+        file.seek(8 if layout.big else 4)
+        offset, seen = _next(file, layout), set[int]()
+        while offset and offset not in seen and len(seen) < MAX_DIRECTORIES:
+            seen.add(offset)
+            offset = _check_directory(file, layout, offset, len(seen) - 1)
+        if not seen:
+            raise SlideError("TIFF without any image", todo="Copy the file again from its source.")
+
+
+def _check_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -> int:
+    """Check one directory and what it points to; returns the offset of the next, 0 after the last."""
+    _require(layout, offset + (8 if layout.big else 2), f"directory {index}", offset)
+    file.seek(offset)
+    width = 8 if layout.big else 2
+    count = int(layout.integers(file.read(width), width)[0])
+    end = offset + width + count * layout.entry.itemsize
+    _require(layout, end + (8 if layout.big else 4), f"directory {index}", offset)
+    entries = np.frombuffer(file.read(count * layout.entry.itemsize), layout.entry)
+    following = _next(file, layout)
+    for tags in (_TILES, _STRIPS):
+        _check_segments(file, layout, entries, tags, index)
+    return following
+
+
+def _check_segments(
+    file: BinaryIO, layout: _Layout, entries: NDArray[np.void], tags: tuple[int, int], index: int
+) -> None:
+    offsets, counts = (_values(file, layout, entries, tag, index) for tag in tags)
+    if offsets is None or counts is None or len(offsets) != len(counts):
+        return
+    # Careless writers overstate the length of the last strip, so for strips only the start has to be there.
+    ends = offsets + counts if tags == _TILES else offsets + np.minimum(counts, 1)
+    missing = int(np.count_nonzero((ends > layout.size) & (counts > 0) & (offsets > 0)))
+    if missing:
+        kind = "tiles" if tags == _TILES else "strips"
+        raise _truncated(f"{missing} of {len(offsets)} {kind} of image {index} lie beyond its {layout.size} bytes")
+
+
+def _values(
+    file: BinaryIO, layout: _Layout, entries: NDArray[np.void], tag: int, index: int
+) -> NDArray[np.uint64] | None:
+    """The integers of one tag, or None where the directory lacks it or holds another type."""
+    found = entries[entries["tag"] == tag]
+    if not len(found) or int(found[0]["type"]) not in _UNSIGNED:
+        return None
+    width, count = _UNSIGNED[int(found[0]["type"])], int(found[0]["count"])
+    if count * width <= (8 if layout.big else 4):
+        return layout.integers(found[0]["value"].tobytes()[: count * width], width)
+    offset = int(found[0]["value"])
+    _require(layout, offset + count * width, f"tag {tag} of image {index}", offset)
+    file.seek(offset)
+    return layout.integers(file.read(count * width), width)
+
+
+def _next(file: BinaryIO, layout: _Layout) -> int:
+    width = 8 if layout.big else 4
+    data = file.read(width)
+    if len(data) < width:
+        raise _truncated(f"the file ends in its header at {layout.size} bytes")
+    return int(layout.integers(data, width)[0])
+
+
+def _require(layout: _Layout, end: int, what: str, offset: int) -> None:
+    if end > layout.size:
+        raise _truncated(f"{what} should be at byte {offset} but the file ends at {layout.size}")
+
+
+def _truncated(why: str) -> SlideError:
+    return SlideError(f"truncated TIFF: {why}", todo="Copy the file again from its source.")
