@@ -1,0 +1,111 @@
+"""A headless Chromium driven over its debugging pipe: no port, no driver, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
+
+
+class Browser:
+    """One page. `problems` collects console errors, uncaught exceptions and blocked or failed requests."""
+
+    def __init__(self, profile: Path) -> None:
+        assert CHROMIUM, "ask for CHROMIUM before making a Browser"
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        # Chromium reads commands on descriptor 3 and answers on 4; bash can put them there.
+        plumbing = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        command = ["bash", "-c", plumbing, CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        pipes = (theirs_in, theirs_out)
+        self._process = subprocess.Popen(command, pass_fds=pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for end in pipes:
+            os.close(end)
+        self._read, self._write = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")
+        self._rest, self._last, self._session = b"", 0, None
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        target = next(t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=20)
+        self._read.close()
+        self._write.close()
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """One command of the DevTools protocol and its result."""
+        self._last += 1
+        message = {"id": self._last, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        self._write.write(json.dumps(message).encode() + b"\0")
+        self._write.flush()
+        while True:
+            answer = self._next()
+            if answer.get("id") == self._last:
+                assert "error" not in answer, f"{method}: {answer.get('error')}"
+                return dict(answer["result"])
+
+    def open(self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a file and wait until it and its pictures are there."""
+        theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.send("Emulation.setEmulatedMedia", features=theme)
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.send("Page.navigate", url=page.resolve().as_uri())
+        while not self.run("document.readyState === 'complete'") or self.run("location.href") == "about:blank":
+            pass
+
+    def run(self, script: str) -> Any:
+        """The value of a script expression on the page; promises are awaited."""
+        result = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            chunk = os.read(self._read.fileno(), 1 << 16)
+            assert chunk, "the browser went away"
+            self._rest += chunk
+        raw, self._rest = self._rest.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(raw)
+        self._note(message.get("method", ""), message.get("params", {}))
+        return message
+
+    def _note(self, event: str, params: dict[str, Any]) -> None:
+        if event == "Runtime.exceptionThrown":
+            self.problems.append(json.dumps(params["exceptionDetails"]))
+        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert", "warning"):
+            self.problems.append(json.dumps(params["args"]))
+        elif event == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.problems.append(json.dumps(params["entry"]))
+        elif event == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])

@@ -1,0 +1,185 @@
+"""A cohort as a report would show it, pictures painted on the spot: tissue-like blobs, contours, attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
+from wsi_pipeline.report.heatmaps import draw_heatmap
+from wsi_pipeline.report.pictures import shrink_png
+
+CLASSES = ("normal", "tumour")
+TRACEBACK = """Traceback (most recent call last):
+  File "wsi_pipeline/stages/runner.py", line 88, in work
+    stage.run(slide)
+  File "wsi_pipeline/slides/open.py", line 41, in open_slide
+    raise SlideError("not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX")
+wsi_pipeline.errors.SlideError: not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX
+"""
+
+
+def paint_slide(seed: int, width: int = 420, height: int = 300) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A pink and purple thumbnail and where its tissue is: uint8 (h, w, 3), bool (h, w)."""
+    rng = np.random.default_rng(seed)
+    field = np.zeros((height, width))
+    rows, columns = np.mgrid[0:height, 0:width]
+    for _ in range(int(rng.integers(2, 6))):
+        x, y = rng.uniform(0.2, 0.8) * width, rng.uniform(0.25, 0.75) * height
+        a, b = rng.uniform(30, 85), rng.uniform(25, 60)
+        field += np.exp(-(((columns - x) / a) ** 2 + ((rows - y) / b) ** 2))
+    rough, fine = (_blurred(rng, height, width, sigma) for sigma in (6, 1.2))
+    tissue = field + rough * 0.02 > 0.55
+    mix = np.clip((fine + 17) / 40 + rough * 0.04, 0, 1)[..., None]
+    colour = (1 - mix) * np.array([226, 168, 204]) + mix * np.array([128, 84, 158])
+    return np.where(tissue[..., None], colour, 243).astype(np.uint8), tissue
+
+
+def _blurred(rng: np.random.Generator, height: int, width: int, sigma: float) -> NDArray[np.float64]:
+    noise = Image.fromarray((rng.random((height, width)) * 255).astype(np.uint8))
+    return np.asarray(noise.filter(ImageFilter.GaussianBlur(sigma)), np.float64) - 127
+
+
+def pictures(seed: int, n_models: int, tall: bool = False) -> tuple[bytes, list[bytes], int]:
+    """Overlay, one heatmap per model, and the number of patches."""
+    width, height, patch = (230, 420, 7) if tall else (420, 300, 7)
+    thumbnail, tissue = paint_slide(seed, width, height)
+    overlay = Image.fromarray(thumbnail)
+    draw = ImageDraw.Draw(overlay)
+    corners = [(x, y) for y in range(0, height - patch, patch) for x in range(0, width - patch, patch)]
+    kept = [(x, y) for x, y in corners if tissue[y : y + patch, x : x + patch].mean() > 0.5]
+    for x, y in kept:
+        draw.rectangle((x, y, x + patch, y + patch), outline=(30, 90, 60))
+    coords = np.array(kept, np.int64).reshape(-1, 2) * 64
+    rng = np.random.default_rng(seed)
+    heats = []
+    for _ in range(n_models):
+        centre = coords[rng.integers(len(coords))]
+        values = np.exp(-np.sum(((coords - centre) / 6000) ** 2, axis=1)) * rng.uniform(0.6, 1.4, len(coords))
+        heat = draw_heatmap(thumbnail, Size(width * 64, height * 64), coords, patch * 64, values / values.sum())
+        heats.append(shrink_png(heat, 420))
+    return shrink_png(overlay, 420), heats, len(kept)
+
+
+def make_model(
+    encoder: str, mil: str, separation: float, n: int = 60, classes: tuple[str, ...] = CLASSES
+) -> ModelSection:
+    """A model with predictions of `n` slides, two for each third patient, and metrics of the documented shape."""
+    rng = np.random.default_rng(len(encoder) + len(mil))
+    labels = np.array([classes[i % len(classes)] for i in range(n)])
+    logits = rng.normal(size=(n, len(classes)))
+    logits[np.arange(n), np.arange(n) % len(classes)] += separation
+    chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    predicted = np.array(classes)[chance.argmax(1)]
+    table = pd.DataFrame(
+        {"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i - (i % 3 == 2):03d}" for i in range(n)]}
+        | {"fold": np.arange(n) % 5, "label": labels, "predicted": predicted}
+        | {f"p_{name}": chance[:, i] for i, name in enumerate(classes)}
+    )
+    confusion = [[int(((labels == a) & (predicted == b)).sum()) for b in classes] for a in classes]
+    return ModelSection(encoder, mil, _metrics(table, classes, confusion, separation), table, _histories(rng))
+
+
+def _metrics(
+    table: pd.DataFrame, classes: tuple[str, ...], confusion: list[list[int]], strength: float
+) -> dict[str, Any]:
+    auroc = 0.5 + 0.5 * math.erf(strength / 2)
+    accuracy = float((table["label"] == table["predicted"]).mean())
+
+    def around(value: float, half: float) -> dict[str, float]:
+        return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half * 0.7), "n_undefined": 0}
+
+    per_class = {
+        name: {"precision": accuracy, "recall": accuracy, "specificity": accuracy, "f1": accuracy, "auroc": auroc}
+        | {"n_slides": int((table["label"] == name).sum()), "n_patients": int((table["label"] == name).sum() * 0.7)}
+        for name in classes
+    }
+    per_fold: list[dict[str, Any]] = [
+        {"fold": k, "n_slides": 12, "n_patients": 8, "auroc": auroc, "balanced_accuracy": accuracy}
+        | {"macro_f1": accuracy, "best_epoch": 9 + k}
+        for k in range(5)
+    ]
+    per_fold[3]["auroc"] = None
+    return {
+        "task": "classification",
+        "classes": list(classes),
+        "n_slides": len(table),
+        "n_patients": int(table["patient_id"].nunique()),
+        "interval": {"level": 0.95, "unit": "patient", "resamples": 1000, "method": "percentile bootstrap"},
+        "pooled": {"auroc": around(auroc, 0.09), "balanced_accuracy": around(accuracy, 0.1)}
+        | {"macro_f1": around(accuracy, 0.11), "accuracy": around(accuracy, 0.1)},
+        "per_class": per_class,
+        "per_fold": per_fold,
+        "confusion": confusion,
+        "warnings": ["fold 3 has test slides of one class only: its AUROC is undefined"] if strength < 0.5 else [],
+    }
+
+
+def _histories(rng: np.random.Generator) -> list[list[dict[str, float | None]]]:
+    def fold() -> list[dict[str, float | None]]:
+        noise = rng.normal(0, 0.02, (24, 2))
+        train = [0.69 * math.exp(-e / 9) + 0.05 + noise[e, 0] for e in range(24)]
+        val = [0.62 * math.exp(-e / 6) + 0.22 + 0.006 * max(0, e - 11) + noise[e, 1] for e in range(24)]
+        return [{"epoch": e + 1, "train_loss": train[e], "val_loss": val[e]} for e in range(24)]
+
+    return [fold() for _ in range(5)]
+
+
+def make_models() -> tuple[ModelSection, ...]:
+    """A deep encoder with two MIL models, another one, and the baseline."""
+    return (
+        make_model("colour", "gated-abmil", 0.55),
+        make_model("vit_small_patch16_224", "gated-abmil", 1.55),
+        make_model("vit_small_patch16_224", "mean", 1.2),
+        make_model("hf-hub:some-org/a-pathology-encoder", "gated-abmil", 0.45),
+    )
+
+
+def make_slides(models: tuple[ModelSection, ...], n: int = 60) -> tuple[SlideRow, ...]:
+    """n slides: most done, one empty, one failed, one pending, two with odd patch counts."""
+    return tuple(_make_slide(i, models) for i in range(n))
+
+
+def _make_slide(i: int, models: tuple[ModelSection, ...]) -> SlideRow:
+    name = f"S{i:03d}"
+    about = {"patient_id": f"P{i - (i % 3 == 2):03d}", "label": CLASSES[i % 2], "site": f"site {'AB'[i % 4 > 1]}"}
+    if i == 7:
+        return SlideRow(
+            name, "failed", **about, stage="segment", reason="not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX",
+            todo="Check that the file was copied whole, or take the slide out of slides.csv.", traceback=TRACEBACK,
+        )  # fmt: skip
+    if i == 11:
+        return SlideRow(name, "pending", **about, stage="segment")
+    overlay, heats, patches = pictures(i, len(models), tall=i % 9 == 4)
+    if i == 5:
+        blank = shrink_png(np.full((300, 420, 3), 243, np.uint8))
+        return SlideRow(
+            name, "empty", **about, stage="tile", patches=0, tissue_mm2=0.0, mpp=0.499, mpp_source="slide",
+            reason="no tissue found", overlay_png=blank,
+        )  # fmt: skip
+    patches = {3: 31, 20: 21_480}.get(i, patches * 4)
+    return SlideRow(
+        name, "done", **about, stage="heatmap", patches=patches, tissue_mm2=patches * 0.0164,
+        mpp=0.5048 - 0.0008 * (i % 7), mpp_source="manifest" if i % 8 == 2 else "slide", note="resampled" if i % 6 == 0 else None, overlay_png=overlay,
+        heatmaps={model.key: heat for model, heat in zip(models, heats, strict=True)},
+    )  # fmt: skip
+
+
+def make_report(n: int = 60) -> ReportData:
+    """The whole fixture."""
+    models = make_models()
+    provenance = Provenance(
+        commands=("wsi-pipeline tile slides.csv", "wsi-pipeline embed --model colour", "wsi-pipeline train-mil"),
+        versions={"wsi-pipeline": "0.1.0", "python": "3.13.1", "torch": "2.15.0", "openslide": "4.0.0"},
+        specs={"tile": {"patch_px": 256, "mpp": 0.5, "pixels": "none"}, "train-mil": {"folds": 5, "seed": 0}},
+        digests={"tile/S000": "9f2c" * 16, "embed/colour/S000": "07ab" * 16},
+    )
+    return ReportData(
+        "Breast biopsies, pilot cohort", "23 November 2026, 14:05", make_slides(models, n), models, (), provenance
+    )

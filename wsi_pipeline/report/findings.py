@@ -1,0 +1,148 @@
+"""What the report says in words: the finding, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from wsi_pipeline.report.curves import patch_count_outliers
+from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow
+
+_NAMED = 4
+
+
+def ranked(models: Sequence[ModelSection]) -> list[ModelSection]:
+    """Models by AUROC, best first; those without one last, in the order given."""
+    values = [(model, model.pooled("auroc")) for model in models]
+    return [model for model, auroc in sorted(values, key=lambda pair: -pair[1].value if pair[1] else 1.0)]
+
+
+def baseline_of(model: ModelSection, models: Sequence[ModelSection]) -> ModelSection | None:
+    """The colour baseline to hold a model against: the one with the same MIL model, else the best there is."""
+    others = [other for other in ranked(models) if other.is_baseline and other is not model]
+    if model.is_baseline or not others:
+        return None
+    return next((other for other in others if other.mil_model == model.mil_model), others[0])
+
+
+def estimate_words(estimate: Estimate | None) -> str:
+    """`0.912 (0.842–0.968)`, without the interval where there is none, or `undefined`."""
+    if estimate is None:
+        return "undefined"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
+
+
+def interval_words(model: ModelSection) -> str:
+    """How the intervals of a model were made: `95 % interval, bootstrap, 1000 resamples of patients`."""
+    interval = model.metrics.get("interval") or {}
+    level = interval.get("level")
+    parts = [f"{level * 100:g} % interval" if level else "interval"]
+    if interval.get("method"):
+        parts.append(str(interval["method"]))
+    if interval.get("resamples"):
+        parts.append(f"{interval['resamples']} resamples of {interval.get('unit') or 'unit'}s")
+    return ", ".join(parts) if interval else "no interval recorded"
+
+
+def findings(data: ReportData) -> list[str]:
+    """The result in at most two sentences; empty when no model was trained."""
+    order = ranked(data.models)
+    if not order:
+        return []
+    best = order[0]
+    auroc, n = best.pooled("auroc"), best.metrics
+    if auroc is None:
+        return ["No model has a defined AUROC: see the warnings of each model below."]
+    size = f"{n.get('n_slides', '?')} slides of {n.get('n_patients', '?')} patients"
+    said = [f"{_name(best)} reaches an AUROC of {estimate_words(auroc)} on {size} ({interval_words(best)})."]
+    reference = baseline_of(best, data.models)
+    floor = reference.pooled("auroc") if reference else None
+    if best.is_baseline and len(order) > 1:
+        said.append("That is the colour baseline: no deep encoder here does better than stain and texture statistics.")
+    elif floor is not None:
+        said.append(f"The colour baseline reaches {estimate_words(floor)}: {_held_against(auroc, floor)}.")
+    return said
+
+
+def _held_against(auroc: Estimate, floor: Estimate) -> str:
+    difference = f"{auroc.value - floor.value:+.3f} for the deep encoder"
+    if auroc.low is None or floor.high is None:
+        return difference
+    apart = auroc.low > floor.high
+    return f"{difference}, and the intervals {'do not overlap' if apart else 'overlap'}"
+
+
+def cautions(data: ReportData) -> list[str]:
+    """Plain sentences on what could mislead a reader, the gatherer's own first."""
+    said = [*data.warnings, *_about_slides(data)]
+    for model in ranked(data.models):
+        said += _about_model(model)
+    if len([model for model in data.models if not model.is_baseline]) > 1:
+        said.append(
+            f"{len(data.models)} models were compared on the same slides: the best of several looks better than it is."
+        )
+    return list(dict.fromkeys(said))
+
+
+def _about_slides(data: ReportData) -> list[str]:
+    said = []
+    failed = [slide.slide_id for slide in data.slides if slide.state == "failed"]
+    empty = [slide.slide_id for slide in data.slides if slide.state == "empty"]
+    if failed:
+        said.append(f"{_slides(len(failed))} failed and {_is(failed)} in none of the numbers: {_named(failed)}.")
+    if empty:
+        said.append(f"No tissue was found on {_slides(len(empty))}: {_named(empty)}.")
+    odd = outliers(data.slides)
+    if odd:
+        said.append(f"Patch counts far from the median of the cohort: {_named(odd)}. Look at the overlays.")
+    if data.models and _sites_give_labels_away(data.slides):
+        said.append("No site has slides of more than one class: a model may be telling the stains of the sites apart.")
+    return said
+
+
+def outliers(slides: Sequence[SlideRow]) -> list[str]:
+    """slide_id of every slide whose patch count is out of line."""
+    marks = patch_count_outliers(np.array([slide.patches or 0 for slide in slides], np.int64))
+    return [slide.slide_id for slide, mark in zip(slides, marks, strict=True) if mark]
+
+
+def _sites_give_labels_away(slides: Sequence[SlideRow]) -> bool:
+    pairs = {(slide.site, slide.label) for slide in slides if slide.site and slide.label}
+    sites, labels = {site for site, _ in pairs}, {label for _, label in pairs}
+    return len(labels) > 1 and len(sites) > 1 and len(pairs) == len(sites)
+
+
+def _about_model(model: ModelSection) -> list[str]:
+    name = _name(model)
+    said = [f"{name}: {warning}" for warning in model.metrics.get("warnings") or ()]
+    auroc = model.pooled("auroc")
+    if auroc is not None and auroc.low is not None and auroc.low <= 0.5:
+        said.append(f"{name}: the AUROC interval reaches 0.5, so this model is not shown to be better than chance.")
+    if auroc is not None and auroc.n_undefined:
+        resamples = (model.metrics.get("interval") or {}).get("resamples", "the")
+        said.append(
+            f"{name}: AUROC is undefined in {auroc.n_undefined} of {resamples} resamples, left out of its interval."
+        )
+    return said
+
+
+def _name(model: ModelSection) -> str:
+    return f"{model.encoder} with {model.mil_model}"
+
+
+def _slides(count: int) -> str:
+    return f"{count} slide{'' if count == 1 else 's'}"
+
+
+def _is(items: Sequence[str]) -> str:
+    return "is" if len(items) == 1 else "are"
+
+
+def _named(names: Iterable[str]) -> str:
+    """The first few names and how many more."""
+    every = list(names)
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more

@@ -1,0 +1,199 @@
+"""The report as one self-contained HTML file: no network, no other file, every outside word escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from wsi_pipeline.report import figures, findings
+from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow, as_number
+from wsi_pipeline.report.pictures import data_uri, picture_size
+from wsi_pipeline.report.roc import roc_figure
+
+_THIN_SPACE = "\u202f"
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """What one model says of one slide; `right` is None where the true label is unknown."""
+
+    predicted: str
+    probability: float | None
+    fold: str | None
+    right: bool | None
+
+
+def render_report(data: ReportData) -> str:
+    """The whole report as HTML text, to be written as UTF-8.
+
+    Works with any part missing: no models, no labels, no pictures, metrics that are null. Raises
+    WsiPipelineError when a picture is no PNG, JPEG or WebP.
+    """
+    style, script = _asset("style.css"), _asset("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    models = findings.ranked(data.models)
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        data=data,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        tally=_tally(data),
+        said=findings.findings(data),
+        cautions=findings.cautions(data),
+        axis_low=_axis_low(models),
+        models=[_model_view(model, data.models, _axis_low(models)) for model in models],
+        columns=_columns(data.slides),
+        outliers=set(findings.outliers(data.slides)),
+        counts=figures.patch_count_figure([s.patches or 0 for s in data.slides], [s.slide_id for s in data.slides]),
+        cards=_cards(data.slides, models),
+        failures=[(i, slide) for i, slide in enumerate(data.slides) if slide.state == "failed"],
+    )
+
+
+def _environment() -> Environment:
+    env = Environment(
+        loader=PackageLoader("wsi_pipeline.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(thousands=_thousands, fixed=_fixed, estimate=_estimate, plain=_plain, dash=_dash)
+    env.globals.update(interval_axis=figures.interval_axis)
+    return env
+
+
+def _asset(name: str) -> str:
+    return files("wsi_pipeline.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _tally(data: ReportData) -> list[tuple[str, str, str]]:
+    """(number, unit or state, css) of the figures at the top; states that no slide is in are left out."""
+    patients = {slide.patient_id for slide in data.slides if slide.patient_id}
+    entries = [(_thousands(len(data.slides)), "slides", "")]
+    if patients:
+        entries.append((_thousands(len(patients)), "patients", ""))
+    words = {"done": "done", "empty": "without tissue", "failed": "failed", "pending": "pending"}
+    entries += [(_thousands(data.count(s)), word, s) for s, word in words.items() if s == "done" or data.count(s)]
+    entries.append((_thousands(sum(slide.patches or 0 for slide in data.slides)), "patches", ""))
+    area = sum(slide.tissue_mm2 or 0.0 for slide in data.slides)
+    entries.append((_thousands(round(area)) if area >= 10 else f"{area:.1f}", "mm² tissue", ""))
+    return entries
+
+
+def _columns(slides: tuple[SlideRow, ...]) -> set[str]:
+    """Which of the optional columns hold anything at all."""
+    optional = ("patient_id", "label", "site", "patches", "tissue_mm2", "mpp")
+    return {name for name in optional if any(getattr(slide, name) is not None for slide in slides)}
+
+
+def _axis_low(models: list[ModelSection]) -> float:
+    """Lower end of the AUROC axis: 0.4, or as much lower as the intervals reach."""
+    ends = [auroc.low if auroc.low is not None else auroc.value for m in models if (auroc := m.pooled("auroc"))]
+    return max(0.0, min([0.4, *((end * 10 // 1) / 10 for end in ends)]))
+
+
+def _model_view(model: ModelSection, models: tuple[ModelSection, ...], axis_low: float) -> dict[str, Any]:
+    reference = findings.baseline_of(model, models)
+    floor = reference.pooled("auroc") if reference else None
+    auroc, rows = model.pooled("auroc"), model.predictions
+    return {
+        "section": model,
+        "auroc": auroc,
+        "bar": figures.interval_bar(auroc, axis_low, floor.value if floor else None, _css(model)),
+        "gain": auroc.value - floor.value if auroc and floor else None,
+        "interval": findings.interval_words(model),
+        "roc": None if rows is None else roc_figure(rows, model.classes, _level(model)),
+        "confusion": figures.confusion_figure(model.metrics.get("confusion") or [], model.classes),
+        "training": figures.training_figure(model.histories),
+        "per_class": model.metrics.get("per_class") or {},
+        "per_fold": model.metrics.get("per_fold") or [],
+    }
+
+
+def _css(model: ModelSection) -> str:
+    return "base" if model.is_baseline else ""
+
+
+def _level(model: ModelSection) -> float:
+    return float((model.metrics.get("interval") or {}).get("level") or 0.95)
+
+
+def _cards(slides: tuple[SlideRow, ...], models: list[ModelSection]) -> list[dict[str, Any]]:
+    """One card per slide that has a picture: its pictures and what each model says, models in the order of the page."""
+    said = [_predictions(model) for model in models]
+    cards = []
+    for index, slide in enumerate(slides):
+        if slide.overlay_png or slide.heatmaps:
+            heats = [
+                {
+                    "model": i,
+                    "name": model.key,
+                    "picture": _picture(slide.heatmaps.get(model.key)),
+                    "said": said[i].get(slide.slide_id),
+                }
+                for i, model in enumerate(models)
+                if slide.slide_id in said[i] or model.key in slide.heatmaps
+            ]
+            cards.append({"index": index, "slide": slide, "overlay": _picture(slide.overlay_png), "heats": heats})
+    return cards
+
+
+def _picture(encoded: bytes | None) -> dict[str, Any] | None:
+    if encoded is None:
+        return None
+    width, height = picture_size(encoded)
+    return {"uri": data_uri(encoded), "width": width, "height": height}
+
+
+def _predictions(model: ModelSection) -> dict[str, SlidePrediction]:
+    """What a model says, by slide_id; slides it made no prediction for are left out."""
+    rows = [] if model.predictions is None else model.predictions.to_dict("records")
+    return {str(row["slide_id"]): _prediction(row) for row in rows if not _missing(row.get("predicted"))}
+
+
+def _prediction(row: Mapping[Hashable, Any]) -> SlidePrediction:
+    predicted, fold, truth = str(row["predicted"]), row.get("fold"), row.get("label")
+    return SlidePrediction(
+        predicted,
+        as_number(row.get(f"p_{predicted}")),
+        None if _missing(fold) else f"{fold:g}" if isinstance(fold, float) else str(fold),
+        None if _missing(truth) else str(truth) == predicted,
+    )
+
+
+def _missing(value: Any) -> bool:
+    return value is None or bool(pd.isna(value))
+
+
+def _thousands(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}".replace(",", _THIN_SPACE)
+
+
+def _fixed(value: Any, digits: int = 3) -> str:
+    estimate = Estimate.read(value)
+    return "–" if estimate is None else f"{estimate.value:.{digits}f}"
+
+
+def _estimate(value: Any) -> str:
+    return "–" if Estimate.read(value) is None else findings.estimate_words(Estimate.read(value))
+
+
+def _dash(value: Any) -> str:
+    """The value in words, an en dash where there is none."""
+    return "–" if _missing(value) else str(value)
+
+
+def _plain(value: Any) -> str:
+    """A spec value as it would stand in YAML."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
