@@ -9,8 +9,23 @@ from pathlib import Path
 from wsi_pipeline.errors import UsageError
 
 SLIDE_SUFFIXES = frozenset(
-    (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
-    + (".qptiff", ".btf")
+    f".{suffix}"
+    for suffix in (
+        "svs",
+        "tif",
+        "tiff",
+        "btf",
+        "ndpi",
+        "mrxs",
+        "scn",
+        "bif",
+        "vms",
+        "vmu",
+        "svslide",
+        "czi",
+        "qptiff",
+        "dcm",
+    )
 )
 """What counts as a slide when a folder is listed; a file named outright may have any suffix."""
 

@@ -125,8 +125,8 @@ def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
     return _finish([record for _, record in numbered], str(path), faults)
 
 
-def write_csv(cohort: Cohort, path: Path) -> str:
-    """The cohort as CSV text with our column names and absolute paths; `path` is not written, only named."""
+def to_csv(cohort: Cohort) -> str:
+    """The cohort as CSV text, with our column names and absolute paths."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([item.name for item in fields(SlideRecord)])

@@ -1,0 +1,161 @@
+"""The command line: options made from the specs, one line for an error, and the exit code.
+
+Imports nothing heavy, so that --help answers at once; a command's own module is imported when it is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import logging
+import shlex
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import wsi_pipeline
+from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
+from wsi_pipeline.commands.console import Console
+from wsi_pipeline.commands.table import COMMANDS, Command
+from wsi_pipeline.errors import UsageError, WsiPipelineError
+from wsi_pipeline.fields import value_type
+
+_INTRO = """From a CSV of whole-slide images to a trained slide-level model:
+
+  wsi-pipeline tile slides.csv               segment tissue, lay patches
+  wsi-pipeline embed --model colour          patches to features
+  wsi-pipeline train-mil                     slide-level model, cross-validation, report
+"""
+_EPILOG = """Results go to ./wsi-run (or --run FOLDER). Running a command again does only what is missing or changed.
+Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (named at the end and in wsi-run/status/)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        args = build_parser().parse_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    console = Console(quiet=args.quiet)
+    try:
+        return _run(args, words, console)
+    except WsiPipelineError as error:
+        _explain(error, console, args.debug)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        console.error("stopped; what is done is kept, the same command goes on from there")
+        return 130
+
+
+def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
+    from wsi_pipeline.commands.logfile import log_to
+    from wsi_pipeline.commands.request import Request, parse_chunk
+
+    command: Command = args.command
+    run_dir = RunDir(Path(args.run))
+    request = Request(
+        run_dir=run_dir,
+        options=tuple(_options(kind, args) for kind in command.options),
+        console=console,
+        sources=tuple(getattr(args, "sources", ()) or ()),
+        only=tuple(name for name in (args.only or "").split(",") if name),
+        chunk=parse_chunk(args.chunk),
+        command=shlex.join(["wsi-pipeline", *words]),
+    )
+    module, function = command.handler.split(":")
+    handler = getattr(importlib.import_module(module), function)
+    with log_to(run_dir.log if command.stage else None, request.command):
+        return int(handler(request))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="wsi-pipeline", description=_INTRO, epilog=_EPILOG, formatter_class=_formatter
+    )
+    parser.add_argument("--version", action="version", version=f"wsi-pipeline {wsi_pipeline.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        _add_command(commands, command)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=118)
+
+
+def _add_command(commands: Any, command: Command) -> None:
+    parser = commands.add_parser(
+        command.name,
+        help=command.purpose,
+        description=command.purpose[0].upper() + command.purpose[1:] + ".",
+        epilog=f"example: {command.example}",
+        usage=f"wsi-pipeline {command.name} [options]" + (f" [{command.sources[0]} ...]" if command.sources else ""),
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    if command.sources:
+        metavar, help_text = command.sources
+        parser.add_argument("sources", metavar=metavar, nargs="+" if command.needed else "*", help=help_text)
+    groups: dict[str, Any] = {}
+    for kind in command.options:
+        hints = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            name = field.metadata["group"]
+            if name not in groups:
+                groups[name] = parser.add_argument_group(name)
+            _add_option(groups[name], field, value_type(hints[field.name]))
+    _add_common(parser.add_argument_group("everywhere"), command)
+    parser.set_defaults(command=command)
+
+
+def _add_option(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
+    flag, meta = "--" + field.name.replace("_", "-"), field.metadata
+    default = "" if field.default is None or kind is bool else f" (default: {field.default})"
+    text = (meta["help"] + default).replace("%", "%%")
+    if kind is bool:
+        action = argparse.BooleanOptionalAction if field.default else "store_true"
+        group.add_argument(flag, action=action, default=field.default, help=text)
+        return
+    group.add_argument(
+        flag,
+        type=kind,
+        default=field.default,
+        choices=meta["choices"] or None,
+        metavar=None if meta["choices"] else meta["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT"),
+        help=text,
+    )
+
+
+def _add_common(group: Any, command: Command) -> None:
+    group.add_argument("--run", default=DEFAULT_RUN, metavar="FOLDER", help=f"run folder (default: {DEFAULT_RUN})")
+    hidden = argparse.SUPPRESS if command.name in ("run", "demo", "report") else None
+    group.add_argument("--only", metavar="ID,...", help=hidden or "work on these slides only")
+    group.add_argument("--chunk", metavar="I/N", help=hidden or "work on the I-th of N parts (for job arrays)")
+    group.add_argument("--quiet", action="store_true", help="say only what went wrong")
+    group.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _options(kind: type, args: argparse.Namespace) -> Any:
+    return kind(**{field.name: getattr(args, field.name) for field in dataclasses.fields(kind)})
+
+
+def _explain(error: WsiPipelineError, console: Console, debug: bool) -> None:
+    logging.getLogger(__name__).error("%s", error, exc_info=error)
+    head, *rest = str(error).split("\n")
+    console.error("\n".join([head, *(f"       {line}" for line in rest)]))
+    if debug:
+        console.err.write("".join(traceback.format_exception(error)))
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM (a cluster's way to end a job) ends like Ctrl-C: workers are stopped, finished slides are kept."""
+    raise KeyboardInterrupt

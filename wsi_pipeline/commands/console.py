@@ -1,0 +1,156 @@
+"""How commands talk: facts, notes, progress, tables. On a terminal with a bar; in a file with a line now and then.
+
+Everything goes to standard output but errors; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+LINE_EVERY_SECONDS = 15.0
+MOST_ROWS = 40
+
+
+class Console:
+    """Writes to `out` (standard output by default); `quiet` keeps facts, progress and tables back."""
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False) -> None:
+        self.out, self.err, self.quiet = out or sys.stdout, err or sys.stderr, quiet
+
+    def fact(self, name: str, text: str) -> None:
+        """`cohort  5 slides, ...`: a short name and what is so."""
+        self.say(f"{name:<8}{text}")
+
+    def note(self, text: str) -> None:
+        """Something odd that stops nothing."""
+        self.say(f"note    {text}")
+
+    def say(self, text: str = "") -> None:
+        """One line."""
+        if not self.quiet:
+            self.out.write(text + "\n")
+            self.out.flush()
+
+    def error(self, text: str) -> None:
+        """An error, on standard error, also when quiet."""
+        self.err.write(f"error: {text}\n")
+        self.err.flush()
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+        """Plain columns; those in `right` are set flush right. The last column may be of any length."""
+        if not rows:
+            return
+        widths = [max(len(str(row[i])) for row in (headers, *rows)) for i in range(len(headers))]
+        for row in (headers, *rows):
+            cells = [
+                f"{cell:>{w}}" if i in right else f"{cell:<{w}}"
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.say("  ".join(cells).rstrip())
+
+    @contextmanager
+    def progress(self, name: str, total: int, unit: str) -> Iterator[Progress]:
+        """Progress of `total` units, with rate and time left. Use as `with console.progress(...) as step: step(1)`."""
+        progress: Progress
+        if self.quiet:
+            progress = Progress(total)
+        elif self.out.isatty():
+            progress = BarProgress(name, total, unit, self.out)
+        else:
+            progress = LineProgress(name, total, unit, self)
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+
+class Progress:
+    """Counts units done; shows nothing."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.started = total, 0, time.monotonic()
+
+    def __call__(self, count: int = 1) -> None:
+        """`count` more units are done."""
+        self.done += count
+
+    def close(self) -> None:
+        """No more will come."""
+
+    @property
+    def rate(self) -> float:
+        """Units per second so far."""
+        return self.done / max(1e-9, time.monotonic() - self.started)
+
+
+class LineProgress(Progress):
+    """For files and job logs: a plain line every fifteen seconds and one at the end."""
+
+    def __init__(self, name: str, total: int, unit: str, console: Console) -> None:
+        super().__init__(total)
+        self.name, self.unit, self.console, self.told = name, unit, console, time.monotonic()
+
+    def __call__(self, count: int = 1) -> None:
+        super().__call__(count)
+        if time.monotonic() - self.told >= LINE_EVERY_SECONDS:
+            self.told = time.monotonic()
+            left = (self.total - self.done) / max(self.rate, 1e-9)
+            self.console.say(f"{self._head()}, {clock(left)} left")
+
+    def close(self) -> None:
+        self.console.say(f"{self._head()}  {clock(time.monotonic() - self.started)}")
+
+    def _head(self) -> str:
+        return f"{self.name} {count_text(self.done)}/{count_text(self.total)} {self.unit}  {self.rate:.3g}/s"
+
+
+class BarProgress(Progress):
+    """For terminals: a bar with rate and time left."""
+
+    def __init__(self, name: str, total: int, unit: str, out: TextIO) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        super().__init__(total)
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[counts]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=RichConsole(file=out),
+        )
+        self._unit = unit
+        self._task: Any = self._bar.add_task(name, total=total, counts="", speed="")
+        self._show()
+        self._bar.start()
+
+    def __call__(self, count: int = 1) -> None:
+        super().__call__(count)
+        self._show()
+
+    def close(self) -> None:
+        self._show()
+        self._bar.stop()
+
+    def _show(self) -> None:
+        counts = f"{count_text(self.done)}/{count_text(self.total)} {self._unit}"
+        self._bar.update(self._task, completed=self.done, counts=counts, speed=f"{self.rate:.3g}/s")
+
+
+def count_text(count: int) -> str:
+    """`2482` -> `2 482`."""
+    return f"{count:,}".replace(",", " ")
+
+
+def clock(seconds: float) -> str:
+    """`83` -> `0:01:23`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,40 @@
+"""One readable log per run: what was called, what became of each slide, tracebacks in full."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import wsi_pipeline
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+@contextmanager
+def log_to(path: Path | None, command: str) -> Iterator[None]:
+    """Append this package's log records to `path` during the body; None keeps no file.
+
+    Nothing reaches the terminal this way: what the user should see is said by the command itself.
+    """
+    root = logging.getLogger("wsi_pipeline")
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    handler = _handler(path)
+    root.addHandler(handler)
+    root.info("%s   (wsi-pipeline %s)", command, wsi_pipeline.__version__)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _handler(path: Path | None) -> logging.Handler:
+    if path is None:
+        return logging.NullHandler()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    return handler

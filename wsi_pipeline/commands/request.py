@@ -1,0 +1,126 @@
+"""What a command was asked: the run, the options as specs, the slides, and how to talk to the user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wsi_pipeline.atomic import write_text_if_changed
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, to_csv
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.commands.console import Console
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.execution import CohortOptions
+
+S = TypeVar("S")
+logger = logging.getLogger(__name__)
+
+EXIT_DONE, EXIT_USAGE, EXIT_SOME_FAILED = 0, 2, 3
+MOST_NOTES = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a command.
+
+    options   one object per option dataclass of the command
+    only      slide ids to restrict the work to; empty: all
+    chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
+    command   as typed, for the log and the report
+    """
+
+    run_dir: RunDir
+    options: tuple[Any, ...]
+    console: Console
+    sources: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    chunk: tuple[int, int] | None = None
+    command: str = ""
+
+    def get(self, kind: type[S]) -> S:
+        """The options of one kind; their defaults where the command has none of that kind."""
+        return next((item for item in self.options if isinstance(item, kind)), kind())
+
+    def with_options(self, *options: Any) -> Request:
+        """The same request with other options."""
+        return replace(self, options=options)
+
+    def open_cohort(self) -> Cohort:
+        """The cohort named, recorded in the run folder; or, where none is named, the run's.
+
+        Raises ManifestError with every fault. Tells the user of what is odd.
+        """
+        if not self.sources:
+            return self.known_cohort()
+        cohort = read_cohort(self.sources, mixed_labels=self.get(CohortOptions).mixed_labels)
+        self._tell(cohort)
+        write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
+        return cohort
+
+    def known_cohort(self) -> Cohort:
+        """The cohort this run was started with."""
+        run = RunDir.existing(self.run_dir.root)
+        return read_cohort([run.cohort_csv], mixed_labels=True)
+
+    def select(self, cohort: Cohort) -> tuple[SlideRecord, ...]:
+        """The slides to work on: all, those of --only, or one chunk."""
+        records = cohort.only(self.only) if self.only else cohort.records
+        if self.chunk is None:
+            return records
+        index, count = self.chunk
+        return records[index - 1 :: count]
+
+    def _tell(self, cohort: Cohort) -> None:
+        labels = ", ".join(f"{label} {count}" for label, count in cohort.label_counts().items())
+        parts = [f"{len(cohort)} slides", f"{cohort.patients} patients", f"labels: {labels}" if labels else "no labels"]
+        self.console.fact("cohort", f"{', '.join(parts)}  -> {self.run_dir.root}/")
+        for note in cohort.notes[:MOST_NOTES]:
+            self.console.note(str(note))
+        if len(cohort.notes) > MOST_NOTES:
+            self.console.note(f"and {len(cohort.notes) - MOST_NOTES} more, all in {self.run_dir.log}")
+        for note in cohort.notes:
+            logger.warning("manifest %s: %s", cohort.source, note)
+        self._tell_dropped(cohort)
+
+    def _tell_dropped(self, cohort: Cohort) -> None:
+        if not self.run_dir.cohort_csv.is_file():
+            return
+        gone = {record.slide_id for record in self.known_cohort().records} - {item.slide_id for item in cohort.records}
+        if gone:
+            named = ", ".join(sorted(gone)[:5]) + (", ..." if len(gone) > 5 else "")
+            self.console.note(f"{len(gone)} slides of this run are not in the cohort now: {named}; their files stay")
+
+
+def parse_chunk(text: str | None) -> tuple[int, int] | None:
+    """`3/40` -> (3, 40). Raises UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise UsageError(f"chunk must look like 3/40, got {text!r}") from None
+    if not 1 <= index <= count:
+        raise UsageError(f"chunk must be between 1/{count} and {count}/{count}, got {text}")
+    return index, count
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 slide`, `2 slides`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it from here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """`a, b, c and 4 more`."""
+    head = ", ".join(names[:most])
+    return f"{head} and {len(names) - most} more" if len(names) > most else head

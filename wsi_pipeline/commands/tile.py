@@ -1,0 +1,109 @@
+"""`segment` and `tile`: from slides to tissue masks and patch stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.commands.console import MOST_ROWS, count_text
+from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.execution import CohortOptions, TileExecution
+from wsi_pipeline.specs import SegmentSpec, TileSpec
+from wsi_pipeline.stages.runner import CohortResult, SlideStage, StageResult, run_cohort
+from wsi_pipeline.stages.segment import SegmentStage
+from wsi_pipeline.stages.tile import TileStage
+
+_WHAT_NEXT = "wsi-pipeline embed --model colour"
+
+
+def segment(request: Request) -> int:
+    """Find tissue on every slide."""
+    return _work(request, [_segment_stage(request)], "segment")
+
+
+def tile(request: Request) -> int:
+    """Find tissue on every slide and lay patches over it."""
+    execution = request.get(TileExecution)
+    stages: list[SlideStage] = [
+        _segment_stage(request),
+        TileStage(request.run_dir, request.get(TileSpec), execution.store),
+    ]
+    return _work(request, stages, "segment+tile")
+
+
+def _segment_stage(request: Request) -> SegmentStage:
+    execution, cohort = request.get(TileExecution), request.get(CohortOptions)
+    return SegmentStage(request.run_dir, request.get(SegmentSpec), cohort.default_mpp, execution.store)
+
+
+def _work(request: Request, stages: Sequence[SlideStage], name: str) -> int:
+    records = request.select(request.open_cohort())
+    with request.console.progress(name, len(records), "slides") as step:
+        result = run_cohort(
+            stages,
+            request.run_dir,
+            records,
+            workers=request.get(TileExecution).processes,
+            on_result=lambda results: step(1),
+        )
+    _tell(request, records, result)
+    return EXIT_SOME_FAILED if result.failed else EXIT_DONE
+
+
+def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult) -> None:
+    console, rows = request.console, [row(item, request.run_dir) for item in result.last.values()]
+    hidden = len(rows) - MOST_ROWS
+    if hidden > 0:  # a long cohort shows what needs a look
+        rows = [line for line in rows if line[-1]][:MOST_ROWS]
+    asked = f"mpp (asked {request.get(TileSpec).mpp:g})"
+    console.table(("slide", "patches", "tissue mm2", asked, "note"), rows, right=(1, 2))
+    if hidden > 0:
+        console.say(f"... of {plural(len(result.last), 'slide')}, those with a note are shown")
+    tell_redone(request, result)
+    done = [item for item in result.last.values() if item.action in ("made", "fresh")]
+    patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
+    if done:
+        console.say(f"{count_text(patches)} patches on {plural(len(done), 'slide')}")
+    tell_end(request, result, f"overlays: {shown(request.run_dir.root)}/segment/ · next: {_WHAT_NEXT}")
+
+
+def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
+    """One line of the closing table: slide, patches, tissue, mpp and its source, note."""
+    status = result.status
+    if result.action in ("failed", "blocked"):
+        return result.slide_id, "-", "-", "-", f"FAILED {status.reason}"
+    summary = status.summary
+    resampled = ", resampled" if summary.get("resampled") else ""
+    patches = count_text(int(summary["patches"])) if "patches" in summary else "-"
+    note = status.note
+    if note:
+        note += f": look at {shown(run.overlay(result.slide_id))}"
+    mpp = f"{summary['mpp']:.4f} {summary['mpp_source']}{resampled}"
+    return result.slide_id, patches, f"{summary['tissue_mm2']:.1f}", mpp, note
+
+
+def tell_redone(request: Request, result: CohortResult) -> None:
+    """Say how many slides were up to date, and why others were made again."""
+    last = result.last.values()
+    fresh = sum(item.action == "fresh" for item in last)
+    if fresh:
+        request.console.say(f"{fresh} up to date")
+    reasons: dict[str, int] = {}
+    for item in result.results:
+        if item.action == "made" and item.why:
+            reasons[f"{item.stage}: {item.why}"] = reasons.get(f"{item.stage}: {item.why}", 0) + 1
+    for reason, count in reasons.items():
+        request.console.say(f"{plural(count, 'slide')} made again, {reason}")
+
+
+def tell_end(request: Request, result: CohortResult, after: str) -> None:
+    """The last line: failures and where their details are, then what to do next."""
+    parts = []
+    if result.failed:
+        first = shown(request.run_dir.status(result.failed[0].slide_id))
+        parts.append(f"{len(result.failed)} of {len(result.last)} failed. Details: {first}")
+    request.console.say(" · ".join([*parts, after]))
+    for item in result.failed[:MOST_ROWS]:
+        if item.status.todo:
+            request.console.say(f"  {item.slide_id}: {item.status.todo}")

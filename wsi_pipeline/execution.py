@@ -1,0 +1,108 @@
+"""How work is run: what changes speed, place and file format, but not the result; none of it is in a digest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from wsi_pipeline.fields import at_least, between, option, validate
+from wsi_pipeline.units import MAX_MPP, MIN_MPP
+
+_STORES = ("hdf5", "zarr")
+
+
+@dataclass(frozen=True)
+class CohortOptions:
+    """How the manifest is understood."""
+
+    default_mpp: float | None = option(
+        None,
+        "micrometres per pixel of slides that state none, in the file or the CSV",
+        group="cohort",
+        check=between(MIN_MPP, MAX_MPP),
+    )
+    mixed_labels: bool = option(False, "let slides of one patient carry different labels", group="cohort")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class TileExecution:
+    """How segment and tile are run."""
+
+    workers: int | None = option(
+        None, "slides at a time, each in its own process; 0: in this one (default: one per core)", group="running",
+        check=at_least(0),
+    )  # fmt: skip
+    store: str = option("hdf5", "file format of the stores", group="running", choices=_STORES)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def processes(self) -> int:
+        """Worker processes: as asked, else one per core this process may use, at most 16."""
+        return self.workers if self.workers is not None else min(16, usable_cores())
+
+
+@dataclass(frozen=True)
+class EmbedExecution:
+    """How embed is run."""
+
+    weights: str | None = option(
+        None, "local weights: a .safetensors file (fp16 accepted) or a Hugging Face folder", group="encoder",
+        metavar="FILE",
+    )  # fmt: skip
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+    batch: int | None = option(
+        None, "patches in one batch (default: what suits the device)", group="running", check=at_least(1)
+    )
+    readers: int | None = option(
+        None, "threads that read patches ahead (default: one per core)", group="running", check=at_least(1)
+    )
+    store: str = option("hdf5", "file format of the stores", group="running", choices=_STORES)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def threads(self) -> int:
+        """Reader threads: as asked, else one per core, at most 16."""
+        return self.readers if self.readers is not None else min(16, usable_cores())
+
+
+@dataclass(frozen=True)
+class MilExecution:
+    """How slide-level training is run."""
+
+    features: str | None = option(
+        None, "encoder whose features to use (default: every encoder of the run)", group="model", metavar="NAME"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How a trained model is applied."""
+
+    trained: str | None = option(
+        None, "folder of a trained model (default: the one trained in this run)", group="model", metavar="FOLDER"
+    )
+    weights: str | None = option(
+        None, "local weights of the encoder, where new slides must be embedded", group="model", metavar="FILE"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (a Slurm job sees its share, not the node)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

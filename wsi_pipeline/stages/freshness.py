@@ -1,0 +1,52 @@
+"""When is a stage's output up to date? Digests of (its settings + what it was made from), and the words for a miss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wsi_pipeline.errors import StoreError
+from wsi_pipeline.fields import digest_of
+from wsi_pipeline.specs import EmbedSpec, SegmentSpec, TileSpec
+from wsi_pipeline.stages.runner import Freshness
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import VERSION, Header, SlideIdentity
+
+
+def segment_digest(spec: SegmentSpec, slide: SlideIdentity) -> str:
+    """Digest of a tissue mask: settings, the slide's bytes, its resolution."""
+    return digest_of(stage="segment", version=VERSION, spec=asdict(spec), slide=slide.digest_parts())
+
+
+def tile_digest(spec: TileSpec, segment: str) -> str:
+    """Digest of a patch store: settings and the mask it was laid over."""
+    return digest_of(stage="tile", version=VERSION, spec=asdict(spec), parent=segment)
+
+
+def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
+    """Digest of a feature store: settings, the patches, the encoder's weights."""
+    return digest_of(stage="embed", version=VERSION, spec=asdict(spec), parent=tile, model=fingerprint)
+
+
+def read_header(path: Path, wanted: str) -> Header | None:
+    """The header of a store; None where it is absent, damaged or of another version, so that it is made anew."""
+    try:
+        with open_store(path) as store:
+            return Header.parse(store.attrs, wanted, path)
+    except StoreError:
+        return None
+
+
+def stale(path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]]) -> Freshness:
+    """Not up to date; says why: not there, settings that differ (old -> new), or a changed source."""
+    if header is None:
+        return Freshness(False, "unreadable or of another version" if path.exists() else "")
+    changed = [
+        f"{key} {header.specs.get(stage, {}).get(key)} -> {value}"
+        for stage, spec in specs.items()
+        for key, value in spec.items()
+        if header.specs.get(stage, {}).get(key) != value
+    ]
+    return Freshness(False, ", ".join(changed) or "what it was made from has changed")

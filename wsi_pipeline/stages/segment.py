@@ -1,0 +1,145 @@
+"""Stage `segment`: where is tissue? Writes the mask, its contours for QuPath, and an overlay picture."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_pipeline.atomic import remove, write_bytes, write_text
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import STORE_SUFFIXES, RunDir
+from wsi_pipeline.cohort.status import StageStatus
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.overlays import draw_overlay
+from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.identity import quick_digest
+from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.spacing import Spacing, resolve_mpp
+from wsi_pipeline.slides.thumbnail import read_whole
+from wsi_pipeline.specs import SegmentSpec
+from wsi_pipeline.stages.freshness import read_header, segment_digest, stale
+from wsi_pipeline.stages.runner import Freshness
+from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.segments import THUMBNAIL_PX, write_segment
+from wsi_pipeline.tissue.contours import tissue_polygons
+from wsi_pipeline.tissue.geojson import to_geojson
+from wsi_pipeline.tissue.mask import TissueMask
+from wsi_pipeline.tissue.segment import segment_tissue
+
+
+@dataclass(frozen=True)
+class SegmentStage:
+    """Finds tissue on one slide after another.
+
+    default_mpp   resolution for slides that state none, neither in the file nor in the manifest
+    store         hdf5 or zarr
+    """
+
+    run_dir: RunDir
+    spec: SegmentSpec
+    default_mpp: float | None = None
+    store: str = "hdf5"
+    name: str = "segment"
+
+    def check(self, record: SlideRecord) -> Freshness:
+        """Up to date when the mask's digest matches the slide's bytes, its resolution and the settings."""
+        path = self.run_dir.segment_store(record.slide_id, self.store)
+        header = read_header(path, SEGMENT_FORMAT)
+        if header is not None and self._matches(record, header) and self._pictures_there(record):
+            return Freshness(True, status=_status(header))
+        return stale(path, header, {"segment": asdict(self.spec)})
+
+    def run(self, record: SlideRecord) -> StageStatus:
+        """Segment one slide; the store is written last, so that its presence means that all is there."""
+        with open_slide(record.path) as slide:
+            spacing = resolve_mpp(slide.info.mpp, record.mpp, self.default_mpp)
+            identity = _identity(record, slide, spacing)
+            rgb = read_whole(slide, spacing.mpp, _mask_mpp(self.spec, slide.info.size, spacing.mpp))
+        found = segment_tissue(rgb, identity.size, spacing.mpp, self.spec)
+        thumbnail = shrink_thumbnail(rgb)
+        note = "; ".join(part for part in (spacing.note, found.warning) if part)
+        self._write_pictures(record.slide_id, thumbnail, found.mask)
+        header = Header(
+            SEGMENT_FORMAT,
+            digest=segment_digest(self.spec, identity),
+            parent_digest=identity.quick_digest,
+            slide=identity,
+            specs={"segment": asdict(self.spec)},
+            extra={"warning": note, "tissue_mm2": round(found.mask.tissue_mm2, 4)},
+        )
+        write_segment(self.run_dir.segment_store(record.slide_id, self.store), header, found.mask, thumbnail)
+        drop_other_format(self.run_dir.segment_store(record.slide_id, self.store))
+        return _status(header)
+
+    def _matches(self, record: SlideRecord, header: Header) -> bool:
+        spacing = resolve_mpp(header.slide.own_mpp, record.mpp, self.default_mpp)
+        parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": quick_digest(record.path)}
+        now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
+        return segment_digest(self.spec, now) == header.digest
+
+    def _pictures_there(self, record: SlideRecord) -> bool:
+        return self.run_dir.overlay(record.slide_id).is_file() and self.run_dir.contours(record.slide_id).is_file()
+
+    def _write_pictures(self, slide_id: str, thumbnail: NDArray[np.uint8], mask: TissueMask) -> None:
+        polygons = tissue_polygons(mask)
+        write_text(self.run_dir.contours(slide_id), json.dumps(to_geojson(polygons, mpp=mask.mpp)))
+        write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
+
+
+def write_overlay(
+    path: Path, thumbnail: NDArray[np.uint8], mask: TissueMask, coords: NDArray[np.int64] | None, patch_level0: int
+) -> None:
+    """Draw thumbnail, contours and (where laid) the patch grid of one slide to a PNG."""
+    image = draw_overlay(thumbnail, mask.slide_size, tissue_polygons(mask), coords, patch_level0, mpp=mask.mpp)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    write_bytes(path, out.getvalue())
+
+
+def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most THUMBNAIL_PX on the longer side, by area averaging."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+
+
+def drop_other_format(path: Path) -> None:
+    """Remove the same slide's store in the format that was used before, so that there is one truth."""
+    for suffix in STORE_SUFFIXES.values():
+        if suffix != path.suffix:
+            remove(path.with_suffix(suffix))
+
+
+def _mask_mpp(spec: SegmentSpec, size: Size, mpp: float) -> float:
+    """The mask's resolution: as asked, but never finer than the slide."""
+    return max(spec.mask_mpp, mpp)
+
+
+def _identity(record: SlideRecord, slide: Slide, spacing: Spacing) -> SlideIdentity:
+    info = slide.info
+    return SlideIdentity(
+        slide_id=record.slide_id,
+        file_name=record.path.name,
+        width=info.size.width,
+        height=info.size.height,
+        vendor=info.vendor,
+        backend=info.backend,
+        objective=info.objective,
+        own_mpp=info.mpp,
+        mpp=float(spacing.mpp),
+        mpp_source=spacing.source,
+        quick_digest=quick_digest(record.path),
+    )
+
+
+def _status(header: Header) -> StageStatus:
+    summary = {"tissue_mm2": header.extra["tissue_mm2"], "mpp": header.slide.mpp, "mpp_source": header.slide.mpp_source}
+    return StageStatus("done", note=str(header.extra.get("warning", "")), digest=header.digest, summary=summary)

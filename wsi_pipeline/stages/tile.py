@@ -1,0 +1,124 @@
+"""Stage `tile`: lay patches over tissue and write one patch store per slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, require_store
+from wsi_pipeline.cohort.status import StageStatus, State
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.reading.patches import PatchReader, SlidePatches, encode_jpeg
+from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.specs import TileSpec
+from wsi_pipeline.stages.freshness import read_header, stale, tile_digest
+from wsi_pipeline.stages.runner import Freshness
+from wsi_pipeline.stages.segment import drop_other_format, write_overlay
+from wsi_pipeline.store.patches import write_patches
+from wsi_pipeline.store.schema import PATCH_FORMAT, SEGMENT_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.segments import SegmentTable, read_segment
+from wsi_pipeline.tiling.grid import PatchGrid, lay_patches
+from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
+
+_PIXEL_BATCH = 64
+_READ_THREADS = 2
+
+
+@dataclass(frozen=True)
+class TileStage:
+    """Lays patches over the tissue of one slide after another; `store` is hdf5 or zarr."""
+
+    run_dir: RunDir
+    spec: TileSpec
+    store: str = "hdf5"
+    name: str = "tile"
+
+    def check(self, record: SlideRecord) -> Freshness:
+        """Up to date when the patch store's digest matches the settings and the tissue mask."""
+        path = self.run_dir.patch_store(record.slide_id, self.store)
+        header = read_header(path, PATCH_FORMAT)
+        segment = read_header(self._segment_path(record), SEGMENT_FORMAT)
+        if header and segment and header.digest == tile_digest(self.spec, segment.digest):
+            return Freshness(True, status=_status(header))
+        return stale(path, header, {"tile": asdict(self.spec)})
+
+    def run(self, record: SlideRecord) -> StageStatus:
+        """Tile one slide; the patch store is written last."""
+        segment = read_segment(self._segment_path(record))
+        with open_slide(record.path) as slide:
+            check_same_slide(slide, segment.header.slide)
+            geometry = resolve_geometry(self.spec, slide.info, segment.header.slide.mpp)
+            grid = lay_patches(segment.mask, geometry.patch_level0, geometry.stride_level0, self.spec.min_coverage)
+            header = self._header(segment, geometry, grid)
+            write_overlay(
+                self.run_dir.overlay(record.slide_id),
+                segment.thumbnail,
+                segment.mask,
+                grid.coords,
+                geometry.patch_level0,
+            )
+            path = self.run_dir.patch_store(record.slide_id, self.store)
+            write_patches(path, header, geometry, grid, **self._pixels(slide, grid, geometry))
+        drop_other_format(path)
+        return _status(header)
+
+    def _segment_path(self, record: SlideRecord) -> Any:
+        return require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv")
+
+    def _header(self, segment: SegmentTable, geometry: PatchGeometry, grid: PatchGrid) -> Header:
+        warning = segment.warning
+        if len(grid) == 0 and segment.mask.pixels.any():
+            warning = f"tissue, but no patch with {self.spec.min_coverage:.0%} of it: see --min-coverage"
+        return Header(
+            PATCH_FORMAT,
+            digest=tile_digest(self.spec, segment.header.digest),
+            parent_digest=segment.header.digest,
+            slide=segment.header.slide,
+            specs={**segment.header.specs, "tile": asdict(self.spec)},
+            extra={
+                "warning": warning,
+                "patches": len(grid),
+                "tissue_mm2": segment.header.extra["tissue_mm2"],
+                "mpp": geometry.mpp,
+                "resampled": geometry.resampled,
+            },
+        )
+
+    def _pixels(self, slide: Slide, grid: PatchGrid, geometry: PatchGeometry) -> dict[str, Any]:
+        reader = PatchReader(SlidePatches(slide, grid.coords, geometry), _PIXEL_BATCH, _READ_THREADS)
+        if self.spec.pixels == "raw":
+            return {"images": reader}
+        if self.spec.pixels == "jpeg":
+            return {"jpegs": _as_jpeg(reader, self.spec.jpeg_quality)}
+        return {}
+
+
+def _as_jpeg(reader: Iterable[tuple[int, NDArray[np.uint8]]], quality: int) -> Iterator[list[bytes]]:
+    for _, batch in reader:
+        yield [encode_jpeg(patch, quality) for patch in batch]
+
+
+def check_same_slide(slide: Slide, identity: SlideIdentity) -> None:
+    """Refuse a slide whose size is not the one its stores were made from."""
+    if slide.info.size != identity.size:
+        size = slide.info.size
+        raise SlideError(
+            f"the slide is {size.width} x {size.height} pixels now, its tissue mask was made from "
+            f"{identity.width} x {identity.height}",
+            slide=identity.slide_id,
+            todo="Run: wsi-pipeline tile slides.csv",
+        )
+
+
+def _status(header: Header) -> StageStatus:
+    extra, slide = header.extra, header.slide
+    summary = {key: extra[key] for key in ("patches", "tissue_mm2", "mpp", "resampled")}
+    summary["mpp_source"] = slide.mpp_source
+    state: State = "done" if extra["patches"] else "empty"
+    return StageStatus(state, note=str(extra.get("warning", "")), digest=header.digest, summary=summary)
