@@ -1,0 +1,154 @@
+"""The contract of every encoder: image batch in, feature vectors out, and the facts known before weights load.
+
+Three steps, from cheap to dear: an `EncoderPlan` knows what the encoder is (`info`) and which weights it will
+use (`fingerprint`), and `open` loads it. A stage that finds all its outputs up to date never takes the last.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    Batch = NDArray[np.uint8] | torch.Tensor
+    """Patches as uint8 of shape (B, P, P, 3), numpy or torch."""
+
+SPACING_TOLERANCE = 0.10
+"""Largest relative difference between a patch's mpp and the one an encoder was made for."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder says about itself without its weights.
+
+    name           as the user writes it after --model; names the feature folder
+    family         registered family: colour, timm, huggingface, ...
+    input_px       side of the square the network sees; other patch sizes are resized to it. None: any size as it is
+    mpp            micrometres per pixel it was trained for, or None where any spacing is as good
+    mean, std      normalisation of RGB scaled to 0..1
+    dim            length D of a feature vector
+    interpolation  how patches are resized: bilinear or bicubic, antialiased
+    precision      note on arithmetic, for people
+    licence        note on the licence of the weights, for people
+    """
+
+    name: str
+    family: str
+    input_px: int | None
+    mpp: float | None
+    mean: Triple
+    std: Triple
+    dim: int
+    interpolation: str = "bicubic"
+    precision: str = "fp32 or bf16"
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise EncoderError(f"{self.name}: dim must be >= 1, got {self.dim}")
+        if self.input_px is not None and self.input_px < 8:
+            raise EncoderError(f"{self.name}: input_px must be >= 8, got {self.input_px}")
+        if min(self.std) <= 0 or not all(map(math.isfinite, self.mean)):
+            raise EncoderError(f"{self.name}: mean {self.mean} and std {self.std} do not normalise an image")
+
+    def check_spacing(self, mpp: float) -> None:
+        """Refuse patches whose mpp differs by more than 10 % from the one the encoder was trained for.
+
+        Raises EncoderError saying which --mpp to tile with. Does nothing where `self.mpp` is None.
+        """
+        if self.mpp is None or abs(mpp - self.mpp) <= SPACING_TOLERANCE * self.mpp + 1e-9:
+            return
+        raise EncoderError(
+            f"encoder {self.name} was trained at {self.mpp:g} micrometres per pixel, these patches have {mpp:g}",
+            todo=f"Tile again with --mpp {self.mpp:g}, or choose an encoder made for {mpp:g}.",
+        )
+
+
+class Encoder(ABC):
+    """A loaded encoder on one device.
+
+    info         facts, see EncoderInfo
+    fingerprint  SHA-256 (hex) of weights and preprocessing: equal fingerprints give equal features up to rounding
+    device       where it runs, as torch spells it: cpu, cuda:0, mps
+    summary      the same with the arithmetic, for people: `cpu, bf16 (AMX)`
+    batch        patches in one batch that suit the device, where the user asks for no number
+    """
+
+    info: EncoderInfo
+    fingerprint: str
+    device: str
+    summary: str
+    batch: int
+
+    @abstractmethod
+    def _encode(self, batch: Batch) -> NDArray[np.float32]:
+        """Features of a batch that was already checked and is not empty."""
+
+    def encode(self, batch: Batch) -> NDArray[np.float32]:
+        """Features float32 (B, D) of patches uint8 (B, P, P, 3), RGB, numpy or torch; B may be 0.
+
+        A row does not depend on the other patches of its batch beyond rounding. Raises EncoderError for another
+        shape or type, and for features that are not finite.
+        """
+        _check_batch(batch)
+        if batch.shape[0] == 0:
+            return np.zeros((0, self.info.dim), np.float32)
+        features = self._encode(batch)
+        if features.shape != (batch.shape[0], self.info.dim):
+            raise EncoderError(
+                f"encoder {self.info.name} gave {features.shape}, expected ({batch.shape[0]}, {self.info.dim})"
+            )
+        if not np.isfinite(features).all():
+            rows = int((~np.isfinite(features)).any(axis=1).sum())
+            raise EncoderError(
+                f"encoder {self.info.name} gave features that are not finite for {rows} of {len(features)} patches",
+                todo="Try --precision fp32; if it stays, the weights are damaged.",
+            )
+        return features
+
+    def describe(self, batch: int | None = None) -> str:
+        """One line for the user, such as `cpu, bf16 (AMX), batch 16`."""
+        return f"{self.summary}, batch {batch or self.batch}"
+
+    def check_spacing(self, mpp: float) -> None:
+        """Refuse patches of the wrong mpp: `EncoderInfo.check_spacing`."""
+        self.info.check_spacing(mpp)
+
+
+class EncoderPlan(ABC):
+    """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them."""
+
+    info: EncoderInfo
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What `Encoder.fingerprint` will be. Finds the weights (or fetches them, saying so) and hashes the file.
+
+        Raises EncoderError when they cannot be had, saying which file to bring.
+        """
+
+    @abstractmethod
+    def open(self, device: str = "auto", precision: str = "auto") -> Encoder:
+        """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
+
+
+def _check_batch(batch: Batch) -> None:
+    shape, kind = tuple(batch.shape), str(batch.dtype).removeprefix("torch.")
+    if kind != "uint8":
+        raise EncoderError(f"a batch must be uint8 (pixels 0 to 255, not normalised), got {kind}")
+    if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2] or shape[1] < 1:
+        raise EncoderError(f"a batch must have the shape (B, P, P, 3), got {shape}")

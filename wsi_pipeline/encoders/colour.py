@@ -1,0 +1,75 @@
+"""`colour`: the encoder that needs no weights, a baseline to hold deep encoders against. See colour_statistics."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.encoders import colour_statistics
+from wsi_pipeline.encoders.base import Encoder, EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.colour_statistics import describe_patch, feature_names
+from wsi_pipeline.execution import usable_cores
+from wsi_pipeline.fields import digest_of
+
+if TYPE_CHECKING:
+    from wsi_pipeline.encoders.base import Batch
+
+_MAX_THREADS = 16
+
+
+def colour_info() -> EncoderInfo:
+    """Facts about the colour encoder: any patch size, any spacing."""
+    return EncoderInfo(
+        name="colour",
+        family="colour",
+        input_px=None,
+        mpp=None,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        dim=len(feature_names()),
+        precision="fp32",
+        licence="part of wsi-pipeline (Apache-2.0); no weights",
+    )
+
+
+class ColourEncoder(Encoder):
+    """Stain and texture statistics on the CPU, one thread per core; every row depends on its own patch only."""
+
+    def __init__(self, fingerprint: str, threads: int | None = None) -> None:
+        self.info = colour_info()
+        self.fingerprint = fingerprint
+        self.device = "cpu"
+        self._pool = ThreadPoolExecutor(min(threads or usable_cores(), _MAX_THREADS), thread_name_prefix="colour")
+        self.summary = "cpu, fp32"
+        self.batch = 64
+
+    def _encode(self, batch: Batch) -> NDArray[np.float32]:
+        patches = np.asarray(batch if isinstance(batch, np.ndarray) else batch.cpu().numpy())
+        return np.stack(list(self._pool.map(describe_patch, patches)))
+
+
+class ColourPlan(EncoderPlan):
+    """The colour encoder before it is opened."""
+
+    def __init__(self) -> None:
+        self.info = colour_info()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every constant that the statistics depend on, their names and their version."""
+        return digest_of(
+            encoder="colour",
+            version=colour_statistics.VERSION,
+            names=feature_names(),
+            hed_top=colour_statistics.HED_TOP,
+            lbp=colour_statistics.LBP_KINDS,
+            texture_px=colour_statistics.TEXTURE_PX,
+        )
+
+    def open(self, device: str = "auto", precision: str = "auto") -> ColourEncoder:
+        """The encoder; it always computes on the CPU in fp32, whatever device and precision are asked for."""
+        return ColourEncoder(self.fingerprint)

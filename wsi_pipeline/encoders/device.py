@@ -1,0 +1,108 @@
+"""Where an encoder computes and with which arithmetic: bf16 where the hardware multiplies it fast, else fp32."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wsi_pipeline.errors import UsageError
+
+CPUINFO = Path("/proc/cpuinfo")
+PRECISIONS = ("auto", "bf16", "fp32")
+_FAST_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
+_BATCH = {"cpu": 16, "mps": 64, "cuda": 128}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic chosen: `name` is bf16 or fp32, `why` the hardware or the reason, for people."""
+
+    name: str
+    why: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type activations are computed in."""
+        return torch.bfloat16 if self.name == "bf16" else torch.float32
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why})" if self.why else self.name
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """The device for `auto` (CUDA, then Apple's MPS, then the CPU), `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    Raises UsageError for a device that is not on this machine.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "cuda":
+        return _cuda_device(device)
+    if device.type == "mps":
+        if torch.backends.mps.is_available():
+            return device
+        raise UsageError("device mps is not on this machine", todo="Use --device auto or --device cpu.")
+    raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, got {wanted!r}")
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """The arithmetic for `auto`, `bf16` or `fp32` on a device from `choose_device`.
+
+    `auto` takes bf16 on CUDA devices with native bf16 and on CPUs with AMX or AVX-512 BF16, else fp32.
+    """
+    if wanted not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}")
+    fast = _fast_bf16(device)
+    if wanted == "fp32" or (wanted == "auto" and fast is None):
+        return Precision("fp32", "")
+    return Precision("bf16", fast if fast is not None else "slow here: no bf16 hardware found")
+
+
+def suggest_batch(device: torch.device) -> int:
+    """Patches per batch when the user names none: enough to fill the device, small enough to fit."""
+    return _BATCH[device.type]
+
+
+def _cuda_device(device: torch.device) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = device.index or 0
+    if count == 0:
+        raise UsageError(f"device {device} asked for, but PyTorch finds no CUDA device", todo="Use --device cpu.")
+    if index >= count:
+        raise UsageError(f"device {device} asked for, but there are only cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", index)
+
+
+def _fast_bf16(device: torch.device) -> str | None:
+    """Name of the hardware that makes bf16 fast on `device`, or None."""
+    if device.type == "cuda":
+        # Before compute capability 8.0 bf16 runs, but is emulated.
+        native = torch.cuda.get_device_capability(device)[0] >= 8
+        return torch.cuda.get_device_name(device) if native else None
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        flags = cpu_flags()
+        return next((label for flag, label in _FAST_BF16.items() if flag in flags), None)
+    return None
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """Instruction-set flags of this CPU in Linux's spelling; empty where they cannot be read."""
+    if platform.system() == "Linux":
+        # The kernel lists AMX only where it lets programs use it; CPUID alone does not tell.
+        try:
+            text = cpuinfo.read_text(errors="replace")
+        except OSError:
+            return frozenset()
+        line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+        return frozenset(line.partition(":")[2].split())
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return frozenset(name for name, value in capabilities.items() if value is True)

@@ -1,0 +1,96 @@
+"""From the name a user writes to an encoder. Imports no framework until a name needs one.
+
+colour            stain and texture statistics, built in, no weights
+resnet50          any timm model, ViT or CNN (a tag chooses the weights: vit_small_patch14_dinov2.lvd142m)
+hf-hub:ORG/NAME   a timm model on the Hugging Face hub
+ORG/NAME          a Hugging Face vision model (transformers), or a local folder of one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wsi_pipeline.encoders.base import Encoder, EncoderInfo, EncoderPlan
+from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.registry import Registry
+
+Planner = Callable[[str, Path | None, int | None], EncoderPlan]
+"""(name, weights, patch_px) to a plan; raises EncoderError for a name the family does not have."""
+
+ENCODERS: Registry[Planner] = Registry("encoder family")
+HUB_PREFIX = "hf-hub:"
+
+
+@ENCODERS.register("colour")
+def _plan_colour(name: str, weights: Path | None, patch_px: int | None) -> EncoderPlan:
+    from wsi_pipeline.encoders.colour import ColourPlan
+
+    if weights is not None:
+        raise EncoderError(f"encoder colour has no weights, got --weights {weights}", todo="Leave --weights out.")
+    return ColourPlan()
+
+
+@ENCODERS.register("timm")
+def _plan_timm(name: str, weights: Path | None, patch_px: int | None) -> EncoderPlan:
+    from wsi_pipeline.encoders.timm import plan_timm
+
+    return plan_timm(name, weights, patch_px)
+
+
+@ENCODERS.register("huggingface")
+def _plan_huggingface(name: str, weights: Path | None, patch_px: int | None) -> EncoderPlan:
+    from wsi_pipeline.encoders.huggingface import plan_huggingface
+
+    return plan_huggingface(name, weights)
+
+
+def family_of(name: str) -> str:
+    """The registered family that a name belongs to, judged by its form alone.
+
+    A family that is itself a name (colour) wins; `hf-hub:` and bare names are timm's; a slash or an existing
+    folder means Hugging Face.
+    """
+    if name in ENCODERS and name not in {"timm", "huggingface"}:
+        return name
+    if name.startswith(HUB_PREFIX):
+        return "timm"
+    return "huggingface" if "/" in name or "\\" in name or Path(name).is_dir() else "timm"
+
+
+def plan_encoder(name: str, *, weights: Path | None = None, patch_px: int | None = None) -> EncoderPlan:
+    """The encoder called `name`, not yet loaded: `info` and, where its weights are at hand, `fingerprint`.
+
+    weights   local safetensors file, or a folder with model.safetensors and config.json
+    patch_px  side of the patches to come; networks that take any size (most CNNs) then use it unresized
+
+    Raises EncoderError for an unknown name, with the names nearest to it.
+    """
+    if not name.strip() or name != name.strip():
+        raise EncoderError(f"an encoder name has no spaces around it and is not empty, got {name!r}")
+    if weights is not None and not weights.exists():
+        raise EncoderError(f"--weights {weights} does not exist")
+    if patch_px is not None and patch_px < 1:
+        raise EncoderError(f"patch_px must be >= 1, got {patch_px}")
+    return ENCODERS.get(family_of(name))(name, weights, patch_px)
+
+
+def open_encoder(
+    name: str,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    patch_px: int | None = None,
+) -> Encoder:
+    """The encoder called `name`, loaded and ready on `device`. See `plan_encoder` for the arguments.
+
+    Raises EncoderError when the name is unknown or the weights are missing or do not fit, UsageError for a
+    device that is not there.
+    """
+    return plan_encoder(name, weights=weights, patch_px=patch_px).open(device, precision)
+
+
+def encoder_info(name: str, *, weights: Path | None = None, patch_px: int | None = None) -> EncoderInfo:
+    """Facts about an encoder without its weights. A hub model's config.json is fetched where it is not at hand."""
+    return plan_encoder(name, weights=weights, patch_px=patch_px).info
