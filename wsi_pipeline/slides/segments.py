@@ -98,8 +98,6 @@ class SegmentedImage:
         self.size = Size(int(page.imagewidth), int(page.imagelength))
         self.segment = segment_size(page)
         self._columns = -(-self.size.width // self.segment.width)
-        self._rows = -(-self.size.height // self.segment.height)
-        self._planes = int(page.samplesperpixel) if page.planarconfig == 2 else 1
         self._decode = page.decode
 
     def read(self, box: Box) -> Pixels:
@@ -114,31 +112,22 @@ class SegmentedImage:
         return image
 
     def _rgb(self, row: int, column: int) -> Pixels | None:
-        planes = [self._samples(plane, row, column) for plane in range(self._planes)]
-        present = [plane for plane in planes if plane is not None]
-        if len(present) < len(planes):
-            return None
-        return self._to_rgb(np.concatenate(present, axis=2) if len(present) > 1 else present[0])
-
-    def _samples(self, plane: int, row: int, column: int) -> Pixels | None:
-        """Decoded samples (h, w, s) of one segment, or None where the file holds none."""
-        index = (plane * self._rows + row) * self._columns + column
-        page = self._page
-        if index >= len(page.dataoffsets) or index >= len(page.databytecounts):
+        """Decoded RGB (h, w, 3) of one segment, or None where the file holds none."""
+        index, page = row * self._columns + column, self._page
+        if index >= min(len(page.dataoffsets), len(page.databytecounts)):
             raise self._damaged(row, column, "the TIFF directory does not list it")
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if not offset or not count:
             return None
+        data = self._load(offset, count)
+        if len(data) < count:
+            raise self._damaged(row, column, "the file ends before it")
+        tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
         try:
-            data = self._load(offset, count)
-            if len(data) < count:
-                raise self._damaged(row, column, "the file ends before it")
-            tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
             decoded, _, _ = self._decode(data, index, **tables)
         except (RuntimeError, ValueError, TypeError, OSError, MemoryError) as error:
             raise self._damaged(row, column, " ".join(str(error).split()) or type(error).__name__) from error
-        samples: Pixels = np.asarray(decoded)[0]
-        return samples
+        return self._to_rgb(np.asarray(decoded)[0])
 
     def _damaged(self, row: int, column: int, why: str) -> SlideError:
         x, y = column * self.segment.width, row * self.segment.height

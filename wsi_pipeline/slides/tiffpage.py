@@ -17,7 +17,7 @@ from wsi_pipeline.slides.segments import Pixels, segment_size
 MAX_SEGMENT_PIXELS = 1 << 27
 """Largest tile or strip (128 Mpx = 384 MB) that is decoded whole."""
 
-_CONVERT = "Convert it to a tiled 8-bit RGB pyramid TIFF."
+CONVERT = "Convert it to a tiled 8-bit RGB pyramid TIFF."
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _YCBCR = 0, 1, 2, 6
 _JPEG = (6, 7, 34892, 33007)
 _ASSOCIATED_ALPHA = (0, 1)
@@ -28,13 +28,13 @@ def check_page(page: Any, level: int) -> None:
     """Raise SlideError in one sentence where a page cannot be read as an 8-bit RGB image in bounded memory."""
     compression = int(page.compression)
     if compression != 1 and compression not in tifffile.TIFF.DECOMPRESSORS:
-        raise SlideError(f"TIFF compression {compression} is not supported", todo=_CONVERT)
+        raise SlideError(f"TIFF compression {compression} is not supported", todo=CONVERT)
     if page.dtype != np.uint8 or page.bitspersample != 8:
         bits = f"{page.bitspersample}-bit {page.dtype}"
-        raise SlideError(f"TIFF with {bits} samples; only 8 bits are read", todo=_CONVERT)
+        raise SlideError(f"TIFF with {bits} samples; only 8 bits are read", todo=CONVERT)
     _check_colours(page, compression)
     if int(page.imagedepth) != 1:
-        raise SlideError(f"TIFF volume of depth {page.imagedepth}, not a flat image", todo=_CONVERT)
+        raise SlideError(f"TIFF volume of depth {page.imagedepth}, not a flat image", todo=CONVERT)
     segment = segment_size(page)
     if segment.pixels > MAX_SEGMENT_PIXELS and not is_mappable(page):
         kind = "tile" if page.is_tiled else "strip"
@@ -51,9 +51,11 @@ def _check_colours(page: Any, compression: int) -> None:
     colour = photometric in (_RGB, _YCBCR) and samples in (3, 4)
     if not grey and not colour:
         name = getattr(page.photometric, "name", photometric)
-        raise SlideError(f"TIFF with {samples} samples per pixel of kind {name}, not RGB or grey", todo=_CONVERT)
+        raise SlideError(f"TIFF with {samples} samples per pixel of kind {name}, not RGB or grey", todo=CONVERT)
+    if int(page.planarconfig) != 1:
+        raise SlideError("TIFF with its colours in separate planes is not supported", todo=CONVERT)
     if photometric == _YCBCR and compression not in _JPEG:
-        raise SlideError(f"TIFF with YCbCr colours under compression {compression} is not supported", todo=_CONVERT)
+        raise SlideError(f"TIFF with YCbCr colours under compression {compression} is not supported", todo=CONVERT)
 
 
 def rgb_from(page: Any) -> Callable[[Pixels], Pixels]:

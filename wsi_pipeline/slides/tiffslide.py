@@ -23,7 +23,7 @@ from wsi_pipeline.geometry import Box
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide, SlideInfo, level_box, levels_of, white
 from wsi_pipeline.slides.metadata import number, ome_mpp, one_mpp
 from wsi_pipeline.slides.segments import SegmentCache, SegmentedImage
-from wsi_pipeline.slides.tiffpage import MappedImage, check_page, is_mappable, rgb_from
+from wsi_pipeline.slides.tiffpage import CONVERT, MappedImage, check_page, is_mappable, rgb_from
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False  # its findings about odd files reach users as SlideError
@@ -134,14 +134,16 @@ def _only_page(level: Any) -> Any:
     if len(level.pages) != 1 or level.pages[0] is None:
         raise SlideError(
             f"TIFF of {len(level.pages)} separate planes ({level.axes}), not one RGB image",
-            todo="Convert it to an interleaved RGB pyramid TIFF.",
+            todo=CONVERT,
         )
     return level.pages[0].aspage()
 
 
 def _not_understood(error: Exception, path: Path) -> SlideError:
+    if isinstance(error, NotImplementedError):  # tiffslide on anything but one image of interleaved samples
+        return SlideError("TIFF stack, volume or separate colour planes, not one RGB image", todo=CONVERT)
     reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
-    return SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo="Convert it to a tiled pyramid TIFF.")
+    return SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo=CONVERT)
 
 
 def _info(tiff: Any, properties: dict[str, Any], pages: list[Any]) -> SlideInfo:
