@@ -1,0 +1,120 @@
+"""Percentile bootstrap over patients, all resamples at once.
+
+A resample draws as many patients as there are, with replacement, each with all of their slides: a slide then
+counts as often as its patient was drawn. Every metric is a function of those counts W (R, n), by the same
+definitions as scikit-learn's with `sample_weight`. Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+_CELLS = 4_000_000
+"""Values of W held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Predictions of n slides as arrays: truth and predicted (n,) class numbers, probabilities (n, C), patient (n,)."""
+
+    truth: Codes
+    predicted: Codes
+    probabilities: Floats
+    patient: Codes
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, C."""
+        return self.probabilities.shape[1]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percentiles of the resamples in which a metric was defined; None where none was."""
+
+    low: float | None
+    high: float | None
+    n_undefined: int
+
+
+Samples = dict[str, Floats]
+"""Metric -> its value in each resample, (R,) over all classes or (R, C) per class; NaN where undefined."""
+
+
+def bootstrap(scored: Scored, resamples: int, seed: int) -> Samples:
+    """The metrics of every resample: pooled (R,) auroc, accuracy, balanced_accuracy, macro_f1; `class_` ones (R, C)."""
+    rng = np.random.default_rng(seed)
+    patients, codes = np.unique(scored.patient, return_inverse=True)
+    n = len(patients)
+    blocks = []
+    for start in range(0, resamples, step := max(1, _CELLS // len(codes))):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - start))
+        blocks.append(weighted_metrics(scored, drawn[:, codes].astype(np.float64)))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def interval(samples: Floats, level: float) -> Interval:
+    """The central `level` of the defined samples (R,)."""
+    defined = samples[~np.isnan(samples)]
+    missing = len(samples) - len(defined)
+    if len(defined) == 0:
+        return Interval(None, None, missing)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), missing)
+
+
+def weighted_metrics(scored: Scored, weights: Floats) -> Samples:
+    """All metrics when slide j counts weights[r, j] times, for every r. Undefined ones are NaN.
+
+    A metric over all classes is undefined where a class has no slide; precision where nothing was predicted.
+    """
+    table = _confusion(scored, weights)
+    hits, support, predicted = np.einsum("rkk->rk", table), table.sum(2), table.sum(1)
+    total = table.sum((1, 2))
+    complete = (support > 0).all(1)
+    auroc = np.stack([_auroc(scored, weights, k) for k in range(scored.n_classes)], axis=1)
+    f1 = _ratio(2 * hits, np.where(support > 0, support + predicted, 0))
+    recall = _ratio(hits, support)
+    misses = support.sum(1, keepdims=True) - support
+    return {
+        "auroc": auroc.mean(1),
+        "accuracy": _ratio(hits.sum(1), total),
+        "balanced_accuracy": np.where(complete, recall.mean(1), np.nan),
+        "macro_f1": np.where(complete, f1.mean(1), np.nan),
+        "class_auroc": auroc,
+        "class_precision": _ratio(hits, predicted),
+        "class_recall": recall,
+        "class_specificity": _ratio(misses - (predicted - hits), misses),
+        "class_f1": f1,
+    }
+
+
+def _confusion(scored: Scored, weights: Floats) -> Floats:
+    """Weighted confusion matrices (R, C, C): rows true, columns predicted."""
+    k = scored.n_classes
+    cells = np.eye(k * k)[scored.truth * k + scored.predicted]
+    return (weights @ cells).reshape(-1, k, k)
+
+
+def _auroc(scored: Scored, weights: Floats, positive: int) -> Floats:
+    """Area under the ROC curve of one class against the rest, (R,): the weighted Mann-Whitney statistic, ties half."""
+    _, rank = np.unique(scored.probabilities[:, positive], return_inverse=True)
+    order = np.argsort(rank, kind="stable")
+    starts = np.flatnonzero(np.diff(rank[order], prepend=-1))
+    is_positive = (scored.truth == positive)[order]
+    ordered = weights[:, order]
+    above = np.add.reduceat(ordered * is_positive, starts, axis=1)
+    below = np.add.reduceat(ordered * ~is_positive, starts, axis=1)
+    wins = (above * (below.cumsum(1) - below / 2)).sum(1)
+    return _ratio(wins, above.sum(1) * below.sum(1))
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    """top / bottom, NaN where bottom is 0."""
+    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)

@@ -1,0 +1,24 @@
+"""Mean pooling: every instance counts the same. What attention has to beat."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, projection
+from wsi_pipeline.mil.segments import segment_mean, segment_uniform
+from wsi_pipeline.specs import MilSpec
+
+
+@MIL_MODELS.register("mean")
+class MeanPooling(nn.Module):
+    """Gated ABMIL without its attention: the same projection and classifier, uniform weights."""
+
+    def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
+        super().__init__()
+        self.projection = projection(in_dim, spec)
+        self.head = head(n_outputs, spec)
+
+    def forward(self, features: Tensor, offsets: Tensor) -> MilOutput:
+        """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,), 1 / N for each instance."""
+        pooled = segment_mean(self.projection(features), offsets)
+        return MilOutput(self.head(pooled), segment_uniform(offsets).to(pooled.device))

@@ -1,0 +1,56 @@
+"""What training aims at: how far a model's outputs are from the truth of each bag, and how much a bag counts.
+
+An objective answers for bag indices, so that training knows nothing of classes, values or survival times.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_pipeline.errors import MilError
+
+
+class Objective(Protocol):
+    """The target of a training run."""
+
+    n_outputs: int
+    """Width of a model's output, C."""
+
+    def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
+        """Loss of each bag (b,), unweighted, from outputs (b, C); `indices` (b,) says which bags they are."""
+
+    def bag_weights(self, train: Tensor) -> Tensor:
+        """How much each bag counts (B,), learned from the bags `train` only."""
+
+
+class Classification:
+    """Cross-entropy over exclusive classes.
+
+    labels    class of each bag, whole numbers 0 to n_classes - 1, (B,)
+    balanced  weigh a class by n / (classes seen in training * its bags in training); unseen classes count 1
+
+    Raises MilError for labels outside the range.
+    """
+
+    def __init__(self, labels: Tensor, n_classes: int, *, balanced: bool) -> None:
+        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
+            raise MilError(f"labels must be 0 to {n_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+        self.labels = labels.to(torch.int64)
+        self.n_outputs = n_classes
+        self.balanced = balanced
+
+    def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
+        """Cross-entropy of each bag, (b,)."""
+        return functional.cross_entropy(outputs, self.labels[indices].to(outputs.device), reduction="none")
+
+    def bag_weights(self, train: Tensor) -> Tensor:
+        """The weight of each bag's class, (B,); the training bags' weights have mean 1."""
+        if not self.balanced:
+            return torch.ones(len(self.labels))
+        counts = torch.bincount(self.labels[train], minlength=self.n_outputs).float()
+        per_class = len(train) / (counts.count_nonzero() * counts)
+        return per_class.where(counts > 0, 1.0)[self.labels]

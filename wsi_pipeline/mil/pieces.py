@@ -1,0 +1,31 @@
+"""Bags in batches that fit in memory, whatever their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.mil.bags import BagBatch, Bags
+
+MAX_INSTANCES = 65_536
+"""Instances in one batch; a larger bag is alone. At 256 hidden values this is a few hundred MB in training."""
+
+
+def pieces(bags: Bags, indices: NDArray[np.int64]) -> Iterator[BagBatch]:
+    """The bags at `indices`, in order, in batches of at most MAX_INSTANCES instances."""
+    for chosen in cut(bags.lengths[indices], MAX_INSTANCES):
+        yield from bags.batches(indices[chosen], len(indices))
+
+
+def cut(lengths: NDArray[np.int64], limit: int) -> Iterator[slice]:
+    """Cut a sequence of lengths into consecutive slices whose sums stay within `limit` where they can."""
+    start, total = 0, 0
+    for position, length in enumerate(lengths.tolist()):
+        if position > start and total + length > limit:
+            yield slice(start, position)
+            start, total = position, 0
+        total += length
+    if len(lengths) > start:
+        yield slice(start, len(lengths))
