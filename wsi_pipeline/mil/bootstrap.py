@@ -31,7 +31,7 @@ class Scored:
     @property
     def n_classes(self) -> int:
         """Number of classes, C."""
-        return self.probabilities.shape[1]
+        return int(self.probabilities.shape[1])
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def _confusion(scored: Scored, weights: Floats) -> Floats:
     """Weighted confusion matrices (R, C, C): rows true, columns predicted."""
     k = scored.n_classes
     cells = np.eye(k * k)[scored.truth * k + scored.predicted]
-    return (weights @ cells).reshape(-1, k, k)
+    counted: Floats = weights @ cells
+    return counted.reshape(-1, k, k)
 
 
 def _auroc(scored: Scored, weights: Floats, positive: int) -> Floats:
@@ -117,4 +118,5 @@ def _auroc(scored: Scored, weights: Floats, positive: int) -> Floats:
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:
     """top / bottom, NaN where bottom is 0."""
-    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+    ratio: Floats = np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+    return ratio

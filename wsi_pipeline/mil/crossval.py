@@ -75,9 +75,8 @@ def cross_validate(
     table = table.reset_index(drop=True)
     splits = make_splits(table, spec)
     rows = _bag_indices(bags, table)
-    objective = Classification(
-        _codes(bags, table, rows, splits.classes), len(splits.classes), balanced=spec.class_weights
-    )
+    labels = _codes(bags, table, rows, splits.classes)
+    objective = Classification(labels, len(splits.classes), balanced=spec.class_weights)
     fitted, tested = [], []
     for fold in splits.folds:
         check_no_leaks(table, fold)
@@ -109,7 +108,7 @@ def _codes(bags: Bags, table: pd.DataFrame, rows: Rows, classes: tuple[str, ...]
     """The class number of each bag; bags that are not in the table get 0 and are never asked for."""
     labels = torch.zeros(len(bags), dtype=torch.int64)
     codes = table["label"].astype(str).map({name: code for code, name in enumerate(classes)})
-    labels[torch.from_numpy(rows)] = torch.from_numpy(codes.to_numpy(dtype=np.int64))
+    labels[torch.from_numpy(rows)] = torch.tensor(codes.tolist())
     return labels
 
 
@@ -124,8 +123,7 @@ def _reporter(
 def _tested(rows: pd.DataFrame, fold: Fold, values: NDArray[np.float64], classes: tuple[str, ...]) -> pd.DataFrame:
     """The predictions of one fold's test slides, with the index of their rows in the table."""
     table = prediction_table(list(rows["slide_id"]), values, classes).set_index(rows.index)
-    facts = {"patient_id": rows["patient_id"], "fold": fold.number, "label": rows["label"].astype(str)}
-    table = table.assign(**facts)
+    table = table.assign(patient_id=rows["patient_id"], fold=fold.number, label=rows["label"].astype(str))
     return table[["slide_id", "patient_id", "fold", "label", "predicted", *(f"p_{name}" for name in classes)]]
 
 

@@ -78,7 +78,7 @@ def to_scored(predictions: pd.DataFrame, classes: Sequence[str]) -> Scored:
         if found.isna().any():
             strange = predictions.loc[found.isna(), column].iloc[0]
             raise MilError(f"{column} must be one of {', '.join(classes)}, got {strange!r}")
-        columns[column] = found.to_numpy(dtype=np.int64)
+        columns[column] = np.array(found, dtype=np.int64)
     probabilities = predictions[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
     if not np.isfinite(probabilities).all():
         raise MilError("predicted probabilities must be finite numbers")
@@ -145,9 +145,8 @@ def _undefined(scored: Scored, classes: Sequence[str], where: str, *, per_class:
     silent = [name for code, name in enumerate(classes) if not (scored.predicted == code).any()]
     told = []
     if absent:
-        told.append(
-            f"No slide of class {' or '.join(absent)} among {where}: AUROC, balanced accuracy and macro F1 are undefined."
-        )
+        names = " or ".join(absent)
+        told.append(f"No slide of class {names} among {where}: AUROC, balanced accuracy and macro F1 are undefined.")
     if silent and per_class:
         told.append(f"Class {' or '.join(silent)} was never predicted among {where}: its precision is undefined.")
     return told

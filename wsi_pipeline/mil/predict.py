@@ -31,4 +31,5 @@ def predict(ensemble: Ensemble, bags: Bags, *, device: torch.device | str = "cpu
 def mean_attention(ensemble: Ensemble, bags: Bags, *, device: torch.device | str = "cpu") -> NDArray[np.float32]:
     """Attention of each instance, float32 (sum N,), the mean over the fold models; sums to 1 within a bag."""
     each = [attention(model, bags, device=device) for model in ensemble.models]
-    return np.mean(each, axis=0, dtype=np.float32)
+    mean: NDArray[np.float32] = np.mean(each, axis=0, dtype=np.float32)
+    return mean
