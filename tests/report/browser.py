@@ -11,19 +11,19 @@ from types import TracebackType
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_FLAGS = [
+_FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    "--no-first-run",
+    "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-dev-shm-usage",
+    "--no-first-run",
     "--hide-scrollbars",
     "--remote-debugging-pipe",
-]
+)
 
 
 class Browser:
@@ -42,6 +42,7 @@ class Browser:
             os.close(end)
         self._read, self._write = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")
         self._rest, self._last, self._session = b"", 0, None
+        self._loaded = False
         self.problems: list[str] = []
         self.requests: list[str] = []
         target = next(t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
@@ -80,9 +81,10 @@ class Browser:
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=theme)
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._loaded = False
         self.send("Page.navigate", url=page.resolve().as_uri())
-        while not self.run("document.readyState === 'complete'") or self.run("location.href") == "about:blank":
-            pass
+        while not self._loaded:
+            self._next()
 
     def run(self, script: str) -> Any:
         """The value of a script expression on the page; promises are awaited."""
@@ -101,7 +103,9 @@ class Browser:
         return message
 
     def _note(self, event: str, params: dict[str, Any]) -> None:
-        if event == "Runtime.exceptionThrown":
+        if event == "Page.loadEventFired":
+            self._loaded = True
+        elif event == "Runtime.exceptionThrown":
             self.problems.append(json.dumps(params["exceptionDetails"]))
         elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert", "warning"):
             self.problems.append(json.dumps(params["args"]))

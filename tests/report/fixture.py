@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from sklearn.metrics import roc_auc_score
 
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
@@ -89,7 +90,7 @@ def make_model(
 def _metrics(
     table: pd.DataFrame, classes: tuple[str, ...], confusion: list[list[int]], strength: float
 ) -> dict[str, Any]:
-    auroc = 0.5 + 0.5 * math.erf(strength / 2)
+    auroc = _auroc(table, classes)
     accuracy = float((table["label"] == table["predicted"]).mean())
 
     def around(value: float, half: float) -> dict[str, float]:
@@ -121,6 +122,11 @@ def _metrics(
     }
 
 
+def _auroc(table: pd.DataFrame, classes: tuple[str, ...]) -> float:
+    each = [roc_auc_score(table["label"] == name, table[f"p_{name}"]) for name in classes]
+    return float(np.mean(each))
+
+
 def _histories(rng: np.random.Generator) -> list[list[dict[str, float | None]]]:
     def fold() -> list[dict[str, float | None]]:
         noise = rng.normal(0, 0.02, (24, 2))
@@ -134,10 +140,10 @@ def _histories(rng: np.random.Generator) -> list[list[dict[str, float | None]]]:
 def make_models() -> tuple[ModelSection, ...]:
     """A deep encoder with two MIL models, another one, and the baseline."""
     return (
-        make_model("colour", "gated-abmil", 0.55),
-        make_model("vit_small_patch16_224", "gated-abmil", 1.55),
-        make_model("vit_small_patch16_224", "mean", 1.2),
-        make_model("hf-hub:some-org/a-pathology-encoder", "gated-abmil", 0.45),
+        make_model("colour", "gated-abmil", 0.35),
+        make_model("vit_small_patch16_224", "gated-abmil", 1.3),
+        make_model("vit_small_patch16_224", "mean", 0.9),
+        make_model("hf-hub:some-org/a-pathology-encoder", "gated-abmil", 0.2),
     )
 
 
@@ -166,7 +172,8 @@ def _make_slide(i: int, models: tuple[ModelSection, ...]) -> SlideRow:
     patches = {3: 31, 20: 21_480}.get(i, patches * 4)
     return SlideRow(
         name, "done", **about, stage="heatmap", patches=patches, tissue_mm2=patches * 0.0164,
-        mpp=0.5048 - 0.0008 * (i % 7), mpp_source="manifest" if i % 8 == 2 else "slide", note="resampled" if i % 6 == 0 else None, overlay_png=overlay,
+        mpp=0.5048 - 0.0008 * (i % 7), mpp_source="manifest" if i % 8 == 2 else "slide",
+        note="resampled" if i % 6 == 0 else None, overlay_png=overlay,
         heatmaps={model.key: heat for model, heat in zip(models, heats, strict=True)},
     )  # fmt: skip
 

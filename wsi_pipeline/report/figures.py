@@ -142,8 +142,8 @@ def training_figure(histories: Sequence[Sequence[Mapping[str, float | None]]]) -
     if not points:
         return None
     epochs, losses = [p[0] for p in points], [p[1] for p in points]
-    x = Scale(min(epochs), max(max(epochs), min(epochs) + 1), _LEFT, _LEFT + 340)
-    y = Scale(0.0, max(max(losses), 1e-9) * 1.05, _TOP + 220, _TOP)
+    x = Scale(min(epochs), max(max(epochs), min(epochs) + 1), _LEFT, _LEFT + _SIDE)
+    y = Scale(0.0, max(max(losses), 1e-9) * 1.05, _TOP + _SIDE, _TOP)
     parts = _loss_axes(x, y)
     for fold, (train, val) in enumerate(drawn):
         if train:
@@ -162,8 +162,8 @@ def _series(history: Sequence[Mapping[str, float | None]], name: str) -> list[tu
 
 def _loss_axes(x: Scale, y: Scale) -> list[Markup]:
     across = [t for t in x.ticks(6) if t == int(t)]
-    parts = [line(x(x.low), y(t), x(x.high), y(t), "grid") for t in y.ticks(4)]
-    parts += [text(x(x.low) - 8, y(t) + 4, f"{t:g}", anchor="end", css="tick") for t in y.ticks(4)]
+    parts = [line(x(x.low), y(t), x(x.high), y(t), "grid") for t in y.ticks(7)]
+    parts += [text(x(x.low) - 8, y(t) + 4, f"{t:g}", anchor="end", css="tick") for t in y.ticks(7)]
     parts += [text(x(t), y(0) + 17, f"{t:g}", anchor="middle", css="tick") for t in across]
     parts.append(text((x(x.low) + x(x.high)) / 2, y(0) + 36, "epoch", anchor="middle"))
     return parts

@@ -39,7 +39,7 @@ def interval_words(model: ModelSection) -> str:
     """How the intervals of a model were made: `95 % interval, bootstrap, 1000 resamples of patients`."""
     interval = model.metrics.get("interval") or {}
     level = interval.get("level")
-    parts = [f"{level * 100:g} % interval" if level else "interval"]
+    parts = [f"{level * 100:g}\u00a0% interval" if level else "interval"]
     if interval.get("method"):
         parts.append(str(interval["method"]))
     if interval.get("resamples"):
@@ -53,26 +53,37 @@ def findings(data: ReportData) -> list[str]:
     if not order:
         return []
     best = order[0]
-    auroc, n = best.pooled("auroc"), best.metrics
+    auroc = best.pooled("auroc")
     if auroc is None:
         return ["No model has a defined AUROC: see the warnings of each model below."]
-    size = f"{n.get('n_slides', '?')} slides of {n.get('n_patients', '?')} patients"
-    said = [f"{_name(best)} reaches an AUROC of {estimate_words(auroc)} on {size} ({interval_words(best)})."]
+    said = [f"{_name(best)} reaches an AUROC of {_with_level(auroc, best)} on {_sample(best)}."]
     reference = baseline_of(best, data.models)
     floor = reference.pooled("auroc") if reference else None
     if best.is_baseline and len(order) > 1:
         said.append("That is the colour baseline: no deep encoder here does better than stain and texture statistics.")
     elif floor is not None:
-        said.append(f"The colour baseline reaches {estimate_words(floor)}: {_held_against(auroc, floor)}.")
+        said.append(f"The colour baseline reaches {estimate_words(floor)}{_held_against(auroc, floor)}.")
     return said
 
 
+def _with_level(estimate: Estimate, model: ModelSection) -> str:
+    """`0.912 (95 % interval 0.842–0.968)`."""
+    level = (model.metrics.get("interval") or {}).get("level")
+    words = estimate_words(estimate)
+    return words.replace("(", f"({level * 100:g}\u00a0% interval ") if level else words
+
+
+def _sample(model: ModelSection) -> str:
+    slides, patients = model.metrics.get("n_slides"), model.metrics.get("n_patients")
+    return f"{slides or '?'} slides" + (f" of {patients} patients" if patients else "")
+
+
 def _held_against(auroc: Estimate, floor: Estimate) -> str:
-    difference = f"{auroc.value - floor.value:+.3f} for the deep encoder"
+    difference = f", {auroc.value - floor.value:.3f} less"
     if auroc.low is None or floor.high is None:
         return difference
     apart = auroc.low > floor.high
-    return f"{difference}, and the intervals {'do not overlap' if apart else 'overlap'}"
+    return f"{difference}; the two intervals {'do not overlap' if apart else 'overlap'}"
 
 
 def cautions(data: ReportData) -> list[str]:
@@ -80,9 +91,10 @@ def cautions(data: ReportData) -> list[str]:
     said = [*data.warnings, *_about_slides(data)]
     for model in ranked(data.models):
         said += _about_model(model)
-    if len([model for model in data.models if not model.is_baseline]) > 1:
+    compared = [model for model in data.models if model.pooled("auroc")]
+    if sum(not model.is_baseline for model in compared) > 1:
         said.append(
-            f"{len(data.models)} models were compared on the same slides: the best of several looks better than it is."
+            f"{len(compared)} models were compared on the same slides: the best of several looks better than it is."
         )
     return list(dict.fromkeys(said))
 

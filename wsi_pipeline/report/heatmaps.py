@@ -19,7 +19,7 @@ COLOUR_MAP = "viridis"
 """Perceptually uniform, readable with every colour vision, and of hues that no common stain has."""
 
 _PERCENTILES = (1.0, 99.0)
-_MIN_WIDTH = 220
+_MIN_WIDTH = 300
 _FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 _BoxPx: TypeAlias = tuple[int, int, int, int]
 _Font: TypeAlias = ImageFont.FreeTypeFont
@@ -165,7 +165,7 @@ def _with_strip(picture: NDArray[np.uint8], paint: _Painter) -> Image.Image:
     """The picture with its top-left corner in place and a white strip below for `paint`."""
     height, width = picture.shape[:2]
     canvas_width = max(width, _MIN_WIDTH)
-    font_px = max(11, round(canvas_width * 0.026))
+    font_px = max(11, round(canvas_width * 0.038))
     canvas = Image.new("RGB", (canvas_width, height + 3 * font_px), _PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
     box = (font_px, height + font_px, canvas_width - font_px, height + 2 * font_px)

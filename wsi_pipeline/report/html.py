@@ -20,6 +20,7 @@ from wsi_pipeline.report.pictures import data_uri, picture_size
 from wsi_pipeline.report.roc import roc_figure
 
 _THIN_SPACE = "\u202f"
+_CARD_PX = 360
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(thousands=_thousands, fixed=_fixed, estimate=_estimate, plain=_plain, dash=_dash)
+    env.filters.update(thousands=_thousands, fixed=_fixed, estimate=_estimate, plain=_plain, dash=_dash, signed=_signed)
     env.globals.update(interval_axis=figures.interval_axis)
     return env
 
@@ -78,17 +79,24 @@ def _asset(name: str) -> str:
 
 
 def _tally(data: ReportData) -> list[tuple[str, str, str]]:
-    """(number, unit or state, css) of the figures at the top; states that no slide is in are left out."""
+    """(number, unit or state, css) of the figures at the top; what nothing is known of is left out."""
     patients = {slide.patient_id for slide in data.slides if slide.patient_id}
-    entries = [(_thousands(len(data.slides)), "slides", "")]
+    known = _columns(data.slides)
+    entries = [_counted(len(data.slides), "slide")]
     if patients:
-        entries.append((_thousands(len(patients)), "patients", ""))
+        entries.append(_counted(len(patients), "patient"))
     words = {"done": "done", "empty": "without tissue", "failed": "failed", "pending": "pending"}
     entries += [(_thousands(data.count(s)), word, s) for s, word in words.items() if s == "done" or data.count(s)]
-    entries.append((_thousands(sum(slide.patches or 0 for slide in data.slides)), "patches", ""))
-    area = sum(slide.tissue_mm2 or 0.0 for slide in data.slides)
-    entries.append((_thousands(round(area)) if area >= 10 else f"{area:.1f}", "mm² tissue", ""))
+    if "patches" in known:
+        entries.append(_counted(sum(slide.patches or 0 for slide in data.slides), "patch", "es"))
+    if "tissue_mm2" in known:
+        area = sum(slide.tissue_mm2 or 0.0 for slide in data.slides)
+        entries.append((_thousands(round(area)) if area >= 10 else f"{area:.1f}", "mm² tissue", ""))
     return entries
+
+
+def _counted(count: int, word: str, plural: str = "s") -> tuple[str, str, str]:
+    return _thousands(count), word if count == 1 else word + plural, ""
 
 
 def _columns(slides: tuple[SlideRow, ...]) -> set[str]:
@@ -135,25 +143,28 @@ def _cards(slides: tuple[SlideRow, ...], models: list[ModelSection]) -> list[dic
     cards = []
     for index, slide in enumerate(slides):
         if slide.overlay_png or slide.heatmaps:
+            overlay = _picture(slide.overlay_png)
             heats = [
                 {
                     "model": i,
                     "name": model.key,
-                    "picture": _picture(slide.heatmaps.get(model.key)),
+                    "picture": _picture(slide.heatmaps.get(model.key), beside=overlay),
                     "said": said[i].get(slide.slide_id),
                 }
                 for i, model in enumerate(models)
                 if slide.slide_id in said[i] or model.key in slide.heatmaps
             ]
-            cards.append({"index": index, "slide": slide, "overlay": _picture(slide.overlay_png), "heats": heats})
+            cards.append({"index": index, "slide": slide, "overlay": overlay, "heats": heats})
     return cards
 
 
-def _picture(encoded: bytes | None) -> dict[str, Any] | None:
+def _picture(encoded: bytes | None, beside: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """Address, size and greatest height on the page: such that a picture has the scale of the one beside it."""
     if encoded is None:
         return None
     width, height = picture_size(encoded)
-    return {"uri": data_uri(encoded), "width": width, "height": height}
+    stretch = (height / width) / (beside["height"] / beside["width"]) if beside else 1.0
+    return {"uri": data_uri(encoded), "width": width, "height": height, "most": round(_CARD_PX * stretch)}
 
 
 def _predictions(model: ModelSection) -> dict[str, SlidePrediction]:
@@ -187,6 +198,10 @@ def _fixed(value: Any, digits: int = 3) -> str:
 
 def _estimate(value: Any) -> str:
     return "–" if Estimate.read(value) is None else findings.estimate_words(Estimate.read(value))
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3f}".replace("-", "\u2212")
 
 
 def _dash(value: Any) -> str:

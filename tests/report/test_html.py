@@ -1,0 +1,204 @@
+"""The page as text: complete, escaped, self-contained, and whole with any part missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from fixture import make_model, make_report, pictures
+
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
+from wsi_pipeline.report.html import render_report
+from wsi_pipeline.report.pictures import picture_px, shrink_png
+
+HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, words, ids; complains about tags that do not close."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        assert not self._open, self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def ids(self) -> list[str | None]:
+        return [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@cache
+def whole() -> str:
+    return render_report(make_report(14))
+
+
+def null_model() -> ModelSection:
+    """A model whose every number is undefined."""
+    nothing = {"value": None, "low": None, "high": None, "n_undefined": 1000}
+    metrics = {"task": "classification", "classes": ["a"], "n_slides": None, "n_patients": None, "interval": None}
+    metrics |= {"pooled": {"auroc": nothing, "accuracy": None}, "per_class": {"a": {"precision": None}}}
+    metrics |= {"per_fold": [{"fold": 0, "auroc": None, "best_epoch": None}], "confusion": [[3]], "warnings": None}
+    table = pd.DataFrame({"slide_id": ["s"], "patient_id": [None], "fold": [None], "label": [None]})
+    return ModelSection("enc", "mean", metrics, table.assign(predicted="a", p_a=1.0))
+
+
+def test_every_part_is_there_once() -> None:
+    page = Page(whole())
+    sections = [attributes.get("id") for attributes in page.all("section")]
+    assert sections == ["summary", "cohort", "patches", "models", "slides", "failures", "provenance"]
+    assert len(page.ids) == len(set(page.ids))
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == 1
+
+
+def test_links_lead_somewhere() -> None:
+    page = Page(whole())
+    targets = {(attributes["href"] or "") for attributes in page.all("a")}
+    assert {target.removeprefix("#") for target in targets} <= set(page.ids)
+
+
+def test_summary_and_tables_say_the_numbers() -> None:
+    text = Page(whole()).text
+    for words in ("slides 14", "done 11", "without tissue 1", "failed 1", "pending 1"):
+        assert words in text
+    assert "vit_small_patch16_224 with gated-abmil reaches an AUROC of" in text
+    assert "The colour baseline reaches" in text
+    assert "1000 resamples of patients" in text
+    assert "60 slides of 40 patients" in text
+    assert "not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX" in text
+    assert "Traceback (most recent call last)" in text
+    assert "wsi-pipeline embed --model colour" in text
+    assert "out of line" in text
+    assert "predicted" in text
+
+
+def test_each_picture_is_embedded_once_and_described() -> None:
+    data = make_report(14)
+    pictures_in = [attributes for attributes in Page(whole()).all("img") if attributes.get("id") != "viewer-image"]
+    expected = sum((slide.overlay_png is not None) + len(slide.heatmaps) for slide in data.slides)
+    assert len(pictures_in) == expected
+    assert all(attributes["alt"] for attributes in pictures_in)
+
+
+def test_nothing_is_fetched_from_anywhere() -> None:
+    html = whole()
+    page = Page(html)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "poster", "data", "xlink:href", "background"):
+            address = attributes.get(name)
+            assert address is None or address.startswith(("data:", "#")), (tag, name, address[:60])
+        assert not any(name.startswith("on") for name in attributes), f"inline handler on {tag}"
+    assert not re.search(r"https?://", html)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_only_our_script_may_run() -> None:
+    html = whole()
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for a in Page(html).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_hostile_words_are_shown_not_run() -> None:
+    picture = pictures(1, 0)[0]
+    words = dict.fromkeys(("patient_id", "label", "site", "stage", "reason", "todo", "traceback", "note"), HOSTILE)
+    slides = (
+        SlideRow(HOSTILE, "failed", **words, mpp=0.5, mpp_source=HOSTILE, overlay_png=picture),
+        *(SlideRow(f"{HOSTILE}{i}", "done", patches=1000 if i else 1, overlay_png=picture) for i in range(8)),
+    )
+    model = make_model(HOSTILE, HOSTILE, 1.0, n=12, classes=(HOSTILE, "b", "c"))
+    model.metrics["warnings"].append(HOSTILE)  # type: ignore[index]
+    model.metrics["interval"]["method"] = HOSTILE
+    model.predictions["slide_id"] = HOSTILE  # type: ignore[index]
+    made = Provenance((HOSTILE,), {HOSTILE: HOSTILE}, {HOSTILE: {HOSTILE: HOSTILE}}, {HOSTILE: HOSTILE})
+    html = render_report(ReportData(HOSTILE, HOSTILE, slides, (model,), (HOSTILE,), made))
+    assert html.count("<script") == 1
+    assert "<img src=x" not in html
+    page = Page(html)
+    assert page.text.count("<script>alert(1)</script>") > 25
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ReportData("none", "today", ()),
+        ReportData("tiled", "today", (SlideRow("s", "done", patches=5, tissue_mm2=1.0, mpp=0.5),)),
+        ReportData("failed", "today", (SlideRow("s", "failed"),)),
+        ReportData("null", "today", (SlideRow("s", "done", overlay_png=pictures(1, 0)[0]),), (null_model(),)),
+        ReportData("bare", "today", (SlideRow("s", "done"),), (ModelSection("x", "y"),)),
+        ReportData("no labels", "today", (SlideRow("s", "pending"),), (make_model("colour", "mean", 0.0),)),
+    ],
+    ids=lambda data: data.title,
+)
+def test_whole_with_any_part_missing(data: ReportData) -> None:
+    page = Page(render_report(data))
+    assert data.title in page.text
+    assert not re.search(r"\b(None|nan|NaN|inf)\b", page.text)
+
+
+def test_prediction_without_a_true_label_claims_neither_right_nor_wrong() -> None:
+    slides = (SlideRow("s", "done", overlay_png=pictures(1, 0)[0]),)
+    text = Page(render_report(ReportData("t", "today", slides, (null_model(),)))).text
+    assert "predicted a 1.00" in text
+    assert "✓ right" not in text
+    assert "✕ wrong" not in text
+
+
+def test_a_picture_of_unknown_kind_is_refused() -> None:
+    with pytest.raises((WsiPipelineError, OSError)):
+        render_report(ReportData("t", "today", (SlideRow("s", "done", overlay_png=b"<svg/>"),)))
+
+
+def test_unknown_state_is_refused() -> None:
+    with pytest.raises(WsiPipelineError, match="state must be one of"):
+        SlideRow("s", "fine")
+
+
+def test_five_hundred_slides_stay_small() -> None:
+    overlay, (heat,), _ = pictures(2, 1)
+    overlay, heat = shrink_png(overlay, picture_px(1000)), shrink_png(heat, picture_px(1000))
+    model = make_model("colour", "mean", 1.0, n=500)
+    slides = tuple(
+        SlideRow(f"S{i:03d}", "done", patches=900 + i, overlay_png=overlay, heatmaps={model.key: heat})
+        for i in range(500)
+    )
+    html = render_report(ReportData("large", "today", slides, (model,)))
+    assert len(html) < 30e6
+    assert len(html) - 500 * 4 / 3 * (len(overlay) + len(heat)) < 1.5e6, "words around the pictures"

@@ -1,0 +1,63 @@
+"""Small pictures: bounded, readable again, honest about transparency and about what they are not."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from fixture import paint_slide
+from PIL import Image
+
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.report.pictures import data_uri, picture_px, picture_size, shrink_png
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_longer_side_is_bounded_and_shape_kept(as_bytes: bool) -> None:
+    pixels = paint_slide(0, 900, 600)[0]
+    encoded = shrink_png(png(Image.fromarray(pixels)) if as_bytes else pixels, 300)
+    assert picture_size(encoded) == (300, 200)
+    assert len(encoded) < len(png(Image.fromarray(pixels))) / 20
+
+
+def test_never_enlarged_and_colours_kept() -> None:
+    pixels = np.full((40, 30, 3), (200, 90, 160), np.uint8)
+    back = Image.open(io.BytesIO(shrink_png(pixels, 600))).convert("RGB")
+    assert back.size == (30, 40)
+    assert np.abs(np.asarray(back).astype(int) - pixels).max() < 8
+
+
+def test_extreme_shapes_keep_at_least_one_pixel() -> None:
+    assert picture_size(shrink_png(np.zeros((1, 5000, 3), np.uint8), 100)) == (100, 1)
+
+
+def test_transparent_parts_become_white() -> None:
+    back = Image.open(io.BytesIO(shrink_png(Image.new("RGBA", (20, 20), (0, 0, 0, 0))))).convert("RGB")
+    assert np.asarray(back).min() > 250
+
+
+@pytest.mark.parametrize(("kind", "mime"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
+def test_data_addresses_name_what_they_hold(kind: str, mime: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (3, 3)).save(out, kind)
+    head, body = data_uri(out.getvalue()).split(",")
+    assert head == f"data:{mime};base64"
+    assert base64.b64decode(body) == out.getvalue()
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    with pytest.raises(WsiPipelineError, match="PNG, JPEG or WebP"):
+        data_uri(b"<svg onload=alert(1)>")
+
+
+def test_larger_cohorts_get_smaller_pictures() -> None:
+    sizes = [picture_px(n) for n in (1, 60, 61, 300, 301, 5000)]
+    assert sizes == sorted(sizes, reverse=True)
