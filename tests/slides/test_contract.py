@@ -86,7 +86,9 @@ FILES: dict[str, tuple[Maker, tuple[str, ...]]] = {
         ("openslide", "tiffslide"),
     ),
     "rgba-partly": (
-        _lossless(lambda p: write_generic_tiff(p, _rgba(True), extrasamples=["unassalpha"]), _flattened(_rgba(True)), 2),
+        _lossless(
+            lambda p: write_generic_tiff(p, _rgba(True), extrasamples=["unassalpha"]), _flattened(_rgba(True)), 2
+        ),
         ("openslide", "tiffslide"),
     ),
     "grey": (
@@ -97,7 +99,10 @@ FILES: dict[str, tuple[Maker, tuple[str, ...]]] = {
         _lossless(lambda p: write_generic_tiff(p, np.moveaxis(RGB, 2, 0), planarconfig="separate")),
         ("openslide",),
     ),
-    "jpeg2000-generic": (_lossless(lambda p: write_generic_tiff(p, RGB, compression="jpeg_2000_lossy")), ("tiffslide",)),
+    "jpeg2000-generic": (
+        _lossless(lambda p: write_generic_tiff(p, RGB, compression="jpeg_2000_lossy")),
+        ("tiffslide",),
+    ),
     "webp": (_lossless(lambda p: write_generic_tiff(p, RGB, compression="webp")), ("tiffslide",)),
     "ome": (_lossless(lambda p: write_ome_tiff(p, RGB, mpp=0.5)), ("tiffslide",)),
     "stripped-jpeg": (_lossy(lambda p: write_stripped_tiff(p, RGB)), ("tiffslide",)),

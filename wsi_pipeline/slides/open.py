@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_pipeline.errors import SlideError
+from wsi_pipeline.errors import SlideError, WsiPipelineError
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide
 from wsi_pipeline.slides.openslide import OpenSlideSlide
 from wsi_pipeline.slides.sniff import Sniffed, other_series, refusal, sniff
@@ -38,6 +38,10 @@ def open_slide(path: Path, backend: str = AUTO) -> Slide:
         return OpenSlideSlide(found.path)
     except OSError as error:
         raise refusal(error, path) from error
+    except SlideError:
+        raise
+    except WsiPipelineError as error:
+        raise SlideError(f"damaged slide: {error.what}", todo="Copy the file again from its source.") from error
 
 
 def _open_tiff(found: Sniffed) -> Slide:

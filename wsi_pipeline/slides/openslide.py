@@ -30,26 +30,29 @@ class OpenSlideSlide(Slide):
         self._lock = threading.Lock()
         handle = _open(path)
         self._handle: openslide.OpenSlide | None = handle
-        properties = handle.properties
         mpp, note = one_mpp(
-            number(properties.get(openslide.PROPERTY_NAME_MPP_X)), number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+            number(self.property(openslide.PROPERTY_NAME_MPP_X)), number(self.property(openslide.PROPERTY_NAME_MPP_Y))
         )
-        self._properties = dict(properties)
         self.info = SlideInfo(
             levels=tuple(
                 Level(Size(*size), float(downsample))
                 for size, downsample in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
             ),
             mpp=mpp,
-            objective=number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-            vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+            objective=number(self.property(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+            vendor=self.property(openslide.PROPERTY_NAME_VENDOR) or "unknown",
             backend="openslide",
             mpp_note=note,
         )
 
     def property(self, name: str) -> str:
         """A property as OpenSlide names it (`dicom.SeriesInstanceUID`), or an empty string."""
-        return str(self._properties.get(name, ""))
+        if self._handle is None:
+            raise SlideError("slide is closed")
+        try:
+            return str(self._handle.properties[name])
+        except (KeyError, UnicodeDecodeError):  # damaged files hold texts that are no UTF-8
+            return ""
 
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
         handle = self._handle

@@ -1,4 +1,7 @@
-"""Is a TIFF file all there? A walk through its directories, without decoding anything.
+"""Is a TIFF file all there, and sane? A walk through its directories, without decoding anything.
+
+OpenSlide ends the whole process where a damaged directory makes it allocate hundreds of gigabytes, so tile
+sizes are bounded here, before any decoder sees the file.
 
 Layout as in TIFF 6.0 and BigTIFF (8-byte offsets): a chain of directories, each a table of tags; tags 324 and
 325 hold where each tile lies and how long it is, 273 and 279 the same for strips.
@@ -16,8 +19,12 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 
 MAX_DIRECTORIES = 4096
+MAX_SEGMENT_PIXELS = 1 << 27
+"""Largest tile or strip (128 Mpx = 384 MB) that may be decoded whole."""
+
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIPS, _TILES = (273, 279), (324, 325)
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _UNSIGNED = {3: 2, 4: 4, 16: 8}
 """TIFF type codes of unsigned integers and their widths in bytes."""
 
@@ -63,9 +70,22 @@ def _check_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -
     _require(layout, end + (8 if layout.big else 4), f"directory {index}", offset)
     entries = np.frombuffer(file.read(count * layout.entry.itemsize), layout.entry)
     following = _next(file, layout)
+    _check_tile_size(file, layout, entries, index)
     for tags in (_TILES, _STRIPS):
         _check_segments(file, layout, entries, tags, index)
     return following
+
+
+def _check_tile_size(file: BinaryIO, layout: _Layout, entries: NDArray[np.void], index: int) -> None:
+    width, height = (_values(file, layout, entries, tag, index) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+    if width is None and height is None:
+        return
+    sizes = [int(side[0]) if side is not None and len(side) == 1 else 0 for side in (width, height)]
+    if not 0 < sizes[0] * sizes[1] <= MAX_SEGMENT_PIXELS:
+        raise SlideError(
+            f"TIFF image {index} has tiles of {sizes[0]} x {sizes[1]} pixels, the limit is {MAX_SEGMENT_PIXELS}",
+            todo="The file is damaged or unusual; copy it again, or convert it to a tiled pyramid TIFF.",
+        )
 
 
 def _check_segments(

@@ -13,9 +13,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.slides.pixels import grey_to_rgb, on_white
 from wsi_pipeline.slides.segments import Pixels, segment_size
-
-MAX_SEGMENT_PIXELS = 1 << 27
-"""Largest tile or strip (128 Mpx = 384 MB) that is decoded whole."""
+from wsi_pipeline.slides.tiffcheck import MAX_SEGMENT_PIXELS
 
 CONVERT = "Convert it to a tiled 8-bit RGB pyramid TIFF."
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _YCBCR = 0, 1, 2, 6

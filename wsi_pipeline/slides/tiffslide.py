@@ -18,7 +18,7 @@ import numpy as np
 import tiffslide
 from numpy.typing import NDArray
 
-from wsi_pipeline.errors import SlideError
+from wsi_pipeline.errors import SlideError, WsiPipelineError
 from wsi_pipeline.geometry import Box
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide, SlideInfo, level_box, levels_of, white
 from wsi_pipeline.slides.metadata import number, ome_mpp, one_mpp
@@ -41,6 +41,7 @@ _PARSE_ERRORS = (
     SyntaxError,
     TypeError,
     ValueError,
+    WsiPipelineError,
     struct.error,
 )
 """What tifffile, tiffslide and their XML parsers raise on files they do not understand (tifffile.TiffFileError
@@ -53,14 +54,18 @@ class TiffSlideSlide(Slide):
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._closed = False
-        self._slide, properties, pages = _parse(path)
+        self._slide = _open(path)
         try:
+            properties, pages = _parse(self._slide)
             self._cache = SegmentCache(TILE_CACHE_BYTES if pages[0].is_tiled else STRIP_CACHE_BYTES)
             self._images = [self._image(page, level) for level, page in enumerate(pages)]
             self.info = _info(self._slide.ts_tifffile, properties, pages)
-        except BaseException:
+        except SlideError:
             self._slide.close()
             raise
+        except _PARSE_ERRORS as error:
+            self._slide.close()
+            raise _not_understood(error, path) from error
 
     def _image(self, page: Any, level: int) -> SegmentedImage | MappedImage:
         check_page(page, level)
@@ -111,23 +116,22 @@ def open_with_tiffslide(path: Path) -> Slide:
     return TiffSlideSlide(path)
 
 
-def _parse(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, Any], list[Any]]:
-    """The open slide, its properties and one TIFF page per level, finest first."""
-    slide = None
+def _open(path: Path) -> tiffslide.TiffSlide:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tiffslide says there which vendors' metadata it does not know
-            slide = tiffslide.TiffSlide(path)
-            properties = slide.properties
-            if "tiffslide.series-composition" in properties:
-                raise SlideError("TIFF of several separate regions: only OpenSlide reads it")
-            series = slide.ts_tifffile.series[properties["tiffslide.series-index"]]
-            pages = [_only_page(level) for level in series.levels]
-            return slide, properties, pages
-    except (SlideError, *_PARSE_ERRORS) as error:
-        if slide is not None:
-            slide.close()
-        raise error if isinstance(error, SlideError) else _not_understood(error, path) from error
+        return tiffslide.TiffSlide(path)
+    except _PARSE_ERRORS as error:
+        raise _not_understood(error, path) from error
+
+
+def _parse(slide: tiffslide.TiffSlide) -> tuple[dict[str, Any], list[Any]]:
+    """The properties tiffslide finds and one TIFF page per level, finest first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tiffslide says there which vendors' metadata it does not know
+        properties = slide.properties
+    if "tiffslide.series-composition" in properties:
+        raise SlideError("TIFF of several separate regions: only OpenSlide reads it", todo=CONVERT)
+    series = slide.ts_tifffile.series[properties["tiffslide.series-index"]]
+    return properties, [_only_page(level) for level in series.levels]
 
 
 def _only_page(level: Any) -> Any:

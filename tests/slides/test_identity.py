@@ -1,0 +1,79 @@
+"""The quick digest: changes with the file, not with its name, from a bounded part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.slides.identity import _pieces, quick_digest
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_equal_content_gives_equal_digests_whatever_the_name(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4000
+    one, two = _write(tmp_path / "a.svs", content), _write(tmp_path / "b.tif", content)
+    assert quick_digest(one) == quick_digest(two)
+    assert len(quick_digest(one)) == 64
+
+
+@pytest.mark.parametrize("size", [1, 1000, 300_000, 3_000_000])
+def test_a_change_at_either_end_or_in_length_shows(tmp_path: Path, size: int) -> None:
+    content = bytearray(size)
+    seen = {quick_digest(_write(tmp_path / "a", bytes(content)))}
+    seen.add(quick_digest(_write(tmp_path / "a", bytes(content) + b"\0")))
+    for place in {0, size - 1}:
+        changed = bytearray(content)
+        changed[place] = 1
+        seen.add(quick_digest(_write(tmp_path / "a", bytes(changed))))
+    assert len(seen) == 2 + len({0, size - 1})
+
+
+@pytest.mark.parametrize("size", [0, 1, 400_000, 2_000_000, 7 << 30])
+def test_little_is_read_and_all_of_it_lies_in_the_file(size: int) -> None:
+    pieces = _pieces(size)
+    assert sum(length for _, length in pieces) < 1_000_000
+    assert all(start >= 0 and start + length <= size for start, length in pieces)
+    assert pieces == sorted(pieces)
+    assert pieces[0][0] == 0
+    assert sum(pieces[-1]) == size
+
+
+def test_a_sample_in_the_middle_shows(tmp_path: Path) -> None:
+    content = bytearray(5_000_000)
+    before = quick_digest(_write(tmp_path / "a", bytes(content)))
+    start, _ = _pieces(len(content))[8]
+    content[start + 5] = 1
+    assert quick_digest(_write(tmp_path / "a", bytes(content))) != before
+
+
+def test_folders_count_every_file_by_name_and_content(tmp_path: Path) -> None:
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    _write(folder / "b.dcm", b"two")
+    _write(folder / "a.dcm", b"one")
+    first = quick_digest(folder)
+    assert quick_digest(folder) == first
+    _write(folder / "a.dcm", b"two")
+    _write(folder / "b.dcm", b"one")
+    second = quick_digest(folder)
+    _write(folder / "c.dcm", b"")
+    assert len({first, second, quick_digest(folder)}) == 3
+
+
+def test_a_mirax_slide_counts_with_its_folder(tmp_path: Path) -> None:
+    slide = _write(tmp_path / "a.mrxs", b"picture")
+    alone = quick_digest(slide)
+    (tmp_path / "a").mkdir()
+    _write(tmp_path / "a" / "Data0000.dat", b"pixels")
+    assert quick_digest(slide) != alone
+
+
+def test_a_missing_file_is_a_slide_error(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="file not found"):
+        quick_digest(tmp_path / "gone.svs")
