@@ -23,8 +23,10 @@ import wsi_pipeline
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.console import Console
 from wsi_pipeline.commands.table import COMMANDS, Command
-from wsi_pipeline.errors import UsageError, WsiPipelineError
+from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.fields import value_type
+
+EXIT_USAGE = 2
 
 _INTRO = """From a CSV of whole-slide images to a trained slide-level model:
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args, words, console)
     except WsiPipelineError as error:
         _explain(error, console, args.debug)
-        return 2 if isinstance(error, UsageError) else 1
+        return EXIT_USAGE
     except KeyboardInterrupt:
         console.error("stopped; what is done is kept, the same command goes on from there")
         return 130
@@ -73,7 +75,11 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
     module, function = command.handler.split(":")
     handler = getattr(importlib.import_module(module), function)
     with log_to(run_dir.log if command.stage else None, request.command):
-        return int(handler(request))
+        try:
+            return int(handler(request))
+        except WsiPipelineError as error:
+            logging.getLogger(__name__).error("%s", error, exc_info=error)
+            raise
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -149,7 +155,6 @@ def _options(kind: type, args: argparse.Namespace) -> Any:
 
 
 def _explain(error: WsiPipelineError, console: Console, debug: bool) -> None:
-    logging.getLogger(__name__).error("%s", error, exc_info=error)
     head, *rest = str(error).split("\n")
     console.error("\n".join([head, *(f"       {line}" for line in rest)]))
     if debug:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from wsi_pipeline.execution import CohortOptions
 S = TypeVar("S")
 logger = logging.getLogger(__name__)
 
-EXIT_DONE, EXIT_USAGE, EXIT_SOME_FAILED = 0, 2, 3
+EXIT_DONE, EXIT_SOME_FAILED = 0, 3
 MOST_NOTES = 20
 
 
@@ -118,9 +117,3 @@ def shown(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """`a, b, c and 4 more`."""
-    head = ", ".join(names[:most])
-    return f"{head} and {len(names) - most} more" if len(names) > most else head

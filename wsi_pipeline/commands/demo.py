@@ -1,0 +1,27 @@
+"""`demo`: a cohort of synthetic slides to try everything on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_pipeline.commands.request import EXIT_DONE, Request, shown
+from wsi_pipeline.demo.cohort import make_cohort
+from wsi_pipeline.errors import UsageError
+
+
+def demo(request: Request) -> int:
+    """Make the slides and their slides.csv in the folder named; what is there already is kept."""
+    if len(request.sources) != 1:
+        raise UsageError(f"demo takes one folder, got {len(request.sources)}")
+    made: list[int] = [0]
+    with request.console.progress("demo", 1, "slides") as step:
+
+        def on_slide(done: int, total: int) -> None:
+            step.total = total
+            step(done - made[0])
+            made[0] = done
+
+        csv = make_cohort(Path(request.sources[0]), progress=on_slide)
+    request.console.say(f"synthetic slides, for trying out only: {shown(csv)}")
+    request.console.say(f"next: wsi-pipeline tile {shown(csv)}")
+    return EXIT_DONE

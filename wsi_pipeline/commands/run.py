@@ -1,0 +1,99 @@
+"""`run`: all stages from one YAML file, whose keys are the option names. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
+from wsi_pipeline.commands.logfile import log_to
+from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request
+from wsi_pipeline.commands.table import COMMANDS, Command
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.fields import from_mapping
+
+TOP_KEYS = ("slides", "run", "tile", "embed", "train-mil")
+STEPS = ("tile", "embed", "train-mil")
+
+
+def run(request: Request) -> int:
+    """Run tile, embed (once per encoder) and train-mil as one YAML file says."""
+    if len(request.sources) != 1:
+        raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
+    path = Path(request.sources[0])
+    plan = read_plan(path)
+    folder = RunDir(path.parent / str(plan.get("run", DEFAULT_RUN)))
+    sources = tuple(str(path.parent / name) for name in _as_list(plan["slides"]))
+    code = EXIT_DONE
+    # Every step is checked before the first is run: a typo in the last section should not cost a night.
+    steps = list(_steps(plan, path))
+    for command, options in steps:
+        request.console.say(f"-- {command.name}")
+        step = replace(request, run_dir=folder, options=options, sources=sources if command.name == "tile" else ())
+        module, function = command.handler.split(":")
+        words = ["wsi-pipeline", "run", str(path), f"({command.name})"]
+        with log_to(folder.log, shlex.join(words)):
+            code = max(code, int(getattr(import_module(module), function)(step)))
+    return EXIT_SOME_FAILED if code else EXIT_DONE
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read and check the top level of the YAML file. Raises UsageError for unreadable files and unknown keys."""
+    try:
+        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(plan, dict):
+        raise UsageError(f"{path} must hold keys and values", todo=f"Known keys: {', '.join(TOP_KEYS)}")
+    plan = {str(key).replace("_", "-"): value for key, value in plan.items()}
+    unknown = sorted(set(plan) - set(TOP_KEYS))
+    if unknown:
+        raise UsageError(f"{path}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(TOP_KEYS)}")
+    if "slides" not in plan:
+        raise UsageError(f"{path}: the key `slides` is missing", todo="Name the CSV, folder or glob of slides")
+    return plan
+
+
+def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[tuple[Command, tuple[Any, ...]]]:
+    by_name = {command.name: command for command in COMMANDS}
+    for name in STEPS:
+        if name == "tile" or name in plan:
+            for section in _sections(plan.get(name), f"{path}, {name}", by_name[name]):
+                yield by_name[name], _options(by_name[name], section, f"{path}, {name}")
+
+
+def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
+    """One section, or for embed a list of them: one per encoder."""
+    sections = value if isinstance(value, list) and command.name == "embed" else [value]
+    for section in sections:
+        if section is not None and not isinstance(section, dict):
+            raise UsageError(f"{where}: must hold option names and values, got {section!r}")
+    return [dict(section or {}) for section in sections]
+
+
+def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any, ...]:
+    """The option objects of one command from its section; each key goes to the object that knows it."""
+    given = {str(key).replace("-", "_"): value for key, value in section.items()}
+    known: set[str] = set()
+    options: list[Any] = []
+    for kind in command.options:
+        names = {field.name for field in dataclasses.fields(kind)}
+        known |= names
+        options.append(from_mapping(kind, {key: value for key, value in given.items() if key in names}, where))
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise UsageError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(sorted(known))}")
+    return tuple(options)
+
+
+def _as_list(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]

@@ -1,0 +1,34 @@
+"""`status`: where a cohort stands, read from the status files; touches no slide."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from wsi_pipeline.cohort.status import SlideStatus, read_status
+from wsi_pipeline.commands.console import MOST_ROWS
+from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.stages.train_mil import trainings
+
+
+def status(request: Request) -> int:
+    """Print how many slides are done, empty, failed or pending in each stage, and what failed."""
+    records = request.select(request.known_cohort())
+    slides = [read_status(request.run_dir.status(record.slide_id), record.slide_id) for record in records]
+    request.console.fact("run", f"{shown(request.run_dir.root)}/  {plural(len(slides), 'slide')}")
+    stages = list(dict.fromkeys(["segment", "tile", *(name for slide in slides for name in slide.stages)]))
+    rows = [[stage, *(str(count) for count in _counts(slides, stage))] for stage in stages]
+    request.console.table(("stage", "done", "empty", "failed", "pending"), rows, right=(1, 2, 3, 4))
+    failed = [(slide.slide_id, *slide.failed) for slide in slides if slide.failed]
+    told = [(slide_id, stage, item.reason) for slide_id, stage, item in failed[:MOST_ROWS]]
+    request.console.table(("slide", "failed in", "reason"), told)
+    for training in trainings(request.run_dir):
+        request.console.fact("model", f"{shown(training.folder)}/")
+    if request.run_dir.report_html.is_file():
+        request.console.fact("report", shown(request.run_dir.report_html))
+    return EXIT_SOME_FAILED if failed else EXIT_DONE
+
+
+def _counts(slides: list[SlideStatus], stage: str) -> list[int]:
+    """Done, empty, failed, pending; a slide that failed earlier is pending here."""
+    states = Counter(slide.stages[stage].state for slide in slides if stage in slide.stages)
+    return [states["done"], states["empty"], states["failed"], len(slides) - sum(states.values())]

@@ -1,0 +1,121 @@
+"""From feature stores to what slide-level models take: bags and a table, and who is left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.status import read_status
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.stages.freshness import read_header
+from wsi_pipeline.store.features import FeatureTable, read_features
+from wsi_pipeline.store.schema import PATCH_FORMAT, Header
+
+
+@dataclass(frozen=True, eq=False)
+class SlideBags:
+    """Slides with features of one encoder.
+
+    table       slide_id, patient_id, label (None where unknown), split (where given); row i is bag i
+    bags        their features
+    encoder     identity of the encoder: the same for all
+    specs       the settings of segment, tile and embed: the same for all
+    digests     slide_id -> digest of its feature store
+    left_out    slide_id -> why it is not here
+    """
+
+    table: pd.DataFrame
+    bags: Bags
+    encoder: dict[str, Any]
+    specs: dict[str, dict[str, Any]]
+    digests: dict[str, str]
+    left_out: dict[str, str]
+
+    def labelled(self) -> SlideBags:
+        """Only the slides that have a label."""
+        known = np.flatnonzero(self.table["label"].notna().to_numpy())
+        unknown = dict.fromkeys(self.table["slide_id"][self.table["label"].isna()], "no label")
+        table = self.table.iloc[known].reset_index(drop=True)
+        kept = {slide: self.digests[slide] for slide in table["slide_id"]}
+        bags = self.bags.subset(known)
+        return SlideBags(table, bags, self.encoder, self.specs, kept, {**self.left_out, **unknown})
+
+
+def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBags:
+    """Read the features of `records` by `encoder` (a folder name under embed/).
+
+    Empty, failed and not yet embedded slides are left out. Raises MilError when none is left, when features are
+    older than their patches, or when slides were embedded with different weights or settings.
+    """
+    left_out: dict[str, str] = {}
+    kept: list[tuple[SlideRecord, FeatureTable]] = []
+    for record in records:
+        path = existing_store(run.feature_store(encoder, record.slide_id))
+        if path is None:
+            left_out[record.slide_id] = _why_missing(run, record, encoder)
+            continue
+        table = read_features(path)
+        _check_current(run, record, table.header, encoder)
+        if len(table.features) == 0:
+            left_out[record.slide_id] = "empty"
+            continue
+        kept.append((record, table))
+    if not kept:
+        raise MilError(f"no slide has features of {encoder}", todo=f"Run first: wsi-pipeline embed --model {encoder}")
+    _check_alike([table.header for _, table in kept], encoder)
+    header = kept[0][1].header
+    ids = [record.slide_id for record, _ in kept]
+    return SlideBags(
+        table=_table([record for record, _ in kept]),
+        bags=Bags.from_arrays([table.features for _, table in kept], ids),
+        encoder=header.extra["encoder"],
+        specs=header.specs,
+        digests={record.slide_id: table.header.digest for record, table in kept},
+        left_out=left_out,
+    )
+
+
+def _table(records: Sequence[SlideRecord]) -> pd.DataFrame:
+    columns: dict[str, list[str | None]] = {
+        "slide_id": [record.slide_id for record in records],
+        "patient_id": [record.patient_id for record in records],
+        "label": [record.label for record in records],
+    }
+    if any(record.split for record in records):
+        columns["split"] = [record.split for record in records]
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _why_missing(run: RunDir, record: SlideRecord, encoder: str) -> str:
+    failed = read_status(run.status(record.slide_id), record.slide_id).failed
+    return f"failed in {failed[0]}" if failed else f"not embedded with {encoder}"
+
+
+def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: str) -> None:
+    path = existing_store(run.patch_store(record.slide_id))
+    patches = read_header(path, PATCH_FORMAT) if path else None
+    if patches is not None and patches.digest != header.parent_digest:
+        raise MilError(
+            f"features of {encoder} are older than the slide's patches",
+            slide=record.slide_id,
+            todo=f"Run again: wsi-pipeline embed --model {encoder}",
+        )
+
+
+def _check_alike(headers: Sequence[Header], encoder: str) -> None:
+    first = headers[0]
+    for header in headers[1:]:
+        same_weights = header.extra["encoder"]["fingerprint"] == first.extra["encoder"]["fingerprint"]
+        if not same_weights or header.specs != first.specs:
+            what = "other settings" if same_weights else "other weights"
+            raise MilError(
+                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
+                todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {encoder}",
+            )

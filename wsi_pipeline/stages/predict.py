@@ -1,0 +1,55 @@
+"""Stage `predict`: a trained model's word on slides it has not been tested on.
+
+predict/<encoder>/<mil model>/predictions.csv   slide_id, patient_id, label, predicted, p_<class>..., spread
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from wsi_pipeline.atomic import write_text
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.encoders.device import choose_device
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.checkpoint import Ensemble
+from wsi_pipeline.mil.predict import predict
+from wsi_pipeline.stages.bags import SlideBags, gather
+
+NAME = "predict"
+
+
+def predict_slides(
+    run: RunDir, records: Sequence[SlideRecord], ensemble: Ensemble, device: str = "auto"
+) -> tuple[pd.DataFrame, Path, SlideBags]:
+    """Predict every slide of `records` that has features of the model's encoder.
+
+    Returns (table, the CSV it was written to, the slides). Raises MilError where encoder, weights or patch settings
+    are not those the model was trained on.
+    """
+    encoder = slug(str(ensemble.encoder["name"]))
+    slides = gather(run, records, encoder)
+    ensemble.check_encoder(slides.encoder)
+    _check_patches(slides, ensemble)
+    told = predict(ensemble, slides.bags, device=choose_device(device))
+    table = slides.table[["slide_id", "patient_id", "label"]].merge(told, on="slide_id", validate="one_to_one")
+    folder = run.root / NAME / encoder / slug(ensemble.spec.model)
+    write_text(folder / "predictions.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_text(folder / "model.json", json.dumps({"fingerprint": ensemble.fingerprint}) + "\n")
+    return table, folder / "predictions.csv", slides
+
+
+def _check_patches(slides: SlideBags, ensemble: Ensemble) -> None:
+    """The patches must be of the size and resolution that the model was trained on."""
+    trained, here = ensemble.provenance["specs"]["tile"], slides.specs["tile"]
+    differing = [key for key in ("patch_px", "mpp") if trained.get(key) != here.get(key)]
+    if differing:
+        words = ", ".join(f"{key} {here.get(key)}, not {trained.get(key)}" for key in differing)
+        raise MilError(
+            f"the patches are not such as this model was trained on: {words}",
+            todo="Tile and embed these slides in a run of their own: wsi-pipeline predict SLIDES --run NEW",
+        )

@@ -1,0 +1,141 @@
+"""Stage `report`: gather what a run has made and write report/report.html, one self-contained file."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import wsi_pipeline
+from wsi_pipeline.atomic import write_text
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.status import SlideStatus, read_status
+from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
+from wsi_pipeline.report.html import render_report
+from wsi_pipeline.report.pictures import picture_px, shrink_png
+from wsi_pipeline.stages.freshness import read_header
+from wsi_pipeline.stages.train_mil import Training, trainings
+from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
+
+_LIBRARIES = ("torch", "timm", "openslide-python", "tiffslide", "h5py", "zarr", "scikit-image", "scikit-learn", "numpy")
+_COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
+
+
+def write_report(run: RunDir, cohort: Cohort) -> Path:
+    """Write the report of a run; pictures are the smaller the more slides there are. Returns its path."""
+    models = trainings(run)
+    side = picture_px(len(cohort) * (1 + len(models)))
+    data = ReportData(
+        title=run.root.resolve().parent.name,
+        created=datetime.date.today().isoformat(),
+        slides=tuple(_row(run, record, models, side) for record in cohort.records),
+        models=tuple(_section(training) for training in models),
+        warnings=tuple(str(note) for note in cohort.notes),
+        provenance=_provenance(run, cohort.records, models),
+    )
+    write_text(run.report_html, render_report(data))
+    return run.report_html
+
+
+def _row(run: RunDir, record: SlideRecord, models: Sequence[Training], side: int) -> SlideRow:
+    status = read_status(run.status(record.slide_id), record.slide_id)
+    state, stage, reason, todo, traceback = _told(status)
+    tile = status.stages.get("tile")
+    summary: dict[str, Any] = tile.summary if tile else {}
+    notes = dict.fromkeys(item.note for item in status.stages.values() if item.note)
+    return SlideRow(
+        slide_id=record.slide_id,
+        state=state,
+        patient_id=record.patient_id,
+        label=record.label,
+        site=record.site,
+        stage=stage,
+        reason=reason,
+        todo=todo,
+        traceback=traceback,
+        note="; ".join([*notes, *(["resampled"] if summary.get("resampled") else [])]) or None,
+        patches=summary.get("patches"),
+        tissue_mm2=summary.get("tissue_mm2"),
+        mpp=summary.get("mpp"),
+        mpp_source=summary.get("mpp_source"),
+        overlay_png=_picture(run.overlay(record.slide_id), side),
+        heatmaps=_heatmaps(run, record, models, side),
+    )
+
+
+def _told(status: SlideStatus) -> tuple[str, str | None, str | None, str | None, str | None]:
+    """State, stage, reason, todo, traceback of a slide as a whole."""
+    if status.failed:
+        stage, item = status.failed
+        return "failed", stage, item.reason, item.todo or None, item.traceback or None
+    if not status.stages:
+        return "pending", None, None, None, None
+    if any(item.state == "empty" for item in status.stages.values()):
+        return "empty", "tile", None, None, None
+    return "done", list(status.stages)[-1], None, None, None
+
+
+def _heatmaps(run: RunDir, record: SlideRecord, models: Sequence[Training], side: int) -> dict[str, bytes]:
+    found = {}
+    for training in models:
+        encoder, model = training.folder.parts[-2:]
+        picture = _picture(run.heatmap(encoder, model, record.slide_id), side)
+        if picture:
+            found[f"{encoder}/{model}"] = picture
+    return found
+
+
+def _picture(path: Path, side: int) -> bytes | None:
+    return shrink_png(path.read_bytes(), side) if path.is_file() else None
+
+
+def _section(training: Training) -> ModelSection:
+    encoder, model = training.folder.parts[-2:]
+    return ModelSection(encoder, model, training.metrics, training.predictions, training.histories)
+
+
+def _provenance(run: RunDir, records: Sequence[SlideRecord], models: Sequence[Training]) -> Provenance:
+    digests = {"/".join(training.folder.parts[-3:]): str(training.metrics.get("digest", "")) for training in models}
+    return Provenance(commands(run), _versions(), _specs(run, records), digests)
+
+
+def commands(run: RunDir) -> tuple[str, ...]:
+    """The commands called on this run, in the order they were first called, from its log."""
+    if not run.log.is_file():
+        return ()
+    return tuple(dict.fromkeys(_COMMAND.findall(run.log.read_text(encoding="utf-8", errors="replace"))))
+
+
+def _specs(run: RunDir, records: Sequence[SlideRecord]) -> dict[str, dict[str, Any]]:
+    """The settings of segment, tile and each encoder, as the stores of the first slide that has them say."""
+    specs: dict[str, dict[str, Any]] = {}
+    for encoder in run.encoders():
+        header = _first_header([run.feature_store(encoder, record.slide_id) for record in records], FEATURE_FORMAT)
+        if header:
+            specs[f"embed {encoder}"] = header.specs.get("embed", {})
+    header = _first_header([run.patch_store(record.slide_id) for record in records], PATCH_FORMAT)
+    return {**(header.specs if header else {}), **specs}
+
+
+def _first_header(paths: Sequence[Path], wanted: str) -> Header | None:
+    for path in paths:
+        found = existing_store(path)
+        header = read_header(found, wanted) if found else None
+        if header:
+            return header
+    return None
+
+
+def _versions() -> dict[str, str]:
+    found = {"wsi-pipeline": wsi_pipeline.__version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

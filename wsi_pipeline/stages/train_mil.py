@@ -1,0 +1,127 @@
+"""Stage `train-mil`: cross-validated slide-level models on the features of one encoder.
+
+train-mil/<encoder>/<mil model>/
+  fold<k>.safetensors  config.json      the models and what they were trained with
+  predictions.csv                       one row per tested slide, by the model that never saw its patient
+  folds.csv                             who trained, stopped and tested in each fold
+  history.json                          losses of each fold and epoch
+  metrics.json                          metrics with intervals; written last, it marks the training as whole
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.atomic import write_text
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.encoders.device import choose_device
+from wsi_pipeline.errors import StoreError
+from wsi_pipeline.fields import digest_of
+from wsi_pipeline.mil.checkpoint import save_ensemble
+from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
+from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.stages.bags import SlideBags
+
+NAME = "train-mil"
+PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A finished training: its folder, metrics, and the losses of each fold."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    predictions: pd.DataFrame
+    histories: list[list[dict[str, Any]]]
+    fresh: bool
+
+
+def train(
+    run: RunDir,
+    encoder: str,
+    slides: SlideBags,
+    spec: MilSpec,
+    *,
+    device: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+) -> Training:
+    """Cross-validate `spec.model` on `slides` (all labelled), or read the training that is there and up to date.
+
+    encoder   folder name under embed/, and so under train-mil/
+
+    Raises MilError where it cannot be done honestly.
+    """
+    folder = run.mil(encoder, spec.model)
+    digest = training_digest(slides, spec)
+    known = read_training(folder)
+    if known is not None and known.metrics.get("digest") == digest:
+        return known
+    result = cross_validate(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
+    metrics = {
+        "digest": digest,
+        "encoder": encoder,
+        "model": spec.model,
+        **result.metrics,
+        "left_out": slides.left_out,
+    }
+    # The mark of a whole training goes first and comes back last.
+    (folder / METRICS).unlink(missing_ok=True)
+    _write(folder, slides, spec, result, metrics)
+    return Training(folder, metrics, result.predictions, result.histories, fresh=False)
+
+
+def training_digest(slides: SlideBags, spec: MilSpec) -> str:
+    """Digest of a training: settings, features, labels, patients, splits."""
+    rows = slides.table.astype(object).where(slides.table.notna(), None).to_dict("records")
+    return digest_of(stage=NAME, spec=asdict(spec), slides=rows, features=slides.digests)
+
+
+def read_training(folder: Path) -> Training | None:
+    """The training in `folder`, or None where there is no whole one."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        histories = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+        predictions = pd.read_csv(
+            folder / PREDICTIONS, dtype=dict.fromkeys(("slide_id", "patient_id", "label", "predicted"), str),
+            keep_default_na=False,
+        )  # fmt: skip
+    except (OSError, ValueError):
+        return None
+    return Training(folder, metrics, predictions, histories, fresh=True)
+
+
+def trainings(run: RunDir) -> list[Training]:
+    """Every whole training of a run, by folder name."""
+    root = run.root / NAME
+    folders = sorted(root.glob("*/*")) if root.is_dir() else []
+    return [training for folder in folders if (training := read_training(folder)) is not None]
+
+
+def require_training(folder: Path) -> Training:
+    """The training in `folder`; raises StoreError where there is none."""
+    training = read_training(folder)
+    if training is None:
+        raise StoreError(f"no trained model in {folder}", todo="Train one with: wsi-pipeline train-mil")
+    return training
+
+
+def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidation, metrics: dict[str, Any]) -> None:
+    save_ensemble(
+        folder,
+        [fitted.model for fitted in result.fitted],
+        spec=spec,
+        classes=result.classes,
+        encoder=slides.encoder,
+        provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table)},
+    )
+    write_text(folder / PREDICTIONS, result.predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_text(folder / FOLDS, result.assignment.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / HISTORY, json.dumps(result.histories) + "\n")
+    write_text(folder / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
