@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from sklearn.metrics import roc_auc_score
 
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.mil.metrics import classification_metrics
 from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
 from wsi_pipeline.report.heatmaps import draw_heatmap
 from wsi_pipeline.report.pictures import shrink_png
@@ -68,63 +67,31 @@ def pictures(seed: int, n_models: int, tall: bool = False) -> tuple[bytes, list[
     return shrink_png(overlay, 420), heats, len(kept)
 
 
+def patient_of(i: int) -> int:
+    """Every third slide is a second one of the patient before."""
+    return i - (i % 3 == 2)
+
+
 def make_model(
     encoder: str, mil: str, separation: float, n: int = 60, classes: tuple[str, ...] = CLASSES
 ) -> ModelSection:
-    """A model with predictions of `n` slides, two for each third patient, and metrics of the documented shape."""
+    """A model with predictions of `n` slides, some patients with two, and the metrics of them."""
     rng = np.random.default_rng(len(encoder) + len(mil))
-    labels = np.array([classes[i % len(classes)] for i in range(n)])
+    patients = [patient_of(i) for i in range(n)]
+    truth = np.array(patients) % len(classes)
+    labels = np.array(classes)[truth]
     logits = rng.normal(size=(n, len(classes)))
-    logits[np.arange(n), np.arange(n) % len(classes)] += separation
+    logits[np.arange(n), truth] += separation
     chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     predicted = np.array(classes)[chance.argmax(1)]
     table = pd.DataFrame(
-        {"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i - (i % 3 == 2):03d}" for i in range(n)]}
-        | {"fold": np.arange(n) % 5, "label": labels, "predicted": predicted}
+        {"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{p:03d}" for p in patients]}
+        | {"fold": np.array(patients) % 5, "label": labels, "predicted": predicted}
         | {f"p_{name}": chance[:, i] for i, name in enumerate(classes)}
     )
-    confusion = [[int(((labels == a) & (predicted == b)).sum()) for b in classes] for a in classes]
-    return ModelSection(encoder, mil, _metrics(table, classes, confusion, separation), table, _histories(rng))
-
-
-def _metrics(
-    table: pd.DataFrame, classes: tuple[str, ...], confusion: list[list[int]], strength: float
-) -> dict[str, Any]:
-    auroc = _auroc(table, classes)
-    accuracy = float((table["label"] == table["predicted"]).mean())
-
-    def around(value: float, half: float) -> dict[str, float]:
-        return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half * 0.7), "n_undefined": 0}
-
-    per_class = {
-        name: {"precision": accuracy, "recall": accuracy, "specificity": accuracy, "f1": accuracy, "auroc": auroc}
-        | {"n_slides": int((table["label"] == name).sum()), "n_patients": int((table["label"] == name).sum() * 0.7)}
-        for name in classes
-    }
-    per_fold: list[dict[str, Any]] = [
-        {"fold": k, "n_slides": 12, "n_patients": 8, "auroc": auroc, "balanced_accuracy": accuracy}
-        | {"macro_f1": accuracy, "best_epoch": 9 + k}
-        for k in range(5)
-    ]
-    per_fold[3]["auroc"] = None
-    return {
-        "task": "classification",
-        "classes": list(classes),
-        "n_slides": len(table),
-        "n_patients": int(table["patient_id"].nunique()),
-        "interval": {"level": 0.95, "unit": "patient", "resamples": 1000, "method": "percentile bootstrap"},
-        "pooled": {"auroc": around(auroc, 0.09), "balanced_accuracy": around(accuracy, 0.1)}
-        | {"macro_f1": around(accuracy, 0.11), "accuracy": around(accuracy, 0.1)},
-        "per_class": per_class,
-        "per_fold": per_fold,
-        "confusion": confusion,
-        "warnings": ["fold 3 has test slides of one class only: its AUROC is undefined"] if strength < 0.5 else [],
-    }
-
-
-def _auroc(table: pd.DataFrame, classes: tuple[str, ...]) -> float:
-    each = [roc_auc_score(table["label"] == name, table[f"p_{name}"]) for name in classes]
-    return float(np.mean(each))
+    facts = {fold: {"best_epoch": 9 + fold} for fold in range(5)}
+    metrics = classification_metrics(table, classes, resamples=200, folds=facts)
+    return ModelSection(encoder, mil, metrics, table, _histories(rng))
 
 
 def _histories(rng: np.random.Generator) -> list[list[dict[str, float | None]]]:
@@ -154,7 +121,11 @@ def make_slides(models: tuple[ModelSection, ...], n: int = 60) -> tuple[SlideRow
 
 def _make_slide(i: int, models: tuple[ModelSection, ...]) -> SlideRow:
     name = f"S{i:03d}"
-    about = {"patient_id": f"P{i - (i % 3 == 2):03d}", "label": CLASSES[i % 2], "site": f"site {'AB'[i % 4 > 1]}"}
+    about = {
+        "patient_id": f"P{patient_of(i):03d}",
+        "label": CLASSES[patient_of(i) % 2],
+        "site": f"site {'AB'[i % 4 > 1]}",
+    }
     if i == 7:
         return SlideRow(
             name, "failed", **about, stage="segment", reason="not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX",

@@ -95,7 +95,7 @@ def test_summary_and_tables_say_the_numbers() -> None:
         assert words in text
     assert "vit_small_patch16_224 with gated-abmil reaches an AUROC of" in text
     assert "The colour baseline reaches" in text
-    assert "1000 resamples of patients" in text
+    assert "200 resamples of patients" in text
     assert "60 slides of 40 patients" in text
     assert "not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX" in text
     assert "Traceback (most recent call last)" in text

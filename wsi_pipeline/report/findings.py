@@ -133,11 +133,6 @@ def _about_model(model: ModelSection) -> list[str]:
     auroc = model.pooled("auroc")
     if auroc is not None and auroc.low is not None and auroc.low <= 0.5:
         said.append(f"{name}: the AUROC interval reaches 0.5, so this model is not shown to be better than chance.")
-    if auroc is not None and auroc.n_undefined:
-        resamples = (model.metrics.get("interval") or {}).get("resamples", "the")
-        said.append(
-            f"{name}: AUROC is undefined in {auroc.n_undefined} of {resamples} resamples, left out of its interval."
-        )
     return said
 
 

@@ -124,9 +124,15 @@ def _model_view(model: ModelSection, models: tuple[ModelSection, ...], axis_low:
         "roc": None if rows is None else roc_figure(rows, model.classes, _level(model)),
         "confusion": figures.confusion_figure(model.metrics.get("confusion") or [], model.classes),
         "training": figures.training_figure(model.histories),
-        "per_class": model.metrics.get("per_class") or {},
+        "per_class": {name: _with_intervals(row) for name, row in (model.metrics.get("per_class") or {}).items()},
         "per_fold": model.metrics.get("per_fold") or [],
     }
+
+
+def _with_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One class's metrics, each joined with its interval where metrics.json has one under `intervals`."""
+    intervals = row.get("intervals") or {}
+    return {name: {"value": value, **intervals[name]} if name in intervals else value for name, value in row.items()}
 
 
 def _css(model: ModelSection) -> str:
