@@ -1,0 +1,54 @@
+# Everything here makes its own virtual environment (.venv); only Python >= 3.11 has to be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := demo
+SOME_FAILED := 3
+
+.PHONY: help demo test test-slow lint bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends with the report to open (under 5 minutes)
+	@$(BIN)/wsi-pipeline demo $(DEMO)/cohort
+	@echo; echo '$$ wsi-pipeline tile slides.csv'
+	@$(BIN)/wsi-pipeline tile $(DEMO)/cohort/slides.csv --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
+	@echo; echo '$$ wsi-pipeline embed --model colour'
+	@$(BIN)/wsi-pipeline embed --model colour --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
+	@echo; echo '$$ wsi-pipeline train-mil'
+	@$(BIN)/wsi-pipeline train-mil --run $(DEMO)/wsi-run
+
+test: $(VENV)/.developing lint ## lint, types, import contracts, all quick tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.developing ## what takes minutes, or needs Slurm or a GPU where there is one
+	$(BIN)/python -m pytest -m "slow or gpu"
+
+lint: $(VENV)/.developing ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md)
+	$(BIN)/python benchmarks/run_all.py
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV) (about two minutes the first time) ...'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.developing: $(VENV)/.made pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV) (about two minutes the first time) ...'
+	@$(PIP) -e '.[dev,workflow]'
+	@touch $@ $(VENV)/.installed
+
+clean: ## remove the environment and the demo
+	rm -rf $(VENV) $(DEMO)
