@@ -10,7 +10,7 @@ from wsi_pipeline.tissue.cleanup import EIGHT_CONNECTED
 from wsi_pipeline.tissue.frames import hair_lines, padding_mask
 from wsi_pipeline.tissue.optics import background_colour, looks_like_glass, mean_density, optical_density, pixels_of
 from wsi_pipeline.tissue.pen import pen_mask
-from wsi_pipeline.tissue.windows import closed, local_deviation, local_mean, opened
+from wsi_pipeline.tissue.windows import closed, eroded, local_deviation, local_mean, opened
 
 Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -19,16 +19,17 @@ CHROMA, TEXTURE = 0.020, 0.014
 """Spread of the three optical densities, and their mean's local deviation, that weigh 1 as evidence of tissue."""
 SPECK = 0.08
 """Deviation counts up to here, so that a speck of dust does not become texture of its whole neighbourhood."""
-WEAK, STRONG = 0.8, 1.6
-"""Evidence that each pixel of a fragment needs, and that a tenth of its pixels need."""
+WEAK, STRONG, MIN_SURE = 0.8, 1.6, 0.1
+"""Evidence that each pixel of a fragment needs, a stronger one, and the part of the fragment that needs it."""
 MAX_WEAK = 1.6
 """Glass so noisy that it would raise the weak limit above this is not believed to be glass."""
 HAZE, HAZE_RANGE = 0.1, (0.010, 0.025)
 """Tissue scatters light: glass beside it is grey by up to this part of the tissue's density, within the range."""
 COLOUR, MIN_COLOURED = 0.012, 0.15
 """Spread of densities that is a colour, and the part of a fragment that must have one."""
-MIN_COLOURLESS_UM2 = 5e6
-"""Colourless fragments are dust, glass edges and bubbles, but from this size on they may be a silver stain."""
+COLOURLESS_UM = 100.0
+"""Colourless fragments that no square of twice this size fits into are dust, glass edges, hairs and bubbles;
+thicker ones may be a silver stain."""
 
 
 def hybrid(rgb: NDArray[np.uint8], mpp: float) -> Mask:
@@ -73,12 +74,14 @@ def _smoothed(found: Mask, excluded: Mask, mpp: float) -> Mask:
 
 
 def _kept(found: Mask, strong: Mask, coloured: Mask, mpp: float) -> Mask:
-    """The fragments with enough strong evidence and enough colour."""
+    """The fragments with enough strong evidence that have a colour or are thick."""
     labels, count = ndi.label(found, structure=EIGHT_CONNECTED)
     kinds = 4 * labels[found] + 2 * strong[found] + coloured[found]
     counts = np.bincount(kinds, minlength=4 * count + 4).reshape(-1, 4)
     sizes, sure, colour = counts.sum(axis=1), counts[:, 2:].sum(axis=1), counts[:, 1::2].sum(axis=1)
-    keep = (sure >= 0.1 * sizes) & ((colour >= MIN_COLOURED * sizes) | (sizes * mpp**2 > MIN_COLOURLESS_UM2))
+    thick = np.zeros(count + 1, dtype=np.bool_)
+    thick[labels[eroded(found, pixels_of(COLOURLESS_UM, mpp))]] = True
+    keep = (sure >= MIN_SURE * sizes) & ((colour >= MIN_COLOURED * sizes) | thick)
     keep[0] = False
     return np.asarray(keep[labels])
 

@@ -21,18 +21,24 @@ Mask = NDArray[np.bool_]
 
 WORK_UM = 24.0
 """Strokes are a millimetre wide: pixels of this size show them and cost little."""
+HALF_WIDTH_UM = 50.0
+"""Half the width that the even core of the finest stroke has; clumps of blood are mostly narrower."""
 REACH_UM = 250.0
 """How far the thin, streaky rim of a stroke may reach from its dense core."""
 DENSE = 0.25
 """Mean optical density of ink; stained tissue is rarely as dense over a whole 24 um pixel."""
 BLACK = 0.60
 """The same for black ink, which has no hue to know it by."""
+NEUTRAL = 0.083
+"""Black ink takes the three channels' shares of density no further apart than this."""
 RIM = 0.06
 """Density from which a neighbour of ink with its hue belongs to the stroke."""
 MATTER = 0.05
 """Density that is more than glass."""
 STAIN_SHARE, MIXED_SHARE = 0.6, 0.2
 """A hue that the first part of all matter has is the stain; from the second on, strokes do not grow over it."""
+SURE_SHARE, FINE_MPP = 0.5, 16.0
+"""Unless so much of that hue is dense and even, at a resolution that shows the texture of tissue: a marked biopsy."""
 ON_GLASS = 0.12
 """Least part of a red stroke's rim that is glass: blood, as red and as even, lies within tissue."""
 
@@ -62,17 +68,51 @@ def pen_mask(density: Plane, deviation: Plane, mpp: float) -> Mask:
     """
     factor = pixels_of(WORK_UM, mpp)
     coarse = np.stack([shrunk(plane, factor) for plane in density])
-    mean = coarse.mean(axis=0)
-    even = local_mean(shrunk(deviation, factor), 1) < _evenness(mpp) * mean
-    shares = coarse / np.maximum(coarse.sum(axis=0), 1e-3)
-    reach = pixels_of(REACH_UM, max(mpp * factor, WORK_UM))
-    ink = np.zeros(mean.shape, dtype=np.bool_)
+    look = _Look(
+        mean=coarse.mean(axis=0),
+        even=local_mean(shrunk(deviation, factor), 1) < _evenness(mpp) * coarse.mean(axis=0),
+        shares=coarse / np.maximum(coarse.sum(axis=0), 1e-3),
+        mpp=mpp,
+    )
+    ink = _black(look)
     for colour in INKS:
-        ink |= _strokes(colour, shares, mean, even, reach)
-    neutral = coarse.max(axis=0) - coarse.min(axis=0) < 0.25 * mean
-    ink |= _grown(opened(even & neutral & (mean > BLACK), 1), neutral & (mean > BLACK / 2), reach)
+        ink |= _coloured(colour, look)
     height, width = density.shape[1:]
     return np.asarray(ink.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width])
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What ink is judged by: mean density, evenness, shares of the channels, and the resolution of the picture."""
+
+    mean: Plane
+    even: Mask
+    shares: Plane
+    mpp: float
+
+    @property
+    def matter(self) -> int:
+        return int(np.count_nonzero(self.mean > MATTER))
+
+    def within(self, ranges: tuple[tuple[float, float], ...]) -> Mask:
+        inside = np.ones(self.mean.shape, dtype=np.bool_)
+        for share, (low, high) in zip(self.shares, ranges, strict=True):
+            inside &= (share >= low) & (share <= high)
+        return inside
+
+    def pixels(self, length_um: float) -> int:
+        return pixels_of(length_um, max(self.mpp, WORK_UM))
+
+    def core(self, alike: Mask) -> Mask:
+        return opened(alike & self.even, self.pixels(HALF_WIDTH_UM))
+
+    def grown(self, core: Mask, maybe: Mask) -> Mask:
+        """The core, what hangs together with it within reach and may be ink, and two pixels around."""
+        if not core.any():
+            return core
+        reach = self.pixels(REACH_UM)
+        near = ndi.binary_dilation(core, EIGHT_CONNECTED, iterations=reach, mask=maybe | core)
+        return np.asarray(ndi.binary_dilation(near, iterations=2))
 
 
 def _evenness(mpp: float) -> float:
@@ -84,31 +124,31 @@ def _evenness(mpp: float) -> float:
     return float(np.interp(mpp, [8.0, 32.0], [0.09, 0.30]))
 
 
-def _strokes(ink: Ink, shares: Plane, mean: Plane, even: Mask, reach: int) -> Mask:
-    alike = _within(shares, ink.sure) & (mean > MATTER)
-    matter = np.count_nonzero(mean > MATTER)
-    core = opened(alike & (mean > DENSE) & even, 1)
-    if not core.any() or np.count_nonzero(alike) > STAIN_SHARE * matter:
+def _black(look: _Look) -> Mask:
+    neutral = look.shares.max(axis=0) - look.shares.min(axis=0) < NEUTRAL
+    alike = neutral & (look.mean > BLACK)
+    core = ndi.binary_propagation(look.core(alike), EIGHT_CONNECTED, alike)
+    return look.grown(core, neutral & (look.mean > BLACK / 2))
+
+
+def _coloured(ink: Ink, look: _Look) -> Mask:
+    alike = look.within(ink.sure) & (look.mean > MATTER)
+    core = look.core(alike & (look.mean > DENSE))
+    if not core.any() or _is_stain(alike, core, look):
         return np.zeros_like(core)
-    maybe = _within(shares, ink.maybe) & (mean > RIM)
-    mixed = np.count_nonzero(maybe) - np.count_nonzero(core) > MIXED_SHARE * matter
-    grown = _grown(core, core if mixed else maybe, reach)
-    return _touching_glass(grown, mean < MATTER) if ink.name == "red" else grown
+    maybe = look.within(ink.maybe) & (look.mean > RIM)
+    if np.count_nonzero(maybe & ~core) > MIXED_SHARE * look.matter:
+        grown = look.grown(core, core)
+    else:
+        grown = look.grown(ndi.binary_propagation(core, EIGHT_CONNECTED, alike), maybe)
+    return _touching_glass(grown, look.mean < MATTER) if ink.name == "red" else grown
 
 
-def _within(shares: Plane, ranges: tuple[tuple[float, float], ...]) -> Mask:
-    inside = np.ones(shares.shape[1:], dtype=np.bool_)
-    for share, (low, high) in zip(shares, ranges, strict=True):
-        inside &= (share >= low) & (share <= high)
-    return inside
-
-
-def _grown(core: Mask, maybe: Mask, reach: int) -> Mask:
-    """The core, what hangs together with it within `reach` pixels and may be ink, and two pixels around."""
-    if not core.any():
-        return core
-    near = ndi.binary_dilation(core, EIGHT_CONNECTED, iterations=reach, mask=maybe | core)
-    return np.asarray(ndi.binary_dilation(near, iterations=2))
+def _is_stain(alike: Mask, core: Mask, look: _Look) -> bool:
+    """True where a hue is the slide's stain: most matter has it, and it is not mostly dense and even."""
+    hue = np.count_nonzero(alike)
+    is_marked = look.mpp <= FINE_MPP and np.count_nonzero(core) > SURE_SHARE * hue
+    return not is_marked and bool(hue > STAIN_SHARE * look.matter)
 
 
 def _touching_glass(ink: Mask, glass: Mask) -> Mask:

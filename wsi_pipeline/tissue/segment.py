@@ -56,7 +56,8 @@ def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: floa
     if fraction == 0:
         return "no tissue found"
     if fraction > NEARLY_ALL:
-        return f"mask covers nearly all of the slide ({fraction:.0%}): fine for a file of one region, else look at it"
+        part = f"{100 * fraction:.0f} %"
+        return f"mask covers nearly all of the slide ({part}): fine for a file of one region, else look at the overlay"
     if fraction < ALMOST_NOTHING:
-        return f"almost no tissue ({fraction:.2%})"
+        return f"almost no tissue ({100 * fraction:.2g} %)"
     return ""
