@@ -107,7 +107,7 @@ class MilSpec:
         12, "stop after this many epochs without a better validation loss", group="training", check=at_least(1)
     )
     batch_bags: int = option(8, "bags in one step", group="training", check=at_least(1))
-    learning_rate: float = option(3e-4, "AdamW learning rate", group="training", check=between(1e-8, 1))
+    learning_rate: float = option(1e-3, "AdamW learning rate", group="training", check=between(1e-8, 1))
     weight_decay: float = option(1e-3, "AdamW weight decay", group="training", check=at_least(0))
     class_weights: bool = option(True, "weigh classes by the inverse of their frequency", group="training")
 

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from wsi_pipeline.atomic import atomic_path, write_text
 from wsi_pipeline.errors import MilError, StoreError, UsageError
-from wsi_pipeline.fields import digest_of, from_mapping
-from wsi_pipeline.mil.models import MilModel, build_model
+from wsi_pipeline.fields import from_mapping
+from wsi_pipeline.mil.models import MIL_MODELS, MilModel, build_model
 from wsi_pipeline.specs import MilSpec
 
 FORMAT, VERSION = "wsi-pipeline-mil", 1
@@ -44,7 +44,7 @@ class Ensemble:
 
     encoder      identity of the encoder whose features they take
     provenance   whatever was passed in when it was saved
-    fingerprint  SHA-256 over config and weights: changes when anything does
+    fingerprint  SHA-256 of config.json, which holds those of the weights: changes when anything does
     """
 
     models: tuple[MilModel, ...]
@@ -103,13 +103,13 @@ def load_ensemble(folder: Path) -> Ensemble:
     """
     config = _read_config(folder / CONFIG)
     spec, classes, dim = _read_spec(folder / CONFIG, config), config["classes"], config["feature_dim"]
-    models, sums = [], []
+    models = []
     for number, entry in enumerate(config["folds"]):
         path = folder / f"fold{number}.safetensors"
-        sums.append(_check_sum(path, entry))
+        _check_sum(path, entry)
         models.append(_load_fold(path, spec, dim, len(classes)))
-    print_of = digest_of(config=config, files=sums)
-    return Ensemble(tuple(models), spec, tuple(classes), dim, config["encoder"], config["provenance"], print_of)
+    fingerprint = _sha256(folder / CONFIG)
+    return Ensemble(tuple(models), spec, tuple(classes), dim, config["encoder"], config["provenance"], fingerprint)
 
 
 def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
@@ -138,6 +138,8 @@ def _load_fold(path: Path, spec: MilSpec, dim: int, n_classes: int) -> MilModel:
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise StoreError(f"{path}: {name} holds NaN or infinite values", todo=_RETRAIN)
+    if (state["feature_std"] <= 0).any():
+        raise StoreError(f"{path}: feature_std must be positive", todo=_RETRAIN)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -149,13 +151,11 @@ def _difference(shapes: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     return ""
 
 
-def _check_sum(path: Path, entry: Mapping[str, str]) -> str:
+def _check_sum(path: Path, entry: Mapping[str, str]) -> None:
     if not path.is_file():
         raise StoreError(f"{path} is missing", todo=_RETRAIN)
-    found = _sha256(path)
-    if found != entry["sha256"]:
+    if _sha256(path) != entry["sha256"]:
         raise StoreError(f"{path} is not the file that {CONFIG} beside it was written with", todo=_RETRAIN)
-    return found
 
 
 def _sha256(path: Path) -> str:
@@ -188,7 +188,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_spec(path: Path, config: Mapping[str, Any]) -> MilSpec:
     try:
-        return from_mapping(MilSpec, config["spec"], f"{path}: spec")
+        spec = from_mapping(MilSpec, config["spec"], f"{path}: spec")
+        MIL_MODELS.get(spec.model)
+        return spec
     except UsageError as error:
         raise StoreError(error.what, todo=error.todo) from error
 

@@ -2,8 +2,8 @@
 
 `offsets` is int64 (B + 1): segment i is rows offsets[i] to offsets[i + 1]. Half precision is computed in
 float32. Segments never touch each other: what one holds, NaN included, changes no other, and a segment gives
-the same bits alone as in company. One small operation per segment is exact (pairwise sums, BLAS) and, at the
-size of bags, faster than scattered adds.
+the same bits alone as in company. One small operation per segment sums pairwise or in blocks, which
+keeps the digits of large bags, is deterministic on every device and, at the size of bags, faster than scattered adds.
 """
 
 from __future__ import annotations

@@ -1,0 +1,192 @@
+"""What is saved comes back bit for bit; what was tampered with, cut short or is something else is refused clearly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wsi_pipeline.errors import MilError, StoreError
+from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
+from wsi_pipeline.mil.models import MIL_MODELS, MilModel, build_model
+from wsi_pipeline.specs import MilSpec
+
+SPEC = MilSpec(hidden_dim=6, attention_dim=4)
+ENCODER = {"name": "colour", "dim": 5, "weights": None}
+
+
+def models_of(spec: MilSpec, n: int) -> list[MilModel]:
+    models = [build_model(spec, 5, 2) for _ in range(n)]
+    for model in models:
+        model.set_standardisation(torch.randn(5), torch.rand(5) + 0.5)
+    return models
+
+
+def save(folder: Path, n: int = 2, spec: MilSpec = SPEC) -> list[MilModel]:
+    models = models_of(spec, n)
+    save_ensemble(
+        folder, models, spec=spec, classes=["a", "b"], encoder=ENCODER, provenance={"cohort": "äbc", "n": [1]}
+    )
+    return models
+
+
+@pytest.mark.parametrize("name", MIL_MODELS.names())
+def test_everything_comes_back(tmp_path: Path, name: str) -> None:
+    spec = MilSpec(model=name, hidden_dim=6, attention_dim=4, seed=3)
+    models = save(tmp_path / "m", spec=spec)
+    back = load_ensemble(tmp_path / "m")
+    assert (back.spec, back.classes, back.feature_dim) == (spec, ("a", "b"), 5)
+    assert (back.encoder, back.provenance) == (ENCODER, {"cohort": "äbc", "n": [1]})
+    for saved, loaded in zip(models, back.models, strict=True):
+        assert not loaded.training
+        states = saved.state_dict(), loaded.state_dict()
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+        assert not any(tensor.is_meta for tensor in states[1].values())
+
+
+def test_folder_holds_config_and_folds_only(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    (tmp_path / "foldings.safetensors").write_bytes(b"someone else's")
+    save(tmp_path, 2)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["config.json", "fold0.safetensors", "fold1.safetensors", "foldings.safetensors"]
+    assert len(load_ensemble(tmp_path).models) == 2
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    save(tmp_path)
+    before = torch.get_rng_state()
+    load_ensemble(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fingerprint_follows_content(tmp_path: Path) -> None:
+    save(tmp_path / "a")
+    prints = [load_ensemble(tmp_path / "a").fingerprint for _ in range(2)]
+    save(tmp_path / "b")
+    assert prints[0] == prints[1] != load_ensemble(tmp_path / "b").fingerprint
+
+
+def test_other_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    save(tmp_path)
+    back = load_ensemble(tmp_path)
+    back.check_encoder(dict(ENCODER))
+    with pytest.raises(MilError, match=r"name 'uni', not 'colour'; weights 'abc', not None"):
+        back.check_encoder({"name": "uni", "dim": 5, "weights": "abc"})
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """A change of config.json."""
+
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+def fold(content: Callable[[Path], bytes]) -> Callable[[Path], None]:
+    """Another fold0.safetensors, with its checksum put right in the config: only the content can give it away."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "fold0.safetensors"
+        data = content(path)
+        path.write_bytes(data)
+        edit(lambda c: c["folds"][0].update(sha256=hashlib.sha256(data).hexdigest()))(folder)
+
+    return apply
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    """Other tensors in fold0.safetensors."""
+
+    def content(path: Path) -> bytes:
+        state = load_file(path)
+        change(state)
+        save_file(state, path)
+        return path.read_bytes()
+
+    return fold(content)
+
+
+def header(entry: dict[str, Any]) -> bytes:
+    text = json.dumps({"feature_mean": entry}).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "no fold": (lambda f: (f / "fold1.safetensors").unlink(), "fold1.safetensors is missing"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "is no JSON"),
+    "no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is no JSON"),
+    "deep JSON": (lambda f: (f / "config.json").write_text("[" * 200_000), "is no JSON"),
+    "endless number": (edit(lambda c: c["spec"].update(learning_rate=float("inf"))), "learning_rate must be between"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "no config of a slide-level model"),
+    "other format": (edit(lambda c: c.update(format="CLAM")), "no config of a slide-level model"),
+    "other version": (edit(lambda c: c.update(version=2)), "format version 2; this program reads version 1"),
+    "other task": (edit(lambda c: c.update(task="survival")), "task must be classification"),
+    "one class": (edit(lambda c: c.update(classes=["a"])), "classes must be 2 to"),
+    "same classes": (edit(lambda c: c.update(classes=["a", "a"])), "classes must be 2 to"),
+    "three classes": (edit(lambda c: c.update(classes=["a", "b", "c"])), "must be of shape (3,), got (2,)"),
+    "absurd width": (edit(lambda c: c.update(feature_dim=10**12)), "feature_dim must be 1 to 65536"),
+    "no width": (edit(lambda c: c.update(feature_dim=True)), "feature_dim must be"),
+    "large width": (edit(lambda c: c.update(feature_dim=65_536)), "must be of shape (65536,), got (5,)"),
+    "no folds": (edit(lambda c: c.update(folds=[])), "folds must be a list"),
+    "strange folds": (edit(lambda c: c.update(folds=["../x"])), "folds must be a list"),
+    "unknown key": (edit(lambda c: c["spec"].update(depth=3)), "unknown key 'depth'"),
+    "wrong value": (edit(lambda c: c["spec"].update(hidden_dim="6")), "hidden_dim must be of type int"),
+    "unknown model": (edit(lambda c: c["spec"].update(model="clam")), "unknown MIL model 'clam'"),
+    "wide model": (edit(lambda c: c["spec"].update(hidden_dim=8192)), "must be of shape"),
+    "cut off": (lambda f: (f / "fold0.safetensors").write_bytes(b"abc"), "is not the file that config.json"),
+    "other folds swapped": (
+        lambda f: (f / "fold0.safetensors").replace(f / "fold1.safetensors"),
+        "fold0.safetensors is missing",
+    ),
+    "short": (fold(lambda p: p.read_bytes()[:-9]), "is no safetensors file"),
+    "empty": (fold(lambda p: b""), "is no safetensors file"),
+    "absurd header": (fold(lambda p: struct.pack("<Q", 2**60) + b"{}"), "is no safetensors file"),
+    "absurd shape": (
+        fold(lambda p: header({"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}) + b"0000"),
+        "is no safetensors file",
+    ),
+    "pickle": (fold(lambda p: pickle.dumps({"feature_mean": [1.0] * 100})), "is no safetensors file"),
+    "wrong shape": (
+        tensors(lambda s: s.update(feature_mean=torch.zeros(6))),
+        "feature_mean must be of shape (5,), got (6,)",
+    ),
+    "tensor missing": (tensors(lambda s: s.pop("feature_std")), "feature_std must be of shape (5,), got None"),
+    "tensor too many": (tensors(lambda s: s.update(more=torch.zeros(1))), "more must be of shape None, got (1,)"),
+    "other precision": (tensors(lambda s: s.update(feature_mean=torch.zeros(5).double())), "weights must be float32"),
+    "not a number": (tensors(lambda s: s["feature_mean"].fill_(torch.nan)), "feature_mean holds NaN"),
+    "no spread": (tensors(lambda s: s["feature_std"].fill_(0)), "feature_std must be positive"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_folders_are_refused(tmp_path: Path, case: str) -> None:
+    save(tmp_path)
+    damage, message = HOSTILE[case]
+    damage(tmp_path)
+    with pytest.raises(StoreError) as caught:
+        load_ensemble(tmp_path)
+    assert message in caught.value.what
+
+
+def test_writing_cut_short_is_recognised(tmp_path: Path) -> None:
+    """A newer fold beside the older config, as a killed process would leave it."""
+    save(tmp_path / "old")
+    save(tmp_path / "new")
+    (tmp_path / "new" / "fold0.safetensors").replace(tmp_path / "old" / "fold0.safetensors")
+    with pytest.raises(StoreError, match=r"not the file that config\.json beside it was written with") as caught:
+        load_ensemble(tmp_path / "old")
+    assert caught.value.todo == "Train it again with: wsi-pipeline train-mil"
