@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -78,7 +79,7 @@ def _pages(tif: tifffile.TiffWriter, picture: NDArray[np.uint8], info: ScanInfo)
     _write(tif, macro, text, info, tiled=False, subfiletype=9)
 
 
-_PLAIN = {"photometric": "rgb", "metadata": None, "software": False, "resolutionunit": "none"}
+_PLAIN: dict[str, Any] = {"photometric": "rgb", "metadata": None, "software": False, "resolutionunit": "none"}
 
 
 def _write(
@@ -91,8 +92,8 @@ def _write(
     subfiletype: int = 0,
 ) -> None:
     """Add one JPEG page, in tiles or in strips of 16 rows."""
-    shape = {"tile": (info.tile, info.tile)} if tiled else {"rowsperstrip": 16}
-    coding = {"compression": "jpeg", "compressionargs": {"level": info.quality}, "maxworkers": 1}
+    shape: dict[str, Any] = {"tile": (info.tile, info.tile)} if tiled else {"rowsperstrip": 16}
+    coding: dict[str, Any] = {"compression": "jpeg", "compressionargs": {"level": info.quality}, "maxworkers": 1}
     tif.write(picture, description=description, subfiletype=subfiletype, **shape, **coding, **_PLAIN)
 
 

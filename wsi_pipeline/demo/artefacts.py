@@ -18,7 +18,7 @@ def add_red_cells(picture: Pixels, places: Sequence[tuple[float, float]], rng: n
     for centre_x, centre_y in places:
         radius = np.hypot(x * rng.uniform(0.9, 1.15), y)
         alpha = np.clip((rng.uniform(5.4, 6.8) - radius) / 1.2 + 0.5, 0, 1) * (0.75 + 0.25 * np.clip(radius / 4, 0, 1))
-        _absorb(picture, round(centre_x), round(centre_y), alpha.astype(np.float32), (0.10, 0.95, 0.80))
+        _absorb(picture, round(centre_x), round(centre_y), alpha.astype(np.float32), (0.08, 0.72, 0.60))
 
 
 def add_dust(picture: Pixels, count: int, rng: np.random.Generator) -> None:

@@ -13,6 +13,9 @@ from wsi_pipeline.geometry import Size
 MARGIN = 64
 """Spare pixels on each side, so that whatever lies across the edge can be painted whole."""
 
+BLOCK = 512
+"""Side of the squares a picture is worked through in."""
+
 Window = tuple[slice, slice]
 
 
@@ -56,7 +59,7 @@ class Canvas:
             layer += alpha * (amount - layer)
 
 
-def blocks(size: Size, side: int = 512) -> Iterator[Window]:
+def blocks(size: Size, side: int = BLOCK) -> Iterator[Window]:
     """Row and column slices that cover a picture of `size` in squares of `side` pixels, in reading order."""
     for top in range(0, size.height, side):
         for left in range(0, size.width, side):

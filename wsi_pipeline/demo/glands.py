@@ -54,13 +54,15 @@ def _gland(
 ) -> None:
     window, depth, theta = spot
     mean = float(blob.radii.mean())
-    height = min(rng.uniform(20, 27), 0.62 * mean)
+    height = min(rng.uniform(22, 34), 0.6 * mean)
     cells = max(int(2 * np.pi * mean / rng.uniform(9.5, 11.5)), 8)
     position = theta * np.float32(cells / (2 * np.pi))
     cell = position.astype(np.int32) % cells
     across = position - np.floor(position) - np.float32(0.5)
     tone = rng.normal(0, 0.07, cells).astype(np.float32)[cell]
-    top = height + rng.normal(0, 1.4, cells).astype(np.float32)[cell]
+    top = height + rng.normal(0, 0.9, cells).astype(np.float32)[cell]
+    folds = np.cos(theta * rng.integers(2, 5) + rng.uniform(0, 6)) + np.cos(theta * rng.integers(4, 8))
+    top = top + 0.06 * height * folds
     border = np.clip((np.abs(across) - 0.40) * 10, 0, 1) * np.clip(depth / 8, 0, 1)
     grain = haze[: depth.shape[0], : depth.shape[1]]
     eosin = 0.50 + tone + 0.07 * grain + 0.10 * np.clip(depth / height, 0, 1) - 0.14 * border
@@ -72,7 +74,7 @@ def _gland(
     mucus = np.clip(rng.choice([0.0, 0.05, 0.16]) * (1 + 0.9 * grain), 0, 0.5)
     canvas.blend(window, lumen, 0.35 * mucus, mucus)
     angles = (np.arange(cells) + 0.5 + rng.normal(0, 0.10, cells)) * (2 * np.pi / cells)
-    basal = _on_ring(blob, angles, height * np.clip(rng.normal(0.36, 0.06, cells), 0.24, 0.6))
+    basal = _on_ring(blob, angles, np.clip(rng.normal(9.5, 1.6, cells), 6.5, 0.6 * height))
     press(canvas, "epithelial", basal, angles + rng.normal(0, 0.12, cells), rng)
 
 
@@ -104,6 +106,6 @@ def _vessel(
     lumen = mean - wall - 8
     if lumen < 5:
         return []
-    count = int(rng.choice([0.0, 0.25, 0.8]) * (lumen / 6.5) ** 2)
+    count = int(rng.choice([0.0, 0.4, 1.0]) * (lumen / 6.5) ** 2)
     theta, depths = rng.uniform(0, 2 * np.pi, count), wall + 7 + lumen * (1 - np.sqrt(rng.random(count)))
     return [(float(x), float(y)) for x, y in _on_ring(blob, theta, depths)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from wsi_pipeline.geometry import Size
 
 STEP = 8
 """Level-0 pixels per cell of the layout (4 micrometres)."""
+
+SMALLEST_REGION = 400
+"""Cells a tumour region must have (6400 square micrometres); smaller splinters are left normal."""
 
 TISSUE_CLASSES = ("background", "stroma", "gland", "lymphoid", "fat", "tumour")
 """What a cell of the class map can be; its value is the index here."""
@@ -44,6 +47,7 @@ class Recipe:
     tumour          how many tumour regions
     tumour_radius   their mean radius in pixels
     gland_density   0 (none) to 1 (crowded) outside tumour
+    gland_radius    their typical radius in pixels
     follicles       how many lymphoid follicles
     fat             part of the tissue that is fat, 0 to 0.5
     """
@@ -54,8 +58,18 @@ class Recipe:
     tumour: int = 0
     tumour_radius: float = 380.0
     gland_density: float = 0.6
+    gland_radius: float = 44.0
     follicles: int = 2
     fat: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Fibres:
+    """A set of collagen fibres: coordinates across (u) and along (v) them in pixels, and their direction in radians."""
+
+    u: Field
+    v: Field
+    direction: Field
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,23 +78,29 @@ class Layout:
 
     tissue      signed distance to the tissue edge in pixels, positive inside
     tumour      signed distance to the outline of the tumour regions, positive inside
-    fibre_u, fibre_v   coordinates across and along the collagen fibres, pixels
-    direction   direction of the fibres in radians
+    fibres      two sets of collagen bundles that interlace
+    weave       the first set lies on top where this is positive
     loose       how loose the stroma is, about -2 to 2
+    away        distance to the nearest gland or vessel, pixels
     classes     uint8 grid of TISSUE_CLASSES
     """
 
     size: Size
     tissue: Field
     tumour: Field
-    fibre_u: Field
-    fibre_v: Field
-    direction: Field
+    fibres: tuple[Fibres, Fibres]
+    weave: Field
     loose: Field
+    away: Field
     classes: NDArray[np.uint8]
     glands: tuple[Blob, ...]
     vessels: tuple[Blob, ...]
     follicles: tuple[Blob, ...]
+
+    def direction_at(self, x: Array, y: Array) -> Array:
+        """Direction in radians of the fibres on top at pixel positions."""
+        first, second = (fibres.direction.at(x, y) for fibres in self.fibres)
+        return np.where(self.weave.at(x, y) > 0, first, second)
 
 
 def plan_layout(recipe: Recipe, rng: np.random.Generator) -> Layout:
@@ -95,9 +115,20 @@ def plan_layout(recipe: Recipe, rng: np.random.Generator) -> Layout:
     follicles = _place(recipe.follicles, (60, 130), taken, 0.06, rng)
     vessels = _place(int(np.count_nonzero(free) * STEP**2 / 350_000) + 1, (16, 42), taken, 0.1, rng)
     zone = taken | (_patchy(shape, 40, rng) > recipe.gland_density)
-    glands = _place(4000, (34, 66), zone, 0.09, rng, gap=14) if recipe.gland_density else ()
+    glands = _place(4000, (34, recipe.gland_radius * 1.5), zone, 0.11, rng, gap=12) if recipe.gland_density else ()
     classes = _classes(tissue, tumour, fat, follicles, glands)
-    return _with_fibres(recipe.size, shape, tissue, tumour, classes, glands, vessels, follicles, rng)
+    away = _distance_to((*glands, *vessels), shape)
+    turn = rng.uniform(0, np.pi)
+    fibres = _fibres(turn, away, rng), _fibres(turn + rng.uniform(0.5, 1.5), away, rng)
+    weave, loose = smooth_noise(shape, 9, rng) + 0.25, smooth_noise(shape, 16, rng)
+    tissue_f, tumour_f, weave_f, loose_f, away_f = (_field(part) for part in (tissue, tumour, weave, loose, away))
+    blobs = glands, vessels, follicles
+    return Layout(recipe.size, tissue_f, tumour_f, fibres, weave_f, loose_f, away_f, classes, *blobs)
+
+
+def _field(values: Array) -> Field:
+    """A coarse grid as a field of pixels."""
+    return Field(values.astype(np.float32), STEP)
 
 
 def empty_layout(size: Size) -> Layout:
@@ -105,7 +136,8 @@ def empty_layout(size: Size) -> Layout:
     shape = -(-size.height // STEP), -(-size.width // STEP)
     nothing, far = Field(np.zeros(shape, np.float32), STEP), Field(np.full(shape, -1e4, np.float32), STEP)
     classes = np.full(shape, BACKGROUND, np.uint8)
-    return Layout(size, far, far, nothing, nothing, nothing, nothing, classes, (), (), ())
+    fibres = Fibres(nothing, nothing, nothing)
+    return Layout(size, far, far, (fibres, fibres), nothing, nothing, nothing, classes, (), (), ())
 
 
 def _patchy(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Array:
@@ -128,28 +160,32 @@ def _tissue(recipe: Recipe, shape: tuple[int, int], rng: np.random.Generator) ->
         return np.full(shape, 1000.0, np.float32)
     x, y = _grid(shape)
     distance = np.full(shape, -1e4, np.float32)
-    across = recipe.size.width >= recipe.size.height
-    length = max(recipe.size.width, recipe.size.height) / recipe.pieces
-    other = min(recipe.size.width, recipe.size.height)
+    width, height = recipe.size.width, recipe.size.height
+    cell = (width / recipe.pieces, height) if width >= height else (width, height / recipe.pieces)
     for index in range(recipe.pieces):
-        reach = (
-            0.44
-            * min(length, other)
-            * rng.uniform(0.85, 1.05)
-            * np.sqrt(max(length, other) / min(length, other)) ** 0.8
-        )
-        main, side = (index + 0.5 + rng.uniform(-0.06, 0.06)) * length, other * rng.uniform(0.46, 0.54)
-        radii = blob_radii(reach, min(recipe.elongation, max(length, other) / min(length, other) * 1.3), 0.22, rng)
-        centre = (main, side) if across else (side, main)
-        depth, _ = polar(radii, x - centre[0], y - centre[1])
+        along = (np.pi / 2 if cell[1] > cell[0] else 0.0) + rng.normal(0, 0.22)
+        aspect = max(recipe.elongation, 0.8 * max(cell) / min(cell))
+        radii = _fitting(blob_radii(1.0, aspect, 0.24, rng, turn=along), cell, rng.uniform(0.86, 0.98))
+        moved = rng.uniform(0.48, 0.52, 2) * cell
+        corner = (index * cell[0], 0) if width >= height else (0, index * cell[1])
+        depth, _ = polar(radii, x - corner[0] - moved[0], y - corner[1] - moved[1])
         distance = np.maximum(distance, depth)
     border = np.minimum(np.minimum(x, recipe.size.width - x), np.minimum(y, recipe.size.height - y)) - 60
-    distance = np.minimum(distance + 34 * smooth_noise(shape, 14, rng) + 14 * smooth_noise(shape, 4, rng), border)
-    cracks = np.abs(smooth_noise(shape, (9, 26), rng)) * 160 - 10 + np.clip(distance, 0, 260) * 0.35
-    distance = np.minimum(distance, cracks)
+    ragged = 30 * smooth_noise(shape, 12, rng) + 16 * smooth_noise(shape, 3.5, rng) + 5 * smooth_noise(shape, 1.5, rng)
+    tears = np.abs(smooth_noise(shape, (22, 7), rng) + 0.25 * smooth_noise(shape, 3, rng)) * 150 - 16
+    tears += 60 * np.clip(smooth_noise(shape, 30, rng) + 0.3, 0, 1) + 0.10 * np.clip(distance, 0, 600)
+    distance = np.minimum(np.minimum(distance + ragged, tears), border)
     inside = ndimage.distance_transform_edt(distance > 0) * STEP
     outside = ndimage.distance_transform_edt(distance <= 0) * STEP
     return np.asarray(ndimage.gaussian_filter(inside - outside, 1.0), np.float32)
+
+
+def _fitting(radii: Array, cell: tuple[float, float], part: float) -> Array:
+    """A blob's radii scaled so that it fills the `part` of a (width, height) cell that it is centred in."""
+    theta = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
+    across, down = np.abs(radii * np.cos(theta)).max() / cell[0], np.abs(radii * np.sin(theta)).max() / cell[1]
+    reach = max(float(across), float(down))
+    return radii * (0.5 * part / reach)
 
 
 def _tumour_regions(recipe: Recipe, tissue: Array, rng: np.random.Generator) -> Array:
@@ -163,7 +199,10 @@ def _tumour_regions(recipe: Recipe, tissue: Array, rng: np.random.Generator) -> 
         radii = blob_radii(recipe.tumour_radius * rng.uniform(0.8, 1.2), rng.uniform(1, 1.7), 0.16, rng)
         depth, _ = polar(radii, x - x[i, j], y - y[i, j])
         distance = np.maximum(distance, depth)
-    return np.minimum(distance, tissue)
+    distance = np.minimum(distance, tissue)
+    pieces, count = ndimage.label(distance > 0)
+    sizes = ndimage.sum_labels(distance > 0, pieces, np.arange(count + 1))
+    return np.where((sizes < SMALLEST_REGION)[pieces], np.minimum(distance, -1.0), distance)
 
 
 def _place(
@@ -188,7 +227,7 @@ def _place(
         size = min(rng.uniform(*radius), clear - gap)
         if size < radius[0]:
             continue
-        blobs.append(Blob(x, y, blob_radii(size * 0.94, rng.uniform(1, 1.25), roughness, rng)))
+        blobs.append(Blob(x, y, blob_radii(size * 0.92, rng.uniform(1, 1.45), roughness, rng)))
         centres = np.vstack([centres, (x, y, size)])
     _mark(taken, blobs, gap / 2)
     return tuple(blobs)
@@ -207,6 +246,14 @@ def _mark(grid: NDArray[np.generic], blobs: list[Blob] | tuple[Blob, ...], grow:
         grid[rows, columns][depth > -grow] = value
 
 
+def _distance_to(blobs: tuple[Blob, ...], shape: tuple[int, int]) -> Array:
+    """Smoothed distance in pixels of every cell to the nearest of some blobs."""
+    covered = np.zeros(shape, bool)
+    _mark(covered, blobs, 2)
+    distance = ndimage.distance_transform_edt(~covered) if covered.any() else np.full(shape, 1e3)
+    return np.asarray(ndimage.gaussian_filter(distance.astype(np.float32) * STEP, 0.8))
+
+
 def _classes(
     tissue: Array, tumour: Array, fat: NDArray[np.bool_], follicles: tuple[Blob, ...], glands: tuple[Blob, ...]
 ) -> NDArray[np.uint8]:
@@ -220,32 +267,11 @@ def _classes(
     return classes
 
 
-def _with_fibres(
-    size: Size,
-    shape: tuple[int, int],
-    tissue: Array,
-    tumour: Array,
-    classes: NDArray[np.uint8],
-    glands: tuple[Blob, ...],
-    vessels: tuple[Blob, ...],
-    follicles: tuple[Blob, ...],
-    rng: np.random.Generator,
-) -> Layout:
-    """Add the fibre coordinates: a gently swirling grain that bends around glands and vessels."""
-    x, y = _grid(shape)
-    turn = rng.uniform(0, np.pi)
-    u = x * np.cos(turn) + y * np.sin(turn) + 150 * smooth_noise(shape, 30, rng) + 22 * smooth_noise(shape, 8, rng)
-    v = -x * np.sin(turn) + y * np.cos(turn) + 120 * smooth_noise(shape, 30, rng)
-    ring = np.zeros(shape, bool)
-    _mark(ring, glands, 0)
-    _mark(ring, vessels, 6)
-    away = ndimage.gaussian_filter(ndimage.distance_transform_edt(~ring).astype(np.float32) * STEP, 0.8)
-    u = np.asarray(u + 70 * np.exp(-away / 26), np.float32)
+def _fibres(turn: float, away: Array, rng: np.random.Generator) -> Fibres:
+    """Fibres that run square to `turn`, swirl gently, and bend around what they are `away` pixels from."""
+    x, y = _grid(away.shape)
+    u = x * np.cos(turn) + y * np.sin(turn) + 85 * smooth_noise(away.shape, 30, rng)
+    u = u + 8 * smooth_noise(away.shape, 8, rng) + 55 * np.exp(-away / 24)
+    v = -x * np.sin(turn) + y * np.cos(turn) + 60 * smooth_noise(away.shape, 30, rng)
     slope_y, slope_x = np.gradient(u)
-    direction = np.arctan2(slope_y, slope_x) + np.pi / 2
-    fields = [Field(np.asarray(part, np.float32), STEP) for part in (tissue, tumour, u, v, direction)]
-    loose = Field(smooth_noise(shape, 16, rng), STEP)
-    return Layout(size, *fields, loose, classes, glands, vessels, follicles)
-
-
-__all__ = ["TISSUE_CLASSES", "Blob", "Layout", "Recipe", "plan_layout", "replace"]
+    return Fibres(_field(u), _field(v), _field(np.arctan2(slope_y, slope_x) + np.pi / 2))

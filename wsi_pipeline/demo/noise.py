@@ -7,6 +7,7 @@ cubic B-splines written as two matrix products, which costs a few nanoseconds pe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ class Field:
 
     def block(self, rows: slice, columns: slice) -> Array:
         """The field at full resolution on a rectangle of pixels, float32 (rows, columns)."""
-        upper, first = _spline(rows, self.step, self.values.shape[0])
-        across, left = _spline(columns, self.step, self.values.shape[1])
+        upper, first = _spline(rows.start, rows.stop, self.step, self.values.shape[0])
+        across, left = _spline(columns.start, columns.stop, self.step, self.values.shape[1])
         part = self.values[first : first + upper.shape[1], left : left + across.shape[1]]
         return np.asarray(upper @ part @ across.T, dtype=np.float32)
 
@@ -37,12 +38,13 @@ class Field:
         return np.asarray(self.values[i, j])
 
 
-def _spline(pixels: slice, step: int, count: int) -> tuple[Array, int]:
+@lru_cache(maxsize=256)
+def _spline(start: int, stop: int, step: int, count: int) -> tuple[Array, int]:
     """Cubic B-spline weights (pixels, inputs) for a run of pixels, and the index of the first input used."""
-    position = (np.arange(pixels.start, pixels.stop) + 0.5) / step - 0.5
+    position = (np.arange(start, stop) + 0.5) / step - 0.5
     low, high = int(np.floor(position[0])) - 1, int(np.floor(position[-1])) + 3
     distance = np.abs(position[:, None] - np.arange(low, high)[None, :])
-    near = 2 / 3 - distance**2 + distance**3 / 2
+    near = 2 / 3 - distance * distance * (1 - distance / 2)
     weights = np.where(distance < 1, near, np.where(distance < 2, (2 - distance) ** 3 / 6, 0.0))
     inside = np.clip(np.arange(low, high), 0, count - 1)
     first = int(inside[0])
@@ -53,7 +55,7 @@ def _spline(pixels: slice, step: int, count: int) -> tuple[Array, int]:
 
 
 def smooth_noise(shape: tuple[int, int], sigma: float | tuple[float, float], rng: np.random.Generator) -> Array:
-    """Gaussian random field of mean 0 and deviation 1, float32; `sigma` is its blur (rows, columns). Tiles seamlessly."""
+    """Gaussian random field of mean 0 and deviation 1, float32, seamless; `sigma` is its blur (rows, columns)."""
     sigmas = (sigma, sigma) if isinstance(sigma, float | int) else sigma
     spectrum = np.fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
     rows = np.exp(-2 * (np.pi * sigmas[0] * np.fft.fftfreq(shape[0])) ** 2)
@@ -86,10 +88,22 @@ def scatter(size: tuple[float, float], spacing: float, jitter: float, rng: np.ra
     return np.asarray(points + rng.uniform(-jitter, jitter, points.shape) * spacing)
 
 
-def blob_radii(radius: float, aspect: float, roughness: float, rng: np.random.Generator, angles: int = 128) -> Array:
-    """Radius of a closed wobbly outline at `angles` even angles: an ellipse of random turn with a few harmonics."""
+def blob_radii(
+    radius: float,
+    aspect: float,
+    roughness: float,
+    rng: np.random.Generator,
+    *,
+    turn: float | None = None,
+    angles: int = 128,
+) -> Array:
+    """Radius of a closed wobbly outline at `angles` even angles: an ellipse with a few harmonics.
+
+    radius, aspect   mean radius in pixels, and length to width
+    turn             direction of the long axis in radians, random if not given
+    """
     theta = np.linspace(0, 2 * np.pi, angles, endpoint=False)
-    turn = rng.uniform(0, np.pi)
+    turn = rng.uniform(0, np.pi) if turn is None else turn
     ellipse = 1 / np.sqrt(np.cos(theta - turn) ** 2 / aspect + np.sin(theta - turn) ** 2 * aspect)
     wobble = np.ones(angles)
     for order in range(2, 8):

@@ -100,9 +100,9 @@ def _draw(
     along = (x * np.cos(angle) + y * np.sin(angle)) / axes[0]
     across = (-x * np.sin(angle) + y * np.cos(angle)) / axes[1]
     radius, theta = np.hypot(along, across), np.arctan2(across, along)
-    edge = 1 + (waves[0][:, None, None] * np.cos(np.arange(2, 6)[:, None, None] * theta + waves[1][:, None, None])).sum(
-        0
-    )
+    edge = np.ones_like(theta)
+    for order, (size, phase) in enumerate(zip(*waves, strict=True), 2):
+        edge += size * np.cos(order * theta + phase)
     depth = (edge - radius) * axes[1]
     alpha = 1 / (1 + np.exp(-np.clip(depth, -8, 8) / 0.45))
     tone = 1 + kind.texture * grain[: 2 * half + 1, : 2 * half + 1]

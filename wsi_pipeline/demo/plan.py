@@ -62,7 +62,7 @@ def plan_cohort(slides: int, seed: int, sides: tuple[int, int]) -> tuple[SlidePl
     """
     if slides < FEWEST_SLIDES:
         raise UsageError(f"slides must be at least {FEWEST_SLIDES}, got {slides}")
-    patients = list(range(slides - 2)) + [0, 1] if slides >= 8 else list(range(slides))
+    patients = [*range(slides - 2), 0, 1] if slides >= 8 else list(range(slides))
     plans = [_good(number, patient, seed, sides, slides) for number, patient in enumerate(patients)]
     spare = max(patients) + 1
     blank = _good(slides, spare + 1 - spare % 2, seed, sides, slides)
@@ -98,6 +98,7 @@ def _recipe(tumour: bool, sides: tuple[int, int], rng: np.random.Generator) -> R
         tumour=int(rng.integers(1, 4)) if tumour else 0,
         tumour_radius=float(rng.uniform(0.09, 0.14) * sum(sides) / 2),
         gland_density=float(rng.uniform(0.3, 0.9)),
+        gland_radius=float(rng.uniform(34, 60)),
         follicles=int(rng.integers(0, 6)),
         fat=float(max(rng.uniform(-0.05, 0.22), 0)),
     )

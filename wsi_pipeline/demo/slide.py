@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from wsi_pipeline.demo.aperio import ScanInfo, write_aperio
 from wsi_pipeline.demo.artefacts import add_dust, add_pen_mark
@@ -27,6 +28,11 @@ def make_slide(folder: Path, plan: SlidePlan) -> None:
 
     The same plan gives the same bytes.
     """
+    with threadpool_limits(1):  # many small matrix products: threads would only wait for each other
+        _make(folder, plan)
+
+
+def _make(folder: Path, plan: SlidePlan) -> None:
     rng = np.random.default_rng([*plan.seed, 1])
     painting = _paint(plan, rng)
     add_dust(painting.pixels, painting.pixels.size // 900_000, rng)

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from wsi_pipeline.demo.canvas import MARGIN, Canvas, blocks
 from wsi_pipeline.demo.layout import Layout
 from wsi_pipeline.demo.noise import Array, Field, smooth_noise
-from wsi_pipeline.demo.stroma import fibre_index, fibres
+from wsi_pipeline.demo.stroma import collagen_at
 
 Vector = tuple[float, float, float]
 
@@ -95,15 +95,13 @@ def _stains(
     if tissue[::8, ::8].max() < -20:
         return None
     window = slice(rows.start + MARGIN, rows.stop + MARGIN), slice(columns.start + MARGIN, columns.stop + MARGIN)
-    eosin = canvas.eosin[window]
+    amount = thickness.block(rows, columns)
     if tissue.min() < 40:
-        rough = fibres()[0].ravel()[fibre_index(layout, rows, columns)] - 0.5
+        rough = collagen_at(layout, rows, columns)[0] - 0.5
         alpha = np.clip((tissue + 22 * rough) / 2.2 + 0.5, 0, 1)
         alpha *= 1 + 0.22 * np.exp(-np.abs(tissue - 8) / 7)
-    else:
-        alpha = np.float32(1)
-    alpha = alpha * thickness.block(rows, columns)
-    return canvas.haematoxylin[window] * alpha, eosin * alpha
+        amount = amount * alpha
+    return canvas.haematoxylin[window] * amount, canvas.eosin[window] * amount
 
 
 def _soften(picture: NDArray[np.uint8], sharpness: float) -> NDArray[np.uint8]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_pipeline.demo.canvas import MARGIN, Canvas, blocks
-from wsi_pipeline.demo.layout import BACKGROUND, FAT, GLAND, LYMPHOID, STEP, STROMA, TUMOUR, Layout
+from wsi_pipeline.demo.canvas import BLOCK, MARGIN, Canvas, blocks
+from wsi_pipeline.demo.layout import FAT, STEP, STROMA, TUMOUR, Fibres, Layout
 from wsi_pipeline.demo.noise import Array, scatter, smooth_noise, warp_rows
 from wsi_pipeline.demo.nuclei import press
 
@@ -18,38 +18,56 @@ SIDE = 1024
 
 
 @cache
-def fibres() -> tuple[Array, Array]:
+def fibre_textures() -> tuple[Array, Array]:
     """Two seamless textures (across, along the fibres): collagen amount around 0.5, and cleft openness 0 to 1."""
     rng = np.random.default_rng(31415)
     shape = (SIDE, SIDE)
-    bundles = smooth_noise(shape, (5.5, 42), rng)
-    strands = smooth_noise(shape, (1.7, 20), rng)
-    fibrils = smooth_noise(shape, (0.7, 7), rng)
-    collagen = 0.52 + 0.17 * bundles + 0.12 * strands + 0.07 * fibrils
-    ridge = np.abs(smooth_noise(shape, (5, 34), rng) + 0.3 * smooth_noise(shape, (2, 14), rng))
+    bundles = smooth_noise(shape, (5, 30), rng)
+    strands = smooth_noise(shape, (1.6, 15), rng)
+    fibrils = smooth_noise(shape, (0.7, 5), rng)
+    collagen = 0.54 + 0.12 * bundles + 0.10 * strands + 0.07 * fibrils
+    ridge = np.abs(smooth_noise(shape, (5, 26), rng) + 0.35 * smooth_noise(shape, (2, 9), rng))
     gaps = smooth_noise(shape, (14, 30), rng)
     cleft = np.exp(-((ridge / 0.16) ** 2)) / (1 + np.exp(-(gaps - 0.3) * 5))
     wave = 5.5 * smooth_noise(shape, (40, 11), rng) + 2.0 * smooth_noise(shape, (20, 5), rng)
     return np.clip(warp_rows(collagen, wave), 0.05, 1.2), np.clip(warp_rows(cleft, wave), 0, 1)
 
 
-def fibre_index(layout: Layout, rows: slice, columns: slice) -> NDArray[np.int32]:
+def collagen_at(layout: Layout, rows: slice, columns: slice) -> tuple[Array, Array]:
+    """Collagen amount and cleft openness of every pixel of a rectangle: the two sets of fibres, one over the other."""
+    top = np.clip(layout.weave.block(rows, columns) * 4 + 0.5, 0, 1)
+    first, second = (_fibre_index(fibres, rows, columns) for fibres in layout.fibres)
+    collagen, cleft = (texture.ravel() for texture in fibre_textures())
+    amount = collagen[second] + top * (collagen[first] - collagen[second])
+    return amount, cleft[second] + top * (cleft[first] - cleft[second])
+
+
+def _fibre_index(fibres: Fibres, rows: slice, columns: slice) -> NDArray[np.int32]:
     """Flat index into the fibre textures for every pixel of a rectangle."""
-    u = layout.fibre_u.block(rows, columns).astype(np.int32) & (SIDE - 1)
-    v = layout.fibre_v.block(rows, columns).astype(np.int32) & (SIDE - 1)
+    u = fibres.u.block(rows, columns).astype(np.int32) & (SIDE - 1)
+    v = fibres.v.block(rows, columns).astype(np.int32) & (SIDE - 1)
     return (u << 10) | v
+
+
+@cache
+def grain() -> Array:
+    """A seamless texture as large as a block that follows no fibres, mean 0, deviation about 0.3."""
+    rng = np.random.default_rng(16180)
+    shape = (BLOCK, BLOCK)
+    octaves = ((8.0, 0.20), (2.2, 0.18), (0.8, 0.12))
+    parts = [weight * smooth_noise(shape, sigma, rng) for sigma, weight in octaves]
+    return np.asarray(np.sum(parts, axis=0), dtype=np.float32)
 
 
 def paint_stroma(canvas: Canvas, layout: Layout) -> None:
     """Fill the canvas with collagen where tissue or its ragged edge may be."""
-    collagen, cleft = (texture.ravel() for texture in fibres())
     for rows, columns in blocks(canvas.size):
         if layout.tissue.block(rows, columns)[::8, ::8].max() < -24:
             continue
-        index = fibre_index(layout, rows, columns)
+        amount, cleft = collagen_at(layout, rows, columns)
         loose = layout.loose.block(rows, columns)
-        amount = collagen[index] * (0.98 - 0.16 * loose)
-        amount *= 1 - cleft[index] * np.clip(0.62 + 0.30 * loose, 0.1, 0.97)
+        amount *= (0.98 - 0.16 * loose) * (1 + 0.45 * grain()[: loose.shape[0], : loose.shape[1]])
+        amount *= 1 - cleft * np.clip(0.62 + 0.30 * loose, 0.1, 0.97)
         window = slice(rows.start + MARGIN, rows.stop + MARGIN), slice(columns.start + MARGIN, columns.stop + MARGIN)
         canvas.eosin[window] = amount
         canvas.haematoxylin[window] = 0.04 + 0.13 * amount
@@ -68,14 +86,19 @@ def paint_fat(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
         fat = ndimage.gaussian_filter((layout.classes[rows, columns] == FAT).astype(np.float32), 0.7)
         inside = ndimage.zoom(fat, STEP, order=1, grid_mode=True, mode="nearest")[: y.size, : x.size]
         noise = smooth_noise((y.size, x.size), 6, rng)
-        empty = np.clip((wall - 2.2 - 0.5 * noise) / 1.3, 0, 1) * np.clip((inside - 0.45) * 8 + 0.6 * noise, 0, 1)
+        empty = np.clip((wall - 1.3 - 0.5 * noise) / 1.1, 0, 1) * np.clip((inside - 0.45) * 8 + 0.6 * noise, 0, 1)
         canvas.blend(window, 0.97 * empty, 0.01, 0.02)
-        corners = np.argwhere((wall < 1.5) & (inside > 0.6))
-        chosen = (
-            corners[rng.integers(0, len(corners), min(len(points) // 2, len(corners)))] if len(corners) else corners
-        )
-        angles = layout.direction.at(chosen[:, 1] + box[0], chosen[:, 0] + box[1])
-        press(canvas, "spindle", chosen[:, ::-1] + np.array(box[:2]), angles, rng)
+        _fat_nuclei(canvas, wall, inside, (box[0], box[1]), rng)
+
+
+def _fat_nuclei(canvas: Canvas, wall: Array, inside: Array, corner: tuple[int, int], rng: np.random.Generator) -> None:
+    """Press flat nuclei against the walls of fat cells; `wall` is the distance to them, `inside` where fat is."""
+    places = np.argwhere((wall > 2) & (wall < 5) & (inside > 0.6))
+    places = places[rng.permutation(len(places))[: wall.size // 5000]]
+    slope_y, slope_x = np.gradient(ndimage.gaussian_filter(wall, 1.5))
+    y, x = places.T
+    angles = np.arctan2(slope_y[y, x], slope_x[y, x]) + np.pi / 2
+    press(canvas, "endothelial", np.stack([x + corner[0], y + corner[1]], axis=-1), angles, rng)
 
 
 def _voronoi_walls(points: NDArray[np.float64], shape: tuple[int, int]) -> Array:
@@ -94,21 +117,19 @@ def _voronoi_walls(points: NDArray[np.float64], shape: tuple[int, int]) -> Array
 
 
 def paint_stroma_cells(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """Press the cells of the connective tissue: spindle nuclei along the fibres, plumper ones near tumour, lymphocytes."""
+    """Press the cells among the fibres: spindle nuclei along them, plumper ones near tumour, lymphocytes."""
     extent = float(canvas.size.width), float(canvas.size.height)
-    points = scatter(extent, 30, 0.45, rng)
+    points = scatter(extent, 27, 0.45, rng)
     points = points[(points >= 0).all(1) & (points < extent).all(1)]
     kind = layout.classes[(points[:, 1] / STEP).astype(int), (points[:, 0] / STEP).astype(int)]
     loose, tumour = layout.loose.at(points[:, 0], points[:, 1]), layout.tumour.at(points[:, 0], points[:, 1])
     chance = rng.random(len(points))
-    stroma = kind == STROMA
-    spindle = stroma & (chance < 0.48 - 0.08 * loose)
-    inflamed = (
-        stroma
-        & ~spindle
-        & (chance > 1 - np.clip(0.05 + 0.1 * (loose - 0.6) + 0.25 * np.exp(-np.abs(tumour) / 60), 0.02, 0.4))
-    )
-    angles = layout.direction.at(points[:, 0], points[:, 1]) + rng.normal(0, 0.22, len(points))
+    stroma = (kind == STROMA) | (kind == TUMOUR)
+    near = np.exp(-np.abs(layout.away.at(points[:, 0], points[:, 1]) - 12) / 40)
+    spindle = stroma & (chance < 0.36 - 0.07 * loose + 0.15 * near)
+    crowd = np.clip(0.04 + 0.08 * (loose - 0.6) + 0.30 * np.exp(-np.abs(tumour) / 60) + 0.35 * near**2, 0.02, 0.45)
+    inflamed = stroma & ~spindle & (chance > 1 - crowd)
+    angles = layout.direction_at(points[:, 0], points[:, 1]) + rng.normal(0, 0.22, len(points))
     plump = spindle & (rng.random(len(points)) < np.where(tumour > -80, 0.6, 0.15))
     for name, chosen in (("spindle", spindle & ~plump), ("fibroblast", plump), ("lymphocyte", inflamed)):
         press(canvas, name, points[chosen], angles[chosen], rng)
@@ -125,6 +146,3 @@ def paint_follicles(canvas: Canvas, layout: Layout, rng: np.random.Generator) ->
         keep = rng.random(len(points)) < np.clip((1.12 - near) * 4.5, 0.02, 0.96) * (near < 1.3)
         spot = points[keep] + (blob.x, blob.y)
         press(canvas, "lymphocyte", spot, rng.uniform(0, np.pi, len(spot)).astype(np.float32), rng)
-
-
-__all__ = ["BACKGROUND", "GLAND", "LYMPHOID", "TUMOUR", "paint_fat", "paint_follicles", "paint_stroma"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage import measure
 
 from wsi_pipeline.demo.layout import STEP, TUMOUR, Layout
@@ -18,11 +19,15 @@ TUMOUR_COLOUR = [200, 0, 0]
 
 
 def tumour_outlines(layout: Layout) -> list[Ring]:
-    """Closed outlines of the tumour regions: lists of [x, y] in level-0 pixels, first point repeated at the end."""
+    """Closed outlines of the tumour regions: lists of [x, y] in level-0 pixels, first point repeated at the end.
+
+    Tears within a region do not interrupt it.
+    """
     values = np.pad(layout.tumour.values, 1, constant_values=-float(STEP))
+    values = np.where(ndimage.binary_fill_holes(values > 0), np.maximum(values, 1.0), values)
     rings = []
-    for contour in measure.find_contours(values, 0.0):
-        contour = measure.approximate_polygon(contour, tolerance=0.25)
+    for contour in measure.find_contours(values, 0.0):  # type: ignore[no-untyped-call]
+        contour = measure.approximate_polygon(contour, tolerance=0.25)  # type: ignore[no-untyped-call]
         if len(contour) < 4:
             continue
         x = np.clip((contour[:, 1] - 0.5) * STEP, 0, layout.size.width)

@@ -1,4 +1,4 @@
-"""Tumour regions: crowded nests of large, unequal nuclei, solid or cribriform, in a stroma that is left as thin bands."""
+"""Tumour regions: crowded nests of large, unequal nuclei, solid or cribriform, with thin bands of stroma between."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _region(canvas: Canvas, layout: Layout, box: tuple[int, int, int, int], rng:
     everywhere = slice(0, y.size), slice(0, x.size)
     depth, lumen = nest.block(*everywhere), hole.block(*everywhere)
     grain = smooth_noise((y.size, x.size), 1.3, rng)
-    tone = rng.normal(0, 0.07, len(points) + 1).astype(np.float32)[owner]
+    tone = ndimage.uniform_filter(rng.normal(0, 0.08, len(points) + 1).astype(np.float32)[owner], 5)
     border = _borders(owner)
     alpha = np.clip((depth + 1.2 * grain) / 1.6 + 0.5, 0, 1)
     canvas.blend(window, alpha, 0.22 + 0.6 * tone + 0.03 * grain, 0.50 + tone + 0.05 * grain - 0.12 * border)
