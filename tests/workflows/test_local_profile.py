@@ -1,0 +1,96 @@
+"""The workflow on one machine, for real: good slides done, bad ones named, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.workflows.small_cohort import CONFIG, CORRUPT, MISSING
+from tests.workflows.snakemake_calls import jobs_of, snakemake
+
+pytest.importorskip("snakemake", reason="snakemake is not installed: pip install 'wsi-pipeline[workflow]'")
+
+STAGES = {"segment", "tile", "embed", "train-mil", "predict", "heatmap", "report"}
+BOOKKEEPING = {"status", "locks", "logs", "workflow"}
+COHORT_WIDE = dict.fromkeys(("train_mil", "predict", "heatmap", "report"), 1)
+GOOD = {f"s {i}" for i in range(4)}
+
+
+def test_a_cohort_with_bad_slides_runs_to_its_report(cohort: Path) -> None:
+    _an_impossible_training_says_why(cohort)
+    done = snakemake(cohort, "local", "--cores", "2")
+    assert done.returncode == 0, done.stdout
+    assert jobs_of(done.stdout) == COHORT_WIDE, "what was done before is not done again"
+    told = done.stdout.split("failed in", 1)[1]
+    assert CORRUPT in told
+    assert MISSING in told
+    _all_is_there(cohort / "run")
+    again = snakemake(cohort, "local", "--cores", "2")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout
+    _changes_run_what_they_touch(cohort)
+
+
+def _an_impossible_training_says_why(cohort: Path) -> None:
+    (cohort / "config.yaml").write_text(CONFIG.replace("folds: 2", "folds: 5"))
+    done = snakemake(cohort, "local", "--cores", "2")
+    (cohort / "config.yaml").write_text(CONFIG)
+    assert done.returncode == 1
+    assert jobs_of(done.stdout) == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE
+    assert "needs at least 5 patients per class" in done.stdout
+    assert CORRUPT in done.stdout.split("failed in", 1)[1]
+    assert not (cohort / "run" / "workflow" / "train-mil" / "colour.done").exists()
+
+
+def _all_is_there(run: Path) -> None:
+    assert {path.name for path in run.iterdir() if path.is_dir()} == STAGES | BOOKKEEPING
+    assert {path.stem for path in (run / "embed" / "colour").glob("*.h5")} == GOOD
+    assert {path.stem for path in (run / "heatmap" / "colour" / "gated-abmil").glob("*.png")} == GOOD
+    metrics = json.loads((run / "train-mil" / "colour" / "gated-abmil" / "metrics.json").read_text())
+    assert metrics["left_out"] == {CORRUPT: "failed in segment", MISSING: "failed in segment"}
+    assert (run / "report" / "report.html").is_file()
+
+
+def _changes_run_what_they_touch(cohort: Path) -> None:
+    """Dry runs after a change; each change is undone."""
+    csv, config = cohort / "slides.csv", cohort / "config.yaml"
+    whole = csv.read_text()
+
+    csv.write_text(whole.replace("p3,b", "p3,a"))
+    assert jobs_of(_dry(cohort)) == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE, "a label changed"
+    csv.write_text(whole + "new,s 0.tif,p7,a\n")
+    assert jobs_of(_dry(cohort)) == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE, "a slide was added"
+    csv.write_text(whole)
+
+    config.write_text(CONFIG.replace("epochs: 3", "epochs: 4"))
+    assert jobs_of(_dry(cohort)) == COHORT_WIDE, "a training option changed"
+    config.write_text(CONFIG.replace("mpp: 1.0", "mpp: 2.0"))
+    assert jobs_of(_dry(cohort)) == {"tile": 2, "embed": 2} | COHORT_WIDE, "a tiling option changed"
+    config.write_text(CONFIG)
+
+    (cohort / f"{MISSING}.tif").write_bytes((cohort / "s 0.tif").read_bytes())
+    assert jobs_of(_dry(cohort)) == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE, "a file came"
+
+
+def _dry(cohort: Path) -> str:
+    done = snakemake(cohort, "local", "--dry-run")
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mpp: 1.0", "mpp: -1", "mpp must be between"),
+        ("epochs", "epoch", "unknown key epoch"),
+        ("slides: slides.csv", "", "`slides` is missing"),
+    ],
+)
+def test_a_wrong_configuration_starts_no_job(cohort: Path, old: str, new: str, message: str) -> None:
+    (cohort / "config.yaml").write_text(CONFIG.replace(old, new))
+    done = snakemake(cohort, "local", "--cores", "1")
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert not (cohort / "run").exists()

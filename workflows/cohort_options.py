@@ -1,0 +1,71 @@
+"""Sections of the configuration as checked options of a command, and these as command-line words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from wsi_pipeline.commands.table import COMMANDS
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.fields import from_mapping
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a command is told: one object per option dataclass of the command."""
+
+    options: tuple[Any, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The options as command-line words; those left at their defaults are not spelled."""
+        return tuple(word for item in self.options for word in _flags(item))
+
+    @property
+    def gpus(self) -> int:
+        """1 where the command is told `device: cuda`, else 0."""
+        return int(any(str(getattr(item, "device", "")).startswith("cuda") for item in self.options))
+
+    def get(self, kind: type[S]) -> S:
+        """The options of one kind, which the command must have."""
+        return next(item for item in self.options if isinstance(item, kind))
+
+    def as_command(self, command: str) -> Call:
+        """The options that another command shares with this one."""
+        return Call(tuple(item for item in self.options if type(item) in _kinds(command)))
+
+
+def read_section(command: str, section: Any) -> Call:
+    """Options of `command` from its section (a mapping; nothing means defaults). Dashes in keys equal underscores.
+
+    Raises UsageError for unknown keys and impossible values, naming the section.
+    """
+    where = f"configuration, {command}"
+    if section is not None and not isinstance(section, Mapping):
+        raise UsageError(f"{where}: must hold option names and values, got {section!r}")
+    given = {str(key).replace("-", "_"): value for key, value in (section or {}).items()}
+    names = {kind: {field.name for field in dataclasses.fields(kind)} for kind in _kinds(command)}
+    known = set().union(*names.values())
+    if unknown := sorted(set(given) - known):
+        raise UsageError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(sorted(known))}")
+    parts = {kind: {key: value for key, value in given.items() if key in names[kind]} for kind in names}
+    return Call(tuple(from_mapping(kind, part, where) for kind, part in parts.items()))
+
+
+def _kinds(command: str) -> tuple[Any, ...]:
+    return next(item.options for item in COMMANDS if item.name == command)
+
+
+def _flags(options: Any) -> Iterator[str]:
+    for field in dataclasses.fields(options):
+        value, flag = getattr(options, field.name), field.name.replace("_", "-")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            yield f"--{flag}" if value else f"--no-{flag}"
+        else:
+            yield f"--{flag}={value}"

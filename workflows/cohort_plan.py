@@ -1,0 +1,117 @@
+"""From the workflow's configuration to what its rules need: chunks of slides and options of each command.
+
+The configuration has the keys of `wsi-pipeline run` and a few more. All of it is checked before the first job
+starts. Nothing here touches a slide; the rules do all work through the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort_chunks import Chunk, make_chunks, present
+from cohort_options import Call, read_section
+
+from wsi_pipeline.cohort.manifest import read_cohort
+from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions
+from wsi_pipeline.specs import EmbedSpec
+
+KEYS = ("slides", "run", "chunk", "tile", "embed", "train-mil", "predict")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A workflow's jobs. A stage that the configuration does not name is None (embed: empty) and left out.
+
+    sources   as the command line takes them: a CSV, or folders and globs
+    chunks    the slides of one job, by name
+    embed     one call per encoder, by its folder name
+    """
+
+    sources: tuple[str, ...]
+    run: RunDir
+    chunks: dict[str, Chunk]
+    tile: Call
+    embed: dict[str, Call]
+    train_mil: Call | None
+    predict: Call | None
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Folder names of the encoders on whose features a model is trained."""
+        if self.train_mil is None:
+            return ()
+        wanted = self.train_mil.get(MilExecution).features
+        return (slug(wanted),) if wanted else tuple(self.embed)
+
+    def weights(self, encoder: str) -> tuple[str, ...]:
+        """The encoder's local weights, where they are named and there."""
+        return present([self.embed[encoder].get(EmbedExecution).weights])
+
+    @property
+    def foreign_model(self) -> str | None:
+        """The folder of the trained model that `predict` is told to apply."""
+        return self.predict.get(PredictOptions).trained if self.predict else None
+
+
+def make_plan(config: Mapping[str, Any]) -> Plan:
+    """Check a configuration and read its manifest.
+
+    Raises UsageError for unknown keys and impossible values, ManifestError with every fault of the CSV.
+    """
+    config = {str(key).replace("_", "-"): value for key, value in config.items()}
+    _check_keys(config)
+    tile = read_section("tile", config.get("tile"))
+    sources = tuple(str(item) for item in _as_list(config["slides"]))
+    cohort = read_cohort(sources, mixed_labels=tile.get(CohortOptions).mixed_labels)
+    plan = Plan(
+        sources=sources,
+        run=RunDir(Path(str(config.get("run") or DEFAULT_RUN))),
+        chunks=make_chunks(cohort, config.get("chunk", 1)),
+        tile=tile,
+        embed=_encoders(config["embed"]) if "embed" in config else {},
+        train_mil=read_section("train-mil", config["train-mil"]) if "train-mil" in config else None,
+        predict=read_section("predict", config["predict"]) if "predict" in config else None,
+    )
+    _check_order(plan)
+    return plan
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+    unknown = sorted(set(config) - set(KEYS))
+    if unknown:
+        raise UsageError(f"configuration: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(KEYS)}")
+    if not config.get("slides"):
+        raise UsageError(
+            "configuration: the key `slides` is missing",
+            todo="Name a configuration with --configfile; workflows/config/config.yaml is one to start from",
+        )
+
+
+def _check_order(plan: Plan) -> None:
+    if (plan.train_mil or plan.predict) and not plan.embed:
+        raise UsageError("configuration: train-mil and predict need features", todo="Add a section `embed`")
+    strange = sorted(set(plan.trained) - set(plan.embed))
+    if strange:
+        raise UsageError(
+            f"configuration, train-mil: no features of {strange[0]} are made",
+            todo=f"There are: {', '.join(plan.embed)}",
+        )
+    if plan.predict and not plan.train_mil and not plan.foreign_model:
+        raise UsageError("configuration, predict: no model is trained here", todo="Name one with `trained: FOLDER`")
+
+
+def _encoders(sections: Any) -> dict[str, Call]:
+    calls = [read_section("embed", section) for section in _as_list(sections)]
+    named = {slug(call.get(EmbedSpec).model): call for call in calls}
+    if len(named) < len(calls):
+        raise UsageError("configuration, embed: an encoder is there twice", todo="Give each encoder one section")
+    return named
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,24 @@
+# Patches to features: one job per encoder and chunk. An encoder with `device: cuda` asks for a GPU.
+# A chunk of which no slide could be tiled has nothing to embed: its slides are named at the end all the same.
+NOTHING_TILED = "grep -q '^error: no slide of this run has patches'"
+
+
+rule embed:
+    input:
+        rules.tile.output,
+        weights=lambda wildcards: PLAN.weights(wildcards.encoder),
+    output:
+        f"{MARKS}/embed/{{encoder}}/{{chunk}}.done",
+    log:
+        f"{LOGS}/embed/{{encoder}}/{{chunk}}.log",
+    params:
+        only=lambda wildcards: PLAN.chunks[wildcards.chunk].only,
+        options=lambda wildcards: shlex.join(PLAN.embed[wildcards.encoder].flags),
+    threads: 4
+    resources:
+        gpu=lambda wildcards: PLAN.embed[wildcards.encoder].gpus,
+    shell:
+        "{CLI} embed --run {RUN} --only {params.only:q} --readers {threads} {params.options}"
+        " > {log:q} 2>&1 && code=0 || code=$?;"
+        " [ $code -ne 2 ] || ! {NOTHING_TILED} {log:q} || code=3;"
+        " {OUTCOME} > {output:q}"
