@@ -26,8 +26,9 @@ def padding_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     dark = high <= BLACK
     if not dark.any():
         return dark
-    labels, count = ndi.label(opened(dark & (local_range(high, 1) <= FLAT), 1))
-    chosen = np.bincount(labels.ravel(), minlength=count + 1) >= LARGE * dark.size
+    flat = opened(dark & (local_range(high, 1) <= FLAT), 1)
+    labels, count = ndi.label(flat)
+    chosen = np.bincount(labels[flat], minlength=count + 1) >= LARGE * dark.size
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
         chosen[edge] = True
     chosen[0] = False

@@ -39,6 +39,8 @@ STAIN_SHARE, MIXED_SHARE = 0.6, 0.2
 """A hue that the first part of all matter has is the stain; from the second on, strokes do not grow over it."""
 SURE_SHARE, FINE_MPP = 0.5, 16.0
 """Unless so much of that hue is dense and even, at a resolution that shows the texture of tissue: a marked biopsy."""
+CONTRAST = 2.2
+"""Or unless its dense part is so many times as dense as all the rest."""
 ON_GLASS = 0.12
 """Least part of a red stroke's rim that is glass: blood, as red and as even, lies within tissue."""
 
@@ -145,10 +147,14 @@ def _coloured(ink: Ink, look: _Look) -> Mask:
 
 
 def _is_stain(alike: Mask, core: Mask, look: _Look) -> bool:
-    """True where a hue is the slide's stain: most matter has it, and it is not mostly dense and even."""
+    """True where a hue is the slide's stain: most matter has it, and nothing of it stands out as ink does."""
     hue = np.count_nonzero(alike)
-    is_marked = look.mpp <= FINE_MPP and np.count_nonzero(core) > SURE_SHARE * hue
-    return not is_marked and bool(hue > STAIN_SHARE * look.matter)
+    if hue <= STAIN_SHARE * look.matter:
+        return False
+    rest = look.mean[(look.mean > MATTER) & ~core]
+    stands_out = not rest.size or np.median(look.mean[core]) > CONTRAST * np.median(rest)
+    is_even = look.mpp <= FINE_MPP and np.count_nonzero(core) > SURE_SHARE * hue
+    return not (stands_out or is_even)
 
 
 def _touching_glass(ink: Mask, glass: Mask) -> Mask:

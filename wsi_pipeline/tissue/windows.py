@@ -42,22 +42,22 @@ def local_range(plane: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
     """Largest minus smallest value in the window around each pixel."""
     high, low = plane, plane
     for axis in (0, 1):
-        high = _extreme(np.maximum, high, radius, radius, axis)
-        low = _extreme(np.minimum, low, radius, radius, axis)
+        high = _extreme(np.maximum, high, radius, axis)
+        low = _extreme(np.minimum, low, radius, axis)
     return np.asarray(high - low)
 
 
 def dilated(mask: Mask, radius: int) -> Mask:
     """True where any pixel of the window is."""
     for axis in (0, 1):
-        mask = _extreme(np.logical_or, mask, radius, radius, axis)
+        mask = _extreme(np.logical_or, mask, radius, axis)
     return mask
 
 
 def eroded(mask: Mask, radius: int) -> Mask:
     """True where all pixels of the window are."""
     for axis in (0, 1):
-        mask = _extreme(np.logical_and, mask, radius, radius, axis)
+        mask = _extreme(np.logical_and, mask, radius, axis)
     return mask
 
 
@@ -73,8 +73,8 @@ def closed(mask: Mask, radius: int) -> Mask:
 
 def in_runs(mask: Mask, length: int, axis: int) -> Mask:
     """Pixels of `mask` in runs of at least `length` True pixels along `axis`."""
-    starts = _extreme(np.logical_and, mask, 0, length - 1, axis)
-    return _extreme(np.logical_or, starts, length - 1, 0, axis) & mask
+    padded = _padded(mask, length - 1, length - 1, axis)
+    return _joined(np.logical_or, _joined(np.logical_and, padded, length, axis), length, axis)
 
 
 def shrunk(plane: Plane, factor: int) -> Plane:
@@ -91,10 +91,13 @@ def shrunk(plane: Plane, factor: int) -> Plane:
     return plane
 
 
-def _extreme(join: Callable[[Array, Array], Array], plane: Array, before: int, after: int, axis: int) -> Array:
-    """Join each pixel with the `before` pixels before it and the `after` pixels after it, by doubling spans."""
-    size, span = before + after + 1, 1
-    plane = _padded(plane, before, after, axis)
+def _extreme(join: Callable[[Array, Array], Array], plane: Array, radius: int, axis: int) -> Array:
+    return _joined(join, _padded(plane, radius, radius, axis), 2 * radius + 1, axis)
+
+
+def _joined(join: Callable[[Array, Array], Array], plane: Array, size: int, axis: int) -> Array:
+    """Every `size` neighbours along `axis` joined into one, by doubling spans: shorter by size - 1."""
+    span = 1
     while span < size:
         step = min(span, size - span)
         length = plane.shape[axis] - step
