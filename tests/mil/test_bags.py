@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mil.synthetic import random_bags
+from tests.mil.synthetic import random_bags
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 

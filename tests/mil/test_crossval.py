@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mil.synthetic import QUICK, patient_noise, planted
+from tests.mil.synthetic import QUICK, patient_noise, planted
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mil.synthetic import QUICK, planted, random_bags
+from tests.mil.synthetic import QUICK, planted, random_bags
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil import pieces
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble, save_ensemble

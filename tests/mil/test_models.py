@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from suites.mil_contract import MilContract
 
+from tests.suites.mil_contract import MilContract
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.models import MIL_MODELS, build_model
 from wsi_pipeline.specs import MilSpec

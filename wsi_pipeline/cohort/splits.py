@@ -81,8 +81,8 @@ def make_splits(table: pd.DataFrame, spec: MilSpec) -> Splits:
     are all different, fewer than two patients, a class with fewer patients than folds (unless `allow_few`),
     a patient on both sides.
     """
-    check_table(table)
-    classes = tuple(sorted(table["label"].astype(str).unique()))
+    table = checked_table(table)
+    classes = tuple(sorted(table["label"].unique()))
     fixed = "split" in table and bool((_split_values(table) != "").any())
     _refuse_unlearnable(table, classes)
     outer, warnings = ([_fixed_fold(table)], list[str]()) if fixed else _outer_folds(table, classes, spec)
@@ -98,9 +98,10 @@ def find_leaks(table: pd.DataFrame, fold: Fold) -> tuple[Leak, ...]:
     """Patients with slides on more than one side of a fold, in the order of their names."""
     sides: dict[str, dict[str, tuple[str, ...]]] = {}
     for part, rows in fold.parts():
-        for patient, group in table.iloc[rows].groupby("patient_id", sort=True):
-            sides.setdefault(str(patient), {})[part] = tuple(group["slide_id"].astype(str))
-    return tuple(Leak(patient, found) for patient, found in sorted(sides.items()) if len(found) > 1)
+        found = table.iloc[rows][["slide_id", "patient_id"]].astype(str)
+        for patient, slides in found.groupby("patient_id")["slide_id"]:
+            sides.setdefault(str(patient), {})[part] = tuple(slides)
+    return tuple(Leak(patient, parts) for patient, parts in sorted(sides.items()) if len(parts) > 1)
 
 
 def check_no_leaks(table: pd.DataFrame, fold: Fold) -> None:
@@ -113,18 +114,24 @@ def check_no_leaks(table: pd.DataFrame, fold: Fold) -> None:
         )
 
 
-def check_table(table: pd.DataFrame) -> None:
-    """Raise MilError unless slide_id, patient_id and label are there, filled in, and slide_id is unique."""
-    for column in ("slide_id", "patient_id", "label"):
+def checked_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with slide_id, patient_id and label as text and rows counted from 0.
+
+    Raises MilError unless they are there and filled in, and slide_id is unique.
+    """
+    names = ["slide_id", "patient_id", "label"]
+    for column in names:
         if column not in table:
             raise MilError(f"the table of slides has no column {column}")
         missing = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if missing.any():
-            names = [f"row {row}" for row in np.flatnonzero(missing)] if column == "slide_id" else None
-            raise MilError(f"{column} is missing for {_listed(names or list(table.loc[missing, 'slide_id']))}")
+            where = [f"row {row}" for row in np.flatnonzero(missing)] if column == "slide_id" else None
+            raise MilError(f"{column} is missing for {_listed(where or list(table.loc[missing, 'slide_id']))}")
+    table = table.reset_index(drop=True).astype(dict.fromkeys(names, str))
     repeated = table.loc[table["slide_id"].duplicated(), "slide_id"].unique()
     if len(repeated):
         raise MilError(f"slide_id must be unique, more than one row has {_listed(list(repeated))}")
+    return table
 
 
 def patients_per_class(table: pd.DataFrame) -> dict[str, int]:
@@ -147,10 +154,10 @@ def _refuse_unlearnable(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
             f"validation needs at least 2 patients, got {patients} ({table['patient_id'].iloc[0]})",
             todo="Check the column patient_id, add patients, or apply a trained model with: wsi-pipeline predict",
         )
-    if len(table) > 2 and len(classes) >= patients:
+    if len(classes) > 2 and max(patients_per_class(table).values()) == 1:
         raise MilError(
-            f"every patient has a label of its own ({_listed(classes)}), like an identifier or a measurement",
-            todo="The column label must hold classes that several slides share.",
+            f"no two patients share a label ({_listed(classes)}): it looks like an identifier or a measurement",
+            todo="The column label must hold classes that several patients share.",
         )
 
 
@@ -166,7 +173,7 @@ def _outer_folds(table: pd.DataFrame, classes: tuple[str, ...], spec: MilSpec) -
     if few:
         listed = ", ".join(f"{name} {n}" for name, n in few.items())
         warnings.append(f"Too few patients for {spec.folds} folds that hold every class ({listed}): read with care.")
-    labels = np.searchsorted(np.array(classes), table["label"].astype(str).to_numpy(dtype=str))
+    labels = np.searchsorted(np.array(classes), table["label"].to_numpy(dtype=str))
     tests = deal_folds(labels, _codes(table["patient_id"]), n_folds, spec.seed)
     everyone = np.arange(len(table))
     nobody = np.empty(0, np.int64)
@@ -213,12 +220,12 @@ def _with_validation(table: pd.DataFrame, fold: Fold, spec: MilSpec) -> Fold:
         return fold
     training = table.iloc[fold.train]
     seed = np.random.SeedSequence([spec.seed, fold.number])
-    chosen = hold_out(_codes(training["label"].astype(str)), _codes(training["patient_id"]), spec.val_fraction, seed)
+    chosen = hold_out(_codes(training["label"]), _codes(training["patient_id"]), spec.val_fraction, seed)
     return Fold(fold.number, fold.train[~chosen], fold.train[chosen], fold.test)
 
 
 def _class_warnings(table: pd.DataFrame, fold: Fold, classes: tuple[str, ...]) -> list[str]:
-    labels = table["label"].astype(str).to_numpy()
+    labels = table["label"].to_numpy(dtype=str)
     found = []
     for part, rows in fold.parts():
         missing = sorted(set(classes) - set(labels[rows]))
@@ -232,7 +239,7 @@ def _class_warnings(table: pd.DataFrame, fold: Fold, classes: tuple[str, ...]) -
 
 def _refuse_one_class_training(table: pd.DataFrame, folds: tuple[Fold, ...], spec: MilSpec) -> None:
     for fold in folds:
-        found = table["label"].iloc[fold.train].astype(str).unique()
+        found = table["label"].iloc[fold.train].unique()
         if len(found) < 2 and not spec.allow_few:
             raise MilError(
                 f"the training slides of fold {fold.number} all have the label {found[0]}",
@@ -242,7 +249,7 @@ def _refuse_one_class_training(table: pd.DataFrame, folds: tuple[Fold, ...], spe
 
 def _codes(values: pd.Series[str]) -> Rows:
     """Whole numbers 0, 1, ... for the values, in the order of their names."""
-    return pd.factorize(values.astype(str), sort=True)[0].astype(np.int64)
+    return pd.factorize(values, sort=True)[0].astype(np.int64)
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -74,7 +74,7 @@ class Bags:
             np.concatenate(arrays, dtype=np.float16) if half else np.concatenate(arrays, dtype=np.float32)
         )
         offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64)
-        return cls(joined, offsets, tuple(slide_ids))
+        return cls(joined, offsets, tuple(map(str, slide_ids)))
 
     def __len__(self) -> int:
         return len(self.slide_ids)

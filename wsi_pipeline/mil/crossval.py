@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from wsi_pipeline.cohort.splits import Fold, Rows, Splits, check_no_leaks, make_splits
+from wsi_pipeline.cohort.splits import Fold, Rows, Splits, check_no_leaks, checked_table, make_splits
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.inference import prediction_table, probabilities
@@ -72,7 +72,7 @@ def cross_validate(
 
     Raises MilError where the folds cannot be made honestly (see `cohort.splits.make_splits`), or a bag is missing.
     """
-    table = table.reset_index(drop=True)
+    table = checked_table(table)
     splits = make_splits(table, spec)
     rows = _bag_indices(bags, table)
     labels = _codes(bags, table, rows, splits.classes)
@@ -107,7 +107,7 @@ def _bag_indices(bags: Bags, table: pd.DataFrame) -> Rows:
 def _codes(bags: Bags, table: pd.DataFrame, rows: Rows, classes: tuple[str, ...]) -> torch.Tensor:
     """The class number of each bag; bags that are not in the table get 0 and are never asked for."""
     labels = torch.zeros(len(bags), dtype=torch.int64)
-    codes = table["label"].astype(str).map({name: code for code, name in enumerate(classes)})
+    codes = table["label"].map({name: code for code, name in enumerate(classes)})
     labels[torch.from_numpy(rows)] = torch.tensor(codes.tolist())
     return labels
 
@@ -123,7 +123,7 @@ def _reporter(
 def _tested(rows: pd.DataFrame, fold: Fold, values: NDArray[np.float64], classes: tuple[str, ...]) -> pd.DataFrame:
     """The predictions of one fold's test slides, with the index of their rows in the table."""
     table = prediction_table(list(rows["slide_id"]), values, classes).set_index(rows.index)
-    table = table.assign(patient_id=rows["patient_id"], fold=fold.number, label=rows["label"].astype(str))
+    table = table.assign(patient_id=rows["patient_id"], fold=fold.number, label=rows["label"])
     return table[["slide_id", "patient_id", "fold", "label", "predicted", *(f"p_{name}" for name in classes)]]
 
 
