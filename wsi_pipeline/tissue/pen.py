@@ -94,18 +94,22 @@ class _Look:
 
     @property
     def matter(self) -> int:
+        """Number of pixels that are more than glass."""
         return int(np.count_nonzero(self.mean > MATTER))
 
     def within(self, ranges: tuple[tuple[float, float], ...]) -> Mask:
+        """Pixels whose three shares lie in their ranges."""
         inside = np.ones(self.mean.shape, dtype=np.bool_)
         for share, (low, high) in zip(self.shares, ranges, strict=True):
             inside &= (share >= low) & (share <= high)
         return inside
 
     def pixels(self, length_um: float) -> int:
+        """A length in the pixels of these planes."""
         return pixels_of(length_um, max(self.mpp, WORK_UM))
 
     def core(self, alike: Mask) -> Mask:
+        """The even parts of `alike` that are as wide as a stroke."""
         return opened(alike & self.even, self.pixels(HALF_WIDTH_UM))
 
     def grown(self, core: Mask, maybe: Mask) -> Mask:
