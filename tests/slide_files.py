@@ -61,6 +61,12 @@ def write_pyramid_tiff(
             text += "" if step == 1 else f" -> {image.shape[1]}x{image.shape[0]}"
             description = f"Aperio Image Library v12.0.0 \r\n{text} JPEG/RGB Q=90{_aperio_fields(mpp, objective)}"
             writer.write(image, description=description, metadata=None, **options)
+            if step == 1:  # the second image of an Aperio file is its thumbnail, stripped
+                small = shrunk(rgb, max(1, min(width, height) // 64))
+                description = (
+                    f"Aperio Image Library v12.0.0 \r\n{width}x{height} -> {small.shape[1]}x{small.shape[0]} - "
+                )
+                writer.write(small, photometric="rgb", compression="jpeg", description=description, metadata=None)
     return path
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from slide_files import (
+
+from tests.slide_files import (
     tissue_like,
     write_generic_tiff,
     write_ome_tiff,
@@ -16,8 +17,7 @@ from slide_files import (
     write_sparse_tiff,
     write_stripped_tiff,
 )
-from suites.slide_contract import Pixels, SlideCase, SlideContract
-
+from tests.suites.slide_contract import Pixels, SlideCase, SlideContract
 from wsi_pipeline.slides.array import ArraySlide
 from wsi_pipeline.slides.open import open_slide
 
@@ -109,6 +109,7 @@ FILES: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "one-strip-lzw": (_lossless(lambda p: write_stripped_tiff(p, RGB, rows=None, compression="lzw")), ("tiffslide",)),
     "flat": (_lossless(lambda p: write_stripped_tiff(p, RGB, rows=None, compression="none")), ("tiffslide",)),
 }
+LEVELS = {"aperio-jpeg": 3, "aperio-jpeg2000": 2, "bigtiff-lzw": 2, "ome": 3}
 PAIRS = [(name, backend) for name, (_, backends) in FILES.items() for backend in backends]
 
 
@@ -117,11 +118,11 @@ class TestFiles(SlideContract):
     def case(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SlideCase:
         name, backend = request.param
         path, level0, tolerance = FILES[name][0](tmp_path_factory.mktemp(name) / f"{name}.tif")
-        return SlideCase(lambda: open_slide(path, backend), level0, tolerance)
+        return SlideCase(lambda: open_slide(path, backend), level0, tolerance, LEVELS.get(name, 1))
 
 
 class TestArray(SlideContract):
     @pytest.fixture(scope="class", params=["rgb", "rgba"])
     def case(self, request: pytest.FixtureRequest) -> SlideCase:
         pixels, level0 = (RGB, RGB) if request.param == "rgb" else (_rgba(True), _flattened(_rgba(True)))
-        return SlideCase(lambda: ArraySlide(pixels, mpp=0.5, downsamples=(1, 4, 16)), level0, tolerance=1)
+        return SlideCase(lambda: ArraySlide(pixels, mpp=0.5, downsamples=(1, 4, 16)), level0, tolerance=1, levels=3)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slide_files import tissue_like, write_stripped_tiff
 
+from tests.slide_files import tissue_like, write_stripped_tiff
 from wsi_pipeline.slides import tiffslide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.segments import Pixels, SegmentCache

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from slide_files import (
+
+from tests.slide_files import (
     damage_tile,
     resolution,
     tissue_like,
@@ -23,7 +24,6 @@ from slide_files import (
     write_pyramid_tiff,
     write_stripped_tiff,
 )
-
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.slides import tiffpage
 from wsi_pipeline.slides.base import SLIDE_BACKENDS

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from slide_files import tissue_like, write_pyramid_tiff
 
+from tests.slide_files import tissue_like, write_pyramid_tiff
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.slides import thumbnail

@@ -25,11 +25,13 @@ class SlideCase:
     open        opens it anew
     level0      its level 0 as RGB on white (h, w, 3), from another decoder or from before writing
     tolerance   largest difference allowed, grey values
+    levels      how many levels it has
     """
 
     open: Callable[[], Slide]
     level0: Pixels
     tolerance: int = 0
+    levels: int = 1
 
     def expected(self, x: int, y: int, width: int, height: int) -> Pixels:
         """Level-0 pixels at (x, y), white outside the slide."""
@@ -59,6 +61,7 @@ class SlideContract:
 
     def test_info_describes_the_pyramid(self, case: SlideCase, slide: Slide) -> None:
         downsamples = [level.downsample for level in slide.info.levels]
+        assert len(downsamples) == case.levels
         assert downsamples[0] == 1
         assert downsamples == sorted(set(downsamples))
         assert (slide.info.size.height, slide.info.size.width) == case.level0.shape[:2]

@@ -122,11 +122,15 @@ def _open(path: Path) -> openslide.OpenSlide:
 
 
 def _rgb_on_white(image: Image.Image) -> NDArray[np.uint8]:
-    """OpenSlide's RGBA over white, (h, w, 3); the common cases (all opaque, all clear) without arithmetic."""
-    low, high = image.getchannel("A").getextrema()
-    if high == 0:
+    """OpenSlide's RGBA over white, (h, w, 3); the common cases (all opaque, all clear) without arithmetic.
+
+    Pillow's raw packers take the bands apart several times faster than `getchannel` and `convert`.
+    """
+    alpha = np.frombuffer(image.tobytes("raw", "A"), np.uint8)
+    if not alpha.any():
         return white(*image.size)
-    if low == 255:
-        return np.array(image.convert("RGB"))
-    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return np.array(Image.alpha_composite(ground, image).convert("RGB"))
+    if alpha.min() < 255:
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(ground, image)
+    rgb = np.frombuffer(bytearray(image.tobytes("raw", "RGB")), np.uint8)
+    return rgb.reshape(image.height, image.width, 3)

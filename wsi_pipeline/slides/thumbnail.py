@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,12 @@ from wsi_pipeline.slides.shrink import AreaSum
 MAX_THUMBNAIL_PIXELS = 1 << 26
 """Largest result of `read_whole` (64 Mpx, 192 MB) unless told otherwise."""
 
-BLOCK_HEIGHT, BLOCK_PIXELS = 1024, 20 << 20
+BLOCK_HEIGHT, BLOCK_PIXELS = 1024, 10 << 20
 """Blocks are read at multiples of 1024 rows, so that tiles of 256, 512 or 1024 px are decoded once, and hold
-at most 20 Mpx (60 MB). They are wide because strips span the slide."""
+at most 10 Mpx (30 MB). They are wide because strips span the slide."""
+
+READERS = 2
+"""Blocks read at the same time: enough to keep two cores busy, with at most three blocks in memory."""
 
 _LEVEL_SLACK = 1.005
 """Level sizes are rounded down, which puts a nominal 16x level at 16.01: still as fine as 16x."""
@@ -46,9 +51,8 @@ def read_whole(
     number = best_level(slide.info.levels, target_mpp / spacing_mpp)
     level = slide.info.levels[number]
     total = AreaSum(level.size, target)
-    for block in _blocks(level.size):
-        corner = (round(block.x * level.downsample), round(block.y * level.downsample))
-        total.add(slide.read_region(*corner, number, block.width, block.height), block)
+    for block, pixels in _read_blocks(slide, number):
+        total.add(pixels, block)
     return total.image()
 
 
@@ -56,6 +60,29 @@ def best_level(levels: tuple[Level, ...], downsample: float) -> int:
     """Number of the coarsest level that is at least as fine as `downsample` (level 0 if none is)."""
     fine = [number for number, level in enumerate(levels) if level.downsample <= downsample * _LEVEL_SLACK]
     return max(fine, key=lambda number: levels[number].downsample, default=0)
+
+
+def _read_blocks(slide: Slide, number: int) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+    """The blocks of a level in order, READERS of them read ahead."""
+    level = slide.info.levels[number]
+
+    def read(block: Box) -> NDArray[np.uint8]:
+        corner = (round(block.x * level.downsample), round(block.y * level.downsample))
+        return slide.read_region(*corner, number, block.width, block.height)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[tuple[Box, Future[NDArray[np.uint8]]]] = deque()
+        try:
+            for block in _blocks(level.size):
+                waiting.append((block, pool.submit(read, block)))
+                if len(waiting) > READERS:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _blocks(size: Size) -> Iterator[Box]:
