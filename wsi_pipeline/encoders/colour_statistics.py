@@ -169,7 +169,7 @@ def _fractions(codes: NDArray[np.int64], length: int) -> Floats:
 
 
 def _as_bytes(image: Floats) -> NDArray[np.uint8]:
-    return np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(image, 0.0, 1.0) * 255.0), np.uint8)
 
 
 def _names() -> Iterator[str]:

@@ -21,8 +21,9 @@ import transformers
 
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.base import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo, EncoderPlan, Triple
+from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
-from wsi_pipeline.encoders.weights import first_few, hash_tensors, read_tensors
+from wsi_pipeline.encoders.weights import CONVERT, first_few, hash_tensors, read_tensors
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.fields import digest_of
 
@@ -184,18 +185,23 @@ def _has_class_token(network: torch.nn.Module) -> bool:
 def _describe(name: str, config: Any, pre: Preprocessing) -> EncoderInfo:
     own = getattr(getattr(config, "vision_config", config), "image_size", None)
     own = int(own[0] if isinstance(own, list | tuple) else own) if own else None
+    known = known_facts(name)
     side, dim = _measure(name, config, [size for size in (pre.side, own, 224) if size])
     return EncoderInfo(
         name=name,
         family="huggingface",
         input_px=side,
-        mpp=None,
+        mpp=known.mpp if known is not None else None,
         mean=pre.mean,
         std=pre.std,
         dim=dim,
         interpolation=pre.interpolation,
-        licence=f"see https://huggingface.co/{name}" if "/" in name else "not stated",
+        licence=known.licence if known is not None else _licence(name),
     )
+
+
+def _licence(name: str) -> str:
+    return f"see https://huggingface.co/{name}" if "/" in name else "not stated"
 
 
 def _measure(name: str, config: Any, sides: list[int]) -> tuple[int, int]:
@@ -290,7 +296,7 @@ def _hub_files(name: str) -> tuple[Path, ...]:
     if listing is None:
         raise EncoderError(
             f"{name} has no weights in safetensors form",
-            todo="Pickled weights (.bin, .pth) are not opened; look for a converted copy, or convert a trusted one.",
+            todo=CONVERT,
         )
     return tuple(hub.fetch(hub.HubFile(name, shard), bring=BRING) for shard in _shards(listing))
 

@@ -17,17 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import timm.layers
 import torch
 
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.base import EncoderInfo, EncoderPlan, Triple
+from wsi_pipeline.encoders.pathology import Known, known_facts
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
-from wsi_pipeline.encoders.weights import compare, first_few, hash_tensors, read_tensors
+from wsi_pipeline.encoders.weights import CONVERT, compare, first_few, hash_tensors, read_tensors
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.fields import digest_of
 
 log = logging.getLogger(__name__)
 
+layers: Any = timm.layers
+"""timm names its layers in the package without exporting them in the sense of the type checker."""
 PREFIX = "hf-hub:"
 SAFE_FILE = "model.safetensors"
 BRING = ("config.json", SAFE_FILE)
@@ -42,16 +46,21 @@ class Architecture:
     model       timm's name of the architecture, without tag
     config      timm's pretrained_cfg: input_size, mean, std, interpolation, classifier, hf_hub_id, license
     arguments   keyword arguments for timm.create_model
+    known       what the config leaves out, for a known pathology model
     """
 
     model: str
     config: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    known: Known | None = None
 
     def build(self, device: str = "cpu") -> torch.nn.Module:
         """The network without a classifier; on device `meta` it costs no memory and no time."""
+        arguments = {**self.arguments, "num_classes": 0}
+        if self.known is not None and self.known.packed_swiglu:
+            arguments |= {"mlp_layer": layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
         with torch.device(device):
-            network = timm.create_model(self.model, pretrained=False, **{**self.arguments, "num_classes": 0})
+            network = timm.create_model(self.model, pretrained=False, **arguments)
         if not isinstance(network, torch.nn.Module):
             raise EncoderError(f"timm model {self.model} is not a network")
         return network.eval()
@@ -73,10 +82,13 @@ class TimmPlan(EncoderPlan):
         if not repo:
             raise EncoderError(
                 f"timm has no weights in safetensors form for {self.info.name}",
-                todo="Bring a .safetensors file of this model and name it with --weights FILE.",
+                todo=CONVERT,
             )
         hosted = self.info.name.startswith(PREFIX)
-        return hub.fetch(hub.HubFile(repo, SAFE_FILE), bring=BRING if hosted else ())
+        found = hub.fetch_if_there(hub.HubFile(repo, SAFE_FILE), bring=BRING if hosted else ())
+        if found is None:
+            raise EncoderError(f"{repo} has no {SAFE_FILE} on the Hugging Face hub", todo=CONVERT)
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,6 +96,7 @@ class TimmPlan(EncoderPlan):
         return digest_of(
             model=self._architecture.model,
             arguments={key: str(value) for key, value in self._architecture.arguments.items()},
+            packed_swiglu=self._architecture.known is not None and self._architecture.known.packed_swiglu,
             input_px=self.info.input_px,
             mean=self.info.mean,
             std=self.info.std,
@@ -171,7 +184,7 @@ def _is_head(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def _describe(name: str, architecture: Architecture, patch_px: int | None) -> EncoderInfo:
-    config = architecture.config
+    config, known = architecture.config, architecture.known
     side = int(tuple(config.get("input_size") or (3, 224, 224))[-1])
     if patch_px is not None and not config.get("fixed_input_size", False):
         side = patch_px
@@ -180,12 +193,12 @@ def _describe(name: str, architecture: Architecture, patch_px: int | None) -> En
         name=name,
         family="timm",
         input_px=side,
-        mpp=None,
+        mpp=known.mpp if known is not None else None,
         mean=_triple(config.get("mean"), name),
         std=_triple(config.get("std"), name),
         dim=_measure_dim(name, architecture, side),
         interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
-        licence=str(config.get("license") or "not stated"),
+        licence=known.licence if known is not None else str(config.get("license") or "not stated"),
     )
 
 
@@ -249,4 +262,6 @@ def _hosted(repo: str, weights: Path | None) -> Architecture:
     if not timm.is_model(model):
         raise EncoderError(f"{repo} needs the timm model {model}, which this timm {timm.__version__} lacks")
     config = {**facts.get("pretrained_cfg", facts), "architecture": model, "hf_hub_id": repo}
-    return Architecture(model, config, dict(facts.get("model_args") or {}))
+    known = known_facts(repo)
+    arguments = {**(facts.get("model_args") or {}), **(known.arguments if known is not None else {})}
+    return Architecture(model, config, arguments, known)

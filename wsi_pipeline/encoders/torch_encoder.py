@@ -43,13 +43,13 @@ class TorchEncoder(Encoder):
         self.summary = f"{self.device}, {self.precision}"
         self.batch = suggest_batch(self._device)
         self._forward = forward
-        self._network = network.eval().requires_grad_(False).to(self._device, self.precision.dtype)
-        self._network.to(memory_format=torch.channels_last)
+        self._network = network.eval().requires_grad_(False)
+        self._input_dtype = _cast(self._network, self.precision.dtype)
+        self._network.to(self._device).to(memory_format=torch.channels_last)
 
     def _encode(self, batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode():
-            images = prepare(to_device(batch, self._device), self.info)
-            images = images.to(self.precision.dtype).contiguous(memory_format=torch.channels_last)
+            images = prepare(batch, self.info, self._device).to(self._input_dtype)
             try:
                 features = self._forward(images)
             except torch.OutOfMemoryError:
@@ -61,32 +61,60 @@ class TorchEncoder(Encoder):
         return result
 
 
-def to_device(batch: Batch, device: torch.device) -> torch.Tensor:
-    """The batch as a uint8 tensor on `device`, moved as bytes (a quarter of what floats would be)."""
+def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tensor:
+    """uint8 (B, P, P, 3) to normalised float32 (B, 3, S, S) on `device`, in channels-last memory.
+
+    Pixels travel as bytes, a quarter of what floats would be. Resized where P differs from `info.input_px`.
+    """
     if isinstance(batch, np.ndarray):
         # torch warns about read-only memory, which HDF5 and memory-mapped readers hand out.
         batch = torch.from_numpy(batch if batch.flags.writeable and batch.flags.c_contiguous else batch.copy())
-    return batch.to(device, non_blocking=True)
+    side = info.input_px if info.input_px is not None else batch.shape[1]
+    images = batch.permute(0, 3, 1, 2)
+    if images.shape[-1] != side and device.type != "cuda":
+        images = _resize_on_cpu(images.cpu(), side, info.interpolation)
+    images = images.to(device, non_blocking=True)
+    if images.shape[-1] != side:
+        images = _resize_on_gpu(images, side, info.interpolation)
+    mean = torch.tensor(info.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(info.std, device=device).view(1, 3, 1, 1)
+    normalised = images.float().mul_(1.0 / (std * 255.0)).sub_(mean / std)
+    return normalised.contiguous(memory_format=torch.channels_last)
 
 
-def prepare(batch: torch.Tensor, info: EncoderInfo) -> torch.Tensor:
-    """uint8 (B, P, P, 3) to normalised float32 (B, 3, S, S) on the same device.
-
-    Resized with an antialiased filter where P differs from `info.input_px`, kept within 0..255, then normalised.
-    """
-    images = batch.permute(0, 3, 1, 2).float()
-    side = info.input_px
-    if side is not None and images.shape[-1] != side:
-        images = _resize(images, side, info.interpolation).clamp_(0.0, 255.0)
-    mean = torch.tensor(info.mean, device=images.device).view(1, 3, 1, 1) * 255.0
-    scale = 1.0 / (torch.tensor(info.std, device=images.device).view(1, 3, 1, 1) * 255.0)
-    return (images - mean) * scale
-
-
-def _resize(images: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
-    # Apple's MPS lacks the antialiased kernels in some PyTorch versions; there the CPU resizes.
-    work = images.cpu() if images.device.type == "mps" else images
-    resized = torch.nn.functional.interpolate(
-        work, size=(side, side), mode=interpolation, align_corners=False, antialias=True
+def _resize_on_cpu(images: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
+    """Antialiased resize of bytes to bytes: PyTorch's fast path, which rounds as Pillow does."""
+    return torch.nn.functional.interpolate(
+        images, size=(side, side), mode=interpolation, align_corners=False, antialias=True
     )
-    return resized.to(images.device)
+
+
+def _resize_on_gpu(images: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
+    """The same resize in floats: first across, then down, rounded to bytes in between, as on the CPU.
+
+    Without the rounding a bicubic overshoot at a sharp edge survives the first pass and devices differ visibly.
+    """
+    floats = images.float()
+    for size in ((images.shape[2], side), (side, side)):
+        floats = torch.nn.functional.interpolate(
+            floats, size=size, mode=interpolation, align_corners=False, antialias=True
+        )
+        floats = floats.round_().clamp_(0.0, 255.0)
+    return floats
+
+
+def _cast(network: torch.nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """Turn a network to `dtype` in place and return the type its images must have.
+
+    The convolution that reads the image stays in fp32: pixels rounded to bf16 cost more accuracy than all later
+    layers together (DeiT-Tiny, 120 real patches: worst cosine to fp32 0.9969 with it in bf16, 0.9996 without).
+    """
+    network.to(dtype)
+    if dtype == torch.float32:
+        return dtype
+    convolutions = (part for part in network.modules() if isinstance(part, torch.nn.Conv2d))
+    first = next((part for part in convolutions if part.in_channels == 3), None)
+    if first is None:
+        return dtype
+    first.float().register_forward_hook(lambda module, images, output: output.to(dtype))
+    return torch.float32

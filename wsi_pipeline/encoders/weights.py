@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _MAX_HEADER = 100_000_000
 _BLOCK = 1 << 22
-_CONVERT = (
-    "Bring a .safetensors file. A trusted PyTorch checkpoint is converted by: "
-    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+CONVERT = (
+    "Bring a .safetensors file and name it with --weights FILE. A PyTorch checkpoint that you trust is converted by: "
+    "safetensors.torch.save_file(torch.load('pytorch_model.bin', weights_only=True), 'model.safetensors')"
 )
 
 
@@ -50,13 +50,13 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             header = json.loads(file.read(length)) if 0 < length <= _MAX_HEADER else None
         size = path.stat().st_size
     except FileNotFoundError:
-        raise EncoderError(f"weights file {path} is missing") from None
+        raise EncoderError(f"weights file {path} is missing", todo=CONVERT) from None
     except OSError as error:
         raise EncoderError(f"weights file {path} cannot be read: {error}") from None
     except ValueError:
         header = None
     if not isinstance(header, dict):
-        raise EncoderError(f"{path} is not a safetensors file", todo=_CONVERT)
+        raise EncoderError(f"{path} is not a safetensors file", todo=CONVERT)
     entries = {name: _entry(path, 8 + length, facts) for name, facts in header.items() if name != "__metadata__"}
     if not entries or max(entry.start + entry.nbytes for entry in entries.values()) != size:
         raise EncoderError(f"{path} is damaged: its length does not match its header", todo="Fetch the file again.")
@@ -132,7 +132,7 @@ def _entry(path: Path, data_start: int, facts: Any) -> TensorEntry:
         shape = tuple(int(value) for value in facts["shape"])
         entry = TensorEntry(path, str(facts["dtype"]), shape, data_start + begin, end - begin)
     except (KeyError, TypeError, ValueError):
-        raise EncoderError(f"{path} is damaged: its header is not that of a safetensors file", todo=_CONVERT) from None
+        raise EncoderError(f"{path} is damaged: its header is not that of a safetensors file", todo=CONVERT) from None
     if begin < 0 or end < begin:
         raise EncoderError(f"{path} is damaged: a tensor ends before it begins", todo="Fetch the file again.")
     return entry

@@ -1,0 +1,166 @@
+"""Weights from the cache and the hub: a local server in its place, gated, missing, silent and offline."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from encoder_files import TimmFile, save_huggingface
+from hub_server import hub_serving
+
+from wsi_pipeline.encoders import hub
+from wsi_pipeline.encoders.registry import open_encoder
+from wsi_pipeline.errors import EncoderError
+
+SCRIPT = """
+import logging, sys
+import numpy as np
+from wsi_pipeline.encoders.registry import open_encoder
+from wsi_pipeline.errors import EncoderError
+logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s", stream=sys.stdout)
+for name in sys.argv[1:]:
+    try:
+        encoder = open_encoder(name, device="cpu")
+        print("OPENED", name, encoder.encode(np.full((1, 64, 64, 3), 90, np.uint8)).shape, encoder.fingerprint)
+    except EncoderError as error:
+        print("REFUSED", name, str(error).replace(chr(10), " | "))
+"""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory, timm_file: TimmFile) -> Path:
+    """A hub's content: one timm model, one model with pickled weights only, one of transformers."""
+    root = tmp_path_factory.mktemp("repositories")
+    listed = root / "timm" / "test_vit.r160_in1k"
+    listed.mkdir(parents=True)
+    (listed / "model.safetensors").write_bytes(timm_file("test_vit", 3).read_bytes())
+    pickled = root / "timm" / "test_resnet.r160_in1k"
+    pickled.mkdir()
+    (pickled / "pytorch_model.bin").write_bytes(b"pickle")
+    save_huggingface(root / "someone" / "tiny-vit", "vit")
+    return root
+
+
+@pytest.fixture(scope="module")
+def endpoint(repositories: Path) -> Iterator[str]:
+    with hub_serving(repositories) as address:
+        yield address
+
+
+def ask(cache: Path, endpoint: str, *names: str, offline: bool = False) -> str:
+    """What a fresh process says when it opens encoders."""
+    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "1" if offline else "0"}
+    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *names],
+        env={**environment, **settings, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def line(text: str, start: str) -> str:
+    """The line of `text` that begins with `start`."""
+    found = [part for part in text.splitlines() if part.startswith(start)]
+    assert found, text
+    return found[0]
+
+
+def test_downloaded_once_then_taken_from_the_cache(tmp_path: Path, endpoint: str) -> None:
+    first = ask(tmp_path, endpoint, "test_vit", "someone/tiny-vit")
+    assert "downloading model.safetensors (" in first
+    assert "MB) from https://huggingface.co/timm/test_vit.r160_in1k" in first
+    opened = [line(first, f"OPENED {name}") for name in ("test_vit", "someone/tiny-vit")]
+
+    again = ask(tmp_path, "http://127.0.0.1:9", "test_vit", "someone/tiny-vit", offline=True)
+    assert "downloading" not in again
+    assert [line(again, f"OPENED {name}") for name in ("test_vit", "someone/tiny-vit")] == opened
+
+
+def test_refusals_say_what_to_do(tmp_path: Path, endpoint: str) -> None:
+    text = ask(
+        tmp_path,
+        endpoint,
+        "hf-hub:gated/uni",
+        "gated/model",
+        "nobody/nothing",
+        "test_resnet",
+        "timm/test_vit.r160_in1k",
+    )
+    for name in ("hf-hub:gated/uni", "gated/model"):
+        said = line(text, f"REFUSED {name}")
+        assert "is gated" in said
+        assert "huggingface-cli login" in said
+        assert "--weights FOLDER" in said
+    assert "is not on the Hugging Face hub, or it is private" in line(text, "REFUSED nobody/nothing")
+    pickled = line(text, "REFUSED test_resnet")
+    assert "no model.safetensors" in pickled
+    assert "weights_only=True" in pickled
+    assert "has no config.json" in line(text, "REFUSED timm/test_vit.r160_in1k")
+
+
+def test_offline_says_which_file_to_bring(tmp_path: Path, endpoint: str) -> None:
+    text = ask(tmp_path, endpoint, "test_vit", "hf-hub:MahmoodLab/UNI", "facebook/dinov2-small", offline=True)
+    listed = line(text, "REFUSED test_vit")
+    assert "HF_HUB_OFFLINE forbids the network" in listed
+    assert "Download model.safetensors from https://huggingface.co/timm/test_vit.r160_in1k" in listed
+    assert "--weights FILE" in listed
+    assert "HF_HOME" in listed
+    assert "config.json and model.safetensors" in line(text, "REFUSED hf-hub:MahmoodLab/UNI")
+    assert "preprocessor_config.json" in line(text, "REFUSED facebook/dinov2-small")
+    assert "downloading" not in text
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Address of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("refused", "refused"), ("unknown", r"not known|resolve"), ("silent", r"timed out|no answer")]
+)
+def test_without_a_network_the_answer_comes_soon(
+    kind: str, reason: str, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = {"refused": "http://127.0.0.1:9", "unknown": "http://no-such-host.invalid", "silent": silent}[kind]
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    start = time.monotonic()
+    with pytest.raises(EncoderError, match=f"cannot be downloaded: .*({reason})") as caught:
+        open_encoder("test_vit", device="cpu")
+    assert time.monotonic() - start < 20
+    assert "--weights FILE, or set HF_HOME" in str(caught.value.todo)
+
+
+def test_a_call_that_hangs_is_given_up() -> None:
+    never = threading.Event()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
+        hub._within(0.2, never.wait)
+    assert time.monotonic() - start < 2
+    never.set()
+
+
+def test_results_and_errors_pass_through() -> None:
+    def fail() -> None:
+        raise KeyError("inner")
+
+    assert hub._within(5, lambda: 7) == 7
+    with pytest.raises(KeyError, match="inner"):
+        hub._within(5, fail)
