@@ -74,7 +74,11 @@ class Request:
 
     def _tell(self, cohort: Cohort) -> None:
         labels = ", ".join(f"{label} {count}" for label, count in cohort.label_counts().items())
-        parts = [f"{len(cohort)} slides", f"{cohort.patients} patients", f"labels: {labels}" if labels else "no labels"]
+        parts = [
+            plural(len(cohort), "slide"),
+            plural(cohort.patients, "patient"),
+            f"labels: {labels}" if labels else "no labels",
+        ]
         self.console.fact("cohort", f"{', '.join(parts)}  -> {self.run_dir.root}/")
         for note in cohort.notes[:MOST_NOTES]:
             self.console.note(str(note))

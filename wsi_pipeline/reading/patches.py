@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.shrink import area_resize
 from wsi_pipeline.store.base import Store
 from wsi_pipeline.store.schema import IMAGES, JPEG
 from wsi_pipeline.tiling.resolve import PatchGeometry
@@ -109,11 +111,11 @@ def shrink_to(region: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     height, width = region.shape[:2]
     if height == side and width == side:
         return region
-    image = Image.fromarray(region)
     if height % side == 0 and width % side == 0:
-        return np.asarray(image.reduce((width // side, height // side)))
-    method = Image.Resampling.BOX if side < height else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((side, side), method))
+        return np.asarray(Image.fromarray(region).reduce((width // side, height // side)))
+    if side > height:
+        return np.asarray(Image.fromarray(region).resize((side, side), Image.Resampling.BICUBIC))
+    return area_resize(region, Size(side, side))  # Pillow's BOX filter rounds fractional edges to whole pixels
 
 
 def encode_jpeg(patch: NDArray[np.uint8], quality: int) -> bytes:

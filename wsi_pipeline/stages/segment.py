@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from wsi_pipeline.atomic import remove, write_bytes, write_text
 from wsi_pipeline.cohort.manifest import SlideRecord
@@ -21,6 +20,7 @@ from wsi_pipeline.report.overlays import draw_overlay
 from wsi_pipeline.slides.base import Slide
 from wsi_pipeline.slides.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.shrink import area_resize
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.specs import SegmentSpec
@@ -61,9 +61,10 @@ class SegmentStage:
         with open_slide(record.path) as slide:
             spacing = resolve_mpp(slide.info.mpp, record.mpp, self.default_mpp)
             identity = _identity(record, slide, spacing)
-            rgb = read_whole(slide, spacing.mpp, _mask_mpp(self.spec, slide.info.size, spacing.mpp))
+            picture = read_whole(slide, spacing.mpp, _picture_mpp(self.spec, slide.info.size, spacing.mpp))
+        rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)
         found = segment_tissue(rgb, identity.size, spacing.mpp, self.spec)
-        thumbnail = shrink_thumbnail(rgb)
+        thumbnail = shrink_thumbnail(picture)
         note = "; ".join(part for part in (spacing.note, found.warning) if part)
         self._write_pictures(record.slide_id, thumbnail, found.mask)
         header = Header(
@@ -107,8 +108,7 @@ def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """At most THUMBNAIL_PX on the longer side, by area averaging."""
     height, width = rgb.shape[:2]
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+    return _shrunk(rgb, Size(max(1, round(width * scale)), max(1, round(height * scale))))
 
 
 def drop_other_format(path: Path) -> None:
@@ -118,9 +118,21 @@ def drop_other_format(path: Path) -> None:
             remove(path.with_suffix(suffix))
 
 
-def _mask_mpp(spec: SegmentSpec, size: Size, mpp: float) -> float:
-    """The mask's resolution: as asked, but never finer than the slide."""
-    return max(spec.mask_mpp, mpp)
+def _picture_mpp(spec: SegmentSpec, size: Size, mpp: float) -> float:
+    """At which resolution the whole slide is read, once for mask and thumbnail: the finer of the two, never
+    finer than the slide."""
+    thumbnail_mpp = max(size.width, size.height) * mpp / THUMBNAIL_PX
+    return max(mpp, min(spec.mask_mpp, thumbnail_mpp))
+
+
+def _at_mpp(picture: NDArray[np.uint8], size: Size, mpp: float, target_mpp: float) -> NDArray[np.uint8]:
+    """The picture of a whole slide at `target_mpp`, or as it is where it is coarser than that."""
+    width, height = (max(1, round(side * mpp / target_mpp)) for side in (size.width, size.height))
+    return _shrunk(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
+
+
+def _shrunk(rgb: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    return rgb if rgb.shape[:2] == (size.height, size.width) else area_resize(rgb, size)
 
 
 def _identity(record: SlideRecord, slide: Slide, spacing: Spacing) -> SlideIdentity:

@@ -16,7 +16,7 @@ from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.schema import MASK, SEGMENT_FORMAT, THUMBNAIL, Header
 from wsi_pipeline.tissue.mask import TissueMask
 
-THUMBNAIL_PX = 1600
+THUMBNAIL_PX = 1200
 """Longest side of the stored thumbnail, pixels."""
 
 

@@ -1,0 +1,114 @@
+"""Locks exclude, go stale with their holder, and are given back; status files survive damage."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import time
+from pathlib import Path
+
+import pytest
+
+from wsi_pipeline.cohort.locks import STALE_SECONDS, LockedError, locked
+from wsi_pipeline.cohort.status import StageStatus, read_status, record_status
+
+
+def test_a_held_lock_is_refused_and_a_released_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "a.lock"
+    with locked(path), pytest.raises(LockedError), locked(path):
+        pass
+    assert not path.exists()
+    with locked(path):
+        pass
+
+
+def _hold_and_die(path: Path) -> None:
+    with locked(path):
+        os._exit(9)
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    process = multiprocessing.get_context("spawn").Process(target=_hold_and_die, args=(path,))
+    process.start()
+    process.join()
+    assert path.exists()
+    with locked(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_reused_process_number_is_not_mistaken_for_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.write_text(json.dumps({"host": platform.node(), "pid": os.getpid(), "started": 1.0}))
+    with locked(path):
+        pass
+
+
+def test_the_lock_of_another_host_is_kept_until_it_is_long_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0}))
+    with pytest.raises(LockedError), locked(path):
+        pass
+    past = time.time() - STALE_SECONDS - 1
+    os.utime(path, (past, past))
+    with locked(path):
+        pass
+
+
+def test_a_lock_cut_off_while_it_was_written_goes_stale(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.write_text("{")
+    with pytest.raises(LockedError), locked(path):
+        pass
+    past = time.time() - 6
+    os.utime(path, (past, past))
+    with locked(path):
+        pass
+
+
+def _count(path: Path, tally: Path, times: int) -> None:
+    done = 0
+    while done < times:
+        try:
+            with locked(path):
+                number = int(tally.read_text())
+                time.sleep(0.001)
+                tally.write_text(str(number + 1))
+                done += 1
+        except LockedError:
+            time.sleep(0.001)
+
+
+def test_two_processes_never_hold_it_together(tmp_path: Path) -> None:
+    tally = tmp_path / "tally"
+    tally.write_text("0")
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_count, args=(tmp_path / "a.lock", tally, 25)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert tally.read_text() == "50"
+
+
+def test_status_keeps_all_stages_and_tells_of_the_first_failure(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    record_status(path, "s", "segment", StageStatus("done", digest="d"))
+    record_status(path, "s", "tile", StageStatus("failed", "no luck", "try again", traceback="Traceback ..."))
+    record_status(path, "s", "embed/x", StageStatus("failed", "nothing to embed"))
+    document = json.loads(path.read_text())
+    assert (document["state"], document["stage"], document["reason"]) == ("failed", "tile", "no luck")
+    assert document["traceback"] == "Traceback ..."
+    assert list(document["stages"]) == ["segment", "tile", "embed/x"]
+    record_status(path, "s", "tile", StageStatus("done"))
+    record_status(path, "s", "embed/x", StageStatus("done"))
+    assert json.loads(path.read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"stages": 3}', '{"stages": {"tile": {"odd": 1}}}'])
+def test_a_damaged_status_file_reads_as_nothing_done(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(content)
+    assert read_status(path, "s").stages == {}

@@ -1,0 +1,173 @@
+"""The manifest: every fault at once, the peers' columns, odd encodings, folders and globs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem, read_cohort, to_csv
+from wsi_pipeline.errors import ManifestError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.svs", "b.svs", "c.ome.tiff"):
+        (tmp_path / name).write_bytes(b"slide")
+    return tmp_path
+
+
+def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "slides.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_plain(folder: Path) -> None:
+    path = write(folder, "slide_id,path,patient_id,label,mpp,site\ns1,a.svs,p1,tumour,0.25,X\ns2,b.svs,p2,normal,,\n")
+    cohort = read_cohort([path])
+    first, second = cohort.records
+    assert first == SlideRecord("s1", folder / "a.svs", "p1", "tumour", 0.25, "X")
+    assert second.mpp is None
+    assert second.site is None
+    assert cohort.label_counts() == {"normal": 1, "tumour": 1}
+    assert cohort.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("wsi", "a.svs"),
+        ("filename", "a.svs"),
+        ("FILENAME,PATIENT", "a.svs,p9"),
+        ("slide_id", "a.svs"),
+        ("Slide Path,Case-ID", "a.svs,p9"),
+        ("slide,file,case_id", "a,a.svs,p9"),
+    ],
+)
+def test_the_peers_columns_are_understood(folder: Path, header: str, row: str) -> None:
+    (record,) = read_cohort([write(folder, f"{header}\n{row}\n")]).records
+    assert record.slide_id == "a"
+    assert record.path == folder / "a.svs"
+    assert record.patient_id == ("p9" if "p9" in row else "a")
+
+
+def test_every_fault_is_told_at_once_with_its_row(folder: Path) -> None:
+    text = (
+        "slide_id,path,patient_id,label,mpp,split\n"
+        "s1,a.svs,p1,tumour,0.25,train\n"
+        "s1,b.svs,p2,normal,,train\n"  # row 3: duplicate id
+        "x/y,b.svs,p3,normal,,train\n"  # row 4: separator
+        "s4,b.svs,p1,normal,,train\n"  # row 5: patient with two labels
+        "s5,b.svs,p5,normal,300,train\n"  # row 6: implausible mpp
+        "s6,b.svs,p6,normal,fine,train\n"  # row 7: no number
+        "s7,,p7,normal,,train\n"  # row 8: no path
+        "s8,b.svs,p8,normal,,holdout\n"  # row 9: split
+        "s9,gone.svs,p9,,,train\n"  # row 10: missing file and empty label
+    )
+    with pytest.raises(ManifestError) as caught:
+        read_cohort([write(folder, text)])
+    told = str(caught.value)
+    for row, word in [
+        (3, "twice"), (4, "separator"), (5, "two labels"), (6, "0.05"), (7, "number"), (8, "path is empty"),
+        (9, "split"), (10, "file not found"), (10, "empty label"),
+    ]:  # fmt: skip
+        assert any(f"row {row}:" in line and word in line for line in told.splitlines()), (row, word, told)
+
+
+def test_a_missing_file_and_an_empty_label_do_not_stop_a_cohort(folder: Path) -> None:
+    cohort = read_cohort([write(folder, "slide_id,path,label\ns1,a.svs,x\ns2,gone.svs,y\ns3,b.svs,\ns4,b.svs,NA\n")])
+    assert len(cohort) == 4
+    assert [note.row for note in cohort.notes] == [3, 4, 5]
+    assert [record.label for record in cohort.records] == ["x", "y", None, None]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_marks_semicolons_and_encodings_of_office_programs(folder: Path, encoding: str) -> None:
+    (cohort) = read_cohort([write(folder, "slide_id;path;site;mpp\ns1;a.svs;Zürich;0,25\n", encoding)])
+    assert cohort.records[0].site == "Zürich"
+    assert cohort.records[0].mpp == 0.25
+    told = " ".join(str(note) for note in cohort.notes)
+    assert "semicolons" in told
+    assert "byte-order mark" in told or encoding == "cp1252"
+
+
+def test_mixed_labels_only_where_asked_for(folder: Path) -> None:
+    path = write(folder, "slide_id,path,patient_id,label\ns1,a.svs,p1,x\ns2,b.svs,p1,y\n")
+    with pytest.raises(ManifestError, match="two labels"):
+        read_cohort([path])
+    assert len(read_cohort([path], mixed_labels=True)) == 2
+
+
+def test_two_columns_of_one_meaning_are_refused(folder: Path) -> None:
+    with pytest.raises(ManifestError, match=r"'wsi', 'filename' all mean path"):
+        read_cohort([write(folder, "wsi,filename\na.svs,b.svs\n")])
+
+
+@pytest.mark.parametrize("text", ["", "slide_id,path\n", "colour,size\n1,2\n"])
+def test_nothing_usable_is_refused(folder: Path, text: str) -> None:
+    with pytest.raises(ManifestError):
+        read_cohort([write(folder, text)])
+
+
+def test_folder_glob_and_files(folder: Path) -> None:
+    (folder / "notes.txt").write_text("no slide")
+    assert [record.slide_id for record in read_cohort([folder]).records] == ["a", "b", "c"]
+    assert [record.slide_id for record in read_cohort([str(folder / "*.svs")]).records] == ["a", "b"]
+    assert [record.slide_id for record in read_cohort([folder / "b.svs", folder / "a.svs"]).records] == ["a", "b"]
+    with pytest.raises(UsageError, match="no slides at"):
+        read_cohort([str(folder / "*.ndpi")])
+
+
+def test_a_dicom_folder_is_one_slide(folder: Path) -> None:
+    (folder / "dcm").mkdir()
+    for i in range(3):
+        (folder / "dcm" / f"level{i}.dcm").write_bytes(b"x")
+    assert sum(record.path.suffix == ".dcm" for record in read_cohort([folder]).records) == 1
+
+
+def test_same_name_in_two_folders_is_a_fault(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "a.svs").write_bytes(b"x")
+    with pytest.raises(ManifestError, match="twice"):
+        read_cohort([folder])
+
+
+plain = st.text(st.characters(categories=("L", "N"), include_characters=" _-.,;\"'"), min_size=1, max_size=20)
+
+
+@given(st.lists(st.tuples(plain, plain, plain), min_size=1, max_size=8))
+def test_written_and_read_back_equal(rows: list[tuple[str, str, str]]) -> None:
+    records = tuple(
+        SlideRecord(f"s{i}", Path("/nowhere") / f"{i}.svs", f"p{i}", label.strip() or None, 0.25, site.strip() or None)
+        for i, (label, site, _) in enumerate(rows)
+        if label.strip().lower() not in {"na", "n/a", "nan", "none", "null"}
+        and site.strip().lower() not in {"na", "n/a", "nan", "none", "null"}
+    )
+    if not records:
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cohort.csv"
+        path.write_text(to_csv(Cohort(records, "x")), encoding="utf-8")
+        assert read_cohort([path], mixed_labels=True).records == records
+
+
+@pytest.mark.parametrize("bad", ["a/b", "a\\b", "..", ".hidden", "a\nb", " a", "a ", "x" * 200, "a\x00b"])
+def test_ids_that_cannot_name_a_file(bad: str) -> None:
+    assert id_problem(bad)
+
+
+@pytest.mark.parametrize("good", ["TCGA-CR-7395-01A", "slide 7", "Zürich_3", "a.b.c"])
+def test_ids_that_can(good: str) -> None:
+    assert id_problem(good) is None
+
+
+def test_only_names_what_is_unknown(folder: Path) -> None:
+    cohort = read_cohort([folder])
+    assert [record.slide_id for record in cohort.only(["b"])] == ["b"]
+    with pytest.raises(UsageError, match="not in the cohort: z"):
+        cohort.only(["b", "z"])

@@ -1,0 +1,148 @@
+"""The command line as a newcomer meets it: help, errors, exit codes, YAML, and one vocabulary everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stages.cohorts import write_cohort
+from wsi_pipeline.cli import build_parser, main
+from wsi_pipeline.commands.table import COMMANDS
+
+
+def test_help_is_quick_and_lists_every_command_with_its_purpose() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        out = subprocess.run(
+            [sys.executable, "-m", "wsi_pipeline", "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+    for command in COMMANDS:
+        assert re.search(rf"^    {command.name}\s", out, re.M)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from wsi_pipeline.cli import main; main(['tile', '--help']); print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("torch", "numpy", "pandas", "h5py", "rich"):
+        assert f"'{heavy}'" not in out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help_an_example_that_parses_and_option_names_of_its_spec(
+    command: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command.name, "--help"]) == 0  # type: ignore[attr-defined]
+    out = capsys.readouterr().out
+    assert f"example: {command.example}" in out  # type: ignore[attr-defined]
+    for kind in command.options:  # type: ignore[attr-defined]
+        for field in dataclasses.fields(kind):
+            assert f"--{field.name.replace('_', '-')}" in out
+    assert build_parser().parse_args(command.example.split()[1:]).command is command  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["tile", "nowhere.csv"], "cannot read nowhere.csv: No such file"),
+        (["tile", "no-such-folder"], "no slides at no-such-folder"),
+        (["tile", "x.csv", "--patch-px", "0"], "patch_px must be between 16 and 8192, got 0"),
+        (["tile", "x.csv", "--patch-px", "many"], "invalid int value"),
+        (["embed"], "no run in wsi-run"),
+        (["train-mil"], "no run in wsi-run"),
+        (["run", "none.yaml"], "cannot read none.yaml"),
+        (["fly"], "invalid choice"),
+        (["tile", "--chunk", "5/4"], "chunk must be between 1/4 and 4/4"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line_without_traceback(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cli"), broken=True)
+
+
+def test_run_takes_all_stages_from_one_yaml(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = cohort.parent / "cohort.yaml"
+    yaml.write_text(
+        "slides: slides.csv\nrun: yaml-run\n"
+        "tile: {patch_px: 128, workers: 0}\n"
+        "embed:\n  - {model: colour}\n"
+        "train-mil: {folds: 2, epochs: 3}\n"
+    )
+    assert main(["run", str(yaml)]) == 3
+    assert (cohort.parent / "yaml-run" / "report" / "report.html").is_file()
+    assert main(["status", "--run", str(cohort.parent / "yaml-run")]) == 3
+    out = capsys.readouterr().out
+    assert re.search(r"torn\s+segment\s+truncated TIFF", out)
+    assert re.search(r"^tile\s+4\s+1\s+0\s+1$", out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("slides: slides.csv\ntiles: {}\n", "unknown key tiles"),
+        ("slides: slides.csv\ntile: {patchpx: 3}\n", "tile: unknown key patchpx"),
+        ("slides: slides.csv\ntile: {patch_px: '256'}\n", "patch_px must be of type int"),
+        ("slides: slides.csv\ntrain-mil: {folds: 1}\n", "folds must be between"),
+        ("slides: slides.csv\nembed: 3\n", "must hold option names"),
+        ("tile: {}\n", "`slides` is missing"),
+        ("- a\n", "must hold keys"),
+        ("a: [\n", "no valid YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "no valid YAML"),
+    ],
+)
+def test_faults_of_a_yaml_are_found_before_any_work(
+    cohort: Path, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yaml = cohort.parent / "bad.yaml"
+    yaml.write_text(text)
+    assert main(["run", str(yaml)]) == 2
+    assert told in capsys.readouterr().err
+    assert not (cohort.parent / "wsi-run").exists()
+
+
+def test_check_names_what_will_not_work_and_writes_nothing(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(cohort.parent.rglob("*"))
+    assert main(["check", str(cohort), "--run", str(cohort.parent / "none")]) == 3
+    out = capsys.readouterr().out
+    assert re.search(r"^s0 .*1024 x 1024\s+2\s+0\.5000 slide", out, re.M)
+    assert re.search(r"^torn .*FAILED truncated", out, re.M)
+    assert "5 slides can be tiled, 1 cannot" in out
+    assert sorted(cohort.parent.rglob("*")) == before
+
+
+def test_chunks_together_are_the_cohort(cohort: Path, tmp_path: Path) -> None:
+    for part in ("1/3", "2/3", "3/3"):
+        main(["tile", str(cohort), "--run", str(tmp_path / "r"), "--chunk", part, "--workers", "0", "--quiet"])
+    assert {path.stem for path in (tmp_path / "r" / "tile").glob("*.h5")} == {"s0", "s1", "s2", "s3", "blank"}
+
+
+def test_quiet_says_nothing_when_all_is_well(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["tile", str(cohort), "--run", str(tmp_path / "r"), "--only", "s0", "--workers", "0", "--quiet"]
+    assert main(args) == 0
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,117 @@
+"""The runner: one bad slide stops nothing, crashes cost one slide, work is not done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from wsi_pipeline.cohort.locks import locked
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.status import StageStatus, read_status
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.stages.isolate import Crash, run_isolated
+from wsi_pipeline.stages.runner import Freshness, run_cohort
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A real stage that does to each slide what its id says, and leaves a file when it is done."""
+
+    folder: Path
+    name: str = "scripted"
+
+    def check(self, record: SlideRecord) -> Freshness:
+        done = (self.folder / record.slide_id).exists()
+        return Freshness(done, "" if done else "not there", StageStatus("done", digest="d") if done else None)
+
+    def run(self, record: SlideRecord) -> StageStatus:
+        word = record.slide_id.split("-")[0]
+        if word == "refuse":
+            raise SlideError("it is torn", todo="copy it again")
+        if word == "bug":
+            raise ZeroDivisionError("oops")
+        if word == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if word == "exit":
+            os._exit(7)
+        (self.folder / record.slide_id).write_text("done")
+        return StageStatus("done", digest="d")
+
+
+def records(*names: str) -> list[SlideRecord]:
+    return [SlideRecord(name, Path("/nowhere"), name) for name in names]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_bad_slide_stops_nothing(tmp_path: Path, workers: int) -> None:
+    run = RunDir(tmp_path)
+    result = run_cohort([Scripted(tmp_path)], run, records("ok-1", "refuse-2", "bug-3", "ok-4"), workers=workers)
+    assert [item.action for item in result.results] == ["made", "failed", "failed", "made"]
+    refused = read_status(run.status("refuse-2"), "refuse-2").stages["scripted"]
+    assert (refused.reason, refused.todo) == ("it is torn", "copy it again")
+    bug = read_status(run.status("bug-3"), "bug-3").stages["scripted"]
+    assert bug.reason == "unexpected ZeroDivisionError: oops"
+    assert "Traceback" in bug.traceback
+    assert "test_runner.py" in bug.traceback
+
+
+def test_a_crash_costs_that_slide_only(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    result = run_cohort([Scripted(tmp_path)], run, records("ok-1", "segfault-2", "exit-3", "ok-4", "ok-5"), workers=2)
+    assert [item.action for item in result.results] == ["made", "failed", "failed", "made", "made"]
+    assert "SIGSEGV" in read_status(run.status("segfault-2"), "segfault-2").stages["scripted"].reason
+    assert "exit code 7" in read_status(run.status("exit-3"), "exit-3").stages["scripted"].reason
+
+
+def test_what_is_done_is_not_done_again_and_lost_status_is_mended(tmp_path: Path) -> None:
+    run, stage = RunDir(tmp_path), Scripted(tmp_path)
+    run_cohort([stage], run, records("ok-1"), workers=0)
+    run.status("ok-1").unlink()
+    before = (tmp_path / "ok-1").stat().st_mtime_ns
+    result = run_cohort([stage], run, records("ok-1"), workers=0)
+    assert [item.action for item in result.results] == ["fresh"]
+    assert (tmp_path / "ok-1").stat().st_mtime_ns == before
+    assert read_status(run.status("ok-1"), "ok-1").stages["scripted"].state == "done"
+
+
+def test_later_stages_do_not_run_on_a_slide_that_failed(tmp_path: Path) -> None:
+    stages = [Scripted(tmp_path), Scripted(tmp_path, "second")]
+    result = run_cohort(stages, RunDir(tmp_path), records("refuse-1"), workers=0)
+    assert [item.stage for item in result.results] == ["scripted"]
+
+
+def test_a_slide_in_another_hand_is_waited_for(tmp_path: Path) -> None:
+    run, stage = RunDir(tmp_path), Scripted(tmp_path)
+    entered = threading.Event()
+
+    def other() -> None:
+        with locked(run.lock("scripted", "ok-1")):
+            entered.set()
+            time.sleep(0.5)
+            (tmp_path / "ok-1").write_text("done by the other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    result = run_cohort([stage], run, records("ok-1", "ok-2"), workers=0)
+    thread.join()
+    assert [item.action for item in result.results] == ["fresh", "made"]
+    assert (tmp_path / "ok-1").read_text() == "done by the other"
+
+
+def _square(number: int) -> int:
+    if number == 3:
+        os._exit(5)
+    return number * number
+
+
+def test_isolated_jobs_give_their_result_or_their_crash() -> None:
+    found = dict(run_isolated(_square, ((k,) for k in range(6)), 2, preload=[]))
+    assert found == {(k,): k * k for k in range(6) if k != 3} | {(3,): Crash(5)}
