@@ -61,10 +61,10 @@ METHODS: dict[str, Callable[[NDArray[np.uint8], float], Mask]] = {
 }
 
 
-def drawn() -> Iterator[Picture]:
-    """The drawn slides of the tests."""
-    for scene in tissue_scenes.scenes():
-        stroke = ndi.binary_erosion(scene.ink, iterations=6) & ~scene.tissue
+def drawn(scenes: list[tissue_scenes.Scene]) -> Iterator[Picture]:
+    """The drawn slides of the tests; of ink, the middle of the stroke where it lies on glass is asked."""
+    for scene in scenes:
+        stroke = ndi.binary_erosion(scene.ink, iterations=4) & ~scene.tissue
         yield Picture(scene.name, scene.rgb, tissue_scenes.MPP, scene.tissue, stroke, ~scene.ink)
 
 
@@ -208,11 +208,12 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for contact sheets of all methods")
     parser.add_argument("--docs", type=Path, help="folder for the picture of the documentation (drawn slides only)")
     options = parser.parse_args()
-    scenes = list(drawn())
+    scenes = list(drawn(tissue_scenes.scenes()))
     if options.docs:
         sheet(scenes, ["hybrid"], options.docs / "segmentation-drawn.jpg", cell=230, columns=7)
         return
     table("drawn slide, Dice in percent", scenes)
+    table("drawn slide made to fail, Dice in percent", list(drawn(tissue_scenes.hard_scenes())))
     folder = Path(os.environ.get("WSI_PIPELINE_DATA", ROOT.parent / "shared" / "data"))
     slides = list(real(folder)) if (folder / "slides").is_dir() else []
     if slides:

@@ -1,8 +1,9 @@
 """Tissue outlined by hand on a few public slides: coordinates in percent of the picture's width and height.
 
-Drawn by eye on gridded prints of the pictures, before any detector's result was laid over them; they follow the
-tissue to about one percent of the picture's width. `sure` regions replace whole outlines where marking ink hides
-the truth: only pixels in one of the listed regions count.
+Drawn by eye on gridded pictures, not traced from any mask, but by the author of the default detector and after
+seeing its first results on the same pictures; so they can tell detectors apart and cannot stand for an independent
+reader. They follow the tissue to about one percent of the picture's width. `RED_PEN` and its like list only regions
+that are sure, because ink hides the rest: only pixels in one of them count.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ STAINS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     "H&E": ((0.17, 0.19, 0.08), (0.02, 0.22, 0.09)),
     "pale H&E": ((0.03, 0.035, 0.015), (0.008, 0.07, 0.03)),
     "pale IHC": ((0.10, 0.11, 0.06), (0.05, 0.052, 0.044)),
+    "very pale IHC": ((0.06, 0.065, 0.03), (0.012, 0.012, 0.012)),
     "DAB IHC": ((0.10, 0.11, 0.06), (0.13, 0.22, 0.30)),
     "trichrome": ((0.08, 0.40, 0.36), (0.36, 0.22, 0.05)),
     "Goldner": ((0.08, 0.40, 0.36), (0.34, 0.09, 0.10)),
@@ -29,6 +30,9 @@ STAINS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     "picrosirius": ((0.02, 0.10, 0.22), (0.02, 0.40, 0.32)),
 }
 """Two stains each, as optical density in red, green and blue where the stain is at its usual strength."""
+
+HARD_STAINS = ("very pale IHC",)
+"""Stains that are only measured: their paler regions have a density near 0.015, too little for the default detector."""
 
 INKS = {
     "red": (0.06, 0.95, 0.75),
@@ -171,7 +175,8 @@ def scenes() -> list[Scene]:
     """All drawn slides that the tests and the benchmark measure."""
     tissue, other = blob(1), blob(2, cover=0.2)
     he, pale, trichrome = stained("H&E", tissue), stained("pale IHC", other), stained("trichrome", tissue)
-    pictures = [stained(stain, blob(5 + number)) for number, stain in enumerate(STAINS)]
+    usual = [stain for stain in STAINS if stain not in HARD_STAINS]
+    pictures = [stained(stain, blob(5 + number)) for number, stain in enumerate(usual)]
     pictures += [replace(stained("H&E", other, glass=(240, 234, 212)), name="H&E, tinted glass")]
     pictures += [replace(stained("H&E", other, glass=(205, 204, 207), noise=3.0), name="H&E, grey noisy glass")]
     pictures += [marked(he, ink, CORNER) for ink in INKS]
@@ -181,3 +186,30 @@ def scenes() -> list[Scene]:
     pictures += [stitched(pale), stitched(he)]
     pictures += [blank(), replace(blank(noise=5.0), name="blank, noisy"), dusty(blank()), glass_edges(blank())]
     return [*pictures, replace(blank(glass=(210, 206, 200)), name="blank, tinted")]
+
+
+def half_yellow(scene: Scene, depth: float = 0.04) -> Scene:
+    """The scene with yellow mountant over its left half, `depth` dense in blue."""
+    left = np.arange(scene.tissue.shape[1]) < scene.tissue.shape[1] // 2
+    density = np.where(left, depth, 0.0)[None, :, None] * np.array([0, 0.2, 1.0])
+    return replace(scene, name=f"{scene.name}, half under yellow glass", rgb=_bytes(scene.rgb * 10**-density))
+
+
+def half_pink(scene: Scene, depth: float = 0.04) -> Scene:
+    """The scene with a smear of eosin on the left half of the glass, `depth` dense in green."""
+    left = np.arange(scene.tissue.shape[1]) < scene.tissue.shape[1] // 2
+    density = np.where(left, depth, 0.0)[None, :, None] * np.array([0.1, 1.0, 0.4])
+    return replace(scene, name=f"{scene.name}, half under pink smear", rgb=_bytes(scene.rgb * 10**-density))
+
+
+def hard_scenes() -> list[Scene]:
+    """Drawn slides meant to be hard for the default detector; the benchmark measures them, the tests do not."""
+    tissue, other = blob(1), blob(2, cover=0.2)
+    he = stained("H&E", tissue)
+    pictures = [stained(stain, other) for stain in HARD_STAINS]
+    pictures += [marked(stained("picrosirius", tissue), "red", CORNER)]
+    pictures += [marked(stained("Goldner", tissue), "green", CORNER)]
+    for width_px in (12, 20, 30):
+        thin = marked(he, "blue", CORNER, width_px=width_px)
+        pictures.append(replace(thin, name=f"{thin.name}, {width_px * MPP / 1000:g} mm wide"))
+    return [*pictures, half_yellow(he), half_pink(he)]

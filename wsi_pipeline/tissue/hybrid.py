@@ -25,6 +25,9 @@ MAX_WEAK = 1.6
 """Glass so noisy that it would raise the weak limit above this is not believed to be glass."""
 HAZE, HAZE_RANGE = 0.1, (0.010, 0.025)
 """Tissue scatters light: glass beside it is grey by up to this part of the tissue's density, within the range."""
+QUIET, YELLOW = 0.004, 0.6
+"""Glass-like pixels with less texture than the first and the second part of their density in blue are yellowed glass:
+mountant and cover glasses often end within the slide."""
 COLOUR, MIN_COLOURED = 0.012, 0.15
 """Spread of densities that is a colour, and the part of a fragment that must have one."""
 COLOURLESS_UM = 100.0
@@ -45,6 +48,7 @@ def hybrid(rgb: NDArray[np.uint8], mpp: float) -> Mask:
     chroma = local_mean(_spread(density), 1)
     texture = local_mean(np.minimum(deviation, SPECK), pixels_of(24, mpp))
     evidence = chroma / CHROMA + texture / TEXTURE
+    evidence[glass & (texture < QUIET) & (density[2] > YELLOW * 3 * mean)] = 0
     weak = _noise_limit(evidence[::3, ::3][glass[::3, ::3]])
     excluded = padding_mask(rgb) | pen_mask(density, deviation, mpp)
     found = (evidence > weak) & ~excluded
