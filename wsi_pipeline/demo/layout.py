@@ -48,6 +48,7 @@ class Recipe:
     tumour_radius   their mean radius in pixels
     gland_density   0 (none) to 1 (crowded) outside tumour
     gland_radius    their typical radius in pixels
+    inflammation    part of the tissue that lymphocytes have spread into, 0 to 0.6
     follicles       how many lymphoid follicles
     fat             part of the tissue that is fat, 0 to 0.5
     """
@@ -59,6 +60,7 @@ class Recipe:
     tumour_radius: float = 380.0
     gland_density: float = 0.6
     gland_radius: float = 44.0
+    inflammation: float = 0.15
     follicles: int = 2
     fat: float = 0.1
 
@@ -81,6 +83,7 @@ class Layout:
     fibres      two sets of collagen bundles that interlace
     weave       the first set lies on top where this is positive
     loose       how loose the stroma is, about -2 to 2
+    inflamed    how densely lymphocytes lie between the fibres, 0 to 1
     away        distance to the nearest gland or vessel, pixels
     classes     uint8 grid of TISSUE_CLASSES
     """
@@ -91,6 +94,7 @@ class Layout:
     fibres: tuple[Fibres, Fibres]
     weave: Field
     loose: Field
+    inflamed: Field
     away: Field
     classes: NDArray[np.uint8]
     glands: tuple[Blob, ...]
@@ -121,9 +125,22 @@ def plan_layout(recipe: Recipe, rng: np.random.Generator) -> Layout:
     turn = rng.uniform(0, np.pi)
     fibres = _fibres(turn, away, rng), _fibres(turn + rng.uniform(0.5, 1.5), away, rng)
     weave, loose = smooth_noise(shape, 9, rng) + 0.25, smooth_noise(shape, 16, rng)
-    tissue_f, tumour_f, weave_f, loose_f, away_f = (_field(part) for part in (tissue, tumour, weave, loose, away))
-    blobs = glands, vessels, follicles
-    return Layout(recipe.size, tissue_f, tumour_f, fibres, weave_f, loose_f, away_f, classes, *blobs)
+    inflamed = np.clip((recipe.inflammation - _patchy(shape, 18, rng)) * 4 + 0.3, 0, 1)
+    classes[(inflamed > 0.9) & (classes == STROMA)] = LYMPHOID
+    return Layout(
+        size=recipe.size,
+        tissue=_field(tissue),
+        tumour=_field(tumour),
+        fibres=fibres,
+        weave=_field(weave),
+        loose=_field(loose),
+        inflamed=_field(inflamed),
+        away=_field(away),
+        classes=classes,
+        glands=glands,
+        vessels=vessels,
+        follicles=follicles,
+    )
 
 
 def _field(values: Array) -> Field:
@@ -137,7 +154,7 @@ def empty_layout(size: Size) -> Layout:
     nothing, far = Field(np.zeros(shape, np.float32), STEP), Field(np.full(shape, -1e4, np.float32), STEP)
     classes = np.full(shape, BACKGROUND, np.uint8)
     fibres = Fibres(nothing, nothing, nothing)
-    return Layout(size, far, far, (fibres, fibres), nothing, nothing, nothing, classes, (), (), ())
+    return Layout(size, far, far, (fibres, fibres), nothing, nothing, nothing, nothing, classes, (), (), ())
 
 
 def _patchy(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Array:

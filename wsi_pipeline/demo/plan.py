@@ -97,8 +97,9 @@ def _recipe(tumour: bool, sides: tuple[int, int], rng: np.random.Generator) -> R
         elongation=float(rng.uniform(2.4, 3.6) if core else rng.uniform(1.0, 1.6)),
         tumour=int(rng.integers(1, 4)) if tumour else 0,
         tumour_radius=float(rng.uniform(0.09, 0.14) * sum(sides) / 2),
-        gland_density=float(rng.uniform(0.3, 0.9)),
+        gland_density=float(rng.uniform(0.4, 0.95)),
         gland_radius=float(rng.uniform(34, 60)),
+        inflammation=float(rng.uniform(0.0, 0.5)),
         follicles=int(rng.integers(0, 6)),
         fat=float(max(rng.uniform(-0.05, 0.22), 0)),
     )

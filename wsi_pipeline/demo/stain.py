@@ -55,8 +55,8 @@ class Staining:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Staining:
-        """A random slide-to-slide deviation, about 15 % each."""
-        return cls(float(np.exp(rng.normal(0, 0.15))), float(np.exp(rng.normal(0, 0.15))))
+        """A random slide-to-slide deviation, about 20 % each."""
+        return cls(float(np.exp(rng.normal(0, 0.20))), float(np.exp(rng.normal(0, 0.20))))
 
 
 def develop(
@@ -98,7 +98,7 @@ def _stains(
     amount = thickness.block(rows, columns)
     if tissue.min() < 40:
         rough = collagen_at(layout, rows, columns)[0] - 0.5
-        alpha = np.clip((tissue + 22 * rough) / 2.2 + 0.5, 0, 1)
+        alpha = np.clip((tissue + 16 * rough) / 2.6 + 0.5, 0, 1)
         alpha *= 1 + 0.22 * np.exp(-np.abs(tissue - 8) / 7)
         amount = amount * alpha
     return canvas.haematoxylin[window] * amount, canvas.eosin[window] * amount

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_pipeline.demo.canvas import BLOCK, MARGIN, Canvas, blocks
-from wsi_pipeline.demo.layout import FAT, STEP, STROMA, TUMOUR, Fibres, Layout
+from wsi_pipeline.demo.layout import FAT, LYMPHOID, STEP, STROMA, TUMOUR, Fibres, Layout
 from wsi_pipeline.demo.noise import Array, scatter, smooth_noise, warp_rows
 from wsi_pipeline.demo.nuclei import press
 
@@ -87,7 +87,7 @@ def paint_fat(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
         inside = ndimage.zoom(fat, STEP, order=1, grid_mode=True, mode="nearest")[: y.size, : x.size]
         noise = smooth_noise((y.size, x.size), 6, rng)
         empty = np.clip((wall - 1.3 - 0.5 * noise) / 1.1, 0, 1) * np.clip((inside - 0.45) * 8 + 0.6 * noise, 0, 1)
-        canvas.blend(window, 0.97 * empty, 0.01, 0.02)
+        canvas.blend(window, empty, 0.01, 0.02)
         _fat_nuclei(canvas, wall, inside, (box[0], box[1]), rng)
 
 
@@ -124,7 +124,7 @@ def paint_stroma_cells(canvas: Canvas, layout: Layout, rng: np.random.Generator)
     kind = layout.classes[(points[:, 1] / STEP).astype(int), (points[:, 0] / STEP).astype(int)]
     loose, tumour = layout.loose.at(points[:, 0], points[:, 1]), layout.tumour.at(points[:, 0], points[:, 1])
     chance = rng.random(len(points))
-    stroma = (kind == STROMA) | (kind == TUMOUR)
+    stroma = np.isin(kind, (STROMA, LYMPHOID, TUMOUR))
     near = np.exp(-np.abs(layout.away.at(points[:, 0], points[:, 1]) - 12) / 40)
     spindle = stroma & (chance < 0.36 - 0.07 * loose + 0.15 * near)
     crowd = np.clip(0.04 + 0.08 * (loose - 0.6) + 0.30 * np.exp(-np.abs(tumour) / 60) + 0.35 * near**2, 0.02, 0.45)
@@ -133,6 +133,16 @@ def paint_stroma_cells(canvas: Canvas, layout: Layout, rng: np.random.Generator)
     plump = spindle & (rng.random(len(points)) < np.where(tumour > -80, 0.6, 0.15))
     for name, chosen in (("spindle", spindle & ~plump), ("fibroblast", plump), ("lymphocyte", inflamed)):
         press(canvas, name, points[chosen], angles[chosen], rng)
+
+
+def paint_infiltrate(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
+    """Press the lymphocytes of inflamed ground; for painting before anything that lies on the stroma."""
+    extent = float(canvas.size.width), float(canvas.size.height)
+    points = scatter(extent, 14.5, 0.42, rng)
+    points = points[(points >= 0).all(1) & (points < extent).all(1)]
+    dense = layout.inflamed.at(points[:, 0], points[:, 1]) * (layout.tissue.at(points[:, 0], points[:, 1]) > 0)
+    points = points[rng.random(len(points)) < 0.62 * dense]
+    press(canvas, "lymphocyte", points, rng.uniform(0, np.pi, len(points)), rng)
 
 
 def paint_follicles(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:

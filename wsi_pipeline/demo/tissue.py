@@ -12,7 +12,7 @@ from wsi_pipeline.demo.canvas import Canvas
 from wsi_pipeline.demo.glands import paint_glands, paint_vessels
 from wsi_pipeline.demo.layout import Layout, Recipe, empty_layout, plan_layout
 from wsi_pipeline.demo.stain import SITES, Site, Staining, develop
-from wsi_pipeline.demo.stroma import paint_fat, paint_follicles, paint_stroma, paint_stroma_cells
+from wsi_pipeline.demo.stroma import paint_fat, paint_follicles, paint_infiltrate, paint_stroma, paint_stroma_cells
 from wsi_pipeline.demo.tumour import paint_tumour
 from wsi_pipeline.geometry import Size
 
@@ -35,6 +35,7 @@ def paint_tissue(recipe: Recipe, site: Site, staining: Staining, rng: np.random.
     layout = plan_layout(recipe, rng)
     canvas = Canvas.empty(recipe.size)
     paint_stroma(canvas, layout)
+    paint_infiltrate(canvas, layout, rng)
     paint_fat(canvas, layout, rng)
     paint_stroma_cells(canvas, layout, rng)
     blood = paint_vessels(canvas, layout, rng)

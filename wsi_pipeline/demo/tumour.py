@@ -29,7 +29,7 @@ def _region(canvas: Canvas, layout: Layout, box: tuple[int, int, int, int], rng:
         return
     window, x, y = spot
     nest, hole = _nests(layout, box, rng)
-    points = scatter((x.size, y.size), rng.uniform(19.5, 22.5), 0.30, rng)
+    points = scatter((x.size, y.size), rng.uniform(19.0, 24.0), 0.30, rng)
     points = points[(points >= 0).all(1) & (points[:, 0] < x.size) & (points[:, 1] < y.size)]
     owner = _owners(points, (y.size, x.size))
     everywhere = slice(0, y.size), slice(0, x.size)
@@ -38,7 +38,9 @@ def _region(canvas: Canvas, layout: Layout, box: tuple[int, int, int, int], rng:
     tone = ndimage.uniform_filter(rng.normal(0, 0.08, len(points) + 1).astype(np.float32)[owner], 5)
     border = _borders(owner)
     alpha = np.clip((depth + 1.2 * grain) / 1.6 + 0.5, 0, 1)
-    canvas.blend(window, alpha, 0.22 + 0.6 * tone + 0.03 * grain, 0.50 + tone + 0.05 * grain - 0.12 * border)
+    canvas.blend(
+        window, alpha, rng.uniform(0.10, 0.22) + 0.6 * tone + 0.03 * grain, 0.50 + tone + 0.05 * grain - 0.12 * border
+    )
     mucus = 0.07 + 0.06 * grain
     canvas.blend(window, np.clip((lumen + 1.5 * grain) / 2 + 0.5, 0, 1), 0.3 * mucus, mucus)
     _cells(canvas, points, np.minimum(depth, -2 - lumen), box, rng)
@@ -48,7 +50,7 @@ def _nests(layout: Layout, box: tuple[int, int, int, int], rng: np.random.Genera
     """Depth inside the nests and inside the lumens punched out of them, pixels, negative outside."""
     shape = (box[3] - box[1]) // FINE, (box[2] - box[0]) // FINE
     bands = np.abs(smooth_noise(shape, 22, rng) + 0.30 * smooth_noise(shape, 7, rng))
-    depth = np.clip((bands - rng.uniform(0.10, 0.22)) * 90, -14, 60)
+    depth = np.clip((bands - rng.uniform(0.10, 0.42)) * 90, -14, 60)
     edge = layout.tumour.block(slice(box[1], box[3]), slice(box[0], box[2]))[FINE // 2 :: FINE, FINE // 2 :: FINE]
     depth = np.minimum(depth, edge[: shape[0], : shape[1]] - 6)
     hole = np.full(shape, -99.0, np.float32)
@@ -90,9 +92,10 @@ def _cells(
     there = depth[points[:, 1].astype(int), points[:, 0].astype(int)]
     inside = points[(there > 3.5) & (rng.random(len(points)) < 0.97)] + np.array(box[:2])
     inside = inside + rng.normal(0, 1.2, inside.shape)
-    chance = rng.random(len(inside))
+    chance, dark = rng.random(len(inside)), rng.uniform(0.1, 0.9)
     for kind, chosen in (
-        ("tumour", chance < 0.975),
+        ("tumour", chance < 0.975 * dark),
+        ("vesicular", (chance >= 0.975 * dark) & (chance < 0.975)),
         ("mitosis", (chance >= 0.975) & (chance < 0.987)),
         ("pyknotic", chance >= 0.987),
     ):
