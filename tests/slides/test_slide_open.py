@@ -232,7 +232,7 @@ def _read_damaged_copies(folder: Path, kind: str, count: int) -> None:
                 assert slide.read_region(0, 0, 0, 100, 90).shape == (90, 100, 3)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "jpeg2000", "stripped"])
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg2000", "lzw", "stripped"])
 def test_damaged_bytes_end_in_pixels_or_in_a_slide_error(kind: str, tmp_path: Path) -> None:
     # In a process of its own: decoders that crash take their process with them.
     child = multiprocessing.get_context("spawn").Process(target=_read_damaged_copies, args=(tmp_path, kind, 150))

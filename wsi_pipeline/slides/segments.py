@@ -9,14 +9,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.slides.base import white
-
-Pixels = NDArray[np.uint8]
+from wsi_pipeline.slides.decode import DECODE_ERRORS, Pixels, decoder_of, segment_size
 
 
 class SegmentCache:
@@ -98,7 +94,7 @@ class SegmentedImage:
         self.size = Size(int(page.imagewidth), int(page.imagelength))
         self.segment = segment_size(page)
         self._columns = -(-self.size.width // self.segment.width)
-        self._decode = page.decode
+        self._decode = decoder_of(page)
 
     def read(self, box: Box) -> Pixels:
         """RGB pixels of a box that lies inside the image; missing segments are white."""
@@ -122,12 +118,10 @@ class SegmentedImage:
         data = self._load(offset, count)
         if len(data) < count:
             raise self._damaged(row, column, "the file ends before it")
-        tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
         try:
-            decoded, _, _ = self._decode(data, index, **tables)
-        except (RuntimeError, ValueError, TypeError, OSError, MemoryError) as error:
+            return self._to_rgb(self._decode(data, index))
+        except DECODE_ERRORS as error:
             raise self._damaged(row, column, " ".join(str(error).split()) or type(error).__name__) from error
-        return self._to_rgb(np.asarray(decoded)[0])
 
     def _damaged(self, row: int, column: int, why: str) -> SlideError:
         x, y = column * self.segment.width, row * self.segment.height
@@ -136,13 +130,6 @@ class SegmentedImage:
             f"{kind} at ({x}, {y}) of level {self._level} does not decode: {why}",
             todo="The file is damaged there; copy it again from its source.",
         )
-
-
-def segment_size(page: Any) -> Size:
-    """Width and height of the tiles or strips of a TIFF page (strips no taller than the image)."""
-    if page.is_tiled:
-        return Size(int(page.tilewidth), int(page.tilelength))
-    return Size(int(page.imagewidth), max(1, min(int(page.rowsperstrip), int(page.imagelength))))
 
 
 def _paste(image: Pixels, box: Box, found: Pixels, left: int, top: int) -> None:

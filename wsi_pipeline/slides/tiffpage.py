@@ -11,8 +11,8 @@ import tifffile
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.slides.decode import Pixels, segment_size
 from wsi_pipeline.slides.pixels import grey_to_rgb, on_white
-from wsi_pipeline.slides.segments import Pixels, segment_size
 from wsi_pipeline.slides.tiffcheck import MAX_SEGMENT_PIXELS
 
 CONVERT = "Convert it to a tiled 8-bit RGB pyramid TIFF."
