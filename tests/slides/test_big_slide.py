@@ -23,7 +23,7 @@ def test_both_backends_see_the_whole_pyramid_and_the_same_pixels(tmp_path: Path)
             assert (slide.info.vendor, slide.info.mpp, slide.info.objective) == ("aperio", 0.25, 40)
             thumbnails.append(read_whole(slide, 0.25, 8.0))
     assert np.array_equal(*thumbnails)
-    tissue = (thumbnails[0].min(axis=2) < 230).mean()
+    tissue = (thumbnails[0][..., 1] < 200).mean()
     assert tissue == pytest.approx(sum(np.pi * rx * ry for _, _, rx, ry in ELLIPSES), rel=0.05)
 
 

@@ -126,3 +126,12 @@ class TestArray(SlideContract):
     def case(self, request: pytest.FixtureRequest) -> SlideCase:
         pixels, level0 = (RGB, RGB) if request.param == "rgb" else (_rgba(True), _flattened(_rgba(True)))
         return SlideCase(lambda: ArraySlide(pixels, mpp=0.5, downsamples=(1, 4, 16)), level0, tolerance=1, levels=3)
+
+
+@pytest.mark.parametrize(("x", "column"), [(0, 0), (1, 0), (2, 1), (5, 1), (6, 2), (-2, 0), (-3, -1)])
+def test_between_two_pixels_of_a_level_the_nearest_is_taken(x: int, column: int, tmp_path: Path) -> None:
+    path = write_pyramid_tiff(tmp_path / "a.svs", RGB, mpp=0.5, compression="lzw", levels=(1, 4))
+    with open_slide(path, "tiffslide") as tiff, ArraySlide(RGB, downsamples=(1, 4)) as array:
+        for slide in (tiff, array):
+            wide = slide.read_region(-400, 0, 1, 200, 9)  # column c of the level is column c + 100 here
+            assert np.array_equal(slide.read_region(x, 0, 1, 20, 9), wide[:, column + 100 : column + 120])

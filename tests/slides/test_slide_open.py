@@ -28,6 +28,7 @@ from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.slides import tiffpage
 from wsi_pipeline.slides.base import SLIDE_BACKENDS
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.openslide import OpenSlideSlide
 from wsi_pipeline.slides.sniff import refusal
 
 RGB = tissue_like(600, 500)
@@ -203,6 +204,18 @@ def test_damage_met_by_one_thread_does_not_reach_the_others(backend: str, tmp_pa
 
     with open_slide(path, backend) as slide, ThreadPoolExecutor(6) as pool:
         assert all(pool.map(read, range(90)))
+
+
+def test_after_damage_the_slide_goes_on_with_a_live_handle(tmp_path: Path) -> None:
+    path = write_pyramid_tiff(tmp_path / "a.svs", RGB, mpp=0.5, tile=128, levels=(1,))
+    damage_tile(path, index=7)
+    with OpenSlideSlide(path) as slide:
+        dead = slide._handle
+        with pytest.raises(SlideError, match="does not decode"):
+            slide.read_region(256, 128, 0, 128, 128)
+        assert slide._handle is not None
+        assert slide._handle is not dead
+        slide._handle.read_region((0, 0), 0, (128, 128))  # raises on a handle that met an error
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.999])
