@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,10 @@ def test_a_wrong_configuration_starts_no_job(cohort: Path, old: str, new: str, m
     assert done.returncode == 1
     assert message in done.stdout
     assert not (cohort / "run").exists()
+
+
+def test_an_encoder_on_cuda_asks_for_a_gpu(cohort: Path) -> None:
+    (cohort / "config.yaml").write_text(CONFIG.replace("model: colour", "model: colour, device: cuda"))
+    jobs = _dry(cohort).split("rule ")
+    assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("embed")} == {"1"}
+    assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("train_mil")} == {"0"}
