@@ -59,7 +59,7 @@ def disturbed(commands: list[list[str]], seconds: list[float], kills: int, seed:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 hits += 1
-    undisturbed(commands)
+        undisturbed([command])
     return hits
 
 

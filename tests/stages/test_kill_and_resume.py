@@ -38,7 +38,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, kills: int) -> No
     hits = kill.disturbed(kill.steps(csv, rough, OPTIONS), seconds, kills, seed=kills)
     assert hits >= kills // 2
     assert kill.differences(calm, rough) == []
-    assert not [path for path in rough.rglob("*.tmp")]
+    assert not list(rough.rglob("*.tmp"))
 
 
 def test_the_comparison_notices_a_changed_and_a_missing_file(tmp_path: Path) -> None:

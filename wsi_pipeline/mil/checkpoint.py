@@ -116,7 +116,8 @@ def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
     path = folder / f"fold{number}.safetensors"
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"format": FORMAT, "version": str(VERSION)})
+        # One entry only: safetensors writes several in any order, and equal models should be equal files.
+        save_file(state, temporary, metadata={"format": f"{FORMAT} {VERSION}"})
         return {"file": path.name, "sha256": _sha256(temporary)}
 
 
