@@ -7,7 +7,6 @@ then the label and macro pictures.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
+
+from wsi_pipeline.atomic import atomic_path
 
 LIBRARY = "Aperio Image Library v12.0.15"
 """The software name readers recognise the format by."""
@@ -48,13 +49,8 @@ def write_aperio(path: Path, picture: NDArray[np.uint8], info: ScanInfo) -> None
     The file appears complete or not at all: it is written beside its place and then renamed. The same
     arguments give the same bytes.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with tifffile.TiffWriter(beside) as tif:
-            _pages(tif, picture, info)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_path(path) as beside, tifffile.TiffWriter(beside) as tif:
+        _pages(tif, picture, info)
 
 
 def _pages(tif: tifffile.TiffWriter, picture: NDArray[np.uint8], info: ScanInfo) -> None:

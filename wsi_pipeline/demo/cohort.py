@@ -14,8 +14,9 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
+from wsi_pipeline.atomic import write_text
 from wsi_pipeline.demo.plan import SlidePlan, plan_cohort
-from wsi_pipeline.demo.slide import make_slide, write_whole
+from wsi_pipeline.demo.slide import make_slide
 
 COLUMNS = ("slide_id", "path", "patient_id", "label", "mpp", "site", "stain", "annotation")
 """Columns of slides.csv; paths are relative to it."""
@@ -57,17 +58,17 @@ def make_cohort(
         progress(done, len(plans))
     for plan in _made(folder, todo, workers):
         record[plan.slide_id] = _entry(folder, plan)
-        write_whole(folder / RECORD, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        write_text(folder / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
         done += 1
         if progress is not None:
             progress(done, len(plans))
-    write_whole(folder / "slides.csv", _manifest(plans).encode())
+    write_text(folder / "slides.csv", _manifest(plans))
     return folder / "slides.csv"
 
 
 def _made(folder: Path, todo: list[SlidePlan], workers: int | None) -> Iterator[SlidePlan]:
     """Make slides, in processes of their own when more than one may work, and name each as it is done."""
-    count = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(todo))
+    count = min(workers or min(_cores(), MOST_WORKERS), len(todo))
     if count <= 1:
         for plan in todo:
             make_slide(folder, plan)
@@ -78,6 +79,11 @@ def _made(folder: Path, todo: list[SlidePlan], workers: int | None) -> Iterator[
         for future in as_completed(waiting):
             future.result()
             yield waiting[future]
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(plan: SlidePlan) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_pipeline.demo.noise import Array, Field, blob_radii, polar, smooth_noise
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.geometry import Size
 
 STEP = 8
@@ -63,6 +64,12 @@ class Recipe:
     inflammation: float = 0.15
     follicles: int = 2
     fat: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.pieces < 0 or self.tumour < 0 or self.follicles < 0:
+            raise UsageError(f"pieces, tumour and follicles must be >= 0, got {self}")
+        if not (0 <= self.gland_density <= 1 and 0 <= self.inflammation <= 1 and 0 <= self.fat <= 0.5):
+            raise UsageError(f"gland_density and inflammation must be 0 to 1, fat 0 to 0.5, got {self}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,19 +128,17 @@ def plan_layout(recipe: Recipe, rng: np.random.Generator) -> Layout:
     zone = taken | (_patchy(shape, 40, rng) > recipe.gland_density)
     glands = _place(4000, (34, recipe.gland_radius * 1.5), zone, 0.11, rng, gap=12) if recipe.gland_density else ()
     classes = _classes(tissue, tumour, fat, follicles, glands)
-    away = _distance_to((*glands, *vessels), shape)
-    turn = rng.uniform(0, np.pi)
-    fibres = _fibres(turn, away, rng), _fibres(turn + rng.uniform(0.5, 1.5), away, rng)
-    weave, loose = smooth_noise(shape, 9, rng) + 0.25, smooth_noise(shape, 16, rng)
     inflamed = np.clip((recipe.inflammation - _patchy(shape, 18, rng)) * 4 + 0.3, 0, 1)
     classes[(inflamed > 0.9) & (classes == STROMA)] = LYMPHOID
+    away = _distance_to((*glands, *vessels), shape)
+    turn = rng.uniform(0, np.pi)
     return Layout(
         size=recipe.size,
         tissue=_field(tissue),
         tumour=_field(tumour),
-        fibres=fibres,
-        weave=_field(weave),
-        loose=_field(loose),
+        fibres=(_fibres(turn, away, rng), _fibres(turn + rng.uniform(0.5, 1.5), away, rng)),
+        weave=_field(smooth_noise(shape, 9, rng) + 0.25),
+        loose=_field(smooth_noise(shape, 16, rng)),
         inflamed=_field(inflamed),
         away=_field(away),
         classes=classes,
@@ -219,7 +224,8 @@ def _tumour_regions(recipe: Recipe, tissue: Array, rng: np.random.Generator) -> 
     distance = np.minimum(distance, tissue)
     pieces, count = ndimage.label(distance > 0)
     sizes = ndimage.sum_labels(distance > 0, pieces, np.arange(count + 1))
-    return np.where((sizes < SMALLEST_REGION)[pieces], np.minimum(distance, -1.0), distance)
+    splinter = sizes < min(SMALLEST_REGION, sizes.max())
+    return np.where(splinter[pieces], np.minimum(distance, -1.0), distance)
 
 
 def _place(

@@ -16,6 +16,9 @@ TUMOUR_LABEL, NORMAL_LABEL = "tumour", "normal"
 FEWEST_SLIDES = 4
 """Two patients per class, the fewest that any cross-validation can use."""
 
+SHORTEST_SIDE = 512
+"""Side in pixels below which no piece of tissue would hold a patch."""
+
 
 @dataclass(frozen=True)
 class SlidePlan:
@@ -58,8 +61,10 @@ def plan_cohort(slides: int, seed: int, sides: tuple[int, int]) -> tuple[SlidePl
     """Plan `slides` good slides, half of them tumour in every site, then a blank and a corrupt one.
 
     From 8 slides on, one patient of each class has two slides. `sides` is the shortest and longest side in pixels.
-    Raises UsageError for fewer than 4 slides.
+    Raises UsageError for fewer than 4 slides, or sides below 512 or out of order.
     """
+    if not SHORTEST_SIDE <= sides[0] <= sides[1]:
+        raise UsageError(f"sides must be two lengths from {SHORTEST_SIDE} px up, shortest first, got {sides}")
     if slides < FEWEST_SLIDES:
         raise UsageError(f"slides must be at least {FEWEST_SLIDES}, got {slides}")
     patients = [*range(slides - 2), 0, 1] if slides >= 8 else list(range(slides))

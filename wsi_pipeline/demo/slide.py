@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from wsi_pipeline.atomic import write_bytes, write_text
 from wsi_pipeline.demo.aperio import ScanInfo, write_aperio
 from wsi_pipeline.demo.artefacts import add_dust, add_pen_mark
 from wsi_pipeline.demo.plan import SlidePlan
@@ -41,8 +42,8 @@ def _make(folder: Path, plan: SlidePlan) -> None:
     rings = tumour_outlines(painting.layout)
     classes = io.BytesIO()
     Image.fromarray(painting.classes).save(classes, "PNG")
-    write_whole(folder / plan.outlines, outlines_geojson(rings).encode())
-    write_whole(folder / plan.class_map, classes.getvalue())
+    write_text(folder / plan.outlines, outlines_geojson(rings))
+    write_bytes(folder / plan.class_map, classes.getvalue())
     info = ScanInfo(plan.slide_id, plan.site.mpp if plan.states_mpp else None, plan.site.tile)
     _write_slide(folder / plan.path, painting, info, cut=plan.kind == "corrupt")
 
@@ -58,22 +59,7 @@ def _write_slide(path: Path, painting: Painting, info: ScanInfo, *, cut: bool) -
     if not cut:
         write_aperio(path, painting.pixels, info)
         return
-    whole = path.with_name(f".{path.name}.whole")
-    try:
+    with TemporaryDirectory() as folder:
+        whole = Path(folder) / path.name
         write_aperio(whole, painting.pixels, info)
-        write_whole(path, whole.read_bytes()[: int(whole.stat().st_size * CUT)])
-    finally:
-        whole.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it, then rename, so that it is there whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        write_bytes(path, whole.read_bytes()[: int(whole.stat().st_size * CUT)])

@@ -66,5 +66,14 @@ def synthetic_tissue(
     width, height = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng(seed)
     reach = float(np.hypot(width, height))
-    recipe = Recipe(Size(width, height), pieces=0, tumour=int(tumour), tumour_radius=reach * 1.6, follicles=0, fat=0.0)
+    recipe = Recipe(
+        Size(width, height),
+        pieces=0,
+        tumour=int(tumour),
+        tumour_radius=reach * 1.6,
+        gland_density=float(rng.uniform(0.6, 1)),
+        inflammation=float(rng.uniform(0, 0.5)),
+        follicles=0,
+        fat=0.0,
+    )
     return paint_tissue(recipe, SITES[site], Staining.draw(rng), rng).pixels
