@@ -76,6 +76,25 @@ def test_a_failure_is_passed_on_and_not_remembered() -> None:
     assert found.size == 4
 
 
+def test_threads_that_wait_for_a_failure_meet_it_too() -> None:
+    cache, start, tries = SegmentCache(1000), threading.Barrier(6), []
+
+    def fail() -> Pixels:
+        tries.append(1)
+        time.sleep(0.02)
+        raise ValueError("bad")
+
+    def ask(_: int) -> str:
+        start.wait()
+        with pytest.raises(ValueError, match="bad") as caught:
+            cache.get("a", fail)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, range(6))) == ["bad"] * 6
+    assert len(tries) == 6
+
+
 def test_missing_segments_are_remembered() -> None:
     made: list[int] = []
     cache = SegmentCache(1000)

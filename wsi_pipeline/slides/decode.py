@@ -30,12 +30,13 @@ def decoder_of(page: Any) -> Decoder:
     decode = page.decode
     tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
 
-    def run(data: bytes, index: int) -> Pixels:
+    def by_tifffile(data: bytes, index: int) -> Pixels:
+        """Samples (h, w, s) of one segment."""
         decoded, _, _ = decode(data, index, **tables)
         samples: Pixels = np.asarray(decoded)[0]
         return samples
 
-    return run
+    return by_tifffile
 
 
 def segment_size(page: Any) -> Size:
@@ -53,7 +54,8 @@ def _lzw_decoder(page: Any) -> Decoder:
     size, rows = segment_size(page), int(page.imagelength)
     samples, predictor = int(page.samplesperpixel), int(page.predictor)
 
-    def run(data: bytes, index: int) -> Pixels:
+    def by_libtiff(data: bytes, index: int) -> Pixels:
+        """Samples (h, w, s) of one segment."""
         height = size.height if page.is_tiled else min(size.height, rows - index * size.height)
         shape = (height, size.width, samples) if samples > 1 else (height, size.width)
         file = io.BytesIO()
@@ -72,4 +74,4 @@ def _lzw_decoder(page: Any) -> Decoder:
         decoded: Pixels = np.asarray(imagecodecs.tiff_decode(file.getvalue()), np.uint8)
         return decoded.reshape(height, size.width, samples)
 
-    return run
+    return by_libtiff

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
@@ -25,31 +25,34 @@ class SegmentCache:
         self._items: OrderedDict[Hashable, Future[Pixels | None]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Pixels | None]) -> Pixels | None:
-        """The segment filed under `key`, made by `make` on a miss. What `make` raises reaches all who wait."""
-        with self._lock:
-            future = self._items.get(key)
-            if future is not None:
-                self._items.move_to_end(key)
-                mine = False
-            else:
-                future = self._items[key] = Future()
-                mine = True
-        if mine:
-            self._make(key, future, make)
-        return future.result()
-
-    def _make(self, key: Hashable, future: Future[Pixels | None], make: Callable[[], Pixels | None]) -> None:
-        try:
-            made = make()
-        except BaseException as error:
+        """The segment filed under `key`, made by `make` on a miss; passes on what `make` raises."""
+        while True:
             with self._lock:
-                self._items.pop(key, None)
-            future.set_exception(error)
-            raise
-        future.set_result(made)
+                future = self._items.get(key)
+                if future is None:
+                    mine = self._items[key] = Future()
+                    break
+                self._items.move_to_end(key)
+            try:
+                return future.result()
+            except CancelledError:
+                continue  # the thread that was making it failed: meet the error here, with its own traceback
+        return self._make(key, mine, make)
+
+    def _make(self, key: Hashable, mine: Future[Pixels | None], make: Callable[[], Pixels | None]) -> Pixels | None:
+        made, done = None, False
+        try:
+            made, done = make(), True
+        finally:
+            if not done:
+                with self._lock:
+                    self._items.pop(key, None)
+                mine.cancel()
+        mine.set_result(made)
         with self._lock:
-            self._held += _size(future)
+            self._held += _size(mine)
             self._drop_oldest()
+        return made
 
     def _drop_oldest(self) -> None:
         """Forget the oldest finished segments; the newest stays even where it alone exceeds the limit."""

@@ -77,6 +77,7 @@ class TiffSlideSlide(Slide):
         """A function that reads (offset, count) of the file, one thread at a time."""
 
         def load(offset: int, count: int) -> bytes:
+            """`count` bytes from `offset` on, fewer at the end of the file."""
             with self._lock:
                 if self._closed:
                     raise SlideError("slide is closed")
