@@ -25,7 +25,7 @@ RECORD = "demo.json"
 """File that remembers which recipe each slide was made from."""
 
 MOST_WORKERS = 4
-"""Processes used unless told otherwise: each needs about 400 MB."""
+"""Processes used unless told otherwise: each needs about 550 MB at the default sizes."""
 
 
 def make_cohort(
