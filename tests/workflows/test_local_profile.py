@@ -31,6 +31,12 @@ def test_a_cohort_with_bad_slides_runs_to_its_report(cohort: Path) -> None:
     again = snakemake(cohort, "local", "--cores", "2")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
+    failed = [
+        path for path in (cohort / "run" / "workflow").rglob("*.done") if "some slides failed" in path.read_text()
+    ]
+    assert {path.parent.name for path in failed} == {"segment", "tile", "colour"}
+    forced = _dry(cohort, "--forcerun", *(str(path.relative_to(cohort)) for path in failed))
+    assert jobs_of(forced) == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE
     _changes_run_what_they_touch(cohort)
 
 
@@ -75,8 +81,8 @@ def _changes_run_what_they_touch(cohort: Path) -> None:
     assert jobs_of(_dry(cohort)) == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE, "a file came"
 
 
-def _dry(cohort: Path) -> str:
-    done = snakemake(cohort, "local", "--dry-run")
+def _dry(cohort: Path, *words: str) -> str:
+    done = snakemake(cohort, "local", "--dry-run", *words)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
