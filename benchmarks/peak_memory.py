@@ -1,0 +1,138 @@
+"""Memory and time of `tile` on a slide of 100,000 x 100,000 pixels with sparse tissue; fails at 2 GB.
+
+    python benchmarks/peak_memory.py                     pyramid and single level, --pixels none and jpeg
+    python benchmarks/peak_memory.py --slides FOLDER     keep the slides there (0.5 GB each) for the next time
+    python benchmarks/peak_memory.py --side 20000        a smaller slide, in well under a minute
+
+Each row is one `wsi-pipeline tile --workers 1` from nothing: segment and tile, in one worker process. `all processes`
+is the highest sum of resident memory over the process tree, looked at every 20 ms; pages that processes share count
+for each of them, so the truth is below. `largest` is the high-water mark that the kernel kept of the largest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import psutil
+from big_slide import LEVELS, make_big_slide
+
+GB = 1e9
+INTERVAL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one command took: seconds, and peak resident memory in bytes of all processes and of the largest."""
+
+    seconds: float
+    tree: int
+    largest: int
+
+
+def measure(command: Sequence[str]) -> Measured:
+    """Run a command and watch its process tree. Raises SystemExit if it fails."""
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    root, tree, largest = psutil.Process(child.pid), 0, 0
+    while True:
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid:
+            break
+        resident, peaks = _memory(root)
+        tree, largest = max(tree, resident), max(largest, *peaks, 0)
+        time.sleep(INTERVAL_SECONDS)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {child.returncode}")
+    largest = max(largest, usage.ru_maxrss * 1024)
+    return Measured(time.perf_counter() - started, max(tree, largest), largest)
+
+
+def _memory(root: psutil.Process) -> tuple[int, list[int]]:
+    """Resident bytes of a process and all below it, and the high-water mark of each."""
+    resident, peaks = 0, [0]
+    try:
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0, peaks
+    for process in family:
+        try:
+            resident += process.memory_info().rss
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except (psutil.Error, OSError):  # it ended between two looks
+            continue
+        peaks += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+    return resident, peaks
+
+
+def slide(folder: Path, side: int, kind: str) -> Path:
+    """The slide of that kind in `folder`, made where it is not there yet."""
+    path = folder / f"{kind}-{side}.svs"
+    if not path.is_file():
+        started = time.perf_counter()
+        temporary = path.with_suffix(".part.svs")
+        make_big_slide(temporary, width=side, height=side, levels=LEVELS if kind == "pyramid" else (1,))
+        temporary.rename(path)
+        print(
+            f"made {path.name}: {path.stat().st_size / GB:.2f} GB in {time.perf_counter() - started:.0f} s", flush=True
+        )
+    return path
+
+
+def tile(path: Path, pixels: str) -> tuple[Measured, int]:
+    """Tile one slide from nothing; returns what it took and how many patches it gave."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        program = [sys.executable, "-m", "wsi_pipeline", "tile", str(path), "--run", str(run), "--workers", "1"]
+        found = measure([*program, "--pixels", pixels])
+        with h5py.File(run / "tile" / f"{path.stem}.h5") as store:
+            return found, len(store["coords"])
+
+
+@contextmanager
+def _folder(named: Path | None) -> Iterator[Path]:
+    if named is not None:
+        named.mkdir(parents=True, exist_ok=True)
+        yield named
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def main() -> int:
+    """Command line; 1 where a run reached the limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=100_000, help="width and height of the slide, pixels")
+    parser.add_argument("--slides", type=Path, help="folder to keep the slides in; default: a temporary one")
+    parser.add_argument("--kinds", nargs="+", default=["pyramid", "single-level"], choices=("pyramid", "single-level"))
+    parser.add_argument("--pixels", nargs="+", default=["none", "jpeg"], choices=("none", "jpeg", "raw"))
+    parser.add_argument("--limit", type=float, default=2.0, help="GB (10^9 bytes) that may not be reached")
+    args = parser.parse_args()
+    most = 0
+    head = f"{'slide':14}{'--pixels':>9}{'patches':>9}{'seconds':>9}{'all processes':>15}{'largest':>10}"
+    print(f"{args.side} x {args.side} px at 0.25 mpp, tiled at 0.5 mpp", head, sep="\n", flush=True)
+    with _folder(args.slides) as folder:
+        for kind in args.kinds:
+            path = slide(folder, args.side, kind)
+            for pixels in args.pixels:
+                found, patches = tile(path, pixels)
+                most = max(most, found.tree)
+                memory = f"{found.tree / GB:12.2f} GB{found.largest / GB:7.2f} GB"
+                print(f"{kind:14}{pixels:>9}{patches:9}{found.seconds:9.1f}{memory}", flush=True)
+    verdict = "below" if most < args.limit * GB else "NOT below"
+    print(f"peak {most / GB:.2f} GB: {verdict} the limit of {args.limit:g} GB")
+    return 0 if most < args.limit * GB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
