@@ -31,9 +31,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         _replace(temporary, target)
-    except BaseException:
-        remove(temporary)
-        raise
+    finally:
+        remove(temporary)  # there is none left where it took its place
 
 
 def write_text(target: Path, text: str) -> None:

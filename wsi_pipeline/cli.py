@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
         options=tuple(_options(kind, args) for kind in command.options),
         console=console,
         sources=tuple(getattr(args, "sources", ()) or ()),
-        only=tuple(name for name in (args.only or "").split(",") if name),
+        only=args.only or "",
         chunk=parse_chunk(args.chunk),
         command=shlex.join(["wsi-pipeline", *words]),
     )

@@ -24,6 +24,7 @@ class Registry(Generic[T]):
         """Decorator that files a thing under `name`; raises UsageError if the name is taken."""
 
         def add(item: T) -> T:
+            """File `item` and give it back."""
             if name in self._items:
                 raise UsageError(f"{self.kind} {name!r} is registered twice")
             self._items[name] = item

@@ -21,6 +21,7 @@ import psutil
 
 STALE_SECONDS = 600.0
 _BEAT_SECONDS = 60.0
+_POLL_SECONDS = 0.02
 
 
 class LockedError(Exception):
@@ -28,13 +29,20 @@ class LockedError(Exception):
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` during the body. Raises LockedError at once if another process holds it."""
+def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock at `path` during the body.
+
+    Raises LockedError if another living process still holds it after `wait_seconds`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_seconds
     while not _create(path):
-        if not _is_stale(path):
+        if _is_stale(path):
+            _steal(path)
+        elif time.monotonic() >= deadline:
             raise LockedError(str(path))
-        _steal(path)
+        else:
+            time.sleep(_POLL_SECONDS)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
     beat.start()

@@ -8,13 +8,16 @@ The top-level fields tell of the first stage that failed or, where none did, of 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from wsi_pipeline.atomic import write_text
+from wsi_pipeline.cohort.locks import locked
 
 State = Literal["done", "empty", "failed"]
+LOCK_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,16 @@ def read_status(path: Path, slide_id: str) -> SlideStatus:
         return SlideStatus(slide_id)
 
 
-def record_status(path: Path, slide_id: str, stage: str, status: StageStatus) -> None:
-    """Put the outcome of one stage into a slide's status file, atomically."""
+def record_status(path: Path, slide_id: str, stage: str, status: StageStatus, lock: Path | None = None) -> None:
+    """Put the outcome of one stage into a slide's status file, atomically.
+
+    lock   held meanwhile, so that two stages of one slide that end together both leave their outcome
+    """
+    with locked(lock, LOCK_WAIT_SECONDS) if lock else nullcontext():
+        _record(path, slide_id, stage, status)
+
+
+def _record(path: Path, slide_id: str, stage: str, status: StageStatus) -> None:
     stages = {**read_status(path, slide_id).stages, stage: status}
     whole = SlideStatus(slide_id, stages)
     name, told = whole.failed or (stage, status)

@@ -8,7 +8,7 @@ from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.execution import CohortOptions, usable_cores
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.spacing import resolve_mpp
+from wsi_pipeline.slides.spacing import spacing_of
 from wsi_pipeline.specs import TileSpec
 from wsi_pipeline.stages.isolate import Crash, run_isolated
 from wsi_pipeline.stages.runner import failure
@@ -46,7 +46,7 @@ def look_at(record: SlideRecord, spec: TileSpec, default_mpp: float | None) -> R
     try:
         with open_slide(record.path) as slide:
             info = slide.info
-            spacing = resolve_mpp(info.mpp, record.mpp, default_mpp)
+            spacing = spacing_of(info, record.mpp, default_mpp)
             geometry = resolve_geometry(spec, info, spacing.mpp)
             left, top = (max(0, side // 2 - 128) for side in (info.size.width, info.size.height))
             slide.read_region(left, top, geometry.level, min(256, info.size.width), min(256, info.size.height))

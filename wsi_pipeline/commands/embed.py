@@ -20,14 +20,19 @@ from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.runner import CohortResult, StageResult, blocked, run_cohort
 from wsi_pipeline.store.patches import PatchTable, read_patches
 
+NOT_TILED = "not tiled yet"
+
 
 def embed(request: Request) -> int:
     """Embed every tiled slide of the run with one encoder."""
     records = request.select(request.known_cohort())
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     ready, kept_back = _sort_out(records, request.run_dir, f"embed/{spec.model}")
+    if not ready and all(item.status.reason == NOT_TILED for item in kept_back):
+        raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
     if not ready:
-        raise UsageError("no slide of this run has patches", todo="Run first: wsi-pipeline tile slides.csv")
+        _tell(request, CohortResult(tuple(kept_back)))
+        return EXIT_SOME_FAILED
     plan = plan_encoder(
         spec.model,
         weights=Path(execution.weights) if execution.weights else None,
@@ -52,7 +57,7 @@ def _sort_out(
         path = existing_store(run.patch_store(record.slide_id))
         failed = blocked(record, run, stage)
         if failed is None and path is None:
-            status = StageStatus("failed", "not tiled yet", "Run: wsi-pipeline tile slides.csv")
+            status = StageStatus("failed", NOT_TILED, "Run: wsi-pipeline tile slides.csv")
             failed = StageResult(record.slide_id, stage, "blocked", status)
         if failed is not None or path is None:
             kept_back += [failed] if failed else []

@@ -26,7 +26,7 @@ class Request:
     """One call of a command.
 
     options   one object per option dataclass of the command
-    only      slide ids to restrict the work to; empty: all
+    only      slide ids to restrict the work to, separated by commas; empty: all
     chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
     command   as typed, for the log and the report
     """
@@ -35,7 +35,7 @@ class Request:
     options: tuple[Any, ...]
     console: Console
     sources: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
+    only: str = ""
     chunk: tuple[int, int] | None = None
     command: str = ""
 
@@ -66,11 +66,16 @@ class Request:
 
     def select(self, cohort: Cohort) -> tuple[SlideRecord, ...]:
         """The slides to work on: all, those of --only, or one chunk."""
-        records = cohort.only(self.only) if self.only else cohort.records
+        records = cohort.only(self._named(cohort)) if self.only else cohort.records
         if self.chunk is None:
             return records
         index, count = self.chunk
         return records[index - 1 :: count]
+
+    def _named(self, cohort: Cohort) -> tuple[str, ...]:
+        """The ids in --only: separated by commas, unless the whole is an id (which may hold commas itself)."""
+        known = {record.slide_id for record in cohort.records}
+        return (self.only,) if self.only in known else tuple(name for name in self.only.split(",") if name)
 
     def _tell(self, cohort: Cohort) -> None:
         labels = ", ".join(f"{label} {count}" for label, count in cohort.label_counts().items())

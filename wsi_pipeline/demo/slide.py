@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from wsi_pipeline.atomic import write_bytes, write_text
 from wsi_pipeline.demo.aperio import ScanInfo, write_aperio

@@ -23,6 +23,7 @@ from wsi_pipeline.stages.train_mil import Training, trainings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
 
 _LIBRARIES = ("torch", "timm", "openslide-python", "tiffslide", "h5py", "zarr", "scikit-image", "scikit-learn", "numpy")
+_PART = re.compile(r" --(only|chunk)[ =]('[^']*'|\S+)")
 _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
 
@@ -105,10 +106,14 @@ def _provenance(run: RunDir, records: Sequence[SlideRecord], models: Sequence[Tr
 
 
 def commands(run: RunDir) -> tuple[str, ...]:
-    """The commands called on this run, in the order they were first called, from its log."""
+    """The commands called on this run, in the order they were first called, from its log.
+
+    Which part of the cohort a job worked on (--only, --chunk) is left out: a cluster makes thousands of them.
+    """
     if not run.log.is_file():
         return ()
-    return tuple(dict.fromkeys(_COMMAND.findall(run.log.read_text(encoding="utf-8", errors="replace"))))
+    called = _COMMAND.findall(run.log.read_text(encoding="utf-8", errors="replace"))
+    return tuple(dict.fromkeys(_PART.sub("", command) for command in called))
 
 
 def _specs(run: RunDir, records: Sequence[SlideRecord]) -> dict[str, dict[str, Any]]:

@@ -132,7 +132,8 @@ def _fresh(stage: SlideStage, run: RunDir, record: SlideRecord, status: StageSta
 
 
 def _record(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
-    record_status(run.status(record.slide_id), record.slide_id, stage, status)
+    slide_id = record.slide_id
+    record_status(run.status(slide_id), slide_id, stage, status, run.lock("status", slide_id))
 
 
 def run_cohort(

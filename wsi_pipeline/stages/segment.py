@@ -21,7 +21,7 @@ from wsi_pipeline.slides.base import Slide
 from wsi_pipeline.slides.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.shrink import area_resize
-from wsi_pipeline.slides.spacing import Spacing, resolve_mpp
+from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.specs import SegmentSpec
 from wsi_pipeline.stages.freshness import read_header, segment_digest, stale
@@ -59,7 +59,7 @@ class SegmentStage:
     def run(self, record: SlideRecord) -> StageStatus:
         """Segment one slide; the store is written last, so that its presence means that all is there."""
         with open_slide(record.path) as slide:
-            spacing = resolve_mpp(slide.info.mpp, record.mpp, self.default_mpp)
+            spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
             identity = _identity(record, slide, spacing)
             picture = read_whole(slide, spacing.mpp, _picture_mpp(self.spec, slide.info.size, spacing.mpp))
         rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)

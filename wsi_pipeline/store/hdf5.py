@@ -38,6 +38,7 @@ class Hdf5Store(Store):
         return {key: _plain(value) for key, value in self._array(name).attrs.items()}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows of an array: see `Store.read`."""
         array = self._array(name)
         try:
             return np.asarray(array[start:stop])
@@ -67,6 +68,7 @@ class Hdf5Writer(StoreWriter):
         self._file.attrs.update(attrs)
 
     def create(self, spec: ArraySpec) -> None:
+        """Make an array: see `StoreWriter.create`."""
         array = self._file.create_dataset(
             spec.name,
             shape=spec.shape,
@@ -83,6 +85,7 @@ class Hdf5Writer(StoreWriter):
             self._file[name][start : start + len(rows)] = rows
 
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
+        """Append byte strings: see `StoreWriter.append_bytes`."""
         if name not in self._file:
             self._file.create_dataset(
                 name, shape=(0,), maxshape=(None,), dtype=h5py.vlen_dtype(np.uint8), chunks=(1024,)

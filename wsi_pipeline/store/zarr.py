@@ -51,12 +51,14 @@ class ZarrStore(Store):
         return dict(self._array(name).attrs)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows of an array: see `Store.read`."""
         try:
             return np.asarray(self._array(name)[start:stop])
         except (OSError, ValueError, RuntimeError) as error:
             raise StoreError(f"{self.path}: {name} is damaged ({error})", todo=_DAMAGED) from None
 
     def read_bytes(self, name: str, start: int = 0, stop: int | None = None) -> list[bytes]:
+        """Rows of byte strings: see `Store.read_bytes`."""
         last = self.shape(name)[0] if stop is None else min(stop, self.shape(name)[0])
         if last <= start:
             return []
@@ -89,6 +91,7 @@ class ZarrWriter(StoreWriter):
         self._group.attrs.update(attrs)
 
     def create(self, spec: ArraySpec) -> None:
+        """Make an array: see `StoreWriter.create`."""
         rows = spec.chunks[0]
         compressors: tuple[Any, ...] = (ZstdCodec(level=3), Crc32cCodec()) if spec.compress else (Crc32cCodec(),)
         array = self._group.create_array(
@@ -107,6 +110,7 @@ class ZarrWriter(StoreWriter):
             array[start : start + len(rows)] = rows
 
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
+        """Append byte strings: see `StoreWriter.append_bytes`."""
         if name not in self._ragged:
             self.create(ArraySpec(name, (0,), "uint8", _BYTES_PER_CHUNK))
             self._ragged[name] = _Ragged()
@@ -117,6 +121,7 @@ class ZarrWriter(StoreWriter):
         self._flush(name, len(ragged.pending) // _BYTES_PER_SHARD * _BYTES_PER_SHARD)
 
     def close(self) -> None:
+        """Flush everything, offsets of byte strings included."""
         for name, ragged in self._ragged.items():
             self._flush(name, len(ragged.pending))
             edges = np.concatenate([[0], np.cumsum(ragged.lengths, dtype=np.int64)]).astype(np.int64)
