@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from wsi_pipeline.store.segments import read_segment
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "v1"
+DOCUMENT = GOLDEN.parents[2] / "docs" / "format.md"
 KINDS = ("segment", "patches-none", "patches-jpeg", "patches-raw", "features")
 
 COORDS = [[x, y] for y in (72, 108, 144) for x in (72, 108, 144, 180)]
@@ -213,6 +215,44 @@ def test_model_folders_are_built_as_they_were(golden: Path, today: Path) -> None
     assert shape_of(json.loads((today / "status.json").read_text())) == shape_of(
         json.loads((golden / "status.json").read_text())
     )
+
+
+def test_the_code_in_the_format_document_runs(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    for source, target in (
+        ("patches-jpeg.h5", "wsi-run/tile/s01.h5"),
+        ("features.h5", "wsi-run/embed/colour/s01.h5"),
+        ("patches-jpeg.zarr", "wsi-run-zarr/tile/s01.zarr"),
+        ("model", "wsi-run/train-mil/colour/gated-abmil"),
+    ):
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (golden / source).is_dir() else shutil.copy)(golden / source, tmp_path / target)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(DOCUMENT), "exec"), names)
+    assert len(blocks) == 5
+    assert names["first_patch"].size == names["same_patch"].size == (24, 24)
+    np.testing.assert_allclose(names["probabilities"], MODEL_PROBABILITIES[0], atol=2e-5)
+    assert "12 patches of 96 um, the first at [72, 72]" in capsys.readouterr().out
+
+
+def test_the_format_document_names_everything_in_the_files(golden: Path) -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    names: set[str] = set()
+    for kind in KINDS:
+        with open_store(golden / f"{kind}.h5") as store:
+            names |= {*store.attrs, *store.names(), *json.loads(store.attrs["slide"])}
+            extra = json.loads(store.attrs["extra"])
+            names |= {*extra, *extra.get("encoder", {})}
+            names |= {key for name in store.names() for key in store.array_attrs(name)}
+    config, metrics = (json.loads((golden / "model" / name).read_text()) for name in ("config.json", "metrics.json"))
+    names |= {*config, *config["provenance"], *config["folds"][0], *metrics, *metrics["per_fold"][0]}
+    names |= {*metrics["pooled"], *metrics["pooled"]["auroc"], *metrics["per_class"]["red"]}
+    names |= {*json.loads((golden / "status.json").read_text())["stages"]["tile"]}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
 def hdf5_build(path: Path) -> dict[str, Any]:
