@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; test processes share the cores
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import importlib
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -41,6 +42,9 @@ Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (named at the end an
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # OpenMP threads that spin while they wait take the cores from the threads that read patches, and from other
+    # jobs on a shared node: two busy cores made a ViT ten times slower. Set before torch is imported, or not at all.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         args = build_parser().parse_args(words)
@@ -74,7 +78,7 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
     )
     module, function = command.handler.split(":")
     handler = getattr(importlib.import_module(module), function)
-    with log_to(run_dir.log if command.stage else None, request.command):
+    with log_to(run_dir.log if command.stage else None, request.command, console.note):
         try:
             return int(handler(request))
         except WsiPipelineError as error:

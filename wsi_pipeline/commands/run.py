@@ -39,7 +39,7 @@ def run(request: Request) -> int:
         step = replace(request, run_dir=folder, options=options, sources=sources if command.name == "tile" else ())
         module, function = command.handler.split(":")
         words = ["wsi-pipeline", "run", str(path), f"({command.name})"]
-        with log_to(folder.log, shlex.join(words)):
+        with log_to(folder.log, shlex.join(words), request.console.note):
             code = max(code, int(getattr(import_module(module), function)(step)))
     return EXIT_SOME_FAILED if code else EXIT_DONE
 
