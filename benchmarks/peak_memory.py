@@ -7,12 +7,12 @@
 Each row is one `wsi-pipeline tile --workers 1` from nothing: segment and tile, in one worker process. `all processes`
 is the highest sum of resident memory over the process tree, looked at every 20 ms; pages that processes share count
 for each of them, so the truth is below. `largest` is the high-water mark that the kernel kept of the largest one.
+`CPU s` are seconds of processor time of all of them, which other work on the machine does not stretch.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,47 +32,47 @@ INTERVAL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Measured:
-    """What one command took: seconds, and peak resident memory in bytes of all processes and of the largest."""
+    """What one command took: seconds, processor seconds, peak resident bytes of all processes and of the largest."""
 
     seconds: float
+    cpu: float
     tree: int
     largest: int
 
 
 def measure(command: Sequence[str]) -> Measured:
     """Run a command and watch its process tree. Raises SystemExit if it fails."""
-    started = time.perf_counter()
+    started, tree = time.perf_counter(), 0
+    seen: dict[int, tuple[int, float]] = {}
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    root, tree, largest = psutil.Process(child.pid), 0, 0
-    while True:
-        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-        if pid:
-            break
-        resident, peaks = _memory(root)
-        tree, largest = max(tree, resident), max(largest, *peaks, 0)
+    root = psutil.Process(child.pid)
+    while child.poll() is None:
+        tree = max(tree, _look(root, seen))
         time.sleep(INTERVAL_SECONDS)
-    child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} ended with exit code {child.returncode}")
-    largest = max(largest, usage.ru_maxrss * 1024)
-    return Measured(time.perf_counter() - started, max(tree, largest), largest)
+    largest = max(peak for peak, _ in seen.values())
+    return Measured(time.perf_counter() - started, sum(cpu for _, cpu in seen.values()), max(tree, largest), largest)
 
 
-def _memory(root: psutil.Process) -> tuple[int, list[int]]:
-    """Resident bytes of a process and all below it, and the high-water mark of each."""
-    resident, peaks = 0, [0]
+def _look(root: psutil.Process, seen: dict[int, tuple[int, float]]) -> int:
+    """Resident bytes of a process and all below it; notes the high-water mark and processor time of each in `seen`."""
+    resident = 0
     try:
         family = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0, peaks
+        return 0
     for process in family:
         try:
-            resident += process.memory_info().rss
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            times, memory = process.cpu_times(), process.memory_info().rss
+            status = Path(f"/proc/{process.pid}/status")
+            lines = status.read_text().splitlines() if status.is_file() else []
         except (psutil.Error, OSError):  # it ended between two looks
             continue
-        peaks += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")]
-    return resident, peaks
+        peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), memory)
+        seen[process.pid] = (peak, times.user + times.system)
+        resident += memory
+    return resident
 
 
 def slide(folder: Path, side: int, kind: str) -> Path:
@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=2.0, help="GB (10^9 bytes) that may not be reached")
     args = parser.parse_args()
     most = 0
-    head = f"{'slide':14}{'--pixels':>9}{'patches':>9}{'seconds':>9}{'all processes':>15}{'largest':>10}"
+    head = f"{'slide':14}{'--pixels':>9}{'patches':>9}{'seconds':>9}{'CPU s':>8}{'all processes':>15}{'largest':>10}"
     print(f"{args.side} x {args.side} px at 0.25 mpp, tiled at 0.5 mpp", head, sep="\n", flush=True)
     with _folder(args.slides) as folder:
         for kind in args.kinds:
@@ -128,7 +128,7 @@ def main() -> int:
                 found, patches = tile(path, pixels)
                 most = max(most, found.tree)
                 memory = f"{found.tree / GB:12.2f} GB{found.largest / GB:7.2f} GB"
-                print(f"{kind:14}{pixels:>9}{patches:9}{found.seconds:9.1f}{memory}", flush=True)
+                print(f"{kind:14}{pixels:>9}{patches:9}{found.seconds:9.1f}{found.cpu:8.1f}{memory}", flush=True)
     verdict = "below" if most < args.limit * GB else "NOT below"
     print(f"peak {most / GB:.2f} GB: {verdict} the limit of {args.limit:g} GB")
     return 0 if most < args.limit * GB else 1
