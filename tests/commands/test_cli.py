@@ -146,3 +146,32 @@ def test_quiet_says_nothing_when_all_is_well(cohort: Path, tmp_path: Path, capsy
     args = ["tile", str(cohort), "--run", str(tmp_path / "r"), "--only", "s0", "--workers", "0", "--quiet"]
     assert main(args) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_embed_of_slides_that_all_failed_names_them(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--run", str(tmp_path / "r"), "--only", "torn"]
+    assert main(["tile", str(cohort), "--workers", "0", *run]) == 3
+    assert main(["embed", "--model", "colour", *run]) == 3
+    assert re.search(r"^torn\s+FAILED truncated TIFF", capsys.readouterr().out, re.M)
+
+
+def test_only_takes_an_id_that_holds_a_comma(cohort: Path, tmp_path: Path) -> None:
+    csv = tmp_path / "slides.csv"
+    csv.write_text(f'slide_id,path\n"a,b",{cohort.parent / "s0.svs"}\na,{cohort.parent / "s1.svs"}\n')
+    for only, made in (("a,b", {"a,b"}), ("a", {"a,b", "a"})):
+        assert main(["tile", str(csv), "--run", str(tmp_path / "r"), "--workers", "0", "--only", only]) == 0
+        assert {path.stem for path in (tmp_path / "r" / "tile").glob("*.h5")} == made
+
+
+def test_slides_gone_from_the_csv_are_said_and_left(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv, run = tmp_path / "slides.csv", ["--run", str(tmp_path / "r"), "--workers", "0"]
+    csv.write_text(f"slide_id,path\none,{cohort.parent / 's0.svs'}\ntwo,{cohort.parent / 's1.svs'}\n")
+    main(["tile", str(csv), *run])
+    csv.write_text(f"slide_id,path\none,{cohort.parent / 's0.svs'}\n")
+    main(["tile", str(csv), *run])
+    assert "1 slide of this run is not in the cohort now: two" in capsys.readouterr().out
+    assert (tmp_path / "r" / "tile" / "two.h5").exists()

@@ -99,7 +99,10 @@ class Request:
         gone = {record.slide_id for record in self.known_cohort().records} - {item.slide_id for item in cohort.records}
         if gone:
             named = ", ".join(sorted(gone)[:5]) + (", ..." if len(gone) > 5 else "")
-            self.console.note(f"{len(gone)} slides of this run are not in the cohort now: {named}; their files stay")
+            verb = "is" if len(gone) == 1 else "are"
+            self.console.note(
+                f"{plural(len(gone), 'slide')} of this run {verb} not in the cohort now: {named}; their files stay"
+            )
 
 
 def parse_chunk(text: str | None) -> tuple[int, int] | None:
