@@ -144,6 +144,9 @@ class EncoderContract:
         assert encoder.device == "cpu"
         assert encoder.describe(5) == f"cpu, {case.precision}, batch 5" or case.precision != "fp32"
         assert encoder.describe().endswith(f"batch {encoder.batch}")
+        assert plan.suggest_batch("cpu") == encoder.batch
+        assert plan.describe("cpu", case.precision) == encoder.describe()
+        assert plan.describe("cpu", case.precision, 5) == encoder.describe(5)
 
     def test_the_fingerprint_is_that_of_the_weights(self, case: EncoderCase) -> None:
         first, again = case.plan().fingerprint, case.plan().fingerprint

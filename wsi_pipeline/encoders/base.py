@@ -145,6 +145,19 @@ class EncoderPlan(ABC):
     def open(self, device: str = "auto", precision: str = "auto") -> Encoder:
         """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
 
+    def suggest_batch(self, device: str = "auto") -> int:
+        """What `Encoder.batch` will be. Raises UsageError for a device that is not on this machine."""
+        from wsi_pipeline.encoders.device import choose_device, suggest_batch
+
+        return suggest_batch(choose_device(device))
+
+    def describe(self, device: str = "auto", precision: str = "auto", batch: int | None = None) -> str:
+        """What `Encoder.describe` will be: `cpu, bf16 (AMX), batch 16`. Raises UsageError as `suggest_batch` does."""
+        from wsi_pipeline.encoders.device import choose_device, choose_precision
+
+        chosen = choose_device(device)
+        return f"{chosen}, {choose_precision(precision, chosen)}, batch {batch or self.suggest_batch(device)}"
+
 
 def _check_batch(batch: Batch) -> None:
     shape, kind = tuple(batch.shape), str(batch.dtype).removeprefix("torch.")

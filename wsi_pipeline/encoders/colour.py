@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from wsi_pipeline.encoders.base import Batch
 
 _MAX_THREADS = 16
+_BATCH = 64
+_SUMMARY = "cpu, fp32"
 
 
 def colour_info() -> EncoderInfo:
@@ -44,8 +46,8 @@ class ColourEncoder(Encoder):
         self.fingerprint = fingerprint
         self.device = "cpu"
         self._pool = ThreadPoolExecutor(min(threads or usable_cores(), _MAX_THREADS), thread_name_prefix="colour")
-        self.summary = "cpu, fp32"
-        self.batch = 64
+        self.summary = _SUMMARY
+        self.batch = _BATCH
 
     def _encode(self, batch: Batch) -> NDArray[np.float32]:
         patches = np.asarray(batch if isinstance(batch, np.ndarray) else batch.cpu().numpy())
@@ -73,3 +75,11 @@ class ColourPlan(EncoderPlan):
     def open(self, device: str = "auto", precision: str = "auto") -> ColourEncoder:
         """The encoder; it always computes on the CPU in fp32, whatever device and precision are asked for."""
         return ColourEncoder(self.fingerprint)
+
+    def suggest_batch(self, device: str = "auto") -> int:
+        """Enough patches to keep every core busy."""
+        return _BATCH
+
+    def describe(self, device: str = "auto", precision: str = "auto", batch: int | None = None) -> str:
+        """`cpu, fp32, batch 64`, whatever is asked for."""
+        return f"{_SUMMARY}, batch {batch or _BATCH}"
