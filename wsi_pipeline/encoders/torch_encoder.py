@@ -107,9 +107,9 @@ def _resize_on_gpu(images: torch.Tensor, side: int, interpolation: str) -> torch
 def _lower(network: torch.nn.Module, dtype: torch.dtype) -> None:
     """Make a network ready for autocast to `dtype`, in place: matrix weights are cast once, not for every batch.
 
-    The convolution that reads the image stays in fp32, and with it the sum that the blocks of a transformer add to:
-    pixels rounded to bf16 cost more accuracy than all later layers together (DeiT-Tiny, 348 real patches, least
-    cosine to fp32: 0.997 with everything in bf16, 0.9997 so). Norms and sums are fp32 under autocast.
+    The convolution that reads the image stays in fp32, and with it the sum that the blocks of a transformer add to.
+    On 120 patches of real slides the least cosine of DeiT-Tiny's features to fp32 was 0.9969 without this and 0.9996
+    with it. Norms and sums are fp32 under autocast.
     """
     matrices = [part for part in network.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv2d)]
     first = next((part for part in matrices if isinstance(part, torch.nn.Conv2d) and part.in_channels == 3), None)
