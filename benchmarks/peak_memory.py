@@ -70,7 +70,8 @@ def _look(root: psutil.Process, seen: dict[int, tuple[int, float]]) -> int:
         except (psutil.Error, OSError):  # it ended between two looks
             continue
         peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), memory)
-        seen[process.pid] = (peak, times.user + times.system)
+        before = seen.get(process.pid, (0, 0.0))  # a process at its end tells of no memory any more
+        seen[process.pid] = (max(peak, before[0]), max(times.user + times.system, before[1]))
         resident += memory
     return resident
 

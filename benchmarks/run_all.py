@@ -49,7 +49,7 @@ BENCHMARKS = (
     Benchmark("peak_memory", lambda folder: ["--side", "20000"], lambda folder: []),
     Benchmark(
         "kill_and_resume",
-        lambda folder: [_demo(folder, 6), "--kills", "6", "--folds", "2"],
+        lambda folder: [_demo(folder, 6), "--kills", "12", "--folds", "2"],
         lambda folder: [_demo(folder, 12), "--kills", "20", "--folds", "3"],
     ),
 )
