@@ -11,7 +11,6 @@ from wsi_pipeline.commands.console import MOST_ROWS
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tell_end, tell_redone
 from wsi_pipeline.encoders.base import EncoderPlan
-from wsi_pipeline.encoders.device import choose_device, choose_precision, suggest_batch
 from wsi_pipeline.encoders.registry import plan_encoder
 from wsi_pipeline.errors import StoreError, UsageError
 from wsi_pipeline.execution import EmbedExecution
@@ -40,6 +39,8 @@ def embed(request: Request) -> int:
     )
     stage = _stage(request, plan)
     total = sum(len(table.grid) for record, table in ready if not stage.check(record).fresh)
+    if total:
+        stage.load()  # weights that do not fit are refused here, once, not slide by slide
     with request.console.progress("embed", total, "patches") as step:
         stage.on_patches = step
         result = run_cohort([stage], request.run_dir, [record for record, _ in ready], workers=0)
@@ -73,11 +74,10 @@ def _sort_out(
 def _stage(request: Request, plan: EncoderPlan) -> EmbedStage:
     """The stage, with device and arithmetic chosen; missing weights are refused here, once, not slide by slide."""
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
-    device = choose_device(execution.device)
-    batch = execution.batch or suggest_batch(device)
+    batch = execution.batch or plan.suggest_batch(execution.device)
     request.console.fact("encoder", f"{spec.model}: {_about(plan)}")
     fingerprint = plan.fingerprint
-    request.console.fact("device", f"{device}, {choose_precision(spec.precision, device)}, batch {batch}")
+    request.console.fact("device", plan.describe(execution.device, spec.precision, batch))
     request.console.fact("weights", fingerprint[:16])
     return EmbedStage(request.run_dir, spec, plan, execution.device, batch, execution.threads, execution.store)
 

@@ -55,6 +55,10 @@ class EmbedStage:
         """The loaded encoder."""
         return self.plan.open(self.device, self.spec.precision)
 
+    def load(self) -> None:
+        """Load the encoder now. Raises EncoderError where its weights do not fit."""
+        _ = self.encoder
+
     def patch_store(self, record: SlideRecord) -> Path:
         """The slide's patch store; raises StoreError naming the command that makes it."""
         return require_store(self.run_dir.patch_store(record.slide_id), "tile slides.csv")
