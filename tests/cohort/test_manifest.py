@@ -121,6 +121,14 @@ def test_folder_glob_and_files(folder: Path) -> None:
         read_cohort([str(folder / "*.ndpi")])
 
 
+def test_a_name_without_suffix_finds_its_slide(folder: Path) -> None:
+    cohort = read_cohort([write(folder, "slide_id,case_id\na,p1\nb,p2\nnone,p3\n")])
+    assert [record.path.name for record in cohort.records] == ["a.svs", "b.svs", "none"]
+    (folder / "a.tif").write_bytes(b"x")  # two it could be: not for us to choose
+    cohort = read_cohort([write(folder, "slide_id,case_id\na,p1\nb,p2\n")])
+    assert [record.path.name for record in cohort.records] == ["a", "b.svs"]
+
+
 def test_a_dicom_folder_is_one_slide(folder: Path) -> None:
     (folder / "dcm").mkdir()
     for i in range(3):

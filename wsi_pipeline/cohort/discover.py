@@ -56,6 +56,15 @@ def slide_id_of(path: Path) -> str:
     return path.stem if path.suffix.lower() in SLIDE_SUFFIXES else name
 
 
+def with_suffix_found(path: Path) -> Path:
+    """`path`, or where it is not there the one slide beside it whose name only adds a suffix (CLAM's ids have none)."""
+    if path.exists() or path.suffix.lower() in SLIDE_SUFFIXES or not path.name:
+        return path
+    beside = [path.with_name(path.name + suffix) for suffix in sorted(SLIDE_SUFFIXES)]
+    found = [candidate for candidate in beside if candidate.exists()]
+    return found[0] if len(found) == 1 else path
+
+
 def _hits(source: str) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():

@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from wsi_pipeline.cohort.columns import map_columns
-from wsi_pipeline.cohort.discover import find_slides, slide_id_of
+from wsi_pipeline.cohort.discover import find_slides, slide_id_of, with_suffix_found
 from wsi_pipeline.errors import ManifestError, UsageError
 from wsi_pipeline.units import MAX_MPP, MIN_MPP, is_plausible_mpp
 
@@ -174,7 +174,7 @@ def _record(row: int, cells: list[str], columns: dict[str, int], base: Path, fau
         return None if cell(name).lower() in MISSING_WORDS else cell(name)
 
     name = cell("path") or (cell("slide_id") if "path" not in columns else "")
-    path = (base / Path(name).expanduser()).absolute()
+    path = with_suffix_found((base / Path(name).expanduser()).absolute())
     slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(name))
     if not name:
         faults.append(Fault(row, "path is empty"))

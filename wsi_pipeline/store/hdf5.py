@@ -1,5 +1,6 @@
 """Stores as HDF5 files. Opened without file locks, which shared file systems lack; our writes need none, being
-made at a temporary path by one process. Each chunk carries a Fletcher-32 checksum."""
+made at a temporary path by one process. Each chunk carries a Fletcher-32 checksum, but for variable-length
+byte strings, on which HDF5 has none (a JPEG that was damaged does not decode)."""
 
 from __future__ import annotations
 

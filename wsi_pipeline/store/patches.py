@@ -49,7 +49,7 @@ def write_patches(
         writer.create(ArraySpec(COVERAGE, (n,), "float32", ROWS_PER_CHUNK))
         writer.write(COVERAGE, 0, grid.coverage)
         if images is not None:
-            writer.create(ArraySpec(IMAGES, (n, side, side, 3), "uint8", 16))
+            writer.create(ArraySpec(IMAGES, (n, side, side, 3), "uint8", 1))  # patches are read one by one
             for first, batch in images:
                 writer.write(IMAGES, first, batch)
         if jpegs is not None:

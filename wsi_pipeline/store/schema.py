@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import wsi_pipeline
@@ -92,7 +92,8 @@ class Header:
                 todo="Make it again, or use the wsi-pipeline version that wrote it",
             )
         try:
-            slide = SlideIdentity(**json.loads(attrs["slide"]))
+            known = {field.name for field in fields(SlideIdentity)}  # a later writer may add to it
+            slide = SlideIdentity(**{key: value for key, value in json.loads(attrs["slide"]).items() if key in known})
             specs, extra = json.loads(attrs["specs"]), json.loads(attrs["extra"])
             return cls(wanted, str(attrs["digest"]), str(attrs["parent_digest"]), slide, specs, extra)
         except (KeyError, TypeError, ValueError) as error:

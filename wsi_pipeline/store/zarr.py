@@ -22,8 +22,8 @@ from wsi_pipeline.errors import StoreError
 from wsi_pipeline.store.base import ArraySpec, Store, StoreWriter
 
 CHUNKS_PER_SHARD = 16
-_BYTES_PER_CHUNK = 1 << 20
-_BYTES_PER_SHARD = _BYTES_PER_CHUNK * CHUNKS_PER_SHARD
+_BYTES_PER_CHUNK = 1 << 16
+_BYTES_PER_SHARD = 1 << 24
 _OFFSETS = "_offsets"
 _DAMAGED = "Remove the folder and run the same command again: it will be made anew"
 
@@ -90,8 +90,8 @@ class ZarrWriter(StoreWriter):
     def set_attrs(self, attrs: dict[str, Any]) -> None:
         self._group.attrs.update(attrs)
 
-    def create(self, spec: ArraySpec) -> None:
-        """Make an array: see `StoreWriter.create`."""
+    def create(self, spec: ArraySpec, chunks_per_shard: int = CHUNKS_PER_SHARD) -> None:
+        """Make an array: see `StoreWriter.create`. A shard is one file."""
         rows = spec.chunks[0]
         compressors: tuple[Any, ...] = (ZstdCodec(level=3), Crc32cCodec()) if spec.compress else (Crc32cCodec(),)
         array = self._group.create_array(
@@ -99,7 +99,7 @@ class ZarrWriter(StoreWriter):
             shape=spec.shape,
             dtype=spec.dtype,
             chunks=spec.chunks,
-            shards=(rows * CHUNKS_PER_SHARD, *spec.chunks[1:]),
+            shards=(rows * chunks_per_shard, *spec.chunks[1:]),
             compressors=compressors,
         )
         array.attrs.update(spec.attrs)
@@ -112,7 +112,7 @@ class ZarrWriter(StoreWriter):
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
         """Append byte strings: see `StoreWriter.append_bytes`."""
         if name not in self._ragged:
-            self.create(ArraySpec(name, (0,), "uint8", _BYTES_PER_CHUNK))
+            self.create(ArraySpec(name, (0,), "uint8", _BYTES_PER_CHUNK), _BYTES_PER_SHARD // _BYTES_PER_CHUNK)
             self._ragged[name] = _Ragged()
         ragged = self._ragged[name]
         ragged.pending += b"".join(items)
