@@ -25,6 +25,8 @@ PADDING_WHITE = 254
 MIN_GLASS = 0.002
 """Below this fraction of the picture there is no glass to measure, and white paper stands in for it."""
 WHITE = 245.0
+DARKEST = 1.6
+"""Optical density of black: the few grey levels below are noise, stray light and JPEG, and saturated ink has them."""
 SAMPLE = 500_000
 """Pixels that are enough to measure a colour on."""
 
@@ -64,11 +66,11 @@ def _brightest_mode(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def optical_density(rgb: NDArray[np.uint8], background: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Optical density, float32 (3, h, w), over `background` (3,); brighter than the background is 0."""
+    """Optical density, float32 (3, h, w), over `background` (3,); from 0, brighter than it, to DARKEST."""
     levels = np.arange(256, dtype=np.float32) + 1
     out = np.empty((3, *rgb.shape[:2]), dtype=np.float32)
     for channel in range(3):
-        table = np.maximum(np.log10((background[channel] + 1) / levels), 0).astype(np.float32)
+        table = np.clip(np.log10((background[channel] + 1) / levels), 0, DARKEST).astype(np.float32)
         np.take(table, rgb[..., channel], out=out[channel], mode="clip")
     return out
 
