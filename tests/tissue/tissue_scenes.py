@@ -41,6 +41,21 @@ INKS = {
     "black": (1.10, 1.10, 1.05),
 }
 
+FELT_PENS = {
+    "navy": (0, 20, 80),
+    "royal blue": (10, 40, 140),
+    "dark blue": (0, 60, 110),
+    "bright blue": (20, 90, 200),
+    "violet": (40, 30, 130),
+    "teal": (0, 110, 120),
+    "dark green": (0, 100, 50),
+    "crimson": (200, 20, 30),
+    "dark red": (120, 10, 20),
+    "jet": (20, 20, 22),
+    "blue-black": (15, 20, 40),
+}
+"""Saturated inks as they look on white glass; they are drawn crossing H&E tissue in `crossed`."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -73,22 +88,23 @@ def stained(
     glass: Sequence[float] = (243, 243, 243),
     noise: float = 1.0,
     seed: int = 0,
+    zoom: int = 1,
 ) -> Scene:
-    """Tissue in one of STAINS on glass of one colour, with sensor noise of `noise` grey levels."""
+    """Tissue in one of STAINS on glass of one colour, with sensor noise of `noise` grey levels, at MPP / `zoom`."""
     rng = np.random.default_rng(seed)
     first, second = (np.asarray(part) for part in STAINS[stain])
-    regions = ndi.gaussian_filter(rng.normal(size=tissue.shape), 12)
+    regions = ndi.gaussian_filter(rng.normal(size=tissue.shape), 12 * zoom)
     share = 1 / (1 + np.exp(-2 * regions / regions.std()))[..., None]
-    density = _cells(rng, tissue.shape)[..., None] * share * first
-    density = density + _cells(rng, tissue.shape)[..., None] * (1 - 0.7 * share) * second
+    density = _cells(rng, tissue.shape, zoom)[..., None] * share * first
+    density = density + _cells(rng, tissue.shape, zoom)[..., None] * (1 - 0.7 * share) * second
     light = np.asarray(glass, dtype=float) * 10 ** -(density * tissue[..., None])
     light = ndi.gaussian_filter(light, (0.6, 0.6, 0)) + rng.normal(0, noise, light.shape)
     return Scene(stain, _bytes(light), tissue, np.zeros_like(tissue))
 
 
-def _cells(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _cells(rng: np.random.Generator, shape: tuple[int, ...], zoom: int = 1) -> NDArray[np.float64]:
     """Positive texture of mean 1 whose grains are 10 to 30 micrometres wide."""
-    fine, coarse = (ndi.gaussian_filter(rng.normal(size=shape), sigma) for sigma in (0.7, 1.8))
+    fine, coarse = (ndi.gaussian_filter(rng.normal(size=shape), zoom * sigma) for sigma in (0.7, 1.8))
     return np.clip(1 + 0.3 * fine / fine.std() + 0.2 * coarse / coarse.std(), 0.1, None)
 
 
@@ -104,9 +120,35 @@ def marked(scene: Scene, ink: str, path: Sequence[tuple[float, float]], width_px
     stroke = np.asarray(canvas.filter(ImageFilter.GaussianBlur(1.5)), dtype=float) / 255
     streaks = ndi.gaussian_filter(np.random.default_rng(seed).normal(size=stroke.shape), (8, 40))
     amount = stroke * (1 + 0.1 * streaks / streaks.std())
-    rgb = _bytes(scene.rgb * 10 ** -(amount[..., None] * np.asarray(INKS[ink])))
+    dye = INKS[ink] if ink in INKS else np.log10(246 / (1 + np.asarray(FELT_PENS[ink])))
+    rgb = _bytes(scene.rgb * 10 ** -(amount[..., None] * np.asarray(dye)))
     under = scene.ink | (stroke > 0.05)
     return replace(scene, name=f"{scene.name}, {ink} pen", rgb=rgb, ink=under)
+
+
+def follicular(zoom: int) -> tuple[Scene, NDArray[np.bool_]]:
+    """H&E tissue at MPP / `zoom`, 1.8 x 2.4 mm, and the lymph follicles in it, dense with haematoxylin (h, w)."""
+    tissue = blob(11, 225 * zoom, 300 * zoom, cover=0.3)
+    scene = stained("H&E", tissue, seed=4, zoom=zoom)
+    rows, columns = np.mgrid[0 : tissue.shape[0], 0 : tissue.shape[1]] / zoom
+    centres = ((90, 160), (140, 130), (120, 190))
+    follicles = np.any([np.hypot(rows - row, columns - column) < 11 for row, column in centres], axis=0) & tissue
+    dense = follicles[..., None] * _cells(np.random.default_rng(5), tissue.shape, zoom)[..., None]
+    return replace(scene, rgb=_bytes(scene.rgb * 10 ** -(dense * np.array([0.36, 0.34, 0.21])))), follicles
+
+
+def crossed(scene: Scene, pen: str, width_um: float, zoom: int) -> Scene:
+    """A `follicular` scene with a stroke of one of FELT_PENS from the glass across the tissue, with sensor noise."""
+    inked = marked(scene, pen, ((0.05, 0.5), (0.3, 0.12), (0.6, 0.8)), width_px=round(width_um * zoom / MPP))
+    noise = np.random.default_rng(6).normal(0, 1.5, inked.rgb.shape)
+    return replace(inked, rgb=_bytes(inked.rgb + noise))
+
+
+def coarser(picture: NDArray[np.generic], factor: int) -> NDArray[np.float64]:
+    """Means over blocks of factor x factor pixels of (h, w) or (h, w, 3); what is left over is cut off."""
+    height, width = (side // factor for side in picture.shape[:2])
+    cut = picture[: height * factor, : width * factor]
+    return np.asarray(cut.reshape(height, factor, width, factor, *picture.shape[2:]).mean(axis=(1, 3)))
 
 
 def dusty(scene: Scene, seed: int = 0, grains: int = 60) -> Scene:

@@ -13,12 +13,15 @@ from wsi_pipeline.geometry import Size
 from wsi_pipeline.specs import SegmentSpec
 from wsi_pipeline.tissue.cleanup import clean_mask
 from wsi_pipeline.tissue.detectors import SEGMENTERS
+from wsi_pipeline.tissue.haze import even_share
 from wsi_pipeline.tissue.mask import TissueMask
 
 NEARLY_ALL = 0.95
 """More tissue than this is rare on a glass slide, which has empty margins; files that hold one region have it."""
 ALMOST_NOTHING = 0.0005
 """Less tissue than this is about a tenth of a needle biopsy on a 15 x 15 mm scan: dust or a lost section."""
+SMEAR = 0.05
+"""More of the mask than this without any texture is no tissue; on real slides and drawn ones it was at most 0.004."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def segment_tissue(rgb: NDArray[np.uint8], slide_size: Size, mpp: float, spec: S
     picture_mpp = mpp * math.sqrt(slide_size.pixels / (height * width))
     found = SEGMENTERS.get(spec.method)(rgb, picture_mpp)
     clean = clean_mask(found, picture_mpp**2, spec.min_tissue_um2, spec.max_hole_um2)
-    return Segmentation(TissueMask(clean, slide_size, mpp), _warning(found, clean, picture_mpp**2, spec))
+    warning = _warning(found, clean, picture_mpp**2, spec) or _smear_warning(rgb, clean, picture_mpp)
+    return Segmentation(TissueMask(clean, slide_size, mpp), warning)
 
 
 def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: float, spec: SegmentSpec) -> str:
@@ -61,3 +65,11 @@ def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: floa
     if fraction < ALMOST_NOTHING:
         return f"almost no tissue ({100 * fraction:.2g} %)"
     return ""
+
+
+def _smear_warning(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) -> str:
+    share = even_share(rgb, mask, mpp)
+    if share <= SMEAR:
+        return ""
+    what = f"{100 * share:.0f} % of the mask is as smooth as bare glass"
+    return f"{what}: perhaps a smear of dye or haze; look at the overlay, and if so try --method otsu"
