@@ -55,6 +55,7 @@ def disturbed(commands: list[list[str]], seconds: list[float], kills: int, seed:
     """
     rng, hits = random.Random(seed), 0
     share = [max(1, round(kills * part / sum(seconds))) for part in seconds]
+    share[0] = max(1, share[0] + kills - sum(share))
     for command, length, count in zip(commands, seconds, share, strict=True):
         target = hits + count
         for _ in range(5 * count):
