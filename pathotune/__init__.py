@@ -1,0 +1,65 @@
+"""PathoTune: a frozen vision transformer made a specialist in pathology by visual and textual prompts.
+
+Reimplementation from published descriptions of Lu et al., "PathoTune: Adapting Visual Foundation Model to
+Pathological Specialists", MICCAI 2024, arXiv 2403.16497; the authors' Visual Refine Module and hyper-parameters are
+not public, so each open choice is a field of `PathoTuneConfig`.
+
+    network, card = open_backbone("deit_tiny_patch16_224", Path("weights.safetensors"))
+    model = PathoTune(PathoTuneConfig(classes=("benign", "malignant")), network)
+    ...                                      # train model.trained_parameters() on model(images)
+    save_adapter(Path("adapter.safetensors"), model, card)
+    model = load_adapter(Path("adapter.safetensors"), network)
+    features = model.features(images)
+
+Names are looked up on first use, so that importing the package costs no import of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathotune.backbone import BackboneCard, fingerprint, open_backbone
+    from pathotune.checkpoint import AdapterInfo, load_adapter, read_adapter, save_adapter
+    from pathotune.config import PathoTuneConfig, TaskText
+    from pathotune.errors import AdapterError, BackboneError, ConfigError, PathoTuneError, TextEncoderError
+    from pathotune.model import PathoTune
+    from pathotune.tokens import TokenLayout
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdapterError",
+    "AdapterInfo",
+    "BackboneCard",
+    "BackboneError",
+    "ConfigError",
+    "PathoTune",
+    "PathoTuneConfig",
+    "PathoTuneError",
+    "TaskText",
+    "TextEncoderError",
+    "TokenLayout",
+    "fingerprint",
+    "load_adapter",
+    "open_backbone",
+    "read_adapter",
+    "save_adapter",
+]
+
+_PLACES = {
+    "backbone": ("BackboneCard", "fingerprint", "open_backbone"),
+    "checkpoint": ("AdapterInfo", "load_adapter", "read_adapter", "save_adapter"),
+    "config": ("PathoTuneConfig", "TaskText"),
+    "errors": ("AdapterError", "BackboneError", "ConfigError", "PathoTuneError", "TextEncoderError"),
+    "model": ("PathoTune",),
+    "tokens": ("TokenLayout",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"pathotune.{module}"), name)
+    raise AttributeError(f"module 'pathotune' has no attribute {name!r}")

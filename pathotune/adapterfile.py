@@ -1,0 +1,157 @@
+"""The bytes of an adapter file, read with suspicion: a safetensors file of bounded header, float32 only.
+
+Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the tensors
+(https://github.com/huggingface/safetensors, section Format). The header's `__metadata__` has one entry, `pathotune`,
+which is JSON text: of several entries safetensors writes the order at random, and equal models should be equal files.
+Nothing here takes more memory than the header's limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pathotune.errors import AdapterError
+
+FORMAT, VERSION = "pathotune-adapter", 1
+ENTRY = "pathotune"
+MAX_HEADER = 4 << 20
+_MAX_AXES = 8
+_REMAKE = "Use the file as it was saved, or tune again."
+
+
+@dataclass(frozen=True)
+class RawAdapter:
+    """An adapter's header: tensor shapes by name, the document in its metadata, and the bytes of all tensors."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    document: Mapping[str, Any]
+    nbytes: int
+
+
+def read_raw(path: Path) -> RawAdapter:
+    """Read and check the header only. Raises AdapterError for what is no adapter file of this version."""
+    header, start = _header(path)
+    metadata = header.pop("__metadata__", None)
+    text = metadata.get(ENTRY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise AdapterError(f"{path} is no adapter file: its header has no entry {ENTRY}", todo=_REMAKE)
+    document = _parse(text, path)
+    if document.get("format") != FORMAT:
+        raise AdapterError(f"{path} is no adapter file: format {document.get('format')!r}, not {FORMAT}", todo=_REMAKE)
+    if document.get("version") != VERSION:
+        raise AdapterError(
+            f"{path} is of format version {document.get('version')!r}; this program reads version {VERSION}",
+            todo="Use the version of wsi-pipeline that wrote it, or tune again.",
+        )
+    shapes, nbytes = _layout(header, path)
+    if path.stat().st_size != start + nbytes:
+        raise AdapterError(f"{path} is damaged: its length does not match its header", todo=_REMAKE)
+    return RawAdapter(shapes, document, nbytes)
+
+
+def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write an adapter file; it appears whole or not at all. Raises AdapterError for what is not JSON."""
+    try:
+        text = json.dumps({"format": FORMAT, "version": VERSION, **document}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AdapterError(f"metrics and provenance must be JSON values: {error}") from None
+    if len(text) > MAX_HEADER // 2:
+        raise AdapterError(f"metrics and provenance must be at most {MAX_HEADER // 2} characters, got {len(text)}")
+    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary, metadata={ENTRY: text})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header's JSON object and the place where the tensors start."""
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 0 < length <= MAX_HEADER:
+                raise AdapterError(
+                    f"{path} is no adapter file: its header must have 1 to {MAX_HEADER} bytes, got {length}",
+                    todo=_REMAKE,
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise AdapterError(f"adapter file {path} cannot be read: {error.strerror or error}") from None
+    try:
+        return _parse(raw.decode("utf-8"), path), 8 + length
+    except UnicodeDecodeError:
+        raise AdapterError(f"{path} is no adapter file: its header is not text", todo=_REMAKE) from None
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    """A JSON object without NaN and without a key twice."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} is no adapter file: its header is no JSON: {error}", todo=_REMAKE) from None
+    if not isinstance(value, dict):
+        raise AdapterError(f"{path} is no adapter file: its header is no object", todo=_REMAKE)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _layout(header: Mapping[str, Any], path: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Shapes by name and the bytes of all tensors, which must lie one after the other without gap or overlap."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    spans = []
+    for name, facts in header.items():
+        shape, span = _entry(name, facts, path)
+        shapes[name] = shape
+        spans.append(span)
+    end = 0
+    for begin, stop in sorted(spans):
+        if begin != end:
+            raise AdapterError(f"{path} is damaged: its tensors overlap or leave gaps", todo=_REMAKE)
+        end = stop
+    return shapes, end
+
+
+def _entry(name: str, facts: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Shape, and first and last byte, of one tensor."""
+    given = facts if isinstance(facts, dict) else {}
+    shape, span = _whole_numbers(given.get("shape")), _whole_numbers(given.get("data_offsets"))
+    if shape is None or span is None or len(span) != 2 or len(shape) > _MAX_AXES:
+        raise AdapterError(f"{path} is damaged: the entry of {name!r} in its header cannot be read", todo=_REMAKE)
+    if given.get("dtype") != "F32":
+        raise AdapterError(f"{path}: {name} must be float32, got {given.get('dtype')!r}", todo=_REMAKE)
+    if span[1] - span[0] != 4 * math.prod(shape):
+        raise AdapterError(f"{path} is damaged: {name} has not the bytes of its shape {shape}", todo=_REMAKE)
+    return shape, (span[0], span[1])
+
+
+def _whole_numbers(values: Any) -> tuple[int, ...] | None:
+    """A list of whole numbers as a tuple; None for anything else."""
+    if isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 48 for value in values):
+        return tuple(values)
+    return None

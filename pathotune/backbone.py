@@ -1,0 +1,173 @@
+"""The frozen part: a plain vision transformer of timm, opened from a local file or the hub, and its identity.
+
+Plain means timm's own `VisionTransformer` (Dosovitskiy et al. 2021, arXiv 2010.11929; DeiT, DINO, DINOv2 with or
+without registers, MAE, CLIP towers) with a class token and the last norm before pooling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from pathotune.errors import BackboneError
+
+log = logging.getLogger(__name__)
+
+Backbone = Any
+"""A VisionTransformer that `check_plain` let pass; timm carries no types."""
+_HEAD = "head."
+_CONVERT = "Name a .safetensors file saved from this timm model, or choose the model it was saved from."
+_HUB_FAULTS = (OSError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """How to build a backbone and prepare its images.
+
+    name           timm's name, or hf-hub:ORG/NAME
+    input_px       side of the square image it was opened for
+    mean, std      per channel, of images scaled to [0, 1]
+    interpolation  how its images were resized in its own training
+    arguments      further arguments of timm.create_model, JSON values
+    """
+
+    name: str
+    input_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "arguments": dict(self.arguments)}
+
+
+def open_backbone(
+    name: str, weights: Path | None = None, *, input_px: int | None = None, arguments: Mapping[str, Any] | None = None
+) -> tuple[Backbone, BackboneCard]:
+    """A frozen-to-be ViT in float32 on the CPU, in eval mode, and its card.
+
+    `weights` is a safetensors file of this timm model, or a folder with model.safetensors; None asks the Hugging Face
+    cache, then the hub. Images of another size than the weights' are allowed: position embeddings are resampled at
+    use, so the fingerprint stays that of the weights. Raises BackboneError.
+    """
+    hosted = name.startswith("hf-hub:")
+    if not hosted and not timm.is_model(name.partition(".")[0]):
+        near = ", ".join(timm.list_models("vit_*patch16_224")[:4])
+        raise BackboneError(f"unknown timm model {name!r}", todo=f"Plain ViTs are, for instance, {near}.")
+    options = {**(arguments or {}), "num_classes": 0, "dynamic_img_size": True}
+    network = check_plain(_create(name, weights is None, options))
+    if weights is not None:
+        _load_into(network, weights)
+    return network.eval(), _card(name, network, input_px, arguments or {})
+
+
+def check_plain(network: nn.Module) -> Backbone:
+    """The network itself. Raises BackboneError unless it is a plain ViT with a class token."""
+    todo = "Choose a plain ViT of timm with a class token, such as vit_small_patch16_224 or deit_tiny_patch16_224."
+    vit: Backbone = network
+    if type(network) is not VisionTransformer:
+        raise BackboneError(f"the backbone must be timm's VisionTransformer, got {type(vit).__name__}", todo=todo)
+    if not vit.has_class_token:
+        raise BackboneError("the backbone must have a class token, this one has none", todo=todo)
+    if type(vit.patch_embed) is not PatchEmbed:
+        raise BackboneError(f"the backbone must embed plain patches, got {type(vit.patch_embed).__name__}", todo=todo)
+    if vit.attn_pool is not None or not isinstance(vit.fc_norm, nn.Identity):
+        raise BackboneError(
+            f"the backbone must normalise its tokens before pooling, this one pools by {vit.global_pool!r}",
+            todo="Create it with global_pool='token'.",
+        )
+    return vit
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Parameters of a backbone without its classification head."""
+    return sum(value.numel() for name, value in network.named_parameters() if not name.startswith(_HEAD))
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 (hex) over the sorted names, types, shapes and bytes of a backbone's tensors, its head left out.
+
+    Number of heads, norm epsilon and place of the position embeddings are in it too: no tensor shows them.
+    """
+    vit = check_plain(network)
+    facts = {
+        "heads": int(vit.blocks[0].attn.num_heads),
+        "eps": float(getattr(vit.norm, "eps", 0.0)),
+        "class_without_position": bool(vit.no_embed_class),
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(vit.state_dict().items()):
+        if name.startswith(_HEAD):
+            continue
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        network = timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError as error:
+        raise BackboneError(f"{name} is no plain vision transformer: {error}") from None
+    except _HUB_FAULTS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BackboneError(
+            f"{name} cannot be opened from the Hugging Face cache or hub: {reason}",
+            todo="Without a network, bring its model.safetensors and give the file as weights.",
+        ) from None
+    if not isinstance(network, nn.Module):
+        raise BackboneError(f"timm model {name} is no network")
+    return network
+
+
+def _load_into(network: Backbone, weights: Path) -> None:
+    """All tensors or none; the classifier's are left out, others that are missing or too many refuse the file."""
+    path = weights / "model.safetensors" if weights.is_dir() else weights
+    if not path.is_file():
+        raise BackboneError(f"weights file {path} is missing", todo=_CONVERT)
+    try:
+        raw = {name: value.float() for name, value in load_file(path).items()}
+        given: dict[str, Tensor] = checkpoint_filter_fn(raw, network)
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+        raise BackboneError(f"{path} cannot be read as weights: {error}", todo=_CONVERT) from None
+    given = {name: value for name, value in given.items() if not name.startswith(_HEAD)}
+    wanted = network.state_dict()
+    odd = sorted({*wanted} ^ {*given}) or [name for name in wanted if wanted[name].shape != given[name].shape]
+    if odd:
+        raise BackboneError(
+            f"{path} does not fit this backbone: {len(odd)} tensors missing, left over or of another shape "
+            f"({', '.join(odd[:4])})",
+            todo=_CONVERT,
+        )
+    network.load_state_dict(given)
+
+
+def _card(name: str, network: Backbone, input_px: int | None, arguments: Mapping[str, Any]) -> BackboneCard:
+    facts = dict(network.pretrained_cfg or {})
+    side = input_px or int(network.patch_embed.img_size[0])
+    patch = int(network.patch_embed.patch_size[0])
+    if side < patch or side % patch:
+        raise BackboneError(f"input_px must be a multiple of the patch side {patch}, got {side}")
+    mean, std = (_triple(facts.get(key, fallback)) for key, fallback in (("mean", (0.5,) * 3), ("std", (0.5,) * 3)))
+    return BackboneCard(name, side, mean, std, str(facts.get("interpolation") or "bicubic"), dict(arguments))
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,207 @@
+"""Adapter files: what was trained, the cached text states and all that is needed to use them; a few MB.
+
+The file is checked whole before memory is taken for its tensors, and refused on a backbone other than the one it was
+tuned on: prompts mean nothing to other weights.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import pathotune
+from pathotune.adapterfile import RawAdapter, read_raw, write_raw
+from pathotune.backbone import BackboneCard, check_plain, fingerprint
+from pathotune.config import PathoTuneConfig
+from pathotune.errors import AdapterError, ConfigError
+from pathotune.model import PathoTune
+from pathotune.text import render_all
+
+_TEXT_STATES = "ttp.states"
+_MAX_TEXT_WIDTH = 1 << 14
+_REMAKE = "Use the file as it was saved, or tune again."
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What an adapter file says of itself.
+
+    config       the configuration, class names and template in it
+    texts        the text of each task, filled in, where TTP are on
+    backbone     how the backbone was built and its images prepared
+    fingerprint  of the backbone's weights (`pathotune.backbone.fingerprint`)
+    geometry     the backbone's dim, layers, patch_px and registers
+    metrics      what was measured when it was tuned, as given on saving
+    versions     of the libraries that wrote it
+    provenance   whatever else was given on saving, such as mpp and data
+    nbytes       bytes of its tensors
+    """
+
+    config: PathoTuneConfig
+    texts: tuple[str, ...]
+    backbone: BackboneCard
+    fingerprint: str
+    geometry: Mapping[str, int]
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    nbytes: int
+
+
+def save_adapter(
+    path: Path,
+    model: PathoTune,
+    backbone: BackboneCard,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the trained tensors and text states of a model; `metrics` and `provenance` must be JSON values.
+
+    Equal models make equal files. Raises AdapterError for values that are not finite.
+    """
+    state = model.adapter_state()
+    _check_finite(state, path)
+    document = {
+        "config": model.config.to_dict(),
+        "texts": list(render_all(model.config)) if model.config.ttp else [],
+        "backbone": {
+            **backbone.to_dict(),
+            "fingerprint": fingerprint(model.backbone),
+            "geometry": geometry(model.backbone),
+        },
+        "metrics": dict(metrics or {}),
+        "versions": _versions(),
+        "provenance": dict(provenance or {}),
+    }
+    write_raw(path, state, document)
+
+
+def read_adapter(path: Path) -> AdapterInfo:
+    """What a file says of itself, from its header alone. Raises AdapterError for what is no sound adapter file."""
+    return _info(read_raw(path), path)
+
+
+def load_adapter(path: Path, backbone: nn.Module) -> PathoTune:
+    """The model of an adapter file on its backbone, in eval mode, on the backbone's device. Needs no text encoder.
+
+    Raises AdapterError when the file is damaged or hostile, or the backbone is not the one it was tuned on.
+    """
+    raw = read_raw(path)
+    info = _info(raw, path)
+    vit = check_plain(backbone)
+    _check_backbone(info, vit, path)
+    with torch.device("meta"):
+        model = PathoTune(info.config, vit, _text_shape(raw, info.config, path))
+    _check_shapes(raw, model.adapter_state(), path)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path} cannot be read: {error}", todo=_REMAKE) from None
+    _check_finite(state, path)
+    device = vit.patch_embed.proj.weight.device
+    model.load_state_dict({name: value.to(device) for name, value in state.items()}, strict=False, assign=True)
+    return model.eval()
+
+
+def geometry(backbone: nn.Module) -> dict[str, int]:
+    """The numbers of a plain ViT on which the shapes of an adapter depend; patch_px in pixels."""
+    vit = check_plain(backbone)
+    return {
+        "dim": int(vit.embed_dim),
+        "layers": len(vit.blocks),
+        "patch_px": int(vit.patch_embed.patch_size[0]),
+        "registers": int(vit.num_reg_tokens),
+    }
+
+
+def _check_backbone(info: AdapterInfo, vit: nn.Module, path: Path) -> None:
+    here = geometry(vit)
+    differing = [
+        f"{key} {here[key]}, not {info.geometry.get(key)}" for key in here if here[key] != info.geometry.get(key)
+    ]
+    if not differing and (found := fingerprint(vit)) != info.fingerprint:
+        differing = [f"weights {found[:12]}, not {info.fingerprint[:12]}"]
+    if differing:
+        raise AdapterError(
+            f"{path} was tuned on {info.backbone.name}; this backbone is another: {'; '.join(differing)}",
+            todo="Open the backbone with the weights the adapter was tuned on, in float32, or tune again on this one.",
+        )
+
+
+def _text_shape(raw: RawAdapter, config: PathoTuneConfig, path: Path) -> Tensor | None:
+    """A stand-in for the text states: only their width is the file's to say."""
+    if not config.ttp:
+        return None
+    shape = raw.shapes.get(_TEXT_STATES, ())
+    wanted = (len(config.tasks), config.ttp_tokens)
+    if len(shape) != 3 or shape[:2] != wanted or not 1 <= shape[2] <= _MAX_TEXT_WIDTH:
+        raise AdapterError(f"{path}: {_TEXT_STATES} must be of shape {(*wanted, 'H')}, got {shape}", todo=_REMAKE)
+    return torch.empty(shape, device="meta")
+
+
+def _check_shapes(raw: RawAdapter, expected: Mapping[str, Tensor], path: Path) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    for name in sorted({*wanted, *raw.shapes}):
+        if raw.shapes.get(name) != wanted.get(name):
+            raise AdapterError(
+                f"{path}: {name} must be of shape {wanted.get(name)}, got {raw.shapes.get(name)}", todo=_REMAKE
+            )
+
+
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise AdapterError(
+                f"{path}: {name} holds NaN or infinite values", todo="Tune again, perhaps with a lower learning rate."
+            )
+
+
+def _info(raw: RawAdapter, path: Path) -> AdapterInfo:
+    document = raw.document
+    try:
+        config = PathoTuneConfig.from_dict(document.get("config", {}))
+    except ConfigError as error:
+        raise AdapterError(f"{path}: {error.what}", todo=error.todo or _REMAKE) from None
+    try:
+        facts = dict(document["backbone"])
+        print_, shape = str(facts.pop("fingerprint")), dict(facts.pop("geometry"))
+        card = BackboneCard(**{**facts, "mean": _triple(facts["mean"]), "std": _triple(facts["std"])})
+        return AdapterInfo(
+            config,
+            tuple(str(text) for text in document["texts"]),
+            card,
+            print_,
+            shape,
+            dict(document["metrics"]),
+            dict(document["versions"]),
+            dict(document["provenance"]),
+            raw.nbytes,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"{path} is damaged: its description is not complete ({error})", todo=_REMAKE) from None
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "pathotune": pathotune.__version__,
+        "python": platform.python_version(),
+        "safetensors": safetensors.__version__,
+        "timm": timm.__version__,
+        "torch": torch.__version__,
+    }

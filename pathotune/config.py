@@ -1,0 +1,205 @@
+"""PathoTuneConfig: every choice that the paper leaves open, with a reasoned default. Needs no torch.
+
+What the published description fixes: TVP enter every layer; TTP come from a template through a frozen BERT; IVP are 2
+tokens per image from the Visual Refine Module; the head reads [CLS]. Counts, widths, wording and pooling are not
+public. Source: Lu et al. 2024, arXiv 2403.16497.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pathotune.checks import check_choice, check_probability, check_text, check_whole, checked_names
+from pathotune.errors import ConfigError
+
+DEPTHS = ("deep", "shallow")
+TTP_POOLINGS = ("segments", "cls")
+VRM_INPUTS = ("pixels", "patches")
+FEATURES = ("cls", "cls_mean")
+HEADS = ("linear", "mlp")
+OFFLINE_ENCODER = "minilm"
+TEMPLATE = "{stain} stained histology image of {organ}. The task is {task}. The classes are {classes}."
+TEMPLATE_FIELDS = ("stain", "organ", "task", "classes")
+
+_MOST_TASKS = 64
+
+
+@dataclass(frozen=True)
+class TaskText:
+    """What the template is filled with for one task. `classes` empty means: the classes of the head."""
+
+    stain: str = "H&E"
+    organ: str = "human tissue"
+    task: str = "patch classification"
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("stain", "organ", "task"):
+            check_text(name, getattr(self, name))
+        object.__setattr__(self, "classes", checked_names("classes", self.classes))
+
+
+@dataclass(frozen=True)
+class PathoTuneConfig:
+    """A PathoTune model but for its backbone. Raises ConfigError for a field out of its range.
+
+    classes         names of the classes of the head, in the order of the logits; () makes a model without a head
+    tvp_tokens      task visual prompts per layer; 0 switches TVP off. 10: VPT's usual range is 1-100, and many can hurt
+    tvp_depth       deep: new tokens in every layer (the paper); shallow: in the first only
+    ttp             task textual prompts on or off
+    ttp_tokens      TTP per image. 8: about one per clause of the template, so that wordings of any length give equally
+                    many tokens; as many as the text has word pieces keeps every token state as it is
+    ttp_pooling     segments: means over ttp_tokens consecutive stretches of token states (1: the mean of all);
+                    cls: the state of BERT's own [CLS], one token
+    ttp_depth       shallow: TTP enter at the input; deep: the same tokens are put in anew before every layer
+    text_encoder    minilm (offline, extra `text`), a local folder, or a Hugging Face id ORG/NAME
+    template        text with the fields {stain}, {organ}, {task} and {classes}
+    tasks           what fills the template: one entry, or one per task where an adapter serves several
+    ivp_tokens      instance visual prompts per image (the paper: 2); 0 switches IVP and the VRM off
+    ivp_depth       as ttp_depth, for IVP
+    vrm_input       pixels: the normalised image; patches: the backbone's patch embeddings, without positions
+    vrm_width       channels of the VRM's last stage, a multiple of 4. 128: 0.08 M parameters in all for ViT-S
+    feature         cls: the final [CLS] (the paper); cls_mean: [CLS] with the mean of the patch tokens
+    head            linear, or mlp with one hidden layer
+    head_width      hidden width of the mlp head
+    head_dropout    probability of dropping a feature before the head, while training
+    prompt_dropout  probability of dropping a number of a prompt, while training
+    """
+
+    classes: tuple[str, ...] = ()
+    tvp_tokens: int = 10
+    tvp_depth: str = "deep"
+    ttp: bool = True
+    ttp_tokens: int = 8
+    ttp_pooling: str = "segments"
+    ttp_depth: str = "shallow"
+    text_encoder: str = OFFLINE_ENCODER
+    template: str = TEMPLATE
+    tasks: tuple[TaskText, ...] = (TaskText(),)
+    ivp_tokens: int = 2
+    ivp_depth: str = "shallow"
+    vrm_input: str = "pixels"
+    vrm_width: int = 128
+    feature: str = "cls"
+    head: str = "linear"
+    head_width: int = 128
+    head_dropout: float = 0.0
+    prompt_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", checked_names("classes", self.classes))
+        object.__setattr__(self, "tasks", _checked_tasks(self.tasks))
+        if type(self.ttp) is not bool:
+            raise ConfigError(f"ttp must be true or false, got {self.ttp!r}")
+        for name, (low, high) in _WHOLE.items():
+            check_whole(name, getattr(self, name), low, high)
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
+        for name in ("head_dropout", "prompt_dropout"):
+            check_probability(name, getattr(self, name))
+        check_text("text_encoder", self.text_encoder)
+        check_template(self.template)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.vrm_width % 4:
+            raise ConfigError(f"vrm_width must be a multiple of 4, got {self.vrm_width}")
+        if self.ttp_pooling == "cls" and self.ttp_tokens != 1:
+            raise ConfigError(f"ttp_tokens must be 1 where ttp_pooling is cls, got {self.ttp_tokens}")
+        if not self.text_encoder:
+            raise ConfigError("text_encoder must not be empty", todo="Set ttp to false to do without a text encoder.")
+
+    @property
+    def text_tokens(self) -> int:
+        """TTP per image, 0 where they are switched off."""
+        return self.ttp_tokens if self.ttp else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, every field named."""
+        values = dataclasses.asdict(self)
+        values["classes"] = list(self.classes)
+        values["tasks"] = [{**dataclasses.asdict(task), "classes": list(task.classes)} for task in self.tasks]
+        return values
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys: the same text for equal configurations."""
+        return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PathoTuneConfig:
+        """The inverse of `to_dict`; fields may be missing. Raises ConfigError for unknown keys or values."""
+        given = _known(cls, values, "configuration")
+        if "tasks" in given:
+            if not isinstance(given["tasks"], list | tuple):
+                raise ConfigError(f"tasks must be a list, got {given['tasks']!r}")
+            given["tasks"] = tuple(_task_of(value) for value in given["tasks"])
+        return cls(**given)
+
+    @classmethod
+    def from_json(cls, text: str) -> PathoTuneConfig:
+        """The inverse of `to_json`. Raises ConfigError for what is no configuration."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"configuration is no JSON: {error}") from None
+        return cls.from_dict(values)
+
+
+_WHOLE = {
+    "tvp_tokens": (0, 1024),
+    "ttp_tokens": (1, 512),
+    "ivp_tokens": (0, 256),
+    "vrm_width": (8, 1024),
+    "head_width": (1, 4096),
+}
+_CHOICES = {
+    "tvp_depth": DEPTHS,
+    "ttp_depth": DEPTHS,
+    "ttp_pooling": TTP_POOLINGS,
+    "ivp_depth": DEPTHS,
+    "vrm_input": VRM_INPUTS,
+    "feature": FEATURES,
+    "head": HEADS,
+}
+
+
+def check_template(template: Any) -> None:
+    """Raise ConfigError unless the template is a text with none but the plain fields of TEMPLATE_FIELDS."""
+    check_text("template", template)
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigError(f"template cannot be read: {error}", todo="Write {{ and }} for literal braces.") from None
+    for _, field, layout, conversion in parts:
+        if field is not None and (field not in TEMPLATE_FIELDS or layout or conversion):
+            raise ConfigError(
+                f"template must use only the fields {', '.join(TEMPLATE_FIELDS)}, got {{{field}}}",
+                todo="Write {{ and }} for literal braces.",
+            )
+
+
+def _task_of(value: Any) -> TaskText:
+    return value if isinstance(value, TaskText) else TaskText(**_known(TaskText, value, "tasks"))
+
+
+def _known(kind: type[Any], values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} must be an object, got {values!r}")
+    names = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(str(key) for key in values if key not in names)
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(names)}")
+    return dict(values)
+
+
+def _checked_tasks(tasks: Any) -> tuple[TaskText, ...]:
+    if not isinstance(tasks, list | tuple) or not all(isinstance(task, TaskText) for task in tasks):
+        raise ConfigError(f"tasks must be a list of TaskText, got {tasks!r}")
+    if not 1 <= len(tasks) <= _MOST_TASKS:
+        raise ConfigError(f"tasks must be 1 to {_MOST_TASKS}, got {len(tasks)}")
+    return tuple(tasks)

@@ -1,0 +1,202 @@
+"""PathoTune: a plain vision transformer of timm, frozen, with task, text and instance prompts in its sequence.
+
+Source: Lu et al. 2024, arXiv 2403.16497 (multi-modal prompts); Jia et al. 2022, arXiv 2203.12119 (deep prompts:
+each layer's prompts replace what the layer before made of its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pathotune.backbone import Backbone, check_plain, count_parameters
+from pathotune.config import PathoTuneConfig
+from pathotune.errors import ConfigError
+from pathotune.prompts import InstanceVisualPrompts, TaskTextualPrompts, TaskVisualPrompts, prompt_bound
+from pathotune.tokens import TokenLayout
+
+PARTS = ("tvp", "ttp", "ivp", "head")
+"""The modules that train, each with all its parameters; nothing else does."""
+
+
+class PathoTune(nn.Module):
+    """Images (B, 3, H, W), normalised as the backbone wants them, to features (B, F) or logits (B, classes).
+
+    `backbone` is taken over: it is frozen in place and stays in eval mode whatever `.train()` says. `text_states`
+    (tasks, n, H) come from `pathotune.text.text_states` or an adapter; None computes them where TTP are on.
+    Raises BackboneError when the network is no plain ViT, TextEncoderError when the text encoder is missing.
+    """
+
+    def __init__(self, config: PathoTuneConfig, backbone: nn.Module, text_states: Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: Backbone = check_plain(backbone)
+        self.backbone.requires_grad_(False).eval()
+        self.tvp = self._make_tvp()
+        self.ttp = self._make_ttp(text_states)
+        self.ivp = self._make_ivp()
+        self.drop = nn.Dropout(config.prompt_dropout)
+        self.head = _make_head(config, self.feature_dim) if config.classes else None
+        self.layout = TokenLayout(
+            self.backbone.num_reg_tokens, config.tvp_tokens, config.text_tokens, config.ivp_tokens
+        )
+        # New parts follow the backbone, but for parts on `meta`, which are about to be filled from a file.
+        for _, part in self._parts():
+            if not any(value.is_meta for value in part.parameters()):
+                part.to(self.backbone.patch_embed.proj.weight.device)
+
+    @property
+    def feature_dim(self) -> int:
+        """Length F of a feature vector."""
+        return int(self.backbone.embed_dim) * (2 if self.config.feature == "cls_mean" else 1)
+
+    def forward(self, images: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits (B, classes)."""
+        return self.logits(images, task)
+
+    def logits(self, images: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits (B, classes), in the order of config.classes. Raises ConfigError for a model without classes."""
+        if self.head is None:
+            raise ConfigError("this model has no classes to give logits for", todo="Name classes in its configuration.")
+        logits: Tensor = self.head(self.features(images, task))
+        return logits
+
+    def features(self, images: Tensor, task: Tensor | None = None) -> Tensor:
+        """The final [CLS] (B, C), or [CLS] beside the mean patch token (B, 2C).
+
+        `task` (B,), int64, chooses the text of each image where the adapter serves several tasks. With every prompt
+        off, the [CLS] equals the bare backbone's output bit for bit.
+        """
+        sequence = self.tokens(images, task)
+        cls = sequence[:, 0]
+        if self.config.feature == "cls":
+            return cls
+        return torch.cat([cls, sequence[:, self.layout.place("image")].mean(dim=1)], dim=1)
+
+    def tokens(self, images: Tensor, task: Tensor | None = None) -> Tensor:
+        """The whole final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
+        vit = self.backbone
+        patches = vit.patch_embed(images)
+        prompts = self.prompts(images, patches, task)
+        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
+        sequence = self.layout.insert(sequence, prompts)
+        again = self._entering_anew(prompts)
+        for number, block in enumerate(vit.blocks):
+            if number:
+                sequence = self.layout.replace(sequence, {**again, **self._task_prompts(images.shape[0], number)})
+            sequence = block(sequence)
+        return vit.norm(sequence)  # type: ignore[no-any-return]
+
+    def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> dict[str, Tensor]:
+        """The prompts before the first layer, (B, n, C) for each kind that is on.
+
+        `patches` are the backbone's patch embeddings, (B, N, C) or (B, h, w, C).
+        """
+        found = self._task_prompts(images.shape[0], 0)
+        if self.ttp is not None:
+            found["ttp"] = self.drop(self.ttp(images.shape[0], task))
+        if self.ivp is not None:
+            source = images if self.config.vrm_input == "pixels" else self._as_map(patches)
+            found["ivp"] = self.drop(self.ivp(source))
+        return found
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """What trains, by name: all parameters of the modules in PARTS. Equals what requires gradients."""
+        return {
+            f"{name}.{key}": parameter for name, part in self._parts() for key, parameter in part.named_parameters()
+        }
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """What an adapter file holds: the trained tensors and the cached text states, by name."""
+        return {f"{name}.{key}": tensor for name, part in self._parts() for key, tensor in part.state_dict().items()}
+
+    def train(self, mode: bool = True) -> PathoTune:
+        """Training mode for what trains; the backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def trained_fraction(self) -> float:
+        """Trained parameters over those of the backbone without its head. The paper's figure is 5.9 %."""
+        return sum(value.numel() for value in self.trained_parameters().values()) / count_parameters(self.backbone)
+
+    def summary(self) -> str:
+        """A few lines for people: tokens and trained parameters of each part, and their share of the backbone."""
+        lines = [f"{'part':<10}{'tokens':>8}{'trained':>12}"]
+        for name, part in self._parts():
+            count = sum(parameter.numel() for parameter in part.parameters())
+            lines.append(f"{name:<10}{getattr(self.layout, name, '-'):>8}{count:>12,}")
+        total = sum(parameter.numel() for parameter in self.trained_parameters().values())
+        lines.append(f"{'all':<10}{self.layout.prompts:>8}{total:>12,}")
+        lines.append(
+            f"backbone: {count_parameters(self.backbone):,} frozen; trained: {self.trained_fraction():.2%} of it"
+        )
+        return "\n".join(lines)
+
+    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
+        for name in PARTS:
+            part = getattr(self, name)
+            if part is not None:
+                yield name, part
+
+    def _task_prompts(self, batch: int, layer: int) -> dict[str, Tensor]:
+        """TVP that enter before a layer: nothing after the first where they are shallow or off."""
+        if self.tvp is None or layer >= self.tvp.layers:
+            return {}
+        return {"tvp": self.drop(self.tvp(batch, layer))}
+
+    def _entering_anew(self, prompts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """TTP and IVP that are put in again before every layer."""
+        deep = {"ttp": self.config.ttp_depth == "deep", "ivp": self.config.ivp_depth == "deep"}
+        return {kind: tokens for kind, tokens in prompts.items() if deep.get(kind, False)}
+
+    def _as_map(self, patches: Tensor) -> Tensor:
+        """Patch embeddings as (B, C, h, w)."""
+        if patches.ndim == 3:
+            rows, columns = self.backbone.patch_embed.grid_size
+            patches = patches.reshape(patches.shape[0], rows, columns, -1)
+        return patches.permute(0, 3, 1, 2)
+
+    def _bound(self) -> float:
+        return prompt_bound(int(self.backbone.patch_embed.patch_size[0]), int(self.backbone.embed_dim))
+
+    def _make_tvp(self) -> TaskVisualPrompts | None:
+        config, vit = self.config, self.backbone
+        if not config.tvp_tokens:
+            return None
+        layers = len(vit.blocks) if config.tvp_depth == "deep" else 1
+        return TaskVisualPrompts(layers, config.tvp_tokens, vit.embed_dim, self._bound())
+
+    def _make_ttp(self, states: Tensor | None) -> TaskTextualPrompts | None:
+        config = self.config
+        if not config.ttp:
+            return None
+        if states is None:
+            from pathotune.text import text_states
+
+            states = text_states(config)
+        wanted = (len(config.tasks), config.ttp_tokens)
+        if states.ndim != 3 or tuple(states.shape[:2]) != wanted:
+            raise ConfigError(f"text_states must be of shape ({wanted[0]}, {wanted[1]}, H), got {tuple(states.shape)}")
+        return TaskTextualPrompts(states, self.backbone.embed_dim, self._bound())
+
+    def _make_ivp(self) -> InstanceVisualPrompts | None:
+        config = self.config
+        if not config.ivp_tokens:
+            return None
+        return InstanceVisualPrompts(
+            config.vrm_input, config.ivp_tokens, self.backbone.embed_dim, config.vrm_width, self._bound()
+        )
+
+
+def _make_head(config: PathoTuneConfig, inputs: int) -> nn.Sequential:
+    """Dropout, then a linear map or a network with one hidden layer, to a logit per class."""
+    layers: list[nn.Module] = [nn.Dropout(config.head_dropout)]
+    if config.head == "mlp":
+        layers += [nn.Linear(inputs, config.head_width), nn.GELU()]
+    last = nn.Linear(config.head_width if config.head == "mlp" else inputs, len(config.classes))
+    nn.init.normal_(last.weight, std=0.02)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)

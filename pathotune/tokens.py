@@ -1,0 +1,88 @@
+"""TokenLayout: the only place that knows where class, register, prompt and image tokens sit in the sequence.
+
+    [CLS] | registers, as the backbone has them | TVP | TTP | IVP | image patches
+
+Source of the order: Lu et al. 2024, arXiv 2403.16497; prompts behind the class token as in Jia et al. 2022 (VPT),
+arXiv 2203.12119.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pathotune.errors import ConfigError
+
+KINDS = ("tvp", "ttp", "ivp")
+"""The prompts in the order in which they stand."""
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Numbers of tokens: `registers` behind the class token, then the three kinds of prompt. 0 for none."""
+
+    registers: int = 0
+    tvp: int = 0
+    ttp: int = 0
+    ivp: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("registers", *KINDS):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @property
+    def prefix(self) -> int:
+        """Tokens of the backbone that stand before the prompts: the class token and the registers."""
+        return 1 + self.registers
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of all kinds."""
+        return self.tvp + self.ttp + self.ivp
+
+    def place(self, part: str) -> slice:
+        """Where `cls`, `registers`, `tvp`, `ttp`, `ivp` or `image` stand in the sequence with prompts."""
+        sizes = {"cls": 1, "registers": self.registers, **{kind: getattr(self, kind) for kind in KINDS}}
+        start = 0
+        for name, size in sizes.items():
+            if name == part:
+                return slice(start, start + size)
+            start += size
+        if part != "image":
+            raise ConfigError(f"part must be one of {', '.join([*sizes, 'image'])}, got {part!r}")
+        return slice(start, None)
+
+    def insert(self, sequence: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
+        """Put prompts, a (B, n, D) for each kind that is on, into the backbone's sequence (B, prefix + N, D).
+
+        Returns (B, prefix + prompts + N, D); the backbone's own tokens keep their values and order.
+        """
+        ordered = self._ordered(prompts)
+        if not ordered:
+            return sequence
+        return torch.cat([sequence[:, : self.prefix], *ordered, sequence[:, self.prefix :]], dim=1)
+
+    def replace(self, sequence: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
+        """Put new prompts in the place of those in a sequence with prompts; kinds not named stay as they are."""
+        if not prompts:
+            return sequence
+        kept = {kind: sequence[:, self.place(kind)] for kind in KINDS if getattr(self, kind)}
+        ordered = self._ordered({**kept, **prompts})
+        return torch.cat([sequence[:, : self.prefix], *ordered, sequence[:, self.place("image")]], dim=1)
+
+    def remove(self, sequence: Tensor) -> Tensor:
+        """The sequence without its prompts: the inverse of `insert`."""
+        if not self.prompts:
+            return sequence
+        return torch.cat([sequence[:, : self.prefix], sequence[:, self.place("image")]], dim=1)
+
+    def _ordered(self, prompts: Mapping[str, Tensor]) -> list[Tensor]:
+        wanted = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind)}
+        found = {kind: tokens.shape[1] for kind, tokens in prompts.items()}
+        if found != wanted:
+            raise ConfigError(f"prompts must be {wanted} tokens, got {found}")
+        return [prompts[kind] for kind in wanted]
