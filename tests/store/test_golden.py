@@ -100,7 +100,7 @@ def test_segment_reads_as_it_was_written(golden: Path, suffix: str) -> None:
     assert segment.thumbnail.shape == (256, 320, 3)
     assert segment.thumbnail[0, 0].tolist() == [243, 243, 243]
     assert vars(segment.header.slide) == SLIDE
-    assert segment.header.extra == {"tissue_mm2": 0.1028, "warning": ""}
+    assert segment.header.extra == {"revision": 1, "tissue_mm2": 0.1028, "warning": ""}
 
 
 @suffixes
@@ -153,12 +153,14 @@ def test_digests_follow_the_documented_recipe(golden: Path, suffix: str) -> None
     tile = read_patches(golden / f"patches-none{suffix}").header
     embed = read_features(golden / f"features{suffix}").header
     parts = {"quick_digest": segment.slide.quick_digest, "mpp": segment.slide.mpp}
-    assert segment.digest == digest_of(stage="segment", version=1, spec=segment.specs["segment"], slide=parts)
+    assert segment.digest == digest_of(
+        stage="segment", version=1, revision=1, spec=segment.specs["segment"], slide=parts
+    )
     assert segment.parent_digest == segment.slide.quick_digest
-    assert tile.digest == digest_of(stage="tile", version=1, spec=tile.specs["tile"], parent=segment.digest)
+    assert tile.digest == digest_of(stage="tile", version=1, revision=1, spec=tile.specs["tile"], parent=segment.digest)
     assert tile.parent_digest == segment.digest
     assert embed.digest == digest_of(
-        stage="embed", version=1, spec=embed.specs["embed"], parent=tile.digest, model=ENCODER
+        stage="embed", version=1, revision=1, spec=embed.specs["embed"], parent=tile.digest, model=ENCODER
     )
     assert embed.parent_digest == tile.digest
 

@@ -18,7 +18,7 @@ from wsi_pipeline.encoders.base import Encoder, EncoderPlan
 from wsi_pipeline.reading.patches import PatchReader, PatchSource, SlidePatches, StoredPatches
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.specs import EmbedSpec
-from wsi_pipeline.stages.freshness import embed_digest, read_header, stale
+from wsi_pipeline.stages.freshness import REVISIONS, embed_digest, read_header, stale
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.stages.segment import drop_other_format
 from wsi_pipeline.stages.tile import check_same_slide
@@ -113,6 +113,7 @@ class EmbedStage:
             slide=patches.slide,
             specs={**patches.specs, "embed": asdict(self.spec)},
             extra={
+                "revision": REVISIONS["embed"],
                 "patches": count,
                 "encoder": {**info, "fingerprint": self.plan.fingerprint},
                 "warning": patches.extra.get("warning", ""),

@@ -14,20 +14,27 @@ from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import VERSION, Header, SlideIdentity
 
+REVISIONS = {"segment": 1, "tile": 1, "embed": 1}
+"""Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
+
 
 def segment_digest(spec: SegmentSpec, slide: SlideIdentity) -> str:
     """Digest of a tissue mask: settings, the slide's bytes, its resolution."""
-    return digest_of(stage="segment", version=VERSION, spec=asdict(spec), slide=slide.digest_parts())
+    return digest_of(
+        stage="segment", version=VERSION, revision=REVISIONS["segment"], spec=asdict(spec), slide=slide.digest_parts()
+    )
 
 
 def tile_digest(spec: TileSpec, segment: str) -> str:
     """Digest of a patch store: settings and the mask it was laid over."""
-    return digest_of(stage="tile", version=VERSION, spec=asdict(spec), parent=segment)
+    return digest_of(stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment)
 
 
 def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
     """Digest of a feature store: settings, the patches, the encoder's weights."""
-    return digest_of(stage="embed", version=VERSION, spec=asdict(spec), parent=tile, model=fingerprint)
+    return digest_of(
+        stage="embed", version=VERSION, revision=REVISIONS["embed"], spec=asdict(spec), parent=tile, model=fingerprint
+    )
 
 
 def read_header(path: Path, wanted: str) -> Header | None:
@@ -48,5 +55,10 @@ def stale(path: Path, header: Header | None, specs: Mapping[str, Mapping[str, An
         for stage, spec in specs.items()
         for key, value in spec.items()
         if header.specs.get(stage, {}).get(key) != value
+    ]
+    changed += [
+        f"{stage} code revision {header.extra.get('revision')} -> {REVISIONS[stage]}"
+        for stage in specs
+        if header.extra.get("revision") != REVISIONS[stage]
     ]
     return Freshness(False, ", ".join(changed) or "what it was made from has changed")

@@ -24,7 +24,7 @@ from wsi_pipeline.slides.shrink import area_resize
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.specs import SegmentSpec
-from wsi_pipeline.stages.freshness import read_header, segment_digest, stale
+from wsi_pipeline.stages.freshness import REVISIONS, read_header, segment_digest, stale
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.segments import THUMBNAIL_PX, write_segment
@@ -73,7 +73,7 @@ class SegmentStage:
             parent_digest=identity.quick_digest,
             slide=identity,
             specs={"segment": asdict(self.spec)},
-            extra={"warning": note, "tissue_mm2": round(found.mask.tissue_mm2, 4)},
+            extra={"revision": REVISIONS["segment"], "warning": note, "tissue_mm2": round(found.mask.tissue_mm2, 4)},
         )
         write_segment(self.run_dir.segment_store(record.slide_id, self.store), header, found.mask, thumbnail)
         drop_other_format(self.run_dir.segment_store(record.slide_id, self.store))

@@ -17,7 +17,7 @@ from wsi_pipeline.reading.patches import PatchReader, SlidePatches, encode_jpeg
 from wsi_pipeline.slides.base import Slide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.specs import TileSpec
-from wsi_pipeline.stages.freshness import read_header, stale, tile_digest
+from wsi_pipeline.stages.freshness import REVISIONS, read_header, stale, tile_digest
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.stages.segment import drop_other_format, write_overlay
 from wsi_pipeline.store.patches import write_patches
@@ -82,6 +82,7 @@ class TileStage:
             slide=segment.header.slide,
             specs={**segment.header.specs, "tile": asdict(self.spec)},
             extra={
+                "revision": REVISIONS["tile"],
                 "warning": warning,
                 "patches": len(grid),
                 "tissue_mm2": segment.header.extra["tissue_mm2"],
