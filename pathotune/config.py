@@ -63,7 +63,7 @@ class PathoTuneConfig:
     ivp_tokens      instance visual prompts per image (the paper: 2); 0 switches IVP and the VRM off
     ivp_depth       as ttp_depth, for IVP
     vrm_input       pixels: the normalised image; patches: the backbone's patch embeddings, without positions
-    vrm_width       channels of the VRM's last stage, a multiple of 4. 128: 0.08 M parameters in all for ViT-S
+    vrm_width       channels of the VRM's last stage, a multiple of 4. 128: 0.09 M parameters in all for ViT-S
     feature         cls: the final [CLS] (the paper); cls_mean: [CLS] with the mean of the patch tokens
     head            linear, or mlp with one hidden layer
     head_width      hidden width of the mlp head
@@ -184,7 +184,13 @@ def check_template(template: Any) -> None:
 
 
 def _task_of(value: Any) -> TaskText:
-    return value if isinstance(value, TaskText) else TaskText(**_known(TaskText, value, "tasks"))
+    if isinstance(value, TaskText):
+        return value
+    given = _known(TaskText, value, "tasks")
+    try:
+        return TaskText(**given)
+    except ConfigError as error:
+        raise ConfigError(f"tasks: {error.what}", todo=error.todo) from None
 
 
 def _known(kind: type[Any], values: Any, where: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +134,27 @@ def _load(name: str, source: str, local: bool) -> tuple[Any, Any]:
         ) from None
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
+        with _no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
     except _LOAD_FAULTS as error:
         reason = str(error).strip().partition("\n")[0]
         raise TextEncoderError(f"text encoder {name} cannot be loaded: {reason}", todo=_BRING) from None
     if not hasattr(model.config, "max_position_embeddings") or not hasattr(model.config, "hidden_size"):
         raise TextEncoderError(f"text encoder {name} is no BERT-type model: {type(model).__name__}", todo=_BRING)
     return tokenizer, model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep transformers' bar for reading a file off the terminal; the setting is global, so it is put back."""
+    from transformers.utils import logging as untyped
+
+    setting: Any = untyped
+    shown = setting.is_progress_bar_enabled()
+    setting.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            setting.enable_progress_bar()
