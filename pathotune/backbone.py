@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,12 +22,27 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from pathotune.errors import BackboneError
-
-log = logging.getLogger(__name__)
+from pathotune.checks import check_text, check_whole
+from pathotune.errors import BackboneError, ConfigError
 
 Backbone = Any
 """A VisionTransformer that `check_plain` let pass; timm carries no types."""
+ARGUMENTS: Mapping[str, int] = {
+    "img_size": 4096,
+    "patch_size": 64,
+    "embed_dim": 4096,
+    "depth": 64,
+    "num_heads": 64,
+    "mlp_ratio": 16,
+    "reg_tokens": 64,
+    "init_values": 16,
+    "no_embed_class": 1,
+    "pre_norm": 1,
+    "qkv_bias": 1,
+    "qk_norm": 1,
+}
+"""Arguments that shape a plain ViT, with the most they may be; no other reaches timm, where some name files to open."""
+_MAX_SIDE = 4096
 _HEAD = "head."
 _CONVERT = "Name a .safetensors file saved from this timm model, or choose the model it was saved from."
 _HUB_FAULTS = (OSError, RuntimeError, ValueError)
@@ -41,7 +56,9 @@ class BackboneCard:
     input_px       side of the square image it was opened for
     mean, std      per channel, of images scaled to [0, 1]
     interpolation  how its images were resized in its own training
-    arguments      further arguments of timm.create_model, JSON values
+    arguments      further arguments of timm.create_model, of those in ARGUMENTS
+
+    A card may come from a stranger's adapter file, so every value is checked. Raises ConfigError.
     """
 
     name: str
@@ -50,6 +67,18 @@ class BackboneCard:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+        check_text("interpolation", self.interpolation)
+        check_whole("input_px", self.input_px, 1, _MAX_SIDE)
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ConfigError(f"{name} must be three numbers, got {values}")
+        if min(self.std) <= 0:
+            raise ConfigError(f"std must be positive, got {self.std}")
+        check_arguments(self.arguments)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -63,8 +92,9 @@ def open_backbone(
 
     `weights` is a safetensors file of this timm model, or a folder with model.safetensors; None asks the Hugging Face
     cache, then the hub. Images of another size than the weights' are allowed: position embeddings are resampled at
-    use, so the fingerprint stays that of the weights. Raises BackboneError.
+    use, so the fingerprint stays that of the weights. Raises BackboneError, or ConfigError for `arguments`.
     """
+    check_arguments(arguments or {})
     hosted = name.startswith("hf-hub:")
     if not hosted and not timm.is_model(name.partition(".")[0]):
         near = ", ".join(timm.list_models("vit_*patch16_224")[:4])
@@ -74,6 +104,15 @@ def open_backbone(
     if weights is not None:
         _load_into(network, weights)
     return network.eval(), _card(name, network, input_px, arguments or {})
+
+
+def check_arguments(arguments: Any) -> None:
+    """Raise ConfigError unless these are arguments of ARGUMENTS, each a number or truth value in its range."""
+    if not isinstance(arguments, Mapping) or not set(arguments) <= set(ARGUMENTS):
+        raise ConfigError(f"arguments must be of {', '.join(ARGUMENTS)}, got {str(arguments)[:80]}")
+    for name, value in arguments.items():
+        if not isinstance(value, int | float) or not 0 <= value <= ARGUMENTS[name]:
+            raise ConfigError(f"{name} must be a number from 0 to {ARGUMENTS[name]}, got {value!r}")
 
 
 def check_plain(network: nn.Module) -> Backbone:

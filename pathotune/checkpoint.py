@@ -188,7 +188,7 @@ def _info(raw: RawAdapter, path: Path) -> AdapterInfo:
             dict(document["provenance"]),
             raw.nbytes,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise AdapterError(f"{path} is damaged: its description is not complete ({error})", todo=_REMAKE) from None
 
 

@@ -1,0 +1,272 @@
+"""Adapter files: save and load give the same model; other backbones and hostile files are refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pathotune.adapterfile import MAX_HEADER
+from pathotune.checkpoint import load_adapter, read_adapter, save_adapter
+from pathotune.config import PathoTuneConfig, TaskText
+from pathotune.errors import AdapterError
+from pathotune.model import PathoTune
+from tests.pathotune.vits import CARD, HIDDEN, KINDS, OFF, images, small_vit, states
+
+CONFIG = PathoTuneConfig(classes=("benign", "malignant"), vrm_width=8, feature="cls_mean", text_encoder="not/there")
+
+
+def model_of(config: PathoTuneConfig = CONFIG, kind: str = "plain") -> PathoTune:
+    torch.manual_seed(5)
+    return PathoTune(config, small_vit(kind), states(config) if config.ttp else None).eval()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, model_of(), CARD, metrics={"macro_f1": 0.68}, provenance={"mpp": 0.5})
+    return path
+
+
+def header_of(path: Path) -> tuple[dict[str, Any], bytes]:
+    raw = path.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a file's header, its tensors' bytes left as they are."""
+    header, body = header_of(path)
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def redescribe(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the document in a file's metadata."""
+
+    def within(header: dict[str, Any]) -> None:
+        document = json.loads(header["__metadata__"]["pathotune"])
+        change(document)
+        header["__metadata__"]["pathotune"] = json.dumps(document)
+
+    rewrite(path, within)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, OFF, {"ttp": False}, {"vrm_input": "patches", "head": "mlp"}, {"tvp_depth": "shallow", "classes": ()}],
+)
+def test_loaded_equals_saved_bit_for_bit(tmp_path: Path, options: dict[str, Any], kind: str) -> None:
+    config = PathoTuneConfig.from_dict({**CONFIG.to_dict(), **options})
+    model, path = model_of(config, kind), tmp_path / "deep" / "adapter.safetensors"
+    if not model.adapter_state():
+        pytest.skip("a model without prompts and head has nothing to save")
+    save_adapter(path, model, CARD)
+    loaded = load_adapter(path, small_vit(kind))
+    assert loaded.config == config
+    assert not loaded.training
+    with torch.inference_mode():
+        assert torch.equal(loaded.features(images()), model.features(images()))
+    assert set(loaded.trained_parameters()) == set(model.trained_parameters())
+    assert all(value.requires_grad for value in loaded.trained_parameters().values())
+
+
+def test_loaded_models_train_on(saved: Path) -> None:
+    model = load_adapter(saved, small_vit()).train()
+    model(images()).sum().backward()
+    assert all(value.grad is not None for value in model.trained_parameters().values())
+
+
+def test_the_file_holds_trained_tensors_text_states_and_one_description(saved: Path) -> None:
+    model, header = model_of(), header_of(saved)[0]
+    assert set(load_file(saved)) == {*model.trained_parameters(), "ttp.states"}
+    assert list(header["__metadata__"]) == ["pathotune"]
+    info = read_adapter(saved)
+    assert (info.config, info.backbone) == (CONFIG, CARD)
+    assert (info.metrics, info.provenance) == ({"macro_f1": 0.68}, {"mpp": 0.5})
+    assert info.texts == (
+        "H&E stained histology image of human tissue. The task is patch classification. "
+        "The classes are benign, malignant.",
+    )
+    assert {"torch", "timm", "pathotune", "safetensors"} <= set(info.versions)
+    assert saved.stat().st_size < info.nbytes + 8192
+
+
+def test_equal_models_make_equal_files_and_leave_nothing_beside_them(saved: Path) -> None:
+    before = saved.read_bytes()
+    save_adapter(saved, model_of(), CARD, metrics={"macro_f1": 0.68}, provenance={"mpp": 0.5})
+    assert saved.read_bytes() == before
+    assert [item.name for item in saved.parent.iterdir()] == [saved.name]
+
+
+def test_several_tasks_come_back(tmp_path: Path) -> None:
+    config = PathoTuneConfig(vrm_width=8, tasks=(TaskText(organ="colon"), TaskText(organ="breast")))
+    model, task = model_of(config), torch.tensor([0, 1, 1])
+    save_adapter(tmp_path / "two", model, CARD)
+    with torch.inference_mode():
+        loaded = load_adapter(tmp_path / "two", small_vit())
+        assert torch.equal(loaded.features(images(), task), model.features(images(), task))
+
+
+def test_loading_and_embedding_need_no_transformers(saved: Path) -> None:
+    code = (
+        "import sys; sys.modules['transformers'] = None; from pathlib import Path\n"
+        "from pathotune import load_adapter\nfrom tests.pathotune.vits import images, small_vit\n"
+        f"print(load_adapter(Path({str(saved)!r}), small_vit()).features(images()).double().sum().item())"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(model_of().features(images()).detach().double().sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (lambda: small_vit(seed=1), "weights"),
+        (lambda: small_vit(embed_dim=48), "dim 48, not 24"),
+        (lambda: small_vit(depth=4), "layers 4, not 3"),
+        (lambda: small_vit(patch_size=16), "patch_px 16, not 8"),
+        (lambda: small_vit("registers"), "registers 4, not 0"),
+        (lambda: small_vit(num_heads=3), "weights"),
+    ],
+)
+def test_another_backbone_is_refused(saved: Path, other: Callable[[], Any], reason: str) -> None:
+    with pytest.raises(AdapterError, match=rf"tuned on tests/small; this backbone is another: {reason}"):
+        load_adapter(saved, other())
+
+
+def _set(name: str, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda header: header[name].update({key: value})
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "wrong shape, same bytes": lambda header: header["head.1.weight"]["shape"].reverse(),
+    "shape beyond the file": _set("tvp.tokens", "shape", [1 << 30, 1 << 14, 24]),
+    "shape that overflows": _set("tvp.tokens", "shape", [1 << 47, 1 << 47, 1 << 47, 0]),
+    "negative shape": _set("tvp.tokens", "shape", [-3, -10, 24]),
+    "shape of words": _set("tvp.tokens", "shape", ["3", "10", "24"]),
+    "no shape": lambda header: header["tvp.tokens"].pop("shape"),
+    "entry that is no object": lambda header: header.update({"tvp.tokens": 3}),
+    "half precision": _set("tvp.tokens", "dtype", "F16"),
+    "overlapping tensors": lambda header: header["ivp.start"].update(
+        data_offsets=[0, header["ivp.start"]["data_offsets"][1] - header["ivp.start"]["data_offsets"][0]]
+    ),
+    "tensor renamed": lambda header: header.update({"tvp.other": header.pop("tvp.tokens")}),
+    "no description": lambda header: header.pop("__metadata__"),
+    "description that is no JSON": _set("__metadata__", "pathotune", "{"),
+    "description nested without end": _set("__metadata__", "pathotune", "[" * 100_000),
+    "description with NaN": _set("__metadata__", "pathotune", '{"format": NaN}'),
+}
+
+
+def test_a_header_written_anew_but_unchanged_is_taken(saved: Path) -> None:
+    redescribe(saved, lambda document: None)
+    assert load_adapter(saved, small_vit()).config == CONFIG
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_headers_are_refused(saved: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    rewrite(saved, change)
+    with pytest.raises(AdapterError):
+        load_adapter(saved, small_vit())
+
+
+DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "format 'other'": lambda document: document.update(format="other"),
+    "version 2": lambda document: document.update(version=2),
+    "unknown key code": lambda document: document["config"].update(code="import os"),
+    "tvp_tokens must be": lambda document: document["config"].update(tvp_tokens=10**9),
+    "tvp.tokens must be of shape": lambda document: document["config"].update(tvp_tokens=11),
+    "ttp.states must be of shape": lambda document: document["config"].update(ttp_tokens=9),
+    "head.1.bias must be of shape": lambda document: document["config"].update(classes=["a", "b", "c"]),
+    "not complete": lambda document: document["backbone"].pop("fingerprint"),
+    "description is not complete": lambda document: document["backbone"].update(mean=[0.5]),
+    "weights": lambda document: document["backbone"].update(fingerprint="0" * 64),
+    "arguments must be": lambda document: document["backbone"].update(arguments={"checkpoint_path": "evil.pth"}),
+    "std must be positive": lambda document: document["backbone"].update(std=[0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("reason", DESCRIPTIONS)
+def test_hostile_descriptions_are_refused(saved: Path, reason: str) -> None:
+    redescribe(saved, DESCRIPTIONS[reason])
+    with pytest.raises(AdapterError, match=reason):
+        load_adapter(saved, small_vit())
+
+
+@pytest.mark.parametrize("length", [0, MAX_HEADER + 1, 1 << 40, (1 << 64) - 1])
+def test_huge_headers_are_refused_before_memory_is_taken(saved: Path, length: int) -> None:
+    raw = saved.read_bytes()
+    with saved.open("wb") as file:
+        file.write(struct.pack("<Q", length) + raw[8:])
+        file.truncate(1 << 32)  # 4 GiB that take no room on the disk
+    tracemalloc.start()
+    with pytest.raises(AdapterError, match="header must have"):
+        load_adapter(saved, small_vit())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("keep", [0, 7, 8, 500, -1])
+def test_files_cut_short_or_longer_are_refused(saved: Path, keep: int) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[:keep])
+    with pytest.raises(AdapterError):
+        load_adapter(saved, small_vit())
+    saved.write_bytes(whole + b"\0")
+    with pytest.raises(AdapterError, match="length"):
+        load_adapter(saved, small_vit())
+
+
+def test_keys_that_stand_twice_are_refused(saved: Path) -> None:
+    header, body = header_of(saved)
+    entry = json.dumps({"tvp.tokens": header["tvp.tokens"]})[1:-1]
+    text = (json.dumps(header)[:-1] + "," + entry + "}").encode()
+    saved.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    with pytest.raises(AdapterError, match="twice"):
+        load_adapter(saved, small_vit())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused_on_loading_and_saving(saved: Path, value: float) -> None:
+    metadata = header_of(saved)[0]["__metadata__"]
+    tensors = load_file(saved)
+    tensors["ttp.states"][0, 0, HIDDEN - 1] = value
+    save_file(tensors, saved, metadata=metadata)
+    with pytest.raises(AdapterError, match=r"ttp.states holds NaN"):
+        load_adapter(saved, small_vit())
+    model = model_of()
+    with torch.no_grad():
+        next(iter(model.trained_parameters().values())).view(-1)[0] = value
+    with pytest.raises(AdapterError, match="NaN"):
+        save_adapter(saved, model, CARD)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "pickle.pt")
+    (tmp_path / "text").write_text("not an adapter at all")
+    (tmp_path / "folder").mkdir()
+    for name in ("other.safetensors", "pickle.pt", "text", "folder", "missing"):
+        with pytest.raises(AdapterError):
+            read_adapter(tmp_path / name)
+
+
+def test_what_is_no_json_is_refused_on_saving(tmp_path: Path) -> None:
+    for metrics in ({"f1": float("nan")}, {"f1": object()}, {"curve": "x" * MAX_HEADER}):
+        with pytest.raises(AdapterError, match="metrics"):
+            save_adapter(tmp_path / "adapter", model_of(), CARD, metrics=metrics)
+    assert list(tmp_path.iterdir()) == []
