@@ -65,7 +65,8 @@ def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult
     patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
     if done:
         console.say(f"{count_text(patches)} patches on {plural(len(done), 'slide')}")
-    tell_end(request, result, f"overlays: {shown(request.run_dir.root)}/segment/ · next: {_WHAT_NEXT}")
+    overlays = f"overlays: {shown(request.run_dir.root)}/segment/"
+    tell_end(request, result, f"{overlays} · next: {_WHAT_NEXT}" if patches else overlays)
 
 
 def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
