@@ -183,6 +183,12 @@ def test_hostile_headers_are_refused(saved: Path, change: Callable[[dict[str, An
         load_adapter(saved, small_vit())
 
 
+def test_overlaps_are_found_before_the_tensors_are_read(saved: Path) -> None:
+    rewrite(saved, HOSTILE["overlapping tensors"])
+    with pytest.raises(AdapterError, match="overlap"):
+        read_adapter(saved)
+
+
 DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "format 'other'": lambda document: document.update(format="other"),
     "version 2": lambda document: document.update(version=2),

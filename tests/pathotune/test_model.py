@@ -171,6 +171,28 @@ def test_cls_mean_is_cls_beside_the_mean_of_image_tokens_only() -> None:
     torch.testing.assert_close(found[:, DIM:], sequence[:, -16:].mean(dim=1))
 
 
+def test_the_refine_module_sees_patches_in_their_places_in_images_of_any_shape() -> None:
+    config = PathoTuneConfig(vrm_width=8, vrm_input="patches", ttp=False)
+    batch = images()[:, :, :16]
+    found = []
+    for dynamic in (False, True):
+        torch.manual_seed(3)
+        model = PathoTune(config, small_vit(img_size=(16, 32), dynamic_img_size=dynamic))
+        with torch.inference_mode():
+            found.append(model.prompts(batch, model.backbone.patch_embed(batch))["ivp"])
+    assert torch.equal(found[0], found[1])
+
+
+def test_mixed_precision_trains_the_same_parameters() -> None:
+    model = make().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = nn.functional.cross_entropy(model(images()), torch.tensor([0, 1, 2]))
+    loss.backward()
+    grads = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    assert set(grads) == set(model.trained_parameters())
+    assert all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads.values())
+
+
 def test_the_text_tells_tasks_apart_image_by_image() -> None:
     tasks = (TaskText(organ="colon"), TaskText(organ="breast"))
     model = make(tasks=tasks)
