@@ -175,3 +175,16 @@ def test_slides_gone_from_the_csv_are_said_and_left(
     main(["tile", str(csv), *run])
     assert "1 slide of this run is not in the cohort now: two" in capsys.readouterr().out
     assert (tmp_path / "r" / "tile" / "two.h5").exists()
+
+
+def test_slides_not_tiled_yet_are_not_called_failed(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--run", str(tmp_path / "r")]
+    assert main(["tile", str(cohort), "--workers", "0", "--only", "s0", *run]) == 0
+    assert main(["embed", "--model", "colour", *run]) == 0
+    out = capsys.readouterr().out
+    assert "not tiled yet, so not embedded: 5 slides" in out
+    assert "failed" not in out.lower()
+    assert main(["embed", "--model", "colour", "--only", "s1", *run]) == 2
+    assert "no slide of this run has been tiled" in capsys.readouterr().err

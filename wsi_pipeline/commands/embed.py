@@ -19,15 +19,13 @@ from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.runner import CohortResult, StageResult, blocked, run_cohort
 from wsi_pipeline.store.patches import PatchTable, read_patches
 
-NOT_TILED = "not tiled yet"
-
 
 def embed(request: Request) -> int:
     """Embed every tiled slide of the run with one encoder."""
     records = request.select(request.known_cohort())
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     ready, kept_back = _sort_out(records, request.run_dir, f"embed/{spec.model}")
-    if not ready and all(item.status.reason == NOT_TILED for item in kept_back):
+    if not ready and not kept_back:
         raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
     if not ready:
         _tell(request, CohortResult(tuple(kept_back)))
@@ -45,6 +43,9 @@ def embed(request: Request) -> int:
         stage.on_patches = step
         result = run_cohort([stage], request.run_dir, [record for record, _ in ready], workers=0)
     result = CohortResult((*result.results, *kept_back))
+    waiting = len(records) - len(result.last)
+    if waiting:
+        request.console.note(f"not tiled yet, so not embedded: {plural(waiting, 'slide')}; wsi-pipeline tile does it")
     _tell(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
@@ -52,14 +53,14 @@ def embed(request: Request) -> int:
 def _sort_out(
     records: tuple[SlideRecord, ...], run: RunDir, stage: str
 ) -> tuple[list[tuple[SlideRecord, PatchTable]], list[StageResult]]:
-    """Slides that have patches, and results for those that have none because an earlier stage failed."""
+    """Slides that have patches, and results for those that have none because an earlier stage failed.
+
+    Slides that are not tiled yet are in neither.
+    """
     ready, kept_back = [], []
     for record in records:
         path = existing_store(run.patch_store(record.slide_id))
         failed = blocked(record, run, stage)
-        if failed is None and path is None:
-            status = StageStatus("failed", NOT_TILED, "Run: wsi-pipeline tile slides.csv")
-            failed = StageResult(record.slide_id, stage, "blocked", status)
         if failed is not None or path is None:
             kept_back += [failed] if failed else []
             continue
