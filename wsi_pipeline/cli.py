@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WsiPipelineError as error:
         _explain(error, console, args.debug)
         return EXIT_USAGE
+    except OSError as error:  # not about a slide (the runner has those): a folder that cannot be written, a full disk
+        _explain(_of_system(error), console, args.debug)
+        return EXIT_USAGE
     except KeyboardInterrupt:
         console.error("stopped; what is done is kept, the same command goes on from there")
         return 130
@@ -163,6 +166,15 @@ def _explain(error: WsiPipelineError, console: Console, debug: bool) -> None:
     console.error("\n".join([head, *(f"       {line}" for line in rest)]))
     if debug:
         console.err.write("".join(traceback.format_exception(error)))
+
+
+def _of_system(error: OSError) -> WsiPipelineError:
+    """What the system refused, in a line, with the traceback kept for --debug."""
+    where = f"{error.filename}: " if error.filename else ""
+    told = WsiPipelineError(
+        f"{where}{error.strerror or error}", todo="Check --run FOLDER, its disk and its permissions"
+    )
+    return told.with_traceback(error.__traceback__)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

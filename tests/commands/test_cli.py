@@ -188,3 +188,32 @@ def test_slides_not_tiled_yet_are_not_called_failed(
     assert "failed" not in out.lower()
     assert main(["embed", "--model", "colour", "--only", "s1", *run]) == 2
     assert "no slide of this run has been tiled" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_cannot_be_made_is_told_in_a_line(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tile", str(cohort), "--run", str(cohort / "under-a-file")]) == 2
+    err = capsys.readouterr().err
+    assert "Not a directory" in err
+    assert "--run FOLDER" in err
+    assert "Traceback" not in err
+
+
+def test_a_closed_pipe_stops_the_talk_not_the_work(cohort: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "wsi_pipeline",
+        "tile",
+        str(cohort),
+        "--run",
+        str(tmp_path / "r"),
+        "--workers",
+        "0",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait() == 3
+    assert process.stderr.read() == ""
+    assert len(list((tmp_path / "r" / "tile").glob("*.h5"))) == 5

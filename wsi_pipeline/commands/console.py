@@ -5,6 +5,7 @@ Everything goes to standard output but errors; nothing here decides anything.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,14 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """One line."""
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             self.out.write(text + "\n")
             self.out.flush()
+        except BrokenPipeError:  # `wsi-pipeline tile ... | head`: nobody listens any more, the work goes on
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
     def error(self, text: str) -> None:
         """An error, on standard error, also when quiet."""
