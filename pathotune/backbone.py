@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ ARGUMENTS: Mapping[str, int] = {
     "qk_norm": 1,
 }
 """Arguments that shape a plain ViT, with the most they may be; no other reaches timm, where some name files to open."""
+BUILT_IN: Mapping[str, tuple[str, Mapping[str, int]]] = {"vit-mini": ("deit_tiny_patch16_224", {"depth": 6})}
+"""Backbones whose weights lie in pathotune/builtin as NAME.safetensors: the timm model and arguments they are of."""
+_BUILT_IN_FOLDER = Path(__file__).parent / "builtin"
 _MAX_SIDE = 4096
 _HEAD = "head."
 _CONVERT = "Name a .safetensors file saved from this timm model, or choose the model it was saved from."
@@ -91,10 +94,13 @@ def open_backbone(
     """A frozen-to-be ViT in float32 on the CPU, in eval mode, and its card.
 
     `weights` is a safetensors file of this timm model, or a folder with model.safetensors; None asks the Hugging Face
-    cache, then the hub. Images of another size than the weights' are allowed: position embeddings are resampled at
-    use, so the fingerprint stays that of the weights. Raises BackboneError, or ConfigError for `arguments`.
+    cache, then the hub; for a name of BUILT_IN (`vit-mini`), the package. Images of another size than the weights' are
+    allowed: position embeddings are resampled at use, so the fingerprint stays that of the weights. Raises
+    BackboneError, or ConfigError for `arguments`.
     """
     check_arguments(arguments or {})
+    if name in BUILT_IN:
+        return _open_built_in(name, weights, input_px, arguments or {})
     hosted = name.startswith("hf-hub:")
     if not hosted and not timm.is_model(name.partition(".")[0]):
         near = ", ".join(timm.list_models("vit_*patch16_224")[:4])
@@ -104,6 +110,16 @@ def open_backbone(
     if weights is not None:
         _load_into(network, weights)
     return network.eval(), _card(name, network, input_px, arguments or {})
+
+
+def _open_built_in(
+    name: str, weights: Path | None, input_px: int | None, arguments: Mapping[str, Any]
+) -> tuple[Backbone, BackboneCard]:
+    """A backbone of the package; its card keeps the built-in name, so that an adapter's card opens it again."""
+    base, shape = BUILT_IN[name]
+    path = weights or _BUILT_IN_FOLDER / f"{name}.safetensors"
+    network, card = open_backbone(base, path, input_px=input_px, arguments={**shape, **arguments})
+    return network, replace(card, name=name, arguments=dict(arguments))
 
 
 def check_arguments(arguments: Any) -> None:
