@@ -73,6 +73,22 @@ class EmbedExecution:
 
 
 @dataclass(frozen=True)
+class TuneExecution:
+    """How tune is run."""
+
+    weights: str | None = option(
+        None, "the backbone's weights: a .safetensors file or a Hugging Face folder", group="method", metavar="FILE"
+    )
+    name: str | None = option(
+        None, "name of the result, for embed --model pathotune:NAME (default: the method)", group="running"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class MilExecution:
     """How slide-level training is run."""
 

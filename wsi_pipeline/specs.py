@@ -13,6 +13,7 @@ from wsi_pipeline.fields import at_least, between, option, validate
 from wsi_pipeline.units import MAX_MPP, MIN_MPP
 
 _MPP = between(MIN_MPP, MAX_MPP)
+_ZERO_OR_SIDE = ("0 or between 16 and 4096", lambda value: value == 0 or 16 <= value <= 4096)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,86 @@ class EmbedSpec:
         validate(self)
         if not self.model.strip():
             raise UsageError("model must name an encoder, got an empty name")
+
+
+@dataclass(frozen=True)
+class TuneSpec:
+    """How a vision transformer is tuned on labelled patches. Its weights enter the digest by their fingerprint.
+
+    Prompts, text and rank are for the methods that have them; the others leave them aside.
+    """
+
+    method: str = option(
+        "pathotune",
+        "what trains: prompts, the head alone, low-rank updates, or everything",
+        group="method",
+        choices=("pathotune", "linear", "vpt-shallow", "vpt-deep", "lora", "full"),
+    )
+    model: str = option(
+        "vit-mini", "backbone: vit-mini (built in) or a plain ViT of timm", group="method", metavar="NAME"
+    )
+    input_px: int = option(
+        0, "side of the images it sees, pixels (0: the backbone's own)", group="method", check=_ZERO_OR_SIDE
+    )
+    feature: str = option("cls", "what embed will store", group="method", choices=("cls", "cls_mean"))
+    precision: str = option(
+        "auto", "arithmetic: bf16 where the device is fast at it, else fp32", group="method",
+        choices=("auto", "bf16", "fp32"),
+    )  # fmt: skip
+    tvp_tokens: int = option(10, "task visual prompts of each layer", group="prompts", check=between(0, 1024))
+    ttp: bool = option(True, "textual prompts from the template", group="prompts")
+    ivp_tokens: int = option(2, "visual prompts made from each image", group="prompts", check=between(0, 256))
+    template: str = option(
+        "{stain} stained histology image of {organ}. The task is {task}. The classes are {classes}.",
+        "text of the textual prompts",
+        group="prompts",
+    )
+    stain: str = option("H&E", "fills the template", group="prompts")
+    organ: str = option("human tissue", "fills the template", group="prompts")
+    task: str = option("patch classification", "fills the template", group="prompts")
+    text_encoder: str = option(
+        "minilm", "minilm (extra `text`), a BERT folder, or a Hugging Face id", group="prompts", metavar="NAME"
+    )
+    lora_rank: int = option(8, "rank of --method lora", group="prompts", check=between(1, 512))
+    epochs: int = option(20, "most passes over the training patches", group="training", check=at_least(1))
+    batch: int = option(64, "patches in one step", group="training", check=at_least(1))
+    learning_rate: float = option(
+        0.0, "RAdam learning rate (0: the method's own)", group="training", check=between(0, 1)
+    )
+    weight_decay: float = option(0.01, "RAdam weight decay", group="training", check=at_least(0))
+    class_weights: bool = option(True, "weigh classes by the inverse of their frequency", group="training")
+    label_smoothing: float = option(
+        0.0, "part of each label spread over the classes", group="training", check=between(0, 0.9)
+    )
+    flips: bool = option(True, "mirror patches at random", group="training")
+    rotations: bool = option(True, "turn patches by quarter turns at random", group="training")
+    stain_jitter: float = option(
+        0.0, "vary the strength of the stains by this fraction", group="training", check=between(0, 1)
+    )
+    patience: int = option(5, "stop after this many epochs without improvement", group="training", check=at_least(1))
+    monitor: str = option(
+        "macro_f1", "what of the validation chooses the best epoch", group="training", choices=("macro_f1", "loss")
+    )
+    val_fraction: float = option(
+        0.15, "part of the groups that chooses the best epoch", group="validation", check=between(0.02, 0.5)
+    )
+    test_fraction: float = option(
+        0.2, "part of the groups that tests the result (0: none)", group="validation", check=between(0, 0.8)
+    )
+    bootstrap: int = option(
+        1000, "bootstrap resamples over groups for each interval", group="validation", check=between(100, 100_000)
+    )
+    seed: int = option(0, "seed of split, initial weights, order and bootstrap", group="validation", check=at_least(0))
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not self.model.strip():
+            raise UsageError("model must name a backbone, got an empty name")
+        if self.val_fraction + self.test_fraction > 0.9:
+            raise UsageError(
+                "val_fraction and test_fraction must leave at least a tenth of the groups to train on, got "
+                f"{self.val_fraction} and {self.test_fraction}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ wsi-run/
   cohort.csv                        the manifest as understood, absolute paths
   segment/<slide_id>.h5 .png .geojson
   tile/<slide_id>.h5
+  tune/<name>/                      adapter.safetensors, metrics.json, history.csv, predictions.csv, pictures
   embed/<encoder>/<slide_id>.h5
   train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
   predict/<name>/                   predictions.csv
@@ -85,6 +86,14 @@ class RunDir:
     def feature_store(self, encoder: str, slide_id: str, kind: str = "hdf5") -> Path:
         """Features of one slide by one encoder."""
         return self.root / "embed" / slug(encoder) / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def tune(self, name: str) -> Path:
+        """Folder of a tuned adapter and how good it is; `name` is that of its method unless another was given."""
+        return self.root / "tune" / slug(name)
+
+    def adapter(self, name: str) -> Path:
+        """The adapter file of a tuning."""
+        return self.tune(name) / "adapter.safetensors"
 
     def mil(self, encoder: str, model: str) -> Path:
         """Folder of a trained slide-level model."""
