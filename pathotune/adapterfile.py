@@ -38,16 +38,16 @@ class RawAdapter:
     nbytes: int
 
 
-def read_raw(path: Path) -> RawAdapter:
-    """Read and check the header only. Raises AdapterError for what is no adapter file of this version."""
+def read_raw(path: Path, kind: str = FORMAT) -> RawAdapter:
+    """Read and check the header only. Raises AdapterError for what is no file of this kind and version."""
     header, start = _header(path)
     metadata = header.pop("__metadata__", None)
     text = metadata.get(ENTRY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise AdapterError(f"{path} is no adapter file: its header has no entry {ENTRY}", todo=_REMAKE)
     document = _parse(text, path)
-    if document.get("format") != FORMAT:
-        raise AdapterError(f"{path} is no adapter file: format {document.get('format')!r}, not {FORMAT}", todo=_REMAKE)
+    if document.get("format") != kind:
+        raise AdapterError(f"{path} is no adapter file: format {document.get('format')!r}, not {kind}", todo=_REMAKE)
     if document.get("version") != VERSION:
         raise AdapterError(
             f"{path} is of format version {document.get('version')!r}; this program reads version {VERSION}",
@@ -59,10 +59,10 @@ def read_raw(path: Path) -> RawAdapter:
     return RawAdapter(shapes, document, nbytes)
 
 
-def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write an adapter file; it appears whole or not at all. Raises AdapterError for what is not JSON."""
+def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any], kind: str = FORMAT) -> None:
+    """Write a file of this kind; it appears whole or not at all. Raises AdapterError for what is not JSON."""
     try:
-        text = json.dumps({"format": FORMAT, "version": VERSION, **document}, sort_keys=True, allow_nan=False)
+        text = json.dumps({"format": kind, "version": VERSION, **document}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise AdapterError(f"metrics and provenance must be JSON values: {error}") from None
     if len(text) > MAX_HEADER // 2:

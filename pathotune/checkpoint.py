@@ -77,7 +77,7 @@ def save_adapter(
         "texts": list(render_all(model.config)) if model.config.ttp else [],
         "backbone": {
             **backbone.to_dict(),
-            "fingerprint": fingerprint(model.backbone),
+            "fingerprint": model.fingerprint,
             "geometry": geometry(model.backbone),
         },
         "metrics": dict(metrics or {}),

@@ -22,6 +22,7 @@ TTP_POOLINGS = ("segments", "cls")
 VRM_INPUTS = ("pixels", "patches")
 FEATURES = ("cls", "cls_mean")
 HEADS = ("linear", "mlp")
+BACKBONES = ("frozen", "lora", "full")
 OFFLINE_ENCODER = "minilm"
 TEMPLATE = "{stain} stained histology image of {organ}. The task is {task}. The classes are {classes}."
 TEMPLATE_FIELDS = ("stain", "organ", "task", "classes")
@@ -69,6 +70,12 @@ class PathoTuneConfig:
     head_width      hidden width of the mlp head
     head_dropout    probability of dropping a feature before the head, while training
     prompt_dropout  probability of dropping a number of a prompt, while training
+    backbone        what of the ViT itself trains: frozen (the paper), lora (low-rank updates of each layer's queries,
+                    keys and values; Hu et al. 2021, arXiv 2106.09685), or full (everything)
+    lora_rank       rank of the updates
+    lora_alpha      updates are scaled by lora_alpha / lora_rank
+
+    A task of several that names only classes of the head is trained and judged among those classes alone.
     """
 
     classes: tuple[str, ...] = ()
@@ -90,6 +97,9 @@ class PathoTuneConfig:
     head_width: int = 128
     head_dropout: float = 0.0
     prompt_dropout: float = 0.0
+    backbone: str = "frozen"
+    lora_rank: int = 8
+    lora_alpha: int = 16
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checked_names("classes", self.classes))
@@ -113,6 +123,15 @@ class PathoTuneConfig:
             raise ConfigError(f"ttp_tokens must be 1 where ttp_pooling is cls, got {self.ttp_tokens}")
         if not self.text_encoder:
             raise ConfigError("text_encoder must not be empty", todo="Set ttp to false to do without a text encoder.")
+
+    @property
+    def task_classes(self) -> tuple[tuple[bool, ...], ...] | None:
+        """Which classes belong to each task, (tasks, classes); None where every task has all of them."""
+        rows = []
+        for task in self.tasks:
+            own = task.classes if task.classes and set(task.classes) <= set(self.classes) else self.classes
+            rows.append(tuple(name in own for name in self.classes))
+        return None if all(all(row) for row in rows) else tuple(rows)
 
     @property
     def text_tokens(self) -> int:
@@ -156,6 +175,8 @@ _WHOLE = {
     "ivp_tokens": (0, 256),
     "vrm_width": (8, 1024),
     "head_width": (1, 4096),
+    "lora_rank": (1, 512),
+    "lora_alpha": (1, 4096),
 }
 _CHOICES = {
     "tvp_depth": DEPTHS,
@@ -165,6 +186,7 @@ _CHOICES = {
     "vrm_input": VRM_INPUTS,
     "feature": FEATURES,
     "head": HEADS,
+    "backbone": BACKBONES,
 }
 
 

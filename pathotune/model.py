@@ -11,21 +11,23 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pathotune.backbone import Backbone, check_plain, count_parameters
+from pathotune.adaptation import adapt, adapted
+from pathotune.backbone import Backbone, check_plain, count_parameters, fingerprint
 from pathotune.config import PathoTuneConfig
 from pathotune.errors import ConfigError
 from pathotune.prompts import InstanceVisualPrompts, TaskTextualPrompts, TaskVisualPrompts, prompt_bound
 from pathotune.tokens import TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
-"""The modules that train, each with all its parameters; nothing else does."""
+"""The modules that train, each with all its parameters; beside them only what `config.backbone` names."""
 
 
 class PathoTune(nn.Module):
     """Images (B, 3, H, W), normalised as the backbone wants them, to features (B, F) or logits (B, classes).
 
-    `backbone` is taken over: it is frozen in place and stays in eval mode whatever `.train()` says. `text_states`
-    (tasks, n, H) come from `pathotune.text.text_states` or an adapter; None computes them where TTP are on.
+    `backbone` is taken over: it is frozen in place (or adapted, as the configuration says) and stays in eval mode
+    whatever `.train()` says. `text_states` (tasks, n, H) come from `pathotune.text.text_states` or an adapter; None
+    computes them where TTP are on.
     Raises BackboneError when the network is no plain ViT, TextEncoderError when the text encoder is missing.
     """
 
@@ -33,7 +35,9 @@ class PathoTune(nn.Module):
         super().__init__()
         self.config = config
         self.backbone: Backbone = check_plain(backbone)
-        self.backbone.requires_grad_(False).eval()
+        self.backbone_parameters = count_parameters(self.backbone)
+        self._fingerprint = None if config.backbone == "frozen" else fingerprint(self.backbone)
+        adapt(self.backbone, config)
         self.tvp = self._make_tvp()
         self.ttp = self._make_ttp(text_states)
         self.ivp = self._make_ivp()
@@ -52,16 +56,27 @@ class PathoTune(nn.Module):
         """Length F of a feature vector."""
         return int(self.backbone.embed_dim) * (2 if self.config.feature == "cls_mean" else 1)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the backbone as it was taken over: see `pathotune.backbone.fingerprint`."""
+        return self._fingerprint or fingerprint(self.backbone)
+
     def forward(self, images: Tensor, task: Tensor | None = None) -> Tensor:
         """Logits (B, classes)."""
         return self.logits(images, task)
 
     def logits(self, images: Tensor, task: Tensor | None = None) -> Tensor:
-        """Logits (B, classes), in the order of config.classes. Raises ConfigError for a model without classes."""
+        """Logits (B, classes), in the order of config.classes; -inf for classes that are not of an image's task.
+
+        Raises ConfigError for a model without classes.
+        """
         if self.head is None:
             raise ConfigError("this model has no classes to give logits for", todo="Name classes in its configuration.")
         logits: Tensor = self.head(self.features(images, task))
-        return logits
+        own = self.config.task_classes
+        if own is None or task is None:
+            return logits
+        return logits.masked_fill(~torch.tensor(own, device=logits.device)[task], float("-inf"))
 
     def features(self, images: Tensor, task: Tensor | None = None) -> Tensor:
         """The final [CLS] (B, C), or [CLS] beside the mean patch token (B, 2C).
@@ -103,14 +118,18 @@ class PathoTune(nn.Module):
         return found
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What trains, by name: all parameters of the modules in PARTS. Equals what requires gradients."""
-        return {
-            f"{name}.{key}": parameter for name, part in self._parts() for key, parameter in part.named_parameters()
-        }
+        """What trains, by name: the modules in PARTS whole, and what the configuration names of the backbone.
+
+        Equals what requires gradients.
+        """
+        found = {f"{name}.{key}": value for name, part in self._parts() for key, value in part.named_parameters()}
+        return found | {f"backbone.{key}": value for key, value in adapted(self.backbone, self.config).items()}
 
     def adapter_state(self) -> dict[str, Tensor]:
         """What an adapter file holds: the trained tensors and the cached text states, by name."""
-        return {f"{name}.{key}": tensor for name, part in self._parts() for key, tensor in part.state_dict().items()}
+        found = {f"{name}.{key}": value for name, part in self._parts() for key, value in part.state_dict().items()}
+        own = adapted(self.backbone, self.config)
+        return found | {f"backbone.{key}": value.detach() for key, value in own.items()}
 
     def train(self, mode: bool = True) -> PathoTune:
         """Training mode for what trains; the backbone stays in eval mode."""
@@ -120,7 +139,7 @@ class PathoTune(nn.Module):
 
     def trained_fraction(self) -> float:
         """Trained parameters over those of the backbone without its head. The paper's figure is 5.9 %."""
-        return sum(value.numel() for value in self.trained_parameters().values()) / count_parameters(self.backbone)
+        return sum(value.numel() for value in self.trained_parameters().values()) / self.backbone_parameters
 
     def summary(self) -> str:
         """A few lines for people: tokens and trained parameters of each part, and their share of the backbone."""
@@ -128,10 +147,13 @@ class PathoTune(nn.Module):
         for name, part in self._parts():
             count = sum(parameter.numel() for parameter in part.parameters())
             lines.append(f"{name:<10}{getattr(self.layout, name, '-'):>8}{count:>12,}")
+        own = sum(value.numel() for value in adapted(self.backbone, self.config).values())
+        if own:
+            lines.append(f"{self.config.backbone:<10}{'-':>8}{own:>12,}")
         total = sum(parameter.numel() for parameter in self.trained_parameters().values())
         lines.append(f"{'all':<10}{self.layout.prompts:>8}{total:>12,}")
         lines.append(
-            f"backbone: {count_parameters(self.backbone):,} frozen; trained: {self.trained_fraction():.2%} of it"
+            f"backbone: {self.backbone_parameters:,} parameters; trained: {self.trained_fraction():.2%} of them"
         )
         return "\n".join(lines)
 

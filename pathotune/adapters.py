@@ -1,0 +1,61 @@
+"""The ways to tune a backbone, behind one interface: each is a PathoTune model of a certain configuration.
+
+pathotune      task, textual and instance prompts (Lu et al. 2024, arXiv 2403.16497)
+linear         the head alone, on frozen features
+vpt-shallow    learned tokens at the input (Jia et al. 2022, arXiv 2203.12119)
+vpt-deep       learned tokens before every layer (the same)
+lora           low-rank updates of queries, keys and values (Hu et al. 2021, arXiv 2106.09685), through peft
+full           every weight of the backbone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pathotune.config import PathoTuneConfig
+from pathotune.errors import ConfigError
+
+_NO_PROMPTS = {"tvp_tokens": 0, "ttp": False, "ivp_tokens": 0}
+_VPT = {"ttp": False, "ivp_tokens": 0}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to tune.
+
+    fields         what it fixes of the configuration
+    learning_rate  the default: the best in docs/results.md's search
+    """
+
+    name: str
+    purpose: str
+    learning_rate: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+_ALL = (
+    Method("pathotune", "task, textual and instance prompts", 3e-3),
+    Method("linear", "the head alone", 1e-2, _NO_PROMPTS),
+    Method("vpt-shallow", "learned tokens at the input", 3e-3, {**_VPT, "tvp_depth": "shallow"}),
+    Method("vpt-deep", "learned tokens before every layer", 3e-3, {**_VPT, "tvp_depth": "deep"}),
+    Method("lora", "low-rank updates of the attention", 3e-3, {**_NO_PROMPTS, "backbone": "lora"}),
+    Method("full", "every weight", 2e-4, {**_NO_PROMPTS, "backbone": "full"}),
+)
+METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
+
+
+def method_of(name: str) -> Method:
+    """The method of this name. Raises ConfigError with the names there are."""
+    if name not in METHODS:
+        raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]
+
+
+def configure(method: str, **fields: Any) -> PathoTuneConfig:
+    """The configuration of a method; `fields` are those of PathoTuneConfig, what the method fixes wins over them.
+
+    Raises ConfigError for an unknown method, or a field out of its range.
+    """
+    return PathoTuneConfig(**{**fields, **method_of(method).fields})

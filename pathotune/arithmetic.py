@@ -1,0 +1,51 @@
+"""Which arithmetic a pass runs in, and how to keep a CPU quick while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pathotune.checks import check_choice
+from pathotune.model import PathoTune
+
+
+def lowered(device: torch.device, precision: str) -> torch.autocast:
+    """The arithmetic of a forward pass: bf16 where asked for, else float32."""
+    check_choice("precision", precision, ("bf16", "fp32"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def quick_backward(model: PathoTune, device: torch.device) -> Iterator[None]:
+    """On a CPU, keep away from two operations whose backward pass is slow in bf16.
+
+    Fused attention takes ten times its forward pass there, and depthwise convolutions are slower than in float32: of
+    a step with DeiT-Tiny at 112 px they were more than half (benchmarks/tuning_speed.py).
+    """
+    if device.type != "cpu":
+        yield
+        return
+    attentions = [block.attn for block in model.backbone.blocks if getattr(block.attn, "fused_attn", False)]
+    refine = None if model.ivp is None else model.ivp.refine
+    for attention in attentions:
+        attention.fused_attn = False
+    if refine is not None:
+        refine.__dict__["forward"] = _in_float32(refine.forward)
+    try:
+        yield
+    finally:
+        for attention in attentions:
+            attention.fused_attn = True
+        if refine is not None:
+            del refine.__dict__["forward"]
+
+
+def _in_float32(inner: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def forward(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return inner(images.float())
+
+    return forward

@@ -1,0 +1,92 @@
+"""From labelled images on any source to batches that a backbone takes: read ahead, resize, augment, normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from pathotune.backbone import BackboneCard
+
+
+class LabelledImages(Protocol):
+    """Images with a class each, read when they are needed.
+
+    labels  int64 (N,), places in the configuration's classes
+    tasks   int64 (N,), which text belongs to each image, or None where there is one
+    """
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The classes."""
+        ...
+
+    @property
+    def tasks(self) -> NDArray[np.int64] | None:
+        """The tasks."""
+        ...
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images uint8 (B, P, P, 3), RGB, of these rows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Labelled images that lie in memory: pixels uint8 (N, P, P, 3)."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    tasks: NDArray[np.int64] | None = None
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images uint8 (B, P, P, 3) of these rows."""
+        return self.pixels[rows]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images float32 (B, 3, S, S) in 0..255, and int64 (B,) labels and tasks."""
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor | None
+
+
+def batches(
+    source: LabelledImages, order: NDArray[np.int64], size: int, card: BackboneCard, device: torch.device
+) -> Iterator[Batch]:
+    """The images of `order`, `size` at a time; one batch is read ahead while the device works."""
+    parts = [order[first : first + size] for first in range(0, len(order), size)]
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        coming = pool.submit(_read, source, parts[0], card) if parts else None
+        for number, rows in enumerate(parts):
+            assert coming is not None
+            pixels = coming.result()
+            coming = pool.submit(_read, source, parts[number + 1], card) if number + 1 < len(parts) else None
+            labels = torch.from_numpy(source.labels[rows]).to(device)
+            tasks = None if source.tasks is None else torch.from_numpy(source.tasks[rows]).to(device)
+            yield Batch(pixels.to(device, non_blocking=True).float(), labels, tasks)
+
+
+def normalise(images: Tensor, card: BackboneCard) -> Tensor:
+    """Images in 0..255 to what the backbone was trained on."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (card.mean, card.std))
+    return (images / 255.0 - mean) / std
+
+
+def _read(source: LabelledImages, rows: NDArray[np.int64], card: BackboneCard) -> Tensor:
+    """uint8 (B, 3, S, S): resized as bytes, antialiased, which is what the encoder of the pipeline does too."""
+    images = torch.from_numpy(np.ascontiguousarray(source.read(rows))).permute(0, 3, 1, 2)
+    side = card.input_px
+    if images.shape[-1] == side:
+        return images
+    mode = card.interpolation if card.interpolation in ("bilinear", "bicubic") else "bicubic"
+    return F.interpolate(images, size=(side, side), mode=mode, align_corners=False, antialias=True)

@@ -1,0 +1,302 @@
+"""The fit loop: RAdam, warm-up and cosine, bf16, early stopping, seeds, and going on after a crash.
+
+The order of images and what is done to them are functions of seed and epoch, so a training that was stopped and goes
+on equals one that was not. Source: Liu et al. 2020, arXiv 1908.03265 (RAdam, which the paper trains with).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pathotune.arithmetic import lowered, quick_backward
+from pathotune.augment import jitter_stains, turn
+from pathotune.backbone import BackboneCard
+from pathotune.batches import LabelledImages, batches, normalise
+from pathotune.checks import check_choice
+from pathotune.errors import ConfigError
+from pathotune.model import PathoTune
+from pathotune.trainstate import EpochRow, Progress, restore, store
+
+MONITORS = ("macro_f1", "loss")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a model is trained. Raises ConfigError for a value out of its range.
+
+    epochs           most passes over the training images
+    batch            images in a step
+    learning_rate    of RAdam, at its highest
+    weight_decay     decoupled, on the matrices of projections, refine module, head and backbone, not on prompt tokens
+    warmup           part of all steps in which the learning rate rises; it then falls as a cosine to zero
+    clip             largest norm of the gradient; 0: any
+    class_weights    weigh classes by the inverse of their frequency in the training images
+    flips, rotations mirror images, turn them by right angles
+    stain_jitter     strength of random changes of stain; 0: none (0.05 is light, 0.2 strong)
+    label_smoothing  part of the target spread over all classes
+    patience         epochs without a better validation before stopping
+    monitor          what better means: macro_f1, or loss
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.1
+    clip: float = 1.0
+    class_weights: bool = True
+    flips: bool = True
+    rotations: bool = True
+    stain_jitter: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int = 5
+    monitor: str = "macro_f1"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("monitor", self.monitor, MONITORS)
+        for name in ("epochs", "batch", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "clip", "stain_jitter", "label_smoothing", "warmup"):
+            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+                raise ConfigError(f"{name} must be >= 0, got {value}")
+        if self.learning_rate == 0 or max(self.warmup, self.label_smoothing) >= 1:
+            raise ConfigError("learning_rate must be > 0, warmup and label_smoothing must be < 1")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of a training: its epochs, whose weights the model has now, whether it stopped before the end."""
+
+    history: tuple[EpochRow, ...]
+    best_epoch: int
+    stopped_early: bool
+
+
+def fit(
+    model: PathoTune,
+    card: BackboneCard,
+    train: LabelledImages,
+    validation: LabelledImages,
+    options: FitOptions,
+    *,
+    device: str = "cpu",
+    precision: str = "bf16",
+    resume: Path | None = None,
+    on_images: Callable[[int], None] = lambda count: None,
+    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+) -> FitResult:
+    """Train what trains of `model` in place; it ends in eval mode with the weights of the best epoch.
+
+    `resume` is a folder for the state after each epoch: a training that finds one of the same model, data and options
+    goes on after it. `on_images` is told how many images were worked on, `on_epoch` each finished epoch.
+    Raises ConfigError for a class without training images, or a loss that is no longer finite.
+    """
+    trainer = _Trainer(model.to(device), card, train, options, torch.device(device), precision)
+    key = _key(model, train, validation, options)
+    progress = (restore(resume, model, trainer.optimizer, key) if resume else None) or Progress()
+    for row in progress.history:
+        on_epoch(row)
+        on_images(len(train.labels) + len(validation.labels))
+    while not _finished(progress, options):
+        started = time.perf_counter()
+        epoch = len(progress.history) + 1
+        loss = trainer.epoch(epoch, on_images)
+        row = _row(epoch, loss, trainer.rate(epoch), *trainer.judge(validation, on_images), started)
+        progress.history.append(row)
+        if _better(row, progress, options):
+            progress.best_epoch = epoch
+            progress.best = {name: value.detach().cpu().clone() for name, value in model.trained_parameters().items()}
+        if resume:
+            store(resume, model, trainer.optimizer, progress, model.trained_parameters(), key)
+        on_epoch(row)
+    for name, value in model.trained_parameters().items():
+        value.data.copy_(progress.best[name])
+    model.eval()
+    return FitResult(tuple(progress.history), progress.best_epoch, len(progress.history) < options.epochs)
+
+
+def probabilities(
+    model: PathoTune,
+    card: BackboneCard,
+    images: LabelledImages,
+    *,
+    device: str = "cpu",
+    precision: str = "bf16",
+    batch: int = 64,
+    on_images: Callable[[int], None] = lambda count: None,
+) -> NDArray[np.float32]:
+    """Class probabilities float32 (N, C) of labelled images, whose labels are not looked at."""
+    model.to(device).eval()
+    place = torch.device(device)
+    found = [np.zeros((0, len(model.config.classes)), np.float32)]
+    rows = np.arange(len(images.labels))
+    for part in batches(images, rows, batch, card, place):
+        with torch.inference_mode(), lowered(place, precision):
+            logits = model.logits(normalise(part.images, card), part.tasks)
+        found.append(logits.float().softmax(dim=1).cpu().numpy())
+        on_images(len(part.labels))
+    return np.concatenate(found)
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate at a step, 0-based: a straight rise, then half a cosine down to 0."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+class _Trainer:
+    """One model, its optimiser and its training images."""
+
+    def __init__(
+        self,
+        model: PathoTune,
+        card: BackboneCard,
+        train: LabelledImages,
+        options: FitOptions,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.model, self.card, self.train, self.options = model, card, train, options
+        self.device, self.precision = device, precision
+        self.optimizer = _optimizer(model, options)
+        self.steps = math.ceil(len(train.labels) / options.batch)
+        if options.label_smoothing and train.tasks is not None and model.config.task_classes is not None:
+            raise ConfigError("label_smoothing must be 0 where tasks have classes of their own")
+        self.weights = _class_weights(model, train.labels, options).to(device)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate at the last step of an epoch, 1-based."""
+        total = self.options.epochs * self.steps
+        return self.options.learning_rate * schedule(epoch * self.steps - 1, total, self.options.warmup)
+
+    def epoch(self, epoch: int, on_images: Callable[[int], None]) -> float:
+        """One pass over the training images; the mean loss."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.options.seed}/{epoch}".encode()).digest()[:7])
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.train.labels), generator=generator).numpy()
+        total = 0.0
+        self.model.train()
+        with torch.random.fork_rng(), quick_backward(self.model, self.device):
+            torch.manual_seed(seed)  # for dropout
+            for step, part in enumerate(batches(self.train, order, self.options.batch, self.card, self.device)):
+                images = turn(part.images, generator, flips=self.options.flips, rotations=self.options.rotations)
+                images = jitter_stains(images, self.options.stain_jitter, generator)
+                with lowered(self.device, self.precision):
+                    logits = self.model.logits(normalise(images, self.card), part.tasks)
+                value = self._step(self._loss(logits, part.labels), (epoch - 1) * self.steps + step)
+                total += value * len(part.labels)
+                on_images(len(part.labels))
+        return total / len(order)
+
+    def judge(self, images: LabelledImages, on_images: Callable[[int], None]) -> tuple[float, float, float]:
+        """Loss, accuracy and macro F1 of the model as it is."""
+        found = probabilities(
+            self.model,
+            self.card,
+            images,
+            device=str(self.device),
+            precision=self.precision,
+            batch=2 * self.options.batch,
+            on_images=on_images,
+        )
+        labels = torch.from_numpy(images.labels).to(self.device)
+        logs = torch.from_numpy(found).to(self.device).clamp_min(1e-12).log()
+        loss = float(F.nll_loss(logs, labels, weight=self.weights))
+        guess = found.argmax(axis=1)
+        score = f1_score(images.labels, guess, average="macro", labels=np.unique(images.labels), zero_division=0)
+        return loss, float((guess == images.labels).mean()), float(score)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, self.weights, label_smoothing=self.options.label_smoothing)
+
+    def _step(self, loss: Tensor, step: int) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"the loss is {value} at step {step + 1}", todo="Use a lower learning rate, or precision fp32."
+            )
+        factor = schedule(step, self.options.epochs * self.steps, self.options.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.options.clip:
+            nn.utils.clip_grad_norm_(
+                [p for group in self.optimizer.param_groups for p in group["params"]], self.options.clip
+            )
+        self.optimizer.step()
+        return value
+
+
+def _optimizer(model: PathoTune, options: FitOptions) -> torch.optim.Optimizer:
+    """RAdam; tokens, biases and norms are not decayed."""
+    trained = model.trained_parameters()
+    plain = {name for name, value in trained.items() if value.ndim < 2 or name.endswith(("tokens", "start", "_embed"))}
+    groups = [
+        {"params": [trained[name] for name in trained if name not in plain], "weight_decay": options.weight_decay},
+        {"params": [trained[name] for name in trained if name in plain], "weight_decay": 0.0},
+    ]
+    return torch.optim.RAdam(
+        [group for group in groups if group["params"]], lr=options.learning_rate, decoupled_weight_decay=True
+    )
+
+
+def _class_weights(model: PathoTune, labels: NDArray[np.int64], options: FitOptions) -> Tensor:
+    """Weights (C,): N / (C n_c), or ones. Raises ConfigError for a class without images."""
+    names = model.config.classes
+    counts = np.bincount(labels, minlength=len(names))
+    missing = [name for name, count in zip(names, counts, strict=True) if not count]
+    if missing:
+        raise ConfigError(
+            f"no training image of class {', '.join(missing)}", todo="Leave the class out, or add images."
+        )
+    weights = len(labels) / (len(names) * counts) if options.class_weights else np.ones(len(names))
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _finished(progress: Progress, options: FitOptions) -> bool:
+    done = len(progress.history)
+    return done >= options.epochs or (done > 0 and done - progress.best_epoch >= options.patience)
+
+
+def _better(row: EpochRow, progress: Progress, options: FitOptions) -> bool:
+    if not progress.best_epoch:
+        return True
+    best = progress.history[progress.best_epoch - 1]
+    if options.monitor == "loss":
+        return row.val_loss < best.val_loss
+    return (row.val_macro_f1, -row.val_loss) > (best.val_macro_f1, -best.val_loss)
+
+
+def _row(
+    epoch: int, loss: float, rate: float, judged_loss: float, accuracy: float, score: float, started: float
+) -> EpochRow:
+    return EpochRow(epoch, loss, judged_loss, accuracy, score, rate, time.perf_counter() - started)
+
+
+def _key(model: PathoTune, train: LabelledImages, validation: LabelledImages, options: FitOptions) -> str:
+    """What a state on disk belongs to: model, options and labels."""
+    facts = [model.config.to_dict(), model.fingerprint, dataclasses.asdict(options)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for images in (train, validation):
+        digest.update(np.ascontiguousarray(images.labels).tobytes())
+        digest.update(b"" if images.tasks is None else np.ascontiguousarray(images.tasks).tobytes())
+    return digest.hexdigest()
