@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Batch = NDArray[np.uint8] | torch.Tensor
     """Patches as uint8 of shape (B, P, P, 3), numpy or torch."""
 
+BUILT_IN = "built-in"
+"""How the adapter that comes with the package is called, where a file could be named."""
+
 SPACING_TOLERANCE = 0.10
 """Largest relative difference between a patch's mpp and the one an encoder was made for."""
 
@@ -129,9 +132,13 @@ class Encoder(ABC):
 
 
 class EncoderPlan(ABC):
-    """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them."""
+    """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them.
+
+    adapter   the file of a tuned encoder's adapter, or `built-in`; "" for encoders without one
+    """
 
     info: EncoderInfo
+    adapter: str = ""
 
     @property
     @abstractmethod
@@ -144,6 +151,12 @@ class EncoderPlan(ABC):
     @abstractmethod
     def open(self, device: str = "auto", precision: str = "auto") -> Encoder:
         """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
+
+    def about(self) -> tuple[str, ...]:
+        """What the user should know of it, a line or a few."""
+        info = self.info
+        size = f"input {info.input_px} px" if info.input_px else "any patch size"
+        return (f"{info.family}, {size}, {info.dim} features; licence: {info.licence}",)
 
     def suggest_batch(self, device: str = "auto") -> int:
         """What `Encoder.batch` will be. Raises UsageError for a device that is not on this machine."""

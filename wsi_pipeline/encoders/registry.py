@@ -1,6 +1,8 @@
 """From the name a user writes to an encoder. Imports no framework until a name needs one.
 
 colour            stain and texture statistics, built in, no weights
+pathotune         a backbone with a tuned adapter (pathotune:NAME where a run has several)
+vit-mini          the built-in backbone of the built-in adapter, untuned
 resnet50          any timm model, ViT or CNN (a tag chooses the weights: vit_small_patch14_dinov2.lvd142m)
 hf-hub:ORG/NAME   a timm model on the Hugging Face hub
 ORG/NAME          a Hugging Face vision model (transformers), or a local folder of one
@@ -9,48 +11,85 @@ ORG/NAME          a Hugging Face vision model (transformers), or a local folder 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_pipeline.encoders.base import Encoder, EncoderInfo, EncoderPlan
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.registry import Registry
 
-Planner = Callable[[str, Path | None, int | None], EncoderPlan]
-"""(name, weights, patch_px) to a plan; raises EncoderError for a name the family does not have."""
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for: see `plan_encoder`."""
+
+    name: str
+    weights: Path | None = None
+    patch_px: int | None = None
+    adapter: Path | None = None
+
+
+Planner = Callable[[Asked], EncoderPlan]
+"""What is asked to a plan; raises EncoderError for a name the family does not have."""
 
 ENCODERS: Registry[Planner] = Registry("encoder family")
 HUB_PREFIX = "hf-hub:"
+TUNED = "pathotune"
+"""The encoder with an adapter; `pathotune:NAME` is the same by the name of its tuning."""
 
 
 @ENCODERS.register("colour")
-def _plan_colour(name: str, weights: Path | None, patch_px: int | None) -> EncoderPlan:
+def _plan_colour(asked: Asked) -> EncoderPlan:
     from wsi_pipeline.encoders.colour import ColourPlan
 
-    if weights is not None:
-        raise EncoderError(f"encoder colour has no weights, got --weights {weights}", todo="Leave --weights out.")
+    if asked.weights is not None:
+        raise EncoderError(f"encoder colour has no weights, got --weights {asked.weights}", todo="Leave --weights out.")
     return ColourPlan()
 
 
 @ENCODERS.register("timm")
-def _plan_timm(name: str, weights: Path | None, patch_px: int | None) -> EncoderPlan:
+def _plan_timm(asked: Asked) -> EncoderPlan:
     from wsi_pipeline.encoders.timm import plan_timm
 
-    return plan_timm(name, weights, patch_px)
+    return plan_timm(asked.name, asked.weights, asked.patch_px)
 
 
 @ENCODERS.register("huggingface")
-def _plan_huggingface(name: str, weights: Path | None, patch_px: int | None) -> EncoderPlan:
+def _plan_huggingface(asked: Asked) -> EncoderPlan:
     from wsi_pipeline.encoders.huggingface import plan_huggingface
 
-    return plan_huggingface(name, weights)
+    return plan_huggingface(asked.name, asked.weights)
+
+
+@ENCODERS.register(TUNED)
+def _plan_pathotune(asked: Asked) -> EncoderPlan:
+    from wsi_pipeline.encoders.pathotune import PathoTunePlan
+
+    if asked.name == f"{TUNED}:":
+        raise EncoderError("encoder pathotune: needs a name after the colon", todo="Write pathotune:NAME or pathotune.")
+    if asked.adapter is None and asked.name != TUNED:
+        raise EncoderError(
+            f"encoder {asked.name} needs its adapter file",
+            todo="Name it with --adapter FILE (adapter=Path(...) in Python).",
+        )
+    return PathoTunePlan(asked.name, asked.adapter, asked.weights)
+
+
+@ENCODERS.register("vit-mini")
+def _plan_vit_mini(asked: Asked) -> EncoderPlan:
+    from wsi_pipeline.encoders.pathotune import VitMiniPlan
+
+    return VitMiniPlan(asked.weights)
 
 
 def family_of(name: str) -> str:
     """The registered family that a name belongs to, judged by its form alone.
 
-    A family that is itself a name (colour) wins; `hf-hub:` and bare names are timm's; a slash or an existing
-    folder means Hugging Face.
+    A family that is itself a name (colour, pathotune, vit-mini) wins; `hf-hub:` and bare names are timm's; a slash or
+    an existing folder means Hugging Face.
     """
+    if is_tuned(name):
+        return TUNED
     if name in ENCODERS and name not in {"timm", "huggingface"}:
         return name
     if name.startswith(HUB_PREFIX):
@@ -58,11 +97,19 @@ def family_of(name: str) -> str:
     return "huggingface" if "/" in name or "\\" in name or Path(name).is_dir() else "timm"
 
 
-def plan_encoder(name: str, *, weights: Path | None = None, patch_px: int | None = None) -> EncoderPlan:
+def is_tuned(name: str) -> bool:
+    """True for `pathotune` and `pathotune:NAME`: encoders that need an adapter."""
+    return name == TUNED or name.startswith(f"{TUNED}:")
+
+
+def plan_encoder(
+    name: str, *, weights: Path | None = None, patch_px: int | None = None, adapter: Path | None = None
+) -> EncoderPlan:
     """The encoder called `name`, not yet loaded: `info` and, where its weights are at hand, `fingerprint`.
 
     weights   local safetensors file, or a folder with model.safetensors and config.json
     patch_px  side of the patches to come; networks that take any size (most CNNs) then use it unresized
+    adapter   adapter file of `pathotune` and `pathotune:NAME`; None: the built-in one, for `pathotune`
 
     Raises EncoderError for an unknown name, with the names nearest to it.
     """
@@ -72,7 +119,11 @@ def plan_encoder(name: str, *, weights: Path | None = None, patch_px: int | None
         raise EncoderError(f"--weights {weights} does not exist")
     if patch_px is not None and patch_px < 1:
         raise EncoderError(f"patch_px must be >= 1, got {patch_px}")
-    return ENCODERS.get(family_of(name))(name, weights, patch_px)
+    if adapter is not None and not is_tuned(name):
+        raise EncoderError(
+            f"encoder {name} takes no adapter, got --adapter {adapter}", todo=f"Leave it out, or use --model {TUNED}."
+        )
+    return ENCODERS.get(family_of(name))(Asked(name, weights, patch_px, adapter))
 
 
 def open_encoder(
@@ -82,13 +133,14 @@ def open_encoder(
     device: str = "auto",
     precision: str = "auto",
     patch_px: int | None = None,
+    adapter: Path | None = None,
 ) -> Encoder:
     """The encoder called `name`, loaded and ready on `device`. See `plan_encoder` for the arguments.
 
     Raises EncoderError when the name is unknown or the weights are missing or do not fit, UsageError for a
     device that is not there.
     """
-    return plan_encoder(name, weights=weights, patch_px=patch_px).open(device, precision)
+    return plan_encoder(name, weights=weights, patch_px=patch_px, adapter=adapter).open(device, precision)
 
 
 def encoder_info(name: str, *, weights: Path | None = None, patch_px: int | None = None) -> EncoderInfo:

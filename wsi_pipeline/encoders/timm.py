@@ -75,7 +75,8 @@ class TimmPlan(EncoderPlan):
         self.info = _describe(name, architecture, patch_px)
 
     @cached_property
-    def _file(self) -> Path:
+    def weights_file(self) -> Path:
+        """The file of the weights: as given, else cached, else fetched. Raises EncoderError when not to be had."""
         if self._weights is not None:
             return self._weights / SAFE_FILE if self._weights.is_dir() else self._weights
         repo = self._architecture.config.get("hf_hub_id")
@@ -101,13 +102,13 @@ class TimmPlan(EncoderPlan):
             mean=self.info.mean,
             std=self.info.std,
             interpolation=self.info.interpolation,
-            tensors=hash_tensors([self._file]),
+            tensors=hash_tensors([self.weights_file]),
         )
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network = self._architecture.build()
-        load_into(network, read_tensors([self._file]), self._file, self._architecture.config)
+        load_into(network, read_tensors([self.weights_file]), self.weights_file, self._architecture.config)
         return TorchEncoder(
             network, lambda images: pool(network, images), self.info, self.fingerprint, device, precision
         )
