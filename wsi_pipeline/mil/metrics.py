@@ -47,7 +47,7 @@ def classification_metrics(
     samples = bootstrap(scored, resamples, seed)
     told = list(warnings) + _undefined(scored, classes, "all test slides")
     per_fold, fold_warnings = _per_fold(predictions, classes, folds or {})
-    pooled = {name: _estimate(value, samples[name]) for name, value in point_values(scored).items()}
+    pooled = {name: estimate_of(value, samples[name]) for name, value in point_values(scored).items()}
     return {
         "task": "classification",
         "classes": list(classes),
@@ -118,7 +118,7 @@ def _per_class(scored: Scored, classes: Sequence[str], samples: Samples) -> dict
     found = {}
     for code, name in enumerate(classes):
         values = _class_values(scored, code)
-        intervals = {metric: _bounds(values[metric], samples[f"class_{metric}"][:, code]) for metric in PER_CLASS}
+        intervals = {metric: bounds_of(values[metric], samples[f"class_{metric}"][:, code]) for metric in PER_CLASS}
         rows = scored.truth == code
         counts = {"n_slides": int(rows.sum()), "n_patients": len(np.unique(scored.patient[rows]))}
         found[name] = {**counts, **values, "intervals": intervals}
@@ -159,10 +159,12 @@ def _skipped(pooled: Mapping[str, Json], resamples: int) -> list[str]:
     return [f"{most} of {resamples} bootstrap resamples lacked a class and were skipped in the intervals."]
 
 
-def _estimate(value: float | None, samples: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
-    return {"value": value, **_bounds(value, samples)}
+def estimate_of(value: float | None, samples: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
+    """A value with its interval, `{"value", "low", "high", "n_undefined"}`, from its resamples (R,)."""
+    return {"value": value, **bounds_of(value, samples)}
 
 
-def _bounds(value: float | None, samples: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
+def bounds_of(value: float | None, samples: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
+    """The interval of a value alone; none where the value itself is undefined."""
     found = interval(samples, LEVEL) if value is not None else Interval(None, None, len(samples))
     return {"low": found.low, "high": found.high, "n_undefined": found.n_undefined}
