@@ -40,6 +40,10 @@ class ManifestError(UsageError):
     """The slides CSV cannot be used as it is; the message lists every fault with its row."""
 
 
+class LabelError(UsageError):
+    """Labelled patches cannot be used as they are: no known source, no class, a part without a class, a leak."""
+
+
 class SlideError(WsiPipelineError):
     """One slide cannot be opened, read, or placed in micrometres."""
 

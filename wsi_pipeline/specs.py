@@ -6,6 +6,7 @@ how the work is run (workers, device, batch size, file format) is in `wsi_pipeli
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from wsi_pipeline.errors import UsageError
@@ -65,7 +66,7 @@ class EmbedSpec:
 
     model: str = option(
         "colour",
-        "encoder: colour, a timm name, hf-hub:ORG/NAME, or a Hugging Face id ORG/NAME",
+        "encoder: colour, pathotune, pathotune:NAME, vit-mini, a timm name, hf-hub:ORG/NAME, or a Hugging Face id",
         group="encoder",
         metavar="NAME",
     )
@@ -161,6 +162,98 @@ class TuneSpec:
                 "val_fraction and test_fraction must leave at least a tenth of the groups to train on, got "
                 f"{self.val_fraction} and {self.test_fraction}"
             )
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Which labelled patches there are, and how they are cut.
+
+    Class folders and CSVs of images use resize_px and image_mpp; points use crop_px and point_origin besides; slides
+    with annotations use patch_px to min_inside. The rest is for all.
+    """
+
+    classes: str | None = option(
+        None, "classes to keep, separated by commas (default: all)", group="labels", metavar="A,B"
+    )
+    drop_classes: str | None = option(None, "classes to leave out, separated by commas", group="labels", metavar="A,B")
+    max_per_class: int = option(
+        0, "most patches of a class, a random sample of those there are (0: all)", group="labels", check=at_least(0)
+    )
+    sample_seed: int = option(0, "seed of that sample", group="labels", check=at_least(0))
+    label_column: str | None = option(
+        None, "column of the class in the CSV (default: label, class, ...)", group="labels", metavar="NAME"
+    )
+    group_column: str | None = option(
+        None, "column of what is never split (default: group, patient_id, ...)", group="labels", metavar="NAME"
+    )
+    group_pattern: str | None = option(
+        None, "regular expression whose bracket finds the group in a file's name", group="labels", metavar="REGEX"
+    )
+    resize_px: int = option(
+        0, "side that images or crops are brought to, pixels (0: their most common side)", group="labels",
+        check=_ZERO_OR_SIDE,
+    )  # fmt: skip
+    image_mpp: float | None = option(
+        None, "micrometres per pixel of images as they are (default: not known)", group="labels", check=_MPP
+    )
+    crop_px: int = option(
+        0, "side of the crop round each point, pixels of its image", group="labels",
+        check=("0 or between 8 and 4096", lambda value: value == 0 or 8 <= value <= 4096),
+    )  # fmt: skip
+    point_origin: int = option(
+        0, "coordinates of the first pixel of an image: 0 or 1", group="labels", check=between(0, 1)
+    )
+    patch_px: int = option(
+        256, "side of patches cut from annotated slides, pixels at --mpp", group="labels", check=between(16, 4096)
+    )
+    mpp: float = option(0.5, "their resolution, micrometres per pixel", group="labels", check=_MPP)
+    overlap_px: int = option(0, "their overlap, pixels at --mpp", group="labels", check=at_least(0))
+    mpp_tolerance: float = option(
+        0.03, "take a whole-number shrink within this fraction of --mpp (0: exact)", group="labels",
+        check=between(0, 0.2),
+    )  # fmt: skip
+    allow_upsample: bool = option(False, "enlarge slides coarser than --mpp instead of refusing them", group="labels")
+    min_inside: float = option(
+        0.75, "least part of a patch inside the regions of its class", group="labels", check=between(0.01, 1)
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.overlap_px >= self.patch_px:
+            raise UsageError(f"overlap_px must be smaller than patch_px ({self.patch_px}), got {self.overlap_px}")
+        try:
+            re.compile(self.group_pattern or "")
+        except re.error as error:
+            raise UsageError(f"group_pattern is no regular expression: {error}") from None
+
+
+@dataclass(frozen=True)
+class ClassifySpec:
+    """How patches become classes. The adapter enters the digest by its fingerprint, not by its path."""
+
+    model: str = option(
+        "pathotune",
+        "pathotune (this run's adapter, else the built-in) or pathotune:NAME (a tuning of this run)",
+        group="classifier",
+        metavar="NAME",
+    )
+    precision: str = option(
+        "auto",
+        "arithmetic: bf16 where the device is fast at it, else fp32",
+        group="classifier",
+        choices=("auto", "bf16", "fp32"),
+    )
+    min_probability: float = option(
+        0.0,
+        "call an area unclear where its likeliest class has less than this probability",
+        group="classifier",
+        check=between(0, 1),
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not re.fullmatch("pathotune(:.+)?", self.model):
+            raise UsageError(f"model must be pathotune or pathotune:NAME, got {self.model!r}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""From the rows of any source to `LabelledPatches`: classes chosen, counted and numbered, everything digested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wsi_pipeline.errors import LabelError
+from wsi_pipeline.fields import digest_of
+from wsi_pipeline.labelled.patches import LabelledPatches, PatchPixels, Rows
+from wsi_pipeline.specs import LabelSpec
+
+_VERSION = 1
+"""Raised when the same files begin to give other patches."""
+
+
+@dataclass
+class LabelRows:
+    """Rows as a source states them, before classes are chosen; `notes` are sentences for people."""
+
+    names: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    splits: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, label: str, group: str) -> None:
+        """One more row."""
+        self.names.append(name)
+        self.labels.append(label)
+        self.groups.append(group)
+
+
+def assemble(rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec) -> LabelledPatches:
+    """The labelled patches of `rows`, row i being row i of `pixels`, but for those that `spec` leaves out.
+
+    Raises LabelError where classes are named that are not there, or fewer than two are left.
+    """
+    kept = _chosen(rows.labels, spec)
+    classes = in_order({rows.labels[row] for row in kept})
+    if len(classes) < 2:
+        found = f"only the class {classes[0]}" if classes else "no patch"
+        raise LabelError(f"{source}: {found} to learn from; at least 2 classes are needed", todo=_first(rows.notes))
+    number = {name: k for k, name in enumerate(classes)}
+    labels = np.array([number[rows.labels[row]] for row in kept], np.int64)
+    if spec.max_per_class:
+        chosen = _sample(labels, spec.max_per_class, spec.sample_seed)
+        kept, labels = kept[chosen], labels[chosen]
+    return LabelledPatches(
+        names=tuple(rows.names[row] for row in kept),
+        labels=labels,
+        classes=classes,
+        groups=tuple(rows.groups[row] for row in kept),
+        splits=None if rows.splits is None else tuple(rows.splits[row] for row in kept),
+        patch_px=pixels.patch_px,
+        mpp=pixels.mpp,
+        source=source,
+        digest=_digest(rows, kept, pixels),
+        notes=tuple(rows.notes),
+        pixels=pixels,
+        index=kept,
+    )
+
+
+def in_order(names: set[str]) -> tuple[str, ...]:
+    """Class names sorted; as numbers where all are whole numbers."""
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def named_classes(text: str | None) -> tuple[str, ...]:
+    """`a, b` -> ("a", "b"); empty for None."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _chosen(labels: Sequence[str], spec: LabelSpec) -> Rows:
+    found = set(labels)
+    keep, drop = named_classes(spec.classes), named_classes(spec.drop_classes)
+    unknown = [name for name in (*keep, *drop) if name not in found]
+    if unknown:
+        raise LabelError(
+            f"no patches of class {', '.join(map(repr, unknown))}",
+            todo=f"Classes here: {', '.join(in_order(found)) or 'none'}",
+        )
+    wanted = (set(keep) or found) - set(drop)
+    return np.array([row for row, label in enumerate(labels) if label in wanted], np.int64)
+
+
+def _sample(labels: Rows, most: int, seed: int) -> Rows:
+    """Positions, ascending, of at most `most` of each class."""
+    rng = np.random.default_rng(seed)
+    picked = [rng.permutation(np.flatnonzero(labels == label))[:most] for label in np.unique(labels)]
+    return np.sort(np.concatenate(picked)).astype(np.int64)
+
+
+def _digest(rows: LabelRows, kept: Rows, pixels: PatchPixels) -> str:
+    def at(values: Sequence[str]) -> list[str]:
+        return [values[row] for row in kept]
+
+    return digest_of(
+        what="labelled patches",
+        version=_VERSION,
+        names=at(rows.names),
+        labels=at(rows.labels),
+        groups=at(rows.groups),
+        splits=None if rows.splits is None else at(rows.splits),
+        pixels=pixels.identity(kept),
+        patch_px=pixels.patch_px,
+    )
+
+
+def _first(notes: Sequence[str]) -> str | None:
+    return notes[0] if notes else None

@@ -1,0 +1,38 @@
+"""Rows that cannot be used: each is logged by its place, and people are told how many and the first few."""
+
+from __future__ import annotations
+
+import logging
+
+from wsi_pipeline.errors import LabelError
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 3
+_LOGGED = 100
+
+
+class Faults:
+    """Collects what is wrong with single rows (files, points, slides) of one source."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.messages: list[str] = []
+
+    def add(self, where: str, message: str) -> None:
+        """Remember one row that is left out, and log it (the first hundred)."""
+        self.messages.append(f"{where}: {message}")
+        if len(self.messages) <= _LOGGED:
+            logger.warning("%s: left out %s: %s", self.source, where, message)
+
+    def notes(self, noun: str, good: int) -> list[str]:
+        """One sentence on what was left out, or nothing. Raises LabelError where nothing good is left.
+
+        noun   what a row is, in the plural: images, points, slides
+        """
+        bad = len(self.messages)
+        first = "; ".join(self.messages[:_NAMED]) + (f"; and {bad - _NAMED} more" if bad > _NAMED else "")
+        if good == 0:
+            what = f"none of {bad} {noun} can be used: {first}" if bad else f"no {noun} in it"
+            raise LabelError(f"{self.source}: {what}", todo="Mend what is named, or name another source of labels")
+        return [f"{bad} of {bad + good} {noun} left out: {first}"] if bad else []

@@ -1,0 +1,55 @@
+"""Groups of image files for which nobody states any: by a pattern in their names, else file by file."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from wsi_pipeline.labelled.assemble import LabelRows
+
+
+def group_by_pattern(names: Sequence[str], pattern: str, notes: list[str]) -> list[str]:
+    """The group of each name: what the first bracket of `pattern` (or all of it) finds; else the name itself."""
+    finder = re.compile(pattern)
+    hits = [finder.search(name) for name in names]
+    missed = [name for name, hit in zip(names, hits, strict=True) if hit is None]
+    if missed:
+        notes.append(
+            f"{len(missed)} of {len(names)} names do not match the group pattern, such as {missed[0]}: "
+            "each counts as a group of its own"
+        )
+    return [
+        name if hit is None else next((part for part in hit.groups() if part), hit[0])
+        for name, hit in zip(names, hits, strict=True)
+    ]
+
+
+def note_no_groups(rows: LabelRows, noun: str = "image") -> None:
+    """Say that every image is a group of its own."""
+    rows.notes.append(
+        f"no groups given: each {noun} counts as one, so near-duplicates of a patient may leak between the parts"
+    )
+
+
+def join_copies(rows: LabelRows, contents: Sequence[str], owners: Sequence[int]) -> None:
+    """Put rows whose images are copies of one another into one group, and say so.
+
+    contents   a digest for each image, equal for copies
+    owners     the image of each row
+    """
+    by_content: dict[str, set[str]] = defaultdict(set)
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row, owner in enumerate(owners):
+        by_content[contents[owner]].add(rows.groups[row])
+        labels[contents[owner]].add(rows.labels[row])
+    shared = {content: min(groups) for content, groups in by_content.items() if len(groups) > 1}
+    if not shared:
+        return
+    parent = {group: name for content, name in shared.items() for group in by_content[content]}
+    rows.groups = [parent.get(group, group) for group in rows.groups]
+    copies = sum(len(by_content[content]) for content in shared)
+    rows.notes.append(f"{copies} images are copies of one another in {len(shared)} sets: each set counts as one group")
+    torn = sum(len(labels[content]) > 1 for content in shared)
+    if torn:
+        rows.notes.append(f"{torn} of these sets carry more than one class: check their labels")
