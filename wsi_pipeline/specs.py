@@ -169,7 +169,7 @@ class LabelSpec:
     """Which labelled patches there are, and how they are cut.
 
     Class folders and CSVs of images use resize_px and image_mpp; points use crop_px and point_origin besides; slides
-    with annotations use patch_px to min_inside. The rest is for all.
+    with annotations use patch_px to rest_class. The others are for all.
     """
 
     classes: str | None = option(
@@ -215,6 +215,9 @@ class LabelSpec:
     allow_upsample: bool = option(False, "enlarge slides coarser than --mpp instead of refusing them", group="labels")
     min_inside: float = option(
         0.75, "least part of a patch inside the regions of its class", group="labels", check=between(0.01, 1)
+    )
+    rest_class: str | None = option(
+        None, "class of tissue outside all regions (default: not used)", group="labels", metavar="NAME"
     )
 
     def __post_init__(self) -> None:

@@ -83,6 +83,10 @@ class StoreWriter(ABC):
         """Make an array, filled with zeros."""
 
     @abstractmethod
+    def remove(self, name: str) -> None:
+        """Take an array out again, if it is there."""
+
+    @abstractmethod
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
         """Write rows from `start` on."""
 

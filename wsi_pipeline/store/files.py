@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +40,27 @@ def create_store(path: Path) -> Iterator[StoreWriter]:
             writer.close()
 
 
-def _writer(temporary: Path, suffix: str) -> StoreWriter:
+@contextmanager
+def amend_store(path: Path) -> Iterator[StoreWriter]:
+    """Change the store at `path`: a copy is changed, and takes its place only when the body ends without an error."""
+    open_store(path).close()
+    with atomic_path(path) as temporary:
+        if path.is_dir():
+            shutil.copytree(path, temporary)
+        else:
+            shutil.copyfile(path, temporary)
+        writer = _writer(temporary, path.suffix, anew=False)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def _writer(temporary: Path, suffix: str, *, anew: bool = True) -> StoreWriter:
     if suffix == SUFFIXES["zarr"]:
         from wsi_pipeline.store.zarr import ZarrWriter
 
-        return ZarrWriter(temporary)
+        return ZarrWriter(temporary, anew=anew)
     from wsi_pipeline.store.hdf5 import Hdf5Writer
 
-    return Hdf5Writer(temporary)
+    return Hdf5Writer(temporary, anew=anew)

@@ -62,8 +62,8 @@ class Hdf5Store(Store):
 class Hdf5Writer(StoreWriter):
     """Writes one HDF5 file; equal content gives equal bytes (no times are stored)."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "w", locking=False)
+    def __init__(self, path: Path, *, anew: bool = True) -> None:
+        self._file = h5py.File(path, "w" if anew else "r+", locking=False)
 
     def set_attrs(self, attrs: dict[str, Any]) -> None:
         self._file.attrs.update(attrs)
@@ -80,6 +80,10 @@ class Hdf5Writer(StoreWriter):
             fletcher32=True,
         )
         array.attrs.update(spec.attrs)
+
+    def remove(self, name: str) -> None:
+        if name in self._file:
+            del self._file[name]
 
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
         if len(rows):

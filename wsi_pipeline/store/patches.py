@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.store.base import ArraySpec, Store, StoreWriter
 from wsi_pipeline.store.files import create_store, open_store
+from wsi_pipeline.store.labels import PatchLabels, read_labels
 from wsi_pipeline.store.schema import COORDS, COVERAGE, IMAGES, JPEG, PATCH_FORMAT, ROWS_PER_CHUNK, Header
 from wsi_pipeline.tiling.grid import PatchGrid
 from wsi_pipeline.tiling.resolve import PatchGeometry
@@ -28,6 +29,7 @@ class PatchTable:
     grid: PatchGrid
     pixels: str
     """none, jpeg or images: which pixels the store keeps."""
+    labels: PatchLabels | None = None
 
 
 def write_patches(
@@ -98,7 +100,7 @@ def read_table(store: Store, path: Path) -> PatchTable:
     if len(coords) != len(coverage):
         raise StoreError(f"{path}: {len(coords)} coords but {len(coverage)} coverage values")
     kind = next((name for name in (IMAGES, JPEG) if name in store.names()), "none")
-    return PatchTable(header, geometry, PatchGrid(coords, coverage), kind)
+    return PatchTable(header, geometry, PatchGrid(coords, coverage), kind, read_labels(store, len(coords), path))
 
 
 def geometry_from(attrs: dict[str, Any], path: Path) -> PatchGeometry:

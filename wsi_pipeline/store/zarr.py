@@ -83,8 +83,8 @@ class ZarrStore(Store):
 class ZarrWriter(StoreWriter):
     """Writes one Zarr v3 group; each chunk carries a CRC-32C checksum."""
 
-    def __init__(self, path: Path) -> None:
-        self._group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    def __init__(self, path: Path, *, anew: bool = True) -> None:
+        self._group = zarr.open_group(str(path), mode="w" if anew else "r+", zarr_format=3)
         self._ragged: dict[str, _Ragged] = {}
 
     def set_attrs(self, attrs: dict[str, Any]) -> None:
@@ -103,6 +103,10 @@ class ZarrWriter(StoreWriter):
             compressors=compressors,
         )
         array.attrs.update(spec.attrs)
+
+    def remove(self, name: str) -> None:
+        if name in self._group:
+            del self._group[name]
 
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
         if len(rows):

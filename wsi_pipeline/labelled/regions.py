@@ -1,0 +1,91 @@
+"""Annotated regions of one slide: which classes, where, and what to make of overlaps. Level-0 pixels throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from shapely import STRtree
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from wsi_pipeline.geometry import Size
+
+_INSIDE = 0.999
+"""A region that lies in another to this part of its area was drawn inside it."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One outline and its class; the polygon may still cross itself."""
+
+    name: str
+    polygon: Polygon
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an annotation file says.
+
+    regions   with a class, in their order
+    others    areas that are annotated but carry no class, or one that is to be ignored
+    notes     sentences on what was left out
+    """
+
+    regions: tuple[Region, ...]
+    others: tuple[Polygon, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry]:
+    """The area of each class on a slide of `size` level-0 pixels, valid, in the order of first mention.
+
+    A region drawn inside one of another class counts, not the one around it: as necrosis within tumour. Regions
+    that overlap otherwise keep their overlap, which then belongs to both. Outlines that cross themselves become what
+    they enclose.
+    """
+    slide = shapely.box(0, 0, size.width, size.height)
+    shapes = [shapely.intersection(valid(region.polygon), slide) for region in regions]
+    cut = _without_inner(shapes, [region.name for region in regions])
+    names = dict.fromkeys(region.name for region in regions)
+    return {
+        name: union([shape for shape, region in zip(cut, regions, strict=True) if region.name == name])
+        for name in names
+    }
+
+
+def valid(polygon: BaseGeometry) -> BaseGeometry:
+    """The polygon with what its outline encloses, its crossings resolved."""
+    if polygon.is_valid:
+        return polygon
+    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
+
+
+def union(shapes: Iterable[BaseGeometry]) -> BaseGeometry:
+    """All of them as one area."""
+    return shapely.union_all([shape for shape in shapes if not shape.is_empty])
+
+
+def area_of(polygons: Iterable[Polygon | MultiPolygon], size: Size) -> BaseGeometry:
+    """Several polygons as one valid area within a slide."""
+    slide = shapely.box(0, 0, size.width, size.height)
+    return shapely.intersection(union(valid(polygon) for polygon in polygons), slide)
+
+
+def _without_inner(shapes: list[BaseGeometry], names: Sequence[str]) -> list[BaseGeometry]:
+    """Each region less the smaller regions of other classes that lie in it."""
+    areas = shapely.area(np.array(shapes, dtype=object)) if shapes else np.zeros(0)
+    tree = STRtree(shapes)
+    cut = []
+    for k, outer in enumerate(shapes):
+        inner = [
+            shapes[i]
+            for i in tree.query(outer, predicate="intersects").tolist()
+            if names[i] != names[k]
+            and 0 < areas[i] < _INSIDE * areas[k]
+            and shapely.intersection(shapes[i], outer).area >= _INSIDE * areas[i]
+        ]
+        cut.append(shapely.difference(outer, union(inner)) if inner else outer)
+    return cut
