@@ -17,10 +17,10 @@ from cohort_options import Call, read_section
 from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions
-from wsi_pipeline.specs import EmbedSpec
+from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TuneExecution
+from wsi_pipeline.specs import EmbedSpec, TuneSpec
 
-KEYS = ("slides", "run", "chunk", "tile", "embed", "train-mil", "predict")
+KEYS = ("slides", "run", "labels", "chunk", "tile", "tune", "embed", "train-mil", "predict")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Plan:
 
     sources   as the command line takes them: a CSV, or folders and globs
     chunks    the slides of one job, by name
+    labels    labelled patches for tune, as its command line takes them; none: the labels of these slides
     embed     one call per encoder, by its folder name
     """
 
@@ -36,6 +37,8 @@ class Plan:
     run: RunDir
     chunks: dict[str, Chunk]
     tile: Call
+    tune: Call | None
+    labels: tuple[str, ...]
     embed: dict[str, Call]
     train_mil: Call | None
     predict: Call | None
@@ -51,6 +54,26 @@ class Plan:
     def weights(self, encoder: str) -> tuple[str, ...]:
         """The encoder's local weights, where they are named and there."""
         return present([self.embed[encoder].get(EmbedExecution).weights])
+
+    @property
+    def label_files(self) -> tuple[str, ...]:
+        """The CSV of labelled patches; of a folder it and the folders in it, whose times tell of new and lost files."""
+        found = [Path(name) for name in self.labels]
+        inside = [item for path in found if path.is_dir() for item in sorted(path.rglob("*/"))]
+        return present([*found, *inside])
+
+    @property
+    def tune_weights(self) -> tuple[str, ...]:
+        """The weights that are tuned, where they are named and there."""
+        return present([self.tune.get(TuneExecution).weights]) if self.tune else ()
+
+    def waits_for_tune(self, encoder: str) -> bool:
+        """Whether an encoder is made by the tuning of this workflow."""
+        if self.tune is None:
+            return False
+        model, made = self.embed[encoder].get(EmbedSpec).model, self.tune.get(TuneExecution).name
+        name = made or self.tune.get(TuneSpec).method
+        return model == f"pathotune:{name}" or (model == "pathotune" and name == "pathotune")
 
     @property
     def foreign_model(self) -> str | None:
@@ -73,6 +96,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         run=RunDir(Path(str(config.get("run") or DEFAULT_RUN))),
         chunks=make_chunks(cohort, config.get("chunk", 1)),
         tile=tile,
+        tune=read_section("tune", config["tune"]) if "tune" in config else None,
+        labels=tuple(str(item) for item in _as_list(config.get("labels") or [])),
         embed=_encoders(config["embed"]) if "embed" in config else {},
         train_mil=read_section("train-mil", config["train-mil"]) if "train-mil" in config else None,
         predict=read_section("predict", config["predict"]) if "predict" in config else None,
@@ -93,6 +118,8 @@ def _check_keys(config: Mapping[str, Any]) -> None:
 
 
 def _check_order(plan: Plan) -> None:
+    if plan.labels and not plan.tune:
+        raise UsageError("configuration: labels are for tune", todo="Add a section `tune`")
     if (plan.train_mil or plan.predict) and not plan.embed:
         raise UsageError("configuration: train-mil and predict need features", todo="Add a section `embed`")
     strange = sorted(set(plan.trained) - set(plan.embed))

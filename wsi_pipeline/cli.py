@@ -150,7 +150,7 @@ def _add_option(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
 
 def _add_common(group: Any, command: Command) -> None:
     group.add_argument("--run", default=DEFAULT_RUN, metavar="FOLDER", help=f"run folder (default: {DEFAULT_RUN})")
-    hidden = argparse.SUPPRESS if command.name in ("run", "demo", "report") else None
+    hidden = argparse.SUPPRESS if command.name in ("run", "demo", "report", "tune") else None
     group.add_argument("--only", metavar="ID,...", help=hidden or "work on these slides only")
     group.add_argument("--chunk", metavar="I/N", help=hidden or "work on the I-th of N parts (for job arrays)")
     group.add_argument("--quiet", action="store_true", help="say only what went wrong")

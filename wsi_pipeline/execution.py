@@ -50,6 +50,10 @@ class TileExecution:
 class EmbedExecution:
     """How embed is run."""
 
+    adapter: str | None = option(
+        None, "adapter for --model pathotune: a file, or built-in (default: this run's, else the built-in)",
+        group="encoder", metavar="FILE",
+    )  # fmt: skip
     weights: str | None = option(
         None, "local weights: a .safetensors file (fp16 accepted) or a Hugging Face folder", group="encoder",
         metavar="FILE",
@@ -79,6 +83,10 @@ class TuneExecution:
     weights: str | None = option(
         None, "the backbone's weights: a .safetensors file or a Hugging Face folder", group="method", metavar="FILE"
     )
+    default_mpp: float | None = option(
+        None, "micrometres per pixel of annotated slides that state none", group="labels",
+        check=between(MIN_MPP, MAX_MPP),
+    )  # fmt: skip
     name: str | None = option(
         None, "name of the result, for embed --model pathotune:NAME (default: the method)", group="running"
     )
@@ -86,6 +94,11 @@ class TuneExecution:
 
     def __post_init__(self) -> None:
         validate(self)
+
+
+@dataclass(frozen=True)
+class ClassifyExecution(EmbedExecution):
+    """How classify is run: with the choices of embed."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,10 @@ class PredictOptions:
     weights: str | None = option(
         None, "local weights of the encoder, where new slides must be embedded", group="model", metavar="FILE"
     )
+    adapter: str | None = option(
+        None, "adapter of the encoder, where it is pathotune (default: the one the model was trained on)",
+        group="model", metavar="FILE",
+    )  # fmt: skip
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
 
     def __post_init__(self) -> None:

@@ -1,9 +1,11 @@
-# Patches to features: one job per encoder and chunk. An encoder with `device: cuda` asks for a GPU.
+# Patches to features: one job per encoder and chunk. An encoder with `device: cuda` asks for a GPU. Encoders named
+# pathotune wait for what `tune` makes of them.
 
 
 rule embed:
     input:
         rules.tile.output,
+        tuned=lambda wildcards: rules.tune.output if PLAN.waits_for_tune(wildcards.encoder) else [],
         weights=lambda wildcards: PLAN.weights(wildcards.encoder),
     output:
         f"{MARKS}/embed/{{encoder}}/{{chunk}}.done",

@@ -3,6 +3,7 @@ rule report:
     input:
         expand(rules.tile.output, chunk=PLAN.chunks),
         expand(rules.embed.output, encoder=PLAN.embed, chunk=PLAN.chunks),
+        rules.tune.output if PLAN.tune else [],
         rules.heatmap.output if PLAN.train_mil else [],
         rules.predict.output if PLAN.predict else [],
     output:

@@ -6,6 +6,7 @@ wsi-run/
   tile/<slide_id>.h5
   tune/<name>/                      adapter.safetensors, metrics.json, history.csv, predictions.csv, pictures
   embed/<encoder>/<slide_id>.h5
+  classify/<adapter>/               <slide_id>.h5 .png .geojson, fractions.csv
   train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
   predict/<name>/                   predictions.csv
   heatmap/<encoder>/<mil model>/<slide_id>.png
@@ -86,6 +87,26 @@ class RunDir:
     def feature_store(self, encoder: str, slide_id: str, kind: str = "hdf5") -> Path:
         """Features of one slide by one encoder."""
         return self.root / "embed" / slug(encoder) / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def classify(self, model: str) -> Path:
+        """Folder of what an adapter's classifier says of each slide; `model` is pathotune or pathotune:NAME."""
+        return self.root / "classify" / slug(model)
+
+    def class_store(self, model: str, slide_id: str, kind: str = "hdf5") -> Path:
+        """Class probabilities of one slide's patches."""
+        return self.classify(model) / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def class_overlay(self, model: str, slide_id: str) -> Path:
+        """Classes in colour over the thumbnail of one slide."""
+        return self.classify(model) / f"{slide_id}.png"
+
+    def class_polygons(self, model: str, slide_id: str) -> Path:
+        """Areas of each class as GeoJSON in level-0 pixels."""
+        return self.classify(model) / f"{slide_id}.geojson"
+
+    def fractions(self, model: str) -> Path:
+        """Part of each class in each slide, as CSV."""
+        return self.classify(model) / "fractions.csv"
 
     def tune(self, name: str) -> Path:
         """Folder of a tuned adapter and how good it is; `name` is that of its method unless another was given."""

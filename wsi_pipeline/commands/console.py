@@ -84,6 +84,9 @@ class Progress:
         """`count` more units are done."""
         self.done += count
 
+    def tell(self, text: str) -> None:
+        """A line said meanwhile; on a terminal it stands above the bar."""
+
     def close(self) -> None:
         """No more will come."""
 
@@ -106,6 +109,9 @@ class LineProgress(Progress):
             self.told = time.monotonic()
             left = (self.total - self.done) / max(self.rate, 1e-9)
             self.console.say(f"{self._head()}, {clock(left)} left")
+
+    def tell(self, text: str) -> None:
+        self.console.say(text)
 
     def close(self) -> None:
         self.console.say(f"{self._head()}  {clock(time.monotonic() - self.started)}")
@@ -141,6 +147,9 @@ class BarProgress(Progress):
     def __call__(self, count: int = 1) -> None:
         super().__call__(count)
         self._show()
+
+    def tell(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._show()

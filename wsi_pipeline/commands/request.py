@@ -118,9 +118,9 @@ def parse_chunk(text: str | None) -> tuple[int, int] | None:
     return index, count
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 slide`, `2 slides`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 slide`, `2 slides`; `many` is the plural where it does not end in s."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}".replace(",", " ")
 
 
 def shown(path: Path) -> str:

@@ -19,24 +19,27 @@ from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.fields import from_mapping
 
-TOP_KEYS = ("slides", "run", "tile", "embed", "train-mil")
-STEPS = ("tile", "embed", "train-mil")
+TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "train-mil")
+STEPS = ("tile", "tune", "embed", "train-mil")
 
 
 def run(request: Request) -> int:
-    """Run tile, embed (once per encoder) and train-mil as one YAML file says."""
+    """Run tile, tune, embed (once per encoder) and train-mil as one YAML file says; all but tile where it names them."""
     if len(request.sources) != 1:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
     plan = read_plan(path)
     folder = RunDir(path.parent / str(plan.get("run", DEFAULT_RUN)))
-    sources = tuple(str(path.parent / name) for name in _as_list(plan["slides"]))
+    sources = {
+        command: tuple(str(path.parent / name) for name in _as_list(plan.get(key)))
+        for command, key in (("tile", "slides"), ("tune", "labels"))
+    }
     code = EXIT_DONE
     # Every step is checked before the first is run: a typo in the last section should not cost a night.
     steps = list(_steps(plan, path))
     for command, options in steps:
         request.console.say(f"-- {command.name}")
-        step = replace(request, run_dir=folder, options=options, sources=sources if command.name == "tile" else ())
+        step = replace(request, run_dir=folder, options=options, sources=sources.get(command.name, ()))
         module, function = command.handler.split(":")
         words = ["wsi-pipeline", "run", str(path), f"({command.name})"]
         with log_to(folder.log, shlex.join(words), request.console.note):
@@ -58,6 +61,8 @@ def read_plan(path: Path) -> dict[str, Any]:
     unknown = sorted(set(plan) - set(TOP_KEYS))
     if unknown:
         raise UsageError(f"{path}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(TOP_KEYS)}")
+    if "labels" in plan and "tune" not in plan and plan["labels"] is not None:
+        raise UsageError(f"{path}: labels are for tune, which this file does not name", todo="Add a section `tune`")
     if "slides" not in plan:
         raise UsageError(f"{path}: the key `slides` is missing", todo="Name the CSV, folder or glob of slides")
     return plan
@@ -96,4 +101,4 @@ def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any
 
 
 def _as_list(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return [str(item) for item in value] if isinstance(value, list) else [] if value is None else [str(value)]

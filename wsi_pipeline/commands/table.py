@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TileExecution
-from wsi_pipeline.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
+from wsi_pipeline.execution import (
+    ClassifyExecution,
+    CohortOptions,
+    EmbedExecution,
+    MilExecution,
+    PredictOptions,
+    TileExecution,
+    TuneExecution,
+)
+from wsi_pipeline.specs import ClassifySpec, EmbedSpec, LabelSpec, MilSpec, SegmentSpec, TileSpec, TuneSpec
 
 
 @dataclass(frozen=True)
@@ -48,11 +56,26 @@ COMMANDS = (
         _COHORT,
     ),
     Command(
+        "tune",
+        "tune a vision transformer on labelled patches; keep the adapter, measured on groups it never saw",
+        "wsi-pipeline tune crops --method pathotune",
+        "wsi_pipeline.commands.tune:tune",
+        (TuneSpec, LabelSpec, TuneExecution),
+        ("LABELS", "class folders, a CSV, or a manifest with annotations; default: the labels of this run"),
+    ),
+    Command(
         "embed",
         "turn patches into features with an encoder",
         "wsi-pipeline embed --model vit_small_patch16_224 --weights vit.safetensors",
         "wsi_pipeline.commands.embed:embed",
         (EmbedSpec, EmbedExecution),
+    ),
+    Command(
+        "classify",
+        "tell the class of every patch with a tuned adapter; fractions, pictures, polygons",
+        "wsi-pipeline classify --model pathotune",
+        "wsi_pipeline.commands.classify:classify",
+        (ClassifySpec, ClassifyExecution),
     ),
     Command(
         "train-mil",

@@ -9,12 +9,12 @@ from typing import Any
 
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.fields import digest_of
-from wsi_pipeline.specs import EmbedSpec, SegmentSpec, TileSpec
+from wsi_pipeline.specs import ClassifySpec, EmbedSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import VERSION, Header, SlideIdentity
 
-REVISIONS = {"segment": 1, "tile": 1, "embed": 1}
+REVISIONS = {"segment": 1, "tile": 1, "tune": 1, "embed": 1, "classify": 1}
 """Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
 
 
@@ -37,6 +37,14 @@ def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
     )
 
 
+def classify_digest(spec: ClassifySpec, tile: str, fingerprint: str) -> str:
+    """Digest of a class store: settings, the patches, the adapter."""
+    return digest_of(
+        stage="classify", version=VERSION, revision=REVISIONS["classify"], spec=asdict(spec), parent=tile,
+        model=fingerprint,
+    )  # fmt: skip
+
+
 def read_header(path: Path, wanted: str) -> Header | None:
     """The header of a store; None where it is absent, damaged or of another version, so that it is made anew."""
     try:
@@ -46,8 +54,13 @@ def read_header(path: Path, wanted: str) -> Header | None:
         return None
 
 
-def stale(path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]]) -> Freshness:
-    """Not up to date; says why: not there, settings that differ (old -> new), or a changed source."""
+def stale(
+    path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]], fingerprint: str | None = None
+) -> Freshness:
+    """Not up to date; says why: not there, settings that differ (old -> new), other weights, or a changed source.
+
+    fingerprint   of the network that would be used now
+    """
     if header is None:
         return Freshness(False, "unreadable or of another version" if path.exists() else "")
     changed = [
@@ -61,4 +74,6 @@ def stale(path: Path, header: Header | None, specs: Mapping[str, Mapping[str, An
         for stage in specs
         if header.extra.get("revision") != REVISIONS[stage]
     ]
+    if fingerprint and header.extra.get("encoder", {}).get("fingerprint") != fingerprint:
+        changed.append("other weights")
     return Freshness(False, ", ".join(changed) or "what it was made from has changed")

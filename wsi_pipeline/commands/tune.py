@@ -1,0 +1,216 @@
+"""`tune`: make a vision transformer a specialist on labelled patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.commands.console import Progress, count_text
+from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.errors import LabelError, UsageError
+from wsi_pipeline.execution import TuneExecution
+from wsi_pipeline.labelled.leaks import check_leaks
+from wsi_pipeline.labelled.open import open_labelled
+from wsi_pipeline.labelled.patches import LabelledPatches
+from wsi_pipeline.labelled.split import PatchSplit, split_patches
+from wsi_pipeline.specs import LabelSpec, TuneSpec
+from wsi_pipeline.stages import tune as stage
+from wsi_pipeline.stages.report import write_report
+from wsi_pipeline.stages.scores import POOLED
+from wsi_pipeline.stages.tune import TuneJob, Watch
+from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning
+
+DEFAULT_NAME = "pathotune"
+MOST_CLASSES = 30
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def tune(request: Request) -> int:
+    """Tune on labelled patches, measure on groups that were never seen, keep the adapter."""
+    spec, name = request.get(TuneSpec), _name(request)
+    if request.only or request.chunk:
+        raise UsageError("tune learns from all labelled patches: it takes no --only and no --chunk")
+    stage.check_text_encoder(spec)
+    patches = _open(request)
+    _tell_patches(request, patches)
+    split = _split(request, patches)
+    execution = request.get(TuneExecution)
+    specs = (spec, request.get(LabelSpec))
+    job = stage.plan(request.run_dir, name, specs, (patches, split), weights=execution.weights, device=execution.device)
+    _tell_job(request, job)
+    tuning = _run(request, job)
+    _tell_scores(request, tuning)
+    _tell_end(request, tuning)
+    return EXIT_DONE
+
+
+def _name(request: Request) -> str:
+    """The name of the result. Raises UsageError where it is no plain folder name."""
+    name = request.get(TuneExecution).name or request.get(TuneSpec).method
+    if slug(name) != name or name.startswith("."):
+        raise UsageError(f"name must be letters, digits and . _ + - (no dot first), got {name!r}")
+    return name
+
+
+def _open(request: Request) -> LabelledPatches:
+    """The labelled patches that are named; else those of the run: patch stores with labels, or annotated slides."""
+    if len(request.sources) > 1:
+        raise UsageError(
+            f"tune takes one folder or CSV of labelled patches, got {len(request.sources)}",
+            todo="Put what belongs together into one folder, or one CSV with the columns path, label and group",
+        )
+    source = Path(request.sources[0]) if request.sources else RunDir.existing(request.run_dir.root).root
+    return open_labelled(source, request.get(LabelSpec), default_mpp=request.get(TuneExecution).default_mpp)
+
+
+def _split(request: Request, patches: LabelledPatches) -> PatchSplit:
+    spec = request.get(TuneSpec)
+    split = split_patches(
+        patches.labels,
+        patches.groups,
+        patches.splits,
+        val_fraction=spec.val_fraction,
+        test_fraction=spec.test_fraction,
+        seed=spec.seed,
+        classes=patches.classes,
+    )
+    check_leaks(patches, split)
+    if not len(split.validation):
+        raise LabelError("no patch is left to choose the best epoch on", todo="Give some rows the split val")
+    parts = {word: patches.take(rows) for word, rows in split.parts().items() if len(rows)}
+    told = [f"{_WORDS[word]} {count_text(len(part))} of {_groups(part)}" for word, part in parts.items()]
+    given = "as given" if patches.splits else "no group in two parts"
+    request.console.fact("split", f"{', '.join(told)}; {given}")
+    for note in split.notes:
+        request.console.note(note)
+    return split
+
+
+def _groups(patches: LabelledPatches) -> str:
+    return plural(len(set(patches.groups)), "group")
+
+
+def _tell_patches(request: Request, patches: LabelledPatches) -> None:
+    side = f"{patches.patch_px} px" + (f" at {patches.mpp:.4g} micrometres per pixel" if patches.mpp else "")
+    measured = f"{plural(len(patches), 'patch', 'patches')} of {_groups(patches)}, {side}"
+    request.console.fact("labels", f"{patches.source}: {measured}")
+    counts = [f"{name} {count_text(count)}" for name, count in patches.class_counts().items()]
+    more = f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
+    request.console.fact("classes", ", ".join(counts[:MOST_CLASSES]) + more)
+    for note in patches.notes:
+        request.console.note(note)
+
+
+def _tell_job(request: Request, job: TuneJob) -> None:
+    where = "built in" if job.weights is None and job.spec.model == "vit-mini" else job.weights or "Hugging Face"
+    request.console.fact("method", f"{job.spec.method} on {job.spec.model} ({where}), input {job.card.input_px} px")
+    request.console.fact("device", f"{job.device}, {job.precision}, batch {job.spec.batch}")
+
+
+def _run(request: Request, job: TuneJob) -> Tuning:
+    """Tune with progress, or find that it is up to date."""
+    console = request.console
+    with stage.held(job):
+        known, why = stage.check(job)
+        if known is not None:
+            console.say(f"{shown(known.folder)} up to date")
+            return known
+        if why:
+            console.say(f"{shown(job.folder)} made again: {why}")
+        model = stage.build(job)
+        console.fact("trained", _share(stage.trained(model)))
+        with console.progress(f"tune {job.name}", job.images, "patches") as step:
+            epochs = _Epochs(step, job.spec)
+            tuning = stage.make(job, model, Watch(epochs.images, epochs.epoch))
+            step.total = step.done
+        return tuning
+
+
+class _Epochs:
+    """Tells each epoch in a line, and keeps those of a training that goes on out of the rate."""
+
+    def __init__(self, step: Progress, spec: TuneSpec) -> None:
+        self.step, self.spec, self._since, self._kept = step, spec, 0, False
+
+    def images(self, count: int) -> None:
+        """So many more patches are done, now or by the process before."""
+        if self._kept:
+            self.step.total -= count
+            self._kept = False
+            return
+        self._since += count
+        self.step(count)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is finished."""
+        self._kept = self._since == 0
+        self._since = 0
+        self.step.tell(
+            f"epoch {row['epoch']:>3}/{self.spec.epochs}  training loss {row['train_loss']:.3f}  validation loss "
+            f"{row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}, macro F1 {row['val_macro_f1']:.3f}"
+            + ("  (kept from before)" if self._kept else "")
+        )
+
+
+def _share(trained: Mapping[str, Any]) -> str:
+    return (
+        f"{count_text(trained['parameters'])} parameters, {trained['share']:.2%} of the backbone's "
+        f"{count_text(trained['backbone'])}"
+    )
+
+
+def _tell_scores(request: Request, tuning: Tuning) -> None:
+    """Scores over all classes, then of each; every number with its unit of resampling and n."""
+    console, metrics = request.console, tuning.metrics
+    part, interval = metrics["part"], metrics["interval"]
+    best = metrics["training"]["best_epoch"]
+    console.say(f"epoch {best} of {metrics['training']['epochs']} kept, chosen on the validation part")
+    measured = f"{plural(metrics['n_patches'], 'patch', 'patches')} of {plural(metrics['n_groups'], 'group')}"
+    if part == "test":
+        console.fact("test", f"{measured}, used for nothing else")
+    else:
+        console.note(
+            f"no test part: these are {measured} of the validation part, which also chose the epoch, so they flatter"
+        )
+    pooled = metrics["pooled"]
+    console.table(
+        ("accuracy", "macro F1", "balanced accuracy", "AUROC", "ECE"), [[_cell(pooled[name]) for name in POOLED]]
+    )
+    rows = [[name, *_class_row(row)] for name, row in list(metrics["per_class"].items())[:MOST_CLASSES]]
+    console.table(("class", "precision", "recall", "F1", "patches", "groups"), rows, right=(4, 5))
+    console.say(
+        f"[{interval['level']:.0%} intervals] by {interval['resamples']} bootstrap resamples over "
+        f"{plural(metrics['n_groups'], 'group')}"
+    )
+    for sentence in metrics["warnings"]:
+        console.note(sentence)
+
+
+def _class_row(row: Mapping[str, Any]) -> list[str]:
+    values = [_cell({"value": row[name], **row["intervals"][name]}) for name in ("precision", "recall", "f1")]
+    return [*values, count_text(row["n_patches"]), count_text(row["n_groups"])]
+
+
+def _cell(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "undefined"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _tell_end(request: Request, tuning: Tuning) -> None:
+    """What was made, the report where there is a cohort, and the next step."""
+    run, folder = request.run_dir, shown(tuning.folder)
+    size = tuning.metrics["adapter"]["bytes"] / 1e6
+    request.console.say(
+        f"adapter {folder}/adapter.safetensors ({size:.1f} MB); pictures {CURVES}, {CONFUSION}, {SHEET} beside it"
+    )
+    model = DEFAULT_NAME if tuning.name == DEFAULT_NAME else f"{DEFAULT_NAME}:{tuning.name}"
+    step = f"wsi-pipeline embed --model {model}"
+    if not run.cohort_csv.is_file():
+        request.console.say(f"next: wsi-pipeline tile slides.csv, then {step}")
+        return
+    request.console.say(f"open the report: {shown(write_report(run, request.known_cohort()))} · next: {step}")

