@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from wsi_pipeline.cohort.manifest import Cohort
 from wsi_pipeline.commands.request import EXIT_DONE, Request, shown
 from wsi_pipeline.stages.report import write_report
+from wsi_pipeline.stages.tuning import tunings
 
 
 def report(request: Request) -> int:
     """Gather what the run has made so far into one HTML file."""
-    path = write_report(request.run_dir, request.known_cohort())
+    path = report_of(request)
     request.console.say(f"open the report: {shown(path)} ({path.stat().st_size / 1e6:.1f} MB)")
     return EXIT_DONE
+
+
+def report_of(request: Request) -> Path:
+    """Write the report of the run; one in which adapters were tuned but no slide was tiled has no slides in it."""
+    run = request.run_dir
+    without_slides = not run.cohort_csv.is_file() and bool(tunings(run))
+    return write_report(run, Cohort((), str(run.root)) if without_slides else request.known_cohort())

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.cohort.rundir import slug
 from wsi_pipeline.commands.console import Progress, count_text
+from wsi_pipeline.commands.report import report_of
 from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
 from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.execution import TuneExecution
@@ -17,7 +18,6 @@ from wsi_pipeline.labelled.patches import LabelledPatches
 from wsi_pipeline.labelled.split import PatchSplit, split_patches
 from wsi_pipeline.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages import tune as stage
-from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.scores import POOLED
 from wsi_pipeline.stages.tune import TuneJob, Watch
 from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning
@@ -61,7 +61,13 @@ def _open(request: Request) -> LabelledPatches:
             f"tune takes one folder or CSV of labelled patches, got {len(request.sources)}",
             todo="Put what belongs together into one folder, or one CSV with the columns path, label and group",
         )
-    source = Path(request.sources[0]) if request.sources else RunDir.existing(request.run_dir.root).root
+    run = request.run_dir
+    if not request.sources and not run.cohort_csv.is_file():
+        raise UsageError(
+            f"no labelled patches named, and no run in {run.root} to take them from",
+            todo="Name a folder of class folders or a CSV: wsi-pipeline tune crops",
+        )
+    source = Path(request.sources[0]) if request.sources else run.root
     return open_labelled(source, request.get(LabelSpec), default_mpp=request.get(TuneExecution).default_mpp)
 
 
@@ -202,15 +208,13 @@ def _cell(estimate: Mapping[str, Any]) -> str:
 
 
 def _tell_end(request: Request, tuning: Tuning) -> None:
-    """What was made, the report where there is a cohort, and the next step."""
+    """What was made, and the next step."""
     run, folder = request.run_dir, shown(tuning.folder)
     size = tuning.metrics["adapter"]["bytes"] / 1e6
     request.console.say(
         f"adapter {folder}/adapter.safetensors ({size:.1f} MB); pictures {CURVES}, {CONFUSION}, {SHEET} beside it"
     )
     model = DEFAULT_NAME if tuning.name == DEFAULT_NAME else f"{DEFAULT_NAME}:{tuning.name}"
-    step = f"wsi-pipeline embed --model {model}"
-    if not run.cohort_csv.is_file():
-        request.console.say(f"next: wsi-pipeline tile slides.csv, then {step}")
-        return
-    request.console.say(f"open the report: {shown(write_report(run, request.known_cohort()))} · next: {step}")
+    first = "" if run.cohort_csv.is_file() else "wsi-pipeline tile slides.csv, then "
+    report = f"open the report: {shown(report_of(request))}"
+    request.console.say(f"{report} · next: {first}wsi-pipeline embed --model {model}")

@@ -120,6 +120,17 @@ class ModelSection:
         return Estimate.read((self.metrics.get("pooled") or {}).get(name))
 
 
+@dataclass(frozen=True, eq=False)
+class TuningSection:
+    """One tuned adapter: the content of its metrics.json, any value of which may be null, and its pictures, encoded."""
+
+    name: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    curves: bytes | None = None
+    confusion: bytes | None = None
+    sheet: bytes | None = None
+
+
 @dataclass(frozen=True)
 class Provenance:
     """How the numbers came about: commands in order, versions, specs by stage, digests by stage or file."""
@@ -140,6 +151,7 @@ class ReportData:
     models: tuple[ModelSection, ...] = ()
     warnings: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
+    tunings: tuple[TuningSection, ...] = ()
 
     def count(self, state: str) -> int:
         """Number of slides in `state`."""

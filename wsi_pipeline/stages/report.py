@@ -15,21 +15,23 @@ from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store
 from wsi_pipeline.cohort.status import SlideStatus, read_status
-from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
+from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow, TuningSection
 from wsi_pipeline.report.html import render_report
 from wsi_pipeline.report.pictures import picture_px, shrink_png
 from wsi_pipeline.stages.freshness import read_header
 from wsi_pipeline.stages.train_mil import Training, trainings
+from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning, tunings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
 
 _LIBRARIES = ("torch", "timm", "openslide-python", "tiffslide", "h5py", "zarr", "scikit-image", "scikit-learn", "numpy")
+_TUNING_PX = 1600
 _PART = re.compile(r" --(only|chunk)[ =]('[^']*'|\S+)")
 _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
 
 def write_report(run: RunDir, cohort: Cohort) -> Path:
     """Write the report of a run; pictures are the smaller the more slides there are. Returns its path."""
-    models = trainings(run)
+    models, tuned = trainings(run), tunings(run)
     side = picture_px(len(cohort) * (1 + len(models)))
     data = ReportData(
         title=run.root.resolve().parent.name,
@@ -37,7 +39,8 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
         slides=tuple(_row(run, record, models, side) for record in cohort.records),
         models=tuple(_section(training) for training in models),
         warnings=tuple(str(note) for note in cohort.notes),
-        provenance=_provenance(run, cohort.records, models),
+        provenance=_provenance(run, cohort.records, models, tuned),
+        tunings=tuple(_tuning(tuning) for tuning in tuned),
     )
     write_text(run.report_html, render_report(data))
     return run.report_html
@@ -100,9 +103,19 @@ def _section(training: Training) -> ModelSection:
     return ModelSection(encoder, model, training.metrics, training.predictions, training.histories)
 
 
-def _provenance(run: RunDir, records: Sequence[SlideRecord], models: Sequence[Training]) -> Provenance:
-    digests = {"/".join(training.folder.parts[-3:]): str(training.metrics.get("digest", "")) for training in models}
-    return Provenance(commands(run), _versions(), _specs(run, records), digests)
+def _tuning(tuning: Tuning) -> TuningSection:
+    curves, confusion, sheet = (_picture(tuning.folder / name, _TUNING_PX) for name in (CURVES, CONFUSION, SHEET))
+    return TuningSection(tuning.name, tuning.metrics, curves, confusion, sheet)
+
+
+def _provenance(
+    run: RunDir, records: Sequence[SlideRecord], models: Sequence[Training], tuned: Sequence[Tuning]
+) -> Provenance:
+    folders = [("/".join(training.folder.parts[-3:]), training.metrics) for training in models]
+    folders += [("/".join(tuning.folder.parts[-2:]), tuning.metrics) for tuning in tuned]
+    specs = {f"tune {tuning.name}": (tuning.metrics.get("specs") or {}).get("tune", {}) for tuning in tuned}
+    digests = {name: str(metrics.get("digest", "")) for name, metrics in folders}
+    return Provenance(commands(run), _versions(), {**_specs(run, records), **specs}, digests)
 
 
 def commands(run: RunDir) -> tuple[str, ...]:
