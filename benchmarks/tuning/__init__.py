@@ -1,0 +1,1 @@
+"""PathoTune beside its rivals on real histology: `python -m benchmarks.tuning --help`."""

@@ -1,0 +1,146 @@
+"""The two labelled sets of the data folder, cut into patches and split by group; the same for every method.
+
+crc    CRCHistoPhenotypes: 48 px crops round 22,444 nuclei of 4 classes on 100 images; 30 images to test, 15 to validate
+ucsb   UCSB breast: 12 patches of 224 px from each of 58 images, benign or malignant as the image is; two of the three
+       small TMAs to test (which two depends on the seed), the third to validate, the two others to train
+both   the two together, 6 classes, task 0 (crc) and 1 (ucsb), the same number of training patches of each
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from pathotune.batches import ArrayImages
+
+DATA = Path(os.environ.get("WSI_PIPELINE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+CROP, PATCH = 48, 224
+INPUT_PX = 112
+SMALL_TMAS = ("ytma10", "ytma12", "ytma23")
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Patches uint8 (N, P, P, 3) with labels, class names, groups (image or TMA) and the image each is from."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    groups: NDArray[np.str_]
+    images: NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Training, validation or test patches, and the group of each."""
+
+    data: ArrayImages
+    groups: NDArray[np.str_]
+
+
+@cache
+def load(name: str) -> Patches:
+    """A whole set."""
+    return {"crc": _crc, "ucsb": _ucsb}[name]()
+
+
+def classes_of(name: str) -> tuple[str, ...]:
+    """Class names of a set."""
+    return load("crc").classes + load("ucsb").classes if name == "both" else load(name).classes
+
+
+def split(name: str, seed: int, sizes: tuple[int, int, int]) -> tuple[Part, Part, Part]:
+    """Train, validation, test; groups never split. `sizes` are the most patches of each, drawn at random."""
+    if name == "both":
+        crc, ucsb = (split(one, seed, tuple(size // 2 for size in sizes)) for one in ("crc", "ucsb"))
+        first, second, third = (_join(*parts) for parts in zip(crc, ucsb, strict=True))
+        return first, second, third
+    patches = load(name)
+    rng = np.random.default_rng(seed)
+    test, validation = _held_out(name, patches, seed, rng)
+    parts = []
+    for number, rows in enumerate((~test & ~validation, validation, test)):
+        chosen = rng.permutation(np.flatnonzero(rows))[: sizes[number]]
+        parts.append(Part(ArrayImages(patches.pixels[chosen], patches.labels[chosen]), patches.groups[chosen]))
+    return parts[0], parts[1], parts[2]
+
+
+def _join(crc: Part, ucsb: Part) -> Part:
+    """One part of both sets; patches are brought to one size, and labels of the second follow those of the first."""
+    pixels = np.concatenate([_resized(part.data.pixels) for part in (crc, ucsb)])
+    labels = np.concatenate([crc.data.labels, ucsb.data.labels + len(load("crc").classes)])
+    tasks = np.repeat([0, 1], [len(crc.groups), len(ucsb.groups)])
+    return Part(ArrayImages(pixels, labels, tasks), np.concatenate([crc.groups, ucsb.groups]))
+
+
+def _resized(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    size = (INPUT_PX, INPUT_PX)
+    resized = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
+    return resized.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _held_out(
+    name: str, patches: Patches, seed: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    if name == "crc":
+        order = rng.permutation(np.unique(patches.groups))
+        return np.isin(patches.groups, order[:30]), np.isin(patches.groups, order[30:45])
+    kept = SMALL_TMAS[seed % len(SMALL_TMAS)]
+    test = [tma for tma in SMALL_TMAS if tma != kept]
+    return np.isin(patches.groups, test), patches.groups == kept
+
+
+def _crc() -> Patches:
+    folder = DATA / "patches" / "crc_nuclei"
+    table = pd.read_csv(folder / "nuclei.csv")
+    classes = tuple(sorted(table["class"].unique()))
+    half = CROP // 2
+    pixels = np.empty((len(table), CROP, CROP, 3), np.uint8)
+    for image, rows in table.groupby("image").indices.items():
+        picture = np.pad(_open(folder / str(image)), ((half, half), (half, half), (0, 0)), mode="reflect")
+        for row in rows:
+            x, y = (int(np.clip(round(table[axis].iloc[row]) - 1, 0, 499)) for axis in "xy")  # they count from 1
+            pixels[row] = picture[y : y + CROP, x : x + CROP]
+    labels = table["class"].map({name: place for place, name in enumerate(classes)}).to_numpy(np.int64)
+    names = table["image"].to_numpy(str)
+    return Patches(pixels, labels, classes, names, names)
+
+
+def _ucsb() -> Patches:
+    folder = DATA / "patches" / "ucsb_breast"
+    table = pd.read_csv(folder / "labels.csv")
+    classes = tuple(sorted(table["label"].unique()))
+    pixels, labels, groups, images = [], [], [], []
+    for row in table.itertuples():
+        for patch in _grid(_open(folder / row.path)):
+            pixels.append(patch)
+            labels.append(classes.index(row.label))
+            groups.append(row.group)
+            images.append(row.path)
+    return Patches(np.stack(pixels), np.array(labels, np.int64), classes, np.array(groups), np.array(images))
+
+
+def _grid(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Patches side by side, centred: what is left over at the border is left out."""
+    height, width = picture.shape[:2]
+    top, left = (height % PATCH) // 2, (width % PATCH) // 2
+    return [
+        picture[y : y + PATCH, x : x + PATCH]
+        for y in range(top, height - PATCH + 1, PATCH)
+        for x in range(left, width - PATCH + 1, PATCH)
+    ]
+
+
+def _open(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))

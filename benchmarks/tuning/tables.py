@@ -1,0 +1,399 @@
+"""The tables: which trainings each needs, and how it is written. Learning rates are those `search` found best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from benchmarks.tuning.job import Job
+from benchmarks.tuning.queue import Results
+from pathotune.adapters import METHODS
+
+Json = dict[str, Any]
+SEARCH_SEED = 100
+RATES: Mapping[str, Sequence[float]] = {
+    "linear": (1e-2, 3e-2, 1e-1),
+    "vpt-shallow": (3e-3, 1e-2, 3e-2),
+    "vpt-deep": (3e-3, 1e-2, 3e-2),
+    "lora": (1e-3, 3e-3, 1e-2),
+    "full": (2e-4, 5e-4, 1e-3),
+    "pathotune": (3e-3, 1e-2, 3e-2),
+}
+"""Three learning rates for each method: the same budget for all."""
+TEXTS = {
+    "crc": {"stain": "H&E", "organ": "human colon", "task": "nucleus classification"},
+    "ucsb": {"stain": "H&E", "organ": "human breast", "task": "tumour classification"},
+}
+TEMPLATES = {
+    "default": "{stain} stained histology image of {organ}. The task is {task}. The classes are {classes}.",
+    "paraphrase": "A micrograph of {organ}, {stain} stain, to be sorted into {classes} for {task}.",
+    "other paraphrase": "Decide for this {stain} picture from {organ} which of these it shows: {classes} ({task}).",
+    "short": "{organ}: {classes}",
+    "classes alone": "{classes}",
+    "long": "This is a small patch cut from a whole-slide image of {organ}, stained with {stain} and scanned at high "
+    "magnification. A pathologist is asked to do {task}. Each patch shows exactly one of the following classes, which "
+    "differ in nuclear size, chromatin, cytoplasm and surrounding stroma: {classes}.",
+    "nothing said": "image",
+    "wrong organ": "{stain} stained histology image of mouse retina. The task is {task}. The classes are {classes}.",
+    "wrong stain": "Silver stained histology image of {organ}. The task is {task}. The classes are {classes}.",
+    "shuffled words": "classes image The are task of {classes}. histology {organ} {task} is stained {stain} The.",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the trainings of a table are: most patches to train, validate, test; epochs; images in a step."""
+
+    sizes: tuple[int, int, int]
+    epochs: int
+    batch: int = 32
+
+
+SIZES = {
+    "quick": Size((400, 200, 400), 2),
+    "small": Size((2000, 600, 2000), 5),
+    "standard": Size((4000, 1000, 4000), 8),
+    "full": Size((100_000, 2000, 100_000), 10),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: `jobs` says what must have run, `write` turns results into Markdown."""
+
+    title: str
+    jobs: Callable[[Plan], list[Job]]
+    write: Callable[[Plan, Results], str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all tables share: sizes, seeds, and the learning rate of each method."""
+
+    size: Size
+    seeds: tuple[int, ...]
+    rates: Mapping[str, float]
+
+    def job(self, dataset: str, method: str, seed: int, **more: Any) -> Job:
+        """A training of this plan."""
+        given = {"texts": [TEXTS[dataset]] if dataset in TEXTS else [], **more}
+        options = {"batch": self.size.batch, **given.pop("options", {})}
+        rate = given.pop("learning_rate", self.rates.get(method, 1e-3))
+        return Job(dataset, method, seed, self.size.sizes, self.size.epochs, rate, options=options, **given)
+
+    def over_seeds(self, dataset: str, method: str, **more: Any) -> list[Job]:
+        """The same training with each seed."""
+        return [self.job(dataset, method, seed, **more) for seed in self.seeds]
+
+
+def best_rates(plan: Plan, results: Results) -> dict[str, float]:
+    """Learning rate of the best validation macro F1 in the search; the library's own where it has not run."""
+    found = {}
+    for method, rates in RATES.items():
+        rows = [(results.get(job), rate) for job, rate in zip(_search_of(plan, method), rates, strict=True)]
+        scored = [(result["validation_macro_f1"], rate) for result, rate in rows if result]
+        found[method] = max(scored)[1] if scored else METHODS[method].learning_rate
+    return found
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Mean over seeds and half the width of its 95 % interval by Student's t; NaN for one value."""
+    array = np.array(list(values), float)
+    if len(array) < 2:
+        return float(array.mean()), float("nan")
+    return float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+
+
+def told(results: Results, jobs: Sequence[Job], *path: str) -> str:
+    """`mean ± half-width` of one number over jobs, times 100, or how many are missing."""
+    found = [results.get(job) for job in jobs]
+    if not all(found):
+        return f"({sum(f is not None for f in found)} of {len(jobs)} run)"
+    values = []
+    for result in found:
+        value: Any = result
+        for step in path:
+            value = value[step]
+        values.append(100 * value)
+    mean, half = interval(values)
+    return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _search_of(plan: Plan, method: str) -> list[Job]:
+    small = replace(plan, size=SIZES["quick"] if plan.size == SIZES["quick"] else SIZES["small"])
+    return [small.job("crc", method, SEARCH_SEED, learning_rate=rate) for rate in RATES[method]]
+
+
+def _search_jobs(plan: Plan) -> list[Job]:
+    return [job for method in RATES for job in _search_of(plan, method)]
+
+
+def _search_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for method, rates in RATES.items():
+        cells = [told(results, [job], "validation_macro_f1") for job in _search_of(plan, method)]
+        rows.append([method, *(f"{rate:g}: {cell}" for rate, cell in zip(rates, cells, strict=True))])
+    return grid(("method", "low rate", "middle", "high"), rows)
+
+
+DESIGNS: Mapping[str, Json] = {
+    "default": {},
+    "features: [CLS] and mean patch": {"feature": "cls_mean"},
+    "IVP before every layer": {"ivp_depth": "deep"},
+    "IVP and TTP before every layer": {"ivp_depth": "deep", "ttp_depth": "deep"},
+    "VRM on patch embeddings": {"vrm_input": "patches"},
+    "VRM 64 wide": {"vrm_width": 64},
+    "TVP at the input only": {"tvp_depth": "shallow"},
+    "5 TVP": {"tvp_tokens": 5},
+    "20 TVP": {"tvp_tokens": 20},
+    "1 TTP": {"ttp_tokens": 1},
+    "head with a hidden layer": {"head": "mlp"},
+}
+
+
+def _design_of(plan: Plan, fields: Json) -> list[Job]:
+    small = replace(plan, size=SIZES["quick"] if plan.size == SIZES["quick"] else SIZES["small"])
+    return [small.job("crc", "pathotune", SEARCH_SEED + number, fields=fields) for number in range(2)]
+
+
+def _design_jobs(plan: Plan) -> list[Job]:
+    return [job for fields in DESIGNS.values() for job in _design_of(plan, fields)]
+
+
+def _design_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for name, fields in DESIGNS.items():
+        jobs = _design_of(plan, fields)
+        rows.append([name, told(results, jobs, "validation_macro_f1"), told(results, jobs, "share")])
+    return grid(("design", "validation macro F1", "trained share"), rows)
+
+
+METRICS = ("accuracy", "macro_f1", "auroc", "ece")
+
+
+def _methods_jobs(plan: Plan) -> list[Job]:
+    return [job for dataset in TEXTS for method in ("colour", *METHODS) for job in plan.over_seeds(dataset, method)]
+
+
+def _methods_table(plan: Plan, results: Results) -> str:
+    parts = []
+    for dataset in TEXTS:
+        rows = []
+        for method in ("colour", *METHODS):
+            jobs = plan.over_seeds(dataset, method)
+            rows.append([method, *(told(results, jobs, metric) for metric in METRICS), *_costs(results, jobs)])
+        head = (
+            "method",
+            "accuracy",
+            "macro F1",
+            "AUROC",
+            "ECE",
+            "trained",
+            "share",
+            "adapter MB",
+            "s/epoch",
+            "peak MB",
+        )
+        parts.append(f"**{dataset}**\n\n" + grid(head, rows))
+    return "\n\n".join(parts)
+
+
+def _costs(results: Results, jobs: Sequence[Job]) -> list[str]:
+    found = [result for result in map(results.get, jobs) if result]
+    if not found:
+        return ["-"] * 5
+    first = found[0]
+    seconds = float(np.median([result["seconds_per_epoch"] for result in found]))
+    if "peak_mb" not in first:
+        return ["0", "-", "-", "-", "-"]
+    return [
+        f"{first['trained']:,}",
+        f"{first['share']:.1%}",
+        f"{first['adapter_bytes'] / 1e6:.2f}",
+        f"{seconds:.0f}",
+        f"{np.median([result['peak_mb'] for result in found]):.0f}",
+    ]
+
+
+def _prompts_of(plan: Plan, tvp: bool, ttp: bool, ivp: bool) -> list[Job]:
+    method = "pathotune" if tvp or ttp or ivp else "linear"
+    fields: Json = {} if method == "linear" else _switched(tvp, ttp, ivp)
+    return plan.over_seeds("crc", method, fields=fields)
+
+
+def _switched(tvp: bool, ttp: bool, ivp: bool) -> Json:
+    """Only what differs from the default, so that the full model is one job with the other tables'."""
+    off = {"tvp_tokens": 0} if not tvp else {}
+    return off | ({} if ttp else {"ttp": False}) | ({} if ivp else {"ivp_tokens": 0})
+
+
+_GRID = tuple(product((False, True), repeat=3))
+
+
+def _prompts_jobs(plan: Plan) -> list[Job]:
+    return [job for switches in _GRID for job in _prompts_of(plan, *switches)]
+
+
+def _prompts_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for switches in _GRID:
+        jobs = _prompts_of(plan, *switches)
+        marks = ["yes" if on else "" for on in switches]
+        rows.append([*marks, *(told(results, jobs, metric) for metric in METRICS)])
+    return grid(("TVP", "TTP", "IVP", "accuracy", "macro F1", "AUROC", "ECE"), rows)
+
+
+def _instances_jobs(plan: Plan) -> list[Job]:
+    return [*plan.over_seeds("crc", "pathotune"), *plan.over_seeds("crc", "pathotune", variant="free")]
+
+
+def _instances_table(plan: Plan, results: Results) -> str:
+    own, free = plan.over_seeds("crc", "pathotune"), plan.over_seeds("crc", "pathotune", variant="free")
+    rows = [
+        ["own image", *(told(results, own, metric) for metric in METRICS)],
+        ["another image's, at test", *(told(results, own, "at_test", "shuffled", metric) for metric in METRICS)],
+        ["mean of all images, at test", *(told(results, own, "at_test", "mean", metric) for metric in METRICS)],
+        ["two free tokens, trained so", *(told(results, free, metric) for metric in METRICS)],
+    ]
+    return grid(("instance tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows)
+
+
+def _template_of(plan: Plan, template: str) -> list[Job]:
+    fields = {} if template == "default" else {"template": TEMPLATES[template]}
+    return plan.over_seeds("crc", "pathotune", fields=fields)
+
+
+def _templates_jobs(plan: Plan) -> list[Job]:
+    return [job for template in TEMPLATES for job in _template_of(plan, template)]
+
+
+def _templates_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for name in TEMPLATES:
+        jobs = _template_of(plan, name)
+        rows.append([name, told(results, jobs, "accuracy"), told(results, jobs, "macro_f1")])
+    return grid(("template", "accuracy", "macro F1"), rows)
+
+
+COUNTS = (0, 1, 2, 4, 8, 16)
+
+
+def _counts_of(plan: Plan, count: int) -> list[Job]:
+    return plan.over_seeds("crc", "pathotune", fields={} if count == 2 else {"ivp_tokens": count})
+
+
+def _counts_jobs(plan: Plan) -> list[Job]:
+    return [job for count in COUNTS for job in _counts_of(plan, count)]
+
+
+def _counts_table(plan: Plan, results: Results) -> str:
+    rows = [[str(n), *(told(results, _counts_of(plan, n), metric) for metric in METRICS)] for n in COUNTS]
+    return grid(("IVP tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows)
+
+
+_SHIFTED = ("linear", "vpt-deep", "lora", "full", "pathotune")
+_JITTER = 0.2
+
+
+def _shift_of(plan: Plan, method: str, jitter: float) -> list[Job]:
+    return plan.over_seeds("crc", method, options={"stain_jitter": jitter} if jitter else {})
+
+
+def _shift_jobs(plan: Plan) -> list[Job]:
+    return [job for method in _SHIFTED for jitter in (0.0, _JITTER) for job in _shift_of(plan, method, jitter)]
+
+
+def _shift_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for method, jitter in product(_SHIFTED, (0.0, _JITTER)):
+        jobs = _shift_of(plan, method, jitter)
+        paths = (
+            ("macro_f1",),
+            ("at_test", "ihc", "macro_f1"),
+            ("at_test", "ucsb", "macro_f1"),
+            ("at_test", "ucsb", "auroc"),
+        )
+        rows.append([method, f"{jitter:g}", *(told(results, jobs, *path) for path in paths)])
+    head = ("method", "stain jitter", "CRC, H&E", "CRC, brown stain", "UCSB probe, macro F1", "UCSB probe, AUROC")
+    return grid(head, rows)
+
+
+def _tasks_of(plan: Plan, ttp: bool) -> list[Job]:
+    from benchmarks.tuning.data import classes_of
+
+    texts = [{**TEXTS[name], "classes": list(classes_of(name))} for name in TEXTS]
+    return plan.over_seeds("both", "pathotune", texts=texts, fields={} if ttp else {"ttp": False})
+
+
+def _tasks_jobs(plan: Plan) -> list[Job]:
+    return [*_tasks_of(plan, True), *_tasks_of(plan, False)]
+
+
+def _tasks_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for ttp in (True, False):
+        jobs = _tasks_of(plan, ttp)
+        cells = [told(results, jobs, "per_task", task, metric) for task in "01" for metric in ("accuracy", "macro_f1")]
+        rows.append(["with" if ttp else "without", *cells])
+    return grid(("TTP", "CRC accuracy", "CRC macro F1", "UCSB accuracy", "UCSB macro F1"), rows)
+
+
+def _slides_of(plan: Plan, dataset: str, seed: int) -> list[Job]:
+    return [plan.job(dataset, "pathotune", seed, fold=fold) for fold in range(5)]
+
+
+def _slides_jobs(plan: Plan) -> list[Job]:
+    return [job for dataset in TEXTS for seed in plan.seeds for job in _slides_of(plan, dataset, seed)]
+
+
+def _slides_table(plan: Plan, results: Results) -> str:
+    rows = []
+    for dataset in TEXTS:
+        scored = [_pooled([results.get(job) for job in _slides_of(plan, dataset, seed)]) for seed in plan.seeds]
+        done = [row for row in scored if row]
+        for place, name in enumerate(("frozen", "tuned in the fold")):
+            cells = [
+                "{:.1f} ± {:.1f}".format(*interval(100 * row[place][metric] for row in done)) if done else "-"
+                for metric in (0, 1)
+            ]
+            rows.append([dataset, name, str(len(done)), *cells])
+    return grid(("bags", "features", "seeds", "accuracy", "AUROC"), rows)
+
+
+def _pooled(found: Sequence[Json | None]) -> list[tuple[float, float]] | None:
+    """(accuracy, AUROC) over the bags of all folds, for frozen and for tuned features; None where a fold is missing."""
+    if not all(found):
+        return None
+    values = np.array([row for result in found if result for row in result["bags"].values()])
+    labels = values[:, 0]
+    return [
+        (float(accuracy_score(labels, values[:, k] > 0.5)), float(roc_auc_score(labels, values[:, k]))) for k in (1, 2)
+    ]
+
+
+TABLES = {
+    "search": Table("Search: validation macro F1 of three learning rates each", _search_jobs, _search_table),
+    "design": Table(
+        "Design: what the paper leaves open, on two seeds that no other table uses", _design_jobs, _design_table
+    ),
+    "methods": Table("PathoTune beside its rivals", _methods_jobs, _methods_table),
+    "prompts": Table("Which prompt helps", _prompts_jobs, _prompts_table),
+    "instances": Table("Do instance prompts carry the image", _instances_jobs, _instances_table),
+    "templates": Table("Wording of the template", _templates_jobs, _templates_table),
+    "counts": Table("How many instance prompts", _counts_jobs, _counts_table),
+    "shift": Table("Another stain, another organ", _shift_jobs, _shift_table),
+    "tasks": Table("One adapter over two tasks", _tasks_jobs, _tasks_table),
+    "slides": Table("Whole images as bags", _slides_jobs, _slides_table),
+}
