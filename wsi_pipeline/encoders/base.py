@@ -158,6 +158,10 @@ class EncoderPlan(ABC):
         size = f"input {info.input_px} px" if info.input_px else "any patch size"
         return (f"{info.family}, {size}, {info.dim} features; licence: {info.licence}",)
 
+    def fit_note(self, patch_px: int, mpp: float) -> str:
+        """What is odd about patches of this size and resolution for this encoder; "" where nothing is."""
+        return ""
+
     def suggest_batch(self, device: str = "auto") -> int:
         """What `Encoder.batch` will be. Raises UsageError for a device that is not on this machine."""
         from wsi_pipeline.encoders.device import choose_device, suggest_batch

@@ -27,7 +27,7 @@ from pathotune.builtin import VIT_MINI, default_adapter_path
 from pathotune.checkpoint import AdapterInfo, load_adapter, read_adapter
 from pathotune.errors import PathoTuneError
 from pathotune.model import PathoTune
-from wsi_pipeline.encoders.base import BUILT_IN, EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.base import BUILT_IN, SPACING_TOLERANCE, EncoderInfo, EncoderPlan
 from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.timm import PREFIX as HUB_PREFIX
 from wsi_pipeline.encoders.timm import plan_timm
@@ -142,6 +142,19 @@ class PathoTunePlan(EncoderPlan):
             f"classes: {classes}; {tuned_at}{on}",
             f"input {self.info.input_px} px, {self.info.dim} features; weights of the backbone: {self._weights.said}; "
             f"licence: {self.info.licence}",
+        )
+
+    def fit_note(self, patch_px: int, mpp: float) -> str:
+        """A warning where patches are larger or smaller on the slide than those the adapter was tuned on.
+
+        Either are resized to the network's input, so that cells look smaller or larger to it.
+        """
+        side, tuned_mpp = self.patch_um, self.info.mpp
+        if side is None or tuned_mpp is None or abs(patch_px * mpp / side - 1) <= SPACING_TOLERANCE:
+            return ""
+        return (
+            f"patches of {patch_px * mpp:.0f} um, but the adapter was tuned on {side:.0f} um and sees them resized: "
+            f"tile with --patch-px {round(side / tuned_mpp)} --mpp {tuned_mpp:g} to match"
         )
 
     def _encoder(self, model: PathoTune, device: str, precision: str) -> TorchEncoder:

@@ -29,6 +29,7 @@ class SlideBags:
     specs       the settings of segment, tile and embed: the same for all
     digests     slide_id -> digest of its feature store
     left_out    slide_id -> why it is not here
+    adapter     the encoder's adapter file, as stages.adapters remembers it; "" for an encoder without one
     """
 
     table: pd.DataFrame
@@ -37,6 +38,7 @@ class SlideBags:
     specs: dict[str, dict[str, Any]]
     digests: dict[str, str]
     left_out: dict[str, str]
+    adapter: str = ""
 
     def labelled(self) -> SlideBags:
         """Only the slides that have a label."""
@@ -45,7 +47,8 @@ class SlideBags:
         table = self.table.iloc[known].reset_index(drop=True)
         kept = {slide: self.digests[slide] for slide in table["slide_id"]}
         bags = self.bags.subset(known)
-        return SlideBags(table, bags, self.encoder, self.specs, kept, {**self.left_out, **unknown})
+        left_out = {**self.left_out, **unknown}
+        return SlideBags(table, bags, self.encoder, self.specs, kept, left_out, self.adapter)
 
 
 def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBags:
@@ -79,6 +82,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
         specs=header.specs,
         digests={record.slide_id: table.header.digest for record, table in kept},
         left_out=left_out,
+        adapter=str(header.extra.get("adapter", "")),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +14,13 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, require_store, slug
 from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.encoders.base import Encoder, EncoderPlan
-from wsi_pipeline.reading.patches import PatchReader, PatchSource, SlidePatches, StoredPatches
-from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.specs import EmbedSpec
+from wsi_pipeline.stages.adapters import remembered
+from wsi_pipeline.stages.batches import Reading, fill_rows
 from wsi_pipeline.stages.freshness import REVISIONS, embed_digest, read_header, stale
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.stages.segment import drop_other_format
-from wsi_pipeline.stages.tile import check_same_slide
 from wsi_pipeline.store.features import write_features
-from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.patches import PatchTable, read_patches
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
 
@@ -55,6 +52,10 @@ class EmbedStage:
         """The loaded encoder."""
         return self.plan.open(self.device, self.spec.precision)
 
+    def listen(self, on_patches: Callable[[int], None]) -> None:
+        """Tell `on_patches` how many patches are done after every batch."""
+        self.on_patches = on_patches
+
     def load(self) -> None:
         """Load the encoder now. Raises EncoderError where its weights do not fit."""
         _ = self.encoder
@@ -70,7 +71,11 @@ class EmbedStage:
         patches = read_header(self.patch_store(record), PATCH_FORMAT)
         if header and patches and header.digest == self._digest(patches):
             return Freshness(True, status=_status(header))
-        return stale(path, header, {"embed": asdict(self.spec)})
+        return stale(path, header, {"embed": asdict(self.spec)}, self.plan.fingerprint)
+
+    def patches_to_do(self, record: SlideRecord, table: PatchTable) -> int:
+        """How many patches of a slide have to be encoded."""
+        return 0 if self.check(record).fresh else len(table.grid)
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Embed one slide; its features are written when all of them are there."""
@@ -85,27 +90,18 @@ class EmbedStage:
 
     def _features(self, record: SlideRecord, table: PatchTable) -> NDArray[np.floating]:
         out = np.zeros((len(table.grid), self.plan.info.dim), np.dtype(self.spec.dtype))
-        if len(out) == 0:
-            return out
-        with ExitStack() as stack:
-            for first, batch in PatchReader(self._source(record, table, stack), self.batch, self.threads):
-                with np.errstate(over="ignore"):  # an overflow to infinity is refused, with its row, at the write
-                    out[first : first + len(batch)] = self.encoder.encode(batch)
-                self.on_patches(len(batch))
+        reading = Reading(self.batch, self.threads, self.on_patches)
+        with np.errstate(over="ignore"):  # an overflow to infinity is refused, with its row, at the write
+            # The encoder is loaded by the first batch, so that slides without patches need none.
+            fill_rows(out, lambda batch: self.encoder.encode(batch), record, self.patch_store(record), table, reading)
         return out
-
-    def _source(self, record: SlideRecord, table: PatchTable, stack: ExitStack) -> PatchSource:
-        if table.pixels != "none":
-            return StoredPatches(stack.enter_context(open_store(self.patch_store(record))), table.pixels)
-        slide = stack.enter_context(open_slide(record.path))
-        check_same_slide(slide, table.header.slide)
-        return SlidePatches(slide, table.grid.coords, table.geometry)
 
     def _digest(self, patches: Header) -> str:
         return embed_digest(self.spec, patches.digest, self.plan.fingerprint)
 
     def _header(self, patches: Header, count: int) -> Header:
         info = asdict(self.plan.info)
+        adapter = remembered(self.run_dir, self.plan.adapter)
         return Header(
             FEATURE_FORMAT,
             digest=self._digest(patches),
@@ -117,6 +113,7 @@ class EmbedStage:
                 "patches": count,
                 "encoder": {**info, "fingerprint": self.plan.fingerprint},
                 "warning": patches.extra.get("warning", ""),
+                **({"adapter": adapter} if adapter else {}),
             },
         )
 

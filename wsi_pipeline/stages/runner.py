@@ -229,10 +229,11 @@ def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, cra
     return results
 
 
-def blocked(record: SlideRecord, run: RunDir, stage: str) -> StageResult | None:
-    """A result for a slide whose earlier stage failed, so that `stage` has nothing to work on; else None."""
-    failed = read_status(run.status(record.slide_id), record.slide_id).failed
-    if failed is None or failed[0] == stage:
-        return None
-    name, status = failed
-    return StageResult(record.slide_id, stage, "blocked", replace(status, note=f"failed in {name}"))
+def blocked(record: SlideRecord, run: RunDir, stage: str, needs: Sequence[str]) -> StageResult | None:
+    """A result for a slide that failed in one of the stages `stage` needs, so that it has nothing to work on."""
+    stages = read_status(run.status(record.slide_id), record.slide_id).stages
+    for name in needs:
+        if name in stages and stages[name].state == "failed":
+            status = replace(stages[name], note=f"failed in {name}")
+            return StageResult(record.slide_id, stage, "blocked", status)
+    return None

@@ -113,13 +113,14 @@ def require_training(folder: Path) -> Training:
 
 
 def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidation, metrics: dict[str, Any]) -> None:
+    adapter = {"adapter": slides.adapter} if slides.adapter else {}
     save_ensemble(
         folder,
         [fitted.model for fitted in result.fitted],
         spec=spec,
         classes=result.classes,
         encoder=slides.encoder,
-        provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table)},
+        provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )
     write_text(folder / PREDICTIONS, result.predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_text(folder / FOLDS, result.assignment.to_csv(index=False, lineterminator="\n"))

@@ -14,12 +14,15 @@ VERSION = 1
 SEGMENT_FORMAT = "wsi-pipeline/segment"
 PATCH_FORMAT = "wsi-pipeline/patches"
 FEATURE_FORMAT = "wsi-pipeline/features"
+CLASS_FORMAT = "wsi-pipeline/classes"
 
 MASK, THUMBNAIL = "mask", "thumbnail"
 COORDS, COVERAGE, LABELS, JPEG, IMAGES, FEATURES = "coords", "coverage", "labels", "jpeg", "images", "features"
 
+PROBABILITIES = "probabilities"
+
 ROWS_PER_CHUNK = 4096
-"""Rows of coords and coverage in one chunk."""
+"""Rows of coords, coverage and probabilities in one chunk."""
 
 FEATURE_BYTES_PER_CHUNK = 1 << 19
 """About how large a chunk of features is: small enough to read a few rows, large enough to stream."""

@@ -1,0 +1,90 @@
+"""`classify`: classes of patches, as probabilities, fractions, pictures and polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsi_pipeline.commands.console import MOST_ROWS, count_text
+from wsi_pipeline.commands.patches import over_patches, tell_network
+from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.tile import tell_end, tell_redone
+from wsi_pipeline.encoders.pathotune import PathoTunePlan
+from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.execution import ClassifyExecution
+from wsi_pipeline.report.class_overlay import percent
+from wsi_pipeline.specs import ClassifySpec
+from wsi_pipeline.stages.adapters import plan_in_run
+from wsi_pipeline.stages.classify import ClassifyStage
+from wsi_pipeline.stages.fractions import current_header, write_fractions
+from wsi_pipeline.stages.runner import CohortResult, StageResult
+from wsi_pipeline.store.patches import PatchTable
+
+_MOST_CLASSES = 4
+
+
+def classify(request: Request) -> int:
+    """Classify the patches of every tiled slide of the run with one adapter."""
+    result = over_patches(request, "classify", "classified", lambda tables: _stage(request, tables))
+    _tell(request, result)
+    return EXIT_SOME_FAILED if result.failed else EXIT_DONE
+
+
+def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
+    """The stage, with adapter, device and arithmetic chosen and told."""
+    spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
+    plan, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)
+    if not isinstance(plan, PathoTunePlan):
+        raise EncoderError(f"{spec.model} has no classes; classify needs pathotune or pathotune:NAME")
+    batch = tell_network(request, "adapter", plan, spec.precision, remark)
+    note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
+    if note:
+        request.console.note(note)
+    return ClassifyStage(request.run_dir, spec, plan, execution.device, batch, execution.threads, execution.store)
+
+
+def _tell(request: Request, result: CohortResult) -> None:
+    console, last = request.console, list(result.last.values())
+    rows = [_row(item) for item in last]
+    hidden = len(rows) - MOST_ROWS
+    if hidden > 0:  # a long cohort shows what needs a look
+        rows = [line for line in rows if line[-1]][:MOST_ROWS]
+    console.table(("slide", "patches", "classes", "note"), rows, right=(1,))
+    if hidden > 0:
+        console.say(f"... of {plural(len(last), 'slide')}, those with a note are shown")
+    tell_redone(request, result)
+    done = [item for item in last if item.action in ("made", "fresh")]
+    tell_end(request, result, _gather(request, done) if done else "nothing was classified")
+
+
+def _gather(request: Request, done: Sequence[StageResult]) -> str:
+    """Write fractions.csv over all slides of the run; what was made, in words."""
+    run, model = request.run_dir, request.get(ClassifySpec).model
+    cohort = request.known_cohort()
+    first = next(record for record in cohort.records if record.slide_id == done[0].slide_id)
+    like = current_header(run, model, first)
+    folder = shown(run.classify(model))
+    if like is None:  # its patches were made anew by another process in the meantime
+        return f"{plural(len(done), 'slide')} in {folder}/"
+    found = write_fractions(run, model, cohort.records, like)
+    if found.left_out:
+        request.console.note(
+            f"not in fractions.csv, because classified with another adapter or other settings: "
+            f"{plural(len(found.left_out), 'slide')}; wsi-pipeline classify does them again"
+        )
+    return (
+        f"{plural(len(done), 'slide')} in {folder}/ · fractions of all {len(found.table)}: "
+        f"{shown(run.fractions(model))} · polygons for QuPath: *.geojson · next: wsi-pipeline report"
+    )
+
+
+def _row(result: StageResult) -> tuple[str, str, str, str]:
+    """One line of the closing table: slide, patches, its commonest classes, note."""
+    status = result.status
+    if result.action in ("failed", "blocked"):
+        return result.slide_id, "-", "-", f"FAILED {status.reason}"
+    summary = status.summary
+    parts = {**summary["fractions"], **({"unclear": summary["unclear"]} if summary["unclear"] else {})}
+    ranked = sorted(((part, name) for name, part in parts.items() if part), key=lambda item: -item[0])
+    words = [f"{name} {percent(part)}" for part, name in ranked[:_MOST_CLASSES]]
+    words += ["..."] if len(ranked) > _MOST_CLASSES else []
+    return result.slide_id, count_text(int(summary["patches"])), ", ".join(words) or "-", status.note

@@ -1,0 +1,146 @@
+"""Classes of patches as areas on a slide: colours, which class an area has, polygons for QuPath.
+
+Patches may overlap. Their edges cut the slide into cells, in each of which the same patches lie on top of each other;
+a cell has the class whose mean probability over its patches is highest (the first of equals). Where patches do not
+overlap, cells are patches. Areas beyond the slide's edge, which patches there reach into, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.tissue.geojson import to_geojson
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#E69F00")
+"""Colours that people with any colour vision can tell apart (Okabe and Ito 2008, https://jfly.uni-koeln.de/color),
+ordered so that those next to each other differ most when laid over grey."""
+
+Colour = tuple[int, int, int]
+UNCLEAR, BARE = -1, -2
+"""Labels of areas without a class: likeliest class below the least probability; no patch there."""
+
+_EQUAL = 1e-9
+"""Means that differ by less are equal: running sums have rounding errors far below this."""
+_ROUNDING = 1e-6
+"""Slack at the least probability, for probabilities kept as float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassAreas:
+    """The slide cut into cells: level-0 edges int64 xs (w + 1,) and ys (h + 1,), and a label for each, int64 (h, w).
+
+    A label is the number of a class, UNCLEAR or BARE.
+    """
+
+    xs: NDArray[np.int64]
+    ys: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+def class_colours(count: int) -> list[Colour]:
+    """A colour for each class: the palette, then its darker and lighter shades, then again."""
+    plain = np.array([[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in PALETTE])
+    every = np.concatenate([plain, plain * 0.55, 255 - (255 - plain) * 0.5]).round().astype(int)
+    return [(int(r), int(g), int(b)) for r, g, b in (every[i % len(every)] for i in range(count))]
+
+
+def patch_labels(probabilities: NDArray[np.float32], min_probability: float = 0.0) -> NDArray[np.int64]:
+    """The class of each patch, int64 (N,), from probabilities (N, C): the likeliest (first of equals), or UNCLEAR."""
+    if len(probabilities) == 0:
+        return np.zeros(0, np.int64)
+    labels = probabilities.argmax(axis=1).astype(np.int64)
+    return np.where(probabilities.max(axis=1) >= min_probability - _ROUNDING, labels, UNCLEAR)
+
+
+def class_areas(
+    coords: NDArray[np.int64],
+    patch_level0: int,
+    probabilities: NDArray[np.float32],
+    slide_size: Size,
+    min_probability: float = 0.0,
+) -> ClassAreas:
+    """Which class each part of a slide has.
+
+    coords            int64 (N, 2), level-0 top-left (x, y) of each patch, none twice
+    patch_level0      side of a patch, level-0 pixels
+    probabilities     (N, C), row for row with `coords`
+    min_probability   areas whose likeliest class has less are UNCLEAR
+
+    Raises WsiPipelineError when shapes disagree.
+    """
+    if coords.shape != (len(probabilities), 2) or probabilities.ndim != 2:
+        raise WsiPipelineError(f"coords {coords.shape} and probabilities {probabilities.shape} do not match")
+    left, right = (np.clip(coords[:, 0] + shift, 0, slide_size.width) for shift in (0, patch_level0))
+    top, bottom = (np.clip(coords[:, 1] + shift, 0, slide_size.height) for shift in (0, patch_level0))
+    xs, ys = (np.unique(np.concatenate(ends)) for ends in ((left, right), (top, bottom)))
+    if len(xs) < 2 or len(ys) < 2:
+        return ClassAreas(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((0, 0), np.int64))
+    corners = _Corners.of((xs, ys), (left, right), (top, bottom))
+    layers = corners.sums(np.ones(len(coords)))
+    best, labels = np.full(layers.shape, -1.0), np.full(layers.shape, UNCLEAR, np.int64)
+    for number, chances in enumerate(probabilities.T):
+        mean = corners.sums(chances.astype(np.float64)) / np.maximum(layers, 1.0)
+        better = mean > best + _EQUAL
+        best, labels = np.where(better, mean, best), np.where(better, number, labels)
+    labels[best < min_probability - _ROUNDING] = UNCLEAR
+    labels[layers < 0.5] = BARE
+    return ClassAreas(xs, ys, labels)
+
+
+def class_polygons(areas: ClassAreas, number: int) -> list[Polygon]:
+    """The areas of class `number` in level-0 pixels, joined where they share an edge, holes kept, from the top down."""
+    rows, columns = np.nonzero(areas.labels == number)
+    if len(rows) == 0:
+        return []
+    cells = shapely.box(areas.xs[columns], areas.ys[rows], areas.xs[columns + 1], areas.ys[rows + 1])
+    joined = shapely.coverage_union_all(cells)
+    # Normalised first: a ring then starts at a true corner, and no point is left in the middle of an edge.
+    parts = shapely.get_parts(shapely.simplify(shapely.normalize(joined), 0))
+    return sorted(parts, key=lambda part: (part.bounds[1], part.bounds[0]))
+
+
+def class_geojson(areas: ClassAreas, classes: Sequence[str], mpp: float) -> dict[str, Any]:
+    """A FeatureCollection for QuPath: an annotation for each area, with its class's name and colour.
+
+    mpp   micrometres per level-0 pixel, for the area in square micrometres
+    """
+    features: list[Any] = []
+    for number, (name, colour) in enumerate(zip(classes, class_colours(len(classes)), strict=True)):
+        polygons = class_polygons(areas, number)
+        features += to_geojson(polygons, mpp, name=name, colour=colour, locked=False)["features"]
+    return {"type": "FeatureCollection", "features": features}
+
+
+@dataclass(frozen=True, eq=False)
+class _Corners:
+    """Where in a grid of cells each patch begins and ends: flat places and signs, (4, N), and the grid's shape."""
+
+    places: NDArray[np.int64]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, edges: Any, across: Any, down: Any) -> _Corners:
+        """Of patches from across[0] to across[1] and down[0] to down[1], in cells between `edges` (xs, ys)."""
+        xs, ys = edges
+        (left, right), (top, bottom) = (
+            tuple(np.searchsorted(ends, values) for values in pair) for ends, pair in ((xs, across), (ys, down))
+        )
+        flat = [row * len(xs) + column for row, column in ((top, left), (top, right), (bottom, left), (bottom, right))]
+        return cls(np.stack(flat), (len(ys), len(xs)))
+
+    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of `values` (N,) over the patches on each cell: steps at the four corners, summed along both axes."""
+        steps = np.array([1.0, -1.0, -1.0, 1.0])[:, None] * values
+        rows, columns = self.shape
+        flat = np.bincount(self.places.ravel(), weights=steps.ravel(), minlength=rows * columns)
+        summed = flat.reshape(rows, columns).cumsum(axis=0).cumsum(axis=1)
+        return np.asarray(summed[:-1, :-1])

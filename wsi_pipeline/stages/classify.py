@@ -1,0 +1,209 @@
+"""Stage `classify`: an adapter's head on the patches of tiled slides.
+
+classify/<adapter>/<slide_id>.h5        probabilities float32 (N, C), row for row with the patch store
+classify/<adapter>/<slide_id>.png       classes in colour over the thumbnail
+classify/<adapter>/<slide_id>.geojson   areas of each class, for QuPath
+classify/<adapter>/fractions.csv        part of each class in each slide (stages/fractions.py)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.atomic import write_bytes, write_text
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store, slug
+from wsi_pipeline.cohort.status import StageStatus, State
+from wsi_pipeline.encoders.pathotune import PatchClassifier, PathoTunePlan
+from wsi_pipeline.errors import EncoderError, StoreError
+from wsi_pipeline.report.class_overlay import draw_classes
+from wsi_pipeline.report.classes import UNCLEAR, class_areas, class_geojson, patch_labels
+from wsi_pipeline.specs import ClassifySpec
+from wsi_pipeline.stages.adapters import remembered
+from wsi_pipeline.stages.batches import Reading, fill_rows
+from wsi_pipeline.stages.freshness import REVISIONS, classify_digest, read_header, stale
+from wsi_pipeline.stages.runner import Freshness
+from wsi_pipeline.stages.segment import drop_other_format
+from wsi_pipeline.store.classes import read_classes, write_classes
+from wsi_pipeline.store.patches import PatchTable, read_patches
+from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
+from wsi_pipeline.store.segments import read_segment
+
+
+@dataclass
+class ClassifyStage:
+    """Classifies the patches of one slide after another; the network is loaded when the first slide needs it.
+
+    batch, threads   patches per batch and reader threads
+    on_patches       called with the number of patches done after every batch
+    """
+
+    run_dir: RunDir
+    spec: ClassifySpec
+    plan: PathoTunePlan
+    device: str = "auto"
+    batch: int = 16
+    threads: int = 2
+    store: str = "hdf5"
+    on_patches: Callable[[int], None] = field(default=lambda count: None)
+
+    def __post_init__(self) -> None:
+        if not self.plan.classes:
+            raise EncoderError(
+                f"adapter {self.plan.path} was tuned without classes, so it can embed but not classify",
+                todo="Name another one with --adapter FILE.",
+            )
+
+    @property
+    def name(self) -> str:
+        """`classify/<adapter>`."""
+        return f"classify/{slug(self.spec.model)}"
+
+    @cached_property
+    def classifier(self) -> PatchClassifier:
+        """The loaded network."""
+        return self.plan.open_classifier(self.device, self.spec.precision)
+
+    def listen(self, on_patches: Callable[[int], None]) -> None:
+        """Tell `on_patches` how many patches are done after every batch."""
+        self.on_patches = on_patches
+
+    def load(self) -> None:
+        """Load the network now. Raises EncoderError where the backbone's weights do not fit."""
+        _ = self.classifier
+
+    def patch_store(self, record: SlideRecord) -> Path:
+        """The slide's patch store; raises StoreError naming the command that makes it."""
+        return require_store(self.run_dir.patch_store(record.slide_id), "tile slides.csv")
+
+    def check(self, record: SlideRecord) -> Freshness:
+        """Up to date when the store's digest matches settings, patches and adapter, and both pictures are there."""
+        path = self._store(record)
+        header = read_header(path, CLASS_FORMAT)
+        patches = read_header(self.patch_store(record), PATCH_FORMAT)
+        if header and patches and header.digest == self._digest(patches, self.spec):
+            missing = [made.name for made in self._pictures(record) if not made.is_file()]
+            return Freshness(False, f"{missing[0]} is missing") if missing else Freshness(True, status=_status(header))
+        return stale(path, header, {"classify": asdict(self.spec)}, self.plan.fingerprint)
+
+    def patches_to_do(self, record: SlideRecord, table: PatchTable) -> int:
+        """How many patches of a slide have to be classified: none where only pictures are to be drawn again."""
+        return 0 if self.check(record).fresh or self._known(record, table) is not None else len(table.grid)
+
+    def run(self, record: SlideRecord) -> StageStatus:
+        """Classify one slide; its store is written last."""
+        table = read_patches(self.patch_store(record))
+        self.plan.info.check_spacing(table.geometry.mpp)
+        probabilities = self._known(record, table)
+        if probabilities is None:
+            probabilities = self._compute(record, table)
+        header = self._header(table, probabilities)
+        self._draw(record, table, probabilities, header)
+        write_classes(self._store(record), header, table.geometry, table.grid.coords, probabilities)
+        drop_other_format(self._store(record))
+        return _status(header)
+
+    def _known(self, record: SlideRecord, table: PatchTable) -> NDArray[np.float32] | None:
+        """Probabilities of this network on these patches, where an earlier call with another threshold left them."""
+        path = existing_store(self._store(record))
+        header = read_header(path, CLASS_FORMAT) if path else None
+        if path is None or header is None or header.extra.get("network") != self._network(table.header):
+            return None
+        try:
+            return read_classes(path).probabilities
+        except StoreError:
+            return None
+
+    def _compute(self, record: SlideRecord, table: PatchTable) -> NDArray[np.float32]:
+        out = np.zeros((len(table.grid), len(self.plan.classes)), np.float32)
+        reading = Reading(self.batch, self.threads, self.on_patches)
+        path = self.patch_store(record)
+        # The network is loaded by the first batch, so that slides without patches need none.
+        fill_rows(out, lambda batch: self.classifier.probabilities(batch), record, path, table, reading)
+        return out
+
+    def _draw(self, record: SlideRecord, table: PatchTable, probabilities: NDArray[np.float32], header: Header) -> None:
+        slide, classes, extra = table.header.slide, self.plan.classes, header.extra
+        areas = class_areas(
+            table.grid.coords, table.geometry.patch_level0, probabilities, slide.size, self.spec.min_probability
+        )
+        segment = read_segment(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
+        fractions = [extra["fractions"].get(name, 0.0) for name in classes]
+        image = draw_classes(segment.thumbnail, slide.size, areas, classes, fractions, unclear=extra["unclear"])
+        png, geojson = io.BytesIO(), class_geojson(areas, classes, slide.mpp)
+        image.save(png, "PNG")
+        overlay, polygons = self._pictures(record)
+        write_bytes(overlay, png.getvalue())
+        write_text(polygons, json.dumps(geojson, ensure_ascii=False) + "\n")
+
+    def _store(self, record: SlideRecord) -> Path:
+        return self.run_dir.class_store(self.spec.model, record.slide_id, self.store)
+
+    def _pictures(self, record: SlideRecord) -> tuple[Path, Path]:
+        run, model = self.run_dir, self.spec.model
+        return run.class_overlay(model, record.slide_id), run.class_polygons(model, record.slide_id)
+
+    def _digest(self, patches: Header, spec: ClassifySpec) -> str:
+        return classify_digest(spec, patches.digest, self.plan.fingerprint)
+
+    def _network(self, patches: Header) -> str:
+        """Digest of what the probabilities depend on: all but the threshold."""
+        return self._digest(patches, replace(self.spec, min_probability=0.0))
+
+    def _header(self, table: PatchTable, probabilities: NDArray[np.float32]) -> Header:
+        patches = table.header
+        adapter = remembered(self.run_dir, self.plan.adapter)
+        return Header(
+            CLASS_FORMAT,
+            digest=self._digest(patches, self.spec),
+            parent_digest=patches.digest,
+            slide=patches.slide,
+            specs={**patches.specs, "classify": asdict(self.spec)},
+            extra={
+                "revision": REVISIONS["classify"],
+                "patches": len(probabilities),
+                "classes": list(self.plan.classes),
+                **summarise(probabilities, self.plan.classes, self.spec.min_probability),
+                "encoder": {**asdict(self.plan.info), "fingerprint": self.plan.fingerprint},
+                "adapter": adapter,
+                "network": self._network(patches),
+                "warning": patches.extra.get("warning", ""),
+                "fit_note": self.plan.fit_note(table.geometry.patch_px, table.geometry.mpp),
+            },
+        )
+
+
+def summarise(
+    probabilities: NDArray[np.float32], classes: tuple[str, ...], min_probability: float = 0.0
+) -> dict[str, Any]:
+    """Parts of a slide's patches: `fractions` by likeliest class, `unclear`, and `mean_probabilities`.
+
+    Fractions and `unclear` sum to 1. Without patches the mappings are empty and `unclear` is 0.
+    """
+    count = len(probabilities)
+    if count == 0:
+        return {"fractions": {}, "unclear": 0.0, "mean_probabilities": {}}
+    labels = patch_labels(probabilities, min_probability)
+    parts = [float((labels == number).sum()) / count for number in range(len(classes))]
+    means = probabilities.mean(axis=0, dtype=np.float64)
+    return {
+        "fractions": dict(zip(classes, parts, strict=True)),
+        "unclear": float((labels == UNCLEAR).sum()) / count,
+        "mean_probabilities": {name: float(mean) for name, mean in zip(classes, means, strict=True)},
+    }
+
+
+def _status(header: Header) -> StageStatus:
+    extra = header.extra
+    summary = {key: extra[key] for key in ("patches", "fractions", "unclear")}
+    state: State = "done" if extra["patches"] else "empty"
+    return StageStatus(state, note=str(extra["warning"]), digest=header.digest, summary=summary)
