@@ -31,6 +31,8 @@ from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 from wsi_pipeline.tissue.segment import segment_tissue
 
 _SLACK = 1e-9
+_TWICE, _EMPTY = "patches in two classes, left out", "annotated slides that gave no patch"
+_ONE_CLASS = "Annotate another class, or name the tissue outside all regions with --rest-class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ def open_annotated(cohort: Cohort, spec: LabelSpec, default_mpp: float | None = 
     part_of: list[int] = []
     for record in cohort.records:
         if record.annotation is None:
-            seen["slides have no annotation: not used"] += 1
+            seen["slides without annotation, not used"] += 1
             continue
         try:
             annotation = read_annotation(record.annotation)
@@ -67,14 +69,15 @@ def open_annotated(cohort: Cohort, spec: LabelSpec, default_mpp: float | None = 
         except (WsiPipelineError, OSError) as error:
             faults.add(record.slide_id, error.what if isinstance(error, WsiPipelineError) else str(error))
             continue
-        seen.update(_counts(annotation, cut))
+        seen.update(annotation.left_out)
+        seen.update({_TWICE: cut.both, _EMPTY: not len(cut.coords)})
         part_of += [len(parts)] * len(cut.coords)
         parts.append(part)
         used.append(record)
         for (x, y), label in zip(cut.coords.tolist(), cut.labels, strict=True):
             rows.add(f"{record.slide_id} ({x}, {y})", label, "")
     rows.notes += faults.notes("annotated slides", len(parts))
-    rows.notes += [f"{count} {what}" for what, count in seen.items() if count]
+    rows.notes += [f"{what}: {count}" for what, count in seen.items() if count]
     owners = np.array(part_of, np.int64)
     groups, splits = slide_groups(used, spec, rows.notes), slide_splits(used)
     rows.groups = [groups[k] for k in part_of]
@@ -82,7 +85,7 @@ def open_annotated(cohort: Cohort, spec: LabelSpec, default_mpp: float | None = 
     patch_of = np.concatenate([np.arange(len(part.coords), dtype=np.int64) for part in parts])
     key = {"mpp": spec.mpp, "geometry": [asdict(part.geometry) for part in parts], "rows": _row_key(parts)}
     pixels = PatchesOfSlides(tuple(parts), owners, patch_of, spec.patch_px, spec.mpp, key)
-    return assemble(rows, pixels, cohort.source, spec)
+    return assemble(rows, pixels, cohort.source, spec, todo=None if spec.rest_class else _ONE_CLASS)
 
 
 def cut_patches(slide: Slide, slide_mpp: float, annotation: Annotation, spec: LabelSpec) -> SlideCut:
@@ -145,17 +148,6 @@ def _tile_spec(spec: LabelSpec) -> TileSpec:
         mpp_tolerance=spec.mpp_tolerance,
         allow_upsample=spec.allow_upsample,
     )
-
-
-def _counts(annotation: Annotation, cut: SlideCut) -> dict[str, int]:
-    """What to tell of one slide, in words that add up over slides."""
-    counts = {"patches lie in two classes: left out": cut.both}
-    for note in annotation.notes:
-        number, _, words = note.partition(" ")
-        counts[f"{words}: not used"] = int(number)
-    if not len(cut.coords):
-        counts["annotated slides gave no patch"] = 1
-    return counts
 
 
 def _row_key(parts: list[CutFromSlide]) -> str:

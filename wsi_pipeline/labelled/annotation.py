@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
@@ -20,6 +21,8 @@ from wsi_pipeline.tissue.geojson import from_geojson
 MAX_BYTES = 256 << 20
 MAX_POINTS = 20_000_000
 """More than this is not an annotation drawn by people or exported by pixel classifiers."""
+
+_MAX_COORDINATE = 1e9
 
 _IGNORED = "*"
 """QuPath ignores classes whose names end so (`Ignore*`, `Region*`)."""
@@ -129,8 +132,9 @@ class _Found:
     def add(self, name: str, polygons: list[Polygon], path: Path) -> None:
         """Take polygons of one annotation; those without a class or with one to be ignored are kept apart."""
         for polygon in polygons:
-            self.points += shapely.get_num_coordinates(polygon)
-            if not all(map(_is_plausible, polygon.bounds)):
+            corners = shapely.get_coordinates(polygon)
+            self.points += len(corners)
+            if not (np.abs(corners) < _MAX_COORDINATE).all():  # false for NaN
                 raise LabelError(f"annotation {path.name} has coordinates that are no numbers")
             if self.points > MAX_POINTS:
                 raise LabelError(f"annotation {path.name} has more than {MAX_POINTS:,} points")
@@ -142,13 +146,8 @@ class _Found:
 
     def annotation(self) -> Annotation:
         """What was found."""
-        notes = []
-        if self.nameless:
-            notes.append(f"{self.nameless} annotated areas without a class")
-        if self.skipped:
-            notes.append(f"{self.skipped} points, lines or detected objects, which are no areas")
-        return Annotation(tuple(self.regions), tuple(self.others), tuple(notes))
-
-
-def _is_plausible(value: float) -> bool:
-    return abs(value) < 1e9  # false for NaN
+        left_out = {
+            "annotated areas without a class, not used": self.nameless,
+            "points, lines and detected objects, which are no areas": self.skipped,
+        }
+        return Annotation(tuple(self.regions), tuple(self.others), left_out)

@@ -33,8 +33,12 @@ class LabelRows:
         self.groups.append(group)
 
 
-def assemble(rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec) -> LabelledPatches:
+def assemble(
+    rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec, *, todo: str | None = None
+) -> LabelledPatches:
     """The labelled patches of `rows`, row i being row i of `pixels`, but for those that `spec` leaves out.
+
+    todo    what to do where fewer than two classes are there
 
     Raises LabelError where classes are named that are not there, or fewer than two are left.
     """
@@ -42,7 +46,7 @@ def assemble(rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec)
     classes = in_order({rows.labels[row] for row in kept})
     if len(classes) < 2:
         found = f"only the class {classes[0]}" if classes else "no patch"
-        raise LabelError(f"{source}: {found} to learn from; at least 2 classes are needed", todo=_first(rows.notes))
+        raise LabelError(f"{source}: {found} to learn from; at least 2 classes are needed", todo=todo)
     number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number[rows.labels[row]] for row in kept], np.int64)
     if spec.max_per_class:
@@ -110,7 +114,3 @@ def _digest(rows: LabelRows, kept: Rows, pixels: PatchPixels) -> str:
         pixels=pixels.identity(kept),
         patch_px=pixels.patch_px,
     )
-
-
-def _first(notes: Sequence[str]) -> str | None:
-    return notes[0] if notes else None

@@ -37,15 +37,15 @@ def hold_out_groups(labels: Rows, groups: Rows, fraction: float, reserve: int, s
     Every class is in the chosen part and keeps `reserve` groups outside it. None where no such choice is found.
     """
     rng = np.random.default_rng(seed)
-    fair = [
-        (_miss(labels, chosen, fraction), chosen)
-        for chosen in _dealt(labels, groups, fraction, rng)
-        if _is_fair(labels, groups, chosen, reserve)
-    ]
-    if min((miss for miss, _ in fair), default=1.0) > _GOOD_MISS:
-        for chosen in _picked(labels, groups, fraction, reserve, rng):
+    fair: list[tuple[float, Chosen]] = []
+    for candidates in (_dealt(labels, groups, fraction, rng), _picked(labels, groups, fraction, reserve, rng)):
+        for chosen in candidates:
             if _is_fair(labels, groups, chosen, reserve):
                 fair.append((_miss(labels, chosen, fraction), chosen))
+                if fair[-1][0] <= _TIE:
+                    return chosen
+        if min((miss for miss, _ in fair), default=1.0) <= _GOOD_MISS:
+            break
     if not fair:
         return None
     best = min(miss for miss, _ in fair)

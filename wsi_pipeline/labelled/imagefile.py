@@ -31,7 +31,13 @@ MAX_IMAGE_PIXELS = 1 << 26
 _ERRORS = (*DECODE_ERRORS, SyntaxError, EOFError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
 """What Pillow and tifffile raise on damaged files (Pillow: SyntaxError for PNG chunks)."""
 
-_STAMP_BYTES, _TAIL_BYTES = 8192, 4096
+_PLANES, _BITS = 284, 258
+"""TIFF tags: PlanarConfiguration (2: one plane after the other) and BitsPerSample."""
+
+_SEGMENTS = ((273, 279), (324, 325))
+"""TIFF tags: offsets and byte counts of strips, of tiles."""
+
+_STAMP_BYTES, _HEAD_BYTES, _TAIL_BYTES = 8192, 16, 4096
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _THREADS = 8
 
@@ -53,11 +59,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             _bound(Size(image.width, image.height))
-            return _to_rgb(image)
+            if not _is_misread(image):
+                return _to_rgb(image)
     except UnidentifiedImageError:
-        return _read_tiff(path)
+        pass
     except _ERRORS as error:
         raise LabelError(_why(error)) from error
+    return _read_tiff(path)
 
 
 def probe_image(path: Path) -> ImageFact:
@@ -67,7 +75,7 @@ def probe_image(path: Path) -> ImageFact:
     """
     try:
         with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
+            length, head = os.fstat(file.fileno()).st_size, file.read(_HEAD_BYTES)
             file.seek(max(0, (length - _STAMP_BYTES) // 2))
             middle = file.read(_STAMP_BYTES)
             file.seek(max(0, length - _TAIL_BYTES))
@@ -77,7 +85,7 @@ def probe_image(path: Path) -> ImageFact:
     if length == 0:
         raise LabelError("empty file")
     stamp = f"{length}-{hashlib.sha256(middle).hexdigest()[:24]}"
-    return ImageFact(_size(path, length, tail), stamp)
+    return ImageFact(_size(path, length, head, tail), stamp)
 
 
 def probe_images(paths: Sequence[Path]) -> list[ImageFact | LabelError]:
@@ -104,12 +112,12 @@ def _try_probe(path: Path) -> ImageFact | LabelError:
         return error
 
 
-def _size(path: Path, length: int, tail: bytes) -> Size:
+def _size(path: Path, length: int, head: bytes, tail: bytes) -> Size:
     try:
         with Image.open(path) as image:
             size = Size(image.width, image.height)
             _bound(size)
-            whole = _seems_whole(image, length, tail)
+            whole = _seems_whole(image, length, head, tail)
     except UnidentifiedImageError:
         size, whole = _tiff_size(path), True
     except _ERRORS as error:
@@ -119,12 +127,17 @@ def _size(path: Path, length: int, tail: bytes) -> Size:
     return size
 
 
-def _seems_whole(image: Image.Image, length: int, tail: bytes) -> bool:
-    """Whether the end of the file is as its format has it."""
+def _seems_whole(image: Image.Image, length: int, head: bytes, tail: bytes) -> bool:
+    """Whether a file is as long, and ends, as its format has it; False for formats that do not tell."""
     if image.format in _ENDS:
         return _ENDS[image.format] in tail
-    offsets = [tile[2] for tile in getattr(image, "tile", ()) if isinstance(tile[2], int)]
-    return image.format != "WEBP" and max(offsets, default=0) < length
+    if image.format == "WEBP":
+        return length >= int.from_bytes(head[4:8], "little") + 8
+    tags = getattr(image, "tag_v2", {})
+    for offsets, counts in _SEGMENTS:
+        if offsets in tags and counts in tags:
+            return max(map(sum, zip(tags[offsets], tags[counts], strict=True)), default=0) <= length
+    return False
 
 
 def _bound(size: Size) -> None:
@@ -132,6 +145,12 @@ def _bound(size: Size) -> None:
         raise LabelError(
             f"{size.width} x {size.height} pixels are more than the {MAX_IMAGE_PIXELS} of an image: is it a slide?"
         )
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Whether it is a TIFF of the kind that Pillow (13.0) scrambles without an error: colours of 16 bit in planes."""
+    tags = getattr(image, "tag_v2", {})
+    return image.format == "TIFF" and tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
@@ -31,12 +31,12 @@ class Annotation:
 
     regions   with a class, in their order
     others    areas that are annotated but carry no class, or one that is to be ignored
-    notes     sentences on what was left out
+    left_out  what was not taken, in words, and how many of it
     """
 
     regions: tuple[Region, ...]
     others: tuple[Polygon, ...] = ()
-    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry]:
