@@ -53,6 +53,7 @@ class Job:
     options   of FitOptions
     texts     what fills the template, one for each task
     variant   something done to the model that no configuration offers: see `variants`
+    probes    score the test patches also under the changes of `variants` and `shift`
     fold      tune inside this fold of a cross-validation over whole images, then classify these as bags: see `slides`
     """
 
@@ -66,6 +67,7 @@ class Job:
     options: Json = field(default_factory=dict)
     texts: list[Json] = field(default_factory=list)
     variant: str = ""
+    probes: bool = False
     fold: int | None = None
 
     @property
@@ -117,11 +119,13 @@ def run(job: Job) -> Json:
         "threads": torch.get_num_threads(),
         "device": DEVICE,
         "per_task": _per_task(test, found),
-        "at_test": {
-            **variants.at_test(model, card, test.data, lambda p: scores(test.data.labels, p), DEVICE),
-            **(shift.at_test(model, card, test.data, DEVICE) if job.dataset == "crc" else {}),
-        },
+        "at_test": _probe(model, card, test) if job.probes else {},
     }
+
+
+def _probe(model: PathoTune, card: BackboneCard, test: Part) -> Json:
+    own = variants.at_test(model, card, test.data, lambda found: scores(test.data.labels, found), DEVICE)
+    return {**own, **shift.at_test(model, card, test.data, DEVICE)}
 
 
 def _per_task(test: Part, found: NDArray[np.float32]) -> Json:

@@ -85,6 +85,13 @@ class Plan:
         given = {"texts": [TEXTS[dataset]] if dataset in TEXTS else [], **more}
         options = {"batch": self.size.batch, **given.pop("options", {})}
         rate = given.pop("learning_rate", self.rates.get(method, 1e-3))
+        if (
+            dataset == "crc"
+            and method not in ("colour", "vpt-shallow")
+            and seed in self.seeds
+            and not given.get("fields")
+        ):
+            given.setdefault("probes", not given.get("variant") and given.get("fold") is None)
         return Job(dataset, method, seed, self.size.sizes, self.size.epochs, rate, options=options, **given)
 
     def over_seeds(self, dataset: str, method: str, **more: Any) -> list[Job]:
@@ -228,9 +235,9 @@ def _costs(results: Results, jobs: Sequence[Job]) -> list[str]:
 
 
 def _prompts_of(plan: Plan, tvp: bool, ttp: bool, ivp: bool) -> list[Job]:
-    method = "pathotune" if tvp or ttp or ivp else "linear"
-    fields: Json = {} if method == "linear" else _switched(tvp, ttp, ivp)
-    return plan.over_seeds("crc", method, fields=fields)
+    if not ttp and not ivp:
+        return plan.over_seeds("crc", "vpt-deep" if tvp else "linear")
+    return plan.over_seeds("crc", "pathotune", fields=_switched(tvp, ttp, ivp))
 
 
 def _switched(tvp: bool, ttp: bool, ivp: bool) -> Json:
