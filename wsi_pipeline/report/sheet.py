@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from wsi_pipeline.report.tuning import BLUE, INK, MUTED, ORANGE, new_figure, pla
 EACH, MOST_CLASSES = 4, 9
 _PATCH, _GAP, _UNDER, _LEFT, _MIDDLE, _TOP = 0.78, 0.1, 0.26, 1.55, 0.32, 0.42
 """Inches: side of a patch, between patches, words under it, class names, between right and wrong, heads."""
+
+
+Images = Mapping[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,12 @@ def choose_examples(verdicts: Verdicts, *, each: int = EACH, most: int = MOST_CL
     return tuple(kept)
 
 
-def sheet_png(
-    lines: Sequence[ClassExamples], images: dict[int, NDArray[np.uint8]], verdicts: Verdicts, classes: Sequence[str]
-) -> bytes:
+def sheet_png(lines: Sequence[ClassExamples], images: Images, verdicts: Verdicts, classes: Sequence[str]) -> bytes:
+    """The sheet as PNG: see `draw_sheet`."""
+    return png_of(draw_sheet(lines, images, verdicts, classes))
+
+
+def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdicts, classes: Sequence[str]) -> Figure:
     """The sheet: a line per class, right patches at the left (blue), wrong ones at the right (orange).
 
     images   row number -> uint8 (P, P, 3), for every row that `lines` names
@@ -85,7 +91,7 @@ def sheet_png(
     if len(lines) < (whole := len(np.unique(verdicts.truth))):
         note = f"{len(lines)} of {whole} classes: those with most mistakes"
         sheet.words(_LEFT, _TOP + down * len(lines) + 0.05, note, MUTED)
-    return png_of(sheet.figure)
+    return sheet.figure
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,6 +54,11 @@ def curves_png(history: Epochs, best_epoch: int) -> bytes:
 
 
 def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str], what: str = "patches") -> bytes:
+    """Confusion matrix as PNG: see `draw_confusion`."""
+    return png_of(draw_confusion(matrix, classes, what))
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], what: str) -> Figure:
     """Confusion matrix (C, C), rows true, columns predicted: counts and the share of the row.
 
     Beyond 12 classes cells hold the share alone, beyond 24 the shade alone. `what` names what is counted.
@@ -70,7 +75,7 @@ def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str], what:
     _write_cells(axes, counts, share)
     _class_names(axes, classes, counts, cell)
     axes.set_title(f"predicted (of {_spaced(int(counts.sum()))} {what})", fontsize=_POINTS, color=MUTED, pad=8)
-    return png_of(figure)
+    return figure
 
 
 def new_figure(width: float, height: float) -> Figure:
