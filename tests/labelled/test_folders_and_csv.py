@@ -228,6 +228,13 @@ def test_what_is_no_source_is_told_in_a_sentence(tmp_path: Path) -> None:
             open_labelled(tmp_path / name)
 
 
+def test_slides_without_annotation_are_no_patches(tmp_path: Path) -> None:
+    rows = [("s1.svs", "tumour", ""), ("s2.svs", "normal", "")]
+    path = write_table(tmp_path / "slides.csv", ("path", "label", "annotation"), rows)
+    with pytest.raises(LabelError, match=r"row 2: s1\.svs is a slide: its patches need a column annotation"):
+        open_labelled(path)
+
+
 def test_ucsb(data_dir: Path) -> None:
     patches = open_labelled(data_dir / "patches" / "ucsb_breast" / "labels.csv")
     assert patches.class_counts() == {"benign": 32, "malignant": 26}

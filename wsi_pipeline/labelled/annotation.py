@@ -18,6 +18,9 @@ from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.labelled.regions import Annotation, Region
 from wsi_pipeline.tissue.geojson import from_geojson
 
+ANNOTATION_SUFFIXES = (".geojson", ".json", ".xml")
+"""How a column `annotation` that names files is known."""
+
 MAX_BYTES = 256 << 20
 MAX_POINTS = 20_000_000
 """More than this is not an annotation drawn by people or exported by pixel classifiers."""

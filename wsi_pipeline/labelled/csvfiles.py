@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_pipeline.cohort.discover import SLIDE_SUFFIXES
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.assemble import LabelRows, assemble
 from wsi_pipeline.labelled.faults import Faults
 from wsi_pipeline.labelled.groups import group_by_pattern, join_copies, note_no_groups
-from wsi_pipeline.labelled.imagefile import ImageFact, probe_images
+from wsi_pipeline.labelled.imagefile import IMAGE_SUFFIXES, ImageFact, probe_images
 from wsi_pipeline.labelled.images import ImageSet, image_patches, past_border, point_patches
 from wsi_pipeline.labelled.patches import LabelledPatches, Rows
 from wsi_pipeline.labelled.table import LabelTable
 from wsi_pipeline.specs import LabelSpec
+
+_SLIDES = SLIDE_SUFFIXES - IMAGE_SUFFIXES
 
 
 def open_image_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
@@ -78,6 +81,8 @@ class _Files:
         name, label, problem = self.names[row], self.labels[row], ""
         if not name or not label:
             problem = "no path" if not name else "no label"
+        elif Path(name).suffix.lower() in _SLIDES:
+            problem = f"{name} is a slide: its patches need a column annotation with QuPath or ASAP files"
         else:
             fact = self.found[name][1]
             problem = f"{name}: {fact.what}" if isinstance(fact, LabelError) else ""

@@ -18,9 +18,9 @@ from wsi_pipeline.labelled.patches import Rows
 Chosen = NDArray[np.bool_]
 
 _MOST_FOLDS = 10
-_DEALS, _PICKS = 10, 200
+_DEALS, _PICKS = 6, 200
 _GROUPS_AT_ONCE = 20_000
-"""StratifiedGroupKFold takes about 0.1 ms per group and fold: with many groups, one deal is as good as ten."""
+"""StratifiedGroupKFold takes about 0.1 ms per group and fold: with many groups, one deal is as good as six."""
 
 _GOOD_MISS = 0.03
 """A held-out part this near to the fraction, averaged over classes, needs no further search."""

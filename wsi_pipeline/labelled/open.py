@@ -8,6 +8,7 @@ from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.annotated import is_annotated, open_annotated
+from wsi_pipeline.labelled.annotation import ANNOTATION_SUFFIXES
 from wsi_pipeline.labelled.csvfiles import open_image_csv, open_point_csv
 from wsi_pipeline.labelled.folders import is_class_folders, open_class_folders
 from wsi_pipeline.labelled.patches import LabelledPatches
@@ -59,7 +60,7 @@ def _open_run(run: RunDir, spec: LabelSpec, default_mpp: float | None) -> Labell
 def _open_table(path: Path, spec: LabelSpec, default_mpp: float | None) -> LabelledPatches:
     table = read_label_table(path, spec)
     have = set(table.columns)
-    if "annotation" in have:
+    if any(cell.lower().endswith(ANNOTATION_SUFFIXES) for cell in table.cells("annotation")):
         return open_annotated(read_cohort([path], mixed_labels=True), spec, default_mpp)
     if {"path", "label", "x", "y"} <= have:
         return open_point_csv(table, spec)

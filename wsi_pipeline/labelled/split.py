@@ -42,9 +42,9 @@ def split_patches(
 
     labels          int64 (N,)
     groups          N names
-    given           N of train, val, test, or None. Parts that it does not name are taken from its training rows
-    val_fraction    part of all patches that chooses the best epoch (0: none)
-    test_fraction   part of all patches that tests the result (0: none)
+    given           N of train, val, test, or None. Parts that it does not name are divided off its training rows
+    val_fraction    part of the patches to divide that chooses the best epoch (0: none)
+    test_fraction   part of the patches to divide that tests the result (0: none)
     classes         names of the labels, for messages
 
     Parts made here hold every class; the sizes are as near to the fractions as whole groups allow. Raises LabelError
@@ -72,7 +72,7 @@ def split_patches(
 
 def _deal(labels: Rows, codes: Rows, parts: Rows, wanted: dict[int, float], seed: int) -> None:
     """Move groups from training to the parts that are wanted, one part after the other (test first), in place."""
-    total = len(labels)
+    total = np.count_nonzero(parts == 0)
     for done, (part, fraction) in enumerate(wanted.items()):
         rows = np.flatnonzero(parts == 0)
         # Each class must keep a group for training and for every part that is still to come.
