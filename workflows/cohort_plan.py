@@ -18,9 +18,9 @@ from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TuneExecution
-from wsi_pipeline.specs import EmbedSpec, TuneSpec
+from wsi_pipeline.specs import ClassifySpec, EmbedSpec, TuneSpec
 
-KEYS = ("slides", "run", "labels", "chunk", "tile", "tune", "embed", "train-mil", "predict")
+KEYS = ("slides", "run", "labels", "chunk", "tile", "tune", "embed", "classify", "train-mil", "predict")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Plan:
     tune: Call | None
     labels: tuple[str, ...]
     embed: dict[str, Call]
+    classify: Call | None
     train_mil: Call | None
     predict: Call | None
 
@@ -52,8 +53,13 @@ class Plan:
         return (slug(wanted),) if wanted else tuple(self.embed)
 
     def weights(self, encoder: str) -> tuple[str, ...]:
-        """The encoder's local weights, where they are named and there."""
-        return present([self.embed[encoder].get(EmbedExecution).weights])
+        """The encoder's local weights and adapter, where they are named and there."""
+        return _network_files(self.embed[encoder])
+
+    @property
+    def classify_weights(self) -> tuple[str, ...]:
+        """The classifier's adapter and its backbone's weights, where they are named and there."""
+        return _network_files(self.classify) if self.classify else ()
 
     @property
     def label_files(self) -> tuple[str, ...]:
@@ -69,10 +75,17 @@ class Plan:
 
     def waits_for_tune(self, encoder: str) -> bool:
         """Whether an encoder is made by the tuning of this workflow."""
+        return self._tunes(self.embed[encoder].get(EmbedSpec).model)
+
+    @property
+    def classify_waits_for_tune(self) -> bool:
+        """Whether the classifier is made by the tuning of this workflow."""
+        return self.classify is not None and self._tunes(self.classify.get(ClassifySpec).model)
+
+    def _tunes(self, model: str) -> bool:
         if self.tune is None:
             return False
-        model, made = self.embed[encoder].get(EmbedSpec).model, self.tune.get(TuneExecution).name
-        name = made or self.tune.get(TuneSpec).method
+        name = self.tune.get(TuneExecution).name or self.tune.get(TuneSpec).method
         return model == f"pathotune:{name}" or (model == "pathotune" and name == "pathotune")
 
     @property
@@ -99,11 +112,17 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         tune=read_section("tune", config["tune"]) if "tune" in config else None,
         labels=tuple(str(item) for item in _as_list(config.get("labels") or [])),
         embed=_encoders(config["embed"]) if "embed" in config else {},
+        classify=read_section("classify", config["classify"]) if "classify" in config else None,
         train_mil=read_section("train-mil", config["train-mil"]) if "train-mil" in config else None,
         predict=read_section("predict", config["predict"]) if "predict" in config else None,
     )
     _check_order(plan)
     return plan
+
+
+def _network_files(call: Call) -> tuple[str, ...]:
+    execution = call.get(EmbedExecution)
+    return present([execution.weights, execution.adapter])
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:

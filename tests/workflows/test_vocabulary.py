@@ -10,7 +10,7 @@ from wsi_pipeline.cohort import rundir
 from wsi_pipeline.commands.table import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = {"segment", "tile", "tune", "embed", "train_mil", "predict", "heatmap", "report"}
+STAGES = {"segment", "tile", "tune", "embed", "classify", "train_mil", "predict", "heatmap", "report"}
 BOOKKEEPING = {"status", "locks", "logs"}
 
 

@@ -4,6 +4,7 @@ rule report:
         expand(rules.tile.output, chunk=PLAN.chunks),
         expand(rules.embed.output, encoder=PLAN.embed, chunk=PLAN.chunks),
         rules.tune.output if PLAN.tune else [],
+        expand(rules.classify.output, chunk=PLAN.chunks) if PLAN.classify else [],
         rules.heatmap.output if PLAN.train_mil else [],
         rules.predict.output if PLAN.predict else [],
     output:

@@ -18,6 +18,7 @@ from wsi_pipeline.fields import from_mapping
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.crossval import Progress
 from wsi_pipeline.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
+from wsi_pipeline.stages.adapters import adapter_of_model
 from wsi_pipeline.stages.bags import SlideBags, gather
 from wsi_pipeline.stages.heatmap import HeatmapStage
 from wsi_pipeline.stages.predict import predict_slides
@@ -58,7 +59,7 @@ def predict(request: Request) -> int:
     folder = _trained_folder(request)
     ensemble = load_ensemble(folder)
     request.console.fact("model", f"{shown(folder)}: {', '.join(ensemble.classes)}; {len(ensemble.models)} folds")
-    code = _prepare(request, ensemble) if request.sources else EXIT_DONE
+    code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
     records = request.select(request.known_cohort())
     table, path, slides = predict_slides(request.run_dir, records, ensemble, request.get(PredictOptions).device)
     columns = ["slide_id", "predicted", *(f"p_{name}" for name in ensemble.classes), "spread"]
@@ -170,7 +171,7 @@ def _trained_folder(request: Request) -> Path:
     raise UsageError(f"this run has {len(found)} trained models; choose one:\n{folders}")
 
 
-def _prepare(request: Request, ensemble: Ensemble) -> int:
+def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     """Tile and embed the slides named, with the settings the model was trained on."""
     specs = ensemble.provenance["specs"]
     settings = [
@@ -178,7 +179,10 @@ def _prepare(request: Request, ensemble: Ensemble) -> int:
         for kind, name in ((SegmentSpec, "segment"), (TileSpec, "tile"), (EmbedSpec, "embed"))
     ]
     options = request.get(PredictOptions)
-    execution = EmbedExecution(weights=options.weights, device=options.device)
+    recorded = str(ensemble.provenance.get("adapter", ""))
+    # Found before any slide is tiled: a model without its encoder has nothing to say of them.
+    adapter = adapter_of_model(ensemble.encoder, recorded, folder, request.run_dir, options.adapter)
+    execution = EmbedExecution(adapter=adapter, weights=options.weights, device=options.device)
     both = request.with_options(request.get(CohortOptions), request.get(TileExecution), execution, *settings)
     tiled = tile(both)
     embedded = embed(replace(both, sources=()))

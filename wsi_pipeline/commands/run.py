@@ -19,8 +19,8 @@ from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.fields import from_mapping
 
-TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "train-mil")
-STEPS = ("tile", "tune", "embed", "train-mil")
+TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
+STEPS = ("tile", "tune", "embed", "classify", "train-mil")
 
 
 def run(request: Request) -> int:

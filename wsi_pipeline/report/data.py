@@ -132,6 +132,33 @@ class TuningSection:
 
 
 @dataclass(frozen=True)
+class ClassRow:
+    """One slide's classes: patches, part of them by class (empty without patches), part that is unclear, overlay."""
+
+    slide_id: str
+    patches: int
+    fractions: Mapping[str, float] = field(default_factory=dict)
+    unclear: float = 0.0
+    overlay: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ClassSection:
+    """What one adapter's classifier says of the slides.
+
+    name      as after --model
+    adapter   file of the adapter within the run, `built-in`, or a whole path
+    notes     what is odd about these patches for this adapter
+    """
+
+    name: str
+    adapter: str
+    classes: tuple[str, ...]
+    slides: tuple[ClassRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """How the numbers came about: commands in order, versions, specs by stage, digests by stage or file."""
 
@@ -152,6 +179,7 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
     tunings: tuple[TuningSection, ...] = ()
+    classified: tuple[ClassSection, ...] = ()
 
     def count(self, state: str) -> int:
         """Number of slides in `state`."""

@@ -15,10 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wsi_pipeline.report import figures, findings
+from wsi_pipeline.report.class_section import class_views
 from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow, as_number
 from wsi_pipeline.report.pictures import data_uri, picture_size
 from wsi_pipeline.report.roc import roc_figure
-from wsi_pipeline.report.tuning_section import measured_alike, tuning_cautions, tuning_views
+from wsi_pipeline.report.tuning_section import measured_alike, tuning_cautions, tuning_findings, tuning_views
 
 _THIN_SPACE = "\u202f"
 _CARD_PX = 360
@@ -50,12 +51,13 @@ def render_report(data: ReportData) -> str:
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         tally=_tally(data),
-        said=findings.findings(data),
+        said=[*findings.findings(data), *tuning_findings(data.tunings)],
         cautions=[*findings.cautions(data), *tuning_cautions(data.tunings)],
         axis_low=_axis_low(models),
         models=[_model_view(model, data.models, _axis_low(models)) for model in models],
         tunings=tuning_views(data.tunings),
         tunings_alike=measured_alike(data.tunings),
+        classified=class_views(data.classified),
         columns=_columns(data.slides),
         outliers=set(findings.outliers(data.slides)),
         counts=figures.patch_count_figure([s.patches or 0 for s in data.slides], [s.slide_id for s in data.slides]),

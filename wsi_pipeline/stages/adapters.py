@@ -40,7 +40,7 @@ def find_adapter(run: RunDir, model: str, given: str | None = None) -> AdapterCh
     path = run.adapter(name)
     if path.is_file():
         return AdapterChoice(path)
-    tuned = tunings(run)
+    tuned = tuned_names(run)
     if model == TUNED:
         others = f"this run has {', '.join(tuned)}: choose with --model {TUNED}:NAME"
         return AdapterChoice(None, others if tuned else f"no adapter tuned in this run; {_TUNE}")
@@ -50,7 +50,7 @@ def find_adapter(run: RunDir, model: str, given: str | None = None) -> AdapterCh
     )
 
 
-def tunings(run: RunDir) -> tuple[str, ...]:
+def tuned_names(run: RunDir) -> tuple[str, ...]:
     """Names of the adapters tuned in a run, sorted."""
     return tuple(sorted(path.parent.name for path in run.adapter("x").parent.parent.glob("*/adapter.safetensors")))
 

@@ -18,6 +18,8 @@ from wsi_pipeline.cohort.status import SlideStatus, read_status
 from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow, TuningSection
 from wsi_pipeline.report.html import render_report
 from wsi_pipeline.report.pictures import picture_px, shrink_png
+from wsi_pipeline.stages.class_section import class_sections
+from wsi_pipeline.stages.fractions import classified
 from wsi_pipeline.stages.freshness import read_header
 from wsi_pipeline.stages.train_mil import Training, trainings
 from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning, tunings
@@ -32,7 +34,7 @@ _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 def write_report(run: RunDir, cohort: Cohort) -> Path:
     """Write the report of a run; pictures are the smaller the more slides there are. Returns its path."""
     models, tuned = trainings(run), tunings(run)
-    side = picture_px(len(cohort) * (1 + len(models)))
+    side = picture_px(len(cohort) * (1 + len(models) + len(classified(run))))
     data = ReportData(
         title=run.root.resolve().parent.name,
         created=datetime.date.today().isoformat(),
@@ -41,6 +43,7 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
         warnings=tuple(str(note) for note in cohort.notes),
         provenance=_provenance(run, cohort.records, models, tuned),
         tunings=tuple(_tuning(tuning) for tuning in tuned),
+        classified=class_sections(run, cohort.records, lambda path: _picture(path, side)),
     )
     write_text(run.report_html, render_report(data))
     return run.report_html
