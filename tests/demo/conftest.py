@@ -10,7 +10,7 @@ import pytest
 
 from wsi_pipeline.demo.cohort import make_cohort
 
-SEED, SIDES = 7, (1100, 1400)
+SEED, SIDES, ANNOTATED_SLIDES = 7, (1100, 1400), 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> MadeCohort:
     folder = tmp_path_factory.mktemp("demo")
     reported: list[tuple[int, int]] = []
     manifest = make_cohort(
-        folder, slides=4, seed=SEED, workers=1, sides=SIDES, progress=lambda done, total: reported.append((done, total))
+        folder,
+        slides=4,
+        annotated=ANNOTATED_SLIDES,
+        seed=SEED,
+        workers=1,
+        sides=SIDES,
+        progress=lambda done, total: reported.append((done, total)),
     )
     with manifest.open(newline="") as file:
         return MadeCohort(folder, tuple(csv.DictReader(file)), tuple(reported))

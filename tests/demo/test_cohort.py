@@ -15,7 +15,7 @@ import tiffslide
 from PIL import Image
 from shapely.geometry import Point, box, shape
 
-from tests.demo.conftest import SEED, SIDES, MadeCohort
+from tests.demo.conftest import ANNOTATED_SLIDES, SEED, SIDES, MadeCohort
 from wsi_pipeline.demo.cohort import COLUMNS, make_cohort
 from wsi_pipeline.demo.layout import STEP, TISSUE_CLASSES
 from wsi_pipeline.demo.plan import plan_cohort
@@ -40,7 +40,7 @@ def test_manifest_names_files_that_are_there(cohort: MadeCohort) -> None:
     for row in cohort.rows:
         assert (cohort.folder / row["path"]).is_file()
         assert (cohort.folder / row["annotation"]).is_file()
-    assert cohort.reported == tuple((done, 6) for done in range(1, 7))
+    assert cohort.reported == tuple((done, 8) for done in range(1, 9))
 
 
 def test_openslide_and_tiffslide_read_every_level(cohort: MadeCohort) -> None:
@@ -145,7 +145,7 @@ def test_corrupt_slide_is_refused(cohort: MadeCohort) -> None:
 
 
 def test_same_seed_same_bytes_in_other_processes(cohort: MadeCohort, tmp_path: Path) -> None:
-    make_cohort(tmp_path, slides=4, seed=SEED, workers=2, sides=SIDES)
+    make_cohort(tmp_path, slides=4, annotated=ANNOTATED_SLIDES, seed=SEED, workers=2, sides=SIDES)
     assert files_of(tmp_path) == files_of(cohort.folder)
 
 
@@ -156,10 +156,16 @@ def test_rerun_makes_only_what_is_missing_or_damaged(cohort: MadeCohort) -> None
     cohort.slide(names[1]).write_bytes(b"half")
     reported: list[tuple[int, int]] = []
     make_cohort(
-        cohort.folder, slides=4, seed=SEED, workers=1, sides=SIDES, progress=lambda *state: reported.append(state)
+        cohort.folder,
+        slides=4,
+        annotated=ANNOTATED_SLIDES,
+        seed=SEED,
+        workers=1,
+        sides=SIDES,
+        progress=lambda *state: reported.append(state),
     )
     assert files_of(cohort.folder) == before
-    assert reported == [(4, 6), (5, 6), (6, 6)]
+    assert reported == [(6, 8), (7, 8), (8, 8)]
     assert all(cohort.slide(name).stat().st_mtime_ns == kept[name] for name in names[2:])
 
 

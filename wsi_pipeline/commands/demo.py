@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_pipeline.commands.request import EXIT_DONE, Request, shown
-from wsi_pipeline.demo.cohort import make_cohort
+from wsi_pipeline.demo.cohort import ANNOTATED, make_cohort
 from wsi_pipeline.errors import UsageError
+
+ANNOTATED_SLIDES = 6
 
 
 def demo(request: Request) -> int:
@@ -21,7 +23,11 @@ def demo(request: Request) -> int:
             step(done - made[0])
             made[0] = done
 
-        csv = make_cohort(Path(request.sources[0]), progress=on_slide)
+        csv = make_cohort(Path(request.sources[0]), annotated=ANNOTATED_SLIDES, progress=on_slide)
     request.console.say(f"synthetic slides, for trying out only: {shown(csv)}")
+    labels = shown(csv.with_name(ANNOTATED))
+    request.console.say(
+        f"{ANNOTATED_SLIDES} more, of other patients, with tissue outlined by kind, to tune on: {labels}"
+    )
     request.console.say(f"next: wsi-pipeline tile {shown(csv)}")
     return EXIT_DONE

@@ -15,11 +15,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from wsi_pipeline.atomic import write_text
-from wsi_pipeline.demo.plan import SlidePlan, plan_cohort
+from wsi_pipeline.demo.plan import SlidePlan, plan_annotated, plan_cohort
 from wsi_pipeline.demo.slide import make_slide
 
 COLUMNS = ("slide_id", "path", "patient_id", "label", "mpp", "site", "stain", "annotation")
 """Columns of slides.csv; paths are relative to it."""
+
+ANNOTATED = "annotated.csv"
+"""Manifest of the annotated slides, whose patients are not in slides.csv: what is tuned on them knows none of those."""
 
 RECORD = "demo.json"
 """File that remembers which recipe each slide was made from."""
@@ -32,6 +35,7 @@ def make_cohort(
     folder: Path,
     *,
     slides: int = 24,
+    annotated: int = 0,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -41,6 +45,7 @@ def make_cohort(
 
     folder     slides go to slides/, tumour outlines (GeoJSON) and class maps (PNG) to truth/
     slides     how many good slides; a blank and a corrupt one are added
+    annotated  how many slides of other patients, with regions of each kind of tissue outlined, go to annotated.csv
     seed       the same seed gives the same bytes
     workers    processes; by default one per usable core, 4 at most
     progress   called with (slides done, slides in all) after each slide
@@ -48,7 +53,8 @@ def make_cohort(
 
     Slides that are there from the same recipe are kept. Raises UsageError for fewer than 4 slides.
     """
-    plans = plan_cohort(slides, seed, sides)
+    cohort, others = plan_cohort(slides, seed, sides), plan_annotated(annotated, seed, sides)
+    plans = (*cohort, *others)
     (folder / "slides").mkdir(parents=True, exist_ok=True)
     (folder / "truth").mkdir(exist_ok=True)
     record = _read_record(folder / RECORD)
@@ -62,7 +68,9 @@ def make_cohort(
         done += 1
         if progress is not None:
             progress(done, len(plans))
-    write_text(folder / "slides.csv", _manifest(plans))
+    write_text(folder / "slides.csv", _manifest(cohort))
+    if others:
+        write_text(folder / ANNOTATED, _manifest(others))
     return folder / "slides.csv"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,9 @@ TUMOUR_LABEL, NORMAL_LABEL = "tumour", "normal"
 FEWEST_SLIDES = 4
 """Two patients per class, the fewest that any cross-validation can use."""
 
+ANNOTATED_FROM = 1000
+"""Number from which annotated slides are counted when their pictures are drawn: none is drawn twice."""
+
 SHORTEST_SIDE = 512
 """Side in pixels below which no piece of tissue would hold a patch."""
 
@@ -27,6 +30,7 @@ class SlidePlan:
     kind        good, blank (no tissue) or corrupt (cut off in the middle of the file)
     states_mpp  whether the file says its resolution; if not, the manifest does
     pen         whether someone marked the glass with a felt pen
+    regions     whether its outlines are regions of every kind of tissue, or of tumour only
     seed        what its picture is drawn from
     """
 
@@ -40,6 +44,7 @@ class SlidePlan:
     kind: str = "good"
     states_mpp: bool = True
     pen: bool = False
+    regions: bool = False
 
     @property
     def path(self) -> str:
@@ -48,7 +53,7 @@ class SlidePlan:
 
     @property
     def outlines(self) -> str:
-        """Where its tumour outlines lie, relative to the cohort's folder."""
+        """Where its outlines lie, relative to the cohort's folder."""
         return f"truth/{self.slide_id}.geojson"
 
     @property
@@ -73,6 +78,25 @@ def plan_cohort(slides: int, seed: int, sides: tuple[int, int]) -> tuple[SlidePl
     blank = _good(slides, spare + 1 - spare % 2, seed, sides, slides)
     corrupt = _good(slides + 1, spare + 2 - spare % 2, seed, sides, slides)
     return (*plans, _renamed(blank, "demo-blank", "blank"), _renamed(corrupt, "demo-corrupt", "corrupt"))
+
+
+def plan_annotated(slides: int, seed: int, sides: tuple[int, int]) -> tuple[SlidePlan, ...]:
+    """Plan slides of other patients, every second one with tumour, all of whose tissue is outlined by kind.
+
+    They show more fat, follicles and inflammation than the cohort, so that each kind has patches enough.
+    """
+    plans = []
+    for number in range(slides):
+        plan = _good(ANNOTATED_FROM + number, number, seed, sides, 0)
+        recipe = replace(
+            plan.recipe,
+            inflammation=max(plan.recipe.inflammation, 0.3),
+            follicles=max(plan.recipe.follicles, 3),
+            fat=max(plan.recipe.fat, 0.12),
+        )
+        slide_id, patient_id = f"annotated-{number + 1:02d}", f"A{number + 1:02d}"
+        plans.append(replace(plan, slide_id=slide_id, patient_id=patient_id, recipe=recipe, regions=True))
+    return tuple(plans)
 
 
 def _good(number: int, patient: int, seed: int, sides: tuple[int, int], slides: int) -> SlidePlan:
@@ -112,5 +136,4 @@ def _recipe(tumour: bool, sides: tuple[int, int], rng: np.random.Generator) -> R
 
 def _renamed(plan: SlidePlan, slide_id: str, kind: str) -> SlidePlan:
     """The same plan under another name, as a slide that cannot be used."""
-    known = vars(plan) | {"slide_id": slide_id, "kind": kind, "states_mpp": True, "pen": False}
-    return SlidePlan(**known)
+    return replace(plan, slide_id=slide_id, kind=kind, states_mpp=True, pen=False)

@@ -14,6 +14,7 @@ from wsi_pipeline.atomic import write_bytes, write_text
 from wsi_pipeline.demo.aperio import ScanInfo, write_aperio
 from wsi_pipeline.demo.artefacts import add_dust, add_pen_mark
 from wsi_pipeline.demo.plan import SlidePlan
+from wsi_pipeline.demo.regions import regions_geojson
 from wsi_pipeline.demo.tissue import Painting, blank_glass, paint_tissue
 from wsi_pipeline.demo.truth import outlines_geojson, tumour_outlines
 
@@ -39,13 +40,19 @@ def _make(folder: Path, plan: SlidePlan) -> None:
     add_dust(painting.pixels, painting.pixels.size // 900_000, rng)
     if plan.pen:
         add_pen_mark(painting.pixels, INK, rng)
-    rings = tumour_outlines(painting.layout)
     classes = io.BytesIO()
     Image.fromarray(painting.classes).save(classes, "PNG")
-    write_text(folder / plan.outlines, outlines_geojson(rings))
+    write_text(folder / plan.outlines, _outlines(plan, painting))
     write_bytes(folder / plan.class_map, classes.getvalue())
     info = ScanInfo(plan.slide_id, plan.site.mpp if plan.states_mpp else None, plan.site.tile)
     _write_slide(folder / plan.path, painting, info, cut=plan.kind == "corrupt")
+
+
+def _outlines(plan: SlidePlan, painting: Painting) -> str:
+    """GeoJSON of what someone would have outlined on the slide."""
+    if plan.regions:
+        return regions_geojson(painting.classes, plan.recipe.size, plan.site.mpp)
+    return outlines_geojson(tumour_outlines(painting.layout))
 
 
 def _paint(plan: SlidePlan, rng: np.random.Generator) -> Painting:
