@@ -149,7 +149,13 @@ def test_a_loss_that_is_not_finite_breaks_nothing() -> None:
 def test_short_names_are_one_line_and_short(name: str, most: int) -> None:
     shown = short(name, most)
     assert len(shown) <= most
-    assert shown.split() == shown.split(" ") or shown == ""
+    assert len(shown.splitlines()) <= 1
+    assert ("…" in shown) or shown == " ".join(name.split())
+
+
+def test_names_that_begin_alike_stay_apart() -> None:
+    names = [f"colorectal adenocarcinoma, {grade} grade" for grade in ("low", "high")]
+    assert len({short(name, 22) for name in names}) == 2
 
 
 @settings(max_examples=40, deadline=None)

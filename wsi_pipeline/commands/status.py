@@ -8,6 +8,7 @@ from wsi_pipeline.cohort.status import SlideStatus, read_status
 from wsi_pipeline.commands.console import MOST_ROWS
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.stages.train_mil import trainings
+from wsi_pipeline.stages.tuning import tunings
 
 
 def status(request: Request) -> int:
@@ -21,6 +22,8 @@ def status(request: Request) -> int:
     failed = [(slide.slide_id, *slide.failed) for slide in slides if slide.failed]
     told = [(slide_id, stage, item.reason) for slide_id, stage, item in failed[:MOST_ROWS]]
     request.console.table(("slide", "failed in", "reason"), told)
+    for tuning in tunings(request.run_dir):
+        request.console.fact("adapter", f"{shown(tuning.folder)}/")
     for training in trainings(request.run_dir):
         request.console.fact("model", f"{shown(training.folder)}/")
     if request.run_dir.report_html.is_file():

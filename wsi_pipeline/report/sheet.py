@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -74,12 +75,12 @@ def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdict
 
     images   row number -> uint8 (P, P, 3), for every row that `lines` names
     """
-    across = 2 * EACH * (_PATCH + _GAP) + _MIDDLE
-    down = _PATCH + _UNDER + _GAP
-    sheet = _Sheet(new_figure(_LEFT + across, _TOP + down * len(lines) + 0.15), classes, verdicts)
+    across, down = 2 * EACH * (_PATCH + _GAP) + _MIDDLE, _PATCH + _UNDER + _GAP
+    figure = new_figure(_LEFT + across, _TOP + down * len(lines) + 0.15)
+    sheet = _Sheet(figure.add_axes((0, 0, 1, 1)), classes, verdicts)
     middle = _LEFT + EACH * (_PATCH + _GAP) + _MIDDLE
-    sheet.head(_LEFT, "right, from certain to hesitant", BLUE)
-    sheet.head(middle, "wrong, surest first: what they were taken for", ORANGE)
+    sheet.words(_LEFT, _TOP - 0.16, "right, from certain to hesitant", BLUE, size=8.0)
+    sheet.words(middle, _TOP - 0.16, "wrong, surest first: what they were taken for", ORANGE, size=8.0)
     for number, line in enumerate(lines):
         top = _TOP + number * down
         sheet.name(top, line)
@@ -91,23 +92,20 @@ def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdict
     if len(lines) < (whole := len(np.unique(verdicts.truth))):
         note = f"{len(lines)} of {whole} classes: those with most mistakes"
         sheet.words(_LEFT, _TOP + down * len(lines) + 0.05, note, MUTED)
-    return sheet.figure
+    sheet.finish(*figure.get_size_inches())
+    return figure
 
 
 @dataclass(frozen=True, eq=False)
 class _Sheet:
-    """Places things on a figure in inches from its upper left corner."""
+    """Places things on axes whose units are inches from the upper left corner."""
 
-    figure: Figure
+    axes: Axes
     classes: Sequence[str]
     verdicts: Verdicts
 
     def words(self, x: float, y: float, text: str, colour: str, *, size: float = 7.0, align: str = "left") -> None:
-        width, height = self.figure.get_size_inches()
-        plain(self.figure.text(x / width, 1 - y / height, text, color=colour, fontsize=size, ha=align, va="center"))
-
-    def head(self, x: float, text: str, colour: str) -> None:
-        self.words(x, _TOP - 0.16, text, colour, size=8.0)
+        plain(self.axes.text(x, y, text, color=colour, fontsize=size, ha=align, va="center"))
 
     def name(self, top: float, line: ClassExamples) -> None:
         right, middle = _LEFT - 0.12, top + _PATCH / 2
@@ -115,16 +113,19 @@ class _Sheet:
         self.words(right, middle + 0.09, f"{line.n_right} right, {line.n_wrong} wrong", MUTED, align="right")
 
     def patch(self, x: float, y: float, row: int, image: NDArray[np.uint8], colour: str) -> None:
-        width, height = self.figure.get_size_inches()
-        axes = self.figure.add_axes((x / width, 1 - (y + _PATCH) / height, _PATCH / width, _PATCH / height))
-        axes.imshow(image, interpolation="bilinear")
-        axes.axis("off")
-        axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=colour, lw=2.2, clip_on=False))
+        self.axes.imshow(image, interpolation="bilinear", aspect="auto", extent=(x, x + _PATCH, y + _PATCH, y))
+        self.axes.add_patch(Rectangle((x, y), _PATCH, _PATCH, fill=False, ec=colour, lw=2.2))
         sure, code = float(self.verdicts.confidence[row]), int(self.verdicts.predicted[row])
         wrong = code != int(self.verdicts.truth[row])
         told = [f"{sure:.2f}"] if not wrong else [short(self.classes[code], 16), f"{sure:.2f}"]
         for number, text in enumerate(told):
             self.words(x + _PATCH / 2, y + _PATCH + 0.09 + 0.1 * number, text, INK, size=5.8, align="center")
+
+    def finish(self, width: float, height: float) -> None:
+        """Set the limits, which every picture has set to its own."""
+        self.axes.axis("off")
+        self.axes.set_xlim(0, width)
+        self.axes.set_ylim(height, 0)
 
 
 def _by_confidence(rows: NDArray[np.int64], sure: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -101,9 +101,15 @@ def plain(text: Text) -> Text:
 
 
 def short(name: str, most: int = _LONGEST_NAME) -> str:
-    """A class name for a picture: one line, at most `most` characters, the last an ellipsis where some are missing."""
+    """A class name for a picture: one line of at most `most` characters.
+
+    What is too long loses its middle, for names that begin alike often differ at the end.
+    """
     line = " ".join(name.split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    if len(line) <= most:
+        return line
+    tail = (most - 1) // 3
+    return f"{line[: most - 1 - tail].rstrip()}…{line[len(line) - tail :].lstrip()}"
 
 
 def _curve(
