@@ -1,4 +1,4 @@
-"""What a training step costs on this CPU with and without `quick_backward`: images per second, and the ratio in one run.
+"""What a training step costs on this CPU with and without `quick_backward`: images a second, and their ratio.
 
     python benchmarks/tuning_speed.py              DeiT-Tiny's shape, 112 px, batch 64, one thread
     python benchmarks/tuning_speed.py --threads 2 --side 224

@@ -36,12 +36,12 @@ class Method:
 
 
 _ALL = (
-    Method("pathotune", "task, textual and instance prompts", 3e-3),
-    Method("linear", "the head alone", 1e-2, _NO_PROMPTS),
-    Method("vpt-shallow", "learned tokens at the input", 3e-3, {**_VPT, "tvp_depth": "shallow"}),
-    Method("vpt-deep", "learned tokens before every layer", 3e-3, {**_VPT, "tvp_depth": "deep"}),
+    Method("pathotune", "task, textual and instance prompts", 3e-2),
+    Method("linear", "the head alone", 3e-2, _NO_PROMPTS),
+    Method("vpt-shallow", "learned tokens at the input", 3e-2, {**_VPT, "tvp_depth": "shallow"}),
+    Method("vpt-deep", "learned tokens before every layer", 3e-2, {**_VPT, "tvp_depth": "deep"}),
     Method("lora", "low-rank updates of the attention", 3e-3, {**_NO_PROMPTS, "backbone": "lora"}),
-    Method("full", "every weight", 2e-4, {**_NO_PROMPTS, "backbone": "full"}),
+    Method("full", "every weight", 5e-4, {**_NO_PROMPTS, "backbone": "full"}),
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 

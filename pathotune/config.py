@@ -63,8 +63,9 @@ class PathoTuneConfig:
     tasks           what fills the template: one entry, or one per task where an adapter serves several
     ivp_tokens      instance visual prompts per image (the paper: 2); 0 switches IVP and the VRM off
     ivp_depth       as ttp_depth, for IVP
-    vrm_input       pixels: the normalised image; patches: the backbone's patch embeddings, without positions
-    vrm_width       channels of the VRM's last stage, a multiple of 4. 128: 0.09 M parameters in all for ViT-S
+    vrm_input       patches: the backbone's patch embeddings, without positions; pixels: the normalised image. Patches
+                    were better in the search of docs/results.md, and cost less
+    vrm_width       channels of the VRM's last stage, a multiple of 4
     feature         cls: the final [CLS] (the paper); cls_mean: [CLS] with the mean of the patch tokens
     head            linear, or mlp with one hidden layer
     head_width      hidden width of the mlp head
@@ -90,7 +91,7 @@ class PathoTuneConfig:
     tasks: tuple[TaskText, ...] = (TaskText(),)
     ivp_tokens: int = 2
     ivp_depth: str = "shallow"
-    vrm_input: str = "pixels"
+    vrm_input: str = "patches"
     vrm_width: int = 128
     feature: str = "cls"
     head: str = "linear"

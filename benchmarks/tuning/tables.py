@@ -19,11 +19,11 @@ Json = dict[str, Any]
 SEARCH_SEED = 100
 RATES: Mapping[str, Sequence[float]] = {
     "linear": (1e-2, 3e-2, 1e-1),
-    "vpt-shallow": (3e-3, 1e-2, 3e-2),
-    "vpt-deep": (3e-3, 1e-2, 3e-2),
+    "vpt-shallow": (1e-2, 3e-2, 1e-1),
+    "vpt-deep": (1e-2, 3e-2, 1e-1),
     "lora": (1e-3, 3e-3, 1e-2),
     "full": (2e-4, 5e-4, 1e-3),
-    "pathotune": (3e-3, 1e-2, 3e-2),
+    "pathotune": (1e-2, 3e-2, 1e-1),
 }
 """Three learning rates for each method: the same budget for all."""
 TEXTS = {
@@ -160,7 +160,7 @@ DESIGNS: Mapping[str, Json] = {
     "features: [CLS] and mean patch": {"feature": "cls_mean"},
     "IVP before every layer": {"ivp_depth": "deep"},
     "IVP and TTP before every layer": {"ivp_depth": "deep", "ttp_depth": "deep"},
-    "VRM on patch embeddings": {"vrm_input": "patches"},
+    "VRM on pixels": {"vrm_input": "pixels"},
     "VRM 64 wide": {"vrm_width": 64},
     "TVP at the input only": {"tvp_depth": "shallow"},
     "5 TVP": {"tvp_tokens": 5},
