@@ -18,6 +18,7 @@ from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TuneExecution
+from wsi_pipeline.fields import digest_of
 from wsi_pipeline.specs import ClassifySpec, EmbedSpec, TuneSpec
 
 KEYS = ("slides", "run", "labels", "chunk", "tile", "tune", "embed", "classify", "train-mil", "predict")
@@ -62,11 +63,14 @@ class Plan:
         return _network_files(self.classify) if self.classify else ()
 
     @property
-    def label_files(self) -> tuple[str, ...]:
-        """The CSV of labelled patches; of a folder it and the folders in it, whose times tell of new and lost files."""
+    def labels_watched(self) -> str:
+        """Digest of the names and times of the labels' CSV, or of their folder and those in it: `tune` runs again when
+        it changes. A folder's time tells of files that came or went; class names need not suit snakemake.
+        """
         found = [Path(name) for name in self.labels]
         inside = [item for path in found if path.is_dir() for item in sorted(path.rglob("*/"))]
-        return present([*found, *inside])
+        times = {str(path): path.stat().st_mtime_ns for path in (*found, *inside) if path.exists()}
+        return digest_of(labels=self.labels, times=times)
 
     @property
     def tune_weights(self) -> tuple[str, ...]:

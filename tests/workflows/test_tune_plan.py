@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ def config(tmp_path: Path) -> dict[str, object]:
 def test_only_what_is_tuned_here_is_waited_for(config: dict[str, object], tmp_path: Path) -> None:
     plan = make_plan(config)
     assert {encoder for encoder in plan.embed if plan.waits_for_tune(encoder)} == {"pathotune-mine"}
-    assert plan.label_files == tuple(str(tmp_path / "crops" / name) for name in ("", "gland", "gland/patient 0"))
     assert plan.tune_weights == (str(tmp_path / "vit.safetensors"),)
     assert plan.tune is not None
     assert plan.tune.gpus == 1
@@ -40,9 +40,18 @@ def test_without_the_section_nothing_is_tuned(config: dict[str, object]) -> None
     plan = make_plan({key: value for key, value in config.items() if key not in ("tune", "labels")})
     assert plan.tune is None
     assert not any(plan.waits_for_tune(encoder) for encoder in plan.embed)
-    assert plan.label_files == plan.tune_weights == ()
+    assert plan.tune_weights == ()
 
 
 def test_labels_without_the_section_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="labels are for tune"):
         make_plan({key: value for key, value in config.items() if key != "tune"})
+
+
+def test_a_new_image_is_noticed(config: dict[str, object], tmp_path: Path) -> None:
+    before = make_plan(config).labels_watched
+    assert make_plan(config).labels_watched == before
+    place = tmp_path / "crops" / "gland" / "patient 0"
+    (place / "new.png").touch()
+    os.utime(place, ns=(1, 1))  # some file systems keep times too coarse for a test
+    assert make_plan(config).labels_watched != before

@@ -5,13 +5,13 @@
 rule tune:
     input:
         [] if PLAN.labels else expand(rules.tile.output, chunk=PLAN.chunks),
-        labels=PLAN.label_files,
         weights=PLAN.tune_weights,
     output:
         f"{MARKS}/tune/tune.done",
     log:
         f"{LOGS}/tune/tune.log",
     params:
+        watched=PLAN.labels_watched,
         labels=shlex.join(PLAN.labels),
         options=shlex.join(PLAN.tune.flags) if PLAN.tune else "",
     threads: 4
