@@ -164,7 +164,7 @@ def test_every_reason_to_make_it_again_is_told(work: Path) -> None:
     assert known is not None
     adapter, before = known.folder / "adapter.safetensors", known.metrics
     spec, labels = TuneSpec(**before["specs"]["tune"]), LabelSpec(**before["specs"]["labels"])
-    same = TuneInputs(spec, labels, before["data_digest"], before["fingerprint"])
+    same = TuneInputs(spec, labels, before["data_digest"], before["fingerprint"], before["resolved"])
     assert same.digest == known.metrics["digest"]
     assert why_anew(known, same, adapter) is None
     assert why_anew(None, same, adapter) == ""
@@ -174,6 +174,8 @@ def test_every_reason_to_make_it_again_is_told(work: Path) -> None:
     assert why_anew(known, other, adapter) == "labelled patches have changed (drop_classes)"
     two = dataclasses.replace(same, spec=dataclasses.replace(same.spec, seed=4, ttp=True))
     assert why_anew(known, two, adapter) == "ttp False -> True, seed 0 -> 4"
+    faster = {**same.resolved, "training": {**same.resolved["training"], "learning_rate": 0.25}}
+    assert "training learning_rate" in (why_anew(known, dataclasses.replace(same, resolved=faster), adapter) or "")
     older = dataclasses.replace(known, metrics={**known.metrics, "revision": 0})
     assert "tune code revision 0 -> " in (why_anew(older, same, adapter) or "")
     adapter.write_bytes(adapter.read_bytes()[:-1])
@@ -190,7 +192,7 @@ def test_every_field_of_the_spec_is_in_the_digest(field: str) -> None:
     if isinstance(now, float):
         other = now / 2 if now else 0.01
     specs = [TuneSpec(), dataclasses.replace(TuneSpec(), **{field: other})]
-    assert len({TuneInputs(spec, LabelSpec(), "data", "weights").digest for spec in specs}) == 2
+    assert len({TuneInputs(spec, LabelSpec(), "data", "weights", {}).digest for spec in specs}) == 2
 
 
 def test_a_kill_after_an_epoch_costs_nothing_that_was_done(made: Path, tmp_path: Path, out: Out) -> None:

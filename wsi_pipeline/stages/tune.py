@@ -78,7 +78,9 @@ class TuneJob:
     @cached_property
     def inputs(self) -> TuneInputs:
         """All that decides the result."""
-        return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.backbone))
+        config, options = _config(self.spec, self.patches.classes), _options(self.spec)
+        resolved = {"model": config.to_dict(), "training": asdict(options)}
+        return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.backbone), resolved)
 
     @property
     def folder(self) -> Path:

@@ -54,18 +54,25 @@ class TuneInputs:
 
     data          digest of the labelled patches
     fingerprint   of the backbone's weights
+    resolved      what the method makes of the settings, the library's own choices among it, as plain values
     """
 
     spec: TuneSpec
     labels: LabelSpec
     data: str
     fingerprint: str
+    resolved: Json
 
     @property
     def digest(self) -> str:
         """Digest of settings, patches, weights and code. The patches' own digest stands for the settings of labels."""
         return digest_of(
-            stage=NAME, revision=REVISIONS[NAME], spec=asdict(self.spec), data=self.data, model=self.fingerprint
+            stage=NAME,
+            revision=REVISIONS[NAME],
+            spec=asdict(self.spec),
+            resolved=self.resolved,
+            data=self.data,
+            model=self.fingerprint,
         )
 
     def record(self) -> Json:
@@ -74,6 +81,7 @@ class TuneInputs:
             "digest": self.digest,
             "revision": REVISIONS[NAME],
             "specs": {"labels": asdict(self.labels), NAME: asdict(self.spec)},
+            "resolved": self.resolved,
             "data_digest": self.data,
             "fingerprint": self.fingerprint,
         }
@@ -128,8 +136,20 @@ def _changed_sources(metrics: Mapping[str, Any], inputs: TuneInputs) -> list[str
         before = (metrics.get("specs") or {}).get("labels") or {}
         options = [key for key, value in asdict(inputs.labels).items() if before.get(key) != value]
         said.append("labelled patches have changed" + (f" ({', '.join(options)})" if options else ""))
+    if not said and not _changed_settings(metrics, inputs):
+        said += _changed_choices(metrics.get("resolved") or {}, inputs.resolved)
     if metrics.get("fingerprint") != inputs.fingerprint:
         said.append(f"backbone weights {str(metrics.get('fingerprint'))[:12]} -> {inputs.fingerprint[:12]}")
     if metrics.get("revision") != REVISIONS[NAME]:
         said.append(f"tune code revision {metrics.get('revision')} -> {REVISIONS[NAME]}")
     return said
+
+
+def _changed_choices(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Choices that no setting of tune names, such as a method's own learning rate in another version of the library."""
+    return [
+        f"{part} {key} {(before.get(part) or {}).get(key)} -> {value}"
+        for part, values in now.items()
+        for key, value in values.items()
+        if (before.get(part) or {}).get(key) != value
+    ]
