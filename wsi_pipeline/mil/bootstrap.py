@@ -77,9 +77,10 @@ def weighted_metrics(scored: Scored, weights: Floats) -> Samples:
 
     A metric over all classes is undefined where a class has no slide; precision where nothing was predicted.
     """
-    table = _confusion(scored, weights)
-    hits, support, predicted = np.einsum("rkk->rk", table), table.sum(2), table.sum(1)
-    total = table.sum((1, 2))
+    one_of = np.eye(scored.n_classes)
+    support, predicted = weights @ one_of[scored.truth], weights @ one_of[scored.predicted]
+    right = scored.truth == scored.predicted
+    hits, total = weights[:, right] @ one_of[scored.truth[right]], weights.sum(1)
     complete = (support > 0).all(1)
     auroc = np.stack([_auroc(scored, weights, k) for k in range(scored.n_classes)], axis=1)
     f1 = _ratio(2 * hits, np.where(support > 0, support + predicted, 0))
@@ -97,14 +98,6 @@ def weighted_metrics(scored: Scored, weights: Floats) -> Samples:
         "class_specificity": _ratio(misses - (predicted - hits), misses),
         "class_f1": f1,
     }
-
-
-def _confusion(scored: Scored, weights: Floats) -> Floats:
-    """Weighted confusion matrices (R, C, C): rows true, columns predicted."""
-    k = scored.n_classes
-    cells = np.eye(k * k)[scored.truth * k + scored.predicted]
-    counted: Floats = weights @ cells
-    return counted.reshape(-1, k, k)
 
 
 def _auroc(scored: Scored, weights: Floats, positive: int) -> Floats:

@@ -206,7 +206,9 @@ def _write(job: TuneJob, model: PathoTune, result: FitResult, judged: Judged) ->
     history = pd.DataFrame([asdict(row) for row in result.history])
     adapter = job.run.adapter(job.name)
     (folder / files.METRICS).unlink(missing_ok=True)  # the mark of a whole tuning goes first and comes back last
-    save_adapter(adapter, model, job.card, metrics=scores, provenance=_provenance(job))
+    # The confusion matrix of very many classes would be larger than the adapter; it is in metrics.json.
+    kept = {key: value for key, value in scores.items() if key != "confusion"}
+    save_adapter(adapter, model, job.card, metrics=kept, provenance=_provenance(job))
     write_text(folder / files.HISTORY, history.to_csv(index=False, lineterminator="\n"))
     table = _predictions(job.patches, judged)
     write_text(folder / files.PREDICTIONS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
