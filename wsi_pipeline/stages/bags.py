@@ -109,7 +109,7 @@ def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: st
         raise MilError(
             f"features of {encoder} are older than the slide's patches",
             slide=record.slide_id,
-            todo=f"Run again: wsi-pipeline embed --model {encoder}",
+            todo=f"Run again: wsi-pipeline embed --model {header.extra['encoder']['name']}",
         )
 
 
@@ -121,5 +121,5 @@ def _check_alike(headers: Sequence[Header], encoder: str) -> None:
             what = "other settings" if same_weights else "other weights"
             raise MilError(
                 f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
-                todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {encoder}",
+                todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {first.extra['encoder']['name']}",
             )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from wsi_pipeline.atomic import write_text
-from wsi_pipeline.cohort.locks import locked
+from wsi_pipeline.cohort.locks import LockedError, locked
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.rundir import RunDir, existing_store, slug
+from wsi_pipeline.errors import StoreError
 from wsi_pipeline.stages.freshness import read_header
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
 
@@ -32,12 +33,16 @@ class Fractions:
 def write_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], like: Header) -> Fractions:
     """Gather all class stores of `model` that were made as `like` was, and write fractions.csv.
 
-    A lock is held meanwhile: of several jobs that end together, the last to write knows the slides of all.
+    A lock is held meanwhile: of several jobs that end together, the last to write knows the slides of all. Raises
+    StoreError when another process does not let go of it.
     """
-    with locked(run.lock(f"classify/{model}", "fractions"), LOCK_WAIT_SECONDS):
-        found = gather_fractions(run, model, records, like)
-        text = found.table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        write_text(run.fractions(model), text)
+    path = run.fractions(model)
+    try:
+        with locked(run.lock("fractions", slug(model)), LOCK_WAIT_SECONDS):
+            found = gather_fractions(run, model, records, like)
+            write_text(path, found.table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    except LockedError:
+        raise StoreError(f"another process has been writing {path} for a minute", todo="Run it again.") from None
     return found
 
 
