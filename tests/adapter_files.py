@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pathotune import PathoTune, PathoTuneConfig, open_backbone, save_adapter
 from pathotune.adapters import configure
+from wsi_pipeline.cohort.marks import marks
 
 BACKBONE = "test_vit"
 """timm's smallest plain ViT: 6 layers, 64 wide, patches of 16 px."""
@@ -40,14 +41,15 @@ def write_adapter(
     mpp: Any = 0.5,
     patch_px: Any = 128,
     classes: tuple[str, ...] = CLASSES,
+    groups: tuple[str, ...] = (),
     **fields: Any,
 ) -> Path:
-    """An adapter of any method, its trained values set at random; `weights` is recorded in it as tune does."""
+    """An adapter of any method, its trained values set at random; `weights` and `groups` are recorded as tune does."""
     network, card = open_backbone(backbone, weights, input_px=INPUT_PX)
     config = configure(method, classes=classes, **fields)
     model = tuned_at_random(config, network, seed)
     recorded = None if weights is None else str(weights)
-    provenance = {"method": method, "mpp": mpp, "patch_px": patch_px, "weights": recorded}
+    provenance = {"method": method, "mpp": mpp, "patch_px": patch_px, "weights": recorded, "groups": marks(groups)}
     save_adapter(path, model, card, provenance=provenance)
     return path
 

@@ -24,7 +24,7 @@ STEPS = ("tile", "tune", "embed", "classify", "train-mil")
 
 
 def run(request: Request) -> int:
-    """Run tile, tune, embed (once per encoder) and train-mil as one YAML file says; all but tile where it names them."""
+    """Run tile, tune, embed (once per encoder), classify, train-mil as a YAML file says; all but tile only if named."""
     if len(request.sources) != 1:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])

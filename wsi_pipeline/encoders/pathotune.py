@@ -90,6 +90,8 @@ class PathoTunePlan(EncoderPlan):
         with _as_encoder_error(_TUNE):
             self.tuned: AdapterInfo = read_adapter(self.path)
         _check_one_task(self.tuned, self.path)
+        groups = self.tuned.provenance.get("groups")
+        self.groups = frozenset(map(str, groups)) if isinstance(groups, list) else frozenset()
         self.info = _describe(name, self.tuned, _OWN_LICENCE if self.adapter == BUILT_IN else "")
         self._weights = _find_weights(self.tuned, weights)
 

@@ -30,6 +30,7 @@ class SlideBags:
     digests     slide_id -> digest of its feature store
     left_out    slide_id -> why it is not here
     adapter     the encoder's adapter file, as stages.adapters remembers it; "" for an encoder without one
+    tuned_on    slides whose own labels, or their patient's, the encoder was tuned on
     """
 
     table: pd.DataFrame
@@ -39,6 +40,7 @@ class SlideBags:
     digests: dict[str, str]
     left_out: dict[str, str]
     adapter: str = ""
+    tuned_on: tuple[str, ...] = ()
 
     def labelled(self) -> SlideBags:
         """Only the slides that have a label."""
@@ -48,7 +50,8 @@ class SlideBags:
         kept = {slide: self.digests[slide] for slide in table["slide_id"]}
         bags = self.bags.subset(known)
         left_out = {**self.left_out, **unknown}
-        return SlideBags(table, bags, self.encoder, self.specs, kept, left_out, self.adapter)
+        tuned_on = tuple(slide for slide in self.tuned_on if slide in kept)
+        return SlideBags(table, bags, self.encoder, self.specs, kept, left_out, self.adapter, tuned_on)
 
 
 def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBags:
@@ -83,6 +86,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
         digests={record.slide_id: table.header.digest for record, table in kept},
         left_out=left_out,
         adapter=str(header.extra.get("adapter", "")),
+        tuned_on=tuple(record.slide_id for record, table in kept if table.header.extra.get("tuned_on")),
     )
 
 

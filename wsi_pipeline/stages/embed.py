@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.marks import marks
 from wsi_pipeline.cohort.rundir import RunDir, require_store, slug
 from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.encoders.base import Encoder, EncoderPlan
@@ -82,7 +83,7 @@ class EmbedStage:
         table = read_patches(self.patch_store(record))
         self.plan.info.check_spacing(table.geometry.mpp)
         features = self._features(record, table)
-        header = self._header(table.header, len(table.grid))
+        header = self._header(record, table.header, len(table.grid))
         path = self.run_dir.feature_store(self.spec.model, record.slide_id, self.store)
         write_features(path, header, table.geometry, table.grid.coords, features)
         drop_other_format(path)
@@ -99,9 +100,10 @@ class EmbedStage:
     def _digest(self, patches: Header) -> str:
         return embed_digest(self.spec, patches.digest, self.plan.fingerprint)
 
-    def _header(self, patches: Header, count: int) -> Header:
+    def _header(self, record: SlideRecord, patches: Header, count: int) -> Header:
         info = asdict(self.plan.info)
         adapter = remembered(self.run_dir, self.plan.adapter)
+        tuned_on = not self.plan.groups.isdisjoint(marks((record.patient_id, record.slide_id)))
         return Header(
             FEATURE_FORMAT,
             digest=self._digest(patches),
@@ -114,6 +116,7 @@ class EmbedStage:
                 "encoder": {**info, "fingerprint": self.plan.fingerprint},
                 "warning": patches.extra.get("warning", ""),
                 **({"adapter": adapter} if adapter else {}),
+                **({"tuned_on": True} if tuned_on else {}),
             },
         )
 

@@ -69,12 +69,24 @@ def train(
         "encoder": encoder,
         "model": spec.model,
         **result.metrics,
+        "warnings": [*_tuned_on(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,
     }
     # The mark of a whole training goes first and comes back last.
     (folder / METRICS).unlink(missing_ok=True)
     _write(folder, slides, spec, result, metrics)
     return Training(folder, metrics, result.predictions, result.histories, fresh=False)
+
+
+def _tuned_on(slides: SlideBags) -> list[str]:
+    """A warning where the features of tested slides have seen labels of the same patients."""
+    if not slides.tuned_on:
+        return []
+    named = ", ".join(slides.tuned_on[:5]) + (", ..." if len(slides.tuned_on) > 5 else "")
+    return [
+        f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these {len(slides.table)} slides "
+        f"({named}): the metrics may flatter. Tune on other patients, or read them beside an encoder not tuned here."
+    ]
 
 
 def training_digest(slides: SlideBags, spec: MilSpec) -> str:

@@ -30,6 +30,7 @@ from pathotune.training import FitOptions, FitResult, fit, probabilities
 from pathotune.trainstate import EpochRow
 from wsi_pipeline.atomic import remove, write_bytes, write_text
 from wsi_pipeline.cohort.locks import LockedError, locked
+from wsi_pipeline.cohort.marks import marks
 from wsi_pipeline.cohort.rundir import RunDir, slug
 from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision
 from wsi_pipeline.errors import EncoderError, UsageError
@@ -303,6 +304,7 @@ def _options(spec: TuneSpec) -> FitOptions:
 
 
 def _provenance(job: TuneJob) -> Json:
+    learned = np.concatenate([job.split.train, job.split.validation])
     return {
         "method": job.spec.method,
         "mpp": job.patches.mpp,
@@ -310,6 +312,7 @@ def _provenance(job: TuneJob) -> Json:
         "weights": job.weights,
         "data_digest": job.patches.digest,
         "source": job.patches.source,
+        "groups": marks(job.patches.take(learned).groups),
     }
 
 
