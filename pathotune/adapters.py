@@ -26,7 +26,7 @@ class Method:
     """One way to tune.
 
     fields         what it fixes of the configuration
-    learning_rate  the default: the best in docs/results.md's search
+    learning_rate  the default: of those near the best in the search of docs/results.md, the lowest
     """
 
     name: str
@@ -37,10 +37,10 @@ class Method:
 
 _ALL = (
     Method("pathotune", "task, textual and instance prompts", 3e-2),
-    Method("linear", "the head alone", 3e-2, _NO_PROMPTS),
-    Method("vpt-shallow", "learned tokens at the input", 3e-2, {**_VPT, "tvp_depth": "shallow"}),
+    Method("linear", "the head alone", 1e-2, _NO_PROMPTS),
+    Method("vpt-shallow", "learned tokens at the input", 1e-2, {**_VPT, "tvp_depth": "shallow"}),
     Method("vpt-deep", "learned tokens before every layer", 3e-2, {**_VPT, "tvp_depth": "deep"}),
-    Method("lora", "low-rank updates of the attention", 3e-3, {**_NO_PROMPTS, "backbone": "lora"}),
+    Method("lora", "low-rank updates of the attention", 1e-2, {**_NO_PROMPTS, "backbone": "lora"}),
     Method("full", "every weight", 5e-4, {**_NO_PROMPTS, "backbone": "full"}),
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
