@@ -21,6 +21,8 @@ from wsi_pipeline.fields import from_mapping
 
 TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
 STEPS = ("tile", "tune", "embed", "classify", "train-mil")
+_FILES = ("weights", "adapter")
+"""Options that name files."""
 
 
 def run(request: Request) -> int:
@@ -73,7 +75,8 @@ def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[tuple[Command, tuple
     for name in STEPS:
         if name == "tile" or name in plan:
             for section in _sections(plan.get(name), f"{path}, {name}", by_name[name]):
-                yield by_name[name], _options(by_name[name], section, f"{path}, {name}")
+                options = _options(by_name[name], section, f"{path}, {name}")
+                yield by_name[name], tuple(_beside(option, path.parent) for option in options)
 
 
 def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
@@ -98,6 +101,13 @@ def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any
     if unknown:
         raise UsageError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(sorted(known))}")
     return tuple(options)
+
+
+def _beside(options: Any, folder: Path) -> Any:
+    """The options with the files they name taken from the YAML file's folder; words such as built-in stay."""
+    named = {name: getattr(options, name, None) for name in _FILES}
+    found = {name: str(folder / value) for name, value in named.items() if value and (folder / value).exists()}
+    return dataclasses.replace(options, **found) if found else options
 
 
 def _as_list(value: Any) -> list[str]:
