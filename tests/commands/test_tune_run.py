@@ -41,7 +41,8 @@ def yaml_of(folder: Path, text: str) -> Path:
 
 
 def test_run_tunes_where_its_file_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "run: with\nlabels: crops\n" + QUICK.replace("WEIGHTS", "vit.safetensors")  # beside the YAML file, wherever we are
+    weights = "vit.safetensors"  # beside the YAML file, wherever we are
+    text = "run: with\nlabels: crops\n" + QUICK.replace("WEIGHTS", weights)
     assert main(["run", str(yaml_of(folder, text))]) == 0
     said = capsys.readouterr().out
     assert said.index("-- tile") < said.index("-- tune")
