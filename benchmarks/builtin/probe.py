@@ -31,7 +31,9 @@ from students import Network, agreement, open_teacher
 from timm import create_model
 
 from pathotune.backbone import BUILT_IN, open_backbone
-from pathotune.builtin import VIT_MINI, vit_mini
+from pathotune.builtin import VIT_MINI, default_adapter_path, vit_mini
+from pathotune.checkpoint import load_adapter
+from pathotune.model import PathoTune
 
 NUCLEI, CROP = 6000, 48
 RESAMPLES = 500
@@ -72,7 +74,9 @@ def _compared(student: Network, teacher: Network, begin: Path | None) -> dict[st
     torch.manual_seed(0)
     base, shape = BUILT_IN[VIT_MINI]
     blank = create_model(base, num_classes=0, dynamic_img_size=True, **shape).eval()
-    found = {"vit-mini": student, "DeiT-Tiny": teacher, "vit-mini, random weights": blank}
+    tuned = load_adapter(default_adapter_path(), vit_mini()[0])
+    found = {"vit-mini": student, "the built-in adapter on it": tuned, "DeiT-Tiny": teacher}
+    found["vit-mini, random weights"] = blank
     if begin is not None:
         found["vit-mini before teaching"] = open_backbone(VIT_MINI, begin)[0]
     return found
@@ -128,7 +132,8 @@ def features(network: Network, pixels: NDArray[np.uint8], batch: int = 64) -> ND
     for start in range(0, len(pixels), batch):
         images = normalise(torch.from_numpy(pixels[start : start + batch]).permute(0, 3, 1, 2).float())
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(network.forward_features(images)[:, 0].float().numpy())
+            tokens = network.tokens(images) if isinstance(network, PathoTune) else network.forward_features(images)
+            parts.append(tokens[:, 0].float().numpy())
     return np.concatenate(parts)
 
 
