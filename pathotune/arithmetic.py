@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pathotune.checks import check_choice
 from pathotune.model import PathoTune
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a pass runs, as torch spells it (cpu, cuda:0), and in what: bf16 (sums and norms stay in fp32), or fp32."""
+
+    device: str = "cpu"
+    precision: str = "bf16"
+
+    @property
+    def place(self) -> torch.device:
+        """The device as torch has it."""
+        return torch.device(self.device)
+
+    def lowered(self) -> torch.autocast:
+        """The arithmetic of a forward pass, to be entered."""
+        return lowered(self.place, self.precision)
+
+
+ON_CPU = Compute()
+"""The default: bf16 on the processor."""
 
 
 def lowered(device: torch.device, precision: str) -> torch.autocast:

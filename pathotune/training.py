@@ -22,7 +22,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pathotune.arithmetic import lowered, quick_backward
+from pathotune.arithmetic import ON_CPU, Compute, quick_backward
 from pathotune.augment import jitter_stains, turn
 from pathotune.backbone import BackboneCard
 from pathotune.batches import LabelledImages, batches, normalise
@@ -88,43 +88,52 @@ class FitResult:
     stopped_early: bool
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how far a training is: how many images were worked on, and each finished epoch.
+
+    A training that goes on tells the epochs of before first, each followed by its images.
+    """
+
+    on_images: Callable[[int], None] = lambda count: None
+    on_epoch: Callable[[EpochRow], None] = lambda row: None
+
+
 def fit(
     model: PathoTune,
     card: BackboneCard,
     train: LabelledImages,
     validation: LabelledImages,
     options: FitOptions,
+    compute: Compute = ON_CPU,
     *,
-    device: str = "cpu",
-    precision: str = "bf16",
     resume: Path | None = None,
-    on_images: Callable[[int], None] = lambda count: None,
-    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    watch: Watch = Watch(),
 ) -> FitResult:
     """Train what trains of `model` in place; it ends in eval mode with the weights of the best epoch.
 
     `resume` is a folder for the state after each epoch: a training that finds one of the same model, data and options
-    goes on after it. `on_images` is told how many images were worked on, `on_epoch` each finished epoch.
+    goes on after it.
     Raises ConfigError for a class without training images, or a loss that is no longer finite.
     """
-    trainer = _Trainer(model.to(device), card, train, options, torch.device(device), precision)
+    trainer = _Trainer(model.to(compute.device), card, train, options, compute)
     key = _key(model, train, validation, options)
     progress = (restore(resume, model, trainer.optimizer, key) if resume else None) or Progress()
     for row in progress.history:
-        on_epoch(row)
-        on_images(len(train.labels) + len(validation.labels))
+        watch.on_epoch(row)
+        watch.on_images(len(train.labels) + len(validation.labels))
     while not _finished(progress, options):
         started = time.perf_counter()
         epoch = len(progress.history) + 1
-        loss = trainer.epoch(epoch, on_images)
-        row = _row(epoch, loss, trainer.rate(epoch), *trainer.judge(validation, on_images), started)
+        loss = trainer.epoch(epoch, watch.on_images)
+        row = _row(epoch, loss, trainer.rate(epoch), *trainer.judge(validation, watch.on_images), started)
         progress.history.append(row)
         if _better(row, progress, options):
             progress.best_epoch = epoch
             progress.best = {name: value.detach().cpu().clone() for name, value in model.trained_parameters().items()}
         if resume:
             store(resume, model, trainer.optimizer, progress, model.trained_parameters(), key)
-        on_epoch(row)
+        watch.on_epoch(row)
     for name, value in model.trained_parameters().items():
         value.data.copy_(progress.best[name])
     model.eval()
@@ -135,19 +144,17 @@ def probabilities(
     model: PathoTune,
     card: BackboneCard,
     images: LabelledImages,
+    compute: Compute = ON_CPU,
     *,
-    device: str = "cpu",
-    precision: str = "bf16",
     batch: int = 64,
     on_images: Callable[[int], None] = lambda count: None,
 ) -> NDArray[np.float32]:
     """Class probabilities float32 (N, C) of labelled images, whose labels are not looked at."""
-    model.to(device).eval()
-    place = torch.device(device)
+    model.to(compute.device).eval()
     found = [np.zeros((0, len(model.config.classes)), np.float32)]
     rows = np.arange(len(images.labels))
-    for part in batches(images, rows, batch, card, place):
-        with torch.inference_mode(), lowered(place, precision):
+    for part in batches(images, rows, batch, card, compute.place):
+        with torch.inference_mode(), compute.lowered():
             logits = model.logits(normalise(part.images, card), part.tasks)
         found.append(logits.float().softmax(dim=1).cpu().numpy())
         on_images(len(part.labels))
@@ -171,16 +178,15 @@ class _Trainer:
         card: BackboneCard,
         train: LabelledImages,
         options: FitOptions,
-        device: torch.device,
-        precision: str,
+        compute: Compute,
     ) -> None:
         self.model, self.card, self.train, self.options = model, card, train, options
-        self.device, self.precision = device, precision
+        self.compute, self.device = compute, compute.place
         self.optimizer = _optimizer(model, options)
         self.steps = math.ceil(len(train.labels) / options.batch)
         if options.label_smoothing and train.tasks is not None and model.config.task_classes is not None:
             raise ConfigError("label_smoothing must be 0 where tasks have classes of their own")
-        self.weights = _class_weights(model, train.labels, options).to(device)
+        self.weights = _class_weights(model, train.labels, options).to(self.device)
 
     def rate(self, epoch: int) -> float:
         """Learning rate at the last step of an epoch, 1-based."""
@@ -199,7 +205,7 @@ class _Trainer:
             for step, part in enumerate(batches(self.train, order, self.options.batch, self.card, self.device)):
                 images = turn(part.images, generator, flips=self.options.flips, rotations=self.options.rotations)
                 images = jitter_stains(images, self.options.stain_jitter, generator)
-                with lowered(self.device, self.precision):
+                with self.compute.lowered():
                     logits = self.model.logits(normalise(images, self.card), part.tasks)
                 value = self._step(self._loss(logits, part.labels), (epoch - 1) * self.steps + step)
                 total += value * len(part.labels)
@@ -212,8 +218,7 @@ class _Trainer:
             self.model,
             self.card,
             images,
-            device=str(self.device),
-            precision=self.precision,
+            self.compute,
             batch=2 * self.options.batch,
             on_images=on_images,
         )

@@ -30,6 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.tuning import shift, variants
 from benchmarks.tuning.data import DATA, INPUT_PX, Part, classes_of, split
 from pathotune.adapters import configure
+from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, open_backbone
 from pathotune.batches import LabelledImages
 from pathotune.checkpoint import save_adapter
@@ -88,7 +89,7 @@ def train_model(
     options = FitOptions(
         epochs=job.epochs, learning_rate=job.learning_rate, seed=job.seed, **{"patience": job.epochs, **job.options}
     )
-    return model, card, fit(model, card, train, validation, options, device=DEVICE)
+    return model, card, fit(model, card, train, validation, options, Compute(DEVICE))
 
 
 def run(job: Job) -> Json:
@@ -101,7 +102,7 @@ def run(job: Job) -> Json:
     if job.method == "colour":
         return _colour(train, test)
     model, card, result = train_model(job, train.data, validation.data)
-    found = probabilities(model, card, test.data, device=DEVICE)
+    found = probabilities(model, card, test.data, Compute(DEVICE))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapter.safetensors"
         save_adapter(path, model, card)

@@ -20,10 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.tuning.data import SMALL_TMAS, load
+from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard
 from pathotune.batches import ArrayImages, LabelledImages, batches, normalise
 from pathotune.model import PathoTune
-from pathotune.training import lowered, probabilities
+from pathotune.training import probabilities
 
 Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ def at_test(model: PathoTune, card: BackboneCard, test: ArrayImages, device: str
 
     brown = ArrayImages(as_immunostain(test.pixels), test.labels)
     return {
-        "ihc": scores(test.labels, probabilities(model, card, brown, device=device)),
+        "ihc": scores(test.labels, probabilities(model, card, brown, Compute(device))),
         "ucsb": probe_ucsb(model, card, device),
     }
 
@@ -71,8 +72,8 @@ def probe_ucsb(model: PathoTune, card: BackboneCard, device: str) -> Json:
 def features(model: PathoTune, card: BackboneCard, images: LabelledImages, device: str) -> NDArray[np.float32]:
     """Features float32 (N, F)."""
     model.to(device).eval()
-    place, found = torch.device(device), []
-    for part in batches(images, np.arange(len(images.labels)), 64, card, place):
-        with torch.inference_mode(), lowered(place, "bf16"):
+    compute, found = Compute(device), []
+    for part in batches(images, np.arange(len(images.labels)), 64, card, compute.place):
+        with torch.inference_mode(), compute.lowered():
             found.append(model.features(normalise(part.images, card)).float().cpu().numpy())
     return np.concatenate(found)

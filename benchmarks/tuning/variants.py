@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard
 from pathotune.batches import LabelledImages
 from pathotune.model import PathoTune
@@ -59,7 +60,7 @@ def at_test(
     for name, change in (("shuffled", _shifted), ("mean", _mean)):
         inner = model.ivp.forward
         model.ivp.__dict__["forward"] = lambda given, inner=inner, change=change: change(inner(given))
-        found[name] = judge(probabilities(model, card, images, device=device, batch=128))
+        found[name] = judge(probabilities(model, card, images, Compute(device), batch=128))
         del model.ivp.__dict__["forward"]
     return found
 

@@ -12,16 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from pathotune.adapters import METHODS, configure
+from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, fingerprint
 from pathotune.batches import ArrayImages
 from pathotune.checkpoint import load_adapter, save_adapter
 from pathotune.config import TaskText
 from pathotune.errors import AdapterError, ConfigError
 from pathotune.model import PathoTune
-from pathotune.training import FitOptions, FitResult, fit, probabilities, schedule
+from pathotune.training import FitOptions, FitResult, Watch, fit, probabilities, schedule
 from tests.pathotune.vits import SIDE, small_vit, states
 
 CARD = BackboneCard("small", SIDE, (0.5,) * 3, (0.5,) * 3)
+FP32 = Compute(precision="fp32")
 CLASSES = ("dark", "bright", "red")
 OPTIONS = FitOptions(epochs=3, batch=8, learning_rate=3e-3)
 
@@ -45,7 +47,7 @@ def make(method: str, seed: int = 0, **fields: Any) -> PathoTune:
 
 def train(model: PathoTune, options: FitOptions = OPTIONS, **more: Any) -> FitResult:
     """Fit in float32 on pictures, validated on others."""
-    return fit(model, CARD, pictures(), pictures(15, seed=1), options, precision="fp32", **more)
+    return fit(model, CARD, pictures(), pictures(15, seed=1), options, FP32, **more)
 
 
 def state(model: PathoTune) -> dict[str, torch.Tensor]:
@@ -112,7 +114,7 @@ def test_pictures_that_can_be_told_apart_are_learned() -> None:
     result = train(model, options)
     assert result.history[result.best_epoch - 1].val_accuracy > 0.9
     fresh = pictures(30, seed=7)
-    found = probabilities(model, CARD, fresh, precision="fp32")
+    found = probabilities(model, CARD, fresh, FP32)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     assert (found.argmax(axis=1) == fresh.labels).mean() > 0.9
 
@@ -134,7 +136,7 @@ def test_going_on_after_a_stop_equals_never_stopping(method: str, after: int, tm
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(make(method, **fields), options, resume=tmp_path, on_epoch=stop)
+        train(make(method, **fields), options, resume=tmp_path, watch=Watch(on_epoch=stop))
     resumed = make(method, seed=5, **fields)
     result = train(resumed, options, resume=tmp_path)
     assert [dataclasses.replace(row, seconds=0) for row in result.history] == [
@@ -171,7 +173,7 @@ def test_it_stops_early_and_keeps_the_best_epoch() -> None:
     assert result.best_epoch == best.epoch
     assert result.stopped_early
     assert len(result.history) == best.epoch + 2
-    found = probabilities(model, CARD, pictures(15, seed=1), precision="fp32").argmax(axis=1)
+    found = probabilities(model, CARD, pictures(15, seed=1), FP32).argmax(axis=1)
     assert (found == pictures(15, seed=1).labels).mean() == pytest.approx(best.val_accuracy)
 
 
@@ -183,26 +185,26 @@ def test_classes_of_other_tasks_are_out_of_reach() -> None:
     images = pictures()
     tasks: NDArray[np.int64] = (images.labels == 2).astype(np.int64)
     source = ArrayImages(images.pixels, images.labels, tasks)
-    fit(model, CARD, source, source, dataclasses.replace(OPTIONS, epochs=1), precision="fp32")
-    found = probabilities(model, CARD, source, precision="fp32")
+    fit(model, CARD, source, source, dataclasses.replace(OPTIONS, epochs=1), FP32)
+    found = probabilities(model, CARD, source, FP32)
     assert (found[tasks == 0, 2] == 0).all()
     assert (found[tasks == 1, 2] == 1).all()
 
 
 def test_another_size_is_resized_to_the_backbones() -> None:
     images = pictures(6, side=40)
-    found = probabilities(make("linear").eval(), CARD, images, precision="fp32")
+    found = probabilities(make("linear").eval(), CARD, images, FP32)
     assert found.shape == (6, 3)
 
 
 def test_no_images_give_no_probabilities() -> None:
     nothing = ArrayImages(np.zeros((0, SIDE, SIDE, 3), np.uint8), np.zeros(0, np.int64))
-    assert probabilities(make("linear"), CARD, nothing).shape == (0, 3)
+    assert probabilities(make("linear"), CARD, nothing, FP32).shape == (0, 3)
 
 
 def test_a_class_without_images_is_named() -> None:
     with pytest.raises(ConfigError, match="red"):
-        fit(make("linear"), CARD, pictures(classes=2), pictures(), OPTIONS, precision="fp32")
+        fit(make("linear"), CARD, pictures(classes=2), pictures(), OPTIONS, FP32)
 
 
 def test_a_loss_that_leaves_the_numbers_is_refused() -> None:

@@ -19,7 +19,7 @@ from wsi_pipeline.labelled.split import PatchSplit, split_patches
 from wsi_pipeline.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages import tune as stage
 from wsi_pipeline.stages.scores import POOLED
-from wsi_pipeline.stages.tune import TuneJob, Watch
+from wsi_pipeline.stages.tune import EpochRow, TuneJob, Watch
 from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning
 
 DEFAULT_NAME = "pathotune"
@@ -149,13 +149,13 @@ class _Epochs:
         self._since += count
         self.step(count)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """An epoch is finished."""
         self._kept = self._since == 0
         self._since = 0
         self.step.tell(
-            f"epoch {row['epoch']:>3}/{self.spec.epochs}  training loss {row['train_loss']:.3f}  validation loss "
-            f"{row['val_loss']:.3f}, accuracy {row['val_accuracy']:.3f}, macro F1 {row['val_macro_f1']:.3f}"
+            f"epoch {row.epoch:>3}/{self.spec.epochs}  training loss {row.train_loss:.3f}  validation loss "
+            f"{row.val_loss:.3f}, accuracy {row.val_accuracy:.3f}, macro F1 {row.val_macro_f1:.3f}"
             + ("  (kept from before)" if self._kept else "")
         )
 

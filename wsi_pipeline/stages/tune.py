@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from pathotune.adapters import METHODS, configure
+from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, fingerprint, open_backbone
 from pathotune.checkpoint import save_adapter
 from pathotune.config import PathoTuneConfig, TaskText
@@ -27,7 +28,8 @@ from pathotune.errors import PathoTuneError, TextEncoderError
 from pathotune.model import PathoTune
 from pathotune.text import locate
 from pathotune.training import FitOptions, FitResult, fit, probabilities
-from pathotune.trainstate import EpochRow
+from pathotune.training import Watch as Watch
+from pathotune.trainstate import EpochRow as EpochRow
 from wsi_pipeline.atomic import remove, write_bytes, write_text
 from wsi_pipeline.cohort.locks import LockedError, locked
 from wsi_pipeline.cohort.marks import marks
@@ -44,17 +46,6 @@ from wsi_pipeline.stages.scores import patch_scores
 from wsi_pipeline.stages.tuning import Json, TuneInputs, Tuning, read_tuning, why_anew
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how far it is: images worked on, and each finished epoch as a row of history.csv.
-
-    A training that goes on tells the epochs of before first, each followed by its images.
-    """
-
-    on_images: Callable[[int], None] = lambda count: None
-    on_epoch: Callable[[Json], None] = lambda row: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,33 +155,27 @@ def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:
     ConfigError (EncoderError inside `held`) where the loss is no longer finite.
     """
     watch = watch or Watch()
+    compute = Compute(str(job.device), job.precision.name)
     result = fit(
         model,
         job.card,
         job.patches.take(job.split.train),
         job.patches.take(job.split.validation),
         _options(job.spec),
-        device=str(job.device),
-        precision=job.precision.name,
+        compute,
         resume=_resume_folder(job.folder, job.inputs.digest),
-        on_images=watch.on_images,
-        on_epoch=_logged(watch.on_epoch),
+        watch=Watch(watch.on_images, _logged(watch.on_epoch)),
     )
+    batch = 2 * job.spec.batch
     judged = {
-        part: (rows, _predict(job, model, rows, watch.on_images))
+        part: (
+            rows,
+            probabilities(model, job.card, job.patches.take(rows), compute, batch=batch, on_images=watch.on_images),
+        )
         for part, rows in (("validation", job.split.validation), ("test", job.split.test))
         if len(rows)
     }
     return _write(job, model, result, judged)
-
-
-def _predict(
-    job: TuneJob, model: PathoTune, rows: NDArray[np.int64], on_images: Callable[[int], None]
-) -> NDArray[np.float32]:
-    return probabilities(
-        model, job.card, job.patches.take(rows), device=str(job.device), precision=job.precision.name,
-        batch=2 * job.spec.batch, on_images=on_images,
-    )  # fmt: skip
 
 
 Judged = dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
@@ -326,10 +311,10 @@ def _resume_folder(folder: Path, digest: str) -> Path:
     return resume
 
 
-def _logged(on_epoch: Callable[[Json], None]) -> Callable[[EpochRow], None]:
+def _logged(on_epoch: Callable[[EpochRow], None]) -> Callable[[EpochRow], None]:
     def tell(row: EpochRow) -> None:
         logger.info("%s", row)
-        on_epoch(asdict(row))
+        on_epoch(row)
 
     return tell
 
