@@ -8,7 +8,7 @@ from wsi_pipeline.commands.request import EXIT_DONE, Request, shown
 from wsi_pipeline.demo.cohort import ANNOTATED, make_cohort
 from wsi_pipeline.errors import UsageError
 
-ANNOTATED_SLIDES = 6
+ANNOTATED_SLIDES = 8
 
 
 def demo(request: Request) -> int:
