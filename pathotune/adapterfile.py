@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pathotune.errors import AdapterError
@@ -71,8 +71,10 @@ def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(state, temporary, metadata={ENTRY: text})
-        with temporary.open("rb") as file:
+        # Not safetensors' own writer: its files are for their owner alone, and a cohort is often a group's.
+        with temporary.open("wb") as file:
+            file.write(save(state, metadata={ENTRY: text}))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

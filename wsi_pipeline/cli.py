@@ -32,7 +32,7 @@ EXIT_USAGE = 2
 _INTRO = """From a CSV of whole-slide images to a trained slide-level model:
 
   wsi-pipeline tile slides.csv               segment tissue, lay patches
-  wsi-pipeline embed --model colour          patches to features
+  wsi-pipeline embed --model pathotune       patches to features
   wsi-pipeline train-mil                     slide-level model, cross-validation, report
 """
 _EPILOG = """Results go to ./wsi-run (or --run FOLDER). Running a command again does only what is missing or changed.

@@ -276,3 +276,9 @@ def test_what_is_no_json_is_refused_on_saving(tmp_path: Path) -> None:
         with pytest.raises(AdapterError, match="metrics"):
             save_adapter(tmp_path / "adapter", model_of(), CARD, metrics=metrics)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_group_may_read_an_adapter_where_its_umask_says_so(saved: Path) -> None:
+    beside = saved.with_name("beside")
+    beside.touch()
+    assert saved.stat().st_mode == beside.stat().st_mode

@@ -94,7 +94,7 @@ def _encoders(request: Request) -> tuple[str, ...]:
     RunDir.existing(request.run_dir.root)
     wanted, found = request.get(MilExecution).features, request.run_dir.encoders()
     if not found:
-        raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed --model colour")
+        raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed --model pathotune")
     if wanted is None:
         return found
     if slug(wanted) not in found:

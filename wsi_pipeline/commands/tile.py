@@ -14,7 +14,7 @@ from wsi_pipeline.stages.runner import CohortResult, SlideStage, StageResult, ru
 from wsi_pipeline.stages.segment import SegmentStage
 from wsi_pipeline.stages.tile import TileStage
 
-_WHAT_NEXT = "wsi-pipeline embed --model colour"
+_WHAT_NEXT = "wsi-pipeline embed --model pathotune"
 
 
 def segment(request: Request) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from wsi_pipeline.atomic import atomic_path, write_text
@@ -117,7 +117,8 @@ def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
         # One entry only: safetensors writes several in any order, and equal models should be equal files.
-        save_file(state, temporary, metadata={"format": f"{FORMAT} {VERSION}"})
+        # Not safetensors' own writer: its files are for their owner alone, and a cohort is often a group's.
+        temporary.write_bytes(save(state, metadata={"format": f"{FORMAT} {VERSION}"}))
         return {"file": path.name, "sha256": _sha256(temporary)}
 
 
