@@ -62,10 +62,12 @@ class PathoTuneConfig:
     template        text with the fields {stain}, {organ}, {task} and {classes}
     tasks           what fills the template: one entry, or one per task where an adapter serves several
     ivp_tokens      instance visual prompts per image (the paper: 2); 0 switches IVP and the VRM off
-    ivp_depth       as ttp_depth, for IVP
+    ivp_depth       shallow: IVP enter at the input; deep: anew before every layer, with a start and scale of its own
     vrm_input       patches: the backbone's patch embeddings, without positions; pixels: the normalised image. Patches
                     were better in the search of docs/results.md, and cost less
     vrm_width       channels of the VRM's last stage, a multiple of 4
+    vrm_calibrated  standardise what the VRM knows of an image by statistics of training images. With it, ivp_depth deep
+                    and a low network_rate in training, the ViT reads IVP; without, it ignores them (docs/results.md)
     feature         cls: the final [CLS] (the paper); cls_mean: [CLS] with the mean of the patch tokens
     head            linear, or mlp with one hidden layer
     head_width      hidden width of the mlp head
@@ -93,6 +95,7 @@ class PathoTuneConfig:
     ivp_depth: str = "shallow"
     vrm_input: str = "patches"
     vrm_width: int = 128
+    vrm_calibrated: bool = False
     feature: str = "cls"
     head: str = "linear"
     head_width: int = 128
@@ -105,8 +108,9 @@ class PathoTuneConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checked_names("classes", self.classes))
         object.__setattr__(self, "tasks", _checked_tasks(self.tasks))
-        if type(self.ttp) is not bool:
-            raise ConfigError(f"ttp must be true or false, got {self.ttp!r}")
+        for name in ("ttp", "vrm_calibrated"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name, (low, high) in _WHOLE.items():
             check_whole(name, getattr(self, name), low, high)
         for name, choices in _CHOICES.items():

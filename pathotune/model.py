@@ -96,26 +96,37 @@ class PathoTune(nn.Module):
         patches = vit.patch_embed(images)
         prompts = self.prompts(images, patches, task)
         sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
-        sequence = self.layout.insert(sequence, prompts)
-        again = self._entering_anew(prompts)
+        sequence = self.layout.insert(sequence, prompts[0])
         for number, block in enumerate(vit.blocks):
             if number:
-                sequence = self.layout.replace(sequence, {**again, **self._task_prompts(images.shape[0], number)})
+                sequence = self.layout.replace(sequence, prompts[number])
             sequence = block(sequence)
         return vit.norm(sequence)  # type: ignore[no-any-return]
 
-    def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> dict[str, Tensor]:
-        """The prompts before the first layer, (B, n, C) for each kind that is on.
+    def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """The prompts that enter before each layer, (B, n, C) for each kind that is on and enters there.
 
         `patches` are the backbone's patch embeddings, (B, N, C) or (B, h, w, C).
         """
-        found = self._task_prompts(images.shape[0], 0)
+        found = [self._task_prompts(images.shape[0], layer) for layer in range(len(self.backbone.blocks))]
         if self.ttp is not None:
-            found["ttp"] = self.drop(self.ttp(images.shape[0], task))
+            tokens = self.drop(self.ttp(images.shape[0], task))
+            for place in found if self.config.ttp_depth == "deep" else found[:1]:
+                place["ttp"] = tokens
         if self.ivp is not None:
             source = images if self.config.vrm_input == "pixels" else self._as_map(patches)
-            found["ivp"] = self.drop(self.ivp(source))
+            for place, tokens in zip(found, self.drop(self.ivp(source)), strict=False):
+                place["ivp"] = tokens
         return found
+
+    def calibrate(self, images: Tensor) -> None:
+        """Let the refine module know what images (B, 3, H, W) of the task are like; for use once, before training."""
+        if self.ivp is not None:
+            with torch.no_grad():
+                source = (
+                    images if self.config.vrm_input == "pixels" else self._as_map(self.backbone.patch_embed(images))
+                )
+            self.ivp.refine.calibrate(source)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What trains, by name: the modules in PARTS whole, and what the configuration names of the backbone.
@@ -169,11 +180,6 @@ class PathoTune(nn.Module):
             return {}
         return {"tvp": self.drop(self.tvp(batch, layer))}
 
-    def _entering_anew(self, prompts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """TTP and IVP that are put in again before every layer."""
-        deep = {"ttp": self.config.ttp_depth == "deep", "ivp": self.config.ivp_depth == "deep"}
-        return {kind: tokens for kind, tokens in prompts.items() if deep.get(kind, False)}
-
     def _as_map(self, patches: Tensor) -> Tensor:
         """Patch embeddings as (B, C, h, w)."""
         if patches.ndim == 3:
@@ -209,7 +215,13 @@ class PathoTune(nn.Module):
         if not config.ivp_tokens:
             return None
         return InstanceVisualPrompts(
-            config.vrm_input, config.ivp_tokens, self.backbone.embed_dim, config.vrm_width, self._bound()
+            config.vrm_input,
+            config.ivp_tokens,
+            self.backbone.embed_dim,
+            config.vrm_width,
+            self._bound(),
+            layers=len(self.backbone.blocks) if config.ivp_depth == "deep" else 1,
+            calibrated=config.vrm_calibrated,
         )
 
 

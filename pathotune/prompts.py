@@ -1,4 +1,4 @@
-"""The three kinds of prompt. Each module returns (B, n, D), each trains all its parameters; the rest are buffers.
+"""The three kinds of prompt. Each makes (B, n, D) for a layer and trains all its parameters; the rest are buffers.
 
 Position embeddings are not added to prompts (as in VPT). At initialisation every prompt number has the variance of
 VPT's uniform law in +-sqrt(6 / (3 p^2 + C)) (p: patch side in pixels, C: width of the ViT), the law by which the ViT
@@ -67,17 +67,32 @@ class TaskTextualPrompts(nn.Module):
 
 
 class InstanceVisualPrompts(nn.Module):
-    """IVP: tokens made from each image by the Visual Refine Module, added to a learned start (n, D).
+    """IVP: tokens made from each image by the Visual Refine Module, added to a learned start.
 
-    The start tells the tokens apart; without the image they would be n more task tokens.
+    The start tells the tokens apart; without the image they would be n more task tokens. With more than one layer each
+    has a start (layers, n, D) and a scale (layers, 1, D) of its own, since what one layer reads another does not.
     """
 
-    def __init__(self, source: str, tokens: int, dim: int, width: int, bound: float) -> None:
+    def __init__(
+        self,
+        source: str,
+        tokens: int,
+        dim: int,
+        width: int,
+        bound: float,
+        *,
+        layers: int = 1,
+        calibrated: bool = False,
+    ) -> None:
         super().__init__()
-        self.start = nn.Parameter(torch.empty(tokens, dim).uniform_(-bound, bound))
-        self.refine = VisualRefineModule(source, tokens, dim, width, bound / math.sqrt(3))
+        shape = (tokens, dim) if layers == 1 else (layers, tokens, dim)
+        self.start = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.scale = nn.Parameter(torch.ones(layers, 1, dim)) if layers > 1 else None
+        self.refine = VisualRefineModule(source, tokens, dim, width, bound / math.sqrt(3), calibrated=calibrated)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W), or patch embeddings (B, D, h, w), to tokens (B, n, D)."""
+        """Normalised images (B, 3, H, W), or patch embeddings (B, D, h, w), to tokens (layers, B, n, D)."""
         refined: Tensor = self.refine(images)
-        return self.start + refined
+        if self.scale is None:
+            return (self.start + refined).unsqueeze(0)
+        return self.start.unsqueeze(1) + self.scale.unsqueeze(1) * refined

@@ -17,10 +17,16 @@ class VisualRefineModule(nn.Module):
 
     `source` is `pixels` (maps at a sixteenth of the image's resolution) or `patches` (at that of the patch grid).
     No layer mixes images or keeps running statistics: the tokens of an image do not depend on its batch. `scale` is
-    the standard deviation that tokens have, about, at initialisation.
+    the standard deviation that tokens have, about, at initialisation. With `calibrated` descriptions of images are
+    standardised before they become tokens, see `calibrate`.
     """
 
-    def __init__(self, source: str, tokens: int, dim: int, width: int, scale: float) -> None:
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, source: str, tokens: int, dim: int, width: int, scale: float, *, calibrated: bool = False
+    ) -> None:
         super().__init__()
         quarter, half = width // 4, width // 2
         if source == "pixels":
@@ -35,18 +41,43 @@ class VisualRefineModule(nn.Module):
         # A bias would shift all of a token's scores alike, which softmax does not see.
         self.look = nn.Conv1d(width, tokens, 1, bias=False)
         self.norm = nn.LayerNorm(width)
+        self.calibrated = calibrated
+        if calibrated:
+            self.register_buffer("centre", torch.zeros(width + quarter))
+            self.register_buffer("spread", torch.ones(width + quarter))
         self.out = nn.Linear(width + quarter, dim)
         nn.init.normal_(self.out.weight, std=scale / width**0.5)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (B, n, D)."""
+        found = self.describe(images)
+        if self.calibrated:
+            found = (found.float() - self.centre) / self.spread
+        tokens: Tensor = self.out(found)
+        return tokens
+
+    def describe(self, images: Tensor) -> Tensor:
+        """What is known of each image where each token looks, before it becomes a token: (B, n, width + width / 4)."""
         first = self.stem(images)
         maps = self.trunk(first).flatten(2)
         pooled = self.norm(torch.einsum("bnp,bcp->bnc", self.look_weights(maps), maps))
         strength = first.mean(dim=(2, 3)).unsqueeze(1).expand(-1, pooled.shape[1], -1)
-        tokens: Tensor = self.out(torch.cat([pooled, strength], dim=2))
-        return tokens
+        return torch.cat([pooled, strength], dim=2)
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Fix the mean and spread that descriptions are standardised by, from images (B, ...) of the task; once.
+
+        Untrained convolutions give all images nearly the same description: without this the part of a token that
+        comes from its image has a tenth of the token's size, and the ViT learns to do without it. The statistics stay
+        as they are afterwards. Source of the idea: Kingma and Dhariwal 2018, arXiv 1807.03039 (data-dependent start).
+        """
+        if not self.calibrated:
+            return
+        found = self.describe(images).float().flatten(0, 1)
+        self.centre.copy_(found.mean(dim=0))
+        self.spread.copy_(found.std(dim=0, correction=0).clamp_min(1e-4))
 
     def look_weights(self, maps: Tensor) -> Tensor:
         """Where each token looks: (B, width, P) -> (B, n, P), each row summing to 1."""

@@ -32,6 +32,9 @@ from pathotune.model import PathoTune
 from pathotune.trainstate import EpochRow, Progress, restore, store
 
 MONITORS = ("macro_f1", "loss")
+_NETWORKS = ("ivp.refine.", "ttp.project.")
+_CALIBRATION = 128
+"""Images by which the refine module is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class FitOptions:
     epochs           most passes over the training images
     batch            images in a step
     learning_rate    of RAdam, at its highest
+    network_rate     the learning rate of the refine module and the text projection over that of tokens and head: a
+                     rate that suits prompt tokens destroys convolutions within a few steps
     weight_decay     decoupled, on the matrices of projections, refine module, head and backbone, not on prompt tokens
     warmup           part of all steps in which the learning rate rises; it then falls as a cosine to zero
     clip             largest norm of the gradient; 0: any
@@ -55,6 +60,7 @@ class FitOptions:
     epochs: int = 20
     batch: int = 64
     learning_rate: float = 3e-3
+    network_rate: float = 1.0
     weight_decay: float = 1e-2
     warmup: float = 0.1
     clip: float = 1.0
@@ -72,7 +78,15 @@ class FitOptions:
         for name in ("epochs", "batch", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "clip", "stain_jitter", "label_smoothing", "warmup"):
+        for name in (
+            "learning_rate",
+            "network_rate",
+            "weight_decay",
+            "clip",
+            "stain_jitter",
+            "label_smoothing",
+            "warmup",
+        ):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise ConfigError(f"{name} must be >= 0, got {value}")
         if self.learning_rate == 0 or max(self.warmup, self.label_smoothing) >= 1:
@@ -118,7 +132,10 @@ def fit(
     """
     trainer = _Trainer(model.to(compute.device), card, train, options, compute)
     key = _key(model, train, validation, options)
-    progress = (restore(resume, model, trainer.optimizer, key) if resume else None) or Progress()
+    progress = restore(resume, model, trainer.optimizer, key) if resume else None
+    if progress is None:
+        progress = Progress()
+        trainer.calibrate()
     for row in progress.history:
         watch.on_epoch(row)
         watch.on_images(len(train.labels) + len(validation.labels))
@@ -132,7 +149,7 @@ def fit(
             progress.best_epoch = epoch
             progress.best = {name: value.detach().cpu().clone() for name, value in model.trained_parameters().items()}
         if resume:
-            store(resume, model, trainer.optimizer, progress, model.trained_parameters(), key)
+            store(resume, model, trainer.optimizer, progress, model.adapter_state(), key)
         watch.on_epoch(row)
     for name, value in model.trained_parameters().items():
         value.data.copy_(progress.best[name])
@@ -188,6 +205,13 @@ class _Trainer:
             raise ConfigError("label_smoothing must be 0 where tasks have classes of their own")
         self.weights = _class_weights(model, train.labels, options).to(self.device)
 
+    def calibrate(self) -> None:
+        """Show the refine module some training images, as they are."""
+        chosen = torch.randperm(len(self.train.labels), generator=torch.Generator().manual_seed(self.options.seed))
+        rows = chosen[:_CALIBRATION].numpy()
+        for part in batches(self.train, rows, len(rows), self.card, self.device):
+            self.model.calibrate(normalise(part.images, self.card))
+
     def rate(self, epoch: int) -> float:
         """Learning rate at the last step of an epoch, 1-based."""
         total = self.options.epochs * self.steps
@@ -240,7 +264,7 @@ class _Trainer:
             )
         factor = schedule(step, self.options.epochs * self.steps, self.options.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * factor
+            group["lr"] = self.options.learning_rate * factor * group["share"]
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.options.clip:
@@ -252,15 +276,16 @@ class _Trainer:
 
 
 def _optimizer(model: PathoTune, options: FitOptions) -> torch.optim.Optimizer:
-    """RAdam; tokens, biases and norms are not decayed."""
-    trained = model.trained_parameters()
-    plain = {name for name, value in trained.items() if value.ndim < 2 or name.endswith(("tokens", "start", "_embed"))}
-    groups = [
-        {"params": [trained[name] for name in trained if name not in plain], "weight_decay": options.weight_decay},
-        {"params": [trained[name] for name in trained if name in plain], "weight_decay": 0.0},
-    ]
+    """RAdam; the refine module and the text projection have a rate of their own; tokens, biases, norms do not decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, value in model.trained_parameters().items():
+        plain = value.ndim < 2 or name.endswith(("tokens", "start", "scale", "_embed"))
+        share = options.network_rate if name.startswith(_NETWORKS) else 1.0
+        groups.setdefault((0.0 if plain else options.weight_decay, share), []).append(value)
     return torch.optim.RAdam(
-        [group for group in groups if group["params"]], lr=options.learning_rate, decoupled_weight_decay=True
+        [{"params": found, "weight_decay": decay, "share": share} for (decay, share), found in groups.items()],
+        lr=options.learning_rate,
+        decoupled_weight_decay=True,
     )
 
 

@@ -45,10 +45,10 @@ class Progress:
 
 
 def store(
-    folder: Path, model: nn.Module, optimizer: Optimizer, progress: Progress, trained: Mapping[str, Tensor], key: str
+    folder: Path, model: nn.Module, optimizer: Optimizer, progress: Progress, state: Mapping[str, Tensor], key: str
 ) -> None:
     """Write the state after an epoch; the file appears whole or not at all. `key` names what is being trained."""
-    tensors = {f"last.{name}": value for name, value in trained.items()}
+    tensors = {f"last.{name}": value for name, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in progress.best.items()}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for parameter, values in optimizer.state.items():
@@ -78,15 +78,14 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, key: str) -> P
 
 
 def _fill(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
+    parameters, state = dict(model.named_parameters()), model.state_dict()
     for name, value in _under(tensors, "last.").items():
-        if name in parameters:
-            parameters[name].data.copy_(value)
+        state[name].copy_(value)
     for full, value in _under(tensors, "optimizer.").items():
         name, _, what = full.rpartition(".")
-        state: dict[str, Any] = optimizer.state[parameters[name]]
+        kept: dict[str, Any] = optimizer.state[parameters[name]]
         # RAdam keeps its step count on the CPU.
-        state[what] = value if what == "step" else value.to(parameters[name].device)
+        kept[what] = value if what == "step" else value.to(parameters[name].device)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

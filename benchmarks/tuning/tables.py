@@ -118,10 +118,10 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
 
 
 def told(results: Results, jobs: Sequence[Job], *path: str) -> str:
-    """`mean ± half-width` of one number over jobs, times 100, or how many are missing."""
-    found = [results.get(job) for job in jobs]
-    if not all(found):
-        return f"({sum(f is not None for f in found)} of {len(jobs)} run)"
+    """`mean ± half-width` of one number over jobs, times 100, and over how many where some have not run."""
+    found = [result for result in map(results.get, jobs) if result]
+    if not found:
+        return "not run"
     values = []
     for result in found:
         value: Any = result
@@ -129,7 +129,8 @@ def told(results: Results, jobs: Sequence[Job], *path: str) -> str:
             value = value[step]
         values.append(100 * value)
     mean, half = interval(values)
-    return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+    seeds = "" if len(found) == len(jobs) else f" (n = {len(found)})"
+    return (f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}") + seeds
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -262,8 +263,18 @@ def _prompts_table(plan: Plan, results: Results) -> str:
     return grid(("TVP", "TTP", "IVP", "accuracy", "macro F1", "AUROC", "ECE"), rows)
 
 
+_HEARD = {"vrm_calibrated": True, "ivp_depth": "deep"}
+
+
+def _heard(plan: Plan, source: str) -> list[Job]:
+    """Instance prompts that are made to matter: calibrated, before every layer, their network trained at a tenth."""
+    fields = _HEARD if source == "patches" else {**_HEARD, "vrm_input": source}
+    return plan.over_seeds("crc", "pathotune", fields=fields, options={"network_rate": 0.1}, probes=True)
+
+
 def _instances_jobs(plan: Plan) -> list[Job]:
-    return [*plan.over_seeds("crc", "pathotune"), *plan.over_seeds("crc", "pathotune", variant="free")]
+    own, free = plan.over_seeds("crc", "pathotune"), plan.over_seeds("crc", "pathotune", variant="free")
+    return [*own, *free, *_heard(plan, "patches"), *_heard(plan, "pixels")]
 
 
 def _instances_table(plan: Plan, results: Results) -> str:
@@ -274,6 +285,11 @@ def _instances_table(plan: Plan, results: Results) -> str:
         ["mean of all images, at test", *(told(results, own, "at_test", "mean", metric) for metric in METRICS)],
         ["two free tokens, trained so", *(told(results, free, metric) for metric in METRICS)],
     ]
+    for source in ("patches", "pixels"):
+        jobs = _heard(plan, source)
+        rows.append([f"made to matter, from {source}", *(told(results, jobs, metric) for metric in METRICS)])
+        cells = (told(results, jobs, "at_test", "shuffled", metric) for metric in METRICS)
+        rows.append(["the same, another image's at test", *cells])
     return grid(("instance tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows)
 
 

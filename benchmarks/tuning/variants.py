@@ -24,17 +24,25 @@ from pathotune.training import probabilities
 Json = dict[str, Any]
 
 
+class _Uncalibrated(nn.Identity):
+    """In the place of a refine module that is not there."""
+
+    def calibrate(self, images: Tensor) -> None:
+        """Nothing to learn."""
+
+
 class FreeTokens(nn.Module):
     """Instance prompts without the instance: the learned start alone."""
 
     def __init__(self, start: nn.Parameter) -> None:
         super().__init__()
         self.start = start
-        self.refine = nn.Identity()
+        self.refine = _Uncalibrated()
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same tokens (B, n, D) for every image."""
-        return self.start.expand(len(images), -1, -1)
+        """The same tokens (layers, B, n, D) for every image."""
+        start = self.start if self.start.ndim == 3 else self.start.unsqueeze(0)
+        return start.unsqueeze(1).expand(-1, len(images), -1, -1)
 
 
 def apply(variant: str, model: PathoTune) -> None:
@@ -67,8 +75,8 @@ def at_test(
 
 def _shifted(tokens: Tensor) -> Tensor:
     """Images of a batch lie in random order, so a neighbour is an image drawn at random."""
-    return torch.roll(tokens, 1, dims=0)
+    return torch.roll(tokens, 1, dims=1)
 
 
 def _mean(tokens: Tensor) -> Tensor:
-    return tokens.mean(dim=0, keepdim=True).expand_as(tokens)
+    return tokens.mean(dim=1, keepdim=True).expand_as(tokens)

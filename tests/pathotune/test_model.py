@@ -77,7 +77,7 @@ def test_first_layer_sees_the_backbone_tokens_unmoved_around_the_prompts(kind: s
     with torch.inference_mode():
         model.features(images())
         bare(images())
-        prompts = model.prompts(images(), model.backbone.patch_embed(images()))
+        prompts = model.prompts(images(), model.backbone.patch_embed(images()))[0]
     layout = model.layout
     assert layout.registers == (4 if kind == "registers" else 0)
     assert torch.equal(layout.remove(seen["model"]), seen["bare"])
@@ -95,12 +95,13 @@ def test_later_layers_see_new_prompts_only_where_deep(depth: str) -> None:
         block.register_forward_hook(lambda _, given, out: after.append(out))
     with torch.inference_mode():
         model.features(images())
+        expected = model.prompts(images(), model.backbone.patch_embed(images()))
     for layer in range(1, LAYERS):
         assert torch.equal(model.layout.remove(before[layer]), model.layout.remove(after[layer - 1]))
         for kind in ("ttp", "ivp"):
             place = model.layout.place(kind)
-            source = before[0] if depth == "deep" else after[layer - 1]
-            assert torch.equal(before[layer][:, place], source[:, place])
+            wanted = expected[layer][kind] if depth == "deep" else after[layer - 1][:, place]
+            assert torch.equal(before[layer][:, place], wanted)
         tvp = before[layer][:, model.layout.place("tvp")]
         wanted = model.tvp.tokens[layer].expand_as(tvp) if depth == "deep" else after[layer - 1][:, 1 : 1 + 10]
         assert torch.equal(tvp, wanted)
@@ -179,7 +180,7 @@ def test_the_refine_module_sees_patches_in_their_places_in_images_of_any_shape()
         torch.manual_seed(3)
         model = PathoTune(config, small_vit(img_size=(16, 32), dynamic_img_size=dynamic))
         with torch.inference_mode():
-            found.append(model.prompts(batch, model.backbone.patch_embed(batch))["ivp"])
+            found.append(model.prompts(batch, model.backbone.patch_embed(batch))[0]["ivp"])
     assert torch.equal(found[0], found[1])
 
 

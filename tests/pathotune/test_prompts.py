@@ -51,8 +51,27 @@ def test_instance_prompts_follow_the_image(source: str, shape: tuple[int, ...], 
     torch.manual_seed(0)
     prompts = InstanceVisualPrompts(source, tokens, 192, 16, BOUND).eval()
     found = prompts(torch.randn(shape)).detach()
-    assert found.shape == (2, tokens, 192)
-    assert float((found[0] - found[1]).abs().max()) > 1e-3 * BOUND
+    assert found.shape == (1, 2, tokens, 192)
+    assert float((found[0, 0] - found[0, 1]).abs().max()) > 1e-3 * BOUND
+
+
+@pytest.mark.parametrize(("source", "shape"), [("pixels", (64, 3, 64, 48)), ("patches", (64, 192, 4, 3))])
+def test_once_calibrated_half_of_a_token_comes_from_its_image(source: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    prompts = InstanceVisualPrompts(source, 2, 192, 16, BOUND, calibrated=True).eval()
+    given = torch.rand(shape[0], 1, 1, 1) * torch.randn(shape)
+    before = prompts(given).detach()[0].std(dim=0).mean()
+    prompts.refine.calibrate(given)
+    after = prompts(given).detach()[0].std(dim=0).mean()
+    assert float(after) > 0.5 * float(prompts.start.detach().std())
+    assert float(after) > 1.5 * float(before)
+
+
+def test_deep_instance_prompts_differ_by_layer() -> None:
+    prompts = InstanceVisualPrompts("pixels", 2, 24, 8, BOUND, layers=3)
+    found = prompts(torch.randn(4, 3, 32, 32)).detach()
+    assert found.shape == (3, 4, 2, 24)
+    assert len({float(layer.sum()) for layer in found}) == 3
 
 
 def test_absolute_strength_of_the_stain_gets_through() -> None:

@@ -56,21 +56,25 @@ def state(model: PathoTune) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_declared_trains_and_nothing_else_moves(method: str) -> None:
-    model = make(method)
+    model = make(method, vrm_calibrated=True, ivp_depth="deep")
     declared = set(model.trained_parameters())
     assert declared == {name for name, value in model.named_parameters() if value.requires_grad}
     before = state(model)
     train(model)
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved <= declared
+    calibrated = {"ivp.refine.centre", "ivp.refine.spread"} if method == "pathotune" else set()
+    assert moved <= declared | calibrated
     assert len(moved) > 0.9 * len(declared)
     assert not model.training
     assert not model.backbone.training
 
 
+@pytest.mark.parametrize("fields", [{}, {"vrm_calibrated": True, "ivp_depth": "deep"}])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_saved_model_gives_the_same_features_and_probabilities(method: str, tmp_path: Path) -> None:
-    model = make(method)
+def test_a_saved_model_gives_the_same_features_and_probabilities(
+    method: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    model = make(method, **fields)
     train(model, dataclasses.replace(OPTIONS, epochs=1))
     save_adapter(tmp_path / "a.safetensors", model, CARD)
     again = load_adapter(tmp_path / "a.safetensors", small_vit("plain"))
@@ -126,8 +130,8 @@ class KilledError(Exception):
 @pytest.mark.parametrize("method", ["pathotune", "full", "lora"])
 @pytest.mark.parametrize("after", [1, 2])
 def test_going_on_after_a_stop_equals_never_stopping(method: str, after: int, tmp_path: Path) -> None:
-    options = dataclasses.replace(OPTIONS, epochs=4, stain_jitter=0.1)
-    fields = {"head_dropout": 0.3, "prompt_dropout": 0.2}
+    options = dataclasses.replace(OPTIONS, epochs=4, stain_jitter=0.1, network_rate=0.3)
+    fields = {"head_dropout": 0.3, "prompt_dropout": 0.2, "vrm_calibrated": True}
     whole = make(method, **fields)
     history = train(whole, options).history
 
