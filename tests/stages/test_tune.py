@@ -27,6 +27,7 @@ from pathotune.training import MONITORS, FitOptions
 from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.locks import locked
+from wsi_pipeline.cohort.marks import marks
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages.tuning import TuneInputs, read_tuning, why_anew
@@ -113,7 +114,10 @@ def test_the_adapter_gives_the_features_it_was_measured_with(made: Path) -> None
     info = read_adapter(folder / "adapter.safetensors")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert info.config.classes == CLASSES
+    judged = pd.read_csv(folder / "predictions.csv")
+    tested = set(judged[judged["part"] == "test"]["group"])
     assert info.provenance == {
+        "groups": marks({f"patient {number}" for number in range(8)} - tested),
         "method": "pathotune",
         "mpp": None,
         "patch_px": SIDE,
