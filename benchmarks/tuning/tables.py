@@ -128,9 +128,25 @@ def told(results: Results, jobs: Sequence[Job], *path: str) -> str:
         for step in path:
             value = value[step]
         values.append(100 * value)
+    return _mean(values) + ("" if len(found) == len(jobs) else f" (n = {len(found)})")
+
+
+def _mean(values: Iterable[float]) -> str:
     mean, half = interval(values)
-    seeds = "" if len(found) == len(jobs) else f" (n = {len(found)})"
-    return (f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}") + seeds
+    return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+
+
+def common(results: Results, rows: Sequence[Sequence[Job]]) -> tuple[list[list[Job]], str]:
+    """Rows of a table cut down to the seeds that all of them have, and a sentence on how many those are.
+
+    Seeds differ more than designs do, so that a mean over three cannot stand beside one seed. A row that has not run
+    at all is left as it is.
+    """
+    begun = [row for row in rows if any(results.get(job) for job in row)]
+    seeds = set.intersection(*({job.seed for job in row if results.get(job)} for row in begun)) if begun else set()
+    cut = [[job for job in row if job.seed in seeds] or list(row) for row in rows]
+    said = f"Over the {len(seeds)} seeds" if len(seeds) > 1 else "Over the one seed"
+    return cut, f"\n\n{said} that all rows have." if seeds else ""
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -256,11 +272,11 @@ def _prompts_jobs(plan: Plan) -> list[Job]:
 
 def _prompts_table(plan: Plan, results: Results) -> str:
     rows = []
-    for switches in _GRID:
-        jobs = _prompts_of(plan, *switches)
+    cut, said = common(results, [_prompts_of(plan, *switches) for switches in _GRID])
+    for switches, jobs in zip(_GRID, cut, strict=True):
         marks = ["yes" if on else "" for on in switches]
         rows.append([*marks, *(told(results, jobs, metric) for metric in METRICS)])
-    return grid(("TVP", "TTP", "IVP", "accuracy", "macro F1", "AUROC", "ECE"), rows)
+    return grid(("TVP", "TTP", "IVP", "accuracy", "macro F1", "AUROC", "ECE"), rows) + said
 
 
 _HEARD = {"vrm_calibrated": True, "ivp_depth": "deep"}
@@ -279,18 +295,19 @@ def _instances_jobs(plan: Plan) -> list[Job]:
 
 def _instances_table(plan: Plan, results: Results) -> str:
     own, free = plan.over_seeds("crc", "pathotune"), plan.over_seeds("crc", "pathotune", variant="free")
-    rows = [
-        ["own image", *(told(results, own, metric) for metric in METRICS)],
-        ["another image's, at test", *(told(results, own, "at_test", "shuffled", metric) for metric in METRICS)],
-        ["mean of all images, at test", *(told(results, own, "at_test", "mean", metric) for metric in METRICS)],
-        ["two free tokens, trained so", *(told(results, free, metric) for metric in METRICS)],
+    (own, free, patches, pixels), said = common(results, [own, free, _heard(plan, "patches"), _heard(plan, "pixels")])
+    asked: list[tuple[str, list[Job], tuple[str, ...]]] = [
+        ("own image", own, ()),
+        ("another image's, at test", own, ("at_test", "shuffled")),
+        ("mean of all images, at test", own, ("at_test", "mean")),
+        ("two free tokens, trained so", free, ()),
+        ("made to matter, from patches", patches, ()),
+        ("the same, another image's at test", patches, ("at_test", "shuffled")),
+        ("made to matter, from pixels", pixels, ()),
+        ("the same, another image's at test", pixels, ("at_test", "shuffled")),
     ]
-    for source in ("patches", "pixels"):
-        jobs = _heard(plan, source)
-        rows.append([f"made to matter, from {source}", *(told(results, jobs, metric) for metric in METRICS)])
-        cells = (told(results, jobs, "at_test", "shuffled", metric) for metric in METRICS)
-        rows.append(["the same, another image's at test", *cells])
-    return grid(("instance tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows)
+    rows = [[name, *(told(results, jobs, *path, metric) for metric in METRICS)] for name, jobs, path in asked]
+    return grid(("instance tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows) + said
 
 
 def _template_of(plan: Plan, template: str) -> list[Job]:
@@ -303,11 +320,10 @@ def _templates_jobs(plan: Plan) -> list[Job]:
 
 
 def _templates_table(plan: Plan, results: Results) -> str:
-    rows = []
-    for name in TEMPLATES:
-        jobs = _template_of(plan, name)
-        rows.append([name, told(results, jobs, "accuracy"), told(results, jobs, "macro_f1")])
-    return grid(("template", "accuracy", "macro F1"), rows)
+    cut, said = common(results, [_template_of(plan, name) for name in TEMPLATES])
+    asked = zip(TEMPLATES, cut, strict=True)
+    rows = [[name, told(results, jobs, "accuracy"), told(results, jobs, "macro_f1")] for name, jobs in asked]
+    return grid(("template", "accuracy", "macro F1"), rows) + said
 
 
 COUNTS = (0, 1, 2, 4, 8, 16)
@@ -322,8 +338,12 @@ def _counts_jobs(plan: Plan) -> list[Job]:
 
 
 def _counts_table(plan: Plan, results: Results) -> str:
-    rows = [[str(n), *(told(results, _counts_of(plan, n), metric) for metric in METRICS)] for n in COUNTS]
-    return grid(("IVP tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows)
+    cut, said = common(results, [_counts_of(plan, count) for count in COUNTS])
+    rows = [
+        [str(count), *(told(results, jobs, metric) for metric in METRICS)]
+        for count, jobs in zip(COUNTS, cut, strict=True)
+    ]
+    return grid(("IVP tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows) + said
 
 
 _SHIFTED = ("linear", "vpt-deep", "lora", "full", "pathotune")
@@ -387,10 +407,7 @@ def _slides_table(plan: Plan, results: Results) -> str:
         scored = [_pooled([results.get(job) for job in _slides_of(plan, dataset, seed)]) for seed in plan.seeds]
         done = [row for row in scored if row]
         for place, name in enumerate(("frozen", "tuned in the fold")):
-            cells = [
-                "{:.1f} ± {:.1f}".format(*interval(100 * row[place][metric] for row in done)) if done else "-"
-                for metric in (0, 1)
-            ]
+            cells = [_mean(100 * row[place][metric] for row in done) if done else "not run" for metric in (0, 1)]
             rows.append([dataset, name, str(len(done)), *cells])
     return grid(("bags", "features", "seeds", "accuracy", "AUROC"), rows)
 
