@@ -23,6 +23,8 @@ demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends wi
 	@$(BIN)/wsi-pipeline embed --model pathotune --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
 	@echo; echo '$$ wsi-pipeline embed --model vit-mini    # the same backbone, not tuned'
 	@$(BIN)/wsi-pipeline embed --model vit-mini --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
+	@echo; echo '$$ wsi-pipeline embed --model colour    # no network at all: the baseline'
+	@$(BIN)/wsi-pipeline embed --model colour --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
 	@echo; echo '$$ wsi-pipeline train-mil'
 	@$(BIN)/wsi-pipeline train-mil --run $(DEMO)/wsi-run
 
