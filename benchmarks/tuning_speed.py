@@ -22,10 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from pathotune.adapters import METHODS, configure
-from pathotune.arithmetic import lowered, quick_backward
+from pathotune.arithmetic import ON_CPU, quick_backward
 from pathotune.model import PathoTune
-
-CPU = torch.device("cpu")
 
 
 def stepper(method: str, side: int, batch: int) -> tuple[PathoTune, Callable[[], None]]:
@@ -38,7 +36,7 @@ def stepper(method: str, side: int, batch: int) -> tuple[PathoTune, Callable[[],
     images, labels = torch.randn(batch, 3, side, side), torch.randint(0, 4, (batch,))
 
     def step() -> None:
-        with lowered(CPU, "bf16"):
+        with ON_CPU.lowered():
             loss = F.cross_entropy(model(images).float(), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -70,7 +68,7 @@ def main() -> None:
         found: dict[bool, list[float]] = {False: [], True: []}
         for turn in range(2 * (given.turns + 1)):
             quick = bool(turn % 2)
-            with quick_backward(model, CPU) if quick else contextlib.nullcontext():
+            with quick_backward(model, ON_CPU.place) if quick else contextlib.nullcontext():
                 found[quick].append(seconds(step, 2))
         plain, quick_ = (statistics.median(found[way][1:]) for way in (False, True))  # the first turn warms up
         images = 2 * given.batch

@@ -26,18 +26,13 @@ class Compute:
         return torch.device(self.device)
 
     def lowered(self) -> torch.autocast:
-        """The arithmetic of a forward pass, to be entered."""
-        return lowered(self.place, self.precision)
+        """The arithmetic of a forward pass, to be entered. Raises ConfigError for another precision."""
+        check_choice("precision", self.precision, ("bf16", "fp32"))
+        return torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 ON_CPU = Compute()
 """The default: bf16 on the processor."""
-
-
-def lowered(device: torch.device, precision: str) -> torch.autocast:
-    """The arithmetic of a forward pass: bf16 where asked for, else float32."""
-    check_choice("precision", precision, ("bf16", "fp32"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextmanager

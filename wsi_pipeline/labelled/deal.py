@@ -96,6 +96,7 @@ def _pick(table: Rows, fraction: float, reserve: int, rng: np.random.Generator) 
     now, target = np.zeros(table.shape[1]), fraction * table.sum(axis=0)
 
     def take(group: int) -> bool:
+        """Take a group if every class of it keeps its reserve; whether it was taken."""
         fits = bool((left[has[group]] > reserve).all()) and not taken[group]
         if fits:
             taken[group] = True
