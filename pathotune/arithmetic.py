@@ -42,7 +42,8 @@ def quick_backward(model: PathoTune, device: torch.device) -> Iterator[None]:
     Fused attention takes ten times its forward pass there, and depthwise convolutions are slower than in float32: of
     a step with DeiT-Tiny at 112 px they were more than half (benchmarks/tuning_speed.py).
     """
-    if device.type != "cpu":
+    head_alone = not model.layout.prompts and model.config.backbone == "frozen"
+    if device.type != "cpu" or head_alone:  # for a head alone nothing goes back through the backbone
         yield
         return
     attentions = [block.attn for block in model.backbone.blocks if getattr(block.attn, "fused_attn", False)]
