@@ -36,6 +36,9 @@ class PatchSource(Protocol):
     def read(self, row: int) -> NDArray[np.uint8]:
         """uint8 (P, P, 3)."""
 
+    def close(self) -> None:
+        """Release the file behind it."""
+
 
 @dataclass(frozen=True, eq=False)
 class SlidePatches:
@@ -58,6 +61,10 @@ class SlidePatches:
             raise SlideError(f"patch {row} at ({x}, {y}): {error.what}", slide=error.slide, todo=error.todo) from error
         return shrink_to(region, self.geometry.patch_px)
 
+    def close(self) -> None:
+        """Close the slide."""
+        self.slide.close()
+
 
 @dataclass(frozen=True, eq=False)
 class StoredPatches:
@@ -74,6 +81,10 @@ class StoredPatches:
         if self.kind == IMAGES:
             return np.asarray(self.store.read(IMAGES, row, row + 1)[0], dtype=np.uint8)
         return decode_jpeg(self.store.read_bytes(JPEG, row, row + 1)[0])
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
 
 
 class PatchReader:
