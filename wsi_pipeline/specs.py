@@ -268,16 +268,28 @@ class MilSpec:
     attention_dim: int = option(128, "width of the attention layer", group="model", check=between(1, 8192))
     dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95))
     folds: int = option(5, "outer folds; patients are never split", group="validation", check=between(2, 100))
+    repeats: int = option(1, "times the folds are dealt anew", group="validation", check=between(1, 100))
+    site_folds: bool = option(
+        False, "hold out whole sites (column `site`), so that recognising a site does not help", group="validation"
+    )
+    choose: str = option(
+        "", "models and settings the validation part chooses from: 'abmil,mean learning_rate=1e-3,1e-4'",
+        group="validation", metavar="GRID",
+    )  # fmt: skip
     allow_few: bool = option(False, "train although a class has fewer patients than folds", group="validation")
     val_fraction: float = option(
         0.2,
-        "part of the training patients that chooses when to stop",
+        "part of the training patients that chooses when to stop, and what to keep",
         group="validation",
         check=between(0.05, 0.5),
     )
     bootstrap: int = option(
         1000, "bootstrap resamples over patients for each interval", group="validation", check=between(100, 100_000)
     )
+    permutations: int = option(
+        1000, "shuffles of the outcomes for the test against chance (0: none)", group="validation",
+        check=between(0, 100_000),
+    )  # fmt: skip
     seed: int = option(0, "seed of splits, initial weights, order and bootstrap", group="validation", check=at_least(0))
     epochs: int = option(60, "most passes over the training bags", group="training", check=at_least(1))
     patience: int = option(
