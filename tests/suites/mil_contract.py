@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from wsi_pipeline.mil.max import MaxPooling
 from wsi_pipeline.mil.models import MIL_MODELS, MilModel, MilOutput, build_model
 from wsi_pipeline.specs import MilSpec
 
@@ -96,7 +97,8 @@ class MilContract:
         weights = torch.linspace(0.5, 2, CLASSES)
         (model(features, offsets).logits.square() * weights).sum().backward()
         assert features.grad is not None
-        assert (features.grad.abs().sum(1) > 0).all()
+        touched = features.grad.abs().sum(1) > 0
+        assert touched.any() if isinstance(model.network, MaxPooling) else touched.all()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
@@ -106,8 +108,10 @@ class MilContract:
         features.requires_grad_()
         model(features, offsets).logits[3].square().sum().backward()
         assert features.grad is not None
-        touched = (features.grad.abs().sum(1) > 0).tolist()
-        assert touched == [offsets[3] <= row < offsets[4] for row in range(len(features))]
+        touched = features.grad.abs().sum(1) > 0
+        inside = slice(int(offsets[3]), int(offsets[4]))
+        assert touched[inside].any() if isinstance(model.network, MaxPooling) else touched[inside].all()
+        assert touched[inside].sum() == touched.sum()
 
     def test_half_precision_in(self, model: MilModel, features: Tensor, offsets: Tensor) -> None:
         half = features.half()

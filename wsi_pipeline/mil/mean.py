@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, projection
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, head_contributions, projection
 from wsi_pipeline.mil.segments import segment_mean, segment_uniform
 from wsi_pipeline.specs import MilSpec
 
@@ -18,7 +18,12 @@ class MeanPooling(nn.Module):
         self.projection = projection(in_dim, spec)
         self.head = head(n_outputs, spec)
 
-    def forward(self, features: Tensor, offsets: Tensor) -> MilOutput:
+    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,), 1 / N for each instance."""
         pooled = segment_mean(self.projection(features), offsets)
         return MilOutput(self.head(pooled), segment_uniform(offsets).to(pooled.device))
+
+    def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Exact: the classifier on each projected instance over the number of instances, (sum N, C)."""
+        weights = segment_uniform(offsets).to(features.device)
+        return head_contributions(self.head, self.projection(features) * weights[:, None])

@@ -26,26 +26,32 @@ class Objective(Protocol):
     def bag_weights(self, train: Tensor) -> Tensor:
         """How much each bag counts (B,), learned from the bags `train` only."""
 
+    def targets(self, indices: Tensor) -> Tensor | None:
+        """Class codes int64 (b,) of some bags, for networks with a loss of their own; None where there are none."""
+
 
 class Classification:
     """Cross-entropy over exclusive classes.
 
-    labels    class of each bag, whole numbers 0 to n_classes - 1, (B,)
-    balanced  weigh a class by n / (classes seen in training * its bags in training); unseen classes count 1
+    labels           class of each bag, whole numbers 0 to n_classes - 1, (B,)
+    balanced         weigh a class by n / (classes seen in training * its bags in training); unseen classes count 1
+    label_smoothing  part of each label that is spread evenly over all classes (Szegedy et al. 2016, sec. 7)
 
     Raises MilError for labels outside the range.
     """
 
-    def __init__(self, labels: Tensor, n_classes: int, *, balanced: bool) -> None:
+    def __init__(self, labels: Tensor, n_classes: int, *, balanced: bool, label_smoothing: float = 0.0) -> None:
         if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
             raise MilError(f"labels must be 0 to {n_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
         self.labels = labels.to(torch.int64)
         self.n_outputs = n_classes
         self.balanced = balanced
+        self.label_smoothing = label_smoothing
 
     def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
         """Cross-entropy of each bag, (b,)."""
-        return functional.cross_entropy(outputs, self.labels[indices].to(outputs.device), reduction="none")
+        labels = self.labels[indices].to(outputs.device)
+        return functional.cross_entropy(outputs, labels, reduction="none", label_smoothing=self.label_smoothing)
 
     def bag_weights(self, train: Tensor) -> Tensor:
         """The weight of each bag's class, (B,); the training bags' weights have mean 1."""
@@ -54,3 +60,11 @@ class Classification:
         counts = torch.bincount(self.labels[train], minlength=self.n_outputs).float()
         per_class = len(train) / (counts.count_nonzero() * counts)
         return per_class.where(counts > 0, 1.0)[self.labels]
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """The class of each bag, int64 (b,)."""
+        return self.labels[indices]
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """The class of each bag, (b,)."""
+        return self.labels[indices]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -87,6 +88,35 @@ def fit(
 
 
 @dataclass(frozen=True, eq=False)
+class FoldRows:
+    """One training of several: the bags that train, those that choose when to stop, and the seed."""
+
+    train: Rows
+    val: Rows
+    seed: int
+
+
+def fit_folds(
+    bags: Bags,
+    objective: Objective,
+    folds: Sequence[FoldRows],
+    spec: MilSpec,
+    *,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int, Epoch], None] | None = None,
+) -> list[Fitted]:
+    """Train `spec.model` once for each fold, with the same result as `fit` one after the other, up to rounding.
+
+    `on_epoch` is told the position of the fold and its epoch. Raises MilError as `fit` does.
+    """
+    fitted = []
+    for number, rows in enumerate(folds):
+        report = None if on_epoch is None else partial(on_epoch, number)
+        fitted.append(fit(bags, objective, rows.train, rows.val, spec, seed=rows.seed, device=device, on_epoch=report))
+    return fitted
+
+
+@dataclass(frozen=True, eq=False)
 class _Run:
     """What stays the same during one fit."""
 
@@ -99,8 +129,11 @@ class _Run:
     def weighted_loss(self, batch: BagBatch) -> Tensor:
         """Sum of the weighted losses of a batch."""
         device = self.model.feature_mean.device
-        outputs = self.model(batch.features.to(device), batch.offsets).logits
-        losses = self.objective.losses(outputs, batch.indices)
+        targets = self.objective.targets(batch.indices)
+        output = self.model(batch.features.to(device), batch.offsets, None if targets is None else targets.to(device))
+        losses = self.objective.losses(output.logits, batch.indices)
+        if output.auxiliary is not None:
+            losses = losses + output.auxiliary
         return (losses * self.weights[batch.indices].to(device)).sum()
 
 

@@ -1,0 +1,53 @@
+"""Max pooling of embeddings: Wang et al., "Revisiting multiple instance neural networks", 2018 (MI-Net)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, head_contributions, projection
+from wsi_pipeline.specs import MilSpec
+
+
+@MIL_MODELS.register("max")
+class MaxPooling(nn.Module):
+    """Bag embedding z_d = max_k h_kd, then a linear classifier.
+
+    Each value of z comes from one instance, the first where several are equal, and only that one gets its gradient.
+    The attention of an instance is the part of the values that come from it. An empty bag has z = 0.
+    """
+
+    def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
+        super().__init__()
+        self.projection = projection(in_dim, spec)
+        self.head = head(n_outputs, spec)
+
+    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+        """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,)."""
+        instances = self.projection(features)
+        pooled, winners = _largest(instances, offsets)
+        ones = torch.ones(winners.numel(), device=features.device)
+        share = torch.zeros(len(features), device=features.device).index_add(0, winners.flatten(), ones)
+        return MilOutput(self.head(pooled), share / instances.shape[1])
+
+    def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Exact: each value of z counts for the instance that it comes from, (sum N, C)."""
+        instances = self.projection(features)
+        _, winners = _largest(instances, offsets)
+        kept = torch.zeros_like(instances).scatter(0, winners, 1.0)
+        return head_contributions(self.head, instances * kept)
+
+
+def _largest(instances: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest value of each column in each bag (B, H), 0 in an empty bag, and the rows they are from (b, H)."""
+    starts, lengths = offsets[:-1].tolist(), offsets.diff().tolist()
+    pooled, rows = [], []
+    for part, start in zip(torch.split(instances, lengths), starts, strict=True):
+        if len(part):
+            values, where = part.max(0)
+            pooled.append(values.float())
+            rows.append(where + start)
+        else:
+            pooled.append(instances.new_zeros(instances.shape[1], dtype=torch.float32))
+    winners = torch.stack(rows) if rows else torch.zeros(0, instances.shape[1], dtype=torch.int64)
+    return torch.stack(pooled), winners.to(instances.device)
