@@ -103,7 +103,7 @@ def test_validation_takes_its_share_of_every_class() -> None:
 def test_assignment_lists_every_slide_in_every_fold() -> None:
     table = cohort({"a": 6, "b": 6}, 2)
     listed = make_splits(table, MilSpec(folds=3)).assignment(table)
-    assert list(listed.columns) == ["fold", "part", "slide_id", "patient_id"]
+    assert list(listed.columns) == ["repeat", "fold", "part", "slide_id", "patient_id"]
     assert listed.groupby("fold")["slide_id"].nunique().tolist() == [24, 24, 24]
     assert (listed.query("part == 'test'")["slide_id"].value_counts() == 1).all()
 
@@ -117,7 +117,7 @@ def test_a_leak_names_patients_and_slides_on_both_sides() -> None:
         {"slide_id": ["s1", "s2", "s3", "s4"], "patient_id": ["p", "q", "p", "q"], "label": list("abab")}
     )
     fold = fold_of(table, [0, 1], [2, 3])
-    assert [leak.patient_id for leak in find_leaks(table, fold)] == ["p", "q"]
+    assert [(leak.kind, leak.name) for leak in find_leaks(table, fold)] == [("patient", "p"), ("patient", "q")]
     with pytest.raises(MilError, match=r"fold 3 divides 2 patients: patient p \(train: s1; test: s3\), patient q"):
         check_no_leaks(table, fold)
     check_no_leaks(table, fold_of(table, [0, 2], [1, 3]))

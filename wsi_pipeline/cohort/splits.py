@@ -1,204 +1,156 @@
-"""Who trains, who stops the training, who tests: folds over patients, stratified by label, checked for leaks.
+"""Who trains, who stops the training, who tests: folds over patients, stratified, checked for leaks.
 
-Pure on a table with the columns slide_id, patient_id, label and, optionally, split. A patient is on one side
-only, always. Rows are named by their position in the table.
+Pure on a table with the columns slide_id, patient_id, an outcome and, optionally, split, site and content (a digest
+of the file). A patient is on one side only, always; so are files that are the same under two names and, where
+asked for, whole sites (Howard et al., Nature Communications 12:4423, 2021). Rows are named by their position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsi_pipeline.cohort.fold import PARTS, Fold, Rows, Splits
+from wsi_pipeline.cohort.groups import codes_of, groups_of, identical_files
+from wsi_pipeline.cohort.leaks import Leak, check_no_leaks, find_leaks
+from wsi_pipeline.cohort.refusals import (
+    patients_per_stratum,
+    refuse_few,
+    refuse_few_sites,
+    refuse_one_class_training,
+    refuse_unlearnable,
+)
+from wsi_pipeline.cohort.sites import site_association, site_warnings
 from wsi_pipeline.cohort.stratify import deal_folds, hold_out
+from wsi_pipeline.cohort.wording import counted, listed
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.specs import MilSpec
 
-Rows = NDArray[np.int64]
-
-PARTS = ("train", "val", "test")
-"""The sides of a fold, and the words allowed in the column `split`."""
-
-_NAMED = 5
-"""How many patients or slides a message names before it says how many more."""
+__all__ = [
+    "Fold", "Leak", "Rows", "Splits", "Strata", "check_no_leaks", "checked_table", "class_strata", "find_leaks",
+    "make_splits", "patients_per_class",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Fold:
-    """One division of a table: row positions (ascending) that train, choose when to stop, and test."""
+class Strata:
+    """What is spread evenly over the folds: a code for each row (n,), and the strata's names.
 
-    number: int
-    train: Rows
-    val: Rows
-    test: Rows
+    classes   the strata are classes: a fold without one of them is worth a warning, a class with fewer patients than
+              folds a refusal
+    """
 
-    def parts(self) -> Iterator[tuple[str, Rows]]:
-        """The three sides with their names."""
-        return ((name, getattr(self, name)) for name in PARTS)
-
-
-@dataclass(frozen=True, eq=False)
-class Splits:
-    """All folds of a validation. `fixed`: they come from the column `split`; `warnings`: sentences for people."""
-
-    folds: tuple[Fold, ...]
-    classes: tuple[str, ...]
-    fixed: bool
-    warnings: tuple[str, ...]
-
-    def assignment(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Which slide was on which side of which fold: columns fold, part, slide_id, patient_id."""
-        pieces = [
-            table.iloc[rows][["slide_id", "patient_id"]].assign(fold=fold.number, part=part)
-            for fold in self.folds
-            for part, rows in fold.parts()
-        ]
-        return pd.concat(pieces, ignore_index=True)[["fold", "part", "slide_id", "patient_id"]]
+    codes: Rows
+    names: tuple[str, ...]
+    classes: bool = True
 
 
-@dataclass(frozen=True)
-class Leak:
-    """A patient on more than one side of a fold: side -> slide_ids."""
-
-    patient_id: str
-    sides: dict[str, tuple[str, ...]]
-
-    def __str__(self) -> str:
-        sides = "; ".join(f"{side}: {_listed(slides)}" for side, slides in self.sides.items())
-        return f"patient {self.patient_id} ({sides})"
+def class_strata(table: pd.DataFrame) -> Strata:
+    """The classes of the column label as strata."""
+    names = tuple(sorted(table["label"].astype(str).unique()))
+    return Strata(codes_of(table["label"]), names)
 
 
-def make_splits(table: pd.DataFrame, spec: MilSpec) -> Splits:
-    """Divide a table of labelled slides as `spec` asks: `folds` outer folds, or one where `split` is filled in.
+def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None) -> Splits:
+    """Divide a table of slides as `spec` asks: `repeats` times `folds` folds, or one where `split` is filled in.
+
+    strata   of each row of the table; the classes of its column label where None
 
     Outer folds are scikit-learn's StratifiedGroupKFold over patients; folds that hold every class are
-    preferred. Where no validation part is given, part of the training patients is set aside for early stopping.
+    preferred. Where no validation part is given, part of the training patients is set aside to stop and to choose.
 
     Raises MilError where this cannot be done honestly: missing or repeated values, a single class, labels that
-    are all different, fewer than two patients, a class with fewer patients than folds (unless `allow_few`),
-    a patient on both sides.
+    are all different, fewer than two patients or sites, a class with fewer patients than folds (unless `allow_few`),
+    a patient, file or site on both sides.
     """
-    table = checked_table(table)
-    classes = tuple(sorted(table["label"].unique()))
+    table = checked_table(table, ("label",) if strata is None else ())
+    strata = class_strata(table) if strata is None else strata
     fixed = "split" in table and bool((_split_values(table) != "").any())
-    _refuse_unlearnable(table, classes)
-    outer, warnings = ([_fixed_fold(table)], list[str]()) if fixed else _outer_folds(table, classes, spec)
-    folds = tuple(_with_validation(table, fold, spec) for fold in outer)
+    refuse_unlearnable(table, strata.codes, strata.names, classes=strata.classes)
+    groups = _groups(table, spec)
+    outer, warnings = _fixed_folds(table, spec) if fixed else _outer_folds(table, groups, strata, spec)
+    folds = tuple(_with_validation(table, fold, groups, strata, spec) for fold in outer)
     for fold in folds:
+        check_no_leaks(table, replace(fold, val=fold.val[:0]), sites=spec.site_folds)
         check_no_leaks(table, fold)
-        warnings += _class_warnings(table, fold, classes)
-    _refuse_one_class_training(table, folds, spec)
-    return Splits(folds, classes, fixed, tuple(warnings))
+        warnings += _part_warnings(fold, strata, spec.repeats if not fixed else 1)
+    if strata.classes and not spec.allow_few:
+        refuse_one_class_training(folds, strata.codes, strata.names)
+    association = site_association(table, strata.codes, strata.names, spec.seed)
+    warnings += _copies(table) + site_warnings(association, whole_sites=spec.site_folds)
+    return Splits(folds, strata.names, fixed, tuple(warnings))
 
 
-def find_leaks(table: pd.DataFrame, fold: Fold) -> tuple[Leak, ...]:
-    """Patients with slides on more than one side of a fold, in the order of their names."""
-    sides: dict[str, dict[str, tuple[str, ...]]] = {}
-    for part, rows in fold.parts():
-        found = table.iloc[rows][["slide_id", "patient_id"]].astype(str)
-        for patient, slides in found.groupby("patient_id")["slide_id"]:
-            sides.setdefault(str(patient), {})[part] = tuple(slides)
-    return tuple(Leak(patient, parts) for patient, parts in sorted(sides.items()) if len(parts) > 1)
-
-
-def check_no_leaks(table: pd.DataFrame, fold: Fold) -> None:
-    """Raise MilError naming the patients, and their slides on each side, if a fold divides a patient."""
-    leaks = find_leaks(table, fold)
-    if leaks:
-        raise MilError(
-            f"fold {fold.number} divides {_count(len(leaks), 'patient')}: {_listed([str(leak) for leak in leaks])}",
-            todo="All slides of a patient must have the same value in the column split.",
-        )
-
-
-def checked_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with slide_id, patient_id and label as text and rows counted from 0.
+def checked_table(table: pd.DataFrame, outcomes: Sequence[str] = ("label",)) -> pd.DataFrame:
+    """The table with slide_id, patient_id and the outcomes as text and rows counted from 0.
 
     Raises MilError unless they are there and filled in, and slide_id is unique.
     """
-    names = ["slide_id", "patient_id", "label"]
+    names = ["slide_id", "patient_id", *outcomes]
     for column in names:
         if column not in table:
             raise MilError(f"the table of slides has no column {column}")
         missing = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if missing.any():
             where = [f"row {row}" for row in np.flatnonzero(missing)] if column == "slide_id" else None
-            raise MilError(f"{column} is missing for {_listed(where or list(table.loc[missing, 'slide_id']))}")
+            raise MilError(f"{column} is missing for {listed(where or list(table.loc[missing, 'slide_id']))}")
     table = table.reset_index(drop=True).astype(dict.fromkeys(names, str))
     repeated = table.loc[table["slide_id"].duplicated(), "slide_id"].unique()
     if len(repeated):
-        raise MilError(f"slide_id must be unique, more than one row has {_listed(list(repeated))}")
+        raise MilError(f"slide_id must be unique, more than one row has {listed(list(repeated))}")
     return table
 
 
 def patients_per_class(table: pd.DataFrame) -> dict[str, int]:
     """Number of patients with at least one slide of each class, most first."""
-    counts = table.assign(label=table["label"].astype(str)).groupby("label")["patient_id"].nunique()
-    return {str(label): int(n) for label, n in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))}
+    strata = class_strata(table)
+    return patients_per_stratum(table, strata.codes, strata.names)
 
 
-def _refuse_unlearnable(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
-    patients = table["patient_id"].nunique()
-    if len(table) == 0:
-        raise MilError("no labelled slides to train on", todo="Fill in the column label and rerun.")
-    if len(classes) == 1:
+def _groups(table: pd.DataFrame, spec: MilSpec) -> Rows:
+    if spec.site_folds:
+        refuse_few_sites(table)
+    return groups_of(table, sites=spec.site_folds)
+
+
+def _outer_folds(table: pd.DataFrame, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[list[Fold], list[str]]:
+    warnings = refuse_few(table, strata.codes, strata.names, spec, classes=strata.classes)
+    there = len(np.unique(groups))
+    n_folds = min(spec.folds, there)
+    if n_folds < 2:
         raise MilError(
-            f"every slide has the label {classes[0]}; training needs at least 2 classes",
-            todo="Add slides of another class, or apply a trained model with: wsi-pipeline predict",
+            "all slides belong together through patients, identical files or sites: none can be held out",
+            todo="Check the columns patient_id and site for one name that stands for all.",
         )
-    if patients < 2:
-        raise MilError(
-            f"validation needs at least 2 patients, got {patients} ({table['patient_id'].iloc[0]})",
-            todo="Check the column patient_id, add patients, or apply a trained model with: wsi-pipeline predict",
-        )
-    if len(classes) > 2 and max(patients_per_class(table).values()) == 1:
-        raise MilError(
-            f"no two patients share a label ({_listed(classes)}): it looks like an identifier or a measurement",
-            todo="The column label must hold classes that several patients share.",
-        )
-
-
-def _outer_folds(table: pd.DataFrame, classes: tuple[str, ...], spec: MilSpec) -> tuple[list[Fold], list[str]]:
-    few = {name: n for name, n in patients_per_class(table).items() if n < spec.folds}
-    if few and not spec.allow_few:
-        raise _too_few(few, spec.folds)
-    warnings = []
-    patients = table["patient_id"].nunique()
-    n_folds = min(spec.folds, patients)
     if n_folds < spec.folds:
-        warnings.append(f"{spec.folds} folds were asked for; {patients} patients allow {n_folds}.")
-    if few:
-        listed = ", ".join(f"{name} {n}" for name, n in few.items())
-        warnings.append(f"Too few patients for {spec.folds} folds that hold every class ({listed}): read with care.")
-    labels = np.searchsorted(np.array(classes), table["label"].to_numpy(dtype=str))
-    tests = deal_folds(labels, _codes(table["patient_id"]), n_folds, spec.seed)
-    everyone = np.arange(len(table))
-    nobody = np.empty(0, np.int64)
-    return [Fold(k, np.setdiff1d(everyone, test), nobody, test) for k, test in enumerate(tests)], warnings
+        what = "sites" if spec.site_folds else "patients"
+        warnings.append(f"{spec.folds} folds were asked for; {there} {what} allow {n_folds}.")
+    everyone, nobody = np.arange(len(table)), np.empty(0, np.int64)
+    folds = []
+    for repeat in range(spec.repeats):
+        tests = deal_folds(strata.codes, groups, n_folds, _seed_of(spec.seed, repeat))
+        folds += [Fold(k, np.setdiff1d(everyone, test), nobody, test, repeat) for k, test in enumerate(tests)]
+    return folds, warnings
 
 
-def _too_few(few: dict[str, int], folds: int) -> MilError:
-    smallest = min(few.values())
-    advice = f"--folds {smallest}" if smallest >= 2 else "--folds 2 --allow-few"
-    listed = ", ".join(f"{name} has {n}" for name, n in few.items())
-    return MilError(
-        f"{folds}-fold validation needs at least {folds} patients per class; {listed}.",
-        todo=f"Use {advice}, add slides, or apply a trained model with: wsi-pipeline predict",
-    )
+def _seed_of(seed: int, repeat: int) -> int:
+    """The seed of a repeat's folds; that of the first is the seed itself."""
+    return seed if repeat == 0 else int(np.random.SeedSequence([seed, 1, repeat]).generate_state(1)[0])
 
 
 def _split_values(table: pd.DataFrame) -> NDArray[np.str_]:
     return np.array(["" if pd.isna(value) else str(value).strip().lower() for value in table["split"]], dtype=np.str_)
 
 
-def _fixed_fold(table: pd.DataFrame) -> Fold:
+def _fixed_folds(table: pd.DataFrame, spec: MilSpec) -> tuple[list[Fold], list[str]]:
     values = _split_values(table)
     wrong = ~np.isin(values, PARTS)
     if wrong.any():
-        slides = _listed(list(table.loc[wrong, "slide_id"]))
+        slides = listed(list(table.loc[wrong, "slide_id"]))
         raise MilError(
             f"split must be train, val or test for every slide, or empty for all; it is not for {slides}",
             todo="Fill in the column split for every labelled slide, or remove it to have folds made.",
@@ -209,53 +161,53 @@ def _fixed_fold(table: pd.DataFrame) -> Fold:
             raise MilError(
                 f"the column split has no {part} slides", todo=f"Mark slides as {part}, or remove the column split."
             )
+    warnings = [] if spec.repeats == 1 else ["The column split gives the one fold there is: --repeats does nothing."]
     fold = Fold(0, rows["train"], rows["val"], rows["test"])
     check_no_leaks(table, fold)
-    return fold
+    return [fold], warnings
 
 
-def _with_validation(table: pd.DataFrame, fold: Fold, spec: MilSpec) -> Fold:
-    """The fold with part of its training patients set aside for early stopping, unless some are already."""
+def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> Fold:
+    """The fold with part of its training patients set aside to stop and to choose, unless some are already.
+
+    Whole sites are set aside where they are held out and every stratum stays on both sides; else patients.
+    """
     if len(fold.val):
         return fold
-    training = table.iloc[fold.train]
-    seed = np.random.SeedSequence([spec.seed, fold.number])
-    chosen = hold_out(_codes(training["label"]), _codes(training["patient_id"]), spec.val_fraction, seed)
-    return Fold(fold.number, fold.train[~chosen], fold.train[chosen], fold.test)
+    path = [spec.seed, fold.number] + ([fold.repeat] if fold.repeat else [])
+    codes = strata.codes[fold.train]
+    tried = [groups, groups_of(table, sites=False)] if spec.site_folds else [groups]
+    for candidate in tried:
+        chosen = hold_out(codes, candidate[fold.train], spec.val_fraction, np.random.SeedSequence(path))
+        if set(codes[chosen]) == set(codes[~chosen]):
+            break
+    return replace(fold, train=fold.train[~chosen], val=fold.train[chosen])
 
 
-def _class_warnings(table: pd.DataFrame, fold: Fold, classes: tuple[str, ...]) -> list[str]:
-    labels = table["label"].to_numpy(dtype=str)
+def _part_warnings(fold: Fold, strata: Strata, repeats: int) -> list[str]:
     found = []
+    name = fold.name(repeats)
     for part, rows in fold.parts():
-        missing = sorted(set(classes) - set(labels[rows]))
+        missing = [stratum for code, stratum in enumerate(strata.names) if not (strata.codes[rows] == code).any()]
         if part == "val" and len(rows) == 0:
-            found.append(f"Fold {fold.number}: too few patients to set any aside; it trains for all its epochs.")
-        elif missing:
+            found.append(f"{name.capitalize()}: too few patients to set any aside; it trains for all its epochs.")
+        elif missing and strata.classes:
             words = {"train": "training", "val": "early-stopping", "test": "test"}[part]
-            found.append(f"Fold {fold.number}: no slide of class {' or '.join(missing)} among its {words} slides.")
+            found.append(f"{name.capitalize()}: no slide of class {' or '.join(missing)} among its {words} slides.")
     return found
 
 
-def _refuse_one_class_training(table: pd.DataFrame, folds: tuple[Fold, ...], spec: MilSpec) -> None:
-    for fold in folds:
-        found = table["label"].iloc[fold.train].unique()
-        if len(found) < 2 and not spec.allow_few:
-            raise MilError(
-                f"the training slides of fold {fold.number} all have the label {found[0]}",
-                todo="Change the column split, add slides, or accept it with --allow-few",
-            )
-
-
-def _codes(values: pd.Series[str]) -> Rows:
-    """Whole numbers 0, 1, ... for the values, in the order of their names."""
-    return pd.factorize(values, sort=True)[0].astype(np.int64)
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(map(str, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _copies(table: pd.DataFrame) -> list[str]:
+    """Sentences about files that are there under several names."""
+    found = identical_files(table)
+    if not found:
+        return []
+    named = []
+    for rows in found:
+        patients = rows["patient_id"].unique()
+        whose = f"patient {patients[0]}" if len(patients) == 1 else f"patients {listed(list(patients))}"
+        named.append(f"{' = '.join(rows['slide_id'].astype(str))} ({whose})")
+    return [
+        f"{counted(len(found), 'file')} under several names, kept on one side but counted each time: "
+        f"{listed(named)}. Take the copies out, and check patient_id."
+    ]

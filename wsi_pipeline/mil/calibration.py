@@ -1,0 +1,91 @@
+"""Do slides called 0.8 turn out so eight times in ten? Calibration curve, Brier score, expected calibration error.
+
+Of the positive class where there are two, else of the class that was predicted. Bins hold about the same number of
+predictions each, fixed before any resampling; ECE is the mean distance of the curve from the diagonal over them (Guo
+et al. 2017, arXiv 1706.04599; equal-mass bins: Nixon et al. 2019, arXiv 1904.01685). Even a perfectly calibrated
+model has an ECE above 0 on few slides. Brier score: Brier, Monthly Weather Review 78:1, 1950.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+MOST_BINS, PER_BIN = 10, 10
+"""At most ten bins, and on average ten predictions or more in each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Events (n,) of 0 or 1, their predicted probabilities (n,), the bin of each (n,), and the bins' edges (b + 1,)."""
+
+    event: Floats
+    probability: Floats
+    bin: Codes
+    edges: Floats
+
+    @property
+    def n_bins(self) -> int:
+        """Number of bins, b; some may be empty where many probabilities are equal."""
+        return len(self.edges) - 1
+
+
+def calibration(event: NDArray[np.bool_], probability: Floats) -> Calibration:
+    """Sort predictions into bins of about equal size; `event` says whether what was predicted is so."""
+    n_bins = int(np.clip(len(event) // PER_BIN, 1, MOST_BINS))
+    inner = np.unique(np.quantile(probability, np.linspace(0, 1, n_bins + 1)[1:-1])) if n_bins > 1 else np.empty(0)
+    inner = inner[(inner > 0) & (inner < 1)]
+    edges = np.concatenate([[0.0], inner, [1.0]])
+    return Calibration(event.astype(np.float64), probability, np.searchsorted(inner, probability, side="right"), edges)
+
+
+def curve(found: Calibration) -> list[dict[str, float | int]]:
+    """The points of the calibration curve: low and high edge, mean prediction, part observed, n; no empty bins."""
+    points: list[dict[str, float | int]] = []
+    for k in range(found.n_bins):
+        rows = found.bin == k
+        if rows.any():
+            points.append(
+                {
+                    "low": float(found.edges[k]),
+                    "high": float(found.edges[k + 1]),
+                    "mean_predicted": float(found.probability[rows].mean()),
+                    "observed": float(found.event[rows].mean()),
+                    "n": int(rows.sum()),
+                }
+            )
+    return points
+
+
+def expected_error(found: Calibration, weights: Floats) -> Floats:
+    """ECE (R,) where prediction j counts weights[r, j] times: the bins' gaps, each by what it holds."""
+    gaps = np.zeros((len(found.event), found.n_bins))
+    gaps[np.arange(len(found.event)), found.bin] = found.probability - found.event
+    return _mean(np.abs(weights @ gaps).sum(1), weights)
+
+
+def brier_terms(truth: Codes, probabilities: Floats) -> Floats:
+    """Each prediction's part in the Brier score, (n,), from classes (n,) and probabilities (n, C).
+
+    Two classes: squared error of the second one's probability, 0 to 1. More: Brier's sum over all classes, 0 to 2.
+    """
+    if probabilities.shape[1] == 2:
+        return np.asarray((probabilities[:, 1] - truth) ** 2, np.float64)
+    one_of = np.eye(probabilities.shape[1])[truth]
+    return np.asarray(((probabilities - one_of) ** 2).sum(1), np.float64)
+
+
+def weighted_mean(terms: Floats, weights: Floats) -> Floats:
+    """Mean of the terms (n,) where term j counts weights[r, j] times, (R,); NaN where nothing counts."""
+    return _mean(weights @ terms, weights)
+
+
+def _mean(sums: Floats, weights: Floats) -> Floats:
+    total = weights.sum(1)
+    mean: Floats = np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
+    return mean
