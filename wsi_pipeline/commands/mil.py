@@ -15,6 +15,7 @@ from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TileExecution
 from wsi_pipeline.fields import from_mapping
+from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.crossval import Progress
 from wsi_pipeline.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
@@ -61,8 +62,10 @@ def predict(request: Request) -> int:
     request.console.fact("model", f"{shown(folder)}: {', '.join(ensemble.classes)}; {len(ensemble.models)} folds")
     code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
     records = request.select(request.known_cohort())
-    table, path, slides = predict_slides(request.run_dir, records, ensemble, request.get(PredictOptions).device)
+    device, known = request.get(PredictOptions).device, novelty.load(folder)
+    table, path, slides = predict_slides(request.run_dir, records, ensemble, device, known)
     columns = ["slide_id", "predicted", *(f"p_{name}" for name in ensemble.classes), "spread"]
+    columns += [name for name in novelty.COLUMNS if name in table]
     rows = [[value if isinstance(value, str) else f"{value:.3f}" for value in row] for row in table[columns].values]
     request.console.table(columns, rows[:40], right=range(2, len(columns)))
     _tell_left_out(request, slides)

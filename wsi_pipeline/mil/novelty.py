@@ -6,7 +6,8 @@ training slides differ anyway, such as the stains of their sites, which the near
 not; and it is defined where features have more values than there are slides, for a direction that no training slide
 has gone in has the sphere's variance. How far is far is told by the training slides themselves, each measured by a fit
 that had none of its patient's: the limit is the distance that at most FALSE_FLAGS of slides like them exceed
-(a conformal bound: ranks only, no assumed distribution). Fewer than MIN_PATIENTS patients cannot say that; the flag is then `unknown`.
+(a conformal bound: ranks only, no assumed distribution). Fewer than MIN_PATIENTS patients cannot say that; the flag is
+then `unknown`.
 
     novelty.safetensors   mean, scale (D,), basis (r, D), variances (r,), rest (1,), held_out (n,); float32
 """

@@ -1,6 +1,7 @@
 """Stage `predict`: a trained model's word on slides it has not been tested on.
 
-predict/<encoder>/<mil model>/predictions.csv   slide_id, patient_id, label, predicted, p_<class>..., spread
+predict/<encoder>/<mil model>/predictions.csv   slide_id, patient_id, label, predicted, p_<class>..., spread,
+                                                novelty, far_from_training (see mil.novelty)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
 from wsi_pipeline.encoders.device import choose_device
 from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import Ensemble
 from wsi_pipeline.mil.predict import predict
 from wsi_pipeline.stages.bags import SlideBags, gather
@@ -24,9 +26,15 @@ NAME = "predict"
 
 
 def predict_slides(
-    run: RunDir, records: Sequence[SlideRecord], ensemble: Ensemble, device: str = "auto"
+    run: RunDir,
+    records: Sequence[SlideRecord],
+    ensemble: Ensemble,
+    device: str = "auto",
+    known: novelty.Novelty | None = None,
 ) -> tuple[pd.DataFrame, Path, SlideBags]:
     """Predict every slide of `records` that has features of the model's encoder.
+
+    known   what the training slides look like; without it no slide is said to be near or far
 
     Returns (table, the CSV it was written to, the slides). Raises MilError where encoder, weights or patch settings
     are not those the model was trained on.
@@ -36,6 +44,8 @@ def predict_slides(
     ensemble.check_encoder(slides.encoder)
     _check_patches(slides, ensemble)
     told = predict(ensemble, slides.bags, device=choose_device(device))
+    if known is not None:
+        told = told.merge(known.columns(slides.bags), on="slide_id", validate="one_to_one")
     table = slides.table[["slide_id", "patient_id", "label"]].merge(told, on="slide_id", validate="one_to_one")
     folder = run.root / NAME / encoder / slug(ensemble.spec.model)
     write_text(folder / "predictions.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

@@ -2,6 +2,7 @@
 
 train-mil/<encoder>/<mil model>/
   fold<k>.safetensors  config.json      the models and what they were trained with
+  novelty.safetensors                   what the slides' features look like, to tell those that are far from them
   predictions.csv                       one row per tested slide, by the model that never saw its patient
   folds.csv                             who trained, stopped and tested in each fold
   history.json                          losses of each fold and epoch
@@ -23,6 +24,7 @@ from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.encoders.device import choose_device
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.fields import digest_of
+from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import save_ensemble
 from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
 from wsi_pipeline.specs import MilSpec
@@ -134,6 +136,8 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         encoder=slides.encoder,
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )
+    patients = slides.table["patient_id"].fillna(slides.table["slide_id"])
+    novelty.save(folder, novelty.fit(slides.bags, patients=patients.tolist()))
     write_text(folder / PREDICTIONS, result.predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_text(folder / FOLDS, result.assignment.to_csv(index=False, lineterminator="\n"))
     write_text(folder / HISTORY, json.dumps(result.histories) + "\n")
