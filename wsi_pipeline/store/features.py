@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.store.base import ArraySpec
+from wsi_pipeline.store.base import ArraySpec, Store
 from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.patches import coords_attrs, geometry_from, write_coords
 from wsi_pipeline.store.schema import COORDS, FEATURE_BYTES_PER_CHUNK, FEATURE_FORMAT, FEATURES, Header
@@ -63,7 +63,12 @@ def read_features(path: Path) -> FeatureTable:
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, FEATURE_FORMAT, path)
         geometry = geometry_from(store.array_attrs(COORDS), path)
-        coords, features = store.read(COORDS), store.read(FEATURES)
-    if len(coords) != len(features) or features.ndim != 2:
-        raise StoreError(f"{path}: features {features.shape} do not match coords {coords.shape}")
-    return FeatureTable(header, geometry, coords, features)
+        check_rows(store, path)
+        return FeatureTable(header, geometry, store.read(COORDS), store.read(FEATURES))
+
+
+def check_rows(store: Store, path: Path) -> None:
+    """Raise StoreError where an open feature store has not one row of features for each row of coords."""
+    coords, features = store.shape(COORDS), store.shape(FEATURES)
+    if len(features) != 2 or coords[0] != features[0]:
+        raise StoreError(f"{path}: features {features} do not match coords {coords}")
