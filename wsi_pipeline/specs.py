@@ -267,6 +267,23 @@ class MilSpec:
     hidden_dim: int = option(256, "width of the instance projection", group="model", check=between(1, 8192))
     attention_dim: int = option(128, "width of the attention layer", group="model", check=between(1, 8192))
     dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95))
+    task: str = option(
+        "classification",
+        "what is predicted: the class or the number in `label`, or survival from `time` and `event`",
+        group="task",
+        choices=("classification", "regression", "survival"),
+    )
+    bag: str = option(
+        "slide", "what a prediction is for: a slide, or a patient by all slides", group="task",
+        choices=("slide", "patient"),
+    )  # fmt: skip
+    survival_loss: str = option(
+        "discrete", "survival: hazards of a few intervals of time, or Cox's partial likelihood", group="task",
+        choices=("discrete", "cox"),
+    )  # fmt: skip
+    time_bins: int = option(
+        4, "intervals of --survival-loss discrete, with equal numbers of events", group="task", check=between(1, 100)
+    )
     folds: int = option(5, "outer folds; patients are never split", group="validation", check=between(2, 100))
     repeats: int = option(1, "times the folds are dealt anew", group="validation", check=between(1, 100))
     site_folds: bool = option(
@@ -299,6 +316,9 @@ class MilSpec:
     learning_rate: float = option(1e-3, "AdamW learning rate", group="training", check=between(1e-8, 1))
     weight_decay: float = option(1e-3, "AdamW weight decay", group="training", check=at_least(0))
     class_weights: bool = option(True, "weigh classes by the inverse of their frequency", group="training")
+    label_smoothing: float = option(
+        0.0, "part of each label spread over the classes", group="training", check=between(0, 0.9)
+    )
 
     def __post_init__(self) -> None:
         validate(self)

@@ -1,0 +1,142 @@
+"""Exclusive classes, two or more: cross-entropy; AUROC and what follows from the likeliest class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import softmax
+from sklearn.metrics import confusion_matrix
+
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.bootstrap import weighted_metrics
+from wsi_pipeline.mil.metrics import POOLED, point_values, to_scored
+from wsi_pipeline.mil.objectives import Classification
+from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, column_of, listed
+from wsi_pipeline.specs import MilSpec
+
+MAX_CLASSES = 1024
+
+_MOST_NUMBERS = 10
+"""Different numbers that may still be grades; more of them, each of few slides, are measurements."""
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Outcome `label`, one of `classes` (different names, in the order of the outputs).
+
+    Predictions: predicted, p_<class>... (softmax of the outputs). Raises MilError for names that are no set of classes.
+    """
+
+    classes: tuple[str, ...]
+
+    name = "classification"
+    columns = ("label",)
+    headline = POOLED
+    relative = False
+
+    def __post_init__(self) -> None:
+        names = self.classes
+        fine = 2 <= len(names) <= MAX_CLASSES and all(isinstance(name, str) and name for name in names)
+        if not fine or len(set(names)) != len(names):
+            raise MilError(f"classes must be 2 to {MAX_CLASSES} different names, got {len(names)}")
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def higher_is_better(self) -> dict[str, bool]:
+        """All of them are."""
+        return dict.fromkeys(POOLED, True)
+
+    def to_json(self) -> Json:
+        """`{"name": "classification", "classes": [...]}`."""
+        return {"name": self.name, "classes": list(self.classes)}
+
+    def learned(self, table: pd.DataFrame) -> ClassificationTask:
+        """This task: the classes are those of all rows, whichever a fold trains on."""
+        return self
+
+    def strata(self, table: pd.DataFrame) -> Codes:
+        """The class of each row."""
+        labels = column_of(table, "label").astype(str)
+        codes = labels.map({name: code for code, name in enumerate(self.classes)})
+        if codes.isna().any():
+            strange = table[codes.isna()].iloc[0]
+            raise MilError(
+                f"label must be one of {', '.join(self.classes)}, got {strange['label']!r}",
+                slide=str(strange["slide_id"]),
+            )
+        return np.array(codes, dtype=np.int64)
+
+    def objective(self, table: pd.DataFrame, spec: MilSpec) -> Classification:
+        """Cross-entropy, classes weighed and labels smoothed as `spec` asks."""
+        labels = torch.from_numpy(self.strata(table))
+        smoothing = spec.label_smoothing
+        return Classification(labels, self.n_outputs, balanced=spec.class_weights, label_smoothing=smoothing)
+
+    def outcomes(self, outputs: Floats) -> pd.DataFrame:
+        """Columns predicted, p_<class>... from logits (B, C)."""
+        values = softmax(outputs, axis=1)
+        columns: dict[str, Any] = {"predicted": [self.classes[code] for code in values.argmax(1)]}
+        return pd.DataFrame({**columns, **{f"p_{name}": values[:, k] for k, name in enumerate(self.classes)}})
+
+    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
+        """AUROC (mean of each class against the rest), balanced accuracy, macro F1, accuracy."""
+        return point_values(to_scored(predictions, self.classes))
+
+    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
+        """The same metrics for weights (R, n) of the rows."""
+        samples = weighted_metrics(to_scored(predictions, self.classes), weights)
+        return {name: samples[name] for name in POOLED}
+
+    def selection(self, predictions: pd.DataFrame) -> float:
+        """AUROC; NaN where a class has no row."""
+        value = self.score(predictions)["auroc"]
+        return float("nan") if value is None else value
+
+    def details(self, predictions: pd.DataFrame) -> Json:
+        """`classes`, and `confusion`: rows true class, columns predicted."""
+        scored = to_scored(predictions, self.classes)
+        table = confusion_matrix(scored.truth, scored.predicted, labels=range(self.n_outputs))
+        return {"classes": list(self.classes), "confusion": table.tolist()}
+
+
+def make_classification(table: pd.DataFrame) -> ClassificationTask:
+    """The classes of the column `label`, in the order of their names.
+
+    Raises MilError for a single class, and for labels that are measurements or identifiers.
+    """
+    labels = column_of(table, "label").astype(str)
+    classes = tuple(sorted(labels.unique()))
+    if len(classes) < 2:
+        found = f"every slide has the label {classes[0]}" if classes else "no slide has a label"
+        raise MilError(
+            f"{found}; training needs at least 2 classes",
+            todo="Add slides of another class, or apply a trained model with: wsi-pipeline predict",
+        )
+    patients = table.assign(label=labels).groupby("label")["patient_id"].nunique()
+    if _are_measurements(labels, np.array(patients, dtype=np.int64)):
+        raise MilError(
+            f"the labels are numbers, {len(classes)} different ones ({listed(pd.Series(classes))})",
+            todo="If they are measurements, use --task regression; if they are classes, give them names.",
+        )
+    if len(classes) > 2 and patients.max() == 1:
+        raise MilError(
+            f"no two patients share a label ({listed(pd.Series(classes))}): they look like identifiers",
+            todo="The column label must hold classes that several patients share.",
+        )
+    return ClassificationTask(classes)
+
+
+def _are_measurements(labels: pd.Series[str], patients: Codes) -> bool:
+    """Numbers that no two patients share, or more different ones than grades have, most with few patients each."""
+    numbers = pd.to_numeric(labels, errors="coerce")
+    if numbers.isna().any() or len(patients) <= 2:
+        return False
+    return bool(patients.max() == 1 or (len(patients) > _MOST_NUMBERS and np.median(patients) < 3))

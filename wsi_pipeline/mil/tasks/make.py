@@ -1,0 +1,54 @@
+"""Which task it is: learned from a table as the settings ask, or read from a model's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.tasks.base import Task
+from wsi_pipeline.mil.tasks.classification import ClassificationTask, make_classification
+from wsi_pipeline.mil.tasks.cox import CoxTask
+from wsi_pipeline.mil.tasks.discrete import DiscreteTask
+from wsi_pipeline.mil.tasks.regression import RegressionTask, make_regression
+from wsi_pipeline.mil.tasks.survival import make_survival
+from wsi_pipeline.specs import MilSpec
+
+
+def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
+    """The task `spec.task` over the rows of a table (slide_id, patient_id and the outcome columns).
+
+    Classes, mean and spread, or intervals of time are learned from the rows given. Raises MilError, in words a
+    user understands, where they hold nothing to learn or the outcome is of another kind.
+    """
+    if spec.task == "regression":
+        return make_regression(table)
+    if spec.task == "survival":
+        return make_survival(table, spec)
+    return make_classification(table)
+
+
+def task_from_json(value: Any) -> Task:
+    """The task that `to_json` wrote. Raises MilError for anything else: this may come from a file of anyone's."""
+    if not isinstance(value, Mapping):
+        raise MilError(f"a task must be a JSON object, got {type(value).__name__}")
+    given = dict(value)
+    kind = (given.pop("name", None), given.pop("loss", None))
+    if kind == ("classification", None) and set(given) == {"classes"}:
+        return ClassificationTask(_list(given["classes"], str))
+    if kind == ("regression", None) and set(given) == {"mean", "sd"}:
+        return RegressionTask(*_list([given["mean"], given["sd"]], float))
+    if kind == ("survival", "discrete") and set(given) == {"edges"}:
+        return DiscreteTask(_list(given["edges"], float))
+    if kind == ("survival", "cox") and not given:
+        return CoxTask()
+    raise MilError(f"no task that this program knows: {str(dict(value))[:200]}")
+
+
+def _list(values: Any, kind: type) -> tuple[Any, ...]:
+    """A JSON list of text or of numbers as a tuple."""
+    if not isinstance(values, list) or not all(type(value) in ({kind, int} - {str} | {kind}) for value in values):
+        raise MilError(f"a task must hold a list of {kind.__name__} values, got {str(values)[:200]}")
+    return tuple(kind(value) for value in values)
