@@ -17,6 +17,11 @@ from safetensors.torch import load_file, save_file
 from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
 from wsi_pipeline.mil.models import MIL_MODELS, MilModel, build_model
+from wsi_pipeline.mil.tasks import Task
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
+from wsi_pipeline.mil.tasks.cox import CoxTask
+from wsi_pipeline.mil.tasks.discrete import DiscreteTask
+from wsi_pipeline.mil.tasks.regression import RegressionTask
 from wsi_pipeline.specs import MilSpec
 
 SPEC = MilSpec(hidden_dim=6, attention_dim=4)
@@ -33,7 +38,12 @@ def models_of(spec: MilSpec, n: int) -> list[MilModel]:
 def save(folder: Path, n: int = 2, spec: MilSpec = SPEC) -> list[MilModel]:
     models = models_of(spec, n)
     save_ensemble(
-        folder, models, spec=spec, classes=["a", "b"], encoder=ENCODER, provenance={"cohort": "äbc", "n": [1]}
+        folder,
+        models,
+        spec=spec,
+        task=ClassificationTask(("a", "b")),
+        encoder=ENCODER,
+        provenance={"cohort": "äbc", "n": [1]},
     )
     return models
 
@@ -124,6 +134,8 @@ def header(entry: dict[str, Any]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
+DISCRETE = {"name": "survival", "loss": "discrete"}
+
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no fold": (lambda f: (f / "fold1.safetensors").unlink(), "fold1.safetensors is missing"),
@@ -133,11 +145,46 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "endless number": (edit(lambda c: c["spec"].update(learning_rate=float("inf"))), "learning_rate must be between"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "no config of a slide-level model"),
     "other format": (edit(lambda c: c.update(format="CLAM")), "no config of a slide-level model"),
-    "other version": (edit(lambda c: c.update(version=2)), "format version 2; this program reads version 1"),
-    "other task": (edit(lambda c: c.update(task="survival")), "task must be classification"),
-    "one class": (edit(lambda c: c.update(classes=["a"])), "classes must be 2 to"),
-    "same classes": (edit(lambda c: c.update(classes=["a", "a"])), "classes must be 2 to"),
-    "three classes": (edit(lambda c: c.update(classes=["a", "b", "c"])), "must be of shape (3,), got (2,)"),
+    "other version": (edit(lambda c: c.update(version=3)), "format version 3; this program reads versions 1 to 2"),
+    "true as version": (edit(lambda c: c.update(version=True)), "format version True"),
+    "other task": (edit(lambda c: c.update(task={"name": "ranking"})), "no task that this program knows"),
+    "task of version 1": (edit(lambda c: c.update(task="classification")), "a task must be a JSON object, got str"),
+    "no task": (edit(lambda c: c.pop("task")), "a task must be a JSON object, got NoneType"),
+    "no classes": (edit(lambda c: c["task"].pop("classes")), "no task that this program knows"),
+    "more in the task": (edit(lambda c: c["task"].update(mean=1)), "no task that this program knows"),
+    "one class": (edit(lambda c: c["task"].update(classes=["a"])), "classes must be 2 to"),
+    "same classes": (edit(lambda c: c["task"].update(classes=["a", "a"])), "classes must be 2 to"),
+    "empty class": (edit(lambda c: c["task"].update(classes=["a", ""])), "classes must be 2 to"),
+    "classes in a text": (edit(lambda c: c["task"].update(classes="ab")), "must hold a list of str values"),
+    "numbers as classes": (edit(lambda c: c["task"].update(classes=[1, 2])), "must hold a list of str values"),
+    "three classes": (edit(lambda c: c["task"].update(classes=["a", "b", "c"])), "must be of shape (3,), got (2,)"),
+    "no deviation": (edit(lambda c: c.update(task={"name": "regression", "mean": 0, "sd": 0})), "sd positive"),
+    "infinite mean": (
+        edit(lambda c: c.update(task={"name": "regression", "mean": float("inf"), "sd": 1})),
+        "mean must be finite",
+    ),
+    "true as mean": (
+        edit(lambda c: c.update(task={"name": "regression", "mean": True, "sd": 1})),
+        "must hold a list of float values",
+    ),
+    "no edges": (edit(lambda c: c.update(task=DISCRETE | {"edges": []})), "edges must be 1 to"),
+    "falling edges": (edit(lambda c: c.update(task=DISCRETE | {"edges": [2, 1]})), "edges must be 1 to"),
+    "negative edge": (edit(lambda c: c.update(task=DISCRETE | {"edges": [-1, 1]})), "edges must be 1 to"),
+    "edge NaN": (edit(lambda c: c.update(task=DISCRETE | {"edges": [1, float("nan")]})), "edges must be 1 to"),
+    "endless edge": (edit(lambda c: c.update(task=DISCRETE | {"edges": [1, float("inf")]})), "edges must be 1 to"),
+    "huge edge": (edit(lambda c: c.update(task=DISCRETE | {"edges": [10**400]})), "must hold numbers"),
+    "many edges": (edit(lambda c: c.update(task=DISCRETE | {"edges": list(range(1, 2000))})), "edges must be 1 to"),
+    "other outputs": (edit(lambda c: c.update(task={"name": "survival", "loss": "cox"})), "must be of shape (1,)"),
+    "a fold's other task": (
+        edit(lambda c: c["folds"][0].update(task={"name": "survival", "loss": "cox"})),
+        "a fold's task must be that of all",
+    ),
+    "a fold's other classes": (
+        edit(lambda c: c["folds"][0].update(task={"name": "classification", "classes": ["a", "c"]})),
+        "a fold's task must be that of all",
+    ),
+    "a fold's other spec": (edit(lambda c: c["folds"][1].update(spec={"hidden_dim": 7})), "must be of shape"),
+    "a fold's spec no object": (edit(lambda c: c["folds"][1].update(spec=[])), "folds must be a list"),
     "absurd width": (edit(lambda c: c.update(feature_dim=10**12)), "feature_dim must be 1 to 65536"),
     "no width": (edit(lambda c: c.update(feature_dim=True)), "feature_dim must be"),
     "large width": (edit(lambda c: c.update(feature_dim=65_536)), "must be of shape (65536,), got (5,)"),
@@ -190,3 +237,43 @@ def test_writing_cut_short_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"not the file that config\.json beside it was written with") as caught:
         load_ensemble(tmp_path / "old")
     assert caught.value.todo == "Train it again with: wsi-pipeline train-mil"
+
+
+def test_version_1_opens(tmp_path: Path) -> None:
+    """As 0.x wrote it: the task by its name, the classes beside it, settings of today unknown."""
+    models = save(tmp_path)
+
+    def older(config: dict[str, Any]) -> None:
+        config.update(version=1, task="classification", classes=["a", "b"])
+        for key in ("task", "bag", "survival_loss", "time_bins", "label_smoothing"):
+            del config["spec"][key]
+
+    edit(older)(tmp_path)
+    back = load_ensemble(tmp_path)
+    assert (back.task, back.spec) == (ClassificationTask(("a", "b")), SPEC)
+    assert torch.equal(back.models[0].feature_mean, models[0].feature_mean)
+    edit(lambda c: c.update(task="survival"))(tmp_path)
+    with pytest.raises(StoreError, match="task must be classification"):
+        load_ensemble(tmp_path)
+    edit(lambda c: c.update(task="classification", classes=["a"]))(tmp_path)
+    with pytest.raises(StoreError, match="classes must be 2 to"):
+        load_ensemble(tmp_path)
+
+
+@pytest.mark.parametrize("task", [RegressionTask(3.5, 2.0), DiscreteTask((1.0, 2.5, 10.0)), CoxTask()])
+def test_every_task_comes_back(tmp_path: Path, task: Task) -> None:
+    models = [build_model(SPEC, 5, task.n_outputs) for _ in range(2)]
+    save_ensemble(tmp_path, models, spec=SPEC, task=task, encoder=ENCODER, provenance={})
+    back = load_ensemble(tmp_path)
+    assert (back.task, back.tasks, back.specs, back.classes) == (task, (task, task), (SPEC, SPEC), ())
+
+
+def test_folds_keep_what_they_learned_and_chose(tmp_path: Path) -> None:
+    whole, tasks = RegressionTask(1, 1), (RegressionTask(1, 2), RegressionTask(-1, 3))
+    specs = (SPEC, MilSpec(model="mean", hidden_dim=9))
+    models = [build_model(spec, 5, 1) for spec in specs]
+    save_ensemble(tmp_path, models, spec=SPEC, task=whole, encoder={}, provenance={}, specs=specs, tasks=tasks)
+    back = load_ensemble(tmp_path)
+    assert (back.task, back.tasks, back.specs) == (whole, tasks, specs)
+    with pytest.raises(MilError, match="a fold's task must be that of all"):
+        save_ensemble(tmp_path, models, spec=SPEC, task=whole, encoder={}, provenance={}, tasks=[whole, CoxTask()])

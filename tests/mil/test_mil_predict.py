@@ -15,6 +15,7 @@ from wsi_pipeline.mil import pieces
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble, save_ensemble
 from wsi_pipeline.mil.crossval import cross_validate
 from wsi_pipeline.mil.predict import attention, mean_attention, predict, probabilities
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
 
 BAGS, TABLE = planted(40)
 
@@ -24,7 +25,7 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
     folder: Path = tmp_path_factory.mktemp("ensemble")
     result = cross_validate(BAGS, TABLE, replace(QUICK, epochs=12, folds=3))
     models = [fitted.model for fitted in result.fitted]
-    save_ensemble(folder, models, spec=QUICK, classes=result.classes, encoder={}, provenance={})
+    save_ensemble(folder, models, spec=QUICK, task=ClassificationTask(result.classes), encoder={}, provenance={})
     return load_ensemble(folder)
 
 
@@ -49,7 +50,7 @@ def test_mean_and_spread_over_the_folds(ensemble: Ensemble) -> None:
 def test_probabilities_after_saving_are_those_of_cross_validation(tmp_path: Path) -> None:
     result = cross_validate(BAGS, TABLE, replace(QUICK, epochs=3, folds=3))
     models = [fitted.model for fitted in result.fitted]
-    save_ensemble(tmp_path, models, spec=QUICK, classes=result.classes, encoder={}, provenance={})
+    save_ensemble(tmp_path, models, spec=QUICK, task=ClassificationTask(result.classes), encoder={}, provenance={})
     for fold, model in zip(result.splits.folds, load_ensemble(tmp_path).models, strict=True):
         again = probabilities(model, BAGS, fold.test)[:, 1]
         np.testing.assert_array_equal(again, result.predictions["p_tumour"].iloc[fold.test])

@@ -27,6 +27,7 @@ from wsi_pipeline.fields import digest_of
 from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import save_ensemble
 from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.specs import MilSpec
 from wsi_pipeline.stages.bags import SlideBags
 
@@ -132,7 +133,7 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         folder,
         [fitted.model for fitted in result.fitted],
         spec=spec,
-        classes=result.classes,
+        task=ClassificationTask(result.classes),
         encoder=slides.encoder,
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )

@@ -47,8 +47,12 @@ def task_from_json(value: Any) -> Task:
     raise MilError(f"no task that this program knows: {str(dict(value))[:200]}")
 
 
-def _list(values: Any, kind: type) -> tuple[Any, ...]:
+def _list(values: Any, kind: type[str] | type[float]) -> tuple[Any, ...]:
     """A JSON list of text or of numbers as a tuple."""
-    if not isinstance(values, list) or not all(type(value) in ({kind, int} - {str} | {kind}) for value in values):
+    kinds = (str,) if kind is str else (int, float)
+    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
         raise MilError(f"a task must hold a list of {kind.__name__} values, got {str(values)[:200]}")
-    return tuple(kind(value) for value in values)
+    try:
+        return tuple(kind(value) for value in values)
+    except OverflowError:
+        raise MilError("a task must hold numbers of a usual size") from None
