@@ -95,7 +95,9 @@ def test_predictions_are_one_row_a_slide_in_the_order_of_the_table() -> None:
     table = table.sample(frac=1, random_state=1).set_index(pd.Index(range(100, 130)))
     result = cross_validate(bags, table, TINY)
     rows = result.predictions
-    assert list(rows.columns) == ["slide_id", "patient_id", "fold", "label", "predicted", "p_normal", "p_tumour"]
+    assert list(rows.columns) == [
+        "slide_id", "patient_id", "repeat", "fold", "label", "predicted", "p_normal", "p_tumour"
+    ]  # fmt: skip
     for column in ("slide_id", "patient_id", "label"):
         assert rows[column].tolist() == table[column].tolist()
     assert rows["predicted"].tolist() == rows[["p_normal", "p_tumour"]].idxmax(axis=1).str.removeprefix("p_").tolist()
@@ -146,7 +148,7 @@ def test_few_patients_are_refused_or_allowed_but_never_crash() -> None:
         cross_validate(bags, table, replace(TINY, folds=5))
     result = cross_validate(bags, table, replace(TINY, folds=2, allow_few=True))
     text = json.dumps(result.metrics, allow_nan=False)
-    assert any(fold["auroc"] is None for fold in json.loads(text)["per_fold"])
+    assert any(fold["metrics"]["auroc"] is None for fold in json.loads(text)["folds"])
     assert any("no slide of class normal among its training slides" in line for line in result.metrics["warnings"])
     assert np.isfinite(result.predictions.filter(like="p_").to_numpy(float)).all()
 

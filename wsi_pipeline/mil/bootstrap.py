@@ -2,12 +2,16 @@
 
 A resample draws as many patients as there are, with replacement, each with all of their slides: a slide then
 counts as often as its patient was drawn. Every metric is a function of those counts W (R, n), by the same
-definitions as scikit-learn's with `sample_weight`. Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13.
+definitions as scikit-learn's with `sample_weight`. Where everyone was tested several times (repeats), a metric is the
+mean over the repeats, in every resample alike: more repeats do not make more patients.
+Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,16 +53,30 @@ class Interval:
 Samples = dict[str, Floats]
 """Metric -> its value in each resample, (R,) over all classes or (R, C) per class; NaN where undefined."""
 
+Weighted = Callable[[Floats], Samples]
+"""Metrics for weights (R, n) of the rows."""
+
 
 def bootstrap(scored: Scored, resamples: int, seed: int) -> Samples:
     """The metrics of every resample, as `weighted_metrics` names them: (R,) over all classes, `class_` ones (R, C)."""
+    number = np.unique(scored.patient, return_inverse=True)[1]
+    return bootstrap_mean([(number, partial(weighted_metrics, scored))], resamples, seed)
+
+
+def bootstrap_mean(parts: Sequence[tuple[Codes, Weighted]], resamples: int, seed: int) -> Samples:
+    """Any metrics of every resample, the mean over the parts (repeats of a validation), each drawing the same patients.
+
+    parts   for each the patient of its rows (n,), numbered 0 to P - 1 alike in all, and what gives its metrics
+            (R, ...) for weights (R, n) of these rows
+    """
+    n = 1 + max(int(number.max()) for number, _ in parts)
+    widest = max(len(number) for number, _ in parts)
     rng = np.random.default_rng(seed)
-    patients, codes = np.unique(scored.patient, return_inverse=True)
-    n = len(patients)
-    blocks = []
-    for start in range(0, resamples, step := max(1, _CELLS // len(codes))):
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - start))
-        blocks.append(weighted_metrics(scored, drawn[:, codes].astype(np.float64)))
+    blocks: list[Samples] = []
+    for start in range(0, resamples, step := max(1, _CELLS // widest)):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - start)).astype(np.float64)
+        found = [weighted(drawn[:, number]) for number, weighted in parts]
+        blocks.append({name: np.mean([part[name] for part in found], axis=0) for name in found[0]})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 

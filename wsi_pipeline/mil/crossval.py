@@ -1,30 +1,39 @@
-"""Cross-validation: every fold trained on its own, each slide predicted by a model that never saw its patient."""
+"""Nested cross-validation: every slide predicted by models that never saw its patient, in training or in choosing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from wsi_pipeline.cohort.splits import Fold, Rows, Splits, check_no_leaks, checked_table, make_splits
+from wsi_pipeline.cohort.fold import Fold, Splits
+from wsi_pipeline.cohort.splits import Strata, checked_table, make_splits
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.inference import prediction_table, probabilities
-from wsi_pipeline.mil.metrics import classification_metrics
-from wsi_pipeline.mil.objectives import Classification
+from wsi_pipeline.mil.choices import candidates, chosen_settings
+from wsi_pipeline.mil.models import MIL_MODELS
+from wsi_pipeline.mil.nested import Candidate, Choice, fit_and_choose, predicted
 from wsi_pipeline.mil.seeding import sub_seed
-from wsi_pipeline.mil.training import Epoch, Fitted, fit
+from wsi_pipeline.mil.tasks.base import Task
+from wsi_pipeline.mil.tasks.make import make_task
+from wsi_pipeline.mil.thresholds import youden_threshold
+from wsi_pipeline.mil.training import Epoch, Fitted, FoldRows
+from wsi_pipeline.mil.validation import validation_metrics
 from wsi_pipeline.specs import MilSpec
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """An epoch was finished: of which fold (counted from 0) of how many, and how many epochs there are at most."""
+    """An epoch was finished: of which training (counted from 0) of how many, and how many epochs each has at most.
+
+    There are folds x repeats x candidates trainings; several may run at once, so their epochs may be told by turns.
+    """
 
     fold: int
     n_folds: int
@@ -36,25 +45,36 @@ class Progress:
 class CrossValidation:
     """The result of a cross-validation.
 
-    predictions  one row a tested slide, in the order of the table: slide_id, patient_id, fold, label, predicted,
-                 p_<class>...; with a fixed split only its test slides
-    splits       the folds, as row positions of the table; `assignment` is the same as a table (fold, part,
+    task         what was predicted
+    predictions  one row a tested slide and repeat, in the order of the table: slide_id, patient_id, repeat, fold,
+                 outcome and prediction columns; with a fixed split only its test slides
+    splits       the folds, as row positions of the table; `assignment` is the same as a table (repeat, fold, part,
                  slide_id, patient_id)
-    fitted       the trained model of each fold, with its best epoch and history
+    choices      of each fold, in the order of the splits: its task and the chosen candidate with its trained model
     metrics      the content of metrics.json
     """
 
-    classes: tuple[str, ...]
+    task: Task
     predictions: pd.DataFrame
     splits: Splits
     assignment: pd.DataFrame
-    fitted: tuple[Fitted, ...]
-    metrics: dict[str, Any]
+    choices: tuple[Choice, ...]
+    metrics: Json
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes; none where the task has none."""
+        return tuple(self.task.to_json().get("classes", ()))
+
+    @property
+    def fitted(self) -> tuple[Fitted, ...]:
+        """The trained model of each fold, with its best epoch and history."""
+        return tuple(choice.chosen.fitted for choice in self.choices)
 
     @property
     def histories(self) -> list[list[dict[str, float | None]]]:
         """For each fold its epochs in order: {"epoch", "train_loss", "val_loss"}."""
-        return [[vars(epoch).copy() for epoch in fold.history] for fold in self.fitted]
+        return [[vars(epoch).copy() for epoch in fitted.history] for fitted in self.fitted]
 
 
 def cross_validate(
@@ -65,84 +85,135 @@ def cross_validate(
     device: torch.device | str = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> CrossValidation:
-    """Train and test `spec.model` on folds over patients; the test fold chooses nothing.
+    """Train, choose and test on folds over patients as `spec` asks; the test part of a fold chooses nothing.
 
-    table   columns slide_id, patient_id, label and, optionally, split (train, val, test: one fold as given)
-    bags    of at least the slides in the table, in any order
+    table   columns slide_id, patient_id, the outcome of `spec.task`, and optionally split (train, val, test: one fold
+            as given), site, content (a digest of the file)
+    bags    of at least the rows of the table, in any order
 
-    Raises MilError where the folds cannot be made honestly (see `cohort.splits.make_splits`), or a bag is missing.
+    Raises MilError where the folds cannot be made honestly (see `cohort.splits.make_splits`), a bag is missing, or
+    the outcome is none; UsageError for a choice between what there is not.
     """
-    table = checked_table(table)
-    splits = make_splits(table, spec)
-    rows = _bag_indices(bags, table)
-    labels = _codes(bags, table, rows, splits.classes)
-    objective = Classification(labels, len(splits.classes), balanced=spec.class_weights)
-    fitted, tested = [], []
-    for fold in splits.folds:
-        check_no_leaks(table, fold)
-        train, val, test = rows[fold.train], rows[fold.val], rows[fold.test]
-        report = _reporter(progress, fold, splits, spec)
-        seed = sub_seed(spec.seed, fold.number)
-        fitted.append(fit(bags, objective, train, val, spec, seed=seed, device=device, on_epoch=report))
-        values = probabilities(fitted[-1].model, bags, test, device=device)
-        tested.append(_tested(table.iloc[fold.test], fold, values, splits.classes))
-        fitted[-1].model.cpu()
-    predictions = pd.concat(tested).sort_index().reset_index(drop=True)
-    metrics = _metrics(predictions, splits, fitted, spec)
-    return CrossValidation(splits.classes, predictions, splits, splits.assignment(table), tuple(fitted), metrics)
+    specs = candidates(spec)
+    for candidate in specs:
+        MIL_MODELS.get(candidate.model)
+    table = checked_table(table, ("label",) if spec.task == "classification" else ())
+    task = _task(table, spec)
+    splits = make_splits(table, spec, _strata(task, table))
+    bags = _aligned(bags, table)
+    rows = [FoldRows(fold.train, fold.val, _seed_of(fold, spec)) for fold in splits.folds]
+    report = _reporter(progress, len(splits.folds), len(specs), spec)
+    choices = fit_and_choose(bags, table, task, rows, specs, device=device, on_epoch=report)
+    columns = ["slide_id", "patient_id", *task.columns]
+    tested = [
+        _tested(bags, table[columns], fold, choice, device) for fold, choice in zip(splits.folds, choices, strict=True)
+    ]
+    predictions = _in_order(tested, columns)
+    facts = [_facts(fold, choice, spec) for fold, choice in zip(splits.folds, choices, strict=True)]
+    warnings = [*splits.warnings, *_choice_warnings(specs, splits)]
+    metrics = validation_metrics(task, predictions, facts, spec, warnings, fixed=splits.fixed)
+    return CrossValidation(task, predictions, splits, splits.assignment(table), tuple(choices), metrics)
 
 
-def _bag_indices(bags: Bags, table: pd.DataFrame) -> Rows:
-    """The bag of each row of the table."""
+def _task(table: pd.DataFrame, spec: MilSpec) -> Task:
+    """The task, once it is sure that there are patients enough to speak of one."""
+    if len(table) == 0:
+        raise MilError("no labelled slides to train on", todo="Fill in the outcome of each slide in the CSV and rerun.")
+    task = make_task(table, spec)
+    if task.name == "survival" and not spec.allow_few:
+        events = int(table.loc[table["event"].astype(float) == 1, "patient_id"].nunique())
+        if events < spec.folds:
+            raise MilError(
+                f"{spec.folds}-fold validation of survival needs at least {spec.folds} patients with an event, "
+                f"got {events}",
+                todo="Use fewer --folds, or accept it with --allow-few",
+            )
+    return task
+
+
+def _strata(task: Task, table: pd.DataFrame) -> Strata:
+    codes = task.strata(table)
+    if task.name == "classification":
+        return Strata(codes, tuple(task.to_json()["classes"]))
+    what = "outcome group" if task.name == "regression" else "event and time group"
+    return Strata(codes, tuple(f"{what} {k + 1}" for k in range(int(codes.max()) + 1)), classes=False)
+
+
+def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
+    """Bags in the order of the table; the same object where they are already."""
+    wanted = tuple(table["slide_id"])
+    if bags.slide_ids == wanted:
+        return bags
     where = {slide: index for index, slide in enumerate(bags.slide_ids)}
-    missing = [str(slide) for slide in table["slide_id"] if slide not in where]
+    missing = [str(slide) for slide in wanted if slide not in where]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise MilError(
             f"no features for {', '.join(missing[:5])}{more}", todo="Embed these slides, or take them out of the table."
         )
-    return np.array([where[slide] for slide in table["slide_id"]], dtype=np.int64)
+    return bags.subset([where[slide] for slide in wanted])
 
 
-def _codes(bags: Bags, table: pd.DataFrame, rows: Rows, classes: tuple[str, ...]) -> torch.Tensor:
-    """The class number of each bag; bags that are not in the table get 0 and are never asked for."""
-    labels = torch.zeros(len(bags), dtype=torch.int64)
-    codes = table["label"].map({name: code for code, name in enumerate(classes)})
-    labels[torch.from_numpy(rows)] = torch.tensor(codes.tolist())
-    return labels
+def _seed_of(fold: Fold, spec: MilSpec) -> int:
+    return sub_seed(spec.seed, fold.number, *([fold.repeat] if fold.repeat else []))
 
 
 def _reporter(
-    progress: Callable[[Progress], None] | None, fold: Fold, splits: Splits, spec: MilSpec
-) -> Callable[[Epoch], None] | None:
+    progress: Callable[[Progress], None] | None, n_folds: int, n_candidates: int, spec: MilSpec
+) -> Callable[[int, int, Epoch], None] | None:
     if progress is None:
         return None
-    return lambda epoch: progress(Progress(fold.number, len(splits.folds), epoch, spec.epochs))
+    total = n_folds * n_candidates
+    return lambda candidate, fold, epoch: progress(Progress(candidate * n_folds + fold, total, epoch, spec.epochs))
 
 
-def _tested(rows: pd.DataFrame, fold: Fold, values: NDArray[np.float64], classes: tuple[str, ...]) -> pd.DataFrame:
-    """The predictions of one fold's test slides, with the index of their rows in the table."""
-    table = prediction_table(list(rows["slide_id"]), values, classes).set_index(rows.index)
-    table = table.assign(patient_id=rows["patient_id"], fold=fold.number, label=rows["label"])
-    return table[["slide_id", "patient_id", "fold", "label", "predicted", *(f"p_{name}" for name in classes)]]
+def _tested(bags: Bags, table: pd.DataFrame, fold: Fold, choice: Choice, device: torch.device | str) -> pd.DataFrame:
+    """The predictions of one fold's test rows, with the index of their rows in the table."""
+    found = predicted(bags, table, choice.task, choice.chosen.fitted, fold.test, device)
+    return found.assign(repeat=fold.repeat, fold=fold.number)
 
 
-def _metrics(predictions: pd.DataFrame, splits: Splits, fitted: list[Fitted], spec: MilSpec) -> dict[str, Any]:
-    facts = {
-        fold.number: {
-            "best_epoch": model.best_epoch,
-            "epochs": len(model.history),
-            "n_train": len(fold.train),
-            "n_val": len(fold.val),
-        }
-        for fold, model in zip(splits.folds, fitted, strict=True)
+def _in_order(tested: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """All predictions, repeat by repeat, in the order of the table."""
+    joined = pd.concat(tested)
+    order = np.lexsort((joined.index.to_numpy(), joined["repeat"].to_numpy()))
+    names = [*columns[:2], "repeat", "fold", *columns[2:]]
+    return joined.iloc[order].reset_index(drop=True)[[*names, *(c for c in joined.columns if c not in names)]]
+
+
+def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
+    """What metrics.json says of a fold beside its metrics."""
+    chosen = choice.chosen
+    found: Json = {
+        "repeat": fold.repeat,
+        "fold": fold.number,
+        "n_train": len(fold.train),
+        "n_val": len(fold.val),
+        "n_test": len(fold.test),
+        "best_epoch": chosen.fitted.best_epoch,
+        "epochs": len(chosen.fitted.history),
     }
-    return classification_metrics(
-        predictions,
-        splits.classes,
-        resamples=spec.bootstrap,
-        seed=sub_seed(spec.seed, len(splits.folds)),
-        folds=facts,
-        warnings=splits.warnings,
-        of="test predictions" if splits.fixed else "pooled out-of-fold predictions",
-    )
+    if spec.choose:
+        found["chosen"] = chosen_settings(chosen.spec, spec)
+        found["candidates"] = [_candidate_json(candidate, spec) for candidate in choice.candidates]
+    classes = choice.task.to_json().get("classes", ())
+    if len(classes) == 2:
+        positive = (chosen.validation["label"].astype(str) == classes[1]).to_numpy()
+        probability = chosen.validation[f"p_{classes[1]}"].to_numpy(np.float64)
+        found["threshold"] = youden_threshold(positive, probability) if len(positive) else None
+    return found
+
+
+def _candidate_json(candidate: Candidate, spec: MilSpec) -> Json:
+    return {
+        **chosen_settings(candidate.spec, spec),
+        "selection": candidate.selection if np.isfinite(candidate.selection) else None,
+        "val_loss": candidate.val_loss if np.isfinite(candidate.val_loss) else None,
+    }
+
+
+def _choice_warnings(specs: Sequence[MilSpec], splits: Splits) -> list[str]:
+    if len(specs) == 1:
+        return []
+    blind = sum(len(fold.val) == 0 for fold in splits.folds)
+    return [f"{blind} folds had no validation slides: they keep the first setting of --choose."] if blind else []
