@@ -19,7 +19,7 @@ class TestEveryModel(MilContract):
 
 
 def test_names() -> None:
-    assert set(MIL_MODELS.names()) == {"abmil", "gated-abmil", "max", "mean"}
+    assert set(MIL_MODELS.names()) == {"abmil", "clam-sb", "dsmil", "gated-abmil", "max", "mean", "transmil"}
     assert MilSpec().model in MIL_MODELS
 
 

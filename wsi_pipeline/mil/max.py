@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, head_contributions, projection
+from wsi_pipeline.mil.segments import segment_argmax
 from wsi_pipeline.specs import MilSpec
 
 
@@ -40,14 +41,8 @@ class MaxPooling(nn.Module):
 
 def _largest(instances: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """The largest value of each column in each bag (B, H), 0 in an empty bag, and the rows they are from (b, H)."""
-    starts, lengths = offsets[:-1].tolist(), offsets.diff().tolist()
-    pooled, rows = [], []
-    for part, start in zip(torch.split(instances, lengths), starts, strict=True):
-        if len(part):
-            values, where = part.max(0)
-            pooled.append(values.float())
-            rows.append(where + start)
-        else:
-            pooled.append(instances.new_zeros(instances.shape[1], dtype=torch.float32))
-    winners = torch.stack(rows) if rows else torch.zeros(0, instances.shape[1], dtype=torch.int64)
-    return torch.stack(pooled), winners.to(instances.device)
+    winners = segment_argmax(instances, offsets)
+    filled = winners[:, :1] >= 0
+    rows = winners[filled[:, 0]]
+    pooled = instances.new_zeros(winners.shape).masked_scatter(filled, instances.gather(0, rows))
+    return pooled, rows

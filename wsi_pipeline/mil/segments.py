@@ -43,6 +43,35 @@ def segment_uniform(offsets: Tensor) -> Tensor:
     return torch.repeat_interleave(1.0 / lengths.clamp(min=1).float(), lengths)
 
 
+def segment_ids(offsets: Tensor) -> Tensor:
+    """The segment of each row, int64 (sum N,), on the device of the offsets."""
+    lengths = offsets.diff()
+    return torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+
+
+def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:
+    """The row of the largest value of each column in each segment, the first of equals: (sum N, C) -> int64 (B, C).
+
+    An empty segment gives -1.
+    """
+    parts = [part.argmax(0) for part in _segments(values.detach(), offsets) if len(part)]
+    filled = (offsets.diff() > 0).to(values.device)
+    rows = torch.full((len(filled), values.shape[1]), -1, device=values.device)
+    if parts:
+        rows[filled] = torch.stack(parts) + offsets[:-1].to(values.device)[filled, None]
+    return rows
+
+
+def segment_rank(scores: Tensor, offsets: Tensor) -> Tensor:
+    """The rank of each score in its segment, 0 for the highest, the earlier of equals first: (sum N,) -> int64."""
+    by_score = scores.argsort(descending=True, stable=True)
+    bags = segment_ids(offsets.to(scores.device))
+    order = by_score[bags[by_score].argsort(stable=True)]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - offsets.to(order.device)[bags]
+    return rank
+
+
 def _segments(values: Tensor, offsets: Tensor) -> tuple[Tensor, ...]:
     lengths = offsets.diff().tolist()
     return torch.split(_wide(values), lengths) if lengths else ()
