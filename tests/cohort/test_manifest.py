@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,6 @@ def test_written_and_read_back_equal(rows: list[tuple[str, str, str]]) -> None:
     )
     if not records:
         return
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cohort.csv"
         path.write_text(to_csv(Cohort(records, "x")), encoding="utf-8")
@@ -179,3 +178,79 @@ def test_only_names_what_is_unknown(folder: Path) -> None:
     assert [record.slide_id for record in cohort.only(["b"])] == ["b"]
     with pytest.raises(UsageError, match="not in the cohort: z"):
         cohort.only(["b", "z"])
+
+
+times = st.floats(1e-6, 1e9).map(lambda value: round(value, 6)).filter(lambda value: value > 0)
+
+
+@given(st.lists(st.tuples(st.none() | times, st.sampled_from([None, 0, 1])), min_size=1, max_size=8))
+def test_outcomes_written_and_read_back_equal(rows: list[tuple[float | None, int | None]]) -> None:
+    records = tuple(
+        SlideRecord(f"s{i}", Path("/nowhere") / f"{i}.svs", f"p{i}", time=time, event=event)
+        for i, (time, event) in enumerate(rows)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cohort.csv"
+        path.write_text(to_csv(Cohort(records, "x")), encoding="utf-8")
+        back = read_cohort([path])
+    assert back.records == records
+    known = [event for time, event in rows if time is not None and event is not None]
+    assert back.event_counts() == (len(known), sum(known))
+
+
+@pytest.mark.parametrize("word", ["1", "1.0", "yes", "Dead", "DECEASED", "1:DECEASED", "true", " event "])
+def test_words_for_an_event(folder: Path, word: str) -> None:
+    (record,) = read_cohort([write(folder, f"path,time,event\na.svs,3,{word}\n")]).records
+    assert (record.time, record.event) == (3.0, 1)
+
+
+@pytest.mark.parametrize("word", ["0", "0.0", "No", "alive", "Living", "0:LIVING", "FALSE", "censored"])
+def test_words_for_none(folder: Path, word: str) -> None:
+    (record,) = read_cohort([write(folder, f"wsi,OS_MONTHS,Vital-Status\na.svs,3.5,{word}\n")]).records
+    assert (record.time, record.event) == (3.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("s1,a.svs,0,1", "row 2: time of s1 must be above 0, got '0'; leave it empty where nobody was followed"),
+        ("s1,a.svs,-3,1", "row 2: time of s1 must be above 0, got '-3'"),
+        ("s1,a.svs,long,1", "row 2: time of s1 must be a number, got 'long'"),
+        ("s1,a.svs,inf,1", "row 2: time of s1 must be a number, got 'inf'"),
+        ('s1,a.svs,"1,234",1', "got '1,234', which may be 1234 or a decimal comma"),
+        ("s1,a.svs,3,2", "row 2: event of s1 must be 1 or 0 (or yes, y, true, dead"),
+        ("s1,a.svs,3,maybe", "got 'maybe'"),
+    ],
+)
+def test_outcomes_that_are_none(folder: Path, row: str, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        read_cohort([write(folder, f"slide_id,path,time,event\n{row}\n")])
+    assert message in str(caught.value)
+
+
+def test_decimal_commas_and_unknown_outcomes(folder: Path) -> None:
+    text = "path;time;event\na.svs;12,5;ja\n"
+    with pytest.raises(ManifestError, match="event of a must be 1 or 0"):
+        read_cohort([write(folder, text)])
+    records = read_cohort([write(folder, text.replace("ja", "Not Reported") + "b.svs;0,345;1\n")]).records
+    assert [(record.time, record.event) for record in records] == [(12.5, None), (0.345, 1)]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_patient_has_one_outcome(folder: Path, mixed: bool) -> None:
+    path = write(folder, "path,patient,time,event\na.svs,p1,3,1\nb.svs,p1,4,1\nc.ome.tiff,p1,3,0\n")
+    with pytest.raises(ManifestError) as caught:
+        read_cohort([path], mixed_labels=mixed)
+    assert "row 3: patient 'p1' has two times: 3.0 (row 2), 4.0" in str(caught.value)
+    assert "row 4: patient 'p1' has two events: 1 (row 2), 0" in str(caught.value)
+
+
+def test_half_an_outcome_is_said(folder: Path) -> None:
+    cohort = read_cohort([write(folder, "path,time,event\na.svs,3,\nb.svs,,1\nc.ome.tiff,,\n")])
+    assert [str(note) for note in cohort.notes] == [
+        "row 2: empty event: a is not used for survival",
+        "row 3: empty time: b is not used for survival",
+    ]
+    assert cohort.event_counts() == (0, 0)
+    (note,) = read_cohort([write(folder, "path,time\na.svs,3\n")]).notes
+    assert str(note) == "row 1: column time without a column event: no survival can be learned"

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_pipeline.cohort.cells import HAPPENED, NOT_SEEN, UNKNOWN
 from wsi_pipeline.cohort.columns import ALIASES
 from wsi_pipeline.cohort.manifest import MAX_ID_LENGTH, SPLITS, Cohort, SlideRecord, id_problem, read_cohort
 from wsi_pipeline.commands.run import STEPS, TOP_KEYS, read_plan
@@ -63,6 +64,7 @@ def test_full_uses_every_column(tmp_path: Path) -> None:
     assert by_id["a1"].annotation == tmp_path / "outlines" / "a1.geojson"
     assert by_id["b2"].mpp == 0.2425
     assert by_id["c1"].path == Path("/archive/2019/c1.mrxs")
+    assert [(by_id[name].time, by_id[name].event) for name in ("a1", "b2", "c3")] == [(41.5, 1), (55, 0), (None, None)]
     assert notes(cohort) == [
         "row 7: file not found: /archive/2019/c1.mrxs",
         "row 9: empty label: c3 is tiled and embedded, not trained on",
@@ -96,6 +98,30 @@ def test_semicolons_byte_order_mark_and_decimal_commas(tmp_path: Path) -> None:
     assert len(notes(cohort)) == 2
     assert "byte-order mark" in notes(cohort)[0]
     assert "semicolons" in notes(cohort)[1]
+
+
+def test_survival(tmp_path: Path) -> None:
+    cohort = read_example("survival.csv", tmp_path)
+    assert [record.time for record in cohort.records] == [412, 412, 1830, 96, 730.5]
+    assert [record.event for record in cohort.records] == [1, 1, 0, 1, 0]
+    assert cohort.event_counts() == (4, 2)
+    assert notes(cohort) == []
+
+
+def test_regression(tmp_path: Path) -> None:
+    cohort = read_example("regression.csv", tmp_path)
+    assert [record.label for record in cohort.records] == ["0.35", "0.02", "0.81", "0.5"]
+    assert notes(cohort) == []
+
+
+def test_readme_names_the_words_for_events() -> None:
+    text = (MANIFESTS / "README.md").read_text(encoding="utf-8")
+    words = re.search(r"\| 1 \| 0 \|\n\|---\|---\|\n(.*)\n", text)
+    assert words
+    seen, unseen = words[1].strip("| ").split(" | ")
+    assert seen == ", ".join(f"`{word}`" for word in HAPPENED)
+    assert unseen == ", ".join(f"`{word}`" for word in NOT_SEEN)
+    assert all(f"`{word}`" in text for word in UNKNOWN[:-1])
 
 
 def test_every_example_csv_has_a_test_here() -> None:

@@ -43,6 +43,19 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "stain": ("staining", "stain_type"),
     "split": ("set", "partition", "subset", "fold_split"),
     "annotation": ("annotations", "annotation_path", "annotation_file", "geojson"),
+    "time": (
+        "survival_time",
+        "time_to_event",
+        "follow_up",
+        "followup",
+        "follow_up_time",
+        "survival_days",
+        "survival_months",
+        "os_time",
+        "os_days",
+        "os_months",
+    ),
+    "event": ("event_observed", "os_event", "os_status", "vital_status", "death", "dead", "deceased"),
 }
 """Our column name -> other names it is known by, most specific first."""
 

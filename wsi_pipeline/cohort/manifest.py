@@ -9,23 +9,31 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
+from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.columns import map_columns
 from wsi_pipeline.cohort.discover import find_slides, slide_id_of, with_suffix_found
 from wsi_pipeline.errors import ManifestError, UsageError
-from wsi_pipeline.units import MAX_MPP, MIN_MPP, is_plausible_mpp
+
+V = TypeVar("V")
 
 MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "none", "null"})
 SPLITS = ("train", "val", "test")
+OUTCOME = ("time", "event")
 MAX_ID_LENGTH = 150
 
 
 @dataclass(frozen=True)
 class SlideRecord:
-    """One row of the manifest. `path` is absolute; `label`, `site`, ... are None where not given."""
+    """One row of the manifest. `path` is absolute; `label`, `site`, ... are None where not given.
+
+    `time` is in the table's own unit; `event` is 1 where the event was seen at that time, 0 where the patient was
+    last seen without it.
+    """
 
     slide_id: str
     path: Path
@@ -36,6 +44,8 @@ class SlideRecord:
     stain: str | None = None
     split: str | None = None
     annotation: Path | None = None
+    time: float | None = None
+    event: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,13 @@ class Cohort:
                 counts[record.label] += 1
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
+    def event_counts(self) -> tuple[int, int]:
+        """Patients whose time and event are known, and how many of them had the event."""
+        known = {
+            item.patient_id: item.event for item in self.records if item.time is not None and item.event is not None
+        }
+        return len(known), sum(known.values())
+
     def only(self, slide_ids: Sequence[str]) -> tuple[SlideRecord, ...]:
         """The records named; raises UsageError naming ids that are not in the cohort."""
         known = {record.slide_id for record in self.records}
@@ -107,6 +124,9 @@ def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     columns, unused, faults_text = map_columns(header)
     faults = notes + [Fault(1, message) for message in faults_text]
+    for one, other in (OUTCOME, OUTCOME[::-1]):
+        if one in columns and other not in columns:
+            faults.append(Fault(1, f"column {one} without a column {other}: no survival can be learned", fatal=False))
     if unused:
         faults.append(Fault(1, f"columns not used: {', '.join(repr(name) for name in unused)}", fatal=False))
     if "path" not in columns and "slide_id" not in columns:
@@ -165,10 +185,10 @@ def _delimiter(text: str, notes: list[Fault]) -> str:
     return ","
 
 
-def _record(row: int, cells: list[str], columns: dict[str, int], base: Path, faults: list[Fault]) -> SlideRecord:
+def _record(row: int, given: list[str], columns: dict[str, int], base: Path, faults: list[Fault]) -> SlideRecord:
     def cell(name: str) -> str:
         index = columns.get(name)
-        return cells[index].strip() if index is not None and index < len(cells) else ""
+        return given[index].strip() if index is not None and index < len(given) else ""
 
     def optional(name: str) -> str | None:
         return None if cell(name).lower() in MISSING_WORDS else cell(name)
@@ -184,35 +204,42 @@ def _record(row: int, cells: list[str], columns: dict[str, int], base: Path, fau
         faults.append(Fault(row, f"empty label: {slide_id or name} is tiled and embedded, not trained on", fatal=False))
     if "patient_id" in columns and optional("patient_id") is None:
         faults.append(Fault(row, f"empty patient_id: {slide_id or name} counts as a patient of its own", fatal=False))
+    time, event = (None if (optional(key) or "").lower() in cells.UNKNOWN else optional(key) for key in OUTCOME)
+    if note := _outcome_note(slide_id or name, columns, time, event):
+        faults.append(Fault(row, note, fatal=False))
     split = (optional("split") or "").lower() or None
     if split is not None and split not in SPLITS:
         faults.append(Fault(row, f"split must be one of {', '.join(SPLITS)}, got {split!r}"))
-    note = optional("annotation")
+    outlines = optional("annotation")
     return SlideRecord(
         slide_id=slide_id,
         path=path,
         patient_id=optional("patient_id") or slide_id,
         label=optional("label"),
-        mpp=_mpp(row, optional("mpp"), faults),
+        mpp=_parsed(row, "mpp", optional("mpp"), cells.mpp, faults),
         site=optional("site"),
         stain=optional("stain"),
         split=split,
-        annotation=(base / note).absolute() if note else None,
+        annotation=(base / outlines).absolute() if outlines else None,
+        time=_parsed(row, f"time of {slide_id}", time, cells.time, faults),
+        event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
     )
 
 
-def _mpp(row: int, text: str | None, faults: list[Fault]) -> float | None:
-    if text is None:
-        return None
+def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], faults: list[Fault]) -> V | None:
+    """A cell by one of the parsers of `cells`; a fault where it does not fit."""
     try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        faults.append(Fault(row, f"mpp must be a number, got {text!r}"))
+        return None if text is None else parse(text)
+    except ValueError as error:
+        faults.append(Fault(row, f"{what} {error}"))
         return None
-    if not is_plausible_mpp(value):
-        faults.append(Fault(row, f"mpp must be between {MIN_MPP} and {MAX_MPP} micrometres per pixel, got {text}"))
-        return None
-    return value
+
+
+def _outcome_note(slide: str, columns: dict[str, int], time: str | None, event: str | None) -> str | None:
+    """What is odd about half an outcome; no outcome at all is not."""
+    if "time" in columns and "event" in columns and (time is None) != (event is None):
+        return f"empty {'time' if time is None else 'event'}: {slide} is not used for survival"
+    return None
 
 
 def _check_ids(ids: Iterable[tuple[int | None, str]]) -> list[Fault]:
@@ -242,7 +269,8 @@ def id_problem(slide_id: str) -> str | None:
 
 def _check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) -> list[Fault]:
     faults = []
-    for what in ("split",) if mixed_labels else ("label", "split"):
+    always = ("split", *OUTCOME)
+    for what in always if mixed_labels else ("label", *always):
         seen: dict[str, tuple[int, str]] = {}
         for row, record in numbered:
             value = getattr(record, what)
@@ -250,7 +278,7 @@ def _check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool)
                 continue
             first_row, first = seen.setdefault(record.patient_id, (row, value))
             if value != first:
-                hint = "" if what == "split" else "; if slides of one patient may differ, pass --mixed-labels"
+                hint = "; if slides of one patient may differ, pass --mixed-labels" if what == "label" else ""
                 faults.append(
                     Fault(
                         row,

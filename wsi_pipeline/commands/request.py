@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_DONE, EXIT_SOME_FAILED = 0, 3
 MOST_NOTES = 20
+MOST_LABELS = 20
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,17 @@ class Request:
         return (self.only,) if self.only in known else tuple(name for name in self.only.split(",") if name)
 
     def _tell(self, cohort: Cohort) -> None:
-        labels = ", ".join(f"{label} {count}" for label, count in cohort.label_counts().items())
+        counts, (followed, events) = cohort.label_counts(), cohort.event_counts()
+        labels = ", ".join(f"{label} {count}" for label, count in counts.items())
+        if len(counts) > MOST_LABELS:
+            labels = f"{len(counts)} different ones"
         parts = [
             plural(len(cohort), "slide"),
             plural(cohort.patients, "patient"),
             f"labels: {labels}" if labels else "no labels",
         ]
+        if followed:
+            parts.append(f"time and event of {plural(followed, 'patient')}, {plural(events, 'event')}")
         self.console.fact("cohort", f"{', '.join(parts)}  -> {self.run_dir.root}/")
         for note in cohort.notes[:MOST_NOTES]:
             self.console.note(str(note))

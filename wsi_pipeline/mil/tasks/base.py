@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsi_pipeline.cohort.cells import number
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.objectives import Objective
 from wsi_pipeline.specs import MilSpec
@@ -100,12 +101,23 @@ def column_of(table: pd.DataFrame, column: str) -> pd.Series[Any]:
 def numbers_of(table: pd.DataFrame, column: str) -> Floats:
     """A column as finite numbers (n,). Raises MilError naming the first slide whose value is none."""
     found = column_of(table, column)
-    values = pd.to_numeric(found, errors="coerce").to_numpy(dtype=np.float64)
+    if pd.api.types.is_numeric_dtype(found):
+        values = found.to_numpy(dtype=np.float64)
+    else:
+        values = np.array([_number(cell) for cell in found], dtype=np.float64)
     wrong = ~np.isfinite(values)
     if wrong.any():
-        slide, value = table["slide_id"][wrong].iloc[0], found[wrong].iloc[0]
-        raise MilError(f"{column} must be a number, got {value!r}", slide=str(slide))
+        slide, cell = table["slide_id"][wrong].iloc[0], found[wrong].iloc[0]
+        raise MilError(f"{column} must be a number, got {cell!r}", slide=str(slide))
     return values
+
+
+def _number(cell: object) -> float:
+    """A cell as the manifest reads numbers; NaN where it is none."""
+    try:
+        return number(str(cell))
+    except ValueError:
+        return float("nan")
 
 
 def values_of(samples: dict[str, Floats]) -> dict[str, float | None]:
