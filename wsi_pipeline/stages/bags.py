@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wsi_pipeline.cohort.groups import CONTENT
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store
 from wsi_pipeline.cohort.status import read_status
@@ -23,7 +24,8 @@ from wsi_pipeline.store.schema import PATCH_FORMAT, Header
 class SlideBags:
     """Slides with features of one encoder.
 
-    table       slide_id, patient_id, label (None where unknown), split (where given); row i is bag i
+    table       slide_id, patient_id, label (None where unknown), split and site (where given), content (a digest of
+                the slide's file); row i is bag i
     bags        their features
     encoder     identity of the encoder: the same for all
     specs       the settings of segment, tile and embed: the same for all
@@ -79,7 +81,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     header = kept[0][1].header
     ids = [record.slide_id for record, _ in kept]
     return SlideBags(
-        table=_table([record for record, _ in kept]),
+        table=_table([record for record, _ in kept], [table.header.slide.quick_digest for _, table in kept]),
         bags=Bags.from_arrays([table.features for _, table in kept], ids),
         encoder=header.extra["encoder"],
         specs=header.specs,
@@ -90,7 +92,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     )
 
 
-def _table(records: Sequence[SlideRecord]) -> pd.DataFrame:
+def _table(records: Sequence[SlideRecord], contents: Sequence[str]) -> pd.DataFrame:
     columns: dict[str, list[str | None]] = {
         "slide_id": [record.slide_id for record in records],
         "patient_id": [record.patient_id for record in records],
@@ -98,6 +100,9 @@ def _table(records: Sequence[SlideRecord]) -> pd.DataFrame:
     }
     if any(record.split for record in records):
         columns["split"] = [record.split for record in records]
+    if any(record.site for record in records):
+        columns["site"] = [record.site for record in records]
+    columns[CONTENT] = list(contents)
     return pd.DataFrame(columns, dtype=object)
 
 
