@@ -6,24 +6,37 @@ cost about ten milliseconds; where there is no such thing (Windows) they are spa
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+_GRACE_SECONDS = 10.0
+"""How long a process may take to end after it has sent its result."""
+
 
 @dataclass(frozen=True)
 class Crash:
-    """A worker process that ended without a result."""
+    """A worker process that ended without a result; `overtime` is the limit in seconds it was ended for passing."""
 
     exit_code: int | None
+    overtime: float | None = None
 
     @property
     def reason(self) -> str:
-        """In words: which signal ended it, or its exit code."""
+        """In words: which signal ended it, its exit code, or the time it was given."""
+        if self.overtime is not None:
+            return f"took longer than {self.overtime:g} s and was ended"
         if self.exit_code is not None and self.exit_code < 0:
             try:
                 name = signal.Signals(-self.exit_code).name
@@ -34,36 +47,84 @@ class Crash:
         return f"the worker process ended with exit code {self.exit_code} and no result"
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one job may take; None: no limit.
+
+    seconds   wall-clock time, after which its process is killed
+    memory    address space of its process in bytes (RLIMIT_AS, where the system has it): asking for more raises
+              MemoryError or ends the process
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+
+@dataclass
+class _Active:
+    """A process at work, its job, and when it is due."""
+
+    process: Any
+    job: tuple[Any, ...]
+    due: float
+
+
 def run_isolated(
-    function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], workers: int, *, preload: list[str]
+    function: Callable[..., Any],
+    jobs: Iterable[tuple[Any, ...]],
+    workers: int,
+    *,
+    preload: list[str],
+    limits: Limits = Limits(),
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run `function(*job)` for each job in a process of its own; yields (job, result or Crash) as they end.
 
     preload   modules that the fork server imports once
+    limits    of time and memory, for each job
 
     `function`, jobs and results must pickle; `function` must not raise. When the caller stops early, the
     workers at work are ended.
     """
-    context = _context(preload)
+    context = process_context(preload)
     waiting = iter(jobs)
-    active: dict[Connection, tuple[Any, tuple[Any, ...]]] = {}
+    active: dict[Connection, _Active] = {}
     try:
         while True:
             for job in _take(waiting, workers - len(active)):
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(sender, function, job), daemon=True)
+                process = context.Process(target=_work, args=(sender, limits.memory, function, job), daemon=True)
                 process.start()
                 sender.close()
-                active[receiver] = (process, job)
+                due = math.inf if limits.seconds is None else time.monotonic() + limits.seconds
+                active[receiver] = _Active(process, job, due)
             if not active:
                 return
-            for ready in multiprocessing.connection.wait(list(active)):
+            for ready in multiprocessing.connection.wait(list(active), _until_due(active)):
                 assert isinstance(ready, Connection)
-                process, job = active.pop(ready)
-                yield job, _outcome(ready, process)
+                ended = active.pop(ready)
+                yield ended.job, _outcome(ready, ended.process)
+            for late in [receiver for receiver, item in active.items() if item.due <= time.monotonic()]:
+                ended = active.pop(late)
+                yield ended.job, _end(late, ended.process, limits)
     finally:
-        for process, _ in active.values():
-            process.terminate()
+        for item in active.values():
+            item.process.terminate()
+
+
+def _until_due(active: dict[Connection, _Active]) -> float | None:
+    """Seconds until the first process is overdue; None where none ever is."""
+    first = min(item.due for item in active.values())
+    return None if math.isinf(first) else max(0.0, first - time.monotonic())
+
+
+def _end(receiver: Connection, process: Any, limits: Limits) -> Any:
+    """Kill an overdue process, unless its result has come this instant."""
+    if receiver.poll():
+        return _outcome(receiver, process)
+    process.kill()
+    process.join()
+    receiver.close()
+    return Crash(process.exitcode, limits.seconds)
 
 
 def _take(jobs: Iterator[tuple[Any, ...]], count: int) -> Iterator[tuple[Any, ...]]:
@@ -77,22 +138,29 @@ def _take(jobs: Iterator[tuple[Any, ...]], count: int) -> Iterator[tuple[Any, ..
 def _outcome(receiver: Connection, process: Any) -> Any:
     try:
         result = receiver.recv()
-        process.join()
-        return result
-    except EOFError:
+    except (EOFError, OSError):  # OSError: it died while it was sending
         process.join()
         return Crash(process.exitcode)
+    else:
+        process.join(_GRACE_SECONDS)
+        if process.exitcode is None:  # a thread of some library keeps it from ending; what we wanted is here
+            process.kill()
+            process.join()
+        return result
     finally:
         receiver.close()
 
 
-def _work(sender: Connection, function: Callable[..., Any], job: tuple[Any, ...]) -> None:
+def _work(sender: Connection, memory: int | None, function: Callable[..., Any], job: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if memory is not None and resource is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sender.send(function(*job))
     sender.close()
 
 
-def _context(preload: list[str]) -> Any:
+def process_context(preload: list[str]) -> Any:
+    """How processes are started here: forked from a server that has imported `preload`, else spawned."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

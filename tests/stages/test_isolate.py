@@ -1,0 +1,59 @@
+"""A process per job: crashes, limits of time and memory, and processes that do not want to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from wsi_pipeline.stages.isolate import Crash, Limits, run_isolated
+
+
+def job(what: str) -> str:
+    """Come to an end in one way or another."""
+    if what == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif what == "exit":
+        os._exit(7)
+    elif what == "hang":
+        time.sleep(60)
+    elif what == "thread":
+        threading.Thread(target=time.sleep, args=(60,)).start()
+    elif what == "greedy":
+        try:
+            return str(len(bytearray(8 << 30)))
+        except MemoryError:
+            return "refused"
+    return what
+
+
+def _outcomes(names: list[str], limits: Limits) -> dict[str, object]:
+    return {
+        given[0]: out for given, out in run_isolated(job, ((n,) for n in names), 2, preload=[__name__], limits=limits)
+    }
+
+
+def test_each_end_costs_one_job_only() -> None:
+    limits = Limits(seconds=2.0, memory=4 << 30)
+    started = time.monotonic()
+    found = _outcomes(["fine", "segfault", "exit", "hang", "greedy", "also fine"], limits)
+    assert time.monotonic() - started < 20
+    assert found["fine"] == "fine"
+    assert found["also fine"] == "also fine"
+    assert found["greedy"] == "refused"
+    assert isinstance(found["segfault"], Crash)
+    assert found["segfault"].reason == "the worker process was ended by SIGSEGV"
+    assert isinstance(found["exit"], Crash)
+    assert "exit code 7" in found["exit"].reason
+    assert isinstance(found["hang"], Crash)
+    assert found["hang"].reason == "took longer than 2 s and was ended"
+
+
+def test_a_result_counts_even_where_its_process_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_pipeline.stages.isolate._GRACE_SECONDS", 0.5)
+    started = time.monotonic()
+    assert _outcomes(["thread"], Limits()) == {"thread": "thread"}
+    assert time.monotonic() - started < 20
