@@ -14,7 +14,7 @@ from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import VERSION, Header, SlideIdentity
 
-REVISIONS = {"segment": 1, "tile": 1, "tune": 1, "embed": 1, "classify": 1}
+REVISIONS = {"segment": 1, "tile": 1, "tune": 1, "embed": 1, "classify": 1, "train-mil": 2, "heatmap": 2}
 """Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
 
 

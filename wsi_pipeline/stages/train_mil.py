@@ -1,9 +1,9 @@
 """Stage `train-mil`: cross-validated slide-level models on the features of one encoder.
 
-train-mil/<encoder>/<mil model>/
+train-mil/<encoder>/<mil model>/        (`chosen` where each fold chooses its model or settings)
   fold<k>.safetensors  config.json      the models and what they were trained with
   novelty.safetensors                   what the slides' features look like, to tell those that are far from them
-  predictions.csv                       one row per tested slide, by the model that never saw its patient
+  predictions.csv                       one row per tested slide and repeat, by a model that never saw its patient
   folds.csv                             who trained, stopped and tested in each fold
   history.json                          losses of each fold and epoch
   metrics.json                          metrics with intervals; written last, it marks the training as whole
@@ -27,12 +27,17 @@ from wsi_pipeline.fields import digest_of
 from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import save_ensemble
 from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
-from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.specs import MilSpec
 from wsi_pipeline.stages.bags import SlideBags
+from wsi_pipeline.stages.freshness import REVISIONS
 
 NAME = "train-mil"
 PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
+CHOSEN = "chosen"
+"""Folder of a training in which each fold chose its model or settings."""
+
+_TEXT = ("slide_id", "patient_id", "label", "predicted")
+"""Columns of predictions.csv that are text; the last two are numbers where a number is predicted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +66,7 @@ def train(
 
     Raises MilError where it cannot be done honestly.
     """
-    folder = run.mil(encoder, spec.model)
+    folder = run.mil(encoder, training_name(spec))
     digest = training_digest(slides, spec)
     known = read_training(folder)
     if known is not None and known.metrics.get("digest") == digest:
@@ -70,7 +75,8 @@ def train(
     metrics = {
         "digest": digest,
         "encoder": encoder,
-        "model": spec.model,
+        "model": training_name(spec),
+        **({"choose": spec.choose} if spec.choose.strip() else {}),
         **result.metrics,
         "warnings": [*_tuned_on(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,
@@ -79,6 +85,11 @@ def train(
     (folder / METRICS).unlink(missing_ok=True)
     _write(folder, slides, spec, result, metrics)
     return Training(folder, metrics, result.predictions, result.histories, fresh=False)
+
+
+def training_name(spec: MilSpec) -> str:
+    """The folder of a training: the model's name, or `chosen` where each fold chooses."""
+    return CHOSEN if spec.choose.strip() else spec.model
 
 
 def _tuned_on(slides: SlideBags) -> list[str]:
@@ -95,7 +106,7 @@ def _tuned_on(slides: SlideBags) -> list[str]:
 def training_digest(slides: SlideBags, spec: MilSpec) -> str:
     """Digest of a training: settings, features, labels, patients, splits."""
     rows = slides.table.astype(object).where(slides.table.notna(), None).to_dict("records")
-    return digest_of(stage=NAME, spec=asdict(spec), slides=rows, features=slides.digests)
+    return digest_of(stage=NAME, revision=REVISIONS[NAME], spec=asdict(spec), slides=rows, features=slides.digests)
 
 
 def read_training(folder: Path) -> Training | None:
@@ -103,10 +114,8 @@ def read_training(folder: Path) -> Training | None:
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         histories = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
-        predictions = pd.read_csv(
-            folder / PREDICTIONS, dtype=dict.fromkeys(("slide_id", "patient_id", "label", "predicted"), str),
-            keep_default_na=False,
-        )  # fmt: skip
+        text = _TEXT if metrics.get("task", "classification") == "classification" else _TEXT[:2]
+        predictions = pd.read_csv(folder / PREDICTIONS, dtype=dict.fromkeys(text, str), keep_default_na=False)
     except (OSError, ValueError):
         return None
     return Training(folder, metrics, predictions, histories, fresh=True)
@@ -133,13 +142,15 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         folder,
         [fitted.model for fitted in result.fitted],
         spec=spec,
-        task=ClassificationTask(result.classes),
+        task=result.task,
+        specs=[choice.chosen.spec for choice in result.choices] if spec.choose.strip() else None,
+        tasks=[choice.task for choice in result.choices],
         encoder=slides.encoder,
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )
     patients = slides.table["patient_id"].fillna(slides.table["slide_id"])
     novelty.save(folder, novelty.fit(slides.bags, patients=patients.tolist()))
-    write_text(folder / PREDICTIONS, result.predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_text(folder / PREDICTIONS, result.predictions.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
     write_text(folder / FOLDS, result.assignment.to_csv(index=False, lineterminator="\n"))
     write_text(folder / HISTORY, json.dumps(result.histories) + "\n")
     write_text(folder / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
