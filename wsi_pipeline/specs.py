@@ -322,3 +322,21 @@ class MilSpec:
 
     def __post_init__(self) -> None:
         validate(self)
+
+
+@dataclass(frozen=True)
+class HeatmapSpec:
+    """What is drawn of a trained model's attention."""
+
+    overlay_mpp: float | None = option(
+        None, "micrometres per pixel of the overlay picture (default: as coarse as the thumbnail)", group="pictures",
+        check=between(1, 100),
+    )  # fmt: skip
+    pyramid: bool = option(True, "write the pyramidal TIFF overlay for QuPath and OpenSlide", group="pictures")
+    pyramid_mpp: float = option(
+        4.0, "micrometres per pixel of that TIFF; coarser where it would pass 32 megapixels", group="pictures",
+        check=between(0.5, 100),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.heatmaps import ValueScale, draw_heatmap, patch_field
+from wsi_pipeline.report.heat import patch_field, percentiles
+from wsi_pipeline.report.heatmaps import Heat, blend_heat, draw_heat, draw_heatmap, share_words
 
 SLIDE = Size(6400, 4800)
 
@@ -98,25 +99,55 @@ def test_no_patches_gives_the_bare_thumbnail_and_a_note() -> None:
 @pytest.mark.parametrize("constant", [0.0, 1e-9, -3.5])
 def test_constant_values_lie_in_the_middle_of_the_map(constant: float) -> None:
     values = np.full(5, constant)
-    np.testing.assert_array_equal(ValueScale.of(values).unit(values), np.full(5, 0.5))
+    np.testing.assert_array_equal(percentiles(values), np.full(5, 50.0))
     coords = np.arange(10, dtype=np.int64).reshape(5, 2) * 100
     drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 100, values))
     assert np.any(drawn[:48, :64] != 240)
 
 
-def test_one_wild_value_does_not_flatten_the_rest() -> None:
-    values = np.append(np.linspace(0, 1, 999), 1e6)
-    scale = ValueScale.of(values)
-    assert scale.high < 2
-    assert scale.clipped_high
-    assert scale.unit(values).min() == 0.0
-    assert scale.unit(values).max() == 1.0
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=30), st.floats(0.1, 1e6))
+def test_percentiles_keep_order_and_ties_and_nothing_else(ranks: list[int], stretch: float) -> None:
+    values = np.array(ranks, float)
+    found = percentiles(values)
+    for value, place in zip(values, found, strict=True):
+        assert place == pytest.approx(100 * ((values < value).sum() + (values <= value).sum()) / (2 * len(values)))
+    np.testing.assert_allclose(percentiles(np.exp(values) * stretch), found)
 
 
-def test_tiny_attention_keeps_its_contrast() -> None:
-    values = 1e-6 + np.linspace(0, 1e-9, 100)
-    unit = ValueScale.of(values).unit(values)
-    assert unit[10] < unit[50] < unit[90]
+def test_a_band_of_the_picture_is_cut_from_the_whole() -> None:
+    rng = np.random.default_rng(3)
+    coords, values = rng.integers(0, 4400, (40, 2)), rng.random(40)
+    whole = patch_field((48, 64), SLIDE, coords, 700, values)
+    for rows in ((0, 48), (5, 17), (47, 48)):
+        part = patch_field((48, 64), SLIDE, coords, 700, values, rows)
+        for one, other in zip(part, whole, strict=True):
+            np.testing.assert_allclose(one, other[rows[0] : rows[1]], atol=1e-9)
+
+
+def test_a_tall_picture_is_blended_as_one_that_needs_no_bands() -> None:
+    tall = np.full((1300, 20, 3), 200, np.uint8)
+    size = Size(2000, 130_000)
+    heat = Heat.of_attention(np.array([[0, 51_000], [0, 90_000]], np.int64), 800, np.array([0.2, 0.8]))
+    changed = np.flatnonzero((blend_heat(tall, size, heat, 1.0)[:, 0] != 200).any(axis=1))
+    assert changed.tolist() == [*range(510, 518), *range(900, 908)]
+
+
+def test_for_and_against_differ_and_nothing_lies_on_zero() -> None:
+    coords = np.array([[0, 0], [1600, 0], [3200, 0]], np.int64)
+    heat = Heat.of_contribution(coords, 800, np.array([-2.0, 0.0, 2.0]), "tumour")
+    drawn = np.asarray(draw_heat(blank(), SLIDE, heat, 1.0)).astype(int)
+    against, zero, speaking = drawn[2, 2], drawn[2, 18], drawn[2, 34]
+    np.testing.assert_array_equal(zero, [240, 240, 240])
+    assert against[2] > against[0], "purple against"
+    assert speaking[0] > speaking[2], "orange for"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(5e-6, "<0.01×"), (0.25, "0.25×"), (1.0, "1.0×"), (9.94, "9.9×"), (41.2, "41×")]
+)
+def test_attention_is_told_against_an_even_share(share: float, words: str) -> None:
+    assert share_words(share / 50, 50) == words
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ wsi-run/
   classify/<adapter>/               <slide_id>.h5 .png .geojson, fractions.csv
   train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
   predict/<name>/                   predictions.csv
-  heatmap/<encoder>/<mil model>/<slide_id>.png
+  heatmap/<encoder>/<mil model>/    <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
   report/report.html
   status/<slide_id>.json
   locks/  logs/
@@ -123,6 +123,10 @@ class RunDir:
     def heatmap(self, encoder: str, model: str, slide_id: str) -> Path:
         """Attention over the thumbnail of one slide."""
         return self.root / "heatmap" / slug(encoder) / slug(model) / f"{slide_id}.png"
+
+    def heatmap_file(self, encoder: str, model: str, slide_id: str, ending: str) -> Path:
+        """What lies beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
+        return self.root / "heatmap" / slug(encoder) / slug(model) / f"{slide_id}{ending}"
 
     def encoders(self) -> tuple[str, ...]:
         """Folder names under embed/, sorted: the encoders this run has features of."""

@@ -18,7 +18,7 @@ from wsi_pipeline.fields import from_mapping
 from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.crossval import Progress
-from wsi_pipeline.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
+from wsi_pipeline.specs import EmbedSpec, HeatmapSpec, MilSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.adapters import adapter_of_model
 from wsi_pipeline.stages.bags import SlideBags, gather
 from wsi_pipeline.stages.heatmap import HeatmapStage
@@ -51,7 +51,11 @@ def heatmap(request: Request) -> int:
     models = [(encoder, model) for encoder, model in models if wanted is None or encoder == slug(wanted)]
     if not models:
         raise UsageError("no trained model in this run", todo="Train one with: wsi-pipeline train-mil")
-    failed = sum(_draw(request, request.select(cohort), encoder, model) for encoder, model in models)
+    records, spec = request.select(cohort), request.get(HeatmapSpec)
+    failed = sum(_draw(request, records, encoder, model, spec) for encoder, model in models)
+    for encoder, model in models:
+        folder = request.run_dir.heatmap(encoder, model, "slide").parent
+        request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · next: wsi-pipeline report")
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
@@ -131,12 +135,14 @@ def _cell(metrics: Mapping[str, Any], name: str) -> str:
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
-def _draw(request: Request, records: Sequence[SlideRecord], encoder: str, model: str) -> int:
+def _draw(
+    request: Request, records: Sequence[SlideRecord], encoder: str, model: str, spec: HeatmapSpec | None = None
+) -> int:
     """Draw heatmaps of one model; returns how many slides failed."""
     run = request.run_dir
     ready = [record for record in records if existing_store(run.feature_store(encoder, record.slide_id))]
     with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
-        stage = HeatmapStage(run, encoder, model)
+        stage = HeatmapStage(run, encoder, model, spec=spec)
         result = run_cohort([stage], run, ready, workers=0, on_result=lambda results: step(1))
     for item in result.failed:
         request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")

@@ -13,7 +13,7 @@ from wsi_pipeline.execution import (
     TileExecution,
     TuneExecution,
 )
-from wsi_pipeline.specs import ClassifySpec, EmbedSpec, LabelSpec, MilSpec, SegmentSpec, TileSpec, TuneSpec
+from wsi_pipeline.specs import ClassifySpec, EmbedSpec, HeatmapSpec, LabelSpec, MilSpec, SegmentSpec, TileSpec, TuneSpec
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ COMMANDS = (
     ),
     Command(
         "heatmap",
-        "draw each slide's attention over its thumbnail",
+        "draw each slide's attention: pictures, a pyramidal TIFF, outlines for QuPath, values as CSV",
         "wsi-pipeline heatmap",
         "wsi_pipeline.commands.mil:heatmap",
-        (MilExecution,),
+        (HeatmapSpec, MilExecution),
     ),
     Command(
         "report",

@@ -84,7 +84,7 @@ def class_areas(
     xs, ys = (np.unique(np.concatenate(ends)) for ends in ((left, right), (top, bottom)))
     if len(xs) < 2 or len(ys) < 2:
         return ClassAreas(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((0, 0), np.int64))
-    corners = _Corners.of((xs, ys), (left, right), (top, bottom))
+    corners = Corners.of((xs, ys), (left, right), (top, bottom))
     layers = corners.sums(np.ones(len(coords)))
     best, labels = np.full(layers.shape, -1.0), np.full(layers.shape, UNCLEAR, np.int64)
     for number, chances in enumerate(probabilities.T):
@@ -121,14 +121,14 @@ def class_geojson(areas: ClassAreas, classes: Sequence[str], mpp: float) -> dict
 
 
 @dataclass(frozen=True, eq=False)
-class _Corners:
+class Corners:
     """Where in a grid of cells each patch begins and ends: flat places and signs, (4, N), and the grid's shape."""
 
     places: NDArray[np.int64]
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, edges: Any, across: Any, down: Any) -> _Corners:
+    def of(cls, edges: Any, across: Any, down: Any) -> Corners:
         """Of patches from across[0] to across[1] and down[0] to down[1], in cells between `edges` (xs, ys)."""
         xs, ys = edges
         (left, right), (top, bottom) = (

@@ -1,8 +1,13 @@
-"""Attention over the thumbnail: exact in place, averaged where patches overlap, with a bar of raw values."""
+"""Attention over a picture of the slide: exact in place, averaged where patches overlap, coloured by percentile.
+
+Attention sums to 1 over a slide's patches and is often steep: a few patches hold most of it. Colour is therefore the
+patch's percentile within its slide, and the bar below says what that means in attention, as a multiple of an even
+share (1 / number of patches). A slide on which the weakest and the strongest patch differ little has them all near 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -14,12 +19,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.heat import check_patches, patch_field, percentiles
 
 COLOUR_MAP = "viridis"
 """Perceptually uniform, readable with every colour vision, and of hues that no common stain has."""
+SIGNED_MAP = "PuOr_r"
+"""Orange for, purple against; told apart with every colour vision."""
+ALPHA = 0.6
 
-_PERCENTILES = (1.0, 99.0)
 _MIN_WIDTH = 300
+_BAND_ROWS = 512
 _FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 _BoxPx: TypeAlias = tuple[int, int, int, int]
 _Font: TypeAlias = ImageFont.FreeTypeFont
@@ -27,29 +36,45 @@ _Painter: TypeAlias = Callable[[ImageDraw.ImageDraw, _BoxPx, _Font], None]
 _INK, _PAPER = (38, 42, 48), (255, 255, 255)
 
 
-@dataclass(frozen=True)
-class ValueScale:
-    """The raw values at the two ends of the colour map; `clipped` where values lie beyond an end."""
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """What is laid over a slide: one value for each patch and how it is coloured.
 
-    low: float
-    high: float
-    clipped_low: bool = False
-    clipped_high: bool = False
+    coords        int64 (N, 2), level-0 top-left (x, y); patch_level0: side of a patch, level-0 pixels
+    unit          float64 (N,), positions on the colour map, 0 to 1
+    told          words for the ends and the middle of the bar
+    label         what the bar shows
+    signed        opacity grows from nothing at 0.5 towards both ends, on a map of two hues
+    """
+
+    coords: NDArray[np.int64]
+    patch_level0: int
+    unit: NDArray[np.float64]
+    told: tuple[str, str, str]
+    label: str
+    signed: bool = False
 
     @classmethod
-    def of(cls, values: NDArray[np.floating]) -> ValueScale:
-        """1st to 99th percentile of `values` (N,), or their range where those coincide. N must be >= 1."""
-        low, high = (float(end) for end in np.percentile(values, _PERCENTILES))
-        smallest, largest = float(values.min()), float(values.max())
-        if not low < high:
-            low, high = smallest, largest
-        return cls(low, high, smallest < low, largest > high)
+    def of_attention(
+        cls, coords: NDArray[np.int64], patch_level0: int, values: NDArray[np.floating], label: str = "attention"
+    ) -> Heat:
+        """Coloured by percentile. Raises WsiPipelineError when shapes disagree or a value is not finite."""
+        check_patches(coords, patch_level0, values)
+        if not len(values):
+            return cls(coords, patch_level0, np.zeros(0), ("", "", ""), label)
+        low, middle, high = (share_words(float(v), len(values)) for v in np.quantile(values, [0, 0.5, 1]))
+        told = (f"weakest {low}", f"median {middle}", f"strongest {high}")
+        return cls(coords, patch_level0, percentiles(values) / 100, told, label)
 
-    def unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values as positions on the colour map, 0 to 1; a constant field lies in the middle."""
-        if not self.low < self.high:
-            return np.full_like(values, 0.5)
-        return np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
+    @classmethod
+    def of_contribution(
+        cls, coords: NDArray[np.int64], patch_level0: int, values: NDArray[np.floating], label: str
+    ) -> Heat:
+        """Coloured by value about zero, to the 99th percentile of its size. Raises WsiPipelineError as above."""
+        check_patches(coords, patch_level0, values)
+        end = float(np.quantile(np.abs(values), 0.99)) if len(values) else 0.0
+        unit = np.clip(0.5 + values.astype(np.float64) / (2 * end), 0, 1) if end > 0 else np.full(len(values), 0.5)
+        return cls(coords, patch_level0, unit, (f"against {-end:.2g}", "0", f"for {end:+.2g}"), label, signed=True)
 
 
 def draw_heatmap(
@@ -59,116 +84,77 @@ def draw_heatmap(
     patch_size_level0: int,
     values: NDArray[np.floating],
     *,
-    alpha: float = 0.6,
+    alpha: float = ALPHA,
     label: str = "attention",
 ) -> Image.Image:
-    """Lay one value per patch over a thumbnail; the thumbnail's pixels keep their place, a bar is added below.
+    """Lay attention (N,) over a thumbnail uint8 (h, w, 3) that spans the slide: see `draw_heat`."""
+    return draw_heat(thumbnail, slide_size, Heat.of_attention(coords, patch_size_level0, values, label), alpha)
 
-    thumbnail          uint8 (h, w, 3), spans the whole slide of `slide_size` level-0 pixels
-    coords             int64 (N, 2), level-0 top-left (x, y) of each patch
-    patch_size_level0  patch width and height in level-0 pixels
-    values             float (N,), row for row with `coords`
-    alpha              opacity of the heat where patches lie, 0 to 1
 
-    Colours run from the 1st to the 99th percentile of the slide's own values. Under the heat the thumbnail
-    is shown grey, so that colour means value alone. Without patches the bare thumbnail is returned
-    with a note. Raises WsiPipelineError when shapes disagree or a value is not finite.
+def draw_heat(thumbnail: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> Image.Image:
+    """Lay heat over a thumbnail; the thumbnail's pixels keep their place, a bar is added below.
+
+    thumbnail   uint8 (h, w, 3), spans the whole slide of `slide_size` level-0 pixels
+    alpha       opacity of the heat where patches lie, 0 to 1
+
+    Under the heat the thumbnail is shown grey, so that colour means value alone. Without patches the bare thumbnail
+    is returned with a note.
     """
-    _check(thumbnail, coords, patch_size_level0, values)
-    if len(coords) == 0:
-        return _with_strip(thumbnail, lambda draw, box, font: _note(draw, box, font, f"no patches, no {label}"))
-    scale = ValueScale.of(values)
-    mean, coverage = patch_field(thumbnail.shape[:2], slide_size, coords, patch_size_level0, values)
-    heated = _blend(thumbnail, scale.unit(mean), coverage * alpha)
-    return _with_strip(heated, lambda draw, box, font: _colour_bar(draw, box, font, scale, label))
+    if len(heat.coords) == 0:
+        return _with_strip(thumbnail, lambda draw, box, font: _note(draw, box, font, f"no patches, no {heat.label}"))
+    heated = blend_heat(thumbnail, slide_size, heat, alpha)
+    return _with_strip(heated, lambda draw, box, font: _colour_bar(draw, box, font, heat))
 
 
-def patch_field(
-    shape: tuple[int, ...],
-    slide_size: Size,
-    coords: NDArray[np.int64],
-    patch_size_level0: int,
-    values: NDArray[np.floating],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean value and covered fraction of each thumbnail pixel, both float64 (h, w), by exact area.
+def blend_heat(picture: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> NDArray[np.uint8]:
+    """The picture uint8 (h, w, 3) of the whole slide with heat laid over, band by band: memory for one band at a time.
 
-    A pixel that several patches share holds their mean, weighted by the area of the pixel each covers;
-    a pixel that no patch touches holds 0 and has coverage 0. Patches are clipped to the slide.
+    Raises WsiPipelineError when the picture is of another kind.
     """
-    height, width = int(shape[0]), int(shape[1])
-    steps_x = _edge_steps(coords[:, 0], patch_size_level0, width / slide_size.width, width)
-    steps_y = _edge_steps(coords[:, 1], patch_size_level0, height / slide_size.height, height)
-    offset = float(values.min())
-    weight = _accumulate(steps_x, steps_y, np.ones(len(coords)), (height, width))
-    total = _accumulate(steps_x, steps_y, values.astype(np.float64) - offset, (height, width))
-    touched = weight > 1e-6
-    mean = np.divide(total, weight, out=np.zeros_like(total), where=touched)
-    return np.where(touched, mean + offset, 0.0), np.where(touched, np.minimum(weight, 1.0), 0.0)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise WsiPipelineError(f"thumbnail must be uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
+    out = picture.copy()
+    for first in range(0, len(picture) if len(heat.coords) else 0, _BAND_ROWS):
+        rows = (first, min(first + _BAND_ROWS, len(picture)))
+        unit, cover = patch_field(picture.shape, slide_size, heat.coords, heat.patch_level0, heat.unit, rows)
+        opacity = cover * alpha * (np.sqrt(np.abs(2 * unit - 1)) if heat.signed else 1.0)
+        out[rows[0] : rows[1]] = _blend(picture[rows[0] : rows[1]], unit, cover, opacity, heat.signed)
+    return out
 
 
-def _edge_steps(
-    start: NDArray[np.int64], length: int, scale: float, limit: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Where and by how much a box's coverage changes along one axis: indices and steps, both (4, N).
-
-    Their running sum is the covered fraction of each pixel, fractional at both edges: an edge at
-    position t steps by 1 - frac(t) in pixel floor(t) and by frac(t) in the next.
-    """
-    edges = np.stack([start, start + length]) * scale
-    edges = np.clip(edges, 0.0, float(limit))
-    first = np.floor(edges).astype(np.int64)
-    part = edges - first
-    index = np.concatenate([first, first + 1])
-    step = np.concatenate([1.0 - part, part]) * np.array([1.0, -1.0, 1.0, -1.0])[:, None]
-    return index, step
+def share_words(value: float, n: int) -> str:
+    """Attention as a multiple of an even share among n patches: `<0.01×`, `0.12×`, `1.3×`, `41×`."""
+    times = value * n
+    if times < 0.01:
+        return "<0.01×"
+    return f"{times:.0f}×" if times >= 9.95 else f"{times:.1f}×" if times >= 0.995 else f"{times:.2f}×"
 
 
-def _accumulate(
-    steps_x: tuple[NDArray[np.int64], NDArray[np.float64]],
-    steps_y: tuple[NDArray[np.int64], NDArray[np.float64]],
-    values: NDArray[np.float64],
-    shape: tuple[int, int],
-) -> NDArray[np.float64]:
-    """Sum over boxes of value x covered fraction, float64 (h, w): steps scattered once, then summed along both axes."""
-    height, width = shape
-    (column, column_step), (row, row_step) = steps_x, steps_y
-    where = row[:, None, :] * (width + 2) + column[None, :, :]
-    step = row_step[:, None, :] * column_step[None, :, :] * values
-    flat = np.bincount(where.ravel(), weights=step.ravel(), minlength=(height + 2) * (width + 2))
-    summed = flat.reshape(height + 2, width + 2).cumsum(axis=0).cumsum(axis=1)
-    return summed[:height, :width]
+def _blend(
+    picture: NDArray[np.uint8],
+    unit: NDArray[np.float64],
+    cover: NDArray[np.float64],
+    opacity: NDArray[np.float64],
+    signed: bool,
+) -> NDArray[np.uint8]:
+    heat = _colours(signed)[np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)]
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    base = np.where((cover > 0)[..., None], grey[..., None], picture)
+    return np.rint(base + (heat - base) * opacity[..., None]).astype(np.uint8)
 
 
-def _blend(thumbnail: NDArray[np.uint8], unit: NDArray[np.float64], opacity: NDArray[np.float64]) -> NDArray[np.uint8]:
-    colours = colormaps[COLOUR_MAP](np.arange(256))[:, :3] * 255.0
-    heat = colours[np.rint(unit * 255).astype(np.uint8)]
-    grey = thumbnail @ np.array([0.299, 0.587, 0.114])
-    base = np.where((opacity > 0)[..., None], grey[..., None], thumbnail)
-    mixed = base + (heat - base) * opacity[..., None]
-    return np.rint(mixed).astype(np.uint8)
-
-
-def _check(
-    thumbnail: NDArray[np.uint8], coords: NDArray[np.int64], patch_size_level0: int, values: NDArray[np.floating]
-) -> None:
-    if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
-        raise WsiPipelineError(f"thumbnail must be uint8 (h, w, 3), got {thumbnail.dtype} {thumbnail.shape}")
-    if coords.ndim != 2 or coords.shape[1] != 2 or values.shape != (len(coords),):
-        raise WsiPipelineError(f"coords must be (N, 2) and values (N,), got {coords.shape} and {values.shape}")
-    if patch_size_level0 < 1:
-        raise WsiPipelineError(f"patch_size_level0 must be >= 1, got {patch_size_level0}")
-    if not np.all(np.isfinite(values)):
-        raise WsiPipelineError(f"heatmap values must be finite, got {int(np.sum(~np.isfinite(values)))} that are not")
+def _colours(signed: bool) -> NDArray[np.float64]:
+    return np.asarray(colormaps[SIGNED_MAP if signed else COLOUR_MAP](np.arange(256))[:, :3] * 255.0)
 
 
 def _with_strip(picture: NDArray[np.uint8], paint: _Painter) -> Image.Image:
     """The picture with its top-left corner in place and a white strip below for `paint`."""
     height, width = picture.shape[:2]
     canvas_width = max(width, _MIN_WIDTH)
-    font_px = max(11, round(canvas_width * 0.038))
-    canvas = Image.new("RGB", (canvas_width, height + 3 * font_px), _PAPER)
+    font_px = max(11, round(canvas_width * 0.026))
+    canvas = Image.new("RGB", (canvas_width, height + 4 * font_px), _PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
-    box = (font_px, height + font_px, canvas_width - font_px, height + 2 * font_px)
+    box = (font_px, height + font_px, canvas_width - font_px, height + 3 * font_px)
     paint(ImageDraw.Draw(canvas), box, ImageFont.truetype(str(_FONT), font_px))
     return canvas
 
@@ -177,19 +163,24 @@ def _note(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, text: str) -> Non
     draw.text((box[0], (box[1] + box[3]) / 2), text, fill=_INK, font=font, anchor="lm")
 
 
-def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, scale: ValueScale, label: str) -> None:
-    """`label  low [gradient] high`, on one line; the signs say where values were clipped to the ends."""
+def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, heat: Heat) -> None:
+    """`label [gradient]` and under the gradient's ends and middle what they mean."""
     left, top, right, bottom = box
-    middle, gap = (top + bottom) / 2, bottom - top
-    low = f"{'≤ ' if scale.clipped_low else ''}{scale.low:.3g}"
-    high = f"{'≥ ' if scale.clipped_high else ''}{scale.high:.3g}"
-    start = f"{label}   {low}"
-    draw.text((left, middle), start, fill=_INK, font=font, anchor="lm")
-    draw.text((right, middle), high, fill=_INK, font=font, anchor="rm")
-    bar_left = round(left + font.getlength(start) + 0.6 * gap)
-    bar_right = round(right - font.getlength(high) - 0.6 * gap)
-    colours = (colormaps[COLOUR_MAP](np.arange(256))[:, :3] * 255).round().astype(int)
-    for x in range(bar_left, bar_right):
-        position = 127 if scale.low == scale.high else round(255 * (x - bar_left) / max(1, bar_right - bar_left - 1))
-        red, green, blue = colours[position].tolist()
-        draw.line([(x, top + 0.15 * gap), (x, bottom - 0.15 * gap)], fill=(red, green, blue))
+    line = (bottom - top) // 2
+    start = round(left + font.getlength(heat.label) + 0.8 * line)
+    draw.text((left, top + line / 2), heat.label, fill=_INK, font=font, anchor="lm")
+    colours = _colours(heat.signed).round().astype(int)
+    flat = len(heat.unit) > 0 and bool((heat.unit == heat.unit[0]).all())
+    for x in range(start, right):
+        place = 127 if flat else round(255 * (x - start) / max(1, right - start - 1))
+        red, green, blue = colours[place].tolist()
+        draw.line([(x, top + 0.1 * line), (x, top + 0.8 * line)], fill=(red, green, blue))
+    for words, at, anchor in _placed(heat.told, start, right, font):
+        draw.text((at, bottom), words, fill=_INK, font=font, anchor=anchor)
+
+
+def _placed(told: Sequence[str], start: float, end: float, font: _Font) -> list[tuple[str, float, str]]:
+    """The words under the bar: both ends, and the middle where there is room."""
+    places = [(told[0], start, "ls"), (told[1], (start + end) / 2, "ms"), (told[2], end, "rs")]
+    taken = sum(font.getlength(words) for words in told) + 2 * font.size
+    return places if taken <= end - start else [places[0], places[2]]

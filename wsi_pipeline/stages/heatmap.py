@@ -1,53 +1,88 @@
-"""Stage `heatmap`: each slide's attention over its thumbnail.
+"""Stage `heatmap`: each slide's attention, over a picture of it and in numbers.
 
-A slide that was tested in cross-validation is shown as the model of that fold sees it, which never saw its patient;
+heatmap/<encoder>/<mil model>/
+  <slide_id>.png               attention over the slide, coloured by percentile; written last, it carries the digest
+  <slide_id>.csv               x, y, attention, percentile, contribution_<class>: one row a patch, level-0 pixels
+  <slide_id>.geojson           outlines of the strongest patches, for QuPath
+  <slide_id>.patches.jpg       the strongest and the weakest patches
+  <slide_id>.contribution.jpg  what speaks for the class and what against it
+  <slide_id>.tif               the overlay as a pyramid, for QuPath and OpenSlide (`heatmap`; not `train-mil`)
+
+A slide that was tested in cross-validation is shown as the models of its folds see it, which never saw its patient;
 any other slide as all fold models see it on average.
 """
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+import logging
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from wsi_pipeline.atomic import write_bytes
+from wsi_pipeline.atomic import remove
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, require_store
+from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store
 from wsi_pipeline.cohort.status import StageStatus
-from wsi_pipeline.fields import digest_of
-from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.fields import canonical_json, digest_of
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
-from wsi_pipeline.mil.predict import attention, mean_attention
-from wsi_pipeline.report.heatmaps import draw_heatmap
-from wsi_pipeline.stages.freshness import read_header
+from wsi_pipeline.reading.patches import PatchSource, SlidePatches, StoredPatches
+from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.thumbnail import read_whole
+from wsi_pipeline.specs import HeatmapSpec
+from wsi_pipeline.stages.attention import look, who_may_tell
+from wsi_pipeline.stages.freshness import REVISIONS, read_header
+from wsi_pipeline.stages.heatmap_files import (
+    DIGEST,
+    SETTINGS,
+    Drawing,
+    png_info,
+    write_drawing,
+    write_sheet,
+    write_tiff,
+)
 from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.train_mil import require_training
+from wsi_pipeline.stages.tile import check_same_slide
+from wsi_pipeline.stages.train_mil import Training, require_training
 from wsi_pipeline.store.features import FeatureTable, read_features
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.patches import read_patches
 from wsi_pipeline.store.schema import FEATURE_FORMAT
 from wsi_pipeline.store.segments import read_segment
 
-_DIGEST = "wsi-pipeline digest"
+logger = logging.getLogger(__name__)
+
+MAX_PYRAMID_PIXELS = 1 << 25
+"""Of the finest level of the TIFF: reading it takes about 16 bytes of memory a pixel."""
 
 
 @dataclass
 class HeatmapStage:
-    """Draws one slide after another for the model in train-mil/<encoder>/<model>."""
+    """Draws one slide after another for the model in train-mil/<encoder>/<model>.
+
+    spec   what to draw; None: pictures in their plain form, where there are none of these models in any form
+    """
 
     run_dir: RunDir
     encoder: str
     model: str
     device: str = "cpu"
+    spec: HeatmapSpec | None = None
 
     @property
     def name(self) -> str:
         """`heatmap/<encoder>/<model>`."""
         return f"heatmap/{self.encoder}/{self.model}"
+
+    @property
+    def wanted(self) -> HeatmapSpec:
+        """What is drawn: as asked, else without the pyramid."""
+        return self.spec or HeatmapSpec(pyramid=False)
 
     @cached_property
     def ensemble(self) -> Ensemble:
@@ -55,39 +90,74 @@ class HeatmapStage:
         return load_ensemble(self.run_dir.mil(self.encoder, self.model))
 
     @cached_property
-    def folds(self) -> dict[str, int]:
-        """Slide id -> the fold that tested it."""
-        table = require_training(self.run_dir.mil(self.encoder, self.model)).predictions
-        return dict(zip(table["slide_id"], (int(fold) for fold in table["fold"]), strict=True))
+    def training(self) -> Training:
+        """Who tested which slide."""
+        return require_training(self.run_dir.mil(self.encoder, self.model))
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the picture carries the digest of these models and features."""
-        path = self.run_dir.heatmap(self.encoder, self.model, record.slide_id)
-        digest = self._digest(record)
-        return (
-            Freshness(True, status=StageStatus("done", digest=digest))
-            if _digest_in(path) == digest
-            else Freshness(False)
-        )
+        """Up to date when the picture carries the digest of these models and features, and was drawn as asked."""
+        told, digest = png_info(self._file(record, ".png")), self._digest(record)
+        alike = self.spec is None or told.get(SETTINGS) == canonical_json(asdict(self.spec))
+        whole = alike and (not self.wanted.pyramid or self._file(record, ".tif").is_file())
+        if told.get(DIGEST) == digest and whole:
+            return Freshness(True, status=StageStatus("done", digest=digest))
+        return Freshness(False)
 
     def run(self, record: SlideRecord) -> StageStatus:
-        """Draw one slide."""
-        table = read_features(self._features(record))
+        """Draw one slide. A slide whose file is gone is drawn from its stores, without what needs the file."""
+        table, digest = read_features(self._features(record)), self._digest(record)
         segment = read_segment(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
-        image = draw_heatmap(
-            segment.thumbnail, table.header.slide.size, table.coords, table.geometry.patch_level0,
-            self._attention(record, table),
+        models = who_may_tell(self.training, self.ensemble, record)
+        looked = look(self.ensemble, models, record.slide_id, table.features, self.device)
+        drawing = Drawing(
+            self._file(record, ""), table.header.slide, table.coords, table.geometry.patch_level0, looked,
+            {DIGEST: digest, SETTINGS: canonical_json(asdict(self.wanted))},
         )  # fmt: skip
-        digest = self._digest(record)
-        _write_png(self.run_dir.heatmap(self.encoder, self.model, record.slide_id), image, digest)
-        return StageStatus("done" if len(table.coords) else "empty", digest=digest)
+        for ending in (".tif", ".patches.jpg"):
+            remove(self._file(record, ending))  # rather none than one of other models
+        picture, note = self._from_slide(record, table, drawing)
+        write_drawing(drawing, segment.thumbnail if picture is None else picture)
+        return StageStatus("done" if len(table.coords) else "empty", note=note, digest=digest)
 
-    def _attention(self, record: SlideRecord, table: FeatureTable) -> NDArray[np.float32]:
-        bags = Bags.from_arrays([table.features], [record.slide_id])
-        fold = self.folds.get(record.slide_id)
-        if fold is None:
-            return mean_attention(self.ensemble, bags, device=self.device)
-        return attention(self.ensemble.models[fold], bags, device=self.device)
+    def _from_slide(
+        self, record: SlideRecord, table: FeatureTable, drawing: Drawing
+    ) -> tuple[NDArray[np.uint8] | None, str]:
+        """Write what needs the slide's pixels; returns the picture to draw on, if not the thumbnail, and a note."""
+        try:
+            with ExitStack() as stack:
+                write_sheet(drawing, self._patches(record, table, stack))
+                self._pyramid(record, table, drawing)
+                return self._picture(record, table), ""
+        except (SlideError, OSError) as error:
+            logger.warning("%s: drawn without the slide: %s", record.slide_id, error)
+            return None, f"drawn without the slide: {error.what if isinstance(error, SlideError) else error.strerror}"
+
+    def _patches(self, record: SlideRecord, table: FeatureTable, stack: ExitStack) -> PatchSource:
+        path = existing_store(self.run_dir.patch_store(record.slide_id))
+        kept = read_patches(path).pixels if path else "none"
+        if path is not None and kept != "none":
+            return StoredPatches(stack.enter_context(open_store(path)), kept)
+        slide = stack.enter_context(open_slide(record.path))
+        check_same_slide(slide, table.header.slide)
+        return SlidePatches(slide, table.coords, table.geometry)
+
+    def _pyramid(self, record: SlideRecord, table: FeatureTable, drawing: Drawing) -> None:
+        if self.wanted.pyramid:
+            identity, mpp = table.header.slide, self.wanted.pyramid_mpp
+            coarsest = float(np.sqrt(identity.size.pixels * identity.mpp**2 / MAX_PYRAMID_PIXELS)) * 1.001
+            write_tiff(drawing, self._whole(record, table, max(mpp, coarsest, identity.mpp)))
+
+    def _picture(self, record: SlideRecord, table: FeatureTable) -> NDArray[np.uint8] | None:
+        mpp = self.wanted.overlay_mpp
+        return None if mpp is None else self._whole(record, table, max(mpp, table.header.slide.mpp))
+
+    def _whole(self, record: SlideRecord, table: FeatureTable, mpp: float) -> NDArray[np.uint8]:
+        with open_slide(record.path) as slide:
+            check_same_slide(slide, table.header.slide)
+            return read_whole(slide, table.header.slide.mpp, mpp)
+
+    def _file(self, record: SlideRecord, ending: str) -> Path:
+        return self.run_dir.heatmap_file(self.encoder, self.model, record.slide_id, ending)
 
     def _features(self, record: SlideRecord) -> Path:
         made_by = f"embed --model {self.encoder}"
@@ -95,20 +165,5 @@ class HeatmapStage:
 
     def _digest(self, record: SlideRecord) -> str:
         header = read_header(self._features(record), FEATURE_FORMAT)
-        features = header.digest if header else ""
-        return digest_of(stage="heatmap", models=self.ensemble.fingerprint, features=features)
-
-
-def _digest_in(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            return str(image.info.get(_DIGEST, ""))
-    except OSError:
-        return ""
-
-
-def _write_png(path: Path, image: Image.Image, digest: str) -> None:
-    info, out = PngInfo(), io.BytesIO()
-    info.add_text(_DIGEST, digest)
-    image.save(out, "PNG", pnginfo=info)
-    write_bytes(path, out.getvalue())
+        parts: dict[str, Any] = {"models": self.ensemble.fingerprint, "features": header.digest if header else ""}
+        return digest_of(stage="heatmap", revision=REVISIONS["heatmap"], **parts)
