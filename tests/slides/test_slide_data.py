@@ -14,17 +14,17 @@ from wsi_pipeline.slides.open import open_slide
 
 # file: (backend, vendor, level sizes, mpp, objective)
 GOOD = {
-    "slides/CMU-1-Small-Region.svs": ("openslide", "aperio", [(2220, 2967)], 0.499, 20),
-    "slides/TCGA-CR-7395-01A-01-TS1.svs": ("openslide", "aperio", [(4443, 3567), (2221, 1783)], None, None),
-    "slides/metaplasia-HE.svs": ("openslide", "aperio", [(13198, 11685), (3300, 2922), (825, 731)], 0.2528, 40),
-    "slides/metaplasia-trypsin-IHC.svs": ("openslide", "aperio", [(6535, 6285), (1634, 1572)], 0.5044, 20),
-    "slides/lung-SCC-HE3.svs": ("openslide", "aperio", [(17883, 16091), (4471, 4023), (1118, 1006)], 0.263018, 40),
+    "slides/CMU-1-Small-Region.svs": ("jpegtiff", "aperio", [(2220, 2967)], 0.499, 20),
+    "slides/TCGA-CR-7395-01A-01-TS1.svs": ("jpegtiff", "aperio", [(4443, 3567), (2221, 1783)], None, None),
+    "slides/metaplasia-HE.svs": ("jpegtiff", "aperio", [(13198, 11685), (3300, 2922), (825, 731)], 0.2528, 40),
+    "slides/metaplasia-trypsin-IHC.svs": ("jpegtiff", "aperio", [(6535, 6285), (1634, 1572)], 0.5044, 20),
+    "slides/lung-SCC-HE3.svs": ("jpegtiff", "aperio", [(17883, 16091), (4471, 4023), (1118, 1006)], 0.263018, 40),
     "slides/multiframe_camelyon_challenge_image.dcm": ("openslide", "dicom", [(1152, 700)], 28.9685, None),
     "slides/kidney-48-5.tif": ("tiffslide", "generic-tiff", [(1493, 901)], None, None),
-    "derived/trypsin-IHC-jp2k-tiled-nompp.tiff": ("tiffslide", "generic-tiff", [(3267, 3142)], None, None),
+    "derived/trypsin-IHC-jp2k-tiled-nompp.tiff": ("jpegtiff", "generic-tiff", [(3267, 3142)], None, None),
     "derived/trypsin-IHC-jpeg-stripped-singlelevel.tiff": ("tiffslide", "generic-tiff", [(3267, 3142)], 1.0088, None),
     "derived/trypsin-IHC-2series.ome.tiff": (
-        "tiffslide", "ome-tiff", [(3267, 3142), (1634, 1571), (817, 786)], 1.0088, None,
+        "jpegtiff", "ome-tiff", [(3267, 3142), (1634, 1571), (817, 786)], 1.0088, None,
     ),
 }  # fmt: skip
 

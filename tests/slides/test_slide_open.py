@@ -37,7 +37,7 @@ RGB = tissue_like(600, 500)
 def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
     path = write_pyramid_tiff(tmp_path / "slide.jpg", RGB, mpp=0.5)
     with open_slide(path) as slide:
-        assert (slide.info.backend, slide.info.vendor, slide.info.mpp) == ("openslide", "aperio", 0.5)
+        assert (slide.info.backend, slide.info.vendor, slide.info.mpp) == ("jpegtiff", "aperio", 0.5)
 
 
 def test_the_backend_that_sees_more_levels_is_taken(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_equal_pyramids_are_read_by_openslide(tmp_path: Path) -> None:
 
 
 def test_unknown_backends_are_a_usage_error(tmp_path: Path) -> None:
-    assert SLIDE_BACKENDS.names() == ("openslide", "tiffslide")
+    assert SLIDE_BACKENDS.names() == ("openslide", "tiffslide", "jpegtiff")
     with pytest.raises(UsageError, match="unknown slide backend 'magic'"):
         open_slide(tmp_path / "a.svs", "magic")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,31 @@ class SlideInfo:
         return self.levels[0].size
 
 
+class StoredTiles(Protocol):
+    """The compressed tiles of one level, for readers that want each of them once.
+
+    tile            size of every tile, pixels of the level; the last column and row may reach past the level
+    columns, rows   how many there are
+    scales          whole-number shrinks that `decode` can do, ascending from 1; each divides both sides of a tile
+    """
+
+    tile: Size
+    columns: int
+    rows: int
+    scales: tuple[int, ...]
+
+    def decode(self, column: int, row: int, shrink: int = 1) -> NDArray[np.uint8]:
+        """One tile as uint8 RGB (tile height / shrink, tile width / shrink, 3).
+
+        White where the file holds no such tile and beyond the edge of the level. A shrunk tile is close to the area
+        mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position where it
+        does not decode.
+        """
+
+    def raw(self, column: int, row: int) -> bytes | None:
+        """The tile as a JPEG file of its own, not decoded; None where there is none or it is no JPEG."""
+
+
 class Slide(ABC):
     """One open whole-slide image. Use as a context manager; safe to read from several threads."""
 
@@ -86,6 +112,10 @@ class Slide(ABC):
         if width < 1 or height < 1 or width * height > MAX_REGION_PIXELS:
             raise SlideError(f"region must have between 1 and {MAX_REGION_PIXELS} pixels, got {width} x {height}")
         return self._read(x, y, level, width, height)
+
+    def tiles(self, level: int) -> StoredTiles | None:
+        """The stored tiles of a level where the backend decodes them itself, else None."""
+        return None
 
     def __enter__(self) -> Slide:
         return self

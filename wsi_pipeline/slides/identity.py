@@ -21,7 +21,7 @@ def quick_digest(path: Path) -> str:
     Raises SlideError where the path cannot be read.
     """
     try:
-        files = _members(path)
+        files = members(path)
         if files is None:
             return _file_digest(path)
         whole = hashlib.sha256(_VERSION)
@@ -32,7 +32,13 @@ def quick_digest(path: Path) -> str:
         raise refusal(error, path) from error
 
 
-def _members(path: Path) -> list[tuple[str, Path]] | None:
+def size_in_bytes(path: Path) -> int:
+    """Bytes of all files of a slide."""
+    files = members(path)
+    return path.stat().st_size if files is None else sum(file.stat().st_size for _, file in files)
+
+
+def members(path: Path) -> list[tuple[str, Path]] | None:
     """(name, file) of a slide made of several files, sorted by name; None for a single file."""
     if path.is_dir():
         return _walk(path)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from wsi_pipeline.errors import SlideError, WsiPipelineError
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide
+from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.openslide import OpenSlideSlide
 from wsi_pipeline.slides.sniff import Sniffed, other_series, refusal, sniff
 from wsi_pipeline.slides.tiffslide import TiffSlideSlide
 
 __all__ = ["AUTO", "SLIDE_BACKENDS", "open_slide"]
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 _GENERIC = "generic-tiff"
@@ -20,8 +24,9 @@ _SERIES_UID = "dicom.SeriesInstanceUID"
 def open_slide(path: Path, backend: str = AUTO) -> Slide:
     """Open a whole-slide image: a file, or a folder of DICOM files.
 
-    backend   "auto" picks by content: OpenSlide for what it knows, tiffslide for other TIFF files and for
-              those of which it sees more of the pyramid. Or a name of SLIDE_BACKENDS
+    backend   "auto" picks by content: jpegtiff for tiled JPEG and JPEG 2000 TIFF, OpenSlide for what else it knows,
+              tiffslide for other TIFF files and for those of which it sees more of the pyramid. Or a name of
+              SLIDE_BACKENDS
 
     Raises SlideError in one sentence where the path is no slide, is damaged, or cannot be read;
     UsageError for an unknown backend.
@@ -32,7 +37,7 @@ def open_slide(path: Path, backend: str = AUTO) -> Slide:
         if opener is not None:
             return opener(found.path)
         if found.kind == "tiff":
-            return _open_tiff(found)
+            return _faster(_open_tiff(found), found.path)
         if found.kind == "dicom":
             return _open_dicom(found, path)
         return OpenSlideSlide(found.path)
@@ -42,6 +47,26 @@ def open_slide(path: Path, backend: str = AUTO) -> Slide:
         raise
     except WsiPipelineError as error:
         raise SlideError(f"damaged slide: {error.what}", todo="Copy the file again from its source.") from error
+
+
+@SLIDE_BACKENDS.register("jpegtiff")
+def open_with_jpegtiff(path: Path) -> Slide:
+    """Open a tiled JPEG or JPEG 2000 TIFF whose tiles are decoded here; raises SlideError when they cannot be."""
+    other = _open_tiff(sniff(path))
+    try:
+        return JpegTiffSlide(path, other)
+    except SlideError as error:
+        other.close()
+        raise SlideError(f"jpegtiff cannot read it: {error.what}", todo="Let the backend be chosen (auto).") from error
+
+
+def _faster(slide: Slide, path: Path) -> Slide:
+    """`slide`, or the same file with its tiles decoded here where that can be done."""
+    try:
+        return JpegTiffSlide(path, slide)
+    except SlideError as error:
+        log.info("%s is read by %s: %s", path.name, slide.info.backend, error.what)
+        return slide
 
 
 def _open_tiff(found: Sniffed) -> Slide:

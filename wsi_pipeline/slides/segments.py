@@ -107,7 +107,7 @@ class SegmentedImage:
             for column in range(box.x // step.width, (box.right - 1) // step.width + 1):
                 found = self._cache.get((self._level, row, column), partial(self._rgb, row, column))
                 if found is not None:
-                    _paste(image, box, found, column * step.width, row * step.height)
+                    paste(image, box, found, column * step.width, row * step.height)
         return image
 
     def _rgb(self, row: int, column: int) -> Pixels | None:
@@ -135,7 +135,7 @@ class SegmentedImage:
         )
 
 
-def _paste(image: Pixels, box: Box, found: Pixels, left: int, top: int) -> None:
+def paste(image: Pixels, box: Box, found: Pixels, left: int, top: int) -> None:
     """Copy the part of a segment whose corner is at (left, top) that lies in the box."""
     height, width = found.shape[:2]
     common = Box(left - box.x, top - box.y, width, height).clipped(Size(box.width, box.height))

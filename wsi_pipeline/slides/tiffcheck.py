@@ -23,6 +23,7 @@ MAX_SEGMENT_PIXELS = 1 << 27
 """Largest tile or strip (128 Mpx = 384 MB) that may be decoded whole."""
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_COMPRESSION = 259
 _STRIPS, _TILES = (273, 279), (324, 325)
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _UNSIGNED = {3: 2, 4: 4, 16: 8}
@@ -49,10 +50,8 @@ class _Layout:
 def check_complete(path: Path) -> None:
     """Raise SlideError (`truncated TIFF: ...`) where directories, tiles or strips lie beyond the end of the file."""
     with path.open("rb") as file:
-        magic = file.read(4)
-        layout = _Layout("<" if magic[:1] == b"I" else ">", b"+" in magic, path.stat().st_size)
-        file.seek(8 if layout.big else 4)
-        offset, seen = _next(file, layout), set[int]()
+        layout, offset = _open(file, path)
+        seen = set[int]()
         while offset and offset not in seen and len(seen) < MAX_DIRECTORIES:
             seen.add(offset)
             offset = _check_directory(file, layout, offset, len(seen) - 1)
@@ -60,8 +59,34 @@ def check_complete(path: Path) -> None:
             raise SlideError("TIFF without any image", todo="Copy the file again from its source.")
 
 
+def compression_of(path: Path) -> int | None:
+    """The compression tag of the first directory; None where there is none. Raises SlideError as `check_complete`."""
+    with path.open("rb") as file:
+        layout, offset = _open(file, path)
+        entries, _ = _read_directory(file, layout, offset, 0)
+        values = _values(file, layout, entries, _COMPRESSION, 0)
+        return int(values[0]) if values is not None and len(values) else None
+
+
+def _open(file: BinaryIO, path: Path) -> tuple[_Layout, int]:
+    """Layout of the file and where its first directory lies."""
+    magic = file.read(4)
+    layout = _Layout("<" if magic[:1] == b"I" else ">", b"+" in magic, path.stat().st_size)
+    file.seek(8 if layout.big else 4)
+    return layout, _next(file, layout)
+
+
 def _check_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -> int:
     """Check one directory and what it points to; returns the offset of the next, 0 after the last."""
+    entries, following = _read_directory(file, layout, offset, index)
+    _check_tile_size(file, layout, entries, index)
+    for tags in (_TILES, _STRIPS):
+        _check_segments(file, layout, entries, tags, index)
+    return following
+
+
+def _read_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -> tuple[NDArray[np.void], int]:
+    """The entries of one directory and the offset of the next."""
     _require(layout, offset + (8 if layout.big else 2), f"directory {index}", offset)
     file.seek(offset)
     width = 8 if layout.big else 2
@@ -69,11 +94,7 @@ def _check_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -
     end = offset + width + count * layout.entry.itemsize
     _require(layout, end + (8 if layout.big else 4), f"directory {index}", offset)
     entries = np.frombuffer(file.read(count * layout.entry.itemsize), layout.entry)
-    following = _next(file, layout)
-    _check_tile_size(file, layout, entries, index)
-    for tags in (_TILES, _STRIPS):
-        _check_segments(file, layout, entries, tags, index)
-    return following
+    return entries, _next(file, layout)
 
 
 def _check_tile_size(file: BinaryIO, layout: _Layout, entries: NDArray[np.void], index: int) -> None:
@@ -95,8 +116,10 @@ def _check_segments(
     if offsets is None or counts is None or len(offsets) != len(counts):
         return
     # Careless writers overstate the length of the last strip, so for strips only the start has to be there.
-    ends = offsets + counts if tags == _TILES else offsets + np.minimum(counts, 1)
-    missing = int(np.count_nonzero((ends > layout.size) & (counts > 0) & (offsets > 0)))
+    # Lengths are capped so that their sum with an offset does not pass 64 bits.
+    ends = offsets + np.minimum(counts, layout.size + 1 if tags == _TILES else 1)
+    beyond = (ends > layout.size) | (offsets > layout.size)
+    missing = int(np.count_nonzero(beyond & (counts > 0) & (offsets > 0)))
     if missing:
         kind = "tiles" if tags == _TILES else "strips"
         raise _truncated(f"{missing} of {len(offsets)} {kind} of image {index} lie beyond its {layout.size} bytes")

@@ -1,0 +1,100 @@
+"""Which TIFF directory each level of a slide lies in, and whether its tiles can be decoded here."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.decode import DECODE_ERRORS
+from wsi_pipeline.slides.jpegstream import RGB_TRANSFORM, YCBCR_TRANSFORM
+from wsi_pipeline.slides.tilecodec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
+from wsi_pipeline.slides.tilelevel import TileBytes, TiledLevel
+
+log = logging.getLogger(__name__)
+
+_JPEG, _JPEG2000 = 7, (33005, 34712)
+_RGB, _YCBCR = 2, 6
+_PLAIN_VENDORS = ("aperio", "generic-tiff")
+"""Formats whose levels OpenSlide takes from the TIFF tiles as they lie; others overlap, shift or scale them."""
+
+_PARSE_ERRORS = (*DECODE_ERRORS, ArithmeticError, AssertionError, AttributeError, LookupError)
+_HEADER_BYTES = 1024
+
+
+def tiled_levels(path: Path, other: Slide) -> dict[int, TiledLevel]:
+    """The levels of `other` (the same file in another backend) whose tiles can be decoded here, by their numbers.
+
+    Raises SlideError, saying why, where level 0 cannot.
+    """
+    if other.info.backend == "openslide" and other.info.vendor not in _PLAIN_VENDORS:
+        raise SlideError(f"tiles of {other.info.vendor} are put together by OpenSlide")
+    file, found = TileBytes(path), {}
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in _pages(tiff) if page.is_tiled]
+            for number, level in enumerate(other.info.levels):
+                try:
+                    page = _page_of(pages, level.size)
+                    found[number] = TiledLevel(page, number, file, _codec(page, file))
+                except SlideError as error:
+                    if number == 0:
+                        raise
+                    log.info("%s: level %d is read by %s: %s", path.name, number, other.info.backend, error.what)
+    except _PARSE_ERRORS as error:
+        raise SlideError(f"its TIFF directories are not understood ({type(error).__name__}: {error})") from error
+    return _without_repaired(found, other)
+
+
+def _pages(tiff: Any) -> list[Any]:
+    """All image directories: those of the main chain and their SubIFDs."""
+    pages = []
+    for entry in tiff.pages:
+        page = entry.aspage()
+        pages += [page, *(sub.aspage() for sub in page.pages or ())]
+    return pages
+
+
+def _page_of(pages: list[Any], size: Size) -> Any:
+    same = [page for page in pages if (int(page.imagewidth), int(page.imagelength)) == (size.width, size.height)]
+    if len(same) != 1:
+        raise SlideError(f"{len(same)} tiled images of {size.width} x {size.height} pixels")
+    return same[0]
+
+
+def _codec(page: Any, file: TileBytes) -> TileCodec:
+    """The decoder of a page's tiles; raises SlideError saying what is not decoded here."""
+    compression, photometric = int(page.compression), int(page.photometric)
+    if int(page.samplesperpixel) != 3 or page.bitspersample != 8 or page.dtype != np.uint8:
+        raise SlideError(f"{page.samplesperpixel} samples of {page.bitspersample} bits are not three of 8")
+    if int(page.planarconfig) != 1 or int(page.imagedepth) != 1 or int(page.fillorder) != 1:
+        raise SlideError("colours in separate planes, a volume, or bits in reverse order")
+    tile = Size(int(page.tilewidth), int(page.tilelength))
+    if compression == _JPEG and photometric in (_RGB, _YCBCR):
+        return JpegCodec(tile, page.jpegtables, RGB_TRANSFORM if photometric == _RGB else YCBCR_TRANSFORM)
+    if compression in _JPEG2000 and photometric == _RGB:
+        return Jpeg2000Codec(tile, _wavelet_levels(page, file))
+    raise SlideError(f"compression {compression} of kind {page.photometric.name} is not decoded here")
+
+
+def _wavelet_levels(page: Any, file: TileBytes) -> int:
+    """Of the first tile there is; all tiles of a level are written alike."""
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if offset and count:
+            return wavelet_levels(file.read(offset, min(count, _HEADER_BYTES)))
+    return 0
+
+
+def _without_repaired(levels: dict[int, TiledLevel], other: Slide) -> dict[int, TiledLevel]:
+    """OpenSlide paints over tiles missing from an Aperio pyramid with what level 0 shows: it keeps those levels."""
+    if other.info.backend != "openslide" or other.info.vendor != "aperio":
+        return levels
+    if not any(level.missing.any() for level in levels.values()):
+        return levels
+    return {0: levels[0]}
