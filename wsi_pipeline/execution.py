@@ -134,6 +134,24 @@ class PredictOptions:
         validate(self)
 
 
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which trainings are compared, and how."""
+
+    features: str | None = option(
+        None, "compare models on this encoder's features (default: all that both have)", group="what", metavar="NAME"
+    )
+    model: str | None = option(
+        None, "compare models of this name (default: all that both have)", group="what", metavar="NAME"
+    )
+    bootstrap: int = option(2000, "paired bootstrap resamples over patients", group="how", check=between(100, 100_000))
+    seed: int = option(0, "seed of the bootstrap", group="how", check=at_least(0))
+    json: str | None = option(None, "write everything to this file as JSON", group="running", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
 def usable_cores() -> int:
     """Cores this process may run on (a Slurm job sees its share, not the node)."""
     if hasattr(os, "sched_getaffinity"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wsi_pipeline.execution import (
     ClassifyExecution,
     CohortOptions,
+    CompareOptions,
     EmbedExecution,
     MilExecution,
     PredictOptions,
@@ -81,7 +82,7 @@ COMMANDS = (
         "train-mil",
         "train a slide-level model with patient-grouped cross-validation, and report",
         "wsi-pipeline train-mil --folds 5",
-        "wsi_pipeline.commands.mil:train_mil",
+        "wsi_pipeline.commands.train_mil:train_mil",
         (MilSpec, MilExecution),
     ),
     Command(
@@ -111,6 +112,16 @@ COMMANDS = (
         "wsi-pipeline run cohort.yaml",
         "wsi_pipeline.commands.run:run",
         sources=("YAML", "what to run; see manifests/examples/cohort.yaml"),
+        needed=True,
+        stage=False,
+    ),
+    Command(
+        "compare",
+        "compare two trained models on the same patients: differences with intervals, DeLong's test",
+        "wsi-pipeline compare wsi-run/train-mil/colour/mean wsi-run/train-mil/pathotune/mean",
+        "wsi_pipeline.commands.compare:compare",
+        (CompareOptions,),
+        ("RUN", "two runs, or two folders of train-mil/"),
         needed=True,
         stage=False,
     ),

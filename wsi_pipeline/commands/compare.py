@@ -1,0 +1,69 @@
+"""`compare`: is one validation better than another on the same patients, and could that be chance?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsi_pipeline.atomic import write_text
+from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.execution import CompareOptions
+from wsi_pipeline.mil.compare import compare as compare_validations
+from wsi_pipeline.mil.compare import metric_words, p_words, sentence
+from wsi_pipeline.stages.sides import Pair, pairs, validated
+
+
+def compare(request: Request) -> int:
+    """Compare two trainings, or every training that two runs have in common."""
+    if len(request.sources) != 2:
+        raise UsageError(
+            f"compare needs two runs or training folders, got {len(request.sources)}",
+            todo="For example: wsi-pipeline compare wsi-run/train-mil/colour/mean other-run",
+        )
+    options = request.get(CompareOptions)
+    first, second = (Path(source) for source in request.sources)
+    told = [_one(request, pair) for pair in pairs(first, second, features=options.features, model=options.model)]
+    if options.json:
+        write_text(Path(options.json), json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        request.console.say(f"the same as JSON: {shown(Path(options.json))}")
+    return EXIT_DONE
+
+
+def _one(request: Request, pair: Pair) -> dict[str, Any]:
+    options, console = request.get(CompareOptions), request.console
+    a, b = (shown(training.folder) for training in pair)
+    sides = [validated(training) for training in pair]
+    found = compare_validations(sides[0], sides[1], resamples=options.bootstrap, seed=options.seed)
+    console.fact("A", a)
+    console.fact("B", b)
+    console.table(("metric", "A", "B", "B - A", "p"), [_row(name, one) for name, one in found["metrics"].items()])
+    if found.get("delong"):
+        told = _row("", found["delong"])
+        console.fact("DeLong", f"AUROC of {found['delong']['class']}: B - A {told[3]}, p {told[4]}")
+    for text in _notes(found):
+        console.note(text)
+    console.say(sentence(found))
+    return {"a": a, "b": b, **found, "sentence": sentence(found)}
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
+    values = ["undefined" if entry[side] is None else f"{entry[side]:.3f}" for side in ("a", "b")]
+    difference = "" if entry["difference"] is None else f"{entry['difference']:+.3f}"
+    if entry["low"] is not None:
+        difference += f" [{entry['low']:+.3f}, {entry['high']:+.3f}]"
+    chance = "" if entry["p_value"] is None else p_words(entry["p_value"]).removeprefix("p ").removeprefix("= ")
+    return [metric_words(name), *values, difference, chance]
+
+
+def _notes(found: Mapping[str, Any]) -> list[str]:
+    interval = found["interval"]
+    told = [
+        f"differences with {100 * interval['level']:.0f} % intervals by {interval['resamples']} paired bootstrap "
+        f"resamples of {plural(found['n_patients'], 'patient')}; no p-value is corrected for there being several"
+    ]
+    if not found["same_folds"]:
+        told.append("the two were tested in different folds: part of the difference may be the luck of the division")
+    return told

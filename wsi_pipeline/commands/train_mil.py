@@ -1,0 +1,158 @@
+"""`train-mil`: train and validate slide-level models, say what they are worth, draw and report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
+from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.errors import MilError, UsageError
+from wsi_pipeline.execution import MilExecution
+from wsi_pipeline.mil.choices import named
+from wsi_pipeline.mil.compare import metric_words, p_words
+from wsi_pipeline.mil.crossval import Progress
+from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.stages.bags import OUTCOMES, SlideBags, gather
+from wsi_pipeline.stages.train_mil import Training, train, training_name
+
+MOST_WARNINGS = 12
+MOST_METRICS = 5
+
+
+def train_mil(request: Request) -> int:
+    """Cross-validate a slide-level model on each encoder's features, draw attention, write the report."""
+    cohort = request.known_cohort()
+    records = request.select(cohort)
+    done = [_train_one(request, records, encoder) for encoder in _encoders(request)]
+    _tell(request, done)
+    for training in done:
+        encoder, model = training.folder.parts[-2:]
+        draw(request, records, encoder, model)
+    write_cohort_report(request, cohort)
+    return EXIT_DONE
+
+
+def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str) -> Training:
+    spec = request.get(MilSpec)
+    slides = gather(request.run_dir, records, encoder).for_training(spec)
+    request.console.fact("bags", f"{encoder}: {_bag_words(slides, spec)}{left_out_words(slides)}")
+    if not len(slides.table):
+        columns = " and ".join(f"`{name}`" for name in OUTCOMES[spec.task])
+        raise MilError(f"no slide has {columns}", todo=f"Add {columns} to the CSV, then run: wsi-pipeline tile")
+    with request.console.progress(f"{encoder} {training_name(spec)}", spec.folds * spec.epochs, "epochs") as step:
+        reached: dict[int, int] = {}
+
+        def on_epoch(progress: Progress) -> None:
+            step.total = progress.n_folds * progress.max_epochs
+            reached[progress.fold] = progress.epoch.epoch
+            step(sum(reached.values()) - step.done)
+
+        device = request.get(MilExecution).device
+        training = train(request.run_dir, encoder, slides, spec, device=device, progress=on_epoch)
+        step(step.total - step.done)
+    if training.fresh:
+        request.console.say(f"{shown(training.folder)} up to date")
+    return training
+
+
+def _bag_words(slides: SlideBags, spec: MilSpec) -> str:
+    noun = "slide" if spec.bag == "slide" else "patient"
+    return f"{plural(len(slides.table), noun)} usable"
+
+
+def _encoders(request: Request) -> tuple[str, ...]:
+    RunDir.existing(request.run_dir.root)
+    wanted, found = request.get(MilExecution).features, request.run_dir.encoders()
+    if not found:
+        raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed --model pathotune")
+    if wanted is None:
+        return found
+    if slug(wanted) not in found:
+        raise UsageError(f"no features of {wanted} in this run", todo=f"There are: {', '.join(found)}")
+    return (slug(wanted),)
+
+
+def _tell(request: Request, done: Sequence[Training]) -> None:
+    """The table of metrics with intervals, what was chosen, what to be wary of, where everything is."""
+    first = done[0].metrics
+    names = list(first["pooled"])[:MOST_METRICS]
+    rows = [[m["encoder"], m["model"], *(_cell(m, name) for name in names)] for m in (t.metrics for t in done)]
+    if first.get("chance"):
+        rows.append(["(chance)", "", *(_number(first, first["chance"].get(name)) for name in names)])
+    request.console.table(("encoder", "model", *(metric_words(name) for name in names)), rows)
+    for training in done:
+        prefix = f"{training.metrics['encoder']}: " if len(done) > 1 else ""
+        for name, text in _facts(training.metrics):
+            request.console.fact(name, prefix + text)
+    warnings = list(dict.fromkeys(text for training in done for text in training.metrics.get("warnings", ())))
+    for text in warnings[:MOST_WARNINGS]:
+        request.console.note(text)
+    if len(warnings) > MOST_WARNINGS:
+        request.console.note(f"and {len(warnings) - MOST_WARNINGS} more, all in metrics.json")
+    interval = first["interval"]
+    request.console.say(
+        f"each tested by a model that never saw its patient; [{100 * interval['level']:.0f} % intervals] by "
+        f"{interval['resamples']} bootstrap resamples of {plural(first['n_patients'], 'patient')}"
+    )
+    for training in done:
+        request.console.say(f"models, predictions, metrics: {shown(training.folder)}/")
+    if len(done) > 1:
+        a, b = (shown(training.folder) for training in done[:2])
+        request.console.say(f"next: wsi-pipeline compare {a} {b}")
+
+
+def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was chosen, the threshold, calibration, the test against chance: one line each, where there is one."""
+    told = []
+    chosen = Counter(named(fold["chosen"]) for fold in metrics["folds"] if fold.get("chosen"))
+    if chosen:
+        told.append(("chosen", "; ".join(f"{text} ({plural(n, 'fold')})" for text, n in chosen.most_common())))
+    if "threshold" in metrics:
+        cut = metrics["threshold"]
+        rates = ", ".join(f"{name} {_estimate(cut[name])}" for name in ("sensitivity", "specificity"))
+        told.append(("cut", f"{cut['class']} from {cut['value']:.2f} on, chosen on validation slides: {rates}"))
+    if "calibration" in metrics:
+        found = metrics["calibration"]
+        told.append(
+            (
+                "calibr.",
+                f"Brier {_estimate(found['brier'])} (class shares alone: {found['brier_of_chance']:.3f}), "
+                f"ECE {_estimate(found['ece'])}",
+            )
+        )
+    test = metrics.get("permutation")
+    if test:
+        told.append(
+            (
+                "chance",
+                f"{metric_words(test['metric'])} against {test['n']} shuffles of the outcomes over "
+                f"{plural(test['n_patients'], 'patient')}: {p_words(test['p_value'])}",
+            )
+        )
+    return told
+
+
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
+    estimate = metrics["pooled"].get(name) or {}
+    return _estimate(estimate, _digits(metrics))
+
+
+def _estimate(estimate: Mapping[str, Any], digits: str = ".3f") -> str:
+    if estimate.get("value") is None:
+        return "undefined"
+    if estimate.get("low") is None or estimate.get("high") is None:
+        return f"{estimate['value']:{digits}}"
+    return f"{estimate['value']:{digits}} [{estimate['low']:{digits}}, {estimate['high']:{digits}}]"
+
+
+def _number(metrics: Mapping[str, Any], value: float | None) -> str:
+    return "" if value is None else f"{value:{_digits(metrics)}}"
+
+
+def _digits(metrics: Mapping[str, Any]) -> str:
+    """Numbers in a unit of their own have digits as they need; parts of 1 have three."""
+    return "#.3g" if metrics["task"] == "regression" else ".3f"
