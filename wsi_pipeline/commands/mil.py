@@ -53,7 +53,8 @@ def predict(request: Request) -> int:
     device, known = request.get(PredictOptions).device, novelty.load(folder)
     table, path, slides = predict_slides(request.run_dir, records, ensemble, device, known)
     unit = "patient" if ensemble.spec.bag == "patient" else "slide"
-    columns = [f"{unit}_id", *(name for name in table if name not in ("slide_id", "patient_id", *ensemble.task.columns))]
+    known_before = ("slide_id", "patient_id", *ensemble.task.columns)
+    columns = [f"{unit}_id", *(str(name) for name in table if name not in known_before)]
     rows = [[value if isinstance(value, str) else f"{value:.3f}" for value in row] for row in table[columns].values]
     request.console.table(columns, rows[:40], right=range(2, len(columns)))
     _tell_left_out(request, slides)
