@@ -18,6 +18,7 @@ from wsi_pipeline.atomic import atomic_path, recover, write_text, write_text_if_
 from wsi_pipeline.errors import SlideError, UsageError, WsiPipelineError
 from wsi_pipeline.fields import canonical_json, digest_of, from_mapping
 from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.owner import this_process
 from wsi_pipeline.registry import Registry
 from wsi_pipeline.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
 from wsi_pipeline.units import as_mpp
@@ -122,7 +123,10 @@ def test_folders_are_replaced_whole_and_a_torn_replacement_is_mended(tmp_path: P
             temporary.mkdir()
             (temporary / "x").write_text(text)
     assert (target / "x").read_text() == "two"
-    target.rename(tmp_path / ".a.zarr.old")  # killed between the two renames
+    recover(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+    dead = dataclasses.replace(this_process(), started=1)
+    target.rename(tmp_path / f".a.zarr.0.{dead}.old")  # killed between two renames, where folders cannot change places
     recover(target)
     assert (target / "x").read_text() == "two"
 

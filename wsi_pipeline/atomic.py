@@ -1,48 +1,69 @@
 """Files and folders that appear whole or not at all, also when the process is killed or the power fails.
 
-Everything is written to a hidden temporary sibling, flushed to the disk, and renamed. Left-over siblings of
-dead processes are swept when the same target is written again.
+Everything is written to a hidden temporary sibling, flushed to the disk, and renamed; then the folder is flushed.
+The sibling's name says which process writes it. What dead processes left is swept when something is written to
+the same folder.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import hashlib
+import itertools
 import os
-import platform
-import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wsi_pipeline.owner import Owner, parse_owner, this_process
+
 _TMP, _OLD = ".tmp", ".old"
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "localhost"
+_NAME_BYTES = 150
+"""Of a name in its sibling's: with number, owner and ending it stays below the 255 that file systems allow."""
+_SWEEP_SECONDS = 60.0
+_FOREIGN_SECONDS = 86_400.0
+_WAIT_SECONDS = 2.0
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+_AT_FDCWD, _EXCHANGE = -100, 2
+_numbers = itertools.count()
+_swept: dict[Path, float] = {}
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path to write a file or a folder at; on success it takes the place of `target`.
+
+    durable   flush to the disk, so that a power cut leaves the old or the new content too, not only a kill. Without
+              it a power cut may leave an empty file
 
     If the body raises, what was written is removed and `target` stays as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    temporary = target.with_name(f".{target.name}.{_HOST}.{os.getpid()}{_TMP}")
+    make_folder(target.parent)
+    _sweep(target.parent)
+    temporary = _sibling(target, _TMP)
     try:
         yield temporary
-        _sync_tree(temporary)
+        if durable:
+            _sync_tree(temporary)
         _replace(temporary, target)
+        if durable:
+            _sync_folder(target.parent)
     finally:
-        remove(temporary)  # there is none left where it took its place
+        remove(temporary)  # there is none left where it took its place, or the old folder is where they changed places
 
 
-def write_text(target: Path, text: str) -> None:
+def write_text(target: Path, text: str, *, durable: bool = True) -> None:
     """Write a UTF-8 text file atomically."""
-    write_bytes(target, text.encode())
+    write_bytes(target, text.encode(), durable=durable)
 
 
-def write_bytes(target: Path, data: bytes) -> None:
+def write_bytes(target: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file atomically."""
-    with atomic_path(target) as temporary:
+    with atomic_path(target, durable=durable) as temporary:
         temporary.write_bytes(data)
 
 
@@ -52,6 +73,15 @@ def write_text_if_changed(target: Path, text: str) -> bool:
         return False
     write_text(target, text)
     return True
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and flush the entries of new ones to the disk."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -65,34 +95,21 @@ def remove(path: Path) -> None:
 def recover(target: Path) -> None:
     """Finish or undo the replacing of a folder that a killed process left half-way; files need no such thing.
 
-    A folder cannot be renamed over a folder, so for an instant the old one is aside under its own name.
+    Where the file system cannot make two folders change places, the old one is aside for an instant. A living process
+    that is in that instant is waited for.
     """
-    aside = target.with_name(f".{target.name}{_OLD}")
-    if aside.exists():
-        if target.exists():
-            remove(aside)
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not target.exists() and (aside := _aside(target)) is not None:
+        path, owner = aside
+        if not owner.alive:
+            try:
+                path.rename(target)
+            except OSError:  # another process has just done it
+                return
+        elif time.monotonic() > deadline:
+            return
         else:
-            aside.rename(target)
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    if temporary.is_dir():
-        recover(target)
-        aside = target.with_name(f".{target.name}{_OLD}")
-        if target.exists():
-            target.rename(aside)
-        temporary.rename(target)
-        remove(aside)
-    else:
-        temporary.replace(target)
-    _sync(target.parent)
-
-
-def _sweep(target: Path) -> None:
-    for left in target.parent.glob(f".{glob_escape(target.name)}.{_HOST}.*{_TMP}"):
-        pid = left.name.removesuffix(_TMP).rpartition(".")[2]
-        if pid.isdigit() and not _alive(int(pid)):
-            remove(left)
+            time.sleep(0.01)
 
 
 def glob_escape(name: str) -> str:
@@ -100,28 +117,116 @@ def glob_escape(name: str) -> str:
     return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _replace(temporary: Path, target: Path) -> None:
+    if not temporary.is_dir() or temporary.is_symlink():
+        temporary.replace(target)
+    elif not target.exists():
+        temporary.rename(target)
+    elif not _exchange(temporary, target):
+        aside = _sibling(target, _OLD)
+        target.rename(aside)
+        temporary.rename(target)
+        remove(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Make two paths change places in one step; False where system or file system cannot."""
+    if not sys.platform.startswith("linux"):
         return False
-    except PermissionError:
-        return True
-    return True
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
+
+
+def _sibling(target: Path, ending: str) -> Path:
+    """A name that no other process or thread takes: `.NAME.NUMBER.HOST.PLACE.PID-START.tmp`."""
+    return target.with_name(f".{_shortened(target.name)}.{next(_numbers)}.{this_process()}{ending}")
+
+
+def _shortened(name: str) -> str:
+    data = os.fsencode(name)
+    if len(data) <= _NAME_BYTES:
+        return name
+    return data[: _NAME_BYTES - 9].decode(errors="ignore") + "~" + hashlib.sha256(data).hexdigest()[:8]
+
+
+def _parse(sibling: str, ending: str) -> tuple[str, Owner] | None:
+    """The (shortened) name that a sibling is for and who made it; None where it is no such file."""
+    if not sibling.startswith(".") or not sibling.endswith(ending):
+        return None
+    name, *parts = sibling[1:].removesuffix(ending).rsplit(".", 4)
+    owner = parse_owner(".".join(parts[1:]))
+    return (name, owner) if owner else None
+
+
+def _aside(target: Path) -> tuple[Path, Owner] | None:
+    if not target.parent.is_dir():
+        return None
+    for path in target.parent.glob(f".*{_OLD}"):
+        parsed = _parse(path.name, _OLD)
+        if parsed is not None and parsed[0] == _shortened(target.name):
+            return path, parsed[1]
+    return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what dead processes left in a folder; looked for once a minute at most, for a folder may be long."""
+    now = time.monotonic()
+    if now - _swept.get(folder, -_SWEEP_SECONDS) < _SWEEP_SECONDS:
+        return
+    _swept[folder] = now
+    for path in folder.glob(f".*{_TMP}"):
+        parsed = _parse(path.name, _TMP)
+        if parsed is not None and _is_left(path, parsed[1]):
+            remove(path)
+
+
+def _is_left(path: Path, owner: Owner) -> bool:
+    """Whether nobody writes a temporary file any more; of another machine's, when it is a day old."""
+    if owner.here:
+        return not owner.alive
+    try:
+        return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
+    except OSError:
+        return False
 
 
 def _sync_tree(path: Path) -> None:
-    if path.is_dir():
-        for item in path.rglob("*"):
-            _sync(item)
-    _sync(path)
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    for item in path.rglob("*"):
+        if item.is_dir():
+            _sync_folder(item)
+        else:
+            _sync_file(item)
+    _sync_folder(path)
 
 
-def _sync(path: Path) -> None:
+def _sync_file(path: Path) -> None:
+    """Flush a file. A full disk or a failing one may show only here, so what it says is not swallowed."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush a folder's entries, where the system can open folders and the file system flushes them."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
-        pass  # some network file systems refuse fsync on folders; the rename itself still holds
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(handle)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
-import platform
+import threading
 import time
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from wsi_pipeline.cohort.locks import STALE_SECONDS, LockedError, locked
+from wsi_pipeline.cohort.locks import STALE_SECONDS, LockedError, holder, locked
 from wsi_pipeline.cohort.status import StageStatus, read_status, record_status
+from wsi_pipeline.owner import Owner, this_process
 
 
 def test_a_held_lock_is_refused_and_a_released_one_is_not(tmp_path: Path) -> None:
@@ -41,14 +45,17 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
 
 def test_a_reused_process_number_is_not_mistaken_for_the_holder(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
-    path.write_text(json.dumps({"host": platform.node(), "pid": os.getpid(), "started": 1.0}))
+    path.write_text(json.dumps(asdict(replace(this_process(), started=1))))
     with locked(path):
         pass
 
 
-def test_the_lock_of_another_host_is_kept_until_it_is_long_untouched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "place"), [("elsewhere", ""), (this_process().host, "0badb007")])
+def test_the_lock_of_another_host_or_container_is_kept_until_it_is_long_untouched(
+    tmp_path: Path, host: str, place: str
+) -> None:
     path = tmp_path / "a.lock"
-    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1.0}))
+    path.write_text(json.dumps(asdict(Owner(host, place or this_process().place, 1, 1))))
     with pytest.raises(LockedError), locked(path):
         pass
     past = time.time() - STALE_SECONDS - 1
@@ -65,6 +72,49 @@ def test_a_lock_cut_off_while_it_was_written_goes_stale(tmp_path: Path) -> None:
     past = time.time() - 6
     os.utime(path, (past, past))
     with locked(path):
+        pass
+
+
+def test_a_lock_says_who_holds_it_since_when(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path):
+        facts = json.loads(path.read_text())
+        assert (facts["host"], facts["pid"]) == (this_process().host, os.getpid())
+        assert datetime.fromisoformat(facts["time"]).tzinfo is not None
+        assert holder(path).startswith(f"process {os.getpid()} on ")
+    assert holder(path) == ""
+
+
+def test_a_lock_that_was_taken_over_is_not_taken_from_its_new_holder(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path):
+        path.write_text(json.dumps({**asdict(this_process()), "token": "of another"}))
+    assert path.exists()
+
+
+def test_only_the_lock_stays_where_locks_were_stolen(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.write_text(json.dumps(asdict(Owner("elsewhere", "0", 1, 1))))
+    past = time.time() - STALE_SECONDS - 1
+    os.utime(path, (past, past))
+    with locked(path):
+        assert list(tmp_path.iterdir()) == [path]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_turn_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path):
+        waiter = threading.Thread(target=lambda: _once(path))
+        waiter.start()
+        time.sleep(0.1)
+        assert waiter.is_alive()
+    waiter.join(5)
+    assert not waiter.is_alive()
+
+
+def _once(path: Path) -> None:
+    with locked(path, math.inf):
         pass
 
 

@@ -1,27 +1,30 @@
 """One process at a time per slide and stage, on file systems that have no advisory locks.
 
-A lock is a file made with O_EXCL that names host, process and the process's start. It is stale when that process
-is gone (same host) or has not touched it for ten minutes (another host). Should a lock ever be stolen
-wrongly, both processes write the same content atomically: work is wasted, nothing is damaged.
+A lock is a file made with O_EXCL that names host, process, the process's start, and the time. It is stale when that
+process is gone (same boot of the same host) or has not touched it for five minutes (any other), by the clock of the
+file system: those of two hosts may differ. Should a lock ever be stolen wrongly, both processes write the same
+content atomically: work is wasted, nothing is damaged.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
-import psutil
+from wsi_pipeline.atomic import make_folder
+from wsi_pipeline.owner import Owner, this_process
 
-STALE_SECONDS = 600.0
-_BEAT_SECONDS = 60.0
+STALE_SECONDS = 300.0
+_BEAT_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+_UNWRITTEN_SECONDS = 5.0
 
 
 class LockedError(Exception):
@@ -32,11 +35,14 @@ class LockedError(Exception):
 def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock at `path` during the body.
 
-    Raises LockedError if another living process still holds it after `wait_seconds`.
+    wait_seconds   how long to wait for a living holder; `math.inf` to take one's turn
+
+    Raises LockedError if another living process still holds it after that.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     deadline = time.monotonic() + wait_seconds
-    while not _create(path):
+    token = uuid.uuid4().hex
+    while not _create(path, token):
         if _is_stale(path):
             _steal(path)
         elif time.monotonic() >= deadline:
@@ -44,67 +50,104 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
         else:
             time.sleep(_POLL_SECONDS)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+    beat = threading.Thread(target=_beat, args=(path, token, stop), daemon=True)
     beat.start()
     try:
         yield
     finally:
         stop.set()
         beat.join()
-        path.unlink(missing_ok=True)
+        if _token(path) == token:  # a process that slept for long may have lost it to another
+            path.unlink(missing_ok=True)
 
 
-def _create(path: Path) -> bool:
+def holder(path: Path) -> str:
+    """Who holds the lock at `path`, for a message; "" where that cannot be told."""
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {facts['pid']} on {facts['host']} since {facts['time']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _create(path: Path, token: str) -> bool:
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"host": platform.node(), "pid": os.getpid(), "started": _started(os.getpid())}, file)
+    facts = {**asdict(this_process()), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "token": token}
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(facts, file)
+    except OSError:  # a full disk: an empty lock would keep others out for a while
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
 def _is_stale(path: Path) -> bool:
     try:
-        age = time.time() - path.stat().st_mtime
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        host, pid, started = holder["host"], int(holder["pid"]), holder["started"]
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        owner = Owner(str(facts["host"]), str(facts["place"]), int(facts["pid"]), int(facts["started"]))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:  # another user's, that is not for us to read
+        return _age(path) > STALE_SECONDS
+    except (ValueError, KeyError, TypeError):
         # Not written yet (its maker is between two system calls), or its maker died there.
-        return age > 5
-    if host == platform.node():
-        return bool(_started(pid) != started)
-    return age > STALE_SECONDS
+        return _age(path) > _UNWRITTEN_SECONDS
+    return not owner.alive if owner.here else _age(path) > STALE_SECONDS
+
+
+def _age(path: Path) -> float:
+    """Seconds since a lock was touched, by the clock of the file system it is on."""
+    probe = path.with_name(f".{uuid.uuid4().hex}.now")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+    except OSError:
+        return time.time() - path.stat().st_mtime
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _steal(path: Path) -> None:
     """Take a stale lock out of the way. Renaming lets only one of several thieves have it."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    aside = path.with_name(f".{uuid.uuid4().hex}.stolen")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return
     try:
         if not _is_stale(aside):  # someone stole and took it between our look and our rename: give it back
-            os.link(aside, path)
-    except FileExistsError:
-        pass
+            _give_back(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _started(pid: int) -> float | None:
+def _give_back(aside: Path, path: Path) -> None:
     try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            aside.rename(path)
+
+
+def _token(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["token"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _beat(path: Path, token: str, stop: threading.Event) -> None:
     while not stop.wait(_BEAT_SECONDS):
-        try:
-            os.utime(path)
-        except OSError:
+        if _token(path) != token:
             return
+        with suppress(OSError):
+            os.utime(path)

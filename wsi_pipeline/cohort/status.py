@@ -84,4 +84,5 @@ def _record(path: Path, slide_id: str, stage: str, status: StageStatus) -> None:
         "traceback": told.traceback,
         "stages": {key: asdict(value) for key, value in stages.items()},
     }
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    # Not flushed to the disk: a status that a power cut loses or empties is mended from the store it tells of.
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", durable=False)
