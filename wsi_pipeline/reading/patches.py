@@ -1,90 +1,30 @@
 """PatchReader: the pixels of a slide's patches, as uint8 batches in store order.
 
-Reads ahead in threads (backends release the GIL while they decode) while the caller computes. Where the store
-keeps pixels they are read from it, and the slide is not touched.
+Reads ahead in threads (decoders release the GIL) while the caller computes. Where the slide gives its stored tiles,
+each of them is decoded once, shrunk as far as the geometry allows. Where the patch store keeps pixels they are read
+from it, and the slide is not touched.
 """
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from wsi_pipeline.errors import SlideError
-from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.base import Slide
-from wsi_pipeline.slides.shrink import area_resize
-from wsi_pipeline.store.base import Store
-from wsi_pipeline.store.schema import IMAGES, JPEG
-from wsi_pipeline.tiling.resolve import PatchGeometry
+from wsi_pipeline.reading.pixels import decode_jpeg, encode_jpeg, shrink_to
+from wsi_pipeline.reading.sources import Batch, Fill, PatchSource, SlidePatches, StoredPatches, in_order
 
-Batch = NDArray[np.uint8]
+__all__ = [
+    "Batch", "PatchReader", "PatchSource", "SlidePatches", "StoredPatches", "decode_jpeg", "encode_jpeg", "shrink_to",
+]  # fmt: skip
 
+AHEAD = 2
+"""Batches held at most beyond the one in use."""
 
-class PatchSource(Protocol):
-    """Where the pixels of patch `row` come from. Called from several threads."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """uint8 (P, P, 3)."""
-
-    def close(self) -> None:
-        """Release the file behind it."""
-
-
-@dataclass(frozen=True, eq=False)
-class SlidePatches:
-    """Patches cut from an open slide: coords int64 (N, 2) in level-0 pixels."""
-
-    slide: Slide
-    coords: NDArray[np.int64]
-    geometry: PatchGeometry
-
-    def __len__(self) -> int:
-        return len(self.coords)
-
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """Read one patch at its level and shrink it. A decoding error names the patch."""
-        x, y = (int(value) for value in self.coords[row])
-        side = self.geometry.level_px
-        try:
-            region = self.slide.read_region(x, y, self.geometry.level, side, side)
-        except SlideError as error:
-            raise SlideError(f"patch {row} at ({x}, {y}): {error.what}", slide=error.slide, todo=error.todo) from error
-        return shrink_to(region, self.geometry.patch_px)
-
-    def close(self) -> None:
-        """Close the slide."""
-        self.slide.close()
-
-
-@dataclass(frozen=True, eq=False)
-class StoredPatches:
-    """Patches kept in a patch store as `images` or `jpeg`."""
-
-    store: Store
-    kind: str
-
-    def __len__(self) -> int:
-        return self.store.shape(self.kind)[0]
-
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """Read one patch from the store."""
-        if self.kind == IMAGES:
-            return np.asarray(self.store.read(IMAGES, row, row + 1)[0], dtype=np.uint8)
-        return decode_jpeg(self.store.read_bytes(JPEG, row, row + 1)[0])
-
-    def close(self) -> None:
-        """Close the store."""
-        self.store.close()
+_PIECES_PER_THREAD = 2
+"""Each thread reads that many pieces of a batch: one would leave it waiting for the slowest."""
 
 
 class PatchReader:
@@ -99,43 +39,29 @@ class PatchReader:
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
         starts = range(self.start, len(self.source), self.batch)
+        if not starts:
+            return
+        side, fill = in_order(self.source, self.start)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="patches") as pool:
-            pending: deque[tuple[int, list[Future[Batch]]]] = deque()
+            pending: deque[tuple[int, Batch, list[Future[None]]]] = deque()
             try:
                 for first in starts:
-                    rows = range(first, min(first + self.batch, len(self.source)))
-                    pending.append((first, [pool.submit(self.source.read, row) for row in rows]))
-                    if len(pending) > 2:
-                        yield _collect(*pending.popleft())
+                    out = np.empty((min(self.batch, len(self.source) - first), side, side, 3), np.uint8)
+                    pending.append((first, out, self._submit(pool, fill, first, out)))
+                    if len(pending) > AHEAD:
+                        yield _finished(*pending.popleft())
                 while pending:
-                    yield _collect(*pending.popleft())
+                    yield _finished(*pending.popleft())
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-
-def _collect(first: int, futures: list[Future[Batch]]) -> tuple[int, Batch]:
-    return first, np.stack([future.result() for future in futures])
-
-
-def shrink_to(region: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Area-average a square uint8 region to (side, side, 3); enlarge bicubically where it is smaller."""
-    height, width = region.shape[:2]
-    if height == side and width == side:
-        return region
-    if height % side == 0 and width % side == 0:
-        return np.asarray(Image.fromarray(region).reduce((width // side, height // side)))
-    if side > height:
-        return np.asarray(Image.fromarray(region).resize((side, side), Image.Resampling.BICUBIC))
-    return area_resize(region, Size(side, side))  # Pillow's BOX filter rounds fractional edges to whole pixels
+    def _submit(self, pool: ThreadPoolExecutor, fill: Fill, first: int, out: Batch) -> list[Future[None]]:
+        """Start filling one batch, in pieces of neighbouring rows, which share tiles."""
+        step = -(-len(out) // (self.threads * _PIECES_PER_THREAD))
+        return [pool.submit(fill, first + k, out[k : k + step]) for k in range(0, len(out), step)]
 
 
-def encode_jpeg(patch: NDArray[np.uint8], quality: int) -> bytes:
-    """One patch as JPEG, 4:4:4 so that stain colours are not smeared."""
-    out = io.BytesIO()
-    Image.fromarray(patch).save(out, "JPEG", quality=quality, subsampling=0)
-    return out.getvalue()
-
-
-def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3) from JPEG bytes."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+def _finished(first: int, out: Batch, pieces: list[Future[None]]) -> tuple[int, Batch]:
+    for piece in pieces:
+        piece.result()
+    return first, out

@@ -1,0 +1,79 @@
+"""Decoded tiles that several patches share, kept from the first that needs one to the last."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.slides.base import StoredTiles
+
+CACHE_BYTES = 256 << 20
+"""Decoded tiles held at most for one slide: a row of them across a slide 300,000 pixels wide. Beyond it tiles are
+decoded again."""
+
+Pixels = NDArray[np.uint8]
+Key = tuple[int, int, int]
+
+
+class OnceCache:
+    """Decodes each tile once and lets go of it at its last use, which is known beforehand.
+
+    tiles   of one level
+    uses    shrink -> int (rows, columns): how many patches are going to ask for each tile; counted down here
+    limit   bytes; above it the tiles held longest are dropped, to be decoded again
+
+    Safe for several threads: a tile that another thread is decoding is waited for.
+    """
+
+    def __init__(self, tiles: StoredTiles, uses: Mapping[int, NDArray[np.int32]], limit: int = CACHE_BYTES) -> None:
+        self._tiles, self._uses, self._limit = tiles, uses, limit
+        self._held = 0
+        self._lock = threading.Lock()
+        self._items: OrderedDict[Key, Future[Pixels]] = OrderedDict()
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held now, tiles being decoded included."""
+        return self._held
+
+    def get(self, column: int, row: int, shrink: int) -> Pixels:
+        """One decoded tile, counted as one use of it. Raises SlideError where it does not decode."""
+        key = (shrink, row, column)
+        with self._lock:
+            self._uses[shrink][row, column] -= 1
+            again = self._uses[shrink][row, column] > 0
+            there = self._items.get(key)
+            future = there or Future()
+            if again and there is None:
+                self._items[key] = future
+                self._held += self._size(shrink)
+                self._keep_within_limit()
+            elif not again and there is not None:
+                del self._items[key]
+                self._held -= self._size(shrink)
+        if there is None:
+            self._decode(future, key)
+        return future.result()
+
+    def _decode(self, future: Future[Pixels], key: Key) -> None:
+        shrink, row, column = key
+        try:
+            future.set_result(self._tiles.decode(column, row, shrink))
+        except SlideError as error:
+            future.set_exception(error)
+        finally:
+            future.cancel()  # where anything else went wrong: nobody may wait for it for ever
+
+    def _keep_within_limit(self) -> None:
+        while self._held > self._limit and len(self._items) > 1:
+            (shrink, _, _), _ = self._items.popitem(last=False)
+            self._held -= self._size(shrink)
+
+    def _size(self, shrink: int) -> int:
+        return 3 * self._tiles.tile.pixels // shrink**2
