@@ -19,6 +19,9 @@ Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 SHUFFLES = 1999
+_CELLS = 1_000_000
+"""Shuffled labels held at once."""
+
 STRONG, UNLIKELY = 0.3, 0.05
 """A warning is given from this V on, where the p-value is below this."""
 
@@ -71,8 +74,7 @@ def site_association(table: pd.DataFrame, strata: Codes, classes: tuple[str, ...
     columns = np.searchsorted(present, strata_there)
     counts = _counts(sites, columns)
     observed = _chi_square(counts)
-    rng = np.random.default_rng(seed)
-    shuffled = np.array([_chi_square(_counts(sites, rng.permutation(columns))) for _ in range(SHUFFLES)])
+    shuffled = _shuffled(sites, columns, counts, np.random.default_rng(seed))
     p_value = float((1 + (shuffled >= observed - 1e-9).sum()) / (1 + SHUFFLES))
     names = tuple(sorted(found["site"].unique()))
     cells = tuple(tuple(int(n) for n in row) for row in counts)
@@ -118,6 +120,24 @@ def _counts(rows: Codes, columns: Codes) -> Floats:
     return np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
 
 
+def _shuffled(rows: Codes, columns: Codes, counts: Floats, rng: np.random.Generator) -> Floats:
+    """The chi-square statistic of each shuffle of the columns, (SHUFFLES,); the margins stay as they are."""
+    cells, expected = counts.size, _expected(counts)
+    found = []
+    for start in range(0, SHUFFLES, step := max(1, _CELLS // max(len(rows), cells))):
+        n = min(step, SHUFFLES - start)
+        dealt = rng.permuted(np.tile(columns, (n, 1)), axis=1)
+        index = np.arange(n)[:, None] * cells + rows * counts.shape[1] + dealt
+        tables = np.bincount(index.ravel(), minlength=n * cells).reshape(n, *counts.shape)
+        found.append(((tables - expected) ** 2 / expected).sum((1, 2)))
+    return np.concatenate(found)
+
+
 def _chi_square(counts: Floats) -> float:
-    expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
+    expected = _expected(counts)
     return float(((counts - expected) ** 2 / expected).sum())
+
+
+def _expected(counts: Floats) -> Floats:
+    expected: Floats = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
+    return expected
