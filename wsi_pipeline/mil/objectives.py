@@ -82,7 +82,7 @@ class Regression:
 
     def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
         """Loss of each bag, (b,), from outputs (b, 1)."""
-        return functional.huber_loss(outputs[:, 0], self.values[indices].to(outputs.device), reduction="none")
+        return functional.huber_loss(outputs[:, 0], self.values[indices].to(outputs), reduction="none")
 
     def bag_weights(self, train: Tensor) -> Tensor:
         """Every bag counts 1, (B,)."""
