@@ -319,6 +319,14 @@ class MilSpec:
     label_smoothing: float = option(
         0.0, "part of each label spread over the classes", group="training", check=between(0, 0.9)
     )
+    max_instances: int = option(
+        0, "patches drawn anew from each larger bag for a training step (0: all), for memory", group="training",
+        check=at_least(0),
+    )  # fmt: skip
+    precision: str = option(
+        "auto", "arithmetic of training: bf16 where the device is fast at it, else fp32", group="training",
+        choices=("auto", "bf16", "fp32"),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         validate(self)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, head_contributions, projection
-from wsi_pipeline.mil.segments import segment_pool, segment_softmax
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, classify, head, head_contributions, projection
+from wsi_pipeline.mil.fused import AttentionWeights, attention_pool
 from wsi_pipeline.specs import MilSpec
 
 
 class TanhAttention(nn.Module):
     """Scores of the attention without gates, eq. 8 before its softmax: w^T tanh(V h^T).
 
-    h (sum N, hidden_dim) -> scores (sum N,).
+    h (sum N, hidden_dim) -> scores (sum N,). The parameters; `fused.attention_pool` computes with them.
     """
 
     def __init__(self, hidden_dim: int, attention_dim: int) -> None:
@@ -25,15 +26,15 @@ class TanhAttention(nn.Module):
         self.v = nn.Linear(hidden_dim, attention_dim)
         self.w = nn.Linear(attention_dim, 1)
 
-    def forward(self, instances: Tensor) -> Tensor:
-        """Unnormalised attention of each instance."""
-        return cast(Tensor, self.w(self.v(instances).tanh())).squeeze(1)
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """V (A, H) and its bias, w (A,) and its bias."""
+        return self.v.weight, self.v.bias, self.w.weight[0], self.w.bias
 
 
 class GatedAttention(nn.Module):
     """Scores of the gated attention, eq. 9 before its softmax: w^T (tanh(V h^T) * sigmoid(U h^T)).
 
-    h (sum N, hidden_dim) -> scores (sum N,).
+    h (sum N, hidden_dim) -> scores (sum N,). The parameters; `fused.attention_pool` computes with them.
     """
 
     def __init__(self, hidden_dim: int, attention_dim: int) -> None:
@@ -42,9 +43,10 @@ class GatedAttention(nn.Module):
         self.u = nn.Linear(hidden_dim, attention_dim)
         self.w = nn.Linear(attention_dim, 1)
 
-    def forward(self, instances: Tensor) -> Tensor:
-        """Unnormalised attention of each instance."""
-        return cast(Tensor, self.w(self.v(instances).tanh() * self.u(instances).sigmoid())).squeeze(1)
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """V over U (2 A, H) and their biases, w (A,) and its bias."""
+        gates = torch.cat([self.v.weight, self.u.weight])
+        return gates, torch.cat([self.v.bias, self.u.bias]), self.w.weight[0], self.w.bias
 
 
 class AttentionPooling(nn.Module):
@@ -53,7 +55,7 @@ class AttentionPooling(nn.Module):
     An empty bag has z = 0: its logits are the classifier's bias.
     """
 
-    def __init__(self, attention: nn.Module, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
+    def __init__(self, attention: TanhAttention | GatedAttention, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
         super().__init__()
         self.projection = projection(in_dim, spec)
         self.attention = attention
@@ -61,15 +63,17 @@ class AttentionPooling(nn.Module):
 
     def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,)."""
-        instances = self.projection(features)
-        attention = segment_softmax(self.attention(instances), offsets)
-        return MilOutput(self.head(segment_pool(instances, attention, offsets)), attention)
+        pooled, attention = attention_pool(features, offsets, self._weights())
+        return MilOutput(classify(self.head, pooled), attention)
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """Exact: the classifier on each term a_k h_k, (sum N, C)."""
-        instances = self.projection(features)
-        attention = segment_softmax(self.attention(instances), offsets)
-        return head_contributions(self.head, instances * attention[:, None])
+        _, attention = attention_pool(features, offsets, self._weights())
+        return head_contributions(self.head, self.projection(features) * attention[:, None])
+
+    def _weights(self) -> AttentionWeights:
+        first = cast(nn.Linear, self.projection[0])
+        return AttentionWeights(first.weight, first.bias, *self.attention.weights())
 
 
 @MIL_MODELS.register("abmil")

@@ -111,6 +111,21 @@ class Bags:
             offsets = torch.from_numpy(_offsets(self.lengths[chosen]))
             yield BagBatch(self._gather(chosen.tolist()), offsets, torch.from_numpy(chosen.copy()))
 
+    def sampled(self, indices: NDArray[np.int64], limit: int, rng: np.random.Generator) -> BagBatch:
+        """The bags at `indices` in one batch, each of at most `limit` instances: drawn without repeats, order kept."""
+        rows = []
+        for index in indices.tolist():
+            start, length = int(self.offsets[index]), int(self.lengths[index])
+            drawn = np.arange(length) if length <= limit else np.sort(rng.choice(length, limit, replace=False))
+            rows.append(start + drawn)
+        chosen = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        features = self.features
+        part = (
+            features[torch.from_numpy(chosen)] if isinstance(features, Tensor) else torch.from_numpy(features[chosen])
+        )
+        offsets = torch.from_numpy(_offsets(np.array([len(part) for part in rows], np.int64)))
+        return BagBatch(part, offsets, torch.from_numpy(indices.copy()))
+
     def _gather(self, indices: list[int]) -> Tensor:
         slices = [self.rows(index) for index in indices] or [slice(0, 0)]
         features = self.features

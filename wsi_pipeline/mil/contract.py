@@ -74,7 +74,7 @@ class MilModel(nn.Module):
         if features.ndim != 2 or features.shape[1] != self.in_dim:
             raise MilError(f"this model takes features of {self.in_dim} values, got shape {tuple(features.shape)}")
         scale = 1 / self.feature_std
-        return torch.addcmul(-self.feature_mean * scale, features.float(), scale)  # one pass over the features
+        return _scaled(features, scale, -self.feature_mean * scale, _arithmetic(features.device))
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """How much each instance moves each logit, (sum N, C); see `inference.contributions`."""
@@ -87,12 +87,49 @@ class MilModel(nn.Module):
         self.feature_std.copy_(std)
 
 
+_ROWS = 2048
+
+
+def _arithmetic(device: torch.device) -> torch.dtype:
+    """The type of the features that a network gets: that of the autocast it runs under, else float32."""
+    lowered = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if lowered else torch.float32
+
+
+def _scaled(features: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
+    """features * scale + shift, computed in float32 and given in `dtype`."""
+    if features.requires_grad or dtype == torch.float32:
+        return torch.addcmul(shift, features.float(), scale).to(dtype)
+    result = torch.empty(features.shape, dtype=dtype, device=features.device)
+    for source, target in zip(
+        torch.split(features, _ROWS), torch.split(result, _ROWS), strict=True
+    ):  # it stays in the cache
+        target.copy_(torch.addcmul(shift, source.float(), scale))
+    return result
+
+
 def build_model(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
     """A fresh model, weights drawn from torch's current generator. Raises UsageError for an unknown name."""
     return MilModel(MIL_MODELS.get(spec.model)(in_dim, n_outputs, spec), in_dim, n_outputs)
 
 
-def projection(in_dim: int, spec: MilSpec) -> nn.Module:
+class Dropout(nn.Module):
+    """Dropout with a generator of its own where it is given one: trainings side by side do not share their luck."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """In training, values are 0 with probability p and the others divided by 1 - p."""
+        if not self.training or self.p == 0:
+            return values
+        kept = torch.rand(values.shape, generator=self.generator, device=values.device) >= self.p
+        return values * kept / (1 - self.p)
+
+
+def projection(in_dim: int, spec: MilSpec) -> nn.Sequential:
     """Instance projection (sum N, D) -> (sum N, hidden_dim)."""
     return nn.Sequential(nn.Linear(in_dim, spec.hidden_dim), nn.ReLU())
 
@@ -107,6 +144,12 @@ def head_contributions(head: nn.Module, weighted: Tensor) -> Tensor:
     return functional.linear(weighted, cast(nn.Linear, linear).weight)
 
 
+def classify(head: nn.Module, embeddings: Tensor) -> Tensor:
+    """The head on bag embeddings (B, hidden_dim), in float32 whatever arithmetic the instances had: (B, C)."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return cast(Tensor, head(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))))
+
+
 def head(n_outputs: int, spec: MilSpec) -> nn.Module:
     """Bag embedding (B, hidden_dim) -> outputs (B, C)."""
-    return nn.Sequential(nn.Dropout(spec.dropout), nn.Linear(spec.hidden_dim, n_outputs))
+    return nn.Sequential(Dropout(spec.dropout), nn.Linear(spec.hidden_dim, n_outputs))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, projection
+from wsi_pipeline.mil.contract import MIL_MODELS, Dropout, MilOutput, projection
 from wsi_pipeline.mil.segments import segment_argmax, segment_ids, segment_pool, segment_softmax
 from wsi_pipeline.specs import MilSpec
 
@@ -31,7 +31,7 @@ class DsMil(nn.Module):
         self.projection = projection(in_dim, spec)
         self.instance = nn.Linear(spec.hidden_dim, n_outputs)
         self.query = nn.Linear(spec.hidden_dim, spec.attention_dim)
-        self.value = nn.Sequential(nn.Dropout(spec.dropout), nn.Linear(spec.hidden_dim, spec.hidden_dim))
+        self.value = nn.Sequential(Dropout(spec.dropout), nn.Linear(spec.hidden_dim, spec.hidden_dim))
         self.bag = nn.Linear(n_outputs * spec.hidden_dim, n_outputs)
 
     def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:

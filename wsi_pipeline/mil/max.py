@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, head_contributions, projection
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, classify, head, head_contributions, projection
 from wsi_pipeline.mil.segments import segment_argmax
 from wsi_pipeline.specs import MilSpec
 
@@ -29,7 +29,7 @@ class MaxPooling(nn.Module):
         pooled, winners = _largest(instances, offsets)
         ones = torch.ones(winners.numel(), device=features.device)
         share = torch.zeros(len(features), device=features.device).index_add(0, winners.flatten(), ones)
-        return MilOutput(self.head(pooled), share / instances.shape[1])
+        return MilOutput(classify(self.head, pooled), share / instances.shape[1])
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """Exact: each value of z counts for the instance that it comes from, (sum N, C)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, head_contributions, projection
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, classify, head, head_contributions, projection
 from wsi_pipeline.mil.segments import segment_mean, segment_uniform
 from wsi_pipeline.specs import MilSpec
 
@@ -21,7 +21,7 @@ class MeanPooling(nn.Module):
     def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,), 1 / N for each instance."""
         pooled = segment_mean(self.projection(features), offsets)
-        return MilOutput(self.head(pooled), segment_uniform(offsets).to(pooled.device))
+        return MilOutput(classify(self.head, pooled), segment_uniform(offsets).to(pooled.device))
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """Exact: the classifier on each projected instance over the number of instances, (sum N, C)."""

@@ -19,6 +19,15 @@ def pieces(bags: Bags, indices: NDArray[np.int64]) -> Iterator[BagBatch]:
         yield from bags.batches(indices[chosen], len(indices))
 
 
+def sampled_pieces(bags: Bags, indices: NDArray[np.int64], limit: int, rng: np.random.Generator) -> Iterator[BagBatch]:
+    """As `pieces`, of at most `limit` instances of each bag, drawn from `rng`; 0 takes all."""
+    if limit == 0:
+        yield from pieces(bags, indices)
+        return
+    for chosen in cut(bags.lengths[indices].clip(max=limit), MAX_INSTANCES):
+        yield bags.sampled(indices[chosen], limit, rng)
+
+
 def cut(lengths: NDArray[np.int64], limit: int) -> Iterator[slice]:
     """Cut a sequence of lengths into consecutive slices whose sums stay within `limit` where they can."""
     start, total = 0, 0

@@ -8,13 +8,40 @@ keeps the digits of large bags, is deterministic on every device and, at the siz
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def segment_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
     """Softmax over the rows of each segment: (sum N,) or (sum N, H) -> the same shape; each column sums to 1."""
-    return torch.cat([part.softmax(0) for part in _segments(scores, offsets)]) if len(scores) else _wide(scores)
+    return _Softmax.apply(_wide(scores), offsets) if len(scores) else _wide(scores)
+
+
+class _Softmax(torch.autograd.Function):
+    """All segments in a handful of operations, sums in float64: a bag may have 200,000 rows."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, offsets: Tensor) -> Tensor:
+        lengths = offsets.diff().to(scores.device)
+        bags = segment_ids(offsets).to(scores.device)
+        weights = (scores - _reduced(scores, "max", lengths)[bags]).exp_()
+        weights /= _reduced(weights, "sum", lengths)[bags]
+        ctx.save_for_backward(weights, lengths, bags)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        weights, lengths, bags = ctx.saved_tensors
+        inner = weights * gradient
+        return inner - weights * _reduced(inner, "sum", lengths)[bags], None
+
+
+def _reduced(values: Tensor, how: str, lengths: Tensor) -> Tensor:
+    """Sum (in float64) or maximum of each segment, in the type of the values."""
+    wide = values.double() if how == "sum" and values.device.type != "mps" else values
+    return torch.segment_reduce(wide, how, lengths=lengths, axis=0).to(values.dtype)
 
 
 def segment_sum(values: Tensor, offsets: Tensor) -> Tensor:

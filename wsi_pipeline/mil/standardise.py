@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,27 +11,64 @@ from torch import Tensor
 
 from wsi_pipeline.mil.bags import Bags
 
-_ROWS = 16_384
+_ROWS = 1024
 _MIN_STD = 1e-6
 
 
-def standardisation(bags: Bags, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D,) float32 over all instances of some bags, summed in float64, in two passes.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and sum of squared deviations of the instances of each bag, float64 (b, D): enough for any choice of bags.
 
-    A value that is constant there gets a standard deviation of 1. No instances: mean 0, standard deviation 1.
+    The features are read once however many folds there are. A fold takes those of its own bags and no others.
     """
-    count = int(bags.lengths[indices].sum())
-    if count == 0:
-        return torch.zeros(bags.dim), torch.ones(bags.dim)
-    zero = torch.zeros(bags.dim, dtype=torch.float64)
-    mean = sum((rows.sum(0) for rows in _rows(bags, indices)), zero) / count
-    variance = sum(((rows - mean).square().sum(0) for rows in _rows(bags, indices)), zero) / count
-    std = variance.sqrt()
-    return mean.float(), std.where(std > _MIN_STD, 1.0).float()
+
+    position: dict[int, int]
+    counts: Tensor
+    means: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def of(cls, bags: Bags, indices: NDArray[np.int64]) -> Moments:
+        """Read the bags at `indices`, once."""
+        means = torch.zeros(len(indices), bags.dim, dtype=torch.float64)
+        deviations = torch.zeros_like(means)
+        for place, batch in enumerate(bags.batches(indices, 1)):
+            parts = [_of_block(block) for block in torch.split(batch.features, _ROWS)]
+            means[place], deviations[place] = _joined(*(torch.stack(part) for part in zip(*parts, strict=True)))
+        position = {index: place for place, index in enumerate(indices.tolist())}
+        return cls(position, torch.from_numpy(bags.lengths[indices]).double(), means, deviations)
+
+    def standardisation(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (D,) float32 over all instances of some of the bags.
+
+        A value that is constant there gets a standard deviation of 1. No instances: mean 0, standard deviation 1.
+        """
+        places = torch.tensor([self.position[index] for index in indices.tolist()], dtype=torch.int64)
+        counts = self.counts[places]
+        if counts.sum() == 0:
+            return torch.zeros(self.means.shape[1]), torch.ones(self.means.shape[1])
+        mean, deviations = _joined(counts[:, None], self.means[places], self.deviations[places])
+        std = (deviations / counts.sum()).sqrt()
+        return mean.float(), std.where(std > _MIN_STD, 1.0).float()
 
 
-def _rows(bags: Bags, indices: NDArray[np.int64]) -> Iterator[Tensor]:
-    """The instances in float64 blocks of bounded size."""
-    for batch in bags.batches(indices, 1):
-        for block in torch.split(batch.features, _ROWS):
-            yield block.cpu().double()
+def standardisation(bags: Bags, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) float32 over all instances of some bags; see `Moments.standardisation`."""
+    return Moments.of(bags, indices).standardisation(indices)
+
+
+def _of_block(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count (1,), mean and sum of squared deviations (D,) of a few rows, in float64; the sums are of small numbers."""
+    rows = rows.float().cpu()
+    mean = rows.mean(0) if len(rows) else rows.sum(0)
+    rest = rows - mean
+    left = rest.sum(0).double()  # what the rounding of the mean left
+    count = torch.tensor([float(len(rows))], dtype=torch.float64)
+    share = left / count.clamp(min=1)
+    return count, mean.double() + share, rest.square().sum(0).double() - share * left
+
+
+def _joined(counts: Tensor, means: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations (D,) of several sets of rows together (Chan, Golub, LeVeque, 1979)."""
+    mean = (counts * means).sum(0) / counts.sum().clamp(min=1)
+    return mean, deviations.sum(0) + (counts * (means - mean).square()).sum(0)

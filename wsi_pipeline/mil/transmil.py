@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, head, projection
+from wsi_pipeline.mil.contract import MIL_MODELS, MilOutput, classify, head, projection
 from wsi_pipeline.mil.nystrom import NystromAttention
 from wsi_pipeline.mil.segments import segment_uniform
 from wsi_pipeline.specs import MilSpec
@@ -72,7 +72,7 @@ class TransMil(nn.Module):
         bags = torch.split(self.projection(features), offsets.diff().tolist())
         between = [self._between(bag) for bag in bags]
         embeddings = [self.norm(self.second(tokens))[0] for tokens in between]
-        logits = self.head(torch.stack(embeddings)).float()
+        logits = classify(self.head, torch.stack(embeddings))
         if self.training:
             return MilOutput(logits, segment_uniform(offsets.to(features.device)))
         attention = [self._attention(tokens, len(bag)) for tokens, bag in zip(between, bags, strict=True)]

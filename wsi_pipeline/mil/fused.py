@@ -1,0 +1,190 @@
+"""Projection, attention, softmax and pooling as one operation, forward and backward, block by block of rows.
+
+What a step of attention-based MIL costs is memory traffic as much as arithmetic: each of a dozen operations would read
+and write an array of instances by hidden values. Here a block of rows goes through all of them while it is in the
+cache; kept for the way back are only the projected instances and the gates, in the type of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsi_pipeline.mil.segments import segment_ids, segment_softmax
+
+BLOCK = 1024
+"""Rows at a time on a CPU: features, hidden values and gates of a block stay in a core's second-level cache."""
+
+_BLOCK_ELSEWHERE = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionWeights:
+    """The parameters of projection and attention.
+
+    projection  (H, D) and (H,)
+    gates       (A, H) and (A,): tanh alone; or (2 A, H) and (2 A,): tanh, then the arguments of the sigmoid
+    score       (A,) and (1,)
+    """
+
+    projection: Tensor
+    projection_bias: Tensor
+    gates: Tensor
+    gates_bias: Tensor
+    score: Tensor
+    score_bias: Tensor
+
+
+def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights) -> tuple[Tensor, Tensor]:
+    """Bag embeddings (B, H) and attention (sum N,), both float32 (float64 from float64).
+
+    h = relu(W x + b); s = w^T tanh(V h) or w^T (tanh(V h) * sigmoid(U h)); a = softmax of s within each bag;
+    z = sum_k a_k h_k. Matrices are multiplied in the type of the features, the rest is float32. The gradient goes
+    through z alone: the attention that is returned has none.
+    """
+    gated = len(weights.gates) == 2 * len(weights.score)
+    gates, gates_bias, score = weights.gates, weights.gates_bias, weights.score
+    if gated:  # sigmoid(u) = (1 + tanh(u / 2)) / 2: one function for both halves
+        half = torch.ones_like(gates_bias)
+        half[len(score) :] = 0.5
+        gates, gates_bias, score = gates * half[:, None], gates_bias * half, score * 0.5
+    given = (weights.projection, weights.projection_bias, gates, gates_bias, score)
+    with torch.autocast(features.device.type, enabled=False):
+        if not (torch.is_grad_enabled() and any(part.requires_grad for part in (features, *given))):
+            return _Pass(features, offsets, given, keep=False).forward()
+        pooled, attention = _AttentionPool.apply(features, offsets, *given)
+        return pooled + 0 * weights.score_bias, attention  # a softmax does not see a bias: its gradient is 0
+
+
+class _AttentionPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, offsets: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.work = _Pass(features, offsets, given, keep=True)
+        pooled, attention = ctx.work.forward()
+        ctx.mark_non_differentiable(attention)
+        return pooled, attention
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        to_features, *to_weights = ctx.work.backward(gradient, ctx.needs_input_grad[0])
+        return to_features, None, *to_weights
+
+
+class _Pass:
+    """One pass there and back over some bags, and what is kept between the two."""
+
+    def __init__(self, features: Tensor, offsets: Tensor, given: Sequence[Tensor], *, keep: bool) -> None:
+        self.features = features.detach()
+        self.type, self.wide = features.dtype, torch.promote_types(features.dtype, torch.float32)
+        self.w1, self.b1, self.wg, self.bg = (part.detach().to(self.type) for part in given[:4])
+        self.score = given[4].detach().to(self.wide)
+        self.gated = len(self.wg) == 2 * len(self.score)
+        self.offsets, self.keep = offsets, keep
+        self.bags = segment_ids(offsets).to(features.device)
+        self.blocks = _blocks(offsets, BLOCK if features.device.type == "cpu" else _BLOCK_ELSEWHERE)
+        self.hidden = features.new_empty(len(features), len(self.w1))
+        self.gates = features.new_empty(len(features) if keep else 0, len(self.wg))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Bag embeddings (B, H) and attention (sum N,)."""
+        scores = torch.empty(len(self.features), dtype=self.wide, device=self.features.device)
+        for block in self.blocks:
+            scores[block.rows] = self._scores(block.rows)
+        self.attention = segment_softmax(scores, self.offsets)
+        self.pooled = scores.new_zeros(len(self.offsets) - 1, len(self.w1))
+        for block in self.blocks:
+            self.pooled[block.bags] += (self._weights(block) @ self.hidden[block.rows]).to(self.wide)
+        return self.pooled, self.attention
+
+    def backward(self, gradient: Tensor, features_too: bool) -> tuple[Tensor | None, ...]:
+        """Gradients for the features (if asked for) and the five weights from that of the embeddings (B, H)."""
+        totals = [part.new_zeros(part.shape, dtype=self.wide) for part in (self.w1, self.b1, self.wg, self.bg)]
+        to_score = torch.zeros_like(self.score)
+        to_features = torch.empty_like(self.features) if features_too else None
+        centre = (self.pooled * gradient).sum(1)  # sum_k a_k da_k of each bag
+        narrow = gradient.to(self.type)
+        for block in self.blocks:
+            rows, hidden, inputs = block.rows, self.hidden[block.rows], self.features[block.rows]
+            to_gates, share = self._gates_backward(rows, self._scores_backward(block, narrow, centre))
+            to_score += share
+            dg = to_gates.to(self.type)
+            dh = torch.mm(self._weights(block).t(), narrow[block.bags]).addmm_(dg, self.wg)
+            dh = torch.ops.aten.threshold_backward(dh, hidden, 0)
+            _add_product(totals[0], dh, inputs)
+            _add_product(totals[2], dg, hidden)
+            totals[1] += dh.sum(0)
+            totals[3] += to_gates.sum(0)
+            if to_features is not None:
+                torch.mm(dh, self.w1, out=to_features[rows])
+        return to_features, *totals, to_score
+
+    def _scores(self, rows: slice) -> Tensor:
+        """Unnormalised attention (n,) of some rows; their hidden values, and gates where kept, are filled in."""
+        hidden = torch.addmm(self.b1, self.features[rows], self.w1.t(), out=self.hidden[rows]).relu_()
+        gates = torch.addmm(self.bg, hidden, self.wg.t()).to(self.wide).tanh_()  # float32 has the faster tanh
+        if self.keep:
+            self.gates[rows] = gates
+        return self._products(gates) @ self.score
+
+    def _products(self, gates: Tensor) -> Tensor:
+        """What the scores weigh, (n, A): t, or t * (1 + s) of the halves t and s."""
+        if not self.gated:
+            return gates
+        t, s = gates.chunk(2, 1)
+        return torch.addcmul(t, t, s)
+
+    def _scores_backward(self, block: _Block, gradient: Tensor, centre: Tensor) -> Tensor:
+        """Gradient of the scores (n,): a_k (h_k dz - z dz)."""
+        every = torch.mm(self.hidden[block.rows], gradient[block.bags].t())
+        bags = self.bags[block.rows]
+        own = every.gather(1, (bags - block.bags.start)[:, None])[:, 0].to(self.wide)
+        return self.attention[block.rows] * (own - centre[bags])
+
+    def _gates_backward(self, rows: slice, to_scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the gates before their tanh (n, 2 A or A), and the share of the score's weights (A,)."""
+        gates = self.gates[rows].to(self.wide)
+        each = torch.outer(to_scores, self.score)
+        if self.gated:
+            t, s = gates.chunk(2, 1)
+            each = torch.cat([torch.addcmul(each, each, s), each * t], 1)
+        share = to_scores @ self._products(gates)
+        return torch.ops.aten.tanh_backward(each, gates), share
+
+    def _weights(self, block: _Block) -> Tensor:
+        """The attention of a block's rows, one line a bag, 0 where the row is another's: (b, n)."""
+        bags = self.bags[block.rows]
+        if block.bags.stop - block.bags.start == 1:
+            return self.attention[block.rows].to(self.type)[None]
+        numbers = torch.arange(block.bags.start, block.bags.stop, device=bags.device)
+        return ((bags == numbers[:, None]) * self.attention[block.rows]).to(self.type)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Consecutive rows, and the bags they are of."""
+
+    rows: slice
+    bags: slice
+
+
+def _blocks(offsets: Tensor, size: int) -> list[_Block]:
+    ends = offsets.numpy(force=True)
+    blocks = []
+    for start in range(0, int(ends[-1]), size):
+        stop = min(start + size, int(ends[-1]))
+        first, last = np.searchsorted(ends, [start, stop - 1], "right") - 1
+        blocks.append(_Block(slice(start, stop), slice(int(first), int(last) + 1)))
+    return blocks
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left^T right, summed in the type of the total."""
+    if total.dtype == left.dtype:
+        total.addmm_(left.t(), right)
+    else:
+        total += torch.mm(left.t(), right)
