@@ -28,6 +28,22 @@ class CohortOptions:
 
 
 @dataclass(frozen=True)
+class CheckOptions:
+    """What `check` writes, and what its estimate of a run supposes."""
+
+    csv: str | None = option(None, "write what was found to this CSV", group="check", metavar="FILE")
+    feature_dim: int = option(
+        1024, "numbers in a feature vector of your encoder, for the estimate", group="check", check=at_least(1)
+    )
+    patches_per_second: float = option(
+        100.0, "speed of your encoder, for the estimate", group="check", check=between(0.01, 1e6)
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class TileExecution:
     """How segment and tile are run."""
 

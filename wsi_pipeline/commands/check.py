@@ -1,57 +1,198 @@
-"""`check`: before a run, say what will not work. Opens every slide, reads none whole, writes nothing."""
+"""`check`: before a run, say what will not work. Opens every slide, reads none whole; writes a CSV if asked to."""
 
 from __future__ import annotations
 
-from wsi_pipeline.cohort.manifest import SlideRecord, read_cohort
-from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural
-from wsi_pipeline.errors import SlideError
-from wsi_pipeline.execution import CohortOptions, usable_cores
-from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.spacing import spacing_of
-from wsi_pipeline.specs import TileSpec
-from wsi_pipeline.stages.isolate import Crash, run_isolated
-from wsi_pipeline.stages.runner import failure
-from wsi_pipeline.tiling.resolve import resolve_geometry
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
 
-Row = tuple[str, str, str, str, str, str]
+from wsi_pipeline.atomic import write_text
+from wsi_pipeline.cohort.formulas import safe_cell
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort
+from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
+from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
+from wsi_pipeline.commands.console import MOST_ROWS, Console, clock, count_text
+from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, plural, shown
+from wsi_pipeline.execution import CheckOptions, CohortOptions, usable_cores
+from wsi_pipeline.specs import TileSpec
+from wsi_pipeline.stages.isolate import Crash, Limits, run_isolated
+
+MOST_SECONDS = 120.0
+"""A slide that takes longer to look at hangs, or lies on a share that does."""
+
+CSV_COLUMNS = (
+    "slide_id", "path", "patient_id", "label", "state", "format", "backend", "codec", "width", "height", "levels",
+    "mpp", "mpp_source", "objective", "bytes", "copy_of", "patches", "tile_seconds", "read_seconds", "store_bytes",
+    "note", "todo",
+)  # fmt: skip
 
 
 def check(request: Request) -> int:
-    """Print format, size, resolution and its source for every slide, or why it cannot be tiled."""
-    options = request.get(CohortOptions)
-    if request.sources:
-        cohort = read_cohort(request.sources, mixed_labels=options.mixed_labels)
-    else:
-        cohort = read_cohort([RunDir.existing(request.run_dir.root).cohort_csv], mixed_labels=True)
-    for note in cohort.notes:
-        request.console.note(str(note))
+    """Print what every slide is, or why it cannot be tiled; then copies, labels, forgotten files, and the cost."""
+    cohort = _cohort(request)
     records = request.select(cohort)
-    jobs = ((record, request.get(TileSpec), options.default_mpp) for record in records)
-    rows: dict[str, Row] = {}
+    checks = mark_copies(_look_at_all(request, records))
+    _tell_slides(request.console, checks)
+    _tell_labels(request.console, cohort)
+    if request.sources:
+        _tell_unlisted(request.console, cohort.records)
+    cost = run_cost(checks, _processes(), request.get(CheckOptions).feature_dim, request.run_dir.root)
+    _tell_cost(request, cost)
+    if request.get(CheckOptions).csv:
+        _write_csv(request, records, checks)
+    return _end(request.console, checks, cost)
+
+
+def _processes() -> int:
+    return min(16, usable_cores())
+
+
+def _cohort(request: Request) -> Cohort:
+    if not request.sources:
+        return request.known_cohort()
+    cohort = read_cohort(request.sources, mixed_labels=request.get(CohortOptions).mixed_labels)
+    for note in cohort.notes[:MOST_NOTES]:
+        request.console.note(str(note))
+    if len(cohort.notes) > MOST_NOTES:
+        request.console.note(f"and {len(cohort.notes) - MOST_NOTES} more of the kind")
+    return cohort
+
+
+def _look_at_all(request: Request, records: Sequence[SlideRecord]) -> list[SlideCheck]:
+    spec, default_mpp = request.get(TileSpec), request.get(CohortOptions).default_mpp
+    found: dict[str, SlideCheck] = {}
     with request.console.progress("check", len(records), "slides") as step:
-        for job, row in run_isolated(look_at, jobs, min(16, usable_cores()), preload=[__name__]):
-            slide_id = job[0].slide_id
-            rows[slide_id] = (slide_id, "-", "-", "-", "-", f"FAILED {row.reason}") if isinstance(row, Crash) else row
+        jobs = ((record, spec, default_mpp) for record in records)
+        preload, limits = [check_slide.__module__], Limits(seconds=MOST_SECONDS)
+        for (record, *_), made in run_isolated(check_slide, jobs, _processes(), preload=preload, limits=limits):
+            crashed = isinstance(made, Crash)
+            found[record.slide_id] = SlideCheck(record.slide_id, failure=made.reason) if crashed else made
             step()
-    ordered = [rows[record.slide_id] for record in records]
-    request.console.table(("slide", "format", "size", "levels", "mpp", "note"), ordered, right=(2, 3))
-    failed = sum(row[-1].startswith("FAILED") for row in ordered)
-    request.console.say(f"{plural(len(ordered) - failed, 'slide')} can be tiled, {failed} cannot")
-    return EXIT_SOME_FAILED if failed else EXIT_DONE
+    return [found[record.slide_id] for record in records]
 
 
-def look_at(record: SlideRecord, spec: TileSpec, default_mpp: float | None) -> Row:
-    """One line about one slide: slide, format and backend, size, levels, mpp and its source, what is wrong."""
-    try:
-        with open_slide(record.path) as slide:
-            info = slide.info
-            spacing = spacing_of(info, record.mpp, default_mpp)
-            geometry = resolve_geometry(spec, info, spacing.mpp)
-            left, top = (max(0, side // 2 - 128) for side in (info.size.width, info.size.height))
-            slide.read_region(left, top, geometry.level, min(256, info.size.width), min(256, info.size.height))
-    except (SlideError, OSError) as error:
-        return record.slide_id, "-", "-", "-", "-", f"FAILED {failure(error).reason}"
-    size = f"{info.size.width} x {info.size.height}"
-    mpp = f"{spacing.mpp:.4f} {spacing.source}"
-    return record.slide_id, f"{info.vendor} ({info.backend})", size, str(len(info.levels)), mpp, spacing.note
+def _tell_slides(console: Console, checks: Sequence[SlideCheck]) -> None:
+    shown_here = list(checks)
+    if len(checks) > MOST_ROWS:
+        shown_here = [item for item in checks if item.needs_attention or item.note][:MOST_ROWS]
+    headers = ("slide", "format", "codec", "size", "levels", "mpp", "objective", "MB", "patches", "note")
+    console.table(headers, [_row(item) for item in shown_here], right=(3, 4, 6, 7, 8))
+    if len(checks) > MOST_ROWS:
+        console.say(f"... of {plural(len(checks), 'slide')}, those with a note are shown")
+
+
+def _row(item: SlideCheck) -> tuple[str, ...]:
+    file, info, spacing, cost = item.file, item.info, item.spacing, item.cost
+    return (
+        item.slide_id,
+        f"{info.vendor} ({info.backend})" if info else "-",
+        file.codec if file else "-",
+        f"{info.size.width} x {info.size.height}" if info else "-",
+        str(len(info.levels)) if info else "-",
+        f"{spacing.mpp:.4f} {spacing.source}" if spacing else "-",
+        f"{info.objective:g}x" if info and info.objective else "-",
+        f"{file.nbytes / 1e6:.1f}" if file else "-",
+        f"~{count_text(cost.patches)}" if cost else "-",
+        _note(item),
+    )
+
+
+def _note(item: SlideCheck) -> str:
+    copy = f"COPY of {item.copy_of}" if item.copy_of else ""
+    failed = f"FAILED {item.failure}" if item.failure else ""
+    return "; ".join(part for part in (failed, copy, item.note) if part)
+
+
+def _tell_labels(console: Console, cohort: Cohort) -> None:
+    labels = join_labels(cohort)
+    if not labels.counts:
+        console.fact("labels", f"none ({plural(cohort.patients, 'patient')}): enough for tile and embed, not to train")
+        return
+    counts = [
+        f"{label} {plural(slides, 'slide')} of {plural(patients, 'patient')}"
+        for label, (slides, patients) in labels.counts.items()
+    ]
+    console.fact("labels", "; ".join(counts))
+    if labels.without:
+        console.note(f"{plural(len(labels.without), 'slide')} without a label, not trained on: {_some(labels.without)}")
+    if labels.without_file:
+        console.note(f"{plural(len(labels.without_file), 'label')} without a slide: {_some(labels.without_file)}")
+
+
+def _tell_unlisted(console: Console, records: Sequence[SlideRecord]) -> None:
+    files = unlisted_files(records)
+    if files:
+        names = _some([path.name for path in files])
+        console.note(f"{plural(len(files), 'slide file')} beside these that no row names: {names}")
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _tell_cost(request: Request, cost: RunCost) -> None:
+    options, console = request.get(CheckOptions), request.console
+    if not cost.patches:
+        return
+    encode = cost.patches / options.patches_per_second
+    console.fact("run", f"an estimate from what was read just now: about {count_text(cost.patches)} patches")
+    console.fact(
+        "time",
+        f"tile {clock(cost.tile_seconds)}; embed {clock(max(encode, cost.read_seconds))} with an encoder of "
+        f"{options.patches_per_second:g} patches a second (reading them {clock(cost.read_seconds)})",
+    )
+    console.fact(
+        "disk",
+        f"{_bytes(cost.store_bytes)} for masks and patches, {_bytes(cost.feature_bytes)} for each encoder of "
+        f"{options.feature_dim} features; {_bytes(cost.free_bytes)} free",
+    )
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _end(console: Console, checks: Sequence[SlideCheck], cost: RunCost) -> int:
+    failed = [item for item in checks if item.failure]
+    copies = sum(bool(item.copy_of) for item in checks)
+    parts = [f"{plural(len(checks) - len(failed), 'slide')} can be tiled, {len(failed)} cannot"]
+    if copies:
+        parts.append(f"{plural(copies, 'slide')} with the content of another: keep one, or training counts it twice")
+    if not cost.fits:
+        parts.append("the disk is too small for the run: choose another with --run FOLDER")
+    console.say("; ".join(parts))
+    for item in failed[:MOST_ROWS]:
+        if item.todo:
+            console.say(f"  {item.slide_id}: {item.todo}")
+    return EXIT_SOME_FAILED if len(parts) > 1 or failed else EXIT_DONE
+
+
+def _write_csv(request: Request, records: Sequence[SlideRecord], checks: Sequence[SlideCheck]) -> None:
+    path = Path(request.get(CheckOptions).csv or "")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for record, item in zip(records, checks, strict=True):
+        writer.writerow([safe_cell(cell) for cell in _cells(record, item)])
+    write_text(path, out.getvalue())
+    request.console.fact("table", shown(path))
+
+
+def _cells(record: SlideRecord, item: SlideCheck) -> list[str]:
+    file, info, spacing, cost = item.file, item.info, item.spacing, item.cost
+    state = "failed" if item.failure else "copy" if item.copy_of else "ok"
+    known = [record.slide_id, str(record.path), record.patient_id, record.label or "", state]
+    what = [info.vendor, info.backend] if info else ["", ""]
+    codec = [file.codec if file else ""]
+    levels = " ".join(f"{level.downsample:g}" for level in info.levels) if info else ""
+    size = [str(info.size.width), str(info.size.height), levels] if info else ["", "", ""]
+    mpp = [f"{spacing.mpp:.6g}", spacing.source] if spacing else ["", ""]
+    objective = [f"{info.objective:g}" if info and info.objective else "", str(file.nbytes) if file else ""]
+    numbers = (
+        [str(cost.patches), f"{cost.tile_seconds:.2f}", f"{cost.read_seconds:.2f}", str(cost.store_bytes)]
+        if cost
+        else [""] * 4
+    )
+    note = "; ".join(part for part in (item.failure, item.note) if part)
+    return [*known, *what, *codec, *size, *mpp, *objective, item.copy_of, *numbers, note, item.todo]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsi_pipeline.execution import (
+    CheckOptions,
     ClassifyExecution,
     CohortOptions,
     CompareOptions,
@@ -137,7 +138,7 @@ COMMANDS = (
         "read the manifest, open every slide, say what will not work",
         "wsi-pipeline check slides.csv",
         "wsi_pipeline.commands.check:check",
-        (CohortOptions, TileSpec),
+        (CheckOptions, CohortOptions, TileSpec),
         _COHORT,
         stage=False,
     ),

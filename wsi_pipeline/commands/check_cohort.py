@@ -1,0 +1,113 @@
+"""What only shows when all slides of a cohort are seen together: copies, labels, forgotten files, the cost of a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsi_pipeline.cohort.discover import SLIDE_SUFFIXES
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
+from wsi_pipeline.commands.check_slide import SlideCheck
+
+MOST_FOLDERS = 1000
+_FLOAT16 = 2
+
+
+def mark_copies(checks: Sequence[SlideCheck]) -> list[SlideCheck]:
+    """The checks, each slide with the content of an earlier one marked as its copy."""
+    first: dict[str, str] = {}
+    marked = []
+    for check in checks:
+        digest = check.file.digest if check.file else ""
+        earlier = first.setdefault(digest, check.slide_id) if digest else check.slide_id
+        marked.append(check if earlier == check.slide_id else replace(check, copy_of=earlier))
+    return marked
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How labels and slides fit together.
+
+    counts        label -> (slides, patients), most slides first
+    without       slides without a label, where others have one
+    without_file  labelled rows whose slide is not there
+    """
+
+    counts: dict[str, tuple[int, int]]
+    without: tuple[str, ...]
+    without_file: tuple[str, ...]
+
+
+def join_labels(cohort: Cohort) -> Labels:
+    """Labels of a cohort against its slides."""
+    patients: dict[str, set[str]] = {}
+    for record in cohort.records:
+        if record.label is not None:
+            patients.setdefault(record.label, set()).add(record.patient_id)
+    counts = {label: (slides, len(patients[label])) for label, slides in cohort.label_counts().items()}
+    without = tuple(record.slide_id for record in cohort.records if record.label is None) if counts else ()
+    gone = tuple(r.slide_id for r in cohort.records if r.label is not None and not r.path.exists())
+    return Labels(counts, without, gone)
+
+
+def unlisted_files(records: Sequence[SlideRecord]) -> tuple[Path, ...]:
+    """Slide files that lie beside the listed ones and that no row names, sorted.
+
+    DICOM files are left out: those beside a listed one are levels of it. At most 1,000 folders are looked into.
+    """
+    listed = {record.path for record in records}
+    folders = sorted({path.parent for path in listed})[:MOST_FOLDERS]
+    suffixes = SLIDE_SUFFIXES - {".dcm"}
+    return tuple(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in suffixes and path not in listed and path.is_file()
+    )
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """About what a run will take, on this machine.
+
+    tile_seconds   wall-clock, with `processes` slides at a time
+    read_seconds   wall-clock to read all patches once for embed, with as many threads
+    store_bytes    segment and patch stores
+    feature_bytes  feature stores of one encoder
+    free_bytes     free where the run folder will be
+    """
+
+    patches: int
+    tile_seconds: float
+    read_seconds: float
+    store_bytes: int
+    feature_bytes: int
+    free_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk holds it."""
+        return self.store_bytes + self.feature_bytes <= self.free_bytes
+
+
+def run_cost(checks: Sequence[SlideCheck], processes: int, feature_dim: int, run_folder: Path) -> RunCost:
+    """The cost of all slides that can be tiled, `processes` at a time, with features of `feature_dim` float16."""
+    costs = [check.cost for check in checks if check.cost is not None]
+    patches = sum(cost.patches for cost in costs)
+    return RunCost(
+        patches,
+        tile_seconds=sum(cost.tile_seconds for cost in costs) / processes,
+        read_seconds=sum(cost.read_seconds for cost in costs) / processes,
+        store_bytes=sum(cost.store_bytes for cost in costs),
+        feature_bytes=patches * feature_dim * _FLOAT16,
+        free_bytes=_free(run_folder),
+    )
+
+
+def _free(folder: Path) -> int:
+    """Bytes free on the disk of a folder that may not be there yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free

@@ -1,0 +1,116 @@
+"""One slide before a run: what it is, whether it can be tiled, and about what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.reading.patches import encode_jpeg
+from wsi_pipeline.slides.base import Slide, SlideInfo
+from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.preflight import FileFacts, Look, file_facts, look
+from wsi_pipeline.slides.shrink import area_resize
+from wsi_pipeline.slides.spacing import Spacing, spacing_of
+from wsi_pipeline.slides.thumbnail import best_level
+from wsi_pipeline.specs import SegmentSpec, TileSpec
+from wsi_pipeline.stages.runner import failure
+from wsi_pipeline.tiling.grid import lay_patches
+from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
+from wsi_pipeline.tissue.mask import TissueMask
+
+MAX_SAMPLE_PX = 1024
+"""Side of a sampled region at most, however large the patches are."""
+
+SEGMENT_SECONDS = 1.0
+"""Tissue detection, outlines, pictures and stores of a slide: 0.5 to 1.5 s of one core on seven real slides."""
+SEGMENT_BYTES = 1_600_000
+"""Mask, thumbnail, overlay and outlines of a slide: the mean of seven real slides."""
+PATCH_BYTES = 20
+"""Coordinates and coverage of a patch, before compression."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """About what a slide will cost: patches, seconds of one process, bytes of its stores without features.
+
+    tile_seconds   for `tile`
+    read_seconds   to read all patches once, for `embed`
+    """
+
+    patches: int
+    tile_seconds: float
+    read_seconds: float
+    store_bytes: int
+
+
+@dataclass(frozen=True)
+class SlideCheck:
+    """What is known of a slide after a look; `info`, `spacing`, `cost` are None as far as it did not get.
+
+    failure   why it cannot be tiled, or an empty string
+    note      what is odd though it can
+    copy_of   slide_id of an earlier slide with the same content, or an empty string
+    """
+
+    slide_id: str
+    file: FileFacts | None = None
+    info: SlideInfo | None = None
+    spacing: Spacing | None = None
+    cost: Cost | None = None
+    failure: str = ""
+    todo: str = ""
+    note: str = ""
+    copy_of: str = ""
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether something should be done about it before a run."""
+        return bool(self.failure or self.copy_of)
+
+
+def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None) -> SlideCheck:
+    """Open one slide and look at it here and there. Never raises for what the slide is."""
+    found = SlideCheck(record.slide_id)
+    try:
+        found = replace(found, file=file_facts(record.path))
+        with open_slide(record.path) as slide:
+            found = replace(found, info=slide.info)
+            spacing = spacing_of(slide.info, record.mpp, default_mpp)
+            found = replace(found, spacing=spacing, note=spacing.note)
+            geometry = resolve_geometry(spec, slide.info, spacing.mpp)
+            return replace(found, cost=_cost(slide, spec, geometry, spacing))
+    except (WsiPipelineError, OSError, MemoryError) as error:
+        status = failure(error)
+        return replace(found, failure=status.reason, todo=status.todo)
+
+
+def _cost(slide: Slide, spec: TileSpec, geometry: PatchGeometry, spacing: Spacing) -> Cost:
+    seen = look(slide, geometry.level, min(geometry.level_px, MAX_SAMPLE_PX))
+    patches = _patches(seen, slide.info, spec, geometry, float(spacing.mpp))
+    read_seconds = patches * geometry.level_px**2 / seen.pixels_per_second
+    overview = slide.info.levels[best_level(slide.info.levels, SegmentSpec().mask_mpp / spacing.mpp)].size
+    tile_seconds = SEGMENT_SECONDS + overview.pixels / seen.pixels_per_second
+    pixel_bytes = _pixel_bytes(seen, spec)
+    if pixel_bytes:
+        tile_seconds += read_seconds
+    return Cost(patches, tile_seconds, read_seconds, SEGMENT_BYTES + patches * (PATCH_BYTES + pixel_bytes))
+
+
+def _patches(seen: Look, info: SlideInfo, spec: TileSpec, geometry: PatchGeometry, mpp: float) -> int:
+    if seen.tissue is not None:
+        mask = TissueMask(seen.tissue, info.size, mpp)
+        return len(lay_patches(mask, geometry.patch_level0, geometry.stride_level0, spec.min_coverage))
+    return int(seen.fraction * info.size.pixels / geometry.stride_level0**2)
+
+
+def _pixel_bytes(seen: Look, spec: TileSpec) -> int:
+    """Bytes that `--pixels` keeps of a patch, measured on the region with most tissue."""
+    if spec.pixels == "raw":
+        return 3 * spec.patch_px**2
+    if spec.pixels == "jpeg":
+        side = min(spec.patch_px, *seen.sample.shape[:2])
+        patch = area_resize(seen.sample, Size(side, side))
+        return int(len(encode_jpeg(patch, spec.jpeg_quality)) * (spec.patch_px / side) ** 2)
+    return 0
