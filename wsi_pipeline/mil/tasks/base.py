@@ -102,7 +102,7 @@ def numbers_of(table: pd.DataFrame, column: str) -> Floats:
     """A column as finite numbers (n,). Raises MilError naming the first slide whose value is none."""
     found = column_of(table, column)
     if pd.api.types.is_numeric_dtype(found):
-        values = found.to_numpy(dtype=np.float64)
+        values = np.array(found, dtype=np.float64)  # a copy: torch wants to be allowed to write
     else:
         values = np.array([_number(cell) for cell in found], dtype=np.float64)
     wrong = ~np.isfinite(values)
