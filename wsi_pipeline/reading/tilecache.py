@@ -21,6 +21,11 @@ Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
 
 
+class _OwnMemory(threading.local):
+    def __init__(self) -> None:
+        self.by_shrink: dict[int, Pixels] = {}
+
+
 class OnceCache:
     """Decodes each tile once and lets go of it at its last use, which is known beforehand.
 
@@ -28,7 +33,8 @@ class OnceCache:
     uses    shrink -> int (rows, columns): how many patches are going to ask for each tile; counted down here
     limit   bytes; above it the tiles held longest are dropped, to be decoded again
 
-    Safe for several threads: a tile that another thread is decoding is waited for.
+    Safe for several threads: a tile that another thread is decoding is waited for. What a thread is given stays as it
+    is until the same thread asks again.
     """
 
     def __init__(self, tiles: StoredTiles, uses: Mapping[int, NDArray[np.int32]], limit: int = CACHE_BYTES) -> None:
@@ -36,6 +42,7 @@ class OnceCache:
         self._held = 0
         self._lock = threading.Lock()
         self._items: OrderedDict[Key, Future[Pixels]] = OrderedDict()
+        self._own = _OwnMemory()
 
     @property
     def held_bytes(self) -> int:
@@ -44,22 +51,29 @@ class OnceCache:
 
     def get(self, column: int, row: int, shrink: int) -> Pixels:
         """One decoded tile, counted as one use of it. Raises SlideError where it does not decode."""
-        key = (shrink, row, column)
+        key, uses = (shrink, row, column), self._uses[shrink]
         with self._lock:
-            self._uses[shrink][row, column] -= 1
-            again = self._uses[shrink][row, column] > 0
-            there = self._items.get(key)
-            future = there or Future()
-            if again and there is None:
-                self._items[key] = future
-                self._held += self._size(shrink)
-                self._keep_within_limit()
-            elif not again and there is not None:
-                del self._items[key]
-                self._held -= self._size(shrink)
+            uses[row, column] -= 1
+            again, there = uses[row, column] > 0, self._items.get(key)
+            future = there or (self._hold(key) if again else None)
+            if there and not again:
+                self._release(key)
+        if future is None:
+            return self._tiles.decode(column, row, shrink, self._own_memory(shrink))
         if there is None:
             self._decode(future, key)
         return future.result()
+
+    def _hold(self, key: Key) -> Future[Pixels]:
+        future = self._items[key] = Future()
+        self._held += self._size(key)
+        while self._held > self._limit and len(self._items) > 1:
+            self._release(next(iter(self._items)))
+        return future
+
+    def _release(self, key: Key) -> None:
+        del self._items[key]
+        self._held -= self._size(key)
 
     def _decode(self, future: Future[Pixels], key: Key) -> None:
         shrink, row, column = key
@@ -70,10 +84,12 @@ class OnceCache:
         finally:
             future.cancel()  # where anything else went wrong: nobody may wait for it for ever
 
-    def _keep_within_limit(self) -> None:
-        while self._held > self._limit and len(self._items) > 1:
-            (shrink, _, _), _ = self._items.popitem(last=False)
-            self._held -= self._size(shrink)
+    def _size(self, key: Key) -> int:
+        return 3 * self._tiles.tile.pixels // key[0] ** 2
 
-    def _size(self, shrink: int) -> int:
-        return 3 * self._tiles.tile.pixels // shrink**2
+    def _own_memory(self, shrink: int) -> Pixels:
+        """Where this thread decodes tiles that no other patch needs."""
+        by_shrink, tile = self._own.by_shrink, self._tiles.tile
+        if shrink not in by_shrink:
+            by_shrink[shrink] = np.empty((tile.height // shrink, tile.width // shrink, 3), np.uint8)
+        return by_shrink[shrink]

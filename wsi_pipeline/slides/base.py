@@ -71,8 +71,10 @@ class StoredTiles(Protocol):
     rows: int
     scales: tuple[int, ...]
 
-    def decode(self, column: int, row: int, shrink: int = 1) -> NDArray[np.uint8]:
+    def decode(self, column: int, row: int, shrink: int = 1, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """One tile as uint8 RGB (tile height / shrink, tile width / shrink, 3).
+
+        out   contiguous memory of that shape, which the codec may use for the result; it saves time only
 
         White where the file holds no such tile and beyond the edge of the level. A shrunk tile is close to the area
         mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position where it

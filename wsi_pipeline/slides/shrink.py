@@ -16,16 +16,19 @@ from wsi_pipeline.geometry import Box, Size
 
 
 class AreaSum:
-    """Shrinks (or enlarges) an image of `source` size to `target` size from blocks given in any order."""
+    """Shrinks (or enlarges) an image of `source` size to `target` size from blocks given in any order.
 
-    def __init__(self, source: Size, target: Size) -> None:
+    shrink   the blocks come shrunk by this already: their pixels span `shrink` of the source, the last ones less
+    """
+
+    def __init__(self, source: Size, target: Size, shrink: int = 1) -> None:
         self.source, self.target = source, target
-        self.scale_x = source.width / target.width
-        self.scale_y = source.height / target.height
+        self.scale_x = source.width / shrink / target.width
+        self.scale_y = source.height / shrink / target.height
         self._dark = np.zeros((target.height, target.width, 3), np.float32)
 
     def add(self, block: NDArray[np.uint8], box: Box) -> None:
-        """Add the pixels (box.height, box.width, 3) that lie at `box` of the source image."""
+        """Add the pixels (box.height, box.width, 3) that lie at `box` of the source image, shrunk as it comes."""
         if block.min(initial=255) == 255:
             return
         row, sums = _row_sums(~block, box.y, self.scale_y, self.target.height)

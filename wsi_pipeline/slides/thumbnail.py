@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
-from wsi_pipeline.slides.base import Level, Slide
+from wsi_pipeline.slides.base import Level, Slide, StoredTiles
 from wsi_pipeline.slides.shrink import AreaSum
+
+Pixels = NDArray[np.uint8]
 
 MAX_THUMBNAIL_PIXELS = 1 << 26
 """Largest result of `read_whole` (64 Mpx, 192 MB) unless told otherwise."""
@@ -23,6 +25,10 @@ at most 10 Mpx (30 MB). They are wide because strips span the slide."""
 
 READERS = 2
 """Blocks read at the same time: enough to keep two cores busy, with at most three blocks in memory."""
+
+SHRUNK_PIXELS = 3
+"""Where tiles are shrunk while they are decoded, each pixel of the result spans at least so many of theirs: those that
+lie across its edge count in part, as if they were of one colour."""
 
 _LEVEL_SLACK = 1.005
 """Level sizes are rounded down, which puts a nominal 16x level at 16.01: still as fine as 16x."""
@@ -38,8 +44,8 @@ def read_whole(
 
     The size is round(level-0 size * spacing_mpp / target_mpp), at least 1 x 1, and spans the slide exactly:
     pixel j covers level-0 x from j * W / w to (j + 1) * W / w. Reads the coarsest level still at least as fine
-    as the target, block by block. Raises SlideError where the result would exceed `max_pixels`, or where a
-    region does not decode.
+    as the target, block by block; its stored tiles are shrunk while they are decoded where the backend can. Raises
+    SlideError where the result would exceed `max_pixels`, or where a region does not decode.
     """
     full = slide.info.size
     target = Size(*(max(1, round(side * spacing_mpp / target_mpp)) for side in (full.width, full.height)))
@@ -50,8 +56,14 @@ def read_whole(
         )
     number = best_level(slide.info.levels, target_mpp / spacing_mpp)
     level = slide.info.levels[number]
-    total = AreaSum(level.size, target)
-    for block, pixels in _read_blocks(slide, number):
+    tiles = slide.tiles(number)
+    finest = min(level.size.width / target.width, level.size.height / target.height)
+    shrink = max((scale for scale in tiles.scales if scale <= finest), default=1) if tiles else 1
+    total = AreaSum(level.size, target, shrink)
+    blocks = (
+        _in_order(*_shrunk_rows(tiles, level.size, shrink)) if tiles and shrink > 1 else _read_blocks(slide, number)
+    )
+    for block, pixels in blocks:
         total.add(pixels, block)
     return total.image()
 
@@ -62,19 +74,49 @@ def best_level(levels: tuple[Level, ...], downsample: float) -> int:
     return max(fine, key=lambda number: levels[number].downsample, default=0)
 
 
-def _read_blocks(slide: Slide, number: int) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
-    """The blocks of a level in order, READERS of them read ahead."""
+def _blocks_for(slide: Slide, number: int, most: float) -> tuple[int, Iterator[tuple[Box, Pixels]]]:
+    """How far tiles are shrunk while they are decoded, of `most` in all, and the blocks of a level so shrunk."""
+    tiles = slide.tiles(number)
+    shrink = max(scale for scale in tiles.scales if scale == 1 or scale * SHRUNK_PIXELS <= most) if tiles else 1
+    if tiles is None or shrink == 1:
+        return 1, _read_blocks(slide, number)
+    return shrink, _in_order(*_shrunk_rows(tiles, slide.info.levels[number].size, shrink))
+
+
+def _read_blocks(slide: Slide, number: int) -> Iterator[tuple[Box, Pixels]]:
+    """The blocks of a level in order."""
     level = slide.info.levels[number]
 
-    def read(block: Box) -> NDArray[np.uint8]:
+    def read(block: Box) -> Pixels:
         corner = (round(block.x * level.downsample), round(block.y * level.downsample))
         return slide.read_region(*corner, number, block.width, block.height)
 
+    return _in_order(_blocks(level.size), read)
+
+
+def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[Box], Callable[[Box], Pixels]]:
+    """The rows of tiles of a level as boxes of shrunk pixels, and what reads one."""
+    width, height = tiles.tile.width // shrink, tiles.tile.height // shrink
+    whole = Size(-(-size.width // shrink), -(-size.height // shrink))
+    boxes = (Box(0, y, whole.width, min(height, whole.height - y)) for y in range(0, whole.height, height))
+
+    def read(box: Box) -> Pixels:
+        image = np.empty((box.height, box.width, 3), np.uint8)
+        for column in range(tiles.columns):
+            part = image[:, column * width : (column + 1) * width]
+            part[...] = tiles.decode(column, box.y // height, shrink)[: part.shape[0], : part.shape[1]]
+        return image
+
+    return boxes, read
+
+
+def _in_order(boxes: Iterable[Box], read: Callable[[Box], Pixels]) -> Iterator[tuple[Box, Pixels]]:
+    """Each box with what `read` makes of it, READERS of them read ahead."""
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[tuple[Box, Future[NDArray[np.uint8]]]] = deque()
+        waiting: deque[tuple[Box, Future[Pixels]]] = deque()
         try:
-            for block in _blocks(level.size):
-                waiting.append((block, pool.submit(read, block)))
+            for box in boxes:
+                waiting.append((box, pool.submit(read, box)))
                 if len(waiting) > READERS:
                     first, future = waiting.popleft()
                     yield first, future.result()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.jpegstream import head_of, whole
+from wsi_pipeline.slides.jpegstream import YCBCR_TRANSFORM, head_of, whole
 
 Pixels = NDArray[np.uint8]
 _MAX_LEVELS_FIELD = 9
@@ -36,8 +36,8 @@ class TileCodec(Protocol):
 
     scales: tuple[int, ...]
 
-    def decode(self, data: bytes, shrink: int) -> Pixels:
-        """Compressed bytes to RGB (h / shrink, w / shrink, 3). Raises one of DECODE_ERRORS on damaged data."""
+    def decode(self, data: bytes, shrink: int, out: Pixels | None) -> Pixels:
+        """Compressed bytes to RGB (h / shrink, w / shrink, 3), in `out` if it likes. Raises one of DECODE_ERRORS."""
 
     def as_jpeg(self, data: bytes) -> bytes | None:
         """The tile as a JPEG file, or None where it is stored otherwise."""
@@ -50,16 +50,22 @@ class JpegCodec:
         self.tile = tile
         self.scales = _dividing((1, 2, 4, 8), tile)
         self._head = head_of(tables, transform)
+        self._plain = not tables and transform == YCBCR_TRANSFORM
 
-    def decode(self, data: bytes, shrink: int) -> Pixels:
+    def decode(self, data: bytes, shrink: int, out: Pixels | None) -> Pixels:
         """One tile: see `TileCodec.decode`."""
         height, width = self.tile.height // shrink, self.tile.width // shrink
-        pixels: Pixels = simplejpeg.decode_jpeg(self.as_jpeg(data), "RGB", min_height=height, min_width=width)
+        file = data if self._is_whole(data) else self.as_jpeg(data)
+        pixels: Pixels = simplejpeg.decode_jpeg(file, "RGB", min_height=height, min_width=width, buffer=out)
         return pixels
 
     def as_jpeg(self, data: bytes) -> bytes:
         """The tile with the shared tables and its colours stated."""
         return whole(self._head, data)
+
+    def _is_whole(self, data: bytes) -> bool:
+        """True where the stream is a JFIF file already, whose colours are always YCbCr: the usual case, not copied."""
+        return self._plain and data[:4] == b"\xff\xd8\xff\xe0" and data[6:10] == b"JFIF"
 
 
 class Jpeg2000Codec:
@@ -69,7 +75,7 @@ class Jpeg2000Codec:
         self.tile = tile
         self.scales = _dividing((1, *(step for step in (4, 8, 16) if step <= 2 << levels)), tile)
 
-    def decode(self, data: bytes, shrink: int) -> Pixels:
+    def decode(self, data: bytes, shrink: int, out: Pixels | None) -> Pixels:
         """One tile: see `TileCodec.decode`."""
         if shrink == 1:
             pixels: Pixels = np.asarray(imagecodecs.jpeg2k_decode(data, numthreads=1))

@@ -63,7 +63,7 @@ class TiledLevel:
         """Bytes of each tile, in file order: row by row."""
         return self._counts
 
-    def decode(self, column: int, row: int, shrink: int = 1) -> Pixels:
+    def decode(self, column: int, row: int, shrink: int = 1, out: Pixels | None = None) -> Pixels:
         """RGB of one tile, shrunk: see `StoredTiles.decode`."""
         data = self._bytes(column, row)
         if data is None:
@@ -71,8 +71,8 @@ class TiledLevel:
         inside_x = min(self.tile.width, self.size.width - column * self.tile.width)
         inside_y = min(self.tile.height, self.size.height - row * self.tile.height)
         if (inside_x, inside_y) == (self.tile.width, self.tile.height):
-            return self._decoded(data, column, row, shrink)
-        whole = np.array(self._decoded(data, column, row, 1))
+            return self._decoded(data, column, row, shrink, out)
+        whole = np.array(self._decoded(data, column, row, 1, None))
         whole[inside_y:], whole[:, inside_x:] = 255, 255
         return block_mean(whole, shrink)
 
@@ -84,9 +84,9 @@ class TiledLevel:
         except DECODE_ERRORS as error:
             raise self._damaged(column, row, str(error)) from error
 
-    def _decoded(self, data: bytes, column: int, row: int, shrink: int) -> Pixels:
+    def _decoded(self, data: bytes, column: int, row: int, shrink: int, out: Pixels | None) -> Pixels:
         try:
-            pixels = self._codec.decode(data, shrink)
+            pixels = self._codec.decode(data, shrink, out)
         except DECODE_ERRORS as error:
             raise self._damaged(column, row, " ".join(str(error).split()) or type(error).__name__) from error
         expected = (self.tile.height // shrink, self.tile.width // shrink, 3)

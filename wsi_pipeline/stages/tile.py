@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, require_store
 from wsi_pipeline.cohort.status import StageStatus, State
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.reading.patches import PatchReader, SlidePatches, encode_jpeg
+from wsi_pipeline.reading.jpegs import read_jpegs
+from wsi_pipeline.reading.patches import PatchReader, SlidePatches
 from wsi_pipeline.slides.base import Slide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.specs import TileSpec
@@ -92,17 +89,12 @@ class TileStage:
         )
 
     def _pixels(self, slide: Slide, grid: PatchGrid, geometry: PatchGeometry) -> dict[str, Any]:
-        reader = PatchReader(SlidePatches(slide, grid.coords, geometry), _PIXEL_BATCH, _READ_THREADS)
+        patches = SlidePatches(slide, grid.coords, geometry)
         if self.spec.pixels == "raw":
-            return {"images": reader}
+            return {"images": PatchReader(patches, _PIXEL_BATCH, _READ_THREADS)}
         if self.spec.pixels == "jpeg":
-            return {"jpegs": _as_jpeg(reader, self.spec.jpeg_quality)}
+            return {"jpegs": read_jpegs(patches, self.spec.jpeg_quality, _READ_THREADS)}
         return {}
-
-
-def _as_jpeg(reader: Iterable[tuple[int, NDArray[np.uint8]]], quality: int) -> Iterator[list[bytes]]:
-    for _, batch in reader:
-        yield [encode_jpeg(patch, quality) for patch in batch]
 
 
 def check_same_slide(slide: Slide, identity: SlideIdentity) -> None:

@@ -1,0 +1,85 @@
+"""The patches of a slide as JPEGs, to be kept in a patch store: the scanner's own where a patch is one of its tiles."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.reading.pixels import encode_jpeg
+from wsi_pipeline.reading.sources import SlidePatches
+
+_PIECE = 16
+"""Patches that one thread makes at a time."""
+
+
+def read_jpegs(source: SlidePatches, quality: int, threads: int = 2) -> Iterator[list[bytes]]:
+    """Lists of JPEGs that together hold one for each patch, in order; read ahead in threads.
+
+    Where a patch is exactly one stored JPEG tile its bytes are taken as they are (with shared tables and the statement
+    of its colours put in), after a look whether they decode; its loss is not added to. All other patches are encoded
+    once, at `quality`, 4:4:4. Raises SlideError naming the patch where a tile does not decode.
+    """
+    jpegs = _Jpegs(source, quality)
+    with ThreadPoolExecutor(threads, thread_name_prefix="jpegs") as pool:
+        pending: deque[Future[list[bytes]]] = deque()
+        try:
+            for first in range(0, len(source), _PIECE):
+                pending.append(pool.submit(jpegs.rows, first, min(first + _PIECE, len(source))))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def stored_as_they_are(source: SlidePatches) -> NDArray[np.bool_]:
+    """(N,): which patches are exactly one stored tile, of the size wanted and wholly inside the level."""
+    plan, size = source.plan, source.slide.info.levels[source.geometry.level].size
+    if plan is None or not plan.side == plan.patch_px == plan.tiles.tile.width == plan.tiles.tile.height:
+        return np.zeros(len(source), np.bool_)
+    on_grid = (plan.x % plan.side == 0) & (plan.y % plan.side == 0) & (plan.x >= 0) & (plan.y >= 0)
+    return np.asarray(on_grid & (plan.x + plan.side <= size.width) & (plan.y + plan.side <= size.height))
+
+
+class _Jpegs:
+    """Makes the JPEGs of single rows; for several threads."""
+
+    def __init__(self, source: SlidePatches, quality: int) -> None:
+        self._source, self._quality = source, quality
+        self._as_it_is = stored_as_they_are(source)
+        self._place = np.cumsum(~self._as_it_is) - 1
+        _, self._fill = replace(source, coords=source.coords[~self._as_it_is]).in_order(0)
+
+    def rows(self, first: int, stop: int) -> list[bytes]:
+        """JPEGs of rows first to stop."""
+        return [self._stored(row) or self._encoded(row) for row in range(first, stop)]
+
+    def _stored(self, row: int) -> bytes | None:
+        """The stored tile of a patch that is one; None where it is none, or the file holds none, or no JPEG."""
+        plan = self._source.plan
+        if plan is None or not self._as_it_is[row]:
+            return None
+        tiles, column, line = plan.tiles, int(plan.x[row]) // plan.side, int(plan.y[row]) // plan.side
+        data = tiles.raw(column, line)
+        if data is not None:
+            try:
+                tiles.decode(column, line, tiles.scales[-1])
+            except SlideError as error:
+                x, y = self._source.coords[row]
+                raise SlideError(f"patch {row} at ({x}, {y}): {error.what}", todo=error.todo) from error
+        return data
+
+    def _encoded(self, row: int) -> bytes:
+        patch = np.empty((1, self._source.side, self._source.side, 3), np.uint8)
+        if self._as_it_is[row]:
+            patch[0] = self._source.read(row)
+        else:
+            self._fill(int(self._place[row]), patch)
+        return encode_jpeg(patch[0], self._quality)
