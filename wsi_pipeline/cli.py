@@ -67,12 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
     from wsi_pipeline.commands.logfile import log_to
     from wsi_pipeline.commands.request import Request, parse_chunk
+    from wsi_pipeline.commands.sections import split_sections
 
     command: Command = args.command
     run_dir = RunDir(Path(args.run))
+    sections = split_sections(command.options, vars(args))
     request = Request(
         run_dir=run_dir,
-        options=tuple(_options(kind, args) for kind in command.options),
+        options=sections[0],
+        sections=sections,
         console=console,
         sources=tuple(getattr(args, "sources", ()) or ()),
         only=args.only or "",
@@ -141,7 +144,8 @@ def _add_option(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
     group.add_argument(
         flag,
         type=kind,
-        default=field.default,
+        action="append" if meta["repeat"] else "store",
+        default=None if meta["repeat"] else field.default,
         choices=meta["choices"] or None,
         metavar=None if meta["choices"] else meta["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT"),
         help=text,
@@ -155,10 +159,6 @@ def _add_common(group: Any, command: Command) -> None:
     group.add_argument("--chunk", metavar="I/N", help=hidden or "work on the I-th of N parts (for job arrays)")
     group.add_argument("--quiet", action="store_true", help="say only what went wrong")
     group.add_argument("--debug", action="store_true", help="show tracebacks")
-
-
-def _options(kind: type, args: argparse.Namespace) -> Any:
-    return kind(**{field.name: getattr(args, field.name) for field in dataclasses.fields(kind)})
 
 
 def _explain(error: WsiPipelineError, console: Console, debug: bool) -> None:

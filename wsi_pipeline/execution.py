@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.fields import at_least, between, option, validate
 from wsi_pipeline.units import MAX_MPP, MIN_MPP
 
@@ -67,17 +68,28 @@ class EmbedExecution:
     """How embed is run."""
 
     adapter: str | None = option(
-        None, "adapter for --model pathotune: a file, or built-in (default: this run's, else the built-in)",
-        group="encoder", metavar="FILE",
+        None, "adapter for --model pathotune: a file, or built-in (default: this run's, else the built-in); "
+        "of several models, pathotune=FILE",
+        group="encoder", metavar="FILE", repeat=True,
     )  # fmt: skip
     weights: str | None = option(
-        None, "local weights: a .safetensors file (fp16 accepted) or a Hugging Face folder", group="encoder",
-        metavar="FILE",
+        None, "local weights: a .safetensors file (fp16 accepted) or a Hugging Face folder; of several models, "
+        "MODEL=FILE for each", group="encoder", metavar="FILE", repeat=True,
     )  # fmt: skip
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+    devices: str | None = option(
+        None, "share slides out over several: names with commas, or a number of CUDA devices", group="running",
+        metavar="A,B",
+    )  # fmt: skip
     batch: int | None = option(
-        None, "patches in one batch (default: what suits the device)", group="running", check=at_least(1)
-    )
+        None, "patches in one batch (default: tried out on many patches, else what suits the device)", group="running",
+        check=at_least(1),
+    )  # fmt: skip
+    compile: bool = option(False, "compile the network first (torch.compile; needs a C++ compiler)", group="running")
+    gpu_decode: bool = option(
+        False, "decode JPEG patches kept by tile on the CUDA device (nvJPEG); it rounds a little differently",
+        group="running",
+    )  # fmt: skip
     readers: int | None = option(
         None, "threads that read patches ahead (default: one per core)", group="running", check=at_least(1)
     )
@@ -85,6 +97,8 @@ class EmbedExecution:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.devices is not None and self.device != "auto":
+            raise UsageError(f"device and devices exclude each other, got {self.device} and {self.devices}")
 
     @property
     def threads(self) -> int:

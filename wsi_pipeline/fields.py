@@ -28,9 +28,15 @@ def option(
     choices: tuple[str, ...] = (),
     check: tuple[str, Check] | None = None,
     metavar: str | None = None,
+    repeat: bool = False,
 ) -> Any:
-    """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value)."""
-    metadata = {"help": help, "group": group, "choices": choices, "check": check, "metavar": metavar}
+    """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value).
+
+    repeat   whether the command line takes it more than once, see `commands.sections`
+    """
+    metadata = {
+        "help": help, "group": group, "choices": choices, "check": check, "metavar": metavar, "repeat": repeat,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 

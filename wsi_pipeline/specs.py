@@ -66,9 +66,11 @@ class EmbedSpec:
 
     model: str = option(
         "colour",
-        "encoder: colour, pathotune, pathotune:NAME, vit-mini, a timm name, hf-hub:ORG/NAME, or a Hugging Face id",
+        "encoder: colour, pathotune, pathotune:NAME, vit-mini, a timm name, hf-hub:ORG/NAME, or a Hugging Face id; "
+        "several share one pass over the pixels",
         group="encoder",
         metavar="NAME",
+        repeat=True,
     )
     precision: str = option(
         "auto",

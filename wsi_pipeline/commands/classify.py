@@ -24,7 +24,7 @@ _MOST_CLASSES = 4
 
 def classify(request: Request) -> int:
     """Classify the patches of every tiled slide of the run with one adapter."""
-    result = over_patches(request, "classify", "classified", lambda tables: _stage(request, tables))
+    result = over_patches(request, "classify", "classified", lambda tables: [_stage(request, tables)])
     _tell(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
@@ -39,7 +39,7 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
-    return ClassifyStage(request.run_dir, spec, plan, execution.device, batch, execution.threads, execution.store)
+    return ClassifyStage(request.run_dir, spec, plan, execution.device, batch, execution.store, execution.compile)
 
 
 def _tell(request: Request, result: CohortResult) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
+from wsi_pipeline.cohort.rundir import slug
 from wsi_pipeline.commands.console import MOST_ROWS
 from wsi_pipeline.commands.patches import over_patches, tell_network
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tell_end, tell_redone
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.execution import EmbedExecution
 from wsi_pipeline.specs import EmbedSpec
 from wsi_pipeline.stages.adapters import plan_in_run
@@ -17,14 +22,33 @@ from wsi_pipeline.store.patches import PatchTable
 
 
 def embed(request: Request) -> int:
-    """Embed every tiled slide of the run with one encoder."""
-    result = over_patches(request, "embed", "embedded", lambda tables: _stage(request, tables))
+    """Embed every tiled slide of the run with one encoder, or with several in one pass over the pixels."""
+    results = [over_patches(part, "embed", "embedded", partial(_stages, part)) for part in _passes(request)]
+    result = CohortResult(tuple(item for part in results for item in part.results))
     _tell(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
 
+def _passes(request: Request) -> tuple[Request, ...]:
+    """The encoders in groups that share a device, and so a pass over the pixels."""
+    each = request.each()
+    names = [slug(part.get(EmbedSpec).model) for part in each]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"embed: the encoder {twice} is there twice", todo="Give each encoder one section")
+    groups: dict[tuple[str, str | None], list[tuple[Any, ...]]] = {}
+    for part in each:
+        execution = part.get(EmbedExecution)
+        groups.setdefault((execution.device, execution.devices), []).append(part.options)
+    return tuple(replace(request, options=options[0], sections=tuple(options)) for options in groups.values())
+
+
+def _stages(request: Request, tables: Sequence[PatchTable]) -> list[EmbedStage]:
+    return [_stage(part, tables) for part in request.each()]
+
+
 def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
-    """The stage, with encoder, device and arithmetic chosen and told."""
+    """The stage of one encoder, with device and arithmetic chosen and told."""
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     plan, remark = plan_in_run(
         request.run_dir,
@@ -37,7 +61,7 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
-    return EmbedStage(request.run_dir, spec, plan, execution.device, batch, execution.threads, execution.store)
+    return EmbedStage(request.run_dir, spec, plan, execution.device, batch, execution.store, execution.compile)
 
 
 def _tell(request: Request, result: CohortResult) -> None:
@@ -47,6 +71,6 @@ def _tell(request: Request, result: CohortResult) -> None:
     )
     tell_redone(request, result)
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
-    folder = request.run_dir.feature_store(request.get(EmbedSpec).model, "x").parent
-    told = f"{plural(len(done), 'slide')} in {shown(folder)}/ · next: wsi-pipeline train-mil"
-    tell_end(request, result, told)
+    models = [part.get(EmbedSpec).model for part in request.each()]
+    folders = ", ".join(f"{shown(request.run_dir.feature_store(model, 'x').parent)}/" for model in models)
+    tell_end(request, result, f"{plural(len(done), 'slide')} in {folders} · next: wsi-pipeline train-mil")

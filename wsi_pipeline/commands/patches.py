@@ -9,36 +9,41 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store
 from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.commands.request import Request, plural
-from wsi_pipeline.encoders.base import EncoderPlan
+from wsi_pipeline.encoders.base import Encoder, EncoderPlan
+from wsi_pipeline.encoders.device import list_devices
+from wsi_pipeline.encoders.probe import WORTH_PATCHES, probe_batch
 from wsi_pipeline.errors import StoreError, UsageError
 from wsi_pipeline.execution import EmbedExecution
-from wsi_pipeline.stages.runner import CohortResult, SlideStage, StageResult, blocked, run_cohort
+from wsi_pipeline.stages.devices import PlacedStage, stream_on
+from wsi_pipeline.stages.pixelchild import Reading
+from wsi_pipeline.stages.runner import CohortResult, StageResult, blocked
+from wsi_pipeline.stages.stream import Survey, Watchers, survey
 from wsi_pipeline.store.patches import PatchTable, read_patches
 
 _NEEDS = ("segment", "tile")
 
 
-class PatchStage(SlideStage, Protocol):
-    """A stage that takes the patches of a slide through a network."""
+class NetworkStage(PlacedStage, Protocol):
+    """A stage whose network can be loaded before the first slide.
 
-    def listen(self, on_patches: Callable[[int], None]) -> None:
-        """Tell `on_patches` how many patches are done after every batch."""
+    batch   patches in one batch
+    """
 
-    def load(self) -> None:
-        """Load the network now."""
+    batch: int
 
-    def patches_to_do(self, record: SlideRecord, table: PatchTable) -> int:
-        """How many patches of a slide have to go through it."""
+    @property
+    def encoder(self) -> Encoder:
+        """The network, loaded when it is first asked for."""
 
 
 def over_patches(
-    request: Request, command: str, done: str, make: Callable[[Sequence[PatchTable]], PatchStage]
+    request: Request, command: str, done: str, make: Callable[[Sequence[PatchTable]], Sequence[NetworkStage]]
 ) -> CohortResult:
-    """Take every tiled slide through a stage; those that failed earlier are among the results, as blocked.
+    """Take every tiled slide through stages in one pass; slides that failed earlier are among the results, as blocked.
 
     command   name of the command, for progress
     done      what is done to slides, as a participle, for the note on those not tiled yet
-    make      makes the stage from the patch tables of the slides to come; not called where there are none
+    make      makes the stages from the patch tables of the slides to come; not called where there are none
 
     Raises UsageError when no slide was tiled, and whatever stops all slides: weights that are missing or do not fit.
     """
@@ -48,18 +53,46 @@ def over_patches(
         if not kept_back:
             raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
         return CohortResult(tuple(kept_back))
-    stage = make([table for _, table in ready])
-    total = sum(stage.patches_to_do(record, table) for record, table in ready)
-    if total:
-        stage.load()  # weights that do not fit are refused here, once, not slide by slide
-    with request.console.progress(command, total, "patches") as step:
-        stage.listen(step)
-        result = run_cohort([stage], request.run_dir, [record for record, _ in ready], workers=0)
-    result = CohortResult((*result.results, *kept_back))
+    stages = make([table for _, table in ready])
+    result = CohortResult((*_stream(request, command, stages, ready).results, *kept_back))
     waiting = len(records) - len(result.last)
     if waiting:
         request.console.note(f"not tiled yet, so not {done}: {plural(waiting, 'slide')}; wsi-pipeline tile does it")
     return result
+
+
+def _stream(
+    request: Request, command: str, stages: Sequence[NetworkStage], ready: Sequence[tuple[SlideRecord, PatchTable]]
+) -> CohortResult:
+    execution = request.get(EmbedExecution)
+    devices = list_devices(execution.devices) if execution.devices else ()
+    if len(devices) == 1:
+        for stage in stages:
+            stage.device = devices[0]
+    todo = survey(stages, ready)
+    patch_px = max(table.geometry.patch_px for _, table in ready)
+    if todo.patches:
+        _load(request, stages, devices, todo, patch_px)
+    reading = Reading(patch_px, max(stage.batch for stage in stages), execution.threads)
+    with request.console.progress(command, todo.patches, "patches") as step:
+        records = [record for record, _ in ready]
+        return stream_on(devices, stages, request.run_dir, records, todo, reading, Watchers(step))
+
+
+def _load(
+    request: Request, stages: Sequence[NetworkStage], devices: Sequence[str], todo: Survey, patch_px: int
+) -> None:
+    """Load the networks, so that weights that do not fit are refused here, once; find out the best batch size."""
+    if len(devices) > 1:
+        request.console.fact("devices", ", ".join(devices))
+    for stage, part in zip(stages, request.each(), strict=True):
+        if len(devices) > 1:
+            stage.device = devices[0]
+        encoder, asked = stage.encoder, part.get(EmbedExecution).batch
+        if asked is None and todo.patches >= WORTH_PATCHES * len(stages) and encoder.batches:
+            found = probe_batch(encoder, patch_px)
+            stage.batch = found.batch
+            request.console.fact("batch", f"{found}")
 
 
 def tell_network(request: Request, fact: str, plan: EncoderPlan, precision: str, remark: str = "") -> int:
@@ -73,8 +106,9 @@ def tell_network(request: Request, fact: str, plan: EncoderPlan, precision: str,
     for line in more:
         console.fact("", line)
     fingerprint = plan.fingerprint
-    batch = execution.batch or plan.suggest_batch(execution.device)
-    console.fact("device", plan.describe(execution.device, precision, batch))
+    device = list_devices(execution.devices)[0] if execution.devices else execution.device
+    batch = execution.batch or plan.suggest_batch(device)
+    console.fact("device", plan.describe(device, precision, batch))
     console.fact("weights", fingerprint[:16])
     return batch
 

@@ -30,6 +30,7 @@ class Request:
     only      slide ids to restrict the work to, separated by commas; empty: all
     chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
     command   as typed, for the log and the report
+    sections  the options of each of several encoders, for embed; none: `options` are those of the only one
     """
 
     run_dir: RunDir
@@ -39,6 +40,7 @@ class Request:
     only: str = ""
     chunk: tuple[int, int] | None = None
     command: str = ""
+    sections: tuple[tuple[Any, ...], ...] = ()
 
     def get(self, kind: type[S]) -> S:
         """The options of one kind; their defaults where the command has none of that kind."""
@@ -46,7 +48,11 @@ class Request:
 
     def with_options(self, *options: Any) -> Request:
         """The same request with other options."""
-        return replace(self, options=options)
+        return replace(self, options=options, sections=())
+
+    def each(self) -> tuple[Request, ...]:
+        """One request for each section."""
+        return tuple(self.with_options(*options) for options in self.sections) or (self,)
 
     def open_cohort(self) -> Cohort:
         """The cohort named, recorded in the run folder; or, where none is named, the run's.

@@ -26,7 +26,7 @@ _FILES = ("weights", "adapter")
 
 
 def run(request: Request) -> int:
-    """Run tile, tune, embed (once per encoder), classify, train-mil as a YAML file says; all but tile only if named."""
+    """Run tile, tune, embed (all encoders), classify, train-mil as a YAML file says; all but tile only if named."""
     if len(request.sources) != 1:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
@@ -39,9 +39,10 @@ def run(request: Request) -> int:
     code = EXIT_DONE
     # Every step is checked before the first is run: a typo in the last section should not cost a night.
     steps = list(_steps(plan, path))
-    for command, options in steps:
+    for command, sections in steps:
         request.console.say(f"-- {command.name}")
-        step = replace(request, run_dir=folder, options=options, sources=sources.get(command.name, ()))
+        given = sources.get(command.name, ())
+        step = replace(request, run_dir=folder, options=sections[0], sections=sections, sources=given)
         module, function = command.handler.split(":")
         words = ["wsi-pipeline", "run", str(path), f"({command.name})"]
         with log_to(folder.log, shlex.join(words), request.console.note):
@@ -70,13 +71,16 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan
 
 
-def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[tuple[Command, tuple[Any, ...]]]:
+def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[tuple[Command, tuple[tuple[Any, ...], ...]]]:
+    """The commands to run and the options of each, several sets of them for embed."""
     by_name = {command.name: command for command in COMMANDS}
     for name in STEPS:
         if name == "tile" or name in plan:
-            for section in _sections(plan.get(name), f"{path}, {name}", by_name[name]):
-                options = _options(by_name[name], section, f"{path}, {name}")
-                yield by_name[name], tuple(_beside(option, path.parent) for option in options)
+            where = f"{path}, {name}"
+            found = [_options(by_name[name], part, where) for part in _sections(plan.get(name), where, by_name[name])]
+            sets = tuple(tuple(_beside(item, path.parent) for item in options) for options in found)
+            if sets:
+                yield by_name[name], sets
 
 
 def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:

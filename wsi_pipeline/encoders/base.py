@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     Batch = NDArray[np.uint8] | torch.Tensor
     """Patches as uint8 of shape (B, P, P, 3), numpy or torch."""
+
+Pending = Callable[[], NDArray[np.float32]]
+"""Features being computed: called, it waits for them and returns them, float32 (B, D)."""
 
 BUILT_IN = "built-in"
 """How the adapter that comes with the package is called, where a file could be named."""
@@ -88,6 +92,7 @@ class Encoder(ABC):
     device       where it runs, as torch spells it: cpu, cuda:0, mps
     summary      the same with the arithmetic, for people: `cpu, bf16 (AMX)`
     batch        patches in one batch that suit the device, where the user asks for no number
+    batches      other sizes worth trying out, see `probe.py`; none where the size makes no difference
     """
 
     info: EncoderInfo
@@ -95,10 +100,16 @@ class Encoder(ABC):
     device: str
     summary: str
     batch: int
+    batches: tuple[int, ...] = ()
 
     @abstractmethod
     def _encode(self, batch: Batch) -> NDArray[np.float32]:
         """Features of a batch that was already checked and is not empty."""
+
+    def _begin(self, batch: Batch) -> Pending:
+        """Begin to encode a checked batch. Devices that work by themselves override it; others compute at once."""
+        features = self._encode(batch)
+        return lambda: features
 
     def encode(self, batch: Batch) -> NDArray[np.float32]:
         """Features float32 (B, D) of patches uint8 (B, P, P, 3), RGB, numpy or torch; B may be 0.
@@ -106,14 +117,23 @@ class Encoder(ABC):
         A row does not depend on the other patches of its batch beyond rounding. Raises EncoderError for another
         shape or type, and for features that are not finite.
         """
+        return self.submit(batch)()
+
+    def submit(self, batch: Batch) -> Pending:
+        """Begin to encode a batch, which may change once this returns; what is returned waits for its features.
+
+        Raises EncoderError as `encode` does, at once for a wrong batch and from the waiting for bad features.
+        """
         _check_batch(batch)
-        if batch.shape[0] == 0:
-            return np.zeros((0, self.info.dim), np.float32)
-        features = self._encode(batch)
-        if features.shape != (batch.shape[0], self.info.dim):
-            raise EncoderError(
-                f"encoder {self.info.name} gave {features.shape}, expected ({batch.shape[0]}, {self.info.dim})"
-            )
+        count = int(batch.shape[0])
+        if count == 0:
+            return lambda: np.zeros((0, self.info.dim), np.float32)
+        wait = self._begin(batch)
+        return lambda: self._checked(wait(), count)
+
+    def _checked(self, features: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        if features.shape != (count, self.info.dim):
+            raise EncoderError(f"encoder {self.info.name} gave {features.shape}, expected ({count}, {self.info.dim})")
         if not np.isfinite(features).all():
             rows = int((~np.isfinite(features)).any(axis=1).sum())
             raise EncoderError(
@@ -121,6 +141,10 @@ class Encoder(ABC):
                 todo="Try --precision fp32; if it stays, the weights are damaged.",
             )
         return features
+
+    def compile(self) -> bool:
+        """Compile the network to faster code, at its first batch; False where there is none to compile."""
+        return False
 
     def describe(self, batch: int | None = None) -> str:
         """One line for the user, such as `cpu, bf16 (AMX), batch 16`."""

@@ -14,6 +14,7 @@ CPUINFO = Path("/proc/cpuinfo")
 PRECISIONS = ("auto", "bf16", "fp32")
 _FAST_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
 _BATCH = {"cpu": 16, "mps": 64, "cuda": 128}
+_PROBED = {"cpu": (4, 8, 16, 32, 64), "mps": (32, 64, 128), "cuda": (32, 64, 128, 256, 512, 1024)}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,25 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
 def suggest_batch(device: torch.device) -> int:
     """Patches per batch when the user names none: enough to fill the device, small enough to fit."""
     return _BATCH[device.type]
+
+
+def probe_sizes(device: torch.device) -> tuple[int, ...]:
+    """Batch sizes worth trying out on a device."""
+    return _PROBED[device.type]
+
+
+def list_devices(wanted: str) -> tuple[str, ...]:
+    """The devices of `--devices`: names separated by commas, or how many CUDA devices, from the first.
+
+    Raises UsageError for a device that is not on this machine, and for a number or a list that is empty.
+    """
+    names = [name.strip() for name in wanted.split(",")]
+    if len(names) == 1 and names[0].isdigit():
+        count = int(names[0])
+        if count < 1:
+            raise UsageError(f"devices must be >= 1 or names separated by commas, got {wanted!r}")
+        names = [f"cuda:{index}" for index in range(count)] if count > 1 or torch.cuda.is_available() else ["auto"]
+    return tuple(str(choose_device(name)) for name in names)
 
 
 def _cuda_device(device: torch.device) -> torch.device:

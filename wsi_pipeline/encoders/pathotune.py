@@ -38,7 +38,7 @@ from wsi_pipeline.fields import digest_of
 from wsi_pipeline.units import MAX_MPP, MIN_MPP
 
 if TYPE_CHECKING:
-    from wsi_pipeline.encoders.base import Batch
+    from wsi_pipeline.encoders.base import Batch, Pending
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,16 @@ class PatchClassifier:
 
         Raises EncoderError as `Encoder.encode` does.
         """
+        return self.submit(batch)()
+
+    def submit(self, batch: Batch) -> Pending:
+        """Begin to classify a batch, which may change once this returns; what is returned waits for it."""
+        wait = self.encoder.submit(batch)
+        return lambda: self._chances(wait())
+
+    def _chances(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits = self._head(torch.from_numpy(self.encoder.encode(batch)))
-            chances: NDArray[np.float32] = logits.softmax(dim=1).numpy()
+            chances: NDArray[np.float32] = self._head(torch.from_numpy(features)).softmax(dim=1).numpy()
         return chances
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_pipeline.encoders.base import Encoder, EncoderInfo
-from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision, suggest_batch
+from wsi_pipeline.encoders.base import Encoder, EncoderInfo, Pending, Triple
+from wsi_pipeline.encoders.cuda import CudaLane
+from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision, probe_sizes, suggest_batch
 from wsi_pipeline.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -42,24 +44,65 @@ class TorchEncoder(Encoder):
         self.device = str(self._device)
         self.summary = f"{self.device}, {self.precision}"
         self.batch = suggest_batch(self._device)
+        self.batches = probe_sizes(self._device)
         self._forward = forward
         self._network = network.eval().requires_grad_(False)
         if self.precision.dtype != torch.float32:
             _lower(self._network, self.precision.dtype)
         self._network.to(self._device).to(memory_format=torch.channels_last)
+        self._lane = CudaLane(self._device) if self._device.type == "cuda" else None
+        self._compiled_for: int | None = None
 
-    def _encode(self, batch: Batch) -> NDArray[np.float32]:
+    def compile(self) -> bool:
+        """Compile the network with torch.compile when the first batch comes, for batches of that size.
+
+        Shorter ones are filled up, because each size would be compiled anew. Rounding may differ a little.
+        """
+        if self._compiled_for is None:
+            self._forward = torch.compile(self._forward, dynamic=False)
+            self._compiled_for = 0
+            self.summary += ", compiled"
+        return True
+
+    def _begin(self, batch: Batch) -> Pending:
         lowered = self.precision.dtype != torch.float32
+        count = len(batch)
         with torch.inference_mode(), torch.autocast(self._device.type, self.precision.dtype, enabled=lowered):
             try:
-                features = self._forward(prepare(batch, self.info, self._device))
+                images = prepare(self._lane.upload(batch) if self._lane else batch, self.info, self._device)
+                features = self._run(images)[:count].float()
             except torch.OutOfMemoryError:
                 raise EncoderError(
-                    f"encoder {self.info.name} ran out of memory on {self.device} with {len(batch)} patches at once",
+                    f"encoder {self.info.name} ran out of memory on {self.device} with {count} patches at once",
                     todo="Use a smaller --batch.",
                 ) from None
-            result: NDArray[np.float32] = features.float().cpu().numpy()
-        return result
+            if self._lane:
+                return self._lane.download(features)
+            result: NDArray[np.float32] = features.cpu().numpy()
+        return lambda: result
+
+    def _encode(self, batch: Batch) -> NDArray[np.float32]:
+        return self._begin(batch)()
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        if self._compiled_for is None:
+            return self._forward(images)
+        first = self._compiled_for == 0
+        self._compiled_for = max(self._compiled_for, len(images))
+        missing = self._compiled_for - len(images)
+        if missing:
+            images = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+        try:
+            return self._forward(images.contiguous(memory_format=torch.channels_last))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # the compiler's errors derive from it
+            if not first:
+                raise
+            raise EncoderError(
+                f"encoder {self.info.name} cannot be compiled here: {str(error).strip().splitlines()[0]}",
+                todo="Leave --compile out, or install a C++ compiler.",
+            ) from error
 
 
 def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tensor:
@@ -77,10 +120,18 @@ def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tens
     images = images.to(device, non_blocking=True)
     if images.shape[-1] != side:
         images = _resize_on_gpu(images, side, info.interpolation)
-    mean = torch.tensor(info.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(info.std, device=device).view(1, 3, 1, 1)
-    normalised = images.float().mul_(1.0 / (std * 255.0)).sub_(mean / std)
+    scale, shift = _normalisation(info.mean, info.std, device)
+    normalised = images.float().mul_(scale).sub_(shift)
     return normalised.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=64)
+def _normalisation(mean: Triple, std: Triple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """What bytes are multiplied by and what is taken off then. Kept: making them anew would halt a GPU every batch."""
+    with torch.inference_mode(False):
+        means = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        stds = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        return 1.0 / (stds * 255.0), means / stds
 
 
 def _resize_on_cpu(images: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,28 +22,30 @@ from wsi_pipeline.atomic import write_bytes, write_text
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store, slug
 from wsi_pipeline.cohort.status import StageStatus, State
+from wsi_pipeline.encoders.base import Encoder
 from wsi_pipeline.encoders.pathotune import PatchClassifier, PathoTunePlan
 from wsi_pipeline.errors import EncoderError, StoreError
 from wsi_pipeline.report.class_overlay import draw_classes
 from wsi_pipeline.report.classes import UNCLEAR, class_areas, class_geojson, patch_labels
 from wsi_pipeline.specs import ClassifySpec
 from wsi_pipeline.stages.adapters import remembered
-from wsi_pipeline.stages.batches import Reading, fill_rows
 from wsi_pipeline.stages.freshness import REVISIONS, classify_digest, read_header, stale
+from wsi_pipeline.stages.rows import Rows, RowsPlan, Submit
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.stages.segment import drop_other_format
 from wsi_pipeline.store.classes import read_classes, write_classes
-from wsi_pipeline.store.patches import PatchTable, read_patches
+from wsi_pipeline.store.partial import RowsKey
+from wsi_pipeline.store.patches import PatchTable
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
 from wsi_pipeline.store.segments import read_segment
 
 
 @dataclass
 class ClassifyStage:
-    """Classifies the patches of one slide after another; the network is loaded when the first slide needs it.
+    """Class probabilities of an adapter; its network is loaded when the first batch needs it. Picklable before that.
 
-    batch, threads   patches per batch and reader threads
-    on_patches       called with the number of patches done after every batch
+    batch     patches in one batch
+    compile   whether the network is compiled when it is loaded
     """
 
     run_dir: RunDir
@@ -52,9 +53,8 @@ class ClassifyStage:
     plan: PathoTunePlan
     device: str = "auto"
     batch: int = 16
-    threads: int = 2
     store: str = "hdf5"
-    on_patches: Callable[[int], None] = field(default=lambda count: None)
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if not self.plan.classes:
@@ -70,16 +70,21 @@ class ClassifyStage:
 
     @cached_property
     def classifier(self) -> PatchClassifier:
-        """The loaded network."""
-        return self.plan.open_classifier(self.device, self.spec.precision)
+        """The loaded network. Raises EncoderError where the backbone's weights do not fit."""
+        classifier = self.plan.open_classifier(self.device, self.spec.precision)
+        if self.compile:
+            classifier.encoder.compile()
+        return classifier
 
-    def listen(self, on_patches: Callable[[int], None]) -> None:
-        """Tell `on_patches` how many patches are done after every batch."""
-        self.on_patches = on_patches
+    @property
+    def encoder(self) -> Encoder:
+        """The network before its head."""
+        return self.classifier.encoder
 
-    def load(self) -> None:
-        """Load the network now. Raises EncoderError where the backbone's weights do not fit."""
-        _ = self.classifier
+    @property
+    def submit(self) -> Submit:
+        """The classifier's `submit`."""
+        return self.classifier.submit
 
     def patch_store(self, record: SlideRecord) -> Path:
         """The slide's patch store; raises StoreError naming the command that makes it."""
@@ -95,17 +100,22 @@ class ClassifyStage:
             return Freshness(False, f"{missing[0]} is missing") if missing else Freshness(True, status=_status(header))
         return stale(path, header, {"classify": asdict(self.spec)}, self.plan.fingerprint)
 
-    def patches_to_do(self, record: SlideRecord, table: PatchTable) -> int:
-        """How many patches of a slide have to be classified: none where only pictures are to be drawn again."""
-        return 0 if self.check(record).fresh or self._known(record, table) is not None else len(table.grid)
+    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
+        """Probabilities of all patches; those known where only pictures are to be drawn again.
 
-    def run(self, record: SlideRecord) -> StageStatus:
-        """Classify one slide; its store is written last."""
-        table = read_patches(self.patch_store(record))
+        Raises EncoderError for patches of another spacing than the adapter's.
+        """
         self.plan.info.check_spacing(table.geometry.mpp)
-        probabilities = self._known(record, table)
-        if probabilities is None:
-            probabilities = self._compute(record, table)
+        rows, classes = len(table.grid), len(self.plan.classes)
+        known = self._known(record, table)
+        if known is not None or rows == 0:
+            return known if known is not None else np.zeros((0, classes), np.float32)
+        key = RowsKey(self._network(table.header), rows, classes, "float32", self.batch)
+        return RowsPlan(self._store(record), key)
+
+    def finish(self, record: SlideRecord, table: PatchTable, rows: Rows) -> StageStatus:
+        """Draw the pictures, then write the store."""
+        probabilities = rows.astype(np.float32, copy=False)
         header = self._header(table, probabilities)
         self._draw(record, table, probabilities, header)
         write_classes(self._store(record), header, table.geometry, table.grid.coords, probabilities)
@@ -122,14 +132,6 @@ class ClassifyStage:
             return read_classes(path).probabilities
         except StoreError:
             return None
-
-    def _compute(self, record: SlideRecord, table: PatchTable) -> NDArray[np.float32]:
-        out = np.zeros((len(table.grid), len(self.plan.classes)), np.float32)
-        reading = Reading(self.batch, self.threads, self.on_patches)
-        path = self.patch_store(record)
-        # The network is loaded by the first batch, so that slides without patches need none.
-        fill_rows(out, lambda batch: self.classifier.probabilities(batch), record, path, table, reading)
-        return out
 
     def _draw(self, record: SlideRecord, table: PatchTable, probabilities: NDArray[np.float32], header: Header) -> None:
         slide, classes, extra = table.header.slide, self.plan.classes, header.extra

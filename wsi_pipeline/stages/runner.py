@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from wsi_pipeline.cohort.locks import LockedError, locked
 from wsi_pipeline.cohort.manifest import SlideRecord
@@ -20,6 +20,7 @@ from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.stages.isolate import Crash, run_isolated
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 Action = Literal["made", "fresh", "failed", "blocked", "busy"]
 
@@ -33,15 +34,19 @@ class Freshness:
     status: StageStatus | None = None
 
 
-class SlideStage(Protocol):
-    """A stage that works slide by slide. Picklable, where it is to run in worker processes."""
+class CheckedStage(Protocol):
+    """A stage that knows which slides it need not do again. Picklable, where it is to run in worker processes."""
 
     @property
     def name(self) -> str:
         """Name in status files and locks: `tile`, `embed/colour`."""
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Compare digests; reads only headers. May raise as `run` does."""
+        """Compare digests; reads only headers. May raise as the stage does."""
+
+
+class SlideStage(CheckedStage, Protocol):
+    """A stage that works slide by slide."""
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Make the output. Raises WsiPipelineError for a slide that cannot be done."""
@@ -71,8 +76,9 @@ class CohortResult:
 
     @property
     def failed(self) -> tuple[StageResult, ...]:
-        """Slides that failed or could not be reached because an earlier stage failed."""
-        return tuple(result for result in self.last.values() if result.action in ("failed", "blocked"))
+        """Slides that failed or could not be reached because an earlier stage failed; the first failure of each."""
+        found = [result for result in self.results if result.action in ("failed", "blocked")]
+        return tuple({result.slide_id: result for result in reversed(found)}.values())[::-1]
 
 
 def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
@@ -92,9 +98,9 @@ def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord) -> Stage
         with locked(run.lock(stage.name, record.slide_id)):
             state = stage.check(record)
             if state.fresh and state.status:
-                return _fresh(stage, run, record, state.status)
+                return up_to_date(stage, run, record, state.status)
             status = replace(stage.run(record), seconds=round(time.monotonic() - started, 3))
-            _record(run, record, stage.name, status)
+            record_outcome(run, record, stage.name, status)
             logger.info(
                 "%s: %s %s%s", record.slide_id, stage.name, status.state, f" ({status.note})" * bool(status.note)
             )
@@ -103,8 +109,16 @@ def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord) -> Stage
         return StageResult(record.slide_id, stage.name, "busy", StageStatus("failed", "another process works on it"))
     except Exception as error:  # noqa: BLE001 - the one place that keeps a slide from stopping the cohort
         status = failure(error, time.monotonic() - started)
-        _record(run, record, stage.name, status)
+        record_outcome(run, record, stage.name, status)
         return StageResult(record.slide_id, stage.name, "failed", status)
+
+
+def attempt(function: Callable[[], T]) -> T | StageStatus:
+    """What a function gives or, where it raises, the failure as a status; for parts of a slide's way."""
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001 - see the module
+        return failure(error)
 
 
 def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
@@ -123,15 +137,16 @@ def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
     )
 
 
-def _fresh(stage: SlideStage, run: RunDir, record: SlideRecord, status: StageStatus) -> StageResult:
+def up_to_date(stage: CheckedStage, run: RunDir, record: SlideRecord, status: StageStatus) -> StageResult:
     """Up to date. A process killed between store and status file left no status: mend that."""
     known = read_status(run.status(record.slide_id), record.slide_id).stages.get(stage.name)
     if known is None or known.digest != status.digest or known.state == "failed":
-        _record(run, record, stage.name, status)
+        record_outcome(run, record, stage.name, status)
     return StageResult(record.slide_id, stage.name, "fresh", status)
 
 
-def _record(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
+def record_outcome(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
+    """Put the outcome of a stage into the slide's status file."""
     slide_id = record.slide_id
     record_status(run.status(slide_id), slide_id, stage, status, run.lock("status", slide_id))
 
@@ -161,7 +176,7 @@ def run_cohort(
                 busy.append(record)
                 continue
             done[record.slide_id] = results
-            _log(results)
+            log_results(results)
             on_result(results)
         waiting = busy
         if busy:
@@ -169,7 +184,7 @@ def run_cohort(
     return CohortResult(tuple(result for record in records for result in done[record.slide_id]))
 
 
-def _log(results: Sequence[StageResult]) -> None:
+def log_results(results: Sequence[StageResult]) -> None:
     """Workers have no log file of their own, so what they did is logged here."""
     for result in results:
         status = result.status
@@ -212,7 +227,7 @@ def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -
             return None
         if not state.fresh or state.status is None:
             return None
-        results.append(_fresh(stage, run, record, state.status))
+        results.append(up_to_date(stage, run, record, state.status))
     return results
 
 
@@ -223,7 +238,7 @@ def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, cra
         quick = _all_fresh([stage], run, record)
         if quick is None:
             status = StageStatus("failed", crash.reason, "The file may be damaged in a way its codec does not survive")
-            _record(run, record, stage.name, status)
+            record_outcome(run, record, stage.name, status)
             return [*results, StageResult(record.slide_id, stage.name, "failed", status)]
         results += quick
     return results
