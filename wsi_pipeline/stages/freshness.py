@@ -7,33 +7,46 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.errors import StoreError
+from wsi_pipeline.errors import DamagedStoreError, StoreError
 from wsi_pipeline.fields import digest_of
 from wsi_pipeline.specs import ClassifySpec, EmbedSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.schema import VERSION, Header, SlideIdentity
+from wsi_pipeline.store.quarantine import set_aside, set_aside_copies
+from wsi_pipeline.store.schema import RESULT_VERSION as VERSION
+from wsi_pipeline.store.schema import Header, SlideIdentity
 
-REVISIONS = {"segment": 1, "tile": 1, "tune": 1, "embed": 1, "classify": 1, "train-mil": 2, "heatmap": 2}
+REVISIONS = {"segment": 2, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "train-mil": 2, "heatmap": 2}
 """Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
 
 
 def segment_digest(spec: SegmentSpec, slide: SlideIdentity) -> str:
     """Digest of a tissue mask: settings, the slide's bytes, its resolution."""
     return digest_of(
-        stage="segment", version=VERSION, revision=REVISIONS["segment"], spec=asdict(spec), slide=slide.digest_parts()
+        stage="segment",
+        version=VERSION,
+        revision=REVISIONS["segment"],
+        spec=asdict(spec),
+        slide=slide.digest_parts(),
     )
 
 
 def tile_digest(spec: TileSpec, segment: str) -> str:
     """Digest of a patch store: settings and the mask it was laid over."""
-    return digest_of(stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment)
+    return digest_of(
+        stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment
+    )
 
 
 def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
     """Digest of a feature store: settings, the patches, the encoder's weights."""
     return digest_of(
-        stage="embed", version=VERSION, revision=REVISIONS["embed"], spec=asdict(spec), parent=tile, model=fingerprint
+        stage="embed",
+        version=VERSION,
+        revision=REVISIONS["embed"],
+        spec=asdict(spec),
+        parent=tile,
+        model=fingerprint,
     )
 
 
@@ -46,12 +59,18 @@ def classify_digest(spec: ClassifySpec, tile: str, fingerprint: str) -> str:
 
 
 def read_header(path: Path, wanted: str) -> Header | None:
-    """The header of a store; None where it is absent, damaged or of another version, so that it is made anew."""
+    """The header of a store; None where it is absent, damaged or of another version, so that it is made anew.
+
+    A damaged one is set aside.
+    """
     try:
         with open_store(path) as store:
             return Header.parse(store.attrs, wanted, path)
+    except DamagedStoreError as error:
+        set_aside(error)
     except StoreError:
-        return None
+        pass
+    return None
 
 
 def stale(
@@ -62,7 +81,9 @@ def stale(
     fingerprint   of the network that would be used now
     """
     if header is None:
-        return Freshness(False, "unreadable or of another version" if path.exists() else "")
+        copies = set_aside_copies(path)
+        damaged = f"damaged, kept as {copies[-1].name}" if copies else ""
+        return Freshness(False, "unreadable or of another version" if path.exists() else damaged)
     changed = [
         f"{key} {header.specs.get(stage, {}).get(key)} -> {value}"
         for stage, spec in specs.items()
