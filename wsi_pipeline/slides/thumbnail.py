@@ -56,13 +56,8 @@ def read_whole(
         )
     number = best_level(slide.info.levels, target_mpp / spacing_mpp)
     level = slide.info.levels[number]
-    tiles = slide.tiles(number)
-    finest = min(level.size.width / target.width, level.size.height / target.height)
-    shrink = max((scale for scale in tiles.scales if scale <= finest), default=1) if tiles else 1
+    shrink, blocks = _blocks_for(slide, number, min(level.size.width / target.width, level.size.height / target.height))
     total = AreaSum(level.size, target, shrink)
-    blocks = (
-        _in_order(*_shrunk_rows(tiles, level.size, shrink)) if tiles and shrink > 1 else _read_blocks(slide, number)
-    )
     for block, pixels in blocks:
         total.add(pixels, block)
     return total.image()

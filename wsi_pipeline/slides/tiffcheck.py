@@ -23,11 +23,11 @@ MAX_SEGMENT_PIXELS = 1 << 27
 """Largest tile or strip (128 Mpx = 384 MB) that may be decoded whole."""
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_COMPRESSION = 259
+_COMPRESSION, _SUB_DIRECTORIES = 259, 330
 _STRIPS, _TILES = (273, 279), (324, 325)
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
-_UNSIGNED = {3: 2, 4: 4, 16: 8}
-"""TIFF type codes of unsigned integers and their widths in bytes."""
+_UNSIGNED = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
+"""TIFF type codes of unsigned integers and of offsets, and their widths in bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,32 @@ class _Layout:
 
 
 def check_complete(path: Path) -> None:
-    """Raise SlideError (`truncated TIFF: ...`) where directories, tiles or strips lie beyond the end of the file."""
+    """Raise SlideError (`truncated TIFF: ...`) where directories, tiles or strips lie beyond the end of the file.
+
+    Directories that lead back to an earlier one are refused too: readers would follow them for ever.
+    """
     with path.open("rb") as file:
         layout, offset = _open(file, path)
-        seen = set[int]()
-        while offset and offset not in seen and len(seen) < MAX_DIRECTORIES:
-            seen.add(offset)
-            offset = _check_directory(file, layout, offset, len(seen) - 1)
+        seen, subs = set[int](), list[int]()
+        _check_chain(file, layout, offset, seen, subs)
+        while subs:
+            _check_chain(file, layout, subs.pop(), seen, subs)
         if not seen:
             raise SlideError("TIFF without any image", todo="Copy the file again from its source.")
+
+
+def _check_chain(file: BinaryIO, layout: _Layout, offset: int, seen: set[int], subs: list[int]) -> None:
+    """Check a directory and those that follow it; what they name as their sub-directories is added to `subs`."""
+    while offset:
+        if offset in seen or len(seen) == MAX_DIRECTORIES:
+            why = "lead back to an earlier one" if offset in seen else f"are more than {MAX_DIRECTORIES}"
+            raise SlideError(f"damaged TIFF: its directories {why}", todo="Copy the file again from its source.")
+        seen.add(offset)
+        entries, following = _read_directory(file, layout, offset, len(seen) - 1)
+        _check_directory(file, layout, entries, len(seen) - 1)
+        found = _values(file, layout, entries, _SUB_DIRECTORIES, len(seen) - 1)
+        subs.extend([] if found is None else [int(sub) for sub in found[:MAX_DIRECTORIES] if sub])
+        offset = following
 
 
 def compression_of(path: Path) -> int | None:
@@ -76,13 +93,11 @@ def _open(file: BinaryIO, path: Path) -> tuple[_Layout, int]:
     return layout, _next(file, layout)
 
 
-def _check_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -> int:
-    """Check one directory and what it points to; returns the offset of the next, 0 after the last."""
-    entries, following = _read_directory(file, layout, offset, index)
+def _check_directory(file: BinaryIO, layout: _Layout, entries: NDArray[np.void], index: int) -> None:
+    """Check one directory and what it points to."""
     _check_tile_size(file, layout, entries, index)
     for tags in (_TILES, _STRIPS):
         _check_segments(file, layout, entries, tags, index)
-    return following
 
 
 def _read_directory(file: BinaryIO, layout: _Layout, offset: int, index: int) -> tuple[NDArray[np.void], int]:
