@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from wsi_pipeline.mil.metrics_regression import HIGHER_IS_BETTER, regression_metrics, weighted_ranks
-from wsi_pipeline.mil.metrics_survival import concordance, kaplan_meier, risk_groups
+from wsi_pipeline.mil.metrics_survival import concordance, integrated_brier, kaplan_meier, risk_groups
 
 cohorts = st.lists(
     st.tuples(st.integers(1, 8), st.booleans(), st.integers(-3, 3), st.integers(0, 3), st.integers(0, 2)),
@@ -91,6 +91,44 @@ def test_groups_that_cannot_be_compared_have_no_test() -> None:
     assert alone["logrank"] is None
     assert [group["name"] for group in alone["groups"]] == ["low risk", "high risk"]
     assert all(group["survival"] == [1.0] * len(group["times"]) for group in alone["groups"])
+
+
+def test_brier_without_censoring_is_the_squared_error() -> None:
+    rng = np.random.default_rng(2)
+    time, edges = rng.integers(1, 12, 30).astype(float), np.array([2.0, 5.0, 9.0])
+    survived = rng.random((30, 3))
+    errors = ((survived - (time[:, None] > edges)) ** 2).mean(0)
+    found = integrated_brier(time, np.ones(30, bool), survived, edges, np.ones((1, 30)))
+    assert found == pytest.approx(np.trapezoid([0, *errors], [0, *edges]) / 9)
+
+
+@settings(deadline=None)
+@given(cohorts, st.integers(1, 8))
+def test_brier_of_the_estimated_curve_is_that_of_a_coin(rows: list[Row], last: int) -> None:
+    """Weighed by the chance to be seen, the rows are a whole cohort again: s (1 - s) for s the Kaplan-Meier curve."""
+    time, event = np.array([row[0] for row in rows], float), np.array([row[1] for row in rows])
+    if not event.any() or last >= time.max():
+        return
+    curve = kaplan_meier(time, event)
+    s = np.array([1.0, *curve["survival"]])[np.searchsorted(curve["times"], last, side="right")]
+    weights = np.stack([np.ones(len(rows)), np.full(len(rows), 3.0)])
+    found = integrated_brier(time, event, np.full((len(rows), 1), s), np.array([float(last)]), weights)
+    assert found == pytest.approx([s * (1 - s) / 2] * 2, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(cohorts)
+def test_brier_with_weights_is_of_repeated_rows(rows: list[Row]) -> None:
+    time, event, _, weight, _ = (np.array(column) for column in zip(*rows, strict=True))
+    survived = np.random.default_rng(0).random((len(rows), 2))
+    edges, every = np.array([3.0, 6.0]), np.repeat(np.arange(len(rows)), weight)
+    found = integrated_brier(time.astype(float), event, survived, edges, weight[None].astype(float))
+    if len(every) == 0:
+        assert np.isnan(found).all()
+        return
+    ones = np.ones((1, len(every)))
+    again = integrated_brier(time[every].astype(float), event[every], survived[every], edges, ones)
+    assert found == pytest.approx(again, nan_ok=True)
 
 
 numbers = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 3)), min_size=1, max_size=14)

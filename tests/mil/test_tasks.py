@@ -192,7 +192,7 @@ def test_cox_risks_are_compared_within_a_fold_only() -> None:
     fold = np.arange(len(table)) % 2
     rows = table.assign(fold=fold, risk=-table["time"] + 1000 * fold)
     assert CoxTask().score(rows) == {"c_index": 1}
-    discrete = DiscreteTask((10.0,)).score(rows)["c_index"]
+    discrete = DiscreteTask((10.0,)).score(rows.assign(p_survived_10=0.5))["c_index"]
     assert discrete is not None
     assert discrete < 0.9
     halves = CoxTask().details(rows)["survival"]
@@ -254,6 +254,8 @@ def test_what_is_no_survival() -> None:
     other = refused(table.assign(time=np.arange(1, 13), event=1), task="survival")
     assert other.startswith("slides of patient p0 differ in time (s0, s1)")
     assert refused(table.assign(time=4.0, event=1), task="survival").startswith("all events are at one time, 4")
+    with pytest.raises(MilError, match="compares the bags of a step, and there is one"):
+        make_task(table, MilSpec(task="survival", survival_loss="cox", batch_bags=1))
 
 
 def graded(n: int = 60) -> tuple[Bags, pd.DataFrame]:

@@ -11,7 +11,7 @@ import torch
 from scipy.special import expit
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.metrics_survival import concordance
+from wsi_pipeline.mil.metrics_survival import concordance, integrated_brier
 from wsi_pipeline.mil.survival import DiscreteSurvival
 from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, numbers_of, values_of
 from wsi_pipeline.mil.tasks.outcome import COLUMNS, by_risk, outcome_of, some, strata_of
@@ -47,8 +47,8 @@ class DiscreteTask:
 
     @property
     def higher_is_better(self) -> dict[str, bool]:
-        """A higher concordance is."""
-        return {"c_index": True}
+        """A higher concordance and a lower Brier score are."""
+        return {"c_index": True, "integrated_brier": False}
 
     def to_json(self) -> Json:
         """`{"name": "survival", "loss": "discrete", "edges": [...]}`."""
@@ -82,13 +82,17 @@ class DiscreteTask:
         return tuple(f"p_survived_{repr(float(edge)).removesuffix('.0')}" for edge in self.edges)
 
     def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
-        """Harrell's C."""
+        """Harrell's C; the integrated Brier score of the predicted survival."""
         return values_of(self.resampled(predictions, np.ones((1, len(predictions)))))
 
     def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
         """The same for weights (R, n) of the rows."""
         time, event = outcome_of(some(predictions))
-        return {"c_index": concordance(time, event, numbers_of(predictions, "risk"), weights)}
+        survived = np.stack([numbers_of(predictions, name) for name in self.survived], axis=1)
+        return {
+            "c_index": concordance(time, event, numbers_of(predictions, "risk"), weights),
+            "integrated_brier": integrated_brier(time, event, survived, np.array(self.edges), weights),
+        }
 
     def selection(self, predictions: pd.DataFrame) -> float:
         """Harrell's C; NaN where no two rows can be compared."""

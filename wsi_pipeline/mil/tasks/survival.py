@@ -30,6 +30,10 @@ def make_survival(table: pd.DataFrame, spec: MilSpec) -> CoxTask | DiscreteTask:
     if time[event].min() == time.max():
         raise MilError(f"all events are at one time, {time.max():g}, and nobody was followed longer")
     if spec.survival_loss == "cox":
+        if spec.batch_bags < 2:
+            raise MilError(
+                "--survival-loss cox compares the bags of a step, and there is one", todo="Use --batch-bags 32, say."
+            )
         return CoxTask()
     first = table.assign(time=time)[event].groupby("patient_id")["time"].first().to_numpy(dtype=np.float64)
     fractions = np.arange(1, spec.time_bins + 1) / spec.time_bins
