@@ -6,6 +6,8 @@ than that; the command line prints the message without a traceback (`--debug` sh
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class WsiPipelineError(Exception):
     """Base of all errors raised on purpose.
@@ -50,6 +52,34 @@ class SlideError(WsiPipelineError):
 
 class StoreError(WsiPipelineError):
     """A store of this pipeline is missing, damaged, or of another format or version."""
+
+
+class DamagedStoreError(StoreError):
+    """A store is not what was written: truncated, or bytes have changed.
+
+    path   of the store; `mark` tells this file from one that may have taken its place since (store.base.file_mark)
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        slide: str | None = None,
+        todo: str | None = None,
+        path: Path | None = None,
+        mark: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(what, slide=slide, todo=todo)
+        self.path, self.mark = path, mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_damaged, (self.what, self.slide, self.todo, self.path, self.mark)
+
+
+def _rebuild_damaged(
+    what: str, slide: str | None, todo: str | None, path: Path | None, mark: tuple[int, ...]
+) -> DamagedStoreError:
+    return DamagedStoreError(what, slide=slide, todo=todo, path=path, mark=mark)
 
 
 class EncoderError(WsiPipelineError):

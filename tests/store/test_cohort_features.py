@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
 from tests.store.feature_files import write_feature_store
 from wsi_pipeline.errors import StoreError
+from wsi_pipeline.store.base import ArraySpec
 from wsi_pipeline.store.cohort_features import read_cohort_features
+from wsi_pipeline.store.files import amend_store
 
 LENGTHS = (5, 0, 300, 1)
 
@@ -72,8 +73,10 @@ def test_another_width_is_refused_naming_the_store(tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     write_feature_store(tmp_path / "a.h5", np.ones((2, 3), np.float16))
-    with h5py.File(tmp_path / "a.h5", "r+") as file:
-        file["features"][1, 2] = np.nan
+    with amend_store(tmp_path / "a.h5") as writer:
+        writer.remove("features")
+        writer.create(ArraySpec("features", (2, 3), "float16", 2))
+        writer.write("features", 0, np.array([[1, 1, 1], [1, 1, np.nan]], np.float16))
     with pytest.raises(StoreError, match="not finite"):
         read_cohort_features([tmp_path / "a.h5"])
 

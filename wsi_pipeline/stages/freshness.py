@@ -33,9 +33,7 @@ def segment_digest(spec: SegmentSpec, slide: SlideIdentity) -> str:
 
 def tile_digest(spec: TileSpec, segment: str) -> str:
     """Digest of a patch store: settings and the mask it was laid over."""
-    return digest_of(
-        stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment
-    )
+    return digest_of(stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment)
 
 
 def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:

@@ -10,7 +10,11 @@ import wsi_pipeline
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.geometry import Size
 
-VERSION = 1
+VERSION = 2
+"""What is written. Version 1 has no checksums of its own and no seal; else it is the same, and is read."""
+READABLE_VERSIONS = (1, 2)
+RESULT_VERSION = 1
+"""Part of every digest: raised when the same settings give other content, so that stores are made anew."""
 SEGMENT_FORMAT = "wsi-pipeline/segment"
 PATCH_FORMAT = "wsi-pipeline/patches"
 FEATURE_FORMAT = "wsi-pipeline/features"
@@ -89,9 +93,10 @@ class Header:
         """Read back; raises StoreError for another format, a newer version, or attributes that do not parse."""
         if attrs.get("format") != wanted:
             raise StoreError(f"{path} is no {wanted} store: its format attribute is {attrs.get('format')!r}")
-        if attrs.get("version") != VERSION:
+        if attrs.get("version") not in READABLE_VERSIONS:
+            readable = " and ".join(str(version) for version in READABLE_VERSIONS)
             raise StoreError(
-                f"{path} has format version {attrs.get('version')}, this program reads version {VERSION}",
+                f"{path} has format version {attrs.get('version')}, this program reads versions {readable}",
                 todo="Make it again, or use the wsi-pipeline version that wrote it",
             )
         try:

@@ -6,92 +6,64 @@ bytes end to end (`jpeg`) and where each row starts (`jpeg_offsets`, int64, N + 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
-import zarr.errors
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from wsi_pipeline.errors import StoreError
-from wsi_pipeline.store.base import ArraySpec, Store, StoreWriter
+from wsi_pipeline.store.backend import ArrayFacts, ArraySpec, Backend
 
 CHUNKS_PER_SHARD = 16
 _BYTES_PER_CHUNK = 1 << 16
 _BYTES_PER_SHARD = 1 << 24
 _OFFSETS = "_offsets"
-_DAMAGED = "Remove the folder and run the same command again: it will be made anew"
 
 
-class ZarrStore(Store):
-    """Reads one Zarr v3 group."""
+class ZarrFolder(Backend):
+    """One Zarr v3 group; each chunk carries a CRC-32C checksum."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._group = zarr.open_group(str(path), mode="r", zarr_format=3)
-            self.attrs = dict(self._group.attrs)
-        except (OSError, ValueError, KeyError, json.JSONDecodeError, zarr.errors.BaseZarrError) as error:
-            raise StoreError(f"{path} is no readable Zarr v3 group ({error})", todo=_DAMAGED) from None
+    def __init__(self, path: Path, mode: Literal["r", "w", "r+"]) -> None:
+        self._group = zarr.open_group(str(path), mode=mode, zarr_format=3)
+        self._ragged: dict[str, _Ragged] = {}
 
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(name for name in self._group if not name.endswith(_OFFSETS)))
+        return tuple(name for name in self._group if not name.endswith(_OFFSETS))
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        if self._is_ragged(name):
-            return (int(self._array(name + _OFFSETS).shape[0]) - 1,)
-        return tuple(self._array(name).shape)
+    def describe(self, name: str) -> ArrayFacts:
+        """Facts of an array: see `Backend.describe`."""
+        array: Any = self._group[name]
+        attrs = dict(array.attrs)
+        if name + _OFFSETS in self._group:
+            offsets: Any = self._group[name + _OFFSETS]
+            return ArrayFacts((int(offsets.shape[0]) - 1,), "bytes", attrs, ragged=True)
+        return ArrayFacts(tuple(array.shape), str(array.dtype), attrs)
 
-    def array_attrs(self, name: str) -> dict[str, Any]:
-        return dict(self._array(name).attrs)
+    def attrs(self) -> dict[str, Any]:
+        return dict(self._group.attrs)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows of an array: see `Store.read`."""
-        try:
-            return np.asarray(self._array(name)[start:stop])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(f"{self.path}: {name} is damaged ({error})", todo=_DAMAGED) from None
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        array: Any = self._group[name]
+        return np.asarray(array[start:stop])
 
-    def read_bytes(self, name: str, start: int = 0, stop: int | None = None) -> list[bytes]:
-        """Rows of byte strings: see `Store.read_bytes`."""
-        last = self.shape(name)[0] if stop is None else min(stop, self.shape(name)[0])
-        if last <= start:
-            return []
-        edges = self.read(name + _OFFSETS, start, last + 1)
+    def read_bytes(self, name: str, start: int, stop: int) -> list[bytes]:
+        """Rows of byte strings: see `Backend.read_bytes`."""
+        edges = self.read(name + _OFFSETS, start, stop + 1)
+        if (np.diff(edges) < 0).any() or edges[0] < 0:
+            raise ValueError("offsets go back")
         data = self.read(name, int(edges[0]), int(edges[-1])).tobytes()
         edges = edges - edges[0]
         return [data[edges[i] : edges[i + 1]] for i in range(len(edges) - 1)]
 
-    def close(self) -> None:
-        self._group.store.close()
-
-    def _is_ragged(self, name: str) -> bool:
-        return name + _OFFSETS in self._group
-
-    def _array(self, name: str) -> Any:
-        try:
-            return self._group[name]
-        except KeyError:
-            raise StoreError(f"{self.path} has no array {name!r}; it has {', '.join(self.names())}") from None
-
-
-class ZarrWriter(StoreWriter):
-    """Writes one Zarr v3 group; each chunk carries a CRC-32C checksum."""
-
-    def __init__(self, path: Path, *, anew: bool = True) -> None:
-        self._group = zarr.open_group(str(path), mode="w" if anew else "r+", zarr_format=3)
-        self._ragged: dict[str, _Ragged] = {}
-
-    def set_attrs(self, attrs: dict[str, Any]) -> None:
-        self._group.attrs.update(attrs)
+    def set_attrs(self, attrs: Mapping[str, Any]) -> None:
+        self._group.attrs.update(dict(attrs))
 
     def create(self, spec: ArraySpec, chunks_per_shard: int = CHUNKS_PER_SHARD) -> None:
-        """Make an array: see `StoreWriter.create`. A shard is one file."""
+        """Make an array: see `Backend.create`. A shard is one file."""
         rows = spec.chunks[0]
         compressors: tuple[Any, ...] = (ZstdCodec(level=3), Crc32cCodec()) if spec.compress else (Crc32cCodec(),)
         array = self._group.create_array(
@@ -109,12 +81,11 @@ class ZarrWriter(StoreWriter):
             del self._group[name]
 
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
-        if len(rows):
-            array: Any = self._group[name]
-            array[start : start + len(rows)] = rows
+        array: Any = self._group[name]
+        array[start : start + len(rows)] = rows
 
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
-        """Append byte strings: see `StoreWriter.append_bytes`."""
+        """Append byte strings: see `Backend.append_bytes`."""
         if name not in self._ragged:
             self.create(ArraySpec(name, (0,), "uint8", _BYTES_PER_CHUNK), _BYTES_PER_SHARD // _BYTES_PER_CHUNK)
             self._ragged[name] = _Ragged()
@@ -122,23 +93,27 @@ class ZarrWriter(StoreWriter):
         ragged.pending += b"".join(items)
         ragged.lengths += [len(item) for item in items]
         # Whole shards only: a shard that is written twice is encoded twice.
-        self._flush(name, len(ragged.pending) // _BYTES_PER_SHARD * _BYTES_PER_SHARD)
+        self._write_out(name, len(ragged.pending) // _BYTES_PER_SHARD * _BYTES_PER_SHARD)
 
-    def close(self) -> None:
-        """Flush everything, offsets of byte strings included."""
+    def flush(self) -> None:
+        """Write what is pending, and the offsets of byte strings."""
         for name, ragged in self._ragged.items():
-            self._flush(name, len(ragged.pending))
+            self._write_out(name, len(ragged.pending))
             edges = np.concatenate([[0], np.cumsum(ragged.lengths, dtype=np.int64)]).astype(np.int64)
             self.create(ArraySpec(name + _OFFSETS, edges.shape, "int64", 4096))
             self.write(name + _OFFSETS, 0, edges)
+        self._ragged.clear()
+
+    def close(self) -> None:
         self._group.store.close()
 
-    def _flush(self, name: str, count: int) -> None:
+    def _write_out(self, name: str, count: int) -> None:
         ragged = self._ragged[name]
         array: Any = self._group[name]
         start = int(array.shape[0])
         array.resize((start + count,))
-        self.write(name, start, np.frombuffer(bytes(ragged.pending[:count]), np.uint8))
+        if count:
+            self.write(name, start, np.frombuffer(bytes(ragged.pending[:count]), np.uint8))
         del ragged.pending[:count]
 
 

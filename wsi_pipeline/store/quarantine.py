@@ -1,0 +1,48 @@
+"""Damaged stores are set aside under another name: nothing reads them any more, and whoever wants can look at them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from wsi_pipeline.atomic import glob_escape
+from wsi_pipeline.errors import DamagedStoreError
+from wsi_pipeline.store.base import file_mark
+
+logger = logging.getLogger(__name__)
+_ENDING = ".damaged-"
+_MADE_BY = {"segment": "tile slides.csv", "tile": "tile slides.csv", "embed": "embed", "classify": "classify"}
+
+
+def set_aside(error: DamagedStoreError) -> DamagedStoreError:
+    """Rename the damaged store to `<name>.damaged-<n>` and log it; returns the error with where it went and what to do.
+
+    A store that took the damaged one's place in the meantime stays. Where the folder cannot be written, the error says
+    what to remove.
+    """
+    path = error.path
+    if path is None or file_mark(path) != error.mark:
+        return error
+    aside = path.with_name(f"{path.name}{_ENDING}{len(set_aside_copies(path)) + 1}")
+    try:
+        path.rename(aside)
+    except OSError as refusal:
+        todo = f"Remove {path} ({refusal.strerror}), then run {_made_by(path)}"
+        return DamagedStoreError(error.what, slide=error.slide, todo=todo)
+    logger.warning("%s; kept as %s", error.what, aside.name)
+    return DamagedStoreError(
+        f"{error.what}; kept as {aside.name}", slide=error.slide, todo=f"It will be made anew by {_made_by(path)}"
+    )
+
+
+def set_aside_copies(path: Path) -> list[Path]:
+    """Damaged stores that were once at `path`, in the order they were set aside."""
+    found = path.parent.glob(f"{glob_escape(path.name)}{_ENDING}*") if path.parent.is_dir() else ()
+    numbers = {copy: copy.name[len(path.name) + len(_ENDING) :] for copy in found}
+    return sorted((copy for copy, number in numbers.items() if number.isdecimal()), key=lambda copy: int(numbers[copy]))
+
+
+def _made_by(path: Path) -> str:
+    """The command that makes the store at `path` of a run folder."""
+    command = next((_MADE_BY[part] for part in reversed(path.parts[:-1]) if part in _MADE_BY), "")
+    return f"wsi-pipeline {command}" if command else "the command that made it"
