@@ -105,6 +105,7 @@ def test_compiled_gives_the_same_direction(made: Path, tmp_path: Path) -> None:
         (["--devices", "0"], "devices must be >= 1"),
         (["--devices", "cpu,gpu"], "device must be auto, cpu"),
         (["--devices", "cpu", "--device", "cpu"], "device and devices exclude each other"),
+        (["--gpu-decode", "--device", "cpu"], "gpu_decode needs a CUDA device, got cpu"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -18,6 +18,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.cohort.status import StageStatus, read_status
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.reading.patches import decode_jpeg, encode_jpeg
 from wsi_pipeline.stages import rows as rows_module
 from wsi_pipeline.stages.rows import Rows, RowsPlan, Submit
 from wsi_pipeline.stages.runner import CohortResult, Freshness
@@ -69,7 +70,7 @@ class Means:
         def submit(batch: Any) -> Any:
             assert batch.shape[1:] == (SIDE, SIDE, 3)
             self.seen.append(len(batch))
-            means = batch.mean(axis=(1, 2)).astype(np.float32)
+            means = np.asarray(batch).mean(axis=(1, 2)).astype(np.float32)
             if self.fails_at is not None and (means[:, 0] == self.fails_at).any():
                 raise EncoderError("no such patch")
             return lambda: means
@@ -230,3 +231,21 @@ def test_rows_are_kept_while_a_slide_is_under_way(run: RunDir, monkeypatch: pyte
     assert found is not None
     assert len(found[1]) in (4, 8)
     np.testing.assert_array_equal(found[1], expected("bad@9", len(found[1])))
+
+
+def test_patches_decoded_by_the_device_are_those_of_the_store(run: RunDir) -> None:
+    identity = SlideIdentity("a", "f", 640, 640, "v", "openslide", 20.0, 0.5, 0.5, "slide", "d")
+    header = Header(PATCH_FORMAT, "digest", "parent", identity, {"tile": {"overlap_px": 0, "mpp": 0.5}}, {})
+    patches = np.random.default_rng(0).integers(0, 256, (11, SIDE, SIDE, 3), np.uint8)
+    jpegs = [encode_jpeg(patch, 90) for patch in patches]
+    grid = PatchGrid(np.zeros((11, 2), np.int64), np.ones(11, np.float32))
+    write_patches(run.patch_store("a"), header, replace(GEOMETRY, patch_px=SIDE), grid, jpegs=iter([jpegs]))
+    slides = [(job("a", 0).record, read_patches(run.patch_store("a")))]
+    stage = Means(run, batch=3)
+    todo = survey([stage], slides)
+    reading = replace(READING, decode_on="cpu")  # torchvision decodes there too, in the same layout
+    result = stream_cohort([stage], run, [slides[0][0]], todo.jobs, reading, Watchers())
+    assert not result.failed
+    assert stage.seen == [3, 3, 3, 2]
+    means = np.stack([decode_jpeg(data).mean(axis=(0, 1)) for data in jpegs])
+    np.testing.assert_allclose(np.load(stage.path(slides[0][0])), means, rtol=1e-5)

@@ -10,7 +10,7 @@ from wsi_pipeline.cohort.rundir import RunDir, existing_store
 from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.commands.request import Request, plural
 from wsi_pipeline.encoders.base import Encoder, EncoderPlan
-from wsi_pipeline.encoders.device import list_devices
+from wsi_pipeline.encoders.device import choose_device, list_devices
 from wsi_pipeline.encoders.probe import WORTH_PATCHES, probe_batch
 from wsi_pipeline.errors import StoreError, UsageError
 from wsi_pipeline.execution import EmbedExecution
@@ -73,10 +73,21 @@ def _stream(
     patch_px = max(table.geometry.patch_px for _, table in ready)
     if todo.patches:
         _load(request, stages, devices, todo, patch_px)
-    reading = Reading(patch_px, max(stage.batch for stage in stages), execution.threads)
+    decode_on = _decoder(execution, devices)
+    reading = Reading(patch_px, max(stage.batch for stage in stages), execution.threads, decode_on=decode_on)
     with request.console.progress(command, todo.patches, "patches") as step:
         records = [record for record, _ in ready]
         return stream_on(devices, stages, request.run_dir, records, todo, reading, Watchers(step))
+
+
+def _decoder(execution: EmbedExecution, devices: Sequence[str]) -> str:
+    """The device that decodes JPEG patches; "" where that is not asked for."""
+    if not execution.gpu_decode:
+        return ""
+    chosen = [*devices] or [str(choose_device(execution.device))]
+    if not all(name.startswith("cuda") for name in chosen):
+        raise UsageError(f"gpu_decode needs a CUDA device, got {', '.join(chosen)}", todo="Leave --gpu-decode out.")
+    return chosen[0]
 
 
 def _load(

@@ -98,7 +98,8 @@ def _deal(
         placed = tuple(_placed(stage, device) for stage in stages)
         mine = tuple(record for record in records if record.slide_id in ids)
         on_cpu = sum(other == device for other in devices) if device == "cpu" else 0
-        shares.append(_Share(placed, run, mine, Survey(jobs, 0), per_device, on_cpu))
+        own = replace(per_device, decode_on=device if reading.decode_on else "")
+        shares.append(_Share(placed, run, mine, Survey(jobs, 0), own, on_cpu))
     return shares
 
 

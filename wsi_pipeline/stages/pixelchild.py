@@ -26,16 +26,21 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages.tile import check_same_slide
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.patches import read_patches
+from wsi_pipeline.store.schema import JPEG
 
 
 @dataclass(frozen=True)
 class SlideJob:
-    """Patches to read: those of the patch store at `path` from row `start` to `rows`."""
+    """Patches to read: those of the patch store at `path` from row `start` to `rows`.
+
+    pixels   which pixels the store keeps: none, jpeg or images
+    """
 
     record: SlideRecord
     path: Path
     rows: int
     start: int = 0
+    pixels: str = "none"
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,18 @@ class Reading:
     block      most patches at a time
     threads    threads that read and decode
     open       opens the patches of a slide, in the reading process; picklable
+    decode_on  device that decodes JPEG patches of the store by itself; "" where none does
     """
 
     patch_px: int
     block: int = 16
     threads: int = 2
     open: Opener = open_patches
+    decode_on: str = ""
+
+    def by_device(self, job: SlideJob) -> bool:
+        """Whether the device decodes the patches of a slide."""
+        return bool(self.decode_on) and job.pixels == JPEG
 
     @property
     def patch_bytes(self) -> int:

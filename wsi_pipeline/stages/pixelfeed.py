@@ -32,7 +32,7 @@ class PixelFeed:
     """Blocks of pixels of `jobs`, in their order. Use as a context manager; for one thread."""
 
     def __init__(self, jobs: Sequence[SlideJob], reading: Reading) -> None:
-        self._jobs = [job for job in jobs if job.start < job.rows]
+        self._jobs = [job for job in jobs if job.start < job.rows and not reading.by_device(job)]
         self._reading = reading
         self._slots: list[Any] = []
         self._reader: _Reader | None = None

@@ -51,14 +51,14 @@ class SlideRows:
         self._out = np.zeros((key.rows, key.dim), key.dtype)
         self._out[: self.start] = kept
         self.done = self._kept = self._next = self.start
-        self._held: NDArray[np.uint8] | None = None
+        self._held: Any = None
         self._n_held = 0
         self._begun: deque[tuple[int, int, Callable[[], Rows]]] = deque()
         self._saved, self._saves = time.monotonic(), deque[Future[None]]()
         self._partial: PartialRows | None = None
 
-    def take(self, first: int, block: NDArray[np.uint8]) -> int:
-        """Take patches uint8 (B, P, P, 3) from row `first` on; returns how many rows were done meanwhile.
+    def take(self, first: int, block: Any) -> int:
+        """Take patches uint8 (B, P, P, 3), numpy or torch, from row `first` on; returns how many rows were done.
 
         Those done already are passed over. The block may change once this returns. Raises what `submit` does.
         """
@@ -72,7 +72,7 @@ class SlideRows:
 
     def end(self) -> Rows:
         """All rows (N, D), when the last patch was taken. Raises OSError where rows could not be kept meanwhile."""
-        if self._n_held and self._held is not None:
+        if self._n_held:
             self._begin(self._next - self._n_held, self._held[: self._n_held])
             self._n_held = 0
         self._collect(0)
@@ -84,13 +84,13 @@ class SlideRows:
         """Remove what was kept of the unfinished slide: its store is there."""
         partial_path(self._plan.path).unlink(missing_ok=True)
 
-    def _take_part(self, block: NDArray[np.uint8]) -> int:
+    def _take_part(self, block: Any) -> int:
         """Begin a batch with the head of `block`, or hold it until a batch is full; returns the patches used."""
         if self._n_held == 0 and len(block) >= self.batch:
             self._begin(self._next, block[: self.batch])
             return self.batch
         if self._held is None:
-            self._held = np.empty((self.batch, *block.shape[1:]), np.uint8)
+            self._held = _room_for(block, self.batch)
         count = min(self.batch - self._n_held, len(block))
         self._held[self._n_held : self._n_held + count] = block[:count]
         self._n_held += count
@@ -99,7 +99,7 @@ class SlideRows:
             self._n_held = 0
         return count
 
-    def _begin(self, first: int, batch: NDArray[np.uint8]) -> None:
+    def _begin(self, first: int, batch: Any) -> None:
         self._begun.append((first, len(batch), self._submit(batch)))
         self._collect(IN_FLIGHT - 1)
 
@@ -122,6 +122,12 @@ class SlideRows:
         if self._partial is None:
             self._partial = PartialRows(partial_path(self._plan.path), self._key, self._out[: self.start])
         self._partial.append(rows)
+
+
+def _room_for(block: Any, count: int) -> Any:
+    """Uninitialised memory for `count` patches, of the kind and in the place that `block` is."""
+    shape = (count, *block.shape[1:])
+    return np.empty(shape, np.uint8) if isinstance(block, np.ndarray) else block.new_empty(shape)
 
 
 def kept_rows(plan: RowsPlan) -> int:

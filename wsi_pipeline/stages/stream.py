@@ -21,6 +21,7 @@ from wsi_pipeline.cohort.locks import LockedError, locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.cohort.status import StageStatus
+from wsi_pipeline.stages.jpegblocks import jpeg_blocks
 from wsi_pipeline.stages.pixelchild import Reading, SlideJob
 from wsi_pipeline.stages.pixelfeed import PixelFeed
 from wsi_pipeline.stages.rows import Rows, RowsPlan, SlideRows, Submit, kept_rows
@@ -84,7 +85,7 @@ def survey(stages: Sequence[RowStage], slides: Sequence[tuple[SlideRecord, Patch
         patches += sum(left)
         if any(left):
             start = len(table.grid) - max(left)
-            jobs.append(SlideJob(record, stages[0].patch_store(record), len(table.grid), start))
+            jobs.append(SlideJob(record, stages[0].patch_store(record), len(table.grid), start, table.pixels))
     return Survey(tuple(jobs), patches)
 
 
@@ -223,13 +224,14 @@ class _Stream:
         if slide.open and slide.table is not None:
             first = min(rows.start for _, rows in slide.open)
             path = slide.open[0][0].stage.patch_store(slide.record)
-            job = SlideJob(slide.record, path, len(slide.table.grid), first)
+            job = SlideJob(slide.record, path, len(slide.table.grid), first, slide.table.pixels)
             stopped = attempt(lambda: self._pump(slide, feed, job))
             for work, rows in slide.open:
                 self._end(work, rows, stopped)
 
     def _pump(self, slide: _Slide, feed: PixelFeed, job: SlideJob) -> None:
-        for first, block in feed.blocks(job):
+        here = self._reading.by_device(job)
+        for first, block in jpeg_blocks(job, self._reading.rows, self._reading.decode_on) if here else feed.blocks(job):
             for work, rows in slide.open:
                 count = attempt(partial(rows.take, first, block))
                 if isinstance(count, StageStatus):
