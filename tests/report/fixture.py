@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.mil.metrics import classification_metrics
-from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
+from wsi_pipeline.mil.metrics_survival import risk_groups
+from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow
 from wsi_pipeline.report.heatmaps import draw_heatmap
 from wsi_pipeline.report.pictures import shrink_png
 
@@ -47,7 +48,7 @@ def _blurred(rng: np.random.Generator, height: int, width: int, sigma: float) ->
 
 
 def pictures(seed: int, n_models: int, tall: bool = False) -> tuple[bytes, list[bytes], int]:
-    """Overlay, one heatmap per model, and the number of patches."""
+    """Overlay, one heatmap per model (without its bar), and the number of patches."""
     width, height, patch = (230, 420, 7) if tall else (420, 300, 7)
     thumbnail, tissue = paint_slide(seed, width, height)
     overlay = Image.fromarray(thumbnail)
@@ -63,7 +64,7 @@ def pictures(seed: int, n_models: int, tall: bool = False) -> tuple[bytes, list[
         centre = coords[rng.integers(len(coords))]
         values = np.exp(-np.sum(((coords - centre) / 6000) ** 2, axis=1)) * rng.uniform(0.6, 1.4, len(coords))
         heat = draw_heatmap(thumbnail, Size(width * 64, height * 64), coords, patch * 64, values / values.sum())
-        heats.append(shrink_png(heat, 420))
+        heats.append(shrink_png(heat.crop((0, 0, width, height)), 420))
     return shrink_png(overlay, 420), heats, len(kept)
 
 
@@ -145,7 +146,9 @@ def _make_slide(i: int, models: tuple[ModelSection, ...]) -> SlideRow:
         name, "done", **about, stage="heatmap", patches=patches, tissue_mm2=patches * 0.0164,
         mpp=0.5048 - 0.0008 * (i % 7), mpp_source="manifest" if i % 8 == 2 else "slide",
         note="resampled" if i % 6 == 0 else None, overlay_png=overlay,
+        thumbnail=shrink_png(paint_slide(i, *((230, 420) if i % 9 == 4 else (420, 300)))[0], 420),
         heatmaps={model.key: heat for model, heat in zip(models, heats, strict=True)},
+        sheets={models[0].key: shrink_png(np.full((60, 240, 3), 180, np.uint8))} if models and i == 0 else {},
     )  # fmt: skip
 
 
@@ -161,3 +164,63 @@ def make_report(n: int = 60) -> ReportData:
     return ReportData(
         "Breast biopsies, pilot cohort", "23 November 2026, 14:05", make_slides(models, n), models, (), provenance
     )
+
+
+def make_survival(n: int = 60) -> ModelSection:
+    """A survival model as train-mil leaves it: risks, curves by risk, C-index."""
+    rng = np.random.default_rng(5)
+    risk = rng.normal(size=n)
+    time = rng.exponential(20 * np.exp(-0.8 * risk)) + 0.1
+    event = rng.random(n) < 0.7
+    table = pd.DataFrame({"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i:03d}" for i in range(n)]})
+    table = table.assign(repeat=0, fold=np.arange(n) % 5, time=time, event=event.astype(int), risk=risk)
+    metrics = {
+        "task": "survival", "bag": "slide", "n_slides": n, "n_patients": n, "warnings": [],
+        "interval": {"level": 0.95, "unit": "patient", "resamples": 200, "method": "percentile bootstrap"},
+        "pooled": {"c_index": {"value": 0.71, "low": 0.62, "high": 0.79, "n_undefined": 0, "unit": "patient", "n": n}},
+        "folds": [{"repeat": 0, "fold": k, "n_train": 36, "n_val": 12, "n_test": 12, "best_epoch": 3, "epochs": 9,
+                   "chosen": {"model": "abmil"}, "metrics": {"c_index": 0.7}} for k in range(5)],
+        "survival": risk_groups(time, event, risk > np.median(risk)),
+    }  # fmt: skip
+    return ModelSection("vit_small_patch16_224", "abmil", metrics, table)
+
+
+def make_regression(n: int = 60) -> ModelSection:
+    """A regression model as train-mil leaves it."""
+    rng = np.random.default_rng(6)
+    truth = rng.normal(40, 9, n)
+    table = pd.DataFrame({"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i:03d}" for i in range(n)]})
+    table = table.assign(repeat=0, fold=np.arange(n) % 5, label=truth, predicted=truth + rng.normal(0, 4, n))
+    estimate = {"value": 3.2, "low": 2.8, "high": 3.7, "n_undefined": 0, "unit": "patient", "n": n}
+    metrics = {"task": {"name": "regression"}, "n_slides": n, "n_patients": n, "pooled": {"mae": estimate, "r2": None}}
+    metrics |= {"target": {"mean": 40.0, "sd": 9.0, "min": 20.0, "max": 60.0}}
+    return ModelSection("vit_small_patch16_224", "mean", metrics, table)
+
+
+def make_validated() -> ModelSection:
+    """A classifier with all that metrics.json may hold: calibration, threshold, permutation test, repeats."""
+    model = make_model("vit_small_patch16_224", "clam-sb", 1.1)
+    rate = {"value": 0.8, "low": 0.7, "high": 0.9}
+    bins = [
+        {"low": k / 5, "high": (k + 1) / 5, "mean_predicted": k / 5 + 0.1, "observed": k / 5, "n": 12} for k in range(5)
+    ]
+    more = {
+        "folds": [{"repeat": r, "fold": k, "n_train": 36, "n_val": 12, "n_test": 12, "best_epoch": 3, "epochs": 9,
+                   "chosen": {"learning_rate": 0.001}, "metrics": {"auroc": 0.8, "accuracy": None}}
+                  for r in range(2) for k in range(5)],
+        "repeats": {"auroc": {"mean": 0.8, "sd": 0.03, "n": 2}}, "chance": {"auroc": 0.5},
+        "calibration": {"of": "tumour", "bins": bins, "brier": rate, "ece": rate},
+        "threshold": {"class": "tumour", "value": 0.47, "chosen_on": "validation slides of each fold",
+                      "sensitivity": rate, "specificity": rate},
+        "permutation": {"p_value": 0.004, "n": 1000, "metric": "auroc"},
+    }  # fmt: skip
+    metrics = {name: value for name, value in model.metrics.items() if name not in ("per_fold", "confusion")}
+    return ModelSection(model.encoder, model.mil_model, metrics | more, model.predictions, model.histories)
+
+
+def make_predictions() -> PredictionSection:
+    """Predictions of three new slides: near, far, and one without patches."""
+    table = pd.DataFrame({"slide_id": ["new-1", "new-2", "new-3"], "predicted": ["tumour", "normal", "normal"]})
+    numbers = {"p_normal": [0.1, 0.7, 0.5], "p_tumour": [0.9, 0.3, 0.5], "spread": [0.02, 0.2, 0.0]}
+    told = {"novelty": [0.9, 3.4, None], "far_from_training": ["no", "yes", "unknown"]}
+    return PredictionSection("vit_small_patch16_224/gated-abmil", table.assign(**numbers, **told))

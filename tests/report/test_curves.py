@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from wsi_pipeline.report.curves import patch_count_outliers, roc_band, roc_points
+from wsi_pipeline.report.curves import patch_count_outliers, pr_band, pr_points, roc_band, roc_points
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40)
 
@@ -20,10 +20,22 @@ def test_area_under_the_points_is_the_auroc_with_ties(rows: list[tuple[bool, int
     assume(truth.any() and not truth.all())
     curve = roc_points(truth, score)
     assert curve is not None
-    assert (curve.fpr[0], curve.tpr[0], curve.fpr[-1], curve.tpr[-1]) == (0, 0, 1, 1)
-    assert np.all(np.diff(curve.fpr) >= 0)
-    assert np.all(np.diff(curve.tpr) >= 0)
-    assert np.trapezoid(curve.tpr, curve.fpr) == pytest.approx(roc_auc_score(truth, score))
+    assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
+    assert np.all(np.diff(curve.x) >= 0)
+    assert np.all(np.diff(curve.y) >= 0)
+    assert np.trapezoid(curve.y, curve.x) == pytest.approx(roc_auc_score(truth, score))
+
+
+@settings(deadline=None)
+@given(scored)
+def test_area_under_precision_and_recall_is_the_average_precision(rows: list[tuple[bool, int]]) -> None:
+    truth, score = np.array([row[0] for row in rows]), np.array([row[1] / 6 for row in rows])
+    assume(truth.any() and not truth.all())
+    curve = pr_points(truth, score)
+    assert curve is not None
+    assert (curve.x[0], curve.x[-1]) == (0, 1)
+    assert np.all(np.diff(curve.x) >= 0)
+    assert np.trapezoid(curve.y, curve.x) == pytest.approx(average_precision_score(truth, score))
 
 
 @given(scored, st.data())
@@ -36,7 +48,7 @@ def test_weights_equal_repeated_rows(rows: list[tuple[bool, int]], data: st.Data
         assert repeated is None
         assert weighted is None
         return
-    assert np.trapezoid(weighted.tpr, weighted.fpr) == pytest.approx(np.trapezoid(repeated.tpr, repeated.fpr))
+    assert np.trapezoid(weighted.y, weighted.x) == pytest.approx(np.trapezoid(repeated.y, repeated.x))
 
 
 @pytest.mark.parametrize("truth", [[], [True, True], [False]])
@@ -58,7 +70,7 @@ def test_band_holds_the_curve_and_shrinks_with_more_patients() -> None:
         curve = roc_points(truth, score)
         assert band is not None
         assert curve is not None
-        inner = np.interp(band.fpr[10:90], curve.fpr, curve.tpr)
+        inner = np.interp(band.at[10:90], curve.x, curve.y)
         assert np.mean((inner >= band.low[10:90] - 1e-9) & (inner <= band.high[10:90] + 1e-9)) > 0.95
         widths.append(float(np.mean(band.high - band.low)))
     assert widths[1] < widths[0] / 2
@@ -115,3 +127,15 @@ def test_few_slides_and_equal_counts() -> None:
     assert not patch_count_outliers(np.array([1, 100, 10_000, 0, 0, 0])).any()
     np.testing.assert_array_equal(patch_count_outliers(np.array([500] * 20 + [50_000])), [False] * 20 + [True])
     assert patch_count_outliers(np.zeros(0, np.int64)).shape == (0,)
+
+
+def test_precision_band_narrows_with_more_patients_and_needs_two() -> None:
+    widths = []
+    for n in (40, 800):
+        truth, score = two_groups(n, 1.2)
+        band = pr_band(truth, score, np.arange(n).astype(str))
+        assert band is not None
+        assert np.all(band.low <= band.high)
+        widths.append(float(np.mean(band.high - band.low)))
+    assert widths[1] < widths[0] / 2
+    assert pr_band(truth, score, np.zeros(800).astype(str)) is None

@@ -10,12 +10,21 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from fixture import make_model, make_report, pictures
+from fixture import (
+    make_model,
+    make_predictions,
+    make_regression,
+    make_report,
+    make_survival,
+    make_validated,
+    paint_slide,
+    pictures,
+)
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
 from wsi_pipeline.report.html import render_report
-from wsi_pipeline.report.pictures import picture_px, shrink_png
+from wsi_pipeline.report.pictures import plan_pictures, shrink_png
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -107,7 +116,10 @@ def test_summary_and_tables_say_the_numbers() -> None:
 def test_each_picture_is_embedded_once_and_described() -> None:
     data = make_report(14)
     pictures_in = [attributes for attributes in Page(whole()).all("img") if attributes.get("id") != "viewer-image"]
-    expected = sum((slide.overlay_png is not None) + len(slide.heatmaps) for slide in data.slides)
+    expected = sum(
+        (slide.overlay_png is not None) + (slide.thumbnail is not None) + len(slide.heatmaps) + len(slide.sheets)
+        for slide in data.slides
+    )
     assert len(pictures_in) == expected
     assert all(attributes["alt"] for attributes in pictures_in)
 
@@ -181,6 +193,49 @@ def test_prediction_without_a_true_label_claims_neither_right_nor_wrong() -> Non
     assert "✕ wrong" not in text
 
 
+def test_every_task_has_its_figures_and_words() -> None:
+    slides = (SlideRow("S000", "done", overlay_png=pictures(1, 0)[0]),)
+    survival = Page(render_report(ReportData("t", "today", slides, (make_survival(),))))
+    said = " ".join(attributes.get("aria-label") or "" for attributes in survival.all("svg"))
+    assert "Kaplan-Meier curves, low risk: 30" in said
+    assert "reaches a C-index of 0.710" in survival.text
+    assert "chosen" in survival.text
+    assert "model abmil" in survival.text
+    regression = Page(render_report(ReportData("t", "today", slides, (make_regression(),))))
+    said = " ".join(attributes.get("aria-label") or "" for attributes in regression.all("svg"))
+    assert "Predicted against measured, 60 slides" in said
+    assert "reaches an MAE of 3.200" in regression.text
+    assert "40 on average" in regression.text
+
+
+def test_all_that_a_validation_tells_is_shown() -> None:
+    page = Page(render_report(ReportData("t", "today", (SlideRow("S000", "done"),), (make_validated(),))))
+    said = " ".join(attributes.get("aria-label") or "" for attributes in page.all("svg"))
+    for figure in ("ROC curve", "Precision-recall curve", "Confusion matrix of 60", "Calibration in 5 bins of 60"):
+        assert figure in said
+    for words in (
+        "sensitivity 0.800 (0.700–0.900), specificity 0.800 (0.700–0.900) for tumour",
+        "p = 0.004 for AUROC, 1000 shuffles",
+        "Brier score 0.800",
+        "0.800 ± 0.030",
+        "repeat.fold",
+        "learning_rate 0.001",
+        "by chance",
+    ):
+        assert words in page.text
+
+
+def test_predictions_name_the_slides_that_are_far_first() -> None:
+    data = ReportData("t", "today", (SlideRow("new-1", "done"),), predictions=(make_predictions(),))
+    page = Page(render_report(data))
+    text = page.text
+    assert text.index("new-2") < text.index("new-1 tumour")
+    assert "far from the slides it was trained on" in text
+    assert "cannot tell" in text
+    assert "one in twenty" in text
+    assert not re.search(r"\b(None|nan|NaN)\b", text)
+
+
 def test_a_picture_of_unknown_kind_is_refused() -> None:
     with pytest.raises((WsiPipelineError, OSError)):
         render_report(ReportData("t", "today", (SlideRow("s", "done", overlay_png=b"<svg/>"),)))
@@ -193,7 +248,8 @@ def test_unknown_state_is_refused() -> None:
 
 def test_five_hundred_slides_stay_small() -> None:
     overlay, (heat,), _ = pictures(2, 1)
-    overlay, heat = shrink_png(overlay, picture_px(1000)), shrink_png(heat, picture_px(1000))
+    side = plan_pictures(500, 1).side
+    overlay, heat = shrink_png(overlay, side), shrink_png(heat, side)
     model = make_model("colour", "mean", 1.0, n=500)
     slides = tuple(
         SlideRow(f"S{i:03d}", "done", patches=900 + i, overlay_png=overlay, heatmaps={model.key: heat})
@@ -201,4 +257,19 @@ def test_five_hundred_slides_stay_small() -> None:
     )
     html = render_report(ReportData("large", "today", slides, (model,)))
     assert len(html) < 30e6
-    assert len(html) - 500 * 4 / 3 * (len(overlay) + len(heat)) < 1.5e6, "words around the pictures"
+    assert len(html) - 500 * 4 / 3 * (len(overlay) + len(heat)) < 1.8e6, "words around the pictures"
+
+
+def test_a_thousand_slides_stay_below_forty_five_megabytes() -> None:
+    """With pictures as full of tissue as any."""
+    plan = plan_pictures(1000, 3)
+    noisy = paint_slide(4, 1200, 900)[0]
+    picture = shrink_png(noisy, plan.side)
+    models = tuple(make_model(name, "mean", 1.0, n=1000) for name in ("a", "b", "colour"))
+    shown = {model.key: picture for model in models[: plan.models]}
+    slides = tuple(
+        SlideRow(f"S{i:03d}", "done", patches=900, overlay_png=picture, thumbnail=picture, heatmaps=shown)
+        for i in range(plan.slides)
+    )
+    assert plan.slides == 1000
+    assert len(render_report(ReportData("large", "today", slides, models))) < 45e6

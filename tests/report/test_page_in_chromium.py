@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser
-from fixture import make_report
+from fixture import make_predictions, make_regression, make_report, make_survival, make_validated
 
 from wsi_pipeline.report.html import render_report
 
@@ -87,7 +89,7 @@ def test_filters_by_words_and_by_state(browser: Browser, page: Path) -> None:
 
 def test_one_model_at_a_time_and_pictures_enlarge(browser: Browser, page: Path) -> None:
     browser.open(page)
-    shown = "[...new Set([...document.querySelectorAll('figure[data-model]:not([hidden])')].map(f => f.dataset.model))]"
+    shown = "[...new Set([...document.querySelectorAll('.card [data-model]:not([hidden])')].map(f => f.dataset.model))]"
     assert browser.run(shown) == ["0"]
     enter(browser, "#model-choice", "2", "change")
     assert browser.run(shown) == ["2"]
@@ -98,6 +100,54 @@ def test_one_model_at_a_time_and_pictures_enlarge(browser: Browser, page: Path) 
     assert browser.run(viewer)[1].startswith("S000 · attention of")
     browser.run("document.querySelector('#viewer-close').click()")
     assert browser.run(viewer)[0] is False
+    assert browser.problems == []
+
+
+def test_the_slider_lays_attention_over_the_slide_by_mouse_and_by_keyboard(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    cut = "getComputedStyle(document.querySelector('.frame')).getPropertyValue('--cut').trim()"
+    assert browser.run(cut) == "50%"
+    enter(browser, "input.slider", "80", "input")
+    assert browser.run(cut) == "80%"
+    browser.run("document.querySelector('input.slider').focus()")
+    for kind in ("rawKeyDown", "keyUp"):
+        browser.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
+    assert browser.run(cut) == "79%"
+    assert browser.run("document.activeElement.getAttribute('aria-valuetext')") == "79 percent under attention"
+    boxes = browser.run(
+        "[...document.querySelector('.frame').querySelectorAll('img:not([hidden])')]"
+        ".map(i => i.getBoundingClientRect()).map(b => [b.left, b.top, b.width, b.height])"
+    )
+    assert len(boxes) == 2
+    assert boxes[0] == pytest.approx(boxes[1], abs=1.0), "attention lies on the slide"
+    assert browser.problems == []
+
+
+def test_every_control_has_a_name_and_every_picture_words(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    nameless = """[...document.querySelectorAll('input, select, button')].filter(e =>
+      !(e.labels?.length || e.getAttribute('aria-label') || e.innerText.trim() || e.querySelector('img[alt]'))
+      ).length"""
+    assert browser.run(nameless) == 0
+    bare = "[...document.images].filter(i => i.id !== 'viewer-image' && !i.alt.trim()).length"
+    assert browser.run(bare) == 0
+    assert browser.run("[...document.querySelectorAll('svg[role=img]')].filter(s => !s.ariaLabel).length") == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_task_fits_a_phone_and_prints(browser: Browser, tmp_path: Path, dark: bool) -> None:
+    whole = make_report(6)
+    models = (make_validated(), make_survival(), make_regression())
+    path = tmp_path / "tasks.html"
+    data = replace(whole, models=models, predictions=(make_predictions(),))
+    path.write_text(render_report(data), encoding="utf-8")
+    browser.open(path, width=400, dark=dark)
+    assert browser.run("document.documentElement.scrollWidth") <= 400
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("[...document.querySelectorAll('details')].every(d => d.open)") is True
+    pdf = base64.b64decode(browser.send("Page.printToPDF", printBackground=True)["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 50_000
     assert browser.problems == []
 
 

@@ -11,7 +11,7 @@ from fixture import paint_slide
 from PIL import Image
 
 from wsi_pipeline.errors import WsiPipelineError
-from wsi_pipeline.report.pictures import data_uri, picture_px, picture_size, shrink_png
+from wsi_pipeline.report.pictures import data_uri, picture_size, plan_pictures, shrink_png
 
 
 def png(image: Image.Image) -> bytes:
@@ -58,6 +58,12 @@ def test_what_is_no_picture_is_refused() -> None:
         data_uri(b"<svg onload=alert(1)>")
 
 
-def test_larger_cohorts_get_smaller_pictures() -> None:
-    sizes = [picture_px(n) for n in (1, 60, 61, 300, 301, 5000)]
-    assert sizes == sorted(sizes, reverse=True)
+def test_larger_cohorts_get_smaller_and_then_fewer_pictures() -> None:
+    plans = [plan_pictures(n, 3, 1) for n in (1, 30, 100, 300, 1000, 5000, 50_000)]
+    for name in ("side", "sheet", "models"):
+        values = [getattr(plan, name) for plan in plans]
+        assert values == sorted(values, reverse=True), name
+    assert plans[0].models == 3
+    assert plans[4].slides == 1000
+    assert plans[-1].slides == plans[-2].slides < 5000
+    assert plan_pictures(10, 0).sheet == 0

@@ -1,7 +1,8 @@
-"""The numbers behind the figures: ROC points, their band over patients, patch counts out of line."""
+"""The numbers behind the figures: ROC and precision-recall points, bands over patients, patch counts out of line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +18,18 @@ _MIN_SLIDES = 5
 
 
 @dataclass(frozen=True)
-class Roc:
-    """Points of an ROC curve from (0, 0) to (1, 1): float64 (K,) each, K >= 2."""
+class Curve:
+    """Points of an ROC or precision-recall curve: float64 (K,) each, K >= 2, x rising."""
 
-    fpr: NDArray[np.float64]
-    tpr: NDArray[np.float64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Band:
-    """Pointwise interval of the true positive rate at each false positive rate: float64 (K,) each."""
+    """Pointwise interval of a curve's height at each `at`: float64 (K,) each."""
 
-    fpr: NDArray[np.float64]
+    at: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     level: float
@@ -37,18 +38,34 @@ class Band:
 
 def roc_points(
     truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None = None
-) -> Roc | None:
-    """ROC of `score` (N,) against `truth` (N,); equal scores make one slanted step. None when a class is absent."""
-    order = np.argsort(-score, kind="stable")
-    truth, score = truth[order], score[order]
-    weight = np.ones(len(score)) if weight is None else weight[order]
-    positives, negatives = np.cumsum(weight * truth), np.cumsum(weight * ~truth)
-    if len(score) == 0 or positives[-1] == 0 or negatives[-1] == 0:
+) -> Curve | None:
+    """ROC of `score` (N,) against `truth` (N,), from (0, 0) to (1, 1); equal scores make one slanted step.
+
+    None when a class is absent.
+    """
+    counted = _counts(truth, score, weight)
+    if counted is None:
         return None
-    last_of_tie = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
-    return Roc(
-        np.append(0.0, negatives[last_of_tie] / negatives[-1]), np.append(0.0, positives[last_of_tie] / positives[-1])
-    )
+    positives, negatives = counted
+    return Curve(np.append(0.0, negatives / negatives[-1]), np.append(0.0, positives / positives[-1]))
+
+
+def pr_points(
+    truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None = None
+) -> Curve | None:
+    """Precision (y) against recall (x) as steps: each recall with the precision of the threshold that reaches it.
+
+    No straight lines between thresholds, which would promise too much (Davis, Goadrich 2006, ICML). None when a class
+    is absent.
+    """
+    counted = _counts(truth, score, weight)
+    if counted is None:
+        return None
+    positives, negatives = counted
+    kept = positives > 0
+    kept[np.flatnonzero(positives == positives[-1])[0] + 1 :] = False  # beyond full recall precision only falls
+    recall, precision = positives[kept] / positives[-1], positives[kept] / (positives + negatives)[kept]
+    return Curve(np.append(0.0, np.repeat(recall, 2)[:-1]), np.repeat(precision, 2))
 
 
 def roc_band(
@@ -64,26 +81,64 @@ def roc_band(
 
     Resamples that miss a class are left out; None when more than half of them do.
     """
+    return _band(roc_points, truth, score, patients, (level, resamples, seed))
+
+
+def pr_band(
+    truth: NDArray[np.bool_],
+    score: NDArray[np.float64],
+    patients: NDArray[np.str_],
+    *,
+    level: float = 0.95,
+    resamples: int = 400,
+    seed: int = 0,
+) -> Band | None:
+    """The same of the precision-recall curve."""
+    return _band(pr_points, truth, score, patients, (level, resamples, seed))
+
+
+def _counts(
+    truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Positives and negatives (weighted) at or above each different score, highest first; None if either is absent."""
+    order = np.argsort(-score, kind="stable")
+    truth, score = truth[order], score[order]
+    weight = np.ones(len(score)) if weight is None else weight[order]
+    positives, negatives = np.cumsum(weight * truth), np.cumsum(weight * ~truth)
+    if len(score) == 0 or positives[-1] == 0 or negatives[-1] == 0:
+        return None
+    last_of_tie = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
+    return positives[last_of_tie], negatives[last_of_tie]
+
+
+def _band(
+    points: Callable[..., Curve | None],
+    truth: NDArray[np.bool_],
+    score: NDArray[np.float64],
+    patients: NDArray[np.str_],
+    how: tuple[float, int, int],
+) -> Band | None:
+    level, resamples, seed = how
     groups, member = np.unique(patients, return_inverse=True)
     if len(groups) < 2:
         return None
     draws = np.random.default_rng(seed).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
     at = np.linspace(0.0, 1.0, 101)
-    curves = [roc_points(truth, score, draw[member].astype(np.float64)) for draw in draws]
-    heights = [_tpr_at(curve, at) for curve in curves if curve is not None]
+    curves = [points(truth, score, draw[member].astype(np.float64)) for draw in draws]
+    heights = [_height_at(curve, at) for curve in curves if curve is not None]
     if 2 * len(heights) < resamples:
         return None
     low, high = np.quantile(np.stack(heights), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Band(at, low, high, level, len(heights))
 
 
-def _tpr_at(roc: Roc, at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Height of the curve at each false positive rate; at a vertical step its upper end."""
-    left = np.searchsorted(roc.fpr, at, side="right") - 1
-    right = np.minimum(left + 1, len(roc.fpr) - 1)
-    run = roc.fpr[right] - roc.fpr[left]
-    along = np.divide(at - roc.fpr[left], run, out=np.zeros_like(at), where=run > 0)
-    return roc.tpr[left] + along * (roc.tpr[right] - roc.tpr[left])
+def _height_at(curve: Curve, at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Height of the curve at each x; at a vertical step its last point."""
+    left = np.searchsorted(curve.x, at, side="right") - 1
+    right = np.minimum(left + 1, len(curve.x) - 1)
+    run = curve.x[right] - curve.x[left]
+    along = np.divide(at - curve.x[left], run, out=np.zeros_like(at), where=run > 0)
+    return np.asarray(curve.y[left] + along * (curve.y[right] - curve.y[left]))
 
 
 def patch_count_outliers(counts: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -22,6 +22,18 @@ BASELINE_ENCODER = "colour"
 """The encoder of stain and texture statistics that every deep encoder is held against."""
 
 
+HEADLINES = {"classification": "auroc", "survival": "c_index", "regression": "mae"}
+LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "ece"})
+OF_CHANCE = {"auroc": 0.5, "c_index": 0.5}
+"""Metrics between 0 and 1 of which chance reaches this much."""
+_WORDS = {"auroc": "AUROC", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "ece": "ECE"}
+
+
+def metric_words(name: str) -> str:
+    """A metric's name as people write it: `balanced accuracy`, `macro F1`, `AUROC`."""
+    return _WORDS.get(name) or name.replace("_", " ").replace("f1", "F1").replace("brier", "Brier score")
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A metric with its interval; `n_undefined` counts resamples in which the metric had no value."""
@@ -57,7 +69,9 @@ class SlideRow:
     note         anything else worth a line (resampled, mask looks wrong)
     tissue_mm2   tissue area in square millimetres; `mpp` micrometres per pixel of the patches as delivered
     overlay_png  thumbnail with tissue contours, encoded (PNG, JPEG or WebP)
+    thumbnail    the same picture without anything on it
     heatmaps     `ModelSection.key` -> attention over the thumbnail, encoded
+    sheets       `ModelSection.key` -> the patches with most and least attention, encoded
 
     What a model predicts for the slide is looked up in that model's predictions, not repeated here.
     Raises WsiPipelineError for an unknown state.
@@ -78,7 +92,9 @@ class SlideRow:
     mpp: float | None = None
     mpp_source: str | None = None
     overlay_png: bytes | None = None
+    thumbnail: bytes | None = None
     heatmaps: Mapping[str, bytes] = field(default_factory=dict)
+    sheets: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
@@ -89,8 +105,8 @@ class SlideRow:
 class ModelSection:
     """One slide-level model on one encoder's features.
 
-    metrics      the content of metrics.json; any value may be null
-    predictions  slide_id, patient_id, fold, label, predicted, p_<class>...; one row per slide
+    metrics      the content of metrics.json; any value may be null, any key absent
+    predictions  slide_id (or patient_id alone), patient_id, repeat, fold, outcome and prediction columns
     histories    for each fold the epochs in order: {"epoch", "train_loss", "val_loss"}
     """
 
@@ -114,6 +130,22 @@ class ModelSection:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
         return tuple(self.metrics.get("classes") or ())
+
+    @property
+    def task(self) -> str:
+        """classification, regression or survival."""
+        told = self.metrics.get("task") or "classification"
+        return str(told.get("name") if isinstance(told, Mapping) else told)
+
+    @property
+    def headline(self) -> str:
+        """The metric that models of this task are told by."""
+        return HEADLINES.get(self.task, "auroc")
+
+    @property
+    def best(self) -> Estimate | None:
+        """The headline metric over all test slides, or None where undefined."""
+        return self.pooled(self.headline)
 
     def pooled(self, name: str) -> Estimate | None:
         """A metric over all test slides (`auroc`, `balanced_accuracy`...), or None where undefined."""
@@ -158,6 +190,18 @@ class ClassSection:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class PredictionSection:
+    """What a trained model says of slides it was not tested on.
+
+    name    `encoder/mil_model`
+    table   slide_id, patient_id, label, predicted or risk..., spread and, where known, novelty, far_from_training
+    """
+
+    name: str
+    table: pd.DataFrame
+
+
 @dataclass(frozen=True)
 class Provenance:
     """How the numbers came about: commands in order, versions, specs by stage, digests by stage or file."""
@@ -170,7 +214,10 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything a report shows. `created` is a date as it should be read; `warnings` are plain sentences."""
+    """Everything a report shows. `created` is a date as it should be read; `warnings` are plain sentences.
+
+    pictures_note   says which pictures were left out to keep the file small, if any
+    """
 
     title: str
     created: str
@@ -180,6 +227,8 @@ class ReportData:
     provenance: Provenance = Provenance()
     tunings: tuple[TuningSection, ...] = ()
     classified: tuple[ClassSection, ...] = ()
+    predictions: tuple[PredictionSection, ...] = ()
+    pictures_note: str = ""
 
     def count(self, state: str) -> int:
         """Number of slides in `state`."""

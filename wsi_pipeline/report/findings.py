@@ -7,15 +7,28 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from wsi_pipeline.report.curves import patch_count_outliers
-from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow
+from wsi_pipeline.report.data import (
+    LOWER_IS_BETTER,
+    OF_CHANCE,
+    Estimate,
+    ModelSection,
+    ReportData,
+    SlideRow,
+    metric_words,
+)
 
 _NAMED = 4
 
 
 def ranked(models: Sequence[ModelSection]) -> list[ModelSection]:
-    """Models by AUROC, best first; those without one last, in the order given."""
-    values = [(model, model.pooled("auroc")) for model in models]
-    return [model for model, auroc in sorted(values, key=lambda pair: -pair[1].value if pair[1] else 1.0)]
+    """Models by the metric of their task, best first; those without one last, in the order given."""
+    values = [(model, _goodness(model)) for model in models]
+    return [model for model, good in sorted(values, key=lambda pair: (pair[1] is None, -(pair[1] or 0.0)))]
+
+
+def _goodness(model: ModelSection) -> float | None:
+    best = model.best
+    return None if best is None else -best.value if model.headline in LOWER_IS_BETTER else best.value
 
 
 def baseline_of(model: ModelSection, models: Sequence[ModelSection]) -> ModelSection | None:
@@ -53,16 +66,18 @@ def findings(data: ReportData) -> list[str]:
     if not order:
         return []
     best = order[0]
-    auroc = best.pooled("auroc")
-    if auroc is None:
-        return ["No model has a defined AUROC: see the warnings of each model below."]
-    said = [f"{_name(best)} reaches an AUROC of {_with_level(auroc, best)} on {_sample(best)}."]
+    value, words = best.best, metric_words(best.headline)
+    if value is None:
+        return [f"No model has a defined {words}: see the warnings of each model below."]
+    article = "an" if words[0] in "AM" else "a"
+    said = [f"{_name(best)} reaches {article} {words} of {_with_level(value, best)} on {_sample(best)}."]
     reference = baseline_of(best, data.models)
-    floor = reference.pooled("auroc") if reference else None
+    floor = reference.best if reference and reference.headline == best.headline else None
     if best.is_baseline and len(order) > 1:
         said.append("That is the colour baseline: no deep encoder here does better than stain and texture statistics.")
     elif floor is not None:
-        said.append(f"The colour baseline reaches {estimate_words(floor)}{_held_against(auroc, floor)}.")
+        against = "" if best.headline in LOWER_IS_BETTER else _held_against(value, floor)
+        said.append(f"The colour baseline reaches {estimate_words(floor)}{against}.")
     return said
 
 
@@ -91,7 +106,8 @@ def cautions(data: ReportData) -> list[str]:
     said = [*data.warnings, *_about_slides(data)]
     for model in ranked(data.models):
         said += _about_model(model)
-    compared = [model for model in data.models if model.pooled("auroc")]
+    said += _about_predictions(data)
+    compared = [model for model in data.models if model.best]
     if sum(not model.is_baseline for model in compared) > 1:
         said.append(
             f"{len(compared)} models were compared on the same slides: the best of several looks better than it is."
@@ -130,9 +146,25 @@ def _sites_give_labels_away(slides: Sequence[SlideRow]) -> bool:
 def _about_model(model: ModelSection) -> list[str]:
     name = _name(model)
     said = [f"{name}: {warning}" for warning in model.metrics.get("warnings") or ()]
-    auroc = model.pooled("auroc")
-    if auroc is not None and auroc.low is not None and auroc.low <= 0.5:
-        said.append(f"{name}: the AUROC interval reaches 0.5, so this model is not shown to be better than chance.")
+    value, chance, words = model.best, OF_CHANCE.get(model.headline), metric_words(model.headline)
+    if chance is not None and value is not None and value.low is not None and value.low <= chance:
+        said.append(
+            f"{name}: the {words} interval reaches {chance:g}, so this model is not shown to be better than chance."
+        )
+    return said
+
+
+def _about_predictions(data: ReportData) -> list[str]:
+    """Slides that are far from those a model was trained on."""
+    said = []
+    for section in data.predictions:
+        if "far_from_training" in section.table:
+            far = section.table.loc[section.table["far_from_training"] == "yes", "slide_id"].astype(str).tolist()
+            if far:
+                said.append(
+                    f"{_slides(len(far))} predicted by {section.name} {_is(far)} far from the slides it was trained "
+                    f"on, where its probabilities mean little: {_named(far)}."
+                )
     return said
 
 

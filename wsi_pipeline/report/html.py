@@ -5,34 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wsi_pipeline.report import figures, findings
 from wsi_pipeline.report.class_section import class_views
-from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow, as_number
-from wsi_pipeline.report.pictures import data_uri, picture_size
-from wsi_pipeline.report.roc import roc_figure
+from wsi_pipeline.report.data import Estimate, ReportData, SlideRow, metric_words
+from wsi_pipeline.report.model_view import axis_low, model_views
+from wsi_pipeline.report.prediction_view import prediction_views
+from wsi_pipeline.report.slide_view import missing, slide_cards
 from wsi_pipeline.report.tuning_section import measured_alike, tuning_cautions, tuning_findings, tuning_views
 
 _THIN_SPACE = "\u202f"
-_CARD_PX = 360
-
-
-@dataclass(frozen=True)
-class SlidePrediction:
-    """What one model says of one slide; `right` is None where the true label is unknown."""
-
-    predicted: str
-    probability: float | None
-    fold: str | None
-    right: bool | None
 
 
 def render_report(data: ReportData) -> str:
@@ -53,15 +40,16 @@ def render_report(data: ReportData) -> str:
         tally=_tally(data),
         said=[*findings.findings(data), *tuning_findings(data.tunings)],
         cautions=[*findings.cautions(data), *tuning_cautions(data.tunings)],
-        axis_low=_axis_low(models),
-        models=[_model_view(model, data.models, _axis_low(models)) for model in models],
+        axis_low=axis_low(models),
+        models=model_views(models, data.models),
+        predicted=prediction_views(data.predictions),
         tunings=tuning_views(data.tunings),
         tunings_alike=measured_alike(data.tunings),
         classified=class_views(data.classified),
         columns=_columns(data.slides),
         outliers=set(findings.outliers(data.slides)),
         counts=figures.patch_count_figure([s.patches or 0 for s in data.slides], [s.slide_id for s in data.slides]),
-        cards=_cards(data.slides, models),
+        cards=slide_cards(data.slides, models),
         failures=[(i, slide) for i, slide in enumerate(data.slides) if slide.state == "failed"],
     )
 
@@ -75,6 +63,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters.update(thousands=_thousands, fixed=_fixed, estimate=_estimate, plain=_plain, dash=_dash, signed=_signed)
+    env.filters.update(metric=metric_words, figure_words=findings.estimate_words)
     env.globals.update(interval_axis=figures.interval_axis)
     return env
 
@@ -110,94 +99,6 @@ def _columns(slides: tuple[SlideRow, ...]) -> set[str]:
     return {name for name in optional if any(getattr(slide, name) is not None for slide in slides)}
 
 
-def _axis_low(models: list[ModelSection]) -> float:
-    """Lower end of the AUROC axis: 0.4, or as much lower as the intervals reach."""
-    ends = [auroc.low if auroc.low is not None else auroc.value for m in models if (auroc := m.pooled("auroc"))]
-    return max(0.0, min([0.4, *((end * 10 // 1) / 10 for end in ends)]))
-
-
-def _model_view(model: ModelSection, models: tuple[ModelSection, ...], axis_low: float) -> dict[str, Any]:
-    reference = findings.baseline_of(model, models)
-    floor = reference.pooled("auroc") if reference else None
-    auroc, rows = model.pooled("auroc"), model.predictions
-    return {
-        "section": model,
-        "auroc": auroc,
-        "bar": figures.interval_bar(auroc, axis_low, floor.value if floor else None, _css(model)),
-        "gain": auroc.value - floor.value if auroc and floor else None,
-        "interval": findings.interval_words(model),
-        "roc": None if rows is None else roc_figure(rows, model.classes, _level(model)),
-        "confusion": figures.confusion_figure(model.metrics.get("confusion") or [], model.classes),
-        "training": figures.training_figure(model.histories),
-        "per_class": {name: _with_intervals(row) for name, row in (model.metrics.get("per_class") or {}).items()},
-        "per_fold": model.metrics.get("per_fold") or [],
-    }
-
-
-def _with_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One class's metrics, each joined with its interval where metrics.json has one under `intervals`."""
-    intervals = row.get("intervals") or {}
-    return {name: {"value": value, **intervals[name]} if name in intervals else value for name, value in row.items()}
-
-
-def _css(model: ModelSection) -> str:
-    return "base" if model.is_baseline else ""
-
-
-def _level(model: ModelSection) -> float:
-    return float((model.metrics.get("interval") or {}).get("level") or 0.95)
-
-
-def _cards(slides: tuple[SlideRow, ...], models: list[ModelSection]) -> list[dict[str, Any]]:
-    """One card per slide that has a picture: its pictures and what each model says, models in the order of the page."""
-    said = [_predictions(model) for model in models]
-    cards = []
-    for index, slide in enumerate(slides):
-        if slide.overlay_png or slide.heatmaps:
-            overlay = _picture(slide.overlay_png)
-            heats = [
-                {
-                    "model": i,
-                    "name": model.key,
-                    "picture": _picture(slide.heatmaps.get(model.key), beside=overlay),
-                    "said": said[i].get(slide.slide_id),
-                }
-                for i, model in enumerate(models)
-                if slide.slide_id in said[i] or model.key in slide.heatmaps
-            ]
-            cards.append({"index": index, "slide": slide, "overlay": overlay, "heats": heats})
-    return cards
-
-
-def _picture(encoded: bytes | None, beside: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Address, size and greatest height on the page: such that a picture has the scale of the one beside it."""
-    if encoded is None:
-        return None
-    width, height = picture_size(encoded)
-    stretch = (height / width) / (beside["height"] / beside["width"]) if beside else 1.0
-    return {"uri": data_uri(encoded), "width": width, "height": height, "most": round(_CARD_PX * stretch)}
-
-
-def _predictions(model: ModelSection) -> dict[str, SlidePrediction]:
-    """What a model says, by slide_id; slides it made no prediction for are left out."""
-    rows = [] if model.predictions is None else model.predictions.to_dict("records")
-    return {str(row["slide_id"]): _prediction(row) for row in rows if not _missing(row.get("predicted"))}
-
-
-def _prediction(row: Mapping[Hashable, Any]) -> SlidePrediction:
-    predicted, fold, truth = str(row["predicted"]), row.get("fold"), row.get("label")
-    return SlidePrediction(
-        predicted,
-        as_number(row.get(f"p_{predicted}")),
-        None if _missing(fold) else f"{fold:g}" if isinstance(fold, float) else str(fold),
-        None if _missing(truth) else str(truth) == predicted,
-    )
-
-
-def _missing(value: Any) -> bool:
-    return value is None or bool(pd.isna(value))
-
-
 def _thousands(value: int | None) -> str:
     return "–" if value is None else f"{value:,}".replace(",", _THIN_SPACE)
 
@@ -217,7 +118,7 @@ def _signed(value: float | None) -> str:
 
 def _dash(value: Any) -> str:
     """The value in words, an en dash where there is none."""
-    return "–" if _missing(value) else str(value)
+    return "–" if missing(value) else str(value)
 
 
 def _plain(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ from PIL import Image
 
 from wsi_pipeline.errors import WsiPipelineError
 
+BUDGET = 30_000_000
+"""Bytes of all pictures of slides, encoded; a third more as text in the page."""
+_SIDES = (800, 560, 400, 300, 240, 200)
+_SHEET_PX, _SHEET_BYTES = 900, 45_000.0
 _MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
@@ -29,9 +34,41 @@ def shrink_png(image: Image.Image | NDArray[np.uint8] | bytes, max_px: int = 640
     return out.getvalue()
 
 
-def picture_px(n_pictures: int) -> int:
-    """A longer side in pixels that keeps the report of `n_pictures` pictures near 20 MB or below."""
-    return 800 if n_pictures <= 60 else 560 if n_pictures <= 300 else 400
+@dataclass(frozen=True)
+class PicturePlan:
+    """Which pictures a report holds, so that its size is bounded however many slides there are.
+
+    side     longest side of a picture, pixels
+    slides   how many slides get pictures
+    models   of how many models, best first, attention is shown
+    sheet    longest side of a sheet of patches, of the best model only; 0: none
+    """
+
+    side: int
+    slides: int
+    models: int
+    sheet: int
+
+
+def plan_pictures(n_slides: int, n_models: int, n_other: int = 0) -> PicturePlan:
+    """The largest pictures of `n_slides` slides that stay within BUDGET bytes.
+
+    Each slide has its tissue, its thumbnail, attention of each model, and `n_other` more pictures. First pictures
+    shrink, then sheets go, then all models but the best, then (beyond some two thousand slides) pictures of slides.
+    """
+    sheets = min(1, n_models)
+    for models, sheet, least in ((n_models, sheets, 400), (n_models, 0, 400), (min(1, n_models), 0, 200)):
+        each = 2 + models + n_other
+        for side in (side for side in _SIDES if side >= least):
+            if n_slides * (each * _bytes(side) + sheet * _SHEET_BYTES) <= BUDGET:
+                return PicturePlan(side, n_slides, models, _SHEET_PX * sheet)
+    fits = int(BUDGET / ((2 + min(1, n_models) + n_other) * _bytes(_SIDES[-1])))
+    return PicturePlan(_SIDES[-1], min(n_slides, fits), min(1, n_models), 0)
+
+
+def _bytes(side: int) -> float:
+    """What a WebP of tissue takes at most on average; small ones hold more detail a pixel."""
+    return 1200.0 + 0.17 * 0.75 * side**2
 
 
 def data_uri(encoded: bytes) -> str:

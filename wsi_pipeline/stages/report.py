@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import platform
 import re
 from collections.abc import Sequence
@@ -10,23 +11,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import wsi_pipeline
 from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store
 from wsi_pipeline.cohort.status import SlideStatus, read_status
-from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow, TuningSection
+from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow, TuningSection
 from wsi_pipeline.report.html import render_report
-from wsi_pipeline.report.pictures import picture_px, shrink_png
+from wsi_pipeline.report.pictures import shrink_png
 from wsi_pipeline.stages.class_section import class_sections
 from wsi_pipeline.stages.fractions import classified
 from wsi_pipeline.stages.freshness import read_header
+from wsi_pipeline.stages.report_pictures import SlidePictures
 from wsi_pipeline.stages.train_mil import Training, trainings
 from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning, tunings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
 
+logger = logging.getLogger(__name__)
+
 _LIBRARIES = ("torch", "timm", "openslide-python", "tiffslide", "h5py", "zarr", "scikit-image", "scikit-learn", "numpy")
 _TUNING_PX = 1600
+_NAMES = ("slide_id", "patient_id", "label", "far_from_training")
 _PART = re.compile(r" --(only|chunk)[ =]('[^']*'|\S+)")
 _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
@@ -34,22 +41,25 @@ _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 def write_report(run: RunDir, cohort: Cohort) -> Path:
     """Write the report of a run; pictures are the smaller the more slides there are. Returns its path."""
     models, tuned = trainings(run), tunings(run)
-    side = picture_px(len(cohort) * (1 + len(models) + len(classified(run))))
+    sections = tuple(_section(training) for training in models)
+    pictures = SlidePictures.of(run, cohort.records, sections, len(classified(run)))
     data = ReportData(
         title=run.root.resolve().parent.name,
         created=datetime.date.today().isoformat(),
-        slides=tuple(_row(run, record, models, side) for record in cohort.records),
-        models=tuple(_section(training) for training in models),
+        slides=tuple(_row(run, record, pictures) for record in cohort.records),
+        models=sections,
         warnings=tuple(str(note) for note in cohort.notes),
         provenance=_provenance(run, cohort.records, models, tuned),
         tunings=tuple(_tuning(tuning) for tuning in tuned),
-        classified=class_sections(run, cohort.records, lambda path: _picture(path, side)),
+        classified=class_sections(run, cohort.records, pictures.small),
+        predictions=_predictions(run),
+        pictures_note=pictures.note(len(cohort), len(models)),
     )
     write_text(run.report_html, render_report(data))
     return run.report_html
 
 
-def _row(run: RunDir, record: SlideRecord, models: Sequence[Training], side: int) -> SlideRow:
+def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures) -> SlideRow:
     status = read_status(run.status(record.slide_id), record.slide_id)
     state, stage, reason, todo, traceback = _told(status)
     tile = status.stages.get("tile")
@@ -70,8 +80,7 @@ def _row(run: RunDir, record: SlideRecord, models: Sequence[Training], side: int
         tissue_mm2=summary.get("tissue_mm2"),
         mpp=summary.get("mpp"),
         mpp_source=summary.get("mpp_source"),
-        overlay_png=_picture(run.overlay(record.slide_id), side),
-        heatmaps=_heatmaps(run, record, models, side),
+        **pictures.fields(record),
     )
 
 
@@ -87,14 +96,17 @@ def _told(status: SlideStatus) -> tuple[str, str | None, str | None, str | None,
     return "done", list(status.stages)[-1], None, None, None
 
 
-def _heatmaps(run: RunDir, record: SlideRecord, models: Sequence[Training], side: int) -> dict[str, bytes]:
-    found = {}
-    for training in models:
-        encoder, model = training.folder.parts[-2:]
-        picture = _picture(run.heatmap(encoder, model, record.slide_id), side)
-        if picture:
-            found[f"{encoder}/{model}"] = picture
-    return found
+def _predictions(run: RunDir) -> tuple[PredictionSection, ...]:
+    """What trained models said of this run's slides; a damaged table is passed over."""
+    found = []
+    for path in sorted((run.root / "predict").glob("*/*/predictions.csv")):
+        try:
+            table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), na_values=[""], keep_default_na=False)
+        except (OSError, ValueError) as error:
+            logger.warning("%s left out of the report: %s", path, error)
+            continue
+        found.append(PredictionSection("/".join(path.parts[-3:-1]), table))
+    return tuple(found)
 
 
 def _picture(path: Path, side: int) -> bytes | None:

@@ -67,8 +67,19 @@
   // One model's heatmaps at a time; without scripts all are shown.
   const choice = one("#model-choice");
   if (choice) {
-    const apply = () => all("figure[data-model]").forEach((f) => (f.hidden = f.dataset.model !== choice.value));
+    const apply = () => all(".card [data-model]").forEach((item) => (item.hidden = item.dataset.model !== choice.value));
     choice.addEventListener("change", apply);
+    apply();
+  }
+
+  // The slider draws attention over the slide, from the left; arrow keys move it as any slider.
+  for (const slider of all("input.slider")) {
+    const frame = slider.parentElement.querySelector(".frame");
+    const apply = () => {
+      frame.style.setProperty("--cut", `${slider.value}%`);
+      slider.setAttribute("aria-valuetext", `${slider.value} percent under attention`);
+    };
+    slider.addEventListener("input", apply);
     apply();
   }
 
@@ -84,10 +95,10 @@
   const show = (button) => {
     if (!button) return;
     current = button;
-    const image = button.querySelector("img");
+    const image = all("img", button).filter((img) => !img.hidden).pop();
     one("#viewer-image").src = image.src;
     one("#viewer-image").alt = image.alt;
-    one("#viewer-caption").textContent = button.dataset.caption;
+    one("#viewer-caption").textContent = button.dataset.caption + (image.dataset.caption ?? "");
     if (!viewer.open) viewer.showModal();
   };
   const step = (by) => {
