@@ -72,7 +72,7 @@ def validation_metrics(
         "task": task.name,
         "bag": spec.bag,
         **task.details(repeats[0]),
-        "n_slides": len(repeats[0]),
+        **({"n_slides": len(repeats[0])} if spec.bag == "slide" else {}),
         "n_patients": resampler.n,
         "interval": {
             "level": LEVEL,

@@ -84,12 +84,17 @@ def train(
     # The mark of a whole training goes first and comes back last.
     (folder / METRICS).unlink(missing_ok=True)
     _write(folder, slides, spec, result, metrics)
-    return Training(folder, metrics, result.predictions, result.histories, fresh=False)
+    return Training(folder, metrics, _named_bags(result.predictions, spec), result.histories, fresh=False)
 
 
 def training_name(spec: MilSpec) -> str:
     """The folder of a training: the model's name, or `chosen` where each fold chooses."""
     return CHOSEN if spec.choose.strip() else spec.model
+
+
+def _named_bags(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
+    """A table of bags by their names: where bags are patients there is no slide_id."""
+    return table.drop(columns="slide_id") if spec.bag == "patient" else table
 
 
 def _tuned_on(slides: SlideBags) -> list[str]:
@@ -150,7 +155,8 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
     )
     patients = slides.table["patient_id"].fillna(slides.table["slide_id"])
     novelty.save(folder, novelty.fit(slides.bags, patients=patients.tolist()))
-    write_text(folder / PREDICTIONS, result.predictions.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
-    write_text(folder / FOLDS, result.assignment.to_csv(index=False, lineterminator="\n"))
+    predictions, assignment = _named_bags(result.predictions, spec), _named_bags(result.assignment, spec)
+    write_text(folder / PREDICTIONS, predictions.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_text(folder / FOLDS, assignment.to_csv(index=False, lineterminator="\n"))
     write_text(folder / HISTORY, json.dumps(result.histories) + "\n")
     write_text(folder / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
