@@ -87,7 +87,7 @@ class MilModel(nn.Module):
         self.feature_std.copy_(std)
 
 
-_ROWS = 2048
+_ROWS = 512
 
 
 def _arithmetic(device: torch.device) -> torch.dtype:

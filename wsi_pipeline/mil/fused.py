@@ -7,8 +7,7 @@ cache; kept for the way back are only the projected instances and the gates, in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -47,24 +46,18 @@ def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights)
     z = sum_k a_k h_k. Matrices are multiplied in the type of the features, the rest is float32. The gradient goes
     through z alone: the attention that is returned has none.
     """
-    gated = len(weights.gates) == 2 * len(weights.score)
-    gates, gates_bias, score = weights.gates, weights.gates_bias, weights.score
-    if gated:  # sigmoid(u) = (1 + tanh(u / 2)) / 2: one function for both halves
-        half = torch.ones_like(gates_bias)
-        half[len(score) :] = 0.5
-        gates, gates_bias, score = gates * half[:, None], gates_bias * half, score * 0.5
-    given = (weights.projection, weights.projection_bias, gates, gates_bias, score)
+    given = tuple(getattr(weights, field.name) for field in fields(weights))
     with torch.autocast(features.device.type, enabled=False):
         if not (torch.is_grad_enabled() and any(part.requires_grad for part in (features, *given))):
-            return _Pass(features, offsets, given, keep=False).forward()
+            return _Pass(features, offsets, weights, keep=False).forward()
         pooled, attention = _AttentionPool.apply(features, offsets, *given)
-        return pooled + 0 * weights.score_bias, attention  # a softmax does not see a bias: its gradient is 0
+        return pooled, attention
 
 
 class _AttentionPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, offsets: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.work = _Pass(features, offsets, given, keep=True)
+        ctx.work = _Pass(features, offsets, AttentionWeights(*given), keep=True)
         pooled, attention = ctx.work.forward()
         ctx.mark_non_differentiable(attention)
         return pooled, attention
@@ -78,12 +71,18 @@ class _AttentionPool(torch.autograd.Function):
 class _Pass:
     """One pass there and back over some bags, and what is kept between the two."""
 
-    def __init__(self, features: Tensor, offsets: Tensor, given: Sequence[Tensor], *, keep: bool) -> None:
+    def __init__(self, features: Tensor, offsets: Tensor, weights: AttentionWeights, *, keep: bool) -> None:
         self.features = features.detach()
         self.type, self.wide = features.dtype, torch.promote_types(features.dtype, torch.float32)
-        self.w1, self.b1, self.wg, self.bg = (part.detach().to(self.type) for part in given[:4])
-        self.score = given[4].detach().to(self.wide)
-        self.gated = len(self.wg) == 2 * len(self.score)
+        self.score = weights.score.detach().to(self.wide)
+        gates, bias = weights.gates.detach(), weights.gates_bias.detach()
+        self.gated = len(gates) == 2 * len(self.score)
+        self.halves = torch.ones_like(bias)
+        if self.gated:  # sigmoid(u) = (1 + tanh(u / 2)) / 2: one function for both halves
+            self.halves[len(self.score) :] = 0.5
+            self.score = self.score * 0.5
+        self.w1, self.b1 = (part.detach().to(self.type) for part in (weights.projection, weights.projection_bias))
+        self.wg, self.bg = (gates * self.halves[:, None]).to(self.type), (bias * self.halves).to(self.type)
         self.offsets, self.keep = offsets, keep
         self.bags = segment_ids(offsets).to(features.device)
         self.blocks = _blocks(offsets, BLOCK if features.device.type == "cpu" else _BLOCK_ELSEWHERE)
@@ -102,7 +101,7 @@ class _Pass:
         return self.pooled, self.attention
 
     def backward(self, gradient: Tensor, features_too: bool) -> tuple[Tensor | None, ...]:
-        """Gradients for the features (if asked for) and the five weights from that of the embeddings (B, H)."""
+        """Gradients for the features (if asked for) and the six weights from that of the embeddings (B, H)."""
         totals = [part.new_zeros(part.shape, dtype=self.wide) for part in (self.w1, self.b1, self.wg, self.bg)]
         to_score = torch.zeros_like(self.score)
         to_features = torch.empty_like(self.features) if features_too else None
@@ -121,7 +120,12 @@ class _Pass:
             totals[3] += to_gates.sum(0)
             if to_features is not None:
                 torch.mm(dh, self.w1, out=to_features[rows])
-        return to_features, *totals, to_score
+        to_projection, to_bias, to_gates_weight, to_gates_bias = totals
+        to_gates_weight *= self.halves[:, None]
+        to_gates_bias *= self.halves
+        to_score *= 0.5 if self.gated else 1.0
+        nothing = to_score.new_zeros(1)  # a softmax does not see the bias of its scores
+        return to_features, to_projection, to_bias, to_gates_weight, to_gates_bias, to_score, nothing
 
     def _scores(self, rows: slice) -> Tensor:
         """Unnormalised attention (n,) of some rows; their hidden values, and gates where kept, are filled in."""
@@ -148,12 +152,15 @@ class _Pass:
     def _gates_backward(self, rows: slice, to_scores: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the gates before their tanh (n, 2 A or A), and the share of the score's weights (A,)."""
         gates = self.gates[rows].to(self.wide)
-        each = torch.outer(to_scores, self.score)
-        if self.gated:
-            t, s = gates.chunk(2, 1)
-            each = torch.cat([torch.addcmul(each, each, s), each * t], 1)
         share = to_scores @ self._products(gates)
-        return torch.ops.aten.tanh_backward(each, gates), share
+        each = torch.outer(to_scores, self.score)
+        if not self.gated:
+            return torch.ops.aten.tanh_backward(each, gates), share
+        both = torch.empty_like(gates)
+        (t, s), (to_t, to_s) = gates.chunk(2, 1), both.chunk(2, 1)
+        torch.addcmul(each, each, s, out=to_t)
+        torch.mul(each, t, out=to_s)
+        return torch.ops.aten.tanh_backward.grad_input(both, gates, grad_input=both), share
 
     def _weights(self, block: _Block) -> Tensor:
         """The attention of a block's rows, one line a bag, 0 where the row is another's: (b, n)."""

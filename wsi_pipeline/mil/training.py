@@ -162,14 +162,14 @@ class _Run:
     weights: Tensor
     spec: MilSpec
     rng: np.random.Generator
+    arithmetic: torch.dtype
 
     def weighted_loss(self, batch: BagBatch) -> Tensor:
         """Sum of the weighted losses of a batch."""
         device = self.model.feature_mean.device
         targets = self.objective.targets(batch.indices)
         features, targets = batch.features.to(device), None if targets is None else targets.to(device)
-        lowered = choose_precision(self.spec.precision, device).dtype
-        with torch.autocast(device.type, lowered, enabled=lowered != torch.float32):
+        with torch.autocast(device.type, self.arithmetic, enabled=self.arithmetic != torch.float32):
             output = self.model(features, batch.offsets, targets)
         losses = self.objective.losses(output.logits.float(), batch.indices)
         if output.auxiliary is not None:
@@ -191,7 +191,8 @@ def _prepare(
         if isinstance(module, Dropout):
             module.generator = luck
     weights = objective.bag_weights(torch.from_numpy(rows.train))
-    return _Run(model.to(device), bags, objective, weights, spec, np.random.default_rng(sub_seed(rows.seed, 1)))
+    rng, arithmetic = np.random.default_rng(sub_seed(rows.seed, 1)), choose_precision(spec.precision, device).dtype
+    return _Run(model.to(device), bags, objective, weights, spec, rng, arithmetic)
 
 
 def _train(run: _Run, rows: FoldRows, on_epoch: Callable[[Epoch], None] | None, stop: Event) -> Fitted:
