@@ -70,11 +70,11 @@ GREY = RGB[..., 0]
 FILES: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "aperio-jpeg": (
         _lossy(lambda p: write_pyramid_tiff(p, RGB, mpp=0.5, levels=(1, 4, 16))),
-        ("openslide", "tiffslide"),
+        ("openslide", "tiffslide", "jpegtiff"),
     ),
     "aperio-jpeg2000": (
         _lossless(lambda p: write_pyramid_tiff(p, RGB, mpp=0.5, compression="jpeg2000")),
-        ("openslide", "tiffslide"),
+        ("openslide", "tiffslide", "jpegtiff"),
     ),
     "bigtiff-lzw": (
         _lossless(lambda p: write_pyramid_tiff(p, RGB, mpp=0.5, compression="lzw", bigtiff=True, tile=128)),
@@ -101,7 +101,7 @@ FILES: dict[str, tuple[Maker, tuple[str, ...]]] = {
     ),
     "jpeg2000-generic": (
         _lossless(lambda p: write_generic_tiff(p, RGB, compression="jpeg_2000_lossy")),
-        ("tiffslide",),
+        ("tiffslide", "jpegtiff"),
     ),
     "webp": (_lossless(lambda p: write_generic_tiff(p, RGB, compression="webp")), ("tiffslide",)),
     "ome": (_lossless(lambda p: write_ome_tiff(p, RGB, mpp=0.5)), ("tiffslide",)),

@@ -67,13 +67,13 @@ class _Jpegs:
         if plan is None or not self._as_it_is[row]:
             return None
         tiles, column, line = plan.tiles, int(plan.x[row]) // plan.side, int(plan.y[row]) // plan.side
-        data = tiles.raw(column, line)
-        if data is not None:
-            try:
+        try:
+            data = tiles.raw(column, line)
+            if data is not None:
                 tiles.decode(column, line, tiles.scales[-1])
-            except SlideError as error:
-                x, y = self._source.coords[row]
-                raise SlideError(f"patch {row} at ({x}, {y}): {error.what}", todo=error.todo) from error
+        except SlideError as error:
+            x, y = self._source.coords[row]
+            raise SlideError(f"patch {row} at ({x}, {y}): {error.what}", todo=error.todo) from error
         return data
 
     def _encoded(self, row: int) -> bytes:

@@ -37,7 +37,7 @@ def block_mean(pixels: Pixels, step: int) -> Pixels:
 
 
 def area_shrink(pixels: Pixels, side: int) -> Pixels:
-    """A square image (n, n, 3) at `side` pixels, n >= side, by exact area means, to half a grey value."""
+    """A square image (n, n, 3) at `side` pixels, n >= side, by area means, right to 0.6 of a grey value."""
     n = pixels.shape[0]
     if n % side == 0:
         return block_mean(pixels, n // side)

@@ -12,6 +12,7 @@ RGB_TRANSFORM, YCBCR_TRANSFORM = 0, 1
 _SOI = b"\xff\xd8"
 _EOI = b"\xff\xd9"
 _APP0, _APP14, _SOS = 0xE0, 0xEE, 0xDA
+_SOF = frozenset({0xC0, 0xC1, 0xC2})
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -49,6 +50,25 @@ def whole(head: bytes, stream: bytes) -> bytes:
         elif code == _SOS:
             parts.append(stream[kept:])
             return b"".join(parts)
+        at = end
+
+
+def chroma_step(stream: bytes) -> tuple[int, int]:
+    """How many pixels across and down one sample of the coarsest component spans, from the frame header.
+
+    Raises ValueError where the stream has none in its first marker segments.
+    """
+    at = len(_SOI)
+    while True:
+        code, end = _segment(stream, at)
+        if code in _SOF and end <= len(stream):
+            factors = stream[at + 11 : end : 3]
+            across, down = [byte >> 4 for byte in factors], [byte & 15 for byte in factors]
+            if not factors or min(across) < 1 or min(down) < 1:
+                raise ValueError("a JPEG frame without sampling factors")
+            return max(across) // min(across), max(down) // min(down)
+        if code == _SOS:
+            raise ValueError("a JPEG scan without a frame before it")
         at = end
 
 

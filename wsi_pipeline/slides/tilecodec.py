@@ -1,8 +1,9 @@
 """Decoders of single TIFF tiles, at full size or shrunk while decoding. They release the GIL.
 
 JPEG goes through libjpeg-turbo with its exact settings (accurate integer DCT, smooth chroma upsampling), so pixels
-equal OpenSlide's. It shrinks by 2, 4 and 8 in the DCT domain, which leaves pixel centres where the area mean has them;
-chroma that is coarser along one axis only (4:2:2, 4:4:0) then lies off by up to a sixth of a result pixel.
+equal OpenSlide's. It shrinks by 2, 4 and 8 in the DCT domain, which leaves pixel centres where the area mean has them.
+Components that are coarser along one axis than along the other would not stay in place: there it shrinks by 2 at most
+(4:2:2 and 4:4:0, off by less than a tenth of a result pixel), or not at all (4:1:1, RGB).
 
 JPEG 2000 goes through OpenJPEG. Its reduced images are low-pass bands whose samples sit on every second (fourth ...)
 pixel, not between them, and sharper than an area mean, so one level more than needed is decoded and brought into place
@@ -44,11 +45,16 @@ class TileCodec(Protocol):
 
 
 class JpegCodec:
-    """JPEG tiles of `tile` pixels; `tables` as in tag 347, `transform` 0 for RGB and 1 for YCbCr."""
+    """JPEG tiles of `tile` pixels.
 
-    def __init__(self, tile: Size, tables: bytes | None, transform: int) -> None:
+    tables      as in tag 347
+    transform   0 for RGB, 1 for YCbCr
+    chroma      how many pixels across and down one sample of the coarsest component spans
+    """
+
+    def __init__(self, tile: Size, tables: bytes | None, transform: int, chroma: tuple[int, int]) -> None:
         self.tile = tile
-        self.scales = _dividing((1, 2, 4, 8), tile)
+        self.scales = _dividing(_steps_in_place(transform, chroma), tile)
         self._head = head_of(tables, transform)
         self._plain = not tables and transform == YCBCR_TRANSFORM
 
@@ -92,6 +98,13 @@ def wavelet_levels(data: bytes) -> int:
     """How often a JPEG 2000 codestream can be halved (ITU-T T.800 annex A.6.1); 0 where it does not say."""
     at = data.find(_COD)
     return data[at + _MAX_LEVELS_FIELD] if 0 <= at < len(data) - _MAX_LEVELS_FIELD else 0
+
+
+def _steps_in_place(transform: int, chroma: tuple[int, int]) -> tuple[int, ...]:
+    """Shrinks in the DCT domain that move no component against the area mean."""
+    if chroma[0] == chroma[1]:
+        return 1, 2, 4, 8
+    return (1, 2) if transform == YCBCR_TRANSFORM and max(chroma) == 2 else (1,)
 
 
 def _dividing(steps: tuple[int, ...], tile: Size) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.base import Slide
 from wsi_pipeline.slides.decode import DECODE_ERRORS
-from wsi_pipeline.slides.jpegstream import RGB_TRANSFORM, YCBCR_TRANSFORM
+from wsi_pipeline.slides.jpegstream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
 from wsi_pipeline.slides.tilecodec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
 from wsi_pipeline.slides.tilelevel import TileBytes, TiledLevel
 
@@ -25,7 +25,7 @@ _PLAIN_VENDORS = ("aperio", "generic-tiff")
 """Formats whose levels OpenSlide takes from the TIFF tiles as they lie; others overlap, shift or scale them."""
 
 _PARSE_ERRORS = (*DECODE_ERRORS, ArithmeticError, AssertionError, AttributeError, LookupError)
-_HEADER_BYTES = 1024
+_HEADER_BYTES = 1 << 16
 
 
 def tiled_levels(path: Path, other: Slide) -> dict[int, TiledLevel]:
@@ -77,18 +77,20 @@ def _codec(page: Any, file: TileBytes) -> TileCodec:
         raise SlideError("colours in separate planes, a volume, or bits in reverse order")
     tile = Size(int(page.tilewidth), int(page.tilelength))
     if compression == _JPEG and photometric in (_RGB, _YCBCR):
-        return JpegCodec(tile, page.jpegtables, RGB_TRANSFORM if photometric == _RGB else YCBCR_TRANSFORM)
+        transform = RGB_TRANSFORM if photometric == _RGB else YCBCR_TRANSFORM
+        head = _first_bytes(page, file)
+        return JpegCodec(tile, page.jpegtables, transform, chroma_step(head) if head else (1, 1))
     if compression in _JPEG2000 and photometric == _RGB:
-        return Jpeg2000Codec(tile, _wavelet_levels(page, file))
+        return Jpeg2000Codec(tile, wavelet_levels(_first_bytes(page, file)))
     raise SlideError(f"compression {compression} of kind {page.photometric.name} is not decoded here")
 
 
-def _wavelet_levels(page: Any, file: TileBytes) -> int:
-    """Of the first tile there is; all tiles of a level are written alike."""
+def _first_bytes(page: Any, file: TileBytes) -> bytes:
+    """Of the first tile there is, empty where there is none; all tiles of a level are written alike."""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if offset and count:
-            return wavelet_levels(file.read(offset, min(count, _HEADER_BYTES)))
-    return 0
+            return file.read(offset, min(count, _HEADER_BYTES))
+    return b""
 
 
 def _without_repaired(levels: dict[int, TiledLevel], other: Slide) -> dict[int, TiledLevel]:
