@@ -24,10 +24,10 @@ import wsi_pipeline
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.console import Console
 from wsi_pipeline.commands.table import COMMANDS, Command
-from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
 from wsi_pipeline.fields import value_type
 
-EXIT_USAGE = 2
+EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
 _INTRO = """From a CSV of whole-slide images to a trained slide-level model:
 
@@ -36,7 +36,8 @@ _INTRO = """From a CSV of whole-slide images to a trained slide-level model:
   wsi-pipeline train-mil                     slide-level model, cross-validation, report
 """
 _EPILOG = """Results go to ./wsi-run (or --run FOLDER). Running a command again does only what is missing or changed.
-Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (named at the end and in wsi-run/status/)."""
+Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (named at the end and in wsi-run/status/),
+130 stopped by Ctrl-C, 143 by SIGTERM; what is done is kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(args, words, console)
     except WsiPipelineError as error:
-        _explain(error, console, args.debug)
+        _explain(_put_aside(error), console, args.debug)
         return EXIT_USAGE
     except OSError as error:  # not about a slide (the runner has those): a folder that cannot be written, a full disk
         _explain(_of_system(error), console, args.debug)
         return EXIT_USAGE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         console.error("stopped; what is done is kept, the same command goes on from there")
-        return 130
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
 
 
 def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
@@ -168,6 +169,15 @@ def _explain(error: WsiPipelineError, console: Console, debug: bool) -> None:
         console.err.write("".join(traceback.format_exception(error)))
 
 
+def _put_aside(error: WsiPipelineError) -> WsiPipelineError:
+    """A damaged store that stopped a command is set aside, so that it can be made anew; then the error says so."""
+    if not isinstance(error, DamagedStoreError):
+        return error
+    from wsi_pipeline.store.quarantine import set_aside
+
+    return set_aside(error).with_traceback(error.__traceback__)
+
+
 def _of_system(error: OSError) -> WsiPipelineError:
     """What the system refused, in a line, with the traceback kept for --debug."""
     where = f"{error.filename}: " if error.filename else ""
@@ -179,4 +189,9 @@ def _of_system(error: OSError) -> WsiPipelineError:
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
     """SIGTERM (a cluster's way to end a job) ends like Ctrl-C: workers are stopped, finished slides are kept."""
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what unwinds is not to be interrupted
+    raise Terminated
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end."""

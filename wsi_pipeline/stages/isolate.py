@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any
 
 try:
@@ -23,6 +24,10 @@ except ImportError:  # Windows has no such limits
 
 _GRACE_SECONDS = 10.0
 """How long a process may take to end after it has sent its result."""
+_END_SECONDS = 5.0
+"""How long workers that are told to end may take, to give back their locks and remove what they had begun."""
+_SIGNAL_SECONDS = 0.5
+_TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Crash:
         """In words: which signal ended it, its exit code, or the time it was given."""
         if self.overtime is not None:
             return f"took longer than {self.overtime:g} s and was ended"
+        if self.exit_code == _TERMINATED:
+            return "the worker process was ended by SIGTERM"
         if self.exit_code is not None and self.exit_code < 0:
             try:
                 name = signal.Signals(-self.exit_code).name
@@ -83,7 +90,7 @@ def run_isolated(
     limits    of time and memory, for each job
 
     `function`, jobs and results must pickle; `function` must not raise. When the caller stops early, the
-    workers at work are ended.
+    workers at work are ended: they leave no lock and no temporary file, unless they take longer than a few seconds.
     """
     context = process_context(preload)
     waiting = iter(jobs)
@@ -107,8 +114,18 @@ def run_isolated(
                 ended = active.pop(late)
                 yield ended.job, _end(late, ended.process, limits)
     finally:
-        for item in active.values():
-            item.process.terminate()
+        _stop([item.process for item in active.values()])
+
+
+def _stop(processes: list[Any]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _END_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
 
 
 def _until_due(active: dict[Connection, _Active]) -> float | None:
@@ -140,6 +157,10 @@ def _outcome(receiver: Connection, process: Any) -> Any:
         result = receiver.recv()
     except (EOFError, OSError):  # OSError: it died while it was sending
         process.join()
+        if process.exitcode in (-signal.SIGTERM, _TERMINATED):
+            # A job that is cancelled gets the signal in all its processes at once: leave the time for our own to
+            # arrive, so that it is not the slide that has failed.
+            time.sleep(_SIGNAL_SECONDS)
         return Crash(process.exitcode)
     else:
         process.join(_GRACE_SECONDS)
@@ -151,8 +172,19 @@ def _outcome(receiver: Connection, process: Any) -> Any:
         receiver.close()
 
 
+def obey_parent() -> None:
+    """For a worker process: Ctrl-C is its parent's to handle; SIGTERM unwinds it, so that locks are given back."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what unwinds is not to be interrupted
+    raise SystemExit(_TERMINATED)
+
+
 def _work(sender: Connection, memory: int | None, function: Callable[..., Any], job: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    obey_parent()
     if memory is not None and resource is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sender.send(function(*job))

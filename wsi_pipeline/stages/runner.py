@@ -5,6 +5,7 @@ The only place with a broad except. What is caught is recorded in the slide's st
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 import traceback
@@ -16,8 +17,9 @@ from wsi_pipeline.cohort.locks import LockedError, locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.cohort.status import StageStatus, read_status, record_status
-from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
 from wsi_pipeline.stages.isolate import Crash, run_isolated
+from wsi_pipeline.store.quarantine import set_aside
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -121,16 +123,38 @@ def attempt(function: Callable[[], T]) -> T | StageStatus:
         return failure(error)
 
 
+_ONCE_MORE = "run the same command again: what is done is kept"
+_TODO = {
+    errno.ENOSPC: f"Free space on that disk, then {_ONCE_MORE}",
+    errno.EDQUOT: f"Free some of your quota, then {_ONCE_MORE}",
+    errno.EFBIG: f"Raise the limit on the size of files (ulimit -f), then {_ONCE_MORE}",
+    errno.EROFS: "Choose a folder that can be written: --run FOLDER",
+    errno.EACCES: "Check who may read and write it",
+    errno.EPERM: "Check who may read and write it",
+    errno.ENAMETOOLONG: "Choose a shorter --run FOLDER or slide_id",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or use fewer --workers",
+    errno.EIO: f"Check the disk, then {_ONCE_MORE}",
+    errno.ESTALE: f"The file server has lost the file; {_ONCE_MORE}",
+}
+"""What to do about what the system refuses."""
+
+
 def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
-    """An exception as a status: our own errors speak for themselves, others are named by their type."""
+    """An exception as a status: our own errors speak for themselves, others are named by their type.
+
+    A store that was found damaged is set aside.
+    """
     trace = "".join(traceback.format_exception(error))
+    if isinstance(error, DamagedStoreError):
+        error = set_aside(error)
     if isinstance(error, WsiPipelineError):
         return StageStatus("failed", error.what, error.todo or "", traceback=trace, seconds=round(seconds, 3))
     if isinstance(error, MemoryError):
         return StageStatus("failed", "out of memory", "Use fewer --workers or a machine with more memory", "", trace)
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
-        return StageStatus("failed", f"{error.strerror}{where}", "", traceback=trace, seconds=round(seconds, 3))
+        todo = _TODO.get(error.errno or 0, "")
+        return StageStatus("failed", f"{error.strerror}{where}", todo, traceback=trace, seconds=round(seconds, 3))
     reason = f"unexpected {type(error).__name__}: {error}"
     return StageStatus(
         "failed", reason, "Please report it with the traceback", traceback=trace, seconds=round(seconds, 3)
@@ -146,9 +170,15 @@ def up_to_date(stage: CheckedStage, run: RunDir, record: SlideRecord, status: St
 
 
 def record_outcome(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
-    """Put the outcome of a stage into the slide's status file."""
+    """Put the outcome of a stage into the slide's status file.
+
+    Where that cannot be written (a full disk), the log says so, and the next run mends it from what is there.
+    """
     slide_id = record.slide_id
-    record_status(run.status(slide_id), slide_id, stage, status, run.lock("status", slide_id))
+    try:
+        record_status(run.status(slide_id), slide_id, stage, status, run.lock("status", slide_id))
+    except (OSError, LockedError) as error:
+        logger.error("%s: %s: its status cannot be written: %s", slide_id, stage, error)
 
 
 def run_cohort(

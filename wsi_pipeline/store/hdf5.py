@@ -13,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.store.backend import ArrayFacts, ArraySpec, Backend
+from wsi_pipeline.store.safedisk import SafeDisk
 
 
 class Hdf5File(Backend):
     """One HDF5 file; equal content gives equal bytes (no times are stored)."""
 
     def __init__(self, path: Path, mode: Literal["r", "w", "r+"]) -> None:
-        self._file = h5py.File(path, mode, locking=False)
+        self._told = False
+        self._disk = None if mode == "r" else SafeDisk(path, anew=mode == "w")
+        if self._disk is None:
+            self._file = h5py.File(path, "r", locking=False)
+        else:
+            self._file = h5py.File(self._disk, mode)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._file)
@@ -62,6 +68,7 @@ class Hdf5File(Backend):
 
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
         self._file[name][start : start + len(rows)] = rows
+        self._check()
 
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
         """Append byte strings: see `Backend.append_bytes`."""
@@ -74,12 +81,23 @@ class Hdf5File(Backend):
         array.resize(start + len(items), axis=0)
         for row, item in enumerate(items, start=start):
             array[row] = np.frombuffer(item, np.uint8)
+        self._check()
 
     def flush(self) -> None:
         self._file.flush()
+        self._check()
 
     def close(self) -> None:
+        """Close the file. Raises the OSError of a disk that could not take all of it, unless it was raised before."""
         self._file.close()
+        if self._disk is not None:
+            self._disk.close()
+            self._check()
+
+    def _check(self) -> None:
+        if self._disk is not None and self._disk.error is not None and not self._told:
+            self._told = True
+            raise self._disk.error
 
 
 def _plain(value: Any) -> Any:
