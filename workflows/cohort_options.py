@@ -27,8 +27,8 @@ class Call:
 
     @property
     def gpus(self) -> int:
-        """1 where the command is told `device: cuda`, else 0."""
-        return int(any(str(getattr(item, "device", "")).startswith("cuda") for item in self.options))
+        """How many GPUs the command uses: 1 where it is told `device: cuda`, as many as `devices` names, else 0."""
+        return max((_gpus(item) for item in self.options), default=0)
 
     def get(self, kind: type[S]) -> S:
         """The options of one kind, which the command must have."""
@@ -58,6 +58,13 @@ def read_section(command: str, section: Any) -> Call:
 
 def _kinds(command: str) -> tuple[Any, ...]:
     return next(item.options for item in COMMANDS if item.name == command)
+
+
+def _gpus(options: Any) -> int:
+    names = [name.strip() for name in str(getattr(options, "devices", None) or "").split(",")]
+    if len(names) == 1 and names[0].isdigit():
+        return int(names[0])
+    return len({name for name in [*names, str(getattr(options, "device", ""))] if name.startswith("cuda")})
 
 
 def _flags(options: Any) -> Iterator[str]:

@@ -16,6 +16,7 @@ from wsi_pipeline.errors import StoreError, UsageError
 from wsi_pipeline.execution import EmbedExecution
 from wsi_pipeline.stages.devices import PlacedStage, stream_on
 from wsi_pipeline.stages.pixelchild import Reading
+from wsi_pipeline.stages.pixelfeed import warm_up
 from wsi_pipeline.stages.runner import CohortResult, StageResult, blocked
 from wsi_pipeline.stages.stream import Survey, Watchers, survey
 from wsi_pipeline.store.patches import PatchTable, read_patches
@@ -72,6 +73,7 @@ def _stream(
     todo = survey(stages, ready)
     patch_px = max(table.geometry.patch_px for _, table in ready)
     if todo.patches:
+        warm_up()
         _load(request, stages, devices, todo, patch_px)
     decode_on = _decoder(execution, devices)
     reading = Reading(patch_px, max(stage.batch for stage in stages), execution.threads, decode_on=decode_on)

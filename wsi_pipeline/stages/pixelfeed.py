@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +28,13 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 4
 """Blocks in shared memory: one in use, the others read ahead."""
+
+
+def warm_up() -> None:
+    """Let the server of reading processes start and import what they need, while this process loads its network."""
+    process_context([read_slides.__module__])
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        forkserver.ensure_running()
 
 
 class PixelFeed:
