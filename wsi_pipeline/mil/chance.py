@@ -19,7 +19,7 @@ from wsi_pipeline.mil.tasks.outcome import fold_of, outcome_of
 Json = dict[str, Any]
 Codes = NDArray[np.int64]
 
-MOST_PATIENTS = 1000
+MOST_PATIENTS = 300
 """The permutation test is for small cohorts; beyond this the interval says as much."""
 
 SAYS = (
