@@ -25,7 +25,9 @@ MAX_SEGMENT_PIXELS = 1 << 27
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _COMPRESSION, _SUB_DIRECTORIES = 259, 330
 _STRIPS, _TILES = (273, 279), (324, 325)
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
+_SAMPLES, _PLANAR, _DEPTH = 277, 284, 32997
+_SEPARATE = 2
 _UNSIGNED = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 """TIFF type codes of unsigned integers and of offsets, and their widths in bytes."""
 
@@ -64,15 +66,17 @@ def check_complete(path: Path) -> None:
 
 def _check_chain(file: BinaryIO, layout: _Layout, offset: int, seen: set[int], subs: list[int]) -> None:
     """Check a directory and those that follow it; what they name as their sub-directories is added to `subs`."""
-    while offset:
-        if offset in seen or len(seen) == MAX_DIRECTORIES:
-            why = "lead back to an earlier one" if offset in seen else f"are more than {MAX_DIRECTORIES}"
-            raise SlideError(f"damaged TIFF: its directories {why}", todo="Copy the file again from its source.")
+    chain = set[int]()
+    while offset and not (offset in seen and offset not in chain):
+        if offset in chain or len(seen) == MAX_DIRECTORIES:
+            why = "lead back to an earlier one" if offset in chain else f"are more than {MAX_DIRECTORIES}"
+            raise _damaged(f"its directories {why}")
+        chain.add(offset)
         seen.add(offset)
         entries, following = _read_directory(file, layout, offset, len(seen) - 1)
         _check_directory(file, layout, entries, len(seen) - 1)
         found = _values(file, layout, entries, _SUB_DIRECTORIES, len(seen) - 1)
-        subs.extend([] if found is None else [int(sub) for sub in found[:MAX_DIRECTORIES] if sub])
+        subs.extend([] if found is None else [int(sub) for sub in found[:MAX_DIRECTORIES]])
         offset = following
 
 
@@ -134,10 +138,34 @@ def _check_segments(
     # Lengths are capped so that their sum with an offset does not pass 64 bits.
     ends = offsets + np.minimum(counts, layout.size + 1 if tags == _TILES else 1)
     beyond = (ends > layout.size) | (offsets > layout.size)
-    missing = int(np.count_nonzero(beyond & (counts > 0) & (offsets > 0)))
-    if missing:
-        kind = "tiles" if tags == _TILES else "strips"
+    there = (counts > 0) & (offsets > 0)
+    kind = "tiles" if tags == _TILES else "strips"
+    if (beyond & there).any():
+        missing = int(np.count_nonzero(beyond & there))
         raise _truncated(f"{missing} of {len(offsets)} {kind} of image {index} lie beyond its {layout.size} bytes")
+    if index == 0 and not there.any():
+        raise _damaged(f"none of the {len(offsets)} {kind} of image 0 holds data")
+    if tags == _TILES:
+        _check_tile_count(file, layout, entries, len(offsets), index)
+
+
+def _check_tile_count(file: BinaryIO, layout: _Layout, entries: NDArray[np.void], listed: int, index: int) -> None:
+    """TIFF 6.0, section 15: an image lists its tiles all, row by row, and so for each of its planes.
+
+    Where that is not so its width is not what it was, and tiles would land in the wrong places.
+    """
+
+    def value(tag: int, otherwise: int) -> int:
+        found = _values(file, layout, entries, tag, index)
+        return int(found[0]) if found is not None and len(found) else otherwise
+
+    width, height, tile_width, tile_height = (value(tag, 0) for tag in (_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT))
+    if not width or not height or not tile_width or not tile_height:
+        raise _damaged(f"image {index} is declared as {width} x {height} pixels")
+    planes = value(_SAMPLES, 1) if value(_PLANAR, 1) == _SEPARATE else 1
+    needed = -(-width // tile_width) * -(-height // tile_height) * planes * max(1, value(_DEPTH, 1))
+    if listed != needed:
+        raise _damaged(f"image {index}, of {width} x {height} pixels, takes {needed} tiles but lists {listed}")
 
 
 def _values(
@@ -171,3 +199,7 @@ def _require(layout: _Layout, end: int, what: str, offset: int) -> None:
 
 def _truncated(why: str) -> SlideError:
     return SlideError(f"truncated TIFF: {why}", todo="Copy the file again from its source.")
+
+
+def _damaged(why: str) -> SlideError:
+    return SlideError(f"damaged TIFF: {why}", todo="Copy the file again from its source.")
