@@ -92,7 +92,9 @@ def write_tiles(run: RunDir, slides: dict[str, int]) -> list[tuple[SlideRecord, 
         header = Header(PATCH_FORMAT, "digest", "parent", identity, {"tile": {"overlap_px": 0, "mpp": 0.5}}, {})
         coords = np.stack([np.arange(count) * SIDE, np.zeros(count)], axis=1).astype(np.int64)
         path = run.patch_store(slide_id)
-        write_patches(path, header, replace(GEOMETRY, patch_px=SIDE), PatchGrid(coords, np.ones(count, np.float32)))
+        images = np.zeros((count, SIDE, SIDE, 3), np.uint8)  # in the store, so that no slide file is looked for
+        grid = PatchGrid(coords, np.ones(count, np.float32))
+        write_patches(path, header, replace(GEOMETRY, patch_px=SIDE), grid, images=[(0, images)])
         found.append((job(slide_id, 0).record, read_patches(path)))
     return found
 
