@@ -12,7 +12,7 @@ from markupsafe import Markup
 from wsi_pipeline.report.axes import BOTTOM, LEFT, SIDE, TOP, axes
 from wsi_pipeline.report.svg import Scale, el, figure, line, path, text
 
-_WIDE = 420.0
+_WIDE = 300.0
 _MOST_DOTS = 3000
 _Group = Mapping[str, Any]
 

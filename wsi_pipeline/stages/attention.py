@@ -51,10 +51,13 @@ def look(ensemble: Ensemble, models: Sequence[MilModel], slide_id: str, features
 
 def who_may_tell(training: Training, ensemble: Ensemble, record: SlideRecord) -> tuple[MilModel, ...]:
     """The models that tested the slide (or its patient), which never saw its patient; all where none tested it."""
-    return tuple(ensemble.models[k] for k in testers(training.predictions, training.metrics, record)) or ensemble.models
+    return (
+        tuple(ensemble.models[k] for k in model_numbers(training.predictions, training.metrics, record))
+        or ensemble.models
+    )
 
 
-def testers(predictions: pd.DataFrame, metrics: Mapping[str, Any], record: SlideRecord) -> list[int]:
+def model_numbers(predictions: pd.DataFrame, metrics: Mapping[str, Any], record: SlideRecord) -> list[int]:
     """Numbers of the models that tested the slide: one a repeat."""
     key, name = ("slide_id", record.slide_id) if "slide_id" in predictions else ("patient_id", record.patient_id)
     rows = predictions[predictions[key].astype(str) == str(name)]
