@@ -82,10 +82,12 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
         only=args.only or "",
         chunk=parse_chunk(args.chunk),
         command=shlex.join(["wsi-pipeline", *words]),
+        log_json=args.log_json,
     )
     module, function = command.handler.split(":")
     handler = getattr(importlib.import_module(module), function)
-    with log_to(run_dir.log if command.stage else None, request.command, console.note):
+    kept, kept_json = (run_dir.log, run_dir.log_json) if command.stage else (None, None)
+    with log_to(kept, request.command, console.note, json_path=kept_json if args.log_json else None):
         try:
             return int(handler(request))
         except WsiPipelineError as error:
@@ -158,6 +160,9 @@ def _add_common(group: Any, command: Command) -> None:
     hidden = argparse.SUPPRESS if command.name in ("run", "demo", "report", "tune") else None
     group.add_argument("--only", metavar="ID,...", help=hidden or "work on these slides only")
     group.add_argument("--chunk", metavar="I/N", help=hidden or "work on the I-th of N parts (for job arrays)")
+    logged = command.stage or command.name == "run"
+    text = "keep a log for machines too: logs/run.jsonl, one JSON object a line"
+    group.add_argument("--log-json", action="store_true", help=text if logged else argparse.SUPPRESS)
     group.add_argument("--quiet", action="store_true", help="say only what went wrong")
     group.add_argument("--debug", action="store_true", help="show tracebacks")
 

@@ -56,6 +56,11 @@ class RunDir:
         return self.root / "logs" / "run.log"
 
     @property
+    def log_json(self) -> Path:
+        """The same for machines, one JSON object a line; kept with --log-json."""
+        return self.root / "logs" / "run.jsonl"
+
+    @property
     def report_html(self) -> Path:
         """The report, one self-contained file."""
         return self.root / "report" / "report.html"

@@ -30,6 +30,7 @@ class Request:
     only      slide ids to restrict the work to, separated by commas; empty: all
     chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
     command   as typed, for the log and the report
+    log_json  whether a log for machines is kept too
     sections  the options of each of several encoders, for embed; none: `options` are those of the only one
     """
 
@@ -40,6 +41,7 @@ class Request:
     only: str = ""
     chunk: tuple[int, int] | None = None
     command: str = ""
+    log_json: bool = False
     sections: tuple[tuple[Any, ...], ...] = ()
 
     def get(self, kind: type[S]) -> S:

@@ -45,7 +45,8 @@ def run(request: Request) -> int:
         step = replace(request, run_dir=folder, options=sections[0], sections=sections, sources=given)
         module, function = command.handler.split(":")
         words = ["wsi-pipeline", "run", str(path), f"({command.name})"]
-        with log_to(folder.log, shlex.join(words), request.console.note):
+        json_path = folder.log_json if request.log_json else None
+        with log_to(folder.log, shlex.join(words), request.console.note, json_path=json_path):
             code = max(code, int(getattr(import_module(module), function)(step)))
     return EXIT_SOME_FAILED if code else EXIT_DONE
 
