@@ -15,6 +15,7 @@ from wsi_pipeline.atomic import remove, write_bytes, write_text
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import STORE_SUFFIXES, RunDir
 from wsi_pipeline.cohort.status import StageStatus
+from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.overlays import draw_overlay
 from wsi_pipeline.slides.base import Slide
@@ -62,6 +63,7 @@ class SegmentStage:
             spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
             identity = _identity(record, slide, spacing)
             picture = read_whole(slide, spacing.mpp, _picture_mpp(self.spec, slide.info.size, spacing.mpp))
+        check_unchanged(record.path, identity)
         rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)
         found = segment_tissue(rgb, identity.size, spacing.mpp, self.spec)
         thumbnail = shrink_thumbnail(picture)
@@ -109,6 +111,16 @@ def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = rgb.shape[:2]
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
     return _shrunk(rgb, Size(max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+def check_unchanged(path: Path, identity: SlideIdentity) -> None:
+    """Refuse a slide file that is not, or no more, the one its stores tell of; asked when its pixels were read."""
+    if quick_digest(path) != identity.quick_digest:
+        raise SlideError(
+            f"{path} was replaced or changed since its tissue mask was begun",
+            slide=identity.slide_id,
+            todo="Run again: wsi-pipeline tile slides.csv",
+        )
 
 
 def drop_other_format(path: Path) -> None:

@@ -21,6 +21,7 @@ from wsi_pipeline.cohort.locks import LockedError, locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.cohort.status import StageStatus
+from wsi_pipeline.errors import SlideError
 from wsi_pipeline.stages.jpegblocks import jpeg_blocks
 from wsi_pipeline.stages.pixelchild import Reading, SlideJob
 from wsi_pipeline.stages.pixelfeed import PixelFeed
@@ -35,6 +36,7 @@ from wsi_pipeline.stages.runner import (
     record_outcome,
     up_to_date,
 )
+from wsi_pipeline.stages.segment import check_unchanged
 from wsi_pipeline.store.patches import PatchTable, read_patches
 
 _UNWRITTEN = 2
@@ -268,6 +270,12 @@ class _Stream:
     def _write(self, slide: _Slide, work: _Work) -> StageStatus:
         assert slide.table is not None
         assert work.known is not None
+        if work.rows is not None and slide.table.pixels == "none":
+            try:
+                check_unchanged(slide.record.path, slide.table.header.slide)
+            except SlideError:
+                work.rows.discard()  # rows that were kept may be of another image
+                raise
         status = work.stage.finish(slide.record, slide.table, work.known)
         if work.rows is not None:
             work.rows.discard()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, require_store
@@ -16,13 +18,14 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.specs import TileSpec
 from wsi_pipeline.stages.freshness import REVISIONS, read_header, stale, tile_digest
 from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.segment import drop_other_format, write_overlay
+from wsi_pipeline.stages.segment import check_unchanged, drop_other_format, write_overlay
 from wsi_pipeline.store.patches import write_patches
 from wsi_pipeline.store.schema import PATCH_FORMAT, SEGMENT_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.segments import SegmentTable, read_segment
 from wsi_pipeline.tiling.grid import PatchGrid, lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 
+T = TypeVar("T")
 _PIXEL_BATCH = 64
 _READ_THREADS = 2
 
@@ -61,7 +64,10 @@ class TileStage:
                 geometry.patch_level0,
             )
             path = self.run_dir.patch_store(record.slide_id, self.store)
-            write_patches(path, header, geometry, grid, **self._pixels(slide, grid, geometry))
+            pixels = self._pixels(slide, grid, geometry)
+            # Compared when the last pixel is read, before the store takes its place.
+            check = partial(check_unchanged, record.path, header.slide)
+            write_patches(path, header, geometry, grid, **{key: _then(items, check) for key, items in pixels.items()})
         drop_other_format(path)
         return _status(header)
 
@@ -95,6 +101,15 @@ class TileStage:
         if self.spec.pixels == "jpeg":
             return {"jpegs": read_jpegs(patches, self.spec.jpeg_quality, _READ_THREADS)}
         return {}
+
+
+def _then(items: Iterable[T], check: Callable[[], None]) -> Iterator[T]:
+    try:
+        yield from items
+    except SlideError:
+        check()  # a file that is written over does not decode: that is not damage
+        raise
+    check()
 
 
 def check_same_slide(slide: Slide, identity: SlideIdentity) -> None:
