@@ -84,7 +84,8 @@ def test_row_i_is_the_same_patch_everywhere(made: Path) -> None:
 def test_training_leaves_models_predictions_metrics_and_a_report(made: Path) -> None:
     folder = made / "wsi-run" / "train-mil" / "colour" / "gated-abmil"
     predictions = pd.read_csv(folder / "predictions.csv")
-    assert list(predictions.columns) == ["slide_id", "patient_id", "fold", "label", "predicted", "p_a", "p_b"]
+    columns = ["slide_id", "patient_id", "repeat", "fold", "label", "predicted", "p_a", "p_b"]
+    assert list(predictions.columns) == columns
     assert list(predictions.slide_id) == list(GOOD)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["n_patients"] == 4
