@@ -46,6 +46,8 @@ def _demo(folder: Path, slides: int) -> str:
 BENCHMARKS = (
     Benchmark("segmentation", lambda folder: [], lambda folder: []),
     Benchmark("encoders", lambda folder: ["--repeats", "5"], lambda folder: [], needs_data=True),
+    Benchmark("reading", lambda folder: ["--patches", "96", "--rounds", "3"], lambda folder: [], needs_data=True),
+    Benchmark("reading_features", lambda folder: [], lambda folder: [], needs_data=True),
     Benchmark("peak_memory", lambda folder: ["--side", "20000"], lambda folder: []),
     Benchmark(
         "kill_and_resume",

@@ -94,7 +94,7 @@ class SlidePatches:
             return None
         tiles, cache = self.plan.tiles, SegmentCache(RECENT_BYTES)
 
-        def get(column: int, row: int, shrink: int) -> NDArray[np.uint8]:
+        def get(column: int, row: int, shrink: int, out: object = None) -> NDArray[np.uint8]:
             """A decoded tile, from the cache where it was used not long ago."""
             found = cache.get((column, row, shrink), partial(tiles.decode, column, row, shrink))
             assert found is not None

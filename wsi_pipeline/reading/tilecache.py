@@ -49,8 +49,11 @@ class OnceCache:
         """What is held now, tiles being decoded included."""
         return self._held
 
-    def get(self, column: int, row: int, shrink: int) -> Pixels:
-        """One decoded tile, counted as one use of it. Raises SlideError where it does not decode."""
+    def get(self, column: int, row: int, shrink: int, out: Pixels | None = None) -> Pixels:
+        """One decoded tile, counted as one use of it. Raises SlideError where it does not decode.
+
+        out   where it may be decoded to, if no other patch needs it; the caller looks whether it was
+        """
         key, uses = (shrink, row, column), self._uses[shrink]
         with self._lock:
             uses[row, column] -= 1
@@ -59,7 +62,7 @@ class OnceCache:
             if there and not again:
                 self._release(key)
         if future is None:
-            return self._tiles.decode(column, row, shrink, self._own_memory(shrink))
+            return self._tiles.decode(column, row, shrink, self._own_memory(shrink) if out is None else out)
         if there is None:
             self._decode(future, key)
         return future.result()

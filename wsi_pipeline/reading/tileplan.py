@@ -13,8 +13,8 @@ from wsi_pipeline.slides.base import Level, StoredTiles
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 Pixels = NDArray[np.uint8]
-GetTile = Callable[[int, int, int], Pixels]
-"""(column, row, shrink) to the decoded tile."""
+GetTile = Callable[[int, int, int, Pixels | None], Pixels]
+"""(column, row, shrink, memory that may be decoded to, or None) to the decoded tile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,10 @@ class TilePlan:
             top, bottom = max(y, row * height), min(y + side, (row + 1) * height)
             for column in _span(x, side, width, self.tiles.columns):
                 left, right = max(x, column * width), min(x + side, (column + 1) * width)
-                found = get(column, row, shrink)
+                same = (x, y, side, side) == (column * width, row * height, width, height)
+                found = get(column, row, shrink, region if same else None)
+                if np.may_share_memory(found, region):
+                    continue
                 region[top - y : bottom - y, left - x : right - x] = found[
                     top - row * height : bottom - row * height, left - column * width : right - column * width
                 ]
