@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wsi_pipeline.mil.segments import segment_ids, segment_softmax
 
@@ -20,6 +21,10 @@ BLOCK = 1024
 """Rows at a time on a CPU: features, hidden values and gates of a block stay in a core's second-level cache."""
 
 _BLOCK_ELSEWHERE = 65_536
+
+ROW_STEP, BAG_STEP = 128, 8
+"""Blocks are filled up to whole multiples of these: oneDNN compiles a kernel for every new shape of a bf16 product,
+which takes longer than the product. Rows that fill up have no attention, bags that fill up are not of the block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +89,26 @@ class _Pass:
         self.w1, self.b1 = (part.detach().to(self.type) for part in (weights.projection, weights.projection_bias))
         self.wg, self.bg = (gates * self.halves[:, None]).to(self.type), (bias * self.halves).to(self.type)
         self.offsets, self.keep = offsets, keep
-        self.bags = segment_ids(offsets).to(features.device)
         self.blocks = _blocks(offsets, BLOCK if features.device.type == "cpu" else _BLOCK_ELSEWHERE)
-        self.hidden = features.new_empty(len(features), len(self.w1))
-        self.gates = features.new_empty(len(features) if keep else 0, len(self.wg))
+        filled = self.blocks[-1].rows.stop if self.blocks else 0
+        self.bags = segment_ids(offsets).to(features.device)
+        self.bags = functional.pad(self.bags, (0, filled - len(features)), value=len(offsets) - 2)
+        self.hidden = features.new_empty(filled, len(self.w1))
+        self.gates = features.new_empty(filled if keep else 0, len(self.wg))
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Bag embeddings (B, H) and attention (sum N,)."""
-        scores = torch.empty(len(self.features), dtype=self.wide, device=self.features.device)
+        n, n_bags = len(self.features), len(self.offsets) - 1
+        scores = torch.empty(len(self.hidden), dtype=self.wide, device=self.features.device)
         for block in self.blocks:
             scores[block.rows] = self._scores(block.rows)
-        self.attention = segment_softmax(scores, self.offsets)
-        self.pooled = scores.new_zeros(len(self.offsets) - 1, len(self.w1))
+        attention = segment_softmax(scores[:n], self.offsets)
+        self.attention = functional.pad(attention, (0, len(scores) - n))
+        pooled = scores.new_zeros(n_bags + BAG_STEP, len(self.w1))
         for block in self.blocks:
-            self.pooled[block.bags] += (self._weights(block) @ self.hidden[block.rows]).to(self.wide)
-        return self.pooled, self.attention
+            pooled[block.bags] += torch.mm(self._weights(block), self.hidden[block.rows]).to(self.wide)
+        self.pooled = pooled[:n_bags]
+        return self.pooled, attention
 
     def backward(self, gradient: Tensor, features_too: bool) -> tuple[Tensor | None, ...]:
         """Gradients for the features (if asked for) and the six weights from that of the embeddings (B, H)."""
@@ -106,9 +116,9 @@ class _Pass:
         to_score = torch.zeros_like(self.score)
         to_features = torch.empty_like(self.features) if features_too else None
         centre = (self.pooled * gradient).sum(1)  # sum_k a_k da_k of each bag
-        narrow = gradient.to(self.type)
+        narrow = functional.pad(gradient.to(self.type), (0, 0, 0, BAG_STEP))
         for block in self.blocks:
-            rows, hidden, inputs = block.rows, self.hidden[block.rows], self.features[block.rows]
+            rows, hidden, inputs = block.rows, self.hidden[block.rows], self._inputs(block.rows)
             to_gates, share = self._gates_backward(rows, self._scores_backward(block, narrow, centre))
             to_score += share
             dg = to_gates.to(self.type)
@@ -119,7 +129,8 @@ class _Pass:
             totals[1] += dh.sum(0)
             totals[3] += to_gates.sum(0)
             if to_features is not None:
-                torch.mm(dh, self.w1, out=to_features[rows])
+                target = to_features[rows]
+                target.copy_(torch.mm(dh, self.w1)[: len(target)])
         to_projection, to_bias, to_gates_weight, to_gates_bias = totals
         to_gates_weight *= self.halves[:, None]
         to_gates_bias *= self.halves
@@ -127,9 +138,15 @@ class _Pass:
         nothing = to_score.new_zeros(1)  # a softmax does not see the bias of its scores
         return to_features, to_projection, to_bias, to_gates_weight, to_gates_bias, to_score, nothing
 
+    def _inputs(self, rows: slice) -> Tensor:
+        """The features of some rows, the last block filled up with zeros."""
+        inputs = self.features[rows]
+        missing = rows.stop - rows.start - len(inputs)
+        return functional.pad(inputs, (0, 0, 0, missing)) if missing else inputs
+
     def _scores(self, rows: slice) -> Tensor:
         """Unnormalised attention (n,) of some rows; their hidden values, and gates where kept, are filled in."""
-        hidden = torch.addmm(self.b1, self.features[rows], self.w1.t(), out=self.hidden[rows]).relu_()
+        hidden = torch.addmm(self.b1, self._inputs(rows), self.w1.t(), out=self.hidden[rows]).relu_()
         gates = torch.addmm(self.bg, hidden, self.wg.t()).to(self.wide).tanh_()  # float32 has the faster tanh
         if self.keep:
             self.gates[rows] = gates
@@ -165,15 +182,13 @@ class _Pass:
     def _weights(self, block: _Block) -> Tensor:
         """The attention of a block's rows, one line a bag, 0 where the row is another's: (b, n)."""
         bags = self.bags[block.rows]
-        if block.bags.stop - block.bags.start == 1:
-            return self.attention[block.rows].to(self.type)[None]
         numbers = torch.arange(block.bags.start, block.bags.stop, device=bags.device)
         return ((bags == numbers[:, None]) * self.attention[block.rows]).to(self.type)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Consecutive rows, and the bags they are of."""
+    """Consecutive rows, and the bags they are of, both filled up."""
 
     rows: slice
     bags: slice
@@ -185,8 +200,13 @@ def _blocks(offsets: Tensor, size: int) -> list[_Block]:
     for start in range(0, int(ends[-1]), size):
         stop = min(start + size, int(ends[-1]))
         first, last = np.searchsorted(ends, [start, stop - 1], "right") - 1
-        blocks.append(_Block(slice(start, stop), slice(int(first), int(last) + 1)))
+        rows, bags = min(size, _whole(stop - start, ROW_STEP)), _whole(int(last) + 1 - int(first), BAG_STEP)
+        blocks.append(_Block(slice(start, start + rows), slice(int(first), int(first) + bags)))
     return blocks
+
+
+def _whole(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

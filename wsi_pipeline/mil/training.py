@@ -22,6 +22,7 @@ from torch import Tensor
 from wsi_pipeline.encoders.device import choose_precision
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil import pieces
+from wsi_pipeline.mil.abmil import AttentionPooling
 from wsi_pipeline.mil.bags import BagBatch, Bags
 from wsi_pipeline.mil.contract import Dropout, MilModel
 from wsi_pipeline.mil.models import build_model
@@ -191,8 +192,16 @@ def _prepare(
         if isinstance(module, Dropout):
             module.generator = luck
     weights = objective.bag_weights(torch.from_numpy(rows.train))
-    rng, arithmetic = np.random.default_rng(sub_seed(rows.seed, 1)), choose_precision(spec.precision, device).dtype
-    return _Run(model.to(device), bags, objective, weights, spec, rng, arithmetic)
+    rng = np.random.default_rng(sub_seed(rows.seed, 1))
+    return _Run(model.to(device), bags, objective, weights, spec, rng, _arithmetic(model, spec, device))
+
+
+def _arithmetic(model: MilModel, spec: MilSpec, device: torch.device) -> torch.dtype:
+    """`auto` on a CPU is bf16 for models of the fused operation only: elsewhere each new bag size compiles kernels."""
+    fused = any(isinstance(module, AttentionPooling) for module in model.modules())
+    if spec.precision == "auto" and device.type == "cpu" and not fused:
+        return torch.float32
+    return choose_precision(spec.precision, device).dtype
 
 
 def _train(run: _Run, rows: FoldRows, on_epoch: Callable[[Epoch], None] | None, stop: Event) -> Fitted:
