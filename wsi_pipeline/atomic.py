@@ -53,7 +53,12 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync_folder(target.parent)
     finally:
-        remove(temporary)  # there is none left where it took its place, or the old folder is where they changed places
+        # There is none left where it took the target's place; where they changed places, it is the old folder.
+        try:
+            remove(temporary)
+        except BaseException:  # told to end just now: it is told once
+            remove(temporary)
+            raise
 
 
 def write_text(target: Path, text: str, *, durable: bool = True) -> None:

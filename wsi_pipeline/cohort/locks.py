@@ -42,23 +42,30 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     make_folder(path.parent)
     deadline = time.monotonic() + wait_seconds
     token = uuid.uuid4().hex
-    while not _create(path, token):
-        if _is_stale(path):
-            _steal(path)
-        elif time.monotonic() >= deadline:
-            raise LockedError(str(path))
-        else:
-            time.sleep(_POLL_SECONDS)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, token, stop), daemon=True)
-    beat.start()
     try:
+        while not _create(path, token):
+            if _is_stale(path):
+                _steal(path)
+            elif time.monotonic() >= deadline:
+                raise LockedError(str(path))
+            else:
+                time.sleep(_POLL_SECONDS)
+        threading.Thread(target=_beat, args=(path, token, stop), daemon=True).start()
         yield
     finally:
         stop.set()
-        beat.join()
-        if _token(path) == token:  # a process that slept for long may have lost it to another
-            path.unlink(missing_ok=True)
+        try:
+            _release(path, token)
+        except BaseException:  # told to end just now: it is told once
+            _release(path, token)
+            raise
+
+
+def _release(path: Path, token: str) -> None:
+    """Remove the lock, unless it is another's: a process that slept for long may have lost it."""
+    if _token(path) == token:
+        path.unlink(missing_ok=True)
 
 
 def holder(path: Path) -> str:
@@ -71,15 +78,16 @@ def holder(path: Path) -> str:
 
 
 def _create(path: Path, token: str) -> bool:
+    facts = {**asdict(this_process()), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "token": token}
+    text = json.dumps(facts).encode()
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
-    facts = {**asdict(this_process()), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "token": token}
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(facts, file)
-    except OSError:  # a full disk: an empty lock would keep others out for a while
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+    except BaseException:  # a full disk, or told to end: an empty lock would keep others out for a while
         path.unlink(missing_ok=True)
         raise
     return True

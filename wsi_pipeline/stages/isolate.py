@@ -24,7 +24,7 @@ except ImportError:  # Windows has no such limits
 
 _GRACE_SECONDS = 10.0
 """How long a process may take to end after it has sent its result."""
-_END_SECONDS = 5.0
+_END_SECONDS = 10.0
 """How long workers that are told to end may take, to give back their locks and remove what they had begun."""
 _SIGNAL_SECONDS = 0.5
 _TERMINATED = 143
@@ -157,10 +157,9 @@ def _outcome(receiver: Connection, process: Any) -> Any:
         result = receiver.recv()
     except (EOFError, OSError):  # OSError: it died while it was sending
         process.join()
-        if process.exitcode in (-signal.SIGTERM, _TERMINATED):
-            # A job that is cancelled gets the signal in all its processes at once: leave the time for our own to
-            # arrive, so that it is not the slide that has failed.
-            time.sleep(_SIGNAL_SECONDS)
+        # Ctrl-C, and the end of a cluster's job, reach all processes at once: leave our own signal the time to arrive,
+        # so that it is not the slide that has failed.
+        time.sleep(_SIGNAL_SECONDS)
         return Crash(process.exitcode)
     else:
         process.join(_GRACE_SECONDS)
