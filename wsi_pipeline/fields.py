@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from wsi_pipeline.errors import UsageError
 
 S = TypeVar("S")
 Check = Callable[[Any], bool]
+_SHOWN = 80
 
 
 def option(
@@ -79,7 +81,9 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     wanted = value_type(hint)
     allowed: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
-        raise UsageError(f"{name} must be of type {wanted.__name__}, got {value!r}")
+        raise UsageError(f"{name} must be of type {wanted.__name__}, got {repr(value)[:_SHOWN]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} must be a finite number, got {value}")
 
 
 def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:

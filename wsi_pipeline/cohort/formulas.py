@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 _STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-_HARMLESS = re.compile(r"[+-]?\d[\d.,]*([eE][+-]?\d+)?%?|[+-]+")
+_HARMLESS = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?%?|[+-]+")
 """A number, or grades such as `++`, which spreadsheets keep as they are."""
 
 

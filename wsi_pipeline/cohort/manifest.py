@@ -10,13 +10,14 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
 from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.columns import map_columns
 from wsi_pipeline.cohort.discover import find_slides, slide_id_of, with_suffix_found
+from wsi_pipeline.cohort.formulas import is_formula
 from wsi_pipeline.errors import ManifestError, UsageError
 
 V = TypeVar("V")
@@ -25,6 +26,10 @@ MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "none", "null"})
 SPLITS = ("train", "val", "test")
 OUTCOME = ("time", "event")
 MAX_ID_LENGTH = 150
+MOST_FAULTS = 200
+"""So many are listed; a table of a million rows of the wrong kind has a million of them."""
+_SHOWN = 80
+_TEXTS = ("patient_id", "label", "site", "stain")
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def read_cohort(sources: Sequence[str | Path], *, mixed_labels: bool = False) ->
 def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
     """Read a manifest CSV; see `read_cohort` for what is raised and `manifests/README.md` for the columns."""
     text, notes = _decode(path)
-    rows = list(csv.reader(io.StringIO(text), delimiter=_delimiter(text, notes), skipinitialspace=True))
+    rows = _rows(text, _delimiter(text, notes), path)
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     columns, unused, faults_text = map_columns(header)
     faults = notes + [Fault(1, message) for message in faults_text]
@@ -141,8 +146,18 @@ def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
     ]
     numbered = [(i, _record(i, row, columns, path.resolve().parent, faults)) for i, row in parsed]
     faults += _check_ids((i, record.slide_id) for i, record in numbered)
+    faults += _check_formulas(numbered)
     faults += _check_patients(numbered, mixed_labels)
     return _finish([record for _, record in numbered], str(path), faults)
+
+
+def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:  # a cell of more than 131,072 characters: an open quotation mark, or no CSV at all
+        raise ManifestError(
+            f"{path} is no CSV that can be read: {error}", todo="Look for a quotation mark that is not closed"
+        ) from None
 
 
 def to_csv(cohort: Cohort) -> str:
@@ -150,8 +165,10 @@ def to_csv(cohort: Cohort) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([item.name for item in fields(SlideRecord)])
+    names = [item.name for item in fields(SlideRecord)]
     for record in cohort.records:
-        writer.writerow(["" if value is None else str(value) for value in astuple(record)])
+        values = (getattr(record, name) for name in names)
+        writer.writerow(["" if value is None else str(value) for value in values])
     return out.getvalue()
 
 
@@ -194,7 +211,7 @@ def _record(row: int, given: list[str], columns: dict[str, int], base: Path, fau
         return None if cell(name).lower() in MISSING_WORDS else cell(name)
 
     name = cell("path") or (cell("slide_id") if "path" not in columns else "")
-    path = with_suffix_found((base / Path(name).expanduser()).absolute())
+    path = _path(row, name, base, faults)
     slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(name))
     if not name:
         faults.append(Fault(row, "path is empty"))
@@ -224,6 +241,17 @@ def _record(row: int, given: list[str], columns: dict[str, int], base: Path, fau
         time=_parsed(row, f"time of {slide_id}", time, cells.time, faults),
         event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
     )
+
+
+def _path(row: int, name: str, base: Path, faults: list[Fault]) -> Path:
+    """The file a cell names; a fault where it can name none."""
+    try:
+        if any(not char.isprintable() for char in name):
+            raise ValueError("it holds a control character")
+        return with_suffix_found((base / Path(name).expanduser()).absolute())
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
+        faults.append(Fault(row, f"path {name[:_SHOWN]!r} cannot name a file: {error}"))
+        return base / "-"
 
 
 def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], faults: list[Fault]) -> V | None:
@@ -264,7 +292,20 @@ def id_problem(slide_id: str) -> str | None:
         return "holds a control character or outer space"
     if len(slide_id.encode()) > MAX_ID_LENGTH:
         return f"is longer than {MAX_ID_LENGTH} bytes"
+    if is_formula(slide_id):
+        return "would be run as a formula by a spreadsheet program"
     return None
+
+
+def _check_formulas(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
+    """Texts that come out again in CSVs and that a spreadsheet program would run as formulas."""
+    return [
+        Fault(row, f"{name} {value[:_SHOWN]!r} would be run as a formula by a spreadsheet program; write it otherwise")
+        for row, record in numbered
+        for name in _TEXTS
+        if isinstance(value := getattr(record, name), str) and is_formula(value)
+        if name != "patient_id" or value != record.slide_id
+    ]
 
 
 def _check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) -> list[Fault]:
@@ -294,7 +335,10 @@ def _finish(records: list[SlideRecord], source: str, faults: list[Fault]) -> Coh
     if not records and not fatal:
         fatal = [Fault(None, "no slides in it")]
     if fatal:
-        lines = "\n".join(f"  {fault}" for fault in (*fatal, *notes))
+        told = [*fatal, *notes]
+        lines = "\n".join(f"  {fault}" for fault in told[:MOST_FAULTS])
+        if len(told) > MOST_FAULTS:
+            lines += f"\n  and {len(told) - MOST_FAULTS} more"
         count = f"{len(fatal)} fault{'s' if len(fatal) > 1 else ''}"
         raise ManifestError(
             f"{source} cannot be used: {count}\n{lines}",

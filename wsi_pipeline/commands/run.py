@@ -10,11 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.logfile import log_to
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request
+from wsi_pipeline.commands.safeyaml import read_yaml
 from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.fields import from_mapping
@@ -31,7 +30,7 @@ def run(request: Request) -> int:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
     plan = read_plan(path)
-    folder = RunDir(path.parent / str(plan.get("run", DEFAULT_RUN)))
+    folder = RunDir(path.parent / _run_folder(plan.get("run"), path))
     sources = {
         command: tuple(str(path.parent / name) for name in _as_list(plan.get(key)))
         for command, key in (("tile", "slides"), ("tune", "labels"))
@@ -53,12 +52,7 @@ def run(request: Request) -> int:
 
 def read_plan(path: Path) -> dict[str, Any]:
     """Read and check the top level of the YAML file. Raises UsageError for unreadable files and unknown keys."""
-    try:
-        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no valid YAML: {error}") from None
+    plan = read_yaml(path)
     if not isinstance(plan, dict):
         raise UsageError(f"{path} must hold keys and values", todo=f"Known keys: {', '.join(TOP_KEYS)}")
     plan = {str(key).replace("_", "-"): value for key, value in plan.items()}
@@ -70,6 +64,12 @@ def read_plan(path: Path) -> dict[str, Any]:
     if "slides" not in plan:
         raise UsageError(f"{path}: the key `slides` is missing", todo="Name the CSV, folder or glob of slides")
     return plan
+
+
+def _run_folder(value: Any, path: Path) -> str:
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{path}: run must name a folder, got {type(value).__name__}")
+    return value or DEFAULT_RUN
 
 
 def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[tuple[Command, tuple[tuple[Any, ...], ...]]]:
@@ -89,7 +89,7 @@ def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
     sections = value if isinstance(value, list) and command.name == "embed" else [value]
     for section in sections:
         if section is not None and not isinstance(section, dict):
-            raise UsageError(f"{where}: must hold option names and values, got {section!r}")
+            raise UsageError(f"{where}: must hold option names and values, got {repr(section)[:80]}")
     return [dict(section or {}) for section in sections]
 
 

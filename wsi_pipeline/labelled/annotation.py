@@ -58,7 +58,8 @@ def _of_qupath(raw: bytes, path: Path) -> Annotation:
         raise LabelError(f"annotation {path.name} is no valid JSON ({error})") from None
     found = _Found()
     for number, feature in enumerate(_features(document, path), start=1):
-        properties = feature.get("properties") or {}
+        given = feature.get("properties")
+        properties = given if isinstance(given, Mapping) else {}
         if properties.get("objectType", "annotation") not in ("annotation", "tile"):
             found.skipped += 1
             continue

@@ -86,7 +86,7 @@ def _geometries(document: Any) -> list[Any]:
             return _geometries(document["features"])
         if document.get("type") == "Feature":
             return _geometries(document["geometry"]) if document.get("geometry") else []
-        if document.get("type") in _AREAL or "coordinates" in document:
+        if str(document.get("type")) in _AREAL or "coordinates" in document:
             return [document]
     elif isinstance(document, list | tuple):
         return [geometry for part in document for geometry in _geometries(part)]
