@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.formulas import is_formula, safe_cell
@@ -24,6 +25,7 @@ from wsi_pipeline.errors import LabelError, ManifestError, UsageError, WsiPipeli
 from wsi_pipeline.fields import validate
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.labelled.annotation import read_annotation
+from wsi_pipeline.labelled.open import open_labelled
 from wsi_pipeline.labelled.regions import class_areas
 from wsi_pipeline.specs import SegmentSpec
 
@@ -120,6 +122,16 @@ def test_formulas_are_known(text: str) -> None:
 def test_numbers_grades_and_words_are_no_formulas(text: str) -> None:
     assert not is_formula(text)
     assert safe_cell(text) == text
+
+
+@pytest.mark.parametrize("row", ["a.png,=cmd,g,", "a.png,x,@g,", "=a.png,x,g,"])
+def test_labels_that_are_formulas_are_refused(row: str, tmp_path: Path) -> None:
+    for name in ("a.png", "=a.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,label,group\n{row.rstrip(',')}\nb.png,y,h\n")
+    with pytest.raises(LabelError, match="would be run as a formula"):
+        open_labelled(table)
 
 
 @_corpus("plans")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wsi_pipeline.cohort.formulas import is_formula
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.fields import digest_of
 from wsi_pipeline.labelled.patches import LabelledPatches, PatchPixels, Rows
@@ -40,8 +41,10 @@ def assemble(
 
     todo    what to do where fewer than two classes are there
 
-    Raises LabelError where classes are named that are not there, or fewer than two are left.
+    Raises LabelError where classes are named that are not there, or fewer than two are left, and for names that a
+    spreadsheet program would run as formulas when it opens predictions.csv.
     """
+    _refuse_formulas(rows, source)
     kept = _chosen(rows.labels, spec)
     classes = in_order({rows.labels[row] for row in kept})
     if len(classes) < 2:
@@ -66,6 +69,16 @@ def assemble(
         pixels=pixels,
         index=kept,
     )
+
+
+def _refuse_formulas(rows: LabelRows, source: str) -> None:
+    for kind, names in (("class", rows.labels), ("group", rows.groups), ("patch", rows.names)):
+        odd = next((name for name in dict.fromkeys(names) if is_formula(name)), None)
+        if odd is not None:
+            raise LabelError(
+                f"{source}: the {kind} {odd[:80]!r} would be run as a formula by a spreadsheet program",
+                todo="Name it otherwise: not beginning with = + - or @",
+            )
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:
