@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import wsi_pipeline
+from wsi_pipeline.cohort.locks import clear_stale
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.console import Console
 from wsi_pipeline.commands.table import COMMANDS, Command
@@ -87,6 +88,8 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
     module, function = command.handler.split(":")
     handler = getattr(importlib.import_module(module), function)
     kept, kept_json = (run_dir.log, run_dir.log_json) if command.stage else (None, None)
+    if command.stage:
+        clear_stale(run_dir.locks)
     with log_to(kept, request.command, console.note, json_path=kept_json if args.log_json else None):
         try:
             return int(handler(request))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_pipeline.cohort.locks import STALE_SECONDS, LockedError, holder, locked
+from wsi_pipeline.cohort.locks import STALE_SECONDS, LockedError, clear_stale, holder, locked
 from wsi_pipeline.cohort.status import StageStatus, read_status, record_status
 from wsi_pipeline.owner import Owner, this_process
 
@@ -100,6 +100,16 @@ def test_only_the_lock_stays_where_locks_were_stolen(tmp_path: Path) -> None:
     with locked(path):
         assert list(tmp_path.iterdir()) == [path]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_of_the_dead_are_cleared_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    dead, far = tmp_path / "tile" / "a.lock", tmp_path / "tile" / "b.lock"
+    with locked(tmp_path / "embed" / "c.lock"):
+        dead.parent.mkdir()
+        dead.write_text(json.dumps(asdict(replace(this_process(), started=1))))
+        far.write_text(json.dumps(asdict(Owner("elsewhere", "0", 1, 1))))
+        clear_stale(tmp_path)
+        assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["b.lock", "c.lock"]
 
 
 def test_a_turn_is_waited_for(tmp_path: Path) -> None:

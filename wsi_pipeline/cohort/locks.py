@@ -68,6 +68,13 @@ def _release(path: Path, token: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear_stale(folder: Path) -> None:
+    """Remove the locks below `folder` whose holders are dead: of what is up to date nobody takes the lock again."""
+    for path in folder.rglob("*.lock"):
+        if _is_stale(path):
+            _steal(path)
+
+
 def holder(path: Path) -> str:
     """Who holds the lock at `path`, for a message; "" where that cannot be told."""
     try:

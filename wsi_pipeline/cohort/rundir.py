@@ -69,9 +69,14 @@ class RunDir:
         """JSON with the state of each stage of one slide."""
         return self.root / "status" / f"{slide_id}.json"
 
+    @property
+    def locks(self) -> Path:
+        """Folder of all locks."""
+        return self.root / "locks"
+
     def lock(self, stage: str, slide_id: str) -> Path:
         """The lock that one process holds while it writes one stage of one slide."""
-        return self.root / "locks" / slug(stage) / f"{slide_id}.lock"
+        return self.locks / slug(stage) / f"{slide_id}.lock"
 
     def overlay(self, slide_id: str) -> Path:
         """Thumbnail with tissue contours and, once tiled, the patch grid."""

@@ -12,6 +12,7 @@ train-mil/<encoder>/<mil model>/        (`chosen` where each fold chooses its mo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any
 import pandas as pd
 
 from wsi_pipeline.atomic import write_text
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.locks import locked
+from wsi_pipeline.cohort.rundir import RunDir, slug
 from wsi_pipeline.encoders.device import choose_device
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.fields import digest_of
@@ -64,8 +66,21 @@ def train(
 
     encoder   folder name under embed/, and so under train-mil/
 
-    Raises MilError where it cannot be done honestly.
+    Of several processes that are asked for the same training one does it, the others wait. Raises MilError where it
+    cannot be done honestly.
     """
+    with locked(run.lock(NAME, slug(f"{encoder}/{training_name(spec)}")), math.inf):
+        return _train(run, encoder, slides, spec, device, progress)
+
+
+def _train(
+    run: RunDir,
+    encoder: str,
+    slides: SlideBags,
+    spec: MilSpec,
+    device: str,
+    progress: Callable[[Progress], None] | None,
+) -> Training:
     folder = run.mil(encoder, training_name(spec))
     digest = training_digest(slides, spec)
     known = read_training(folder)
