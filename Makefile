@@ -8,7 +8,7 @@ DEMO := demo
 TUNE := --overlap-px 128 --min-inside 0.6 --max-per-class 80 --batch 16 --epochs 4
 SOME_FAILED := 3
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint torture bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ lint: $(VENV)/.developing ## ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+torture: $(VENV)/.developing ## what must never break, by the thousand (docs/reliability.md); under an hour on two cores
+	$(BIN)/python -m benchmarks.torture_slides
 
 bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md)
 	$(BIN)/python benchmarks/run_all.py

@@ -1,6 +1,6 @@
 """Spoilt slides by the thousand through the stages, each in a process of its own with limits of time and memory.
 
-    python -m benchmarks.torture_slides                   every kind of damage on every sound file, about 3,000 cases
+    python -m benchmarks.torture_slides                   every kind of damage on every sound file, some 2,300 cases
     python -m benchmarks.torture_slides --seeds 3         fewer
 
 Prints a table: kind of damage, cases, and how many were done, refused with a named reason, or ended with a crash of
@@ -70,8 +70,8 @@ def faults(found: list[tuple[Case, Outcome]]) -> list[str]:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20, help="cases of each kind on each synthetic slide")
-    parser.add_argument("--real-seeds", type=int, default=5, help="cases of each kind on each real slide")
+    parser.add_argument("--seeds", type=int, default=17, help="cases of each kind on each synthetic slide")
+    parser.add_argument("--real-seeds", type=int, default=3, help="cases of each kind on each real slide")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     started, found = time.monotonic(), []

@@ -15,7 +15,7 @@ from tests.hostile.slide_bases import synthetic_bases
 from tests.hostile.slide_cases import DICOM_SPOILERS, TIFF_SPOILERS, Case, cases, make
 from tests.hostile.tiff_parts import WIDTH, layout_of
 from tests.hostile.trial import ALLOWED, Outcome, attempt_all
-from tests.slide_files import write_ome_tiff, write_pyramid_tiff
+from tests.slide_files import write_ome_tiff, write_pyramid_tiff, write_stripped_tiff
 from tests.stages.cohorts import blob_slide
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.open import open_slide
@@ -106,3 +106,23 @@ def test_a_slide_whose_width_does_not_fit_its_tiles_is_refused(tmp_path: Path) -
     path.write_bytes(raw)
     with pytest.raises(SlideError, match="100 x 256 pixels, takes 8 tiles but lists 16"):
         check_complete(path)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(11, "holds no whole numbers"), (2, "holds no whole numbers")])
+def test_lengths_that_are_no_whole_numbers_are_refused(kind: int, words: str, tmp_path: Path) -> None:
+    path = write_pyramid_tiff(tmp_path / "a.svs", blob_slide(0, side=256), mpp=0.5, tile=64)
+    entry, raw = layout_of(path).of(325)[0], bytearray(path.read_bytes())
+    raw[entry.entry_at + 2 : entry.entry_at + 4] = kind.to_bytes(2, "little")
+    path.write_bytes(raw)
+    with pytest.raises(SlideError, match=words):
+        check_complete(path)
+
+
+def test_jpeg_strips_narrower_than_their_image_are_refused_at_once(tmp_path: Path) -> None:
+    path = write_stripped_tiff(tmp_path / "a.tif", blob_slide(0, side=256), mpp=0.5)
+    entry, raw = layout_of(path).of(WIDTH)[0], bytearray(path.read_bytes())
+    raw[entry.entry_at + 2 : entry.entry_at + 4] = (4).to_bytes(2, "little")
+    raw[entry.values_at : entry.values_at + 4] = (1_000_000).to_bytes(4, "little")
+    path.write_bytes(raw)
+    with open_slide(path) as slide, pytest.raises(SlideError, match="strip of 256 pixels width in an image of 1000000"):
+        slide.read_region(0, 0, 0, 64, 64)

@@ -18,6 +18,7 @@ _TIFF_CODECS = {
     32773: "PackBits",
     32946: "Deflate",
     33003: "JPEG 2000",
+    33004: "JPEG 2000",
     33005: "JPEG 2000",
     33007: "JPEG",
     34712: "JPEG 2000",

@@ -20,23 +20,42 @@ Decoder = Callable[[bytes, int], Pixels]
 DECODE_ERRORS = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 """What codecs raise on damaged data (imagecodecs' errors are RuntimeErrors, tifffile's ValueErrors)."""
 
-_LZW = 5
+_LZW, _JPEG = 5, 7
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+"""JPEG markers (ITU-T T.81, table B.1) of the frame headers that say how large a picture is."""
 
 
 def decoder_of(page: Any) -> Decoder:
     """The decoder of a tifffile page; it raises one of DECODE_ERRORS on damaged data."""
     if int(page.compression) == _LZW and int(page.fillorder) == 1:
         return _lzw_decoder(page)
-    decode = page.decode
+    decode, is_jpeg = page.decode, int(page.compression) == _JPEG
     tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
 
     def by_tifffile(data: bytes, index: int) -> Pixels:
         """Samples (h, w, s) of one segment."""
+        if is_jpeg and not page.is_tiled:
+            _check_frame(data, int(page.imagewidth))
         decoded, _, _ = decode(data, index, **tables)
         samples: Pixels = np.asarray(decoded)[0]
         return samples
 
     return by_tifffile
+
+
+def _check_frame(data: bytes, width: int) -> None:
+    """Raise ValueError where a JPEG strip is narrower than its image.
+
+    tifffile would fill up what is missing, which for a damaged width takes gigabytes and shows no slide.
+    """
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in _FRAMES:
+            found = int.from_bytes(data[at + 7 : at + 9], "big")
+            if found < width:
+                raise ValueError(f"a JPEG strip of {found} pixels width in an image of {width}")
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
 def segment_size(page: Any) -> Size:

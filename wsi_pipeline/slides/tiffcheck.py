@@ -28,7 +28,7 @@ _STRIPS, _TILES = (273, 279), (324, 325)
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 _SAMPLES, _PLANAR, _DEPTH = 277, 284, 32997
 _SEPARATE = 2
-_UNSIGNED = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
+_UNSIGNED = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 """TIFF type codes of unsigned integers and of offsets, and their widths in bytes."""
 
 
@@ -132,8 +132,15 @@ def _check_segments(
     file: BinaryIO, layout: _Layout, entries: NDArray[np.void], tags: tuple[int, int], index: int
 ) -> None:
     offsets, counts = (_values(file, layout, entries, tag, index) for tag in tags)
-    if offsets is None or counts is None or len(offsets) != len(counts):
+    if offsets is None or counts is None:
+        odd = [
+            tag for tag, found in zip(tags, (offsets, counts), strict=True) if found is None and tag in entries["tag"]
+        ]
+        if odd:
+            raise _damaged(f"tag {odd[0]} of image {index} holds no whole numbers")
         return
+    if len(offsets) != len(counts):
+        raise _damaged(f"image {index} lists {len(offsets)} offsets but {len(counts)} lengths")
     # Careless writers overstate the length of the last strip, so for strips only the start has to be there.
     # Lengths are capped so that their sum with an offset does not pass 64 bits.
     ends = offsets + np.minimum(counts, layout.size + 1 if tags == _TILES else 1)

@@ -19,7 +19,7 @@ from wsi_pipeline.slides.tilelevel import TileBytes, TiledLevel
 
 log = logging.getLogger(__name__)
 
-_JPEG, _JPEG2000 = 7, (33005, 34712)
+_JPEG, _JPEG2000 = 7, (33004, 33005, 34712)
 _RGB, _YCBCR = 2, 6
 _PLAIN_VENDORS = ("aperio", "generic-tiff")
 """Formats whose levels OpenSlide takes from the TIFF tiles as they lie; others overlap, shift or scale them."""
