@@ -1,7 +1,7 @@
 """Run the benchmarks and print their tables, one after another; exit code 1 if one of them failed.
 
     python benchmarks/run_all.py                   the quick form of each, about ten minutes on two cores
-    python benchmarks/run_all.py --full            as in the documents: 100,000 px slide, 20 kills, half an hour
+    python benchmarks/run_all.py --full            as in the documents: 100,000 px slide, a quarter of an hour
     python benchmarks/run_all.py --only encoders peak_memory
 
 Benchmarks on real slides and weights are left out where WSI_PIPELINE_DATA is not there.
@@ -22,8 +22,6 @@ from pathlib import Path
 
 import psutil
 
-from wsi_pipeline.demo.cohort import make_cohort
-
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("WSI_PIPELINE_DATA", HERE.parents[1] / "shared" / "data"))
 
@@ -38,22 +36,12 @@ class Benchmark:
     needs_data: bool = False
 
 
-def _demo(folder: Path, slides: int) -> str:
-    """slides.csv of a small synthetic cohort, blank and corrupt slide included."""
-    return str(make_cohort(folder / "cohort", slides=slides, sides=(1400, 2200)))
-
-
 BENCHMARKS = (
     Benchmark("segmentation", lambda folder: [], lambda folder: []),
     Benchmark("encoders", lambda folder: ["--repeats", "5"], lambda folder: [], needs_data=True),
     Benchmark("reading", lambda folder: ["--patches", "96", "--rounds", "3"], lambda folder: [], needs_data=True),
     Benchmark("reading_features", lambda folder: [], lambda folder: [], needs_data=True),
     Benchmark("peak_memory", lambda folder: ["--side", "20000"], lambda folder: []),
-    Benchmark(
-        "kill_and_resume",
-        lambda folder: [_demo(folder, 6), "--kills", "12", "--folds", "2"],
-        lambda folder: [_demo(folder, 12), "--kills", "20", "--folds", "3"],
-    ),
 )
 
 

@@ -25,24 +25,25 @@ class Step:
     made: tuple[str, ...]
 
 
-def steps(csv: Path, patches: Path) -> tuple[Step, ...]:
-    """All stages, in order, small enough to take seconds; `words` of a step are for a run folder."""
+def steps(csv: Path, patches: Path, encoder: str = "pathotune") -> tuple[Step, ...]:
+    """All stages, in order, small enough to take seconds; tune and classify only with the encoder pathotune."""
 
     def step(name: str, *words: str, made: tuple[str, ...] = ()) -> Step:
         return Step(name, lambda run: [name, *words, "--run", str(run)], made or (name,))
 
     tune = ("--no-ttp", "--epochs", "3", "--batch", "16", "--bootstrap", "100", "--seed", "1")
-    mil = ("--features", "pathotune", "--folds", "2", "--epochs", "4", "--bootstrap", "100", "--allow-few")
-    return (
+    mil = ("--features", encoder, "--folds", "2", "--epochs", "4", "--bootstrap", "100", "--allow-few")
+    every = (
         step("tile", str(csv), "--patch-px", "64", "--pixels", "jpeg", "--workers", "2", made=("segment", "tile")),
         step("tune", str(patches), *tune),
-        step("embed", "--model", "pathotune"),
+        step("embed", "--model", encoder),
         step("classify"),
         step("train-mil", *mil, made=("train-mil", "heatmap", "report")),
         step("heatmap"),
         step("predict"),
         step("report"),
     )
+    return tuple(item for item in every if encoder == "pathotune" or item.name not in ("tune", "classify"))
 
 
 def load() -> None:

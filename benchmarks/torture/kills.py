@@ -56,11 +56,13 @@ def killed(step: commands.Step, run: Path, seconds: float, kills: int, rng: rand
 
 
 def torture(
-    folder: Path, kills: int, seed: int, only: tuple[str, ...] = (), slides: int = 6
+    folder: Path, kills: int, seed: int, only: tuple[str, ...] = (), slides: int = 6, encoder: str = "pathotune"
 ) -> tuple[list[Killed], list[str]]:
-    """All steps (or those named), each killed `kills` times; returns what was done and what differs."""
+    """Kill each step `kills` times, or those named in `only`; returns what was done and what differs."""
     commands.load()
-    steps = commands.steps(write_cohort(folder / "cohort", slides), write_patches(folder / "patches"))
+    steps = commands.steps(write_cohort(folder / "cohort", slides), write_patches(folder / "patches"), encoder)
+    if only:
+        steps = steps[: 1 + max(number for number, step in enumerate(steps) if step.name in only)]
     calm, rough, log = folder / "calm", folder / "rough", folder / "log.txt"
     seconds, done, rng = undisturbed(steps, calm, log), [], random.Random(seed)
     for step in steps:
@@ -78,12 +80,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="of each stage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slides", type=int, default=6)
+    parser.add_argument("--encoder", default="pathotune", help="with another one neither tune nor classify is run")
     parser.add_argument("--only", default="", help="stages, separated by commas (default: all)")
     args = parser.parse_args()
     started = time.monotonic()
     only = tuple(name for name in args.only.split(",") if name)
     with tempfile.TemporaryDirectory() as folder:
-        done, found = torture(Path(folder), args.kills, args.seed, only, args.slides)
+        done, found = torture(Path(folder), args.kills, args.seed, only, args.slides, args.encoder)
     for item in done:
         print(f"{item.step:<10} {item.seconds:6.1f} s undisturbed, killed {item.kills} times")
     print(f"{len(found)} files differ or are left over; {time.monotonic() - started:.0f} s")

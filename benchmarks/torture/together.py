@@ -24,7 +24,7 @@ from benchmarks.torture import commands
 from benchmarks.torture.cohort import write_cohort, write_patches
 from benchmarks.torture.compare import differences
 
-SHARED = ("tile", "embed", "train-mil")
+SHARED = "tile,embed,train-mil"
 LONGEST_SECONDS = 900.0
 _MADE = re.compile(r" (s\d+): (\S+) made, ")
 
@@ -98,23 +98,24 @@ class Outcome:
     rough: list[str]
 
 
-def torture(folder: Path, *, processes: int, kills: int, slides: int, seed: int, pause: float) -> Outcome:
+def torture(
+    folder: Path, *, processes: int, kills: int, slides: int, seed: int, pause: float, encoder: str, steps: str
+) -> Outcome:
     """One process alone, then several undisturbed, then several killed at random."""
     commands.load()
     csv = write_cohort(folder / "cohort", slides, distinct=min(slides, 6))
-    every = commands.steps(csv, write_patches(folder / "patches"))
+    every = commands.steps(csv, write_patches(folder / "patches"), encoder)
     log, rng = folder / "log.txt", random.Random(seed)
-    tune = next(step for step in every if step.name == "tune")
-    steps = [step for step in every if step.name in SHARED]
+    before = [step for step in every if step.name == "tune"]
+    shared = [step for step in every if step.name in steps.split(",")]
     runs = [folder / name for name in ("alone", "calm", "rough")]
     for run in runs:
-        commands.run(tune.words(run), log)
-    for step in steps:
-        commands.run(step.words(runs[0]), log)
-    work(steps, runs[1], log, processes, 0, 1.0, rng)
-    hits, stages = 0, [stage for step in steps for stage in step.made]
+        for step in (*before, *(shared if run is runs[0] else ())):
+            commands.run(step.words(run), log)
+    work(shared, runs[1], log, processes, 0, 1.0, rng)
+    hits, stages = 0, [stage for step in shared for stage in step.made]
     while hits < kills:  # from nothing again, until there were enough
-        hits += work(steps, runs[2], log, processes, kills - hits, pause, rng)
+        hits += work(shared, runs[2], log, processes, kills - hits, pause, rng)
         if hits < kills:
             commands.clear(runs[2], stages)
     return Outcome(
@@ -128,6 +129,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--slides", type=int, default=16)
+    parser.add_argument("--encoder", default="pathotune")
+    parser.add_argument("--steps", default=SHARED, help="commands, separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between kills, on average")
     args = parser.parse_args()

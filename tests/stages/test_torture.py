@@ -1,0 +1,51 @@
+"""Killed, shared and cut short at random, a run ends as one that nobody disturbed: `make torture` in its quick form."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture.compare import differences
+from tests.conftest import ROOT
+
+QUICK = {
+    "kills": ["--kills", "2", "--slides", "3", "--only", "tile,embed,train-mil", "--encoder", "colour"],
+    "together": ["--kills", "3", "--slides", "3", "--steps", "tile,embed", "--encoder", "colour", "--pause", "0.6"],
+    "disk": ["--cases", "40"],
+}
+
+
+@pytest.mark.parametrize("part", list(QUICK))
+def test_a_part_in_its_quick_form(part: str) -> None:
+    words = [sys.executable, "-m", f"benchmarks.torture.{part}", *QUICK[part]]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_all_parts_and_all_stages() -> None:
+    words = [sys.executable, "-m", "benchmarks.torture", "--quick"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_comparison_notices_what_changed_is_missing_or_was_left(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        (tmp_path / run / "tile").mkdir(parents=True)
+        (tmp_path / run / "tile" / "x.h5").write_text(run)
+        (tmp_path / run / "tile" / "same.json").write_text(f'{{"seconds": "{run}", "n": 1}}')
+    (tmp_path / "a" / "tile" / "y.h5").write_text("only here")
+    (tmp_path / "b" / "locks" / "tile").mkdir(parents=True)
+    (tmp_path / "b" / "locks" / "tile" / "x.lock").touch()
+    (tmp_path / "b" / "tile" / ".x.h5.0.host.0.1-1.tmp").touch()
+    found = differences(tmp_path / "a", tmp_path / "b")
+    assert found == [
+        "tile/.x.h5.0.host.0.1-1.tmp",
+        "tile/x.h5",
+        "tile/y.h5",
+        "b: left over: locks/tile/x.lock",
+        "b: left over: tile/.x.h5.0.host.0.1-1.tmp",
+    ]
