@@ -42,6 +42,7 @@ lint: $(VENV)/.developing ## ruff, mypy, import contracts
 
 torture: $(VENV)/.developing ## what must never break, by the thousand (docs/reliability.md); under an hour on two cores
 	$(BIN)/python -m benchmarks.torture_slides
+	$(BIN)/python -m benchmarks.torture
 
 bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md)
 	$(BIN)/python benchmarks/run_all.py
