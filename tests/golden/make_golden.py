@@ -1,10 +1,10 @@
 """Make one small store of every kind, and a trained model, from tiny synthetic slides.
 
-    python tests/golden/make_golden.py tests/golden/v1
+    python tests/golden/make_golden.py tests/golden/v2
 
-The folder v1 is kept in version control as format version 1 was first written, and today's code must read it
+The folders v1 and v2 are kept in version control as those format versions were first written; today's code must read them
 (tests/store/test_golden.py). Once a version is released, never make its folder anew: when the format changes, raise
-the version and make v2 beside it. Zarr folders are zipped, to be one file each.
+the version and make another one beside them. Zarr folders are zipped, to be one file each.
 """
 
 from __future__ import annotations

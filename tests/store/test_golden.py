@@ -1,7 +1,7 @@
-"""Format version 1 as it was first written: today's code reads it, and still writes files of the same build.
+"""Every format version as it was first written: today's code reads it, and still writes files of the newest build.
 
 A failure here means that files of users are read differently, or that new files are not what docs/format.md says. Raise
-`VERSION` in store/schema.py, make tests/golden/v2, and say in docs/format.md what changed.
+`VERSION` in store/schema.py, make the next folder in tests/golden, and say in docs/format.md what changed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from wsi_pipeline.store.patches import read_patches
 from wsi_pipeline.store.segments import read_segment
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "v1"
-DOCUMENT = GOLDEN.parents[2] / "docs" / "format.md"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+VERSIONS = ("v1", "v2")
+DOCUMENT = GOLDEN.parents[1] / "docs" / "format.md"
 KINDS = ("segment", "patches-none", "patches-jpeg", "patches-raw", "features")
 
 COORDS = [[x, y] for y in (72, 108, 144) for x in (72, 108, 144, 180)]
@@ -61,7 +62,12 @@ TILE_SPEC = {
     "patch_px": 24, "mpp": 4.0, "overlap_px": 6, "min_coverage": 0.9, "mpp_tolerance": 0.03, "allow_upsample": False,
     "jpeg_quality": 90,
 }  # fmt: skip
-MODEL_PROBABILITIES = [[0.581453, 0.418547], [0.641127, 0.358873]]
+REVISIONS = {"v1": 1, "v2": 2}
+"""Of the code of segment and tile that made the files."""
+MODEL_PROBABILITIES = {
+    "v1": [[0.581453, 0.418547], [0.641127, 0.358873]],
+    "v2": [[0.468460, 0.531540], [0.553358, 0.446642]],
+}
 ENCODER = "bb72e785d7efc0c7ea9d95f22e15207d98f578053bbc271ffdbee66d49830bb8"
 
 
@@ -73,9 +79,16 @@ def unpack(folder: Path, into: Path) -> Path:
     return into
 
 
+@pytest.fixture(scope="module", params=VERSIONS)
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of each version."""
+    return unpack(GOLDEN / request.param, tmp_path_factory.mktemp("golden") / request.param)
+
+
 @pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(GOLDEN, tmp_path_factory.mktemp("golden") / "v1")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the version that is written today."""
+    return unpack(GOLDEN / VERSIONS[-1], tmp_path_factory.mktemp("newest") / VERSIONS[-1])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +96,7 @@ def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same files as the golden ones, made by today's code."""
     folder = tmp_path_factory.mktemp("today")
     build(folder / "made")
-    return unpack(folder / "made", folder / "v1")
+    return unpack(folder / "made", folder / "today")
 
 
 suffixes = pytest.mark.parametrize("suffix", list(SUFFIXES.values()))
@@ -100,7 +113,7 @@ def test_segment_reads_as_it_was_written(golden: Path, suffix: str) -> None:
     assert segment.thumbnail.shape == (256, 320, 3)
     assert segment.thumbnail[0, 0].tolist() == [243, 243, 243]
     assert vars(segment.header.slide) == SLIDE
-    assert segment.header.extra == {"revision": 1, "tissue_mm2": 0.1028, "warning": ""}
+    assert segment.header.extra == {"revision": REVISIONS[golden.name], "tissue_mm2": 0.1028, "warning": ""}
 
 
 @suffixes
@@ -153,11 +166,14 @@ def test_digests_follow_the_documented_recipe(golden: Path, suffix: str) -> None
     tile = read_patches(golden / f"patches-none{suffix}").header
     embed = read_features(golden / f"features{suffix}").header
     parts = {"quick_digest": segment.slide.quick_digest, "mpp": segment.slide.mpp}
+    revision = REVISIONS[golden.name]
     assert segment.digest == digest_of(
-        stage="segment", version=1, revision=1, spec=segment.specs["segment"], slide=parts
+        stage="segment", version=1, revision=revision, spec=segment.specs["segment"], slide=parts
     )
     assert segment.parent_digest == segment.slide.quick_digest
-    assert tile.digest == digest_of(stage="tile", version=1, revision=1, spec=tile.specs["tile"], parent=segment.digest)
+    assert tile.digest == digest_of(
+        stage="tile", version=1, revision=revision, spec=tile.specs["tile"], parent=segment.digest
+    )
     assert tile.parent_digest == segment.digest
     assert embed.digest == digest_of(
         stage="embed", version=1, revision=1, spec=embed.specs["embed"], parent=tile.digest, model=ENCODER
@@ -171,10 +187,10 @@ def test_the_model_predicts_as_it_did(golden: Path) -> None:
     assert (ensemble.feature_dim, len(ensemble.models), ensemble.spec.hidden_dim) == (133, 2, 8)
     bags = Bags.from_arrays([read_features(golden / "features.h5").features], ["g0"])
     found = [probabilities(model, bags)[0].tolist() for model in ensemble.models]
-    np.testing.assert_allclose(found, MODEL_PROBABILITIES, atol=2e-5)
+    np.testing.assert_allclose(found, MODEL_PROBABILITIES[golden.name], atol=2e-5)
     training = read_training(golden / "model")
     assert training is not None
-    assert training.metrics["pooled"]["auroc"]["value"] == 1.0
+    assert training.metrics["pooled"]["auroc"]["value"] == {"v1": 1.0, "v2": 0.75}[golden.name]
     row = training.predictions.set_index("slide_id").loc["g0"]
     assert (row["fold"], row["p_blue"]) == (1, pytest.approx(found[1][0], abs=2e-5))
 
@@ -187,13 +203,13 @@ def test_the_status_reads_as_it_was_written(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hdf5_is_built_as_it_was(golden: Path, today: Path, kind: str) -> None:
-    assert hdf5_build(today / f"{kind}.h5") == hdf5_build(golden / f"{kind}.h5")
+def test_hdf5_is_built_as_it_was(newest: Path, today: Path, kind: str) -> None:
+    assert hdf5_build(today / f"{kind}.h5") == hdf5_build(newest / f"{kind}.h5")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_zarr_is_built_as_it_was(golden: Path, today: Path, kind: str) -> None:
-    assert zarr_build(today / f"{kind}.zarr") == zarr_build(golden / f"{kind}.zarr")
+def test_zarr_is_built_as_it_was(newest: Path, today: Path, kind: str) -> None:
+    assert zarr_build(today / f"{kind}.zarr") == zarr_build(newest / f"{kind}.zarr")
 
 
 @suffixes
@@ -205,8 +221,8 @@ def test_settings_in_a_store_only_grow(golden: Path, today: Path, kind: str, suf
         assert spec.items() <= new[stage].items()
 
 
-def test_model_folders_are_built_as_they_were(golden: Path, today: Path) -> None:
-    then, now = golden / "model", today / "model"
+def test_model_folders_are_built_as_they_were(newest: Path, today: Path) -> None:
+    then, now = newest / "model", today / "model"
     assert sorted(path.name for path in now.iterdir()) == sorted(path.name for path in then.iterdir())
     for name in ("config.json", "metrics.json", "history.json"):
         assert shape_of(json.loads((now / name).read_text())) == shape_of(json.loads((then / name).read_text()))
@@ -215,12 +231,12 @@ def test_model_folders_are_built_as_they_were(golden: Path, today: Path) -> None
     for name in ("fold0.safetensors", "fold1.safetensors"):
         assert safetensors_build(now / name) == safetensors_build(then / name)
     assert shape_of(json.loads((today / "status.json").read_text())) == shape_of(
-        json.loads((golden / "status.json").read_text())
+        json.loads((newest / "status.json").read_text())
     )
 
 
 def test_the_code_in_the_format_document_runs(
-    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    newest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     for source, target in (
@@ -230,30 +246,30 @@ def test_the_code_in_the_format_document_runs(
         ("model", "wsi-run/train-mil/colour/gated-abmil"),
     ):
         (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (golden / source).is_dir() else shutil.copy)(golden / source, tmp_path / target)
+        (shutil.copytree if (newest / source).is_dir() else shutil.copy)(newest / source, tmp_path / target)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, str(DOCUMENT), "exec"), names)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert names["first_patch"].size == names["same_patch"].size == (24, 24)
-    np.testing.assert_allclose(names["probabilities"], MODEL_PROBABILITIES[0], atol=2e-5)
+    np.testing.assert_allclose(names["probabilities"], MODEL_PROBABILITIES[newest.name][0], atol=2e-5)
     assert "12 patches of 96 um, the first at [72, 72]" in capsys.readouterr().out
 
 
-def test_the_format_document_names_everything_in_the_files(golden: Path) -> None:
+def test_the_format_document_names_everything_in_the_files(newest: Path) -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     names: set[str] = set()
     for kind in KINDS:
-        with open_store(golden / f"{kind}.h5") as store:
+        with open_store(newest / f"{kind}.h5") as store:
             names |= {*store.attrs, *store.names(), *json.loads(store.attrs["slide"])}
             extra = json.loads(store.attrs["extra"])
             names |= {*extra, *extra.get("encoder", {})}
             names |= {key for name in store.names() for key in store.array_attrs(name)}
-    config, metrics = (json.loads((golden / "model" / name).read_text()) for name in ("config.json", "metrics.json"))
-    names |= {*config, *config["provenance"], *config["folds"][0], *metrics, *metrics["per_fold"][0]}
+    config, metrics = (json.loads((newest / "model" / name).read_text()) for name in ("config.json", "metrics.json"))
+    names |= {*config, *config["provenance"], *config["folds"][0], *metrics, *metrics["folds"][0]}
     names |= {*metrics["pooled"], *metrics["pooled"]["auroc"], *metrics["per_class"]["red"]}
-    names |= {*json.loads((golden / "status.json").read_text())["stages"]["tile"]}
+    names |= {*json.loads((newest / "status.json").read_text())["stages"]["tile"]}
     assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
