@@ -3,8 +3,8 @@
     python tests/golden/make_golden.py tests/golden/v2
 
 The folders v1 and v2 are kept in version control as those format versions were first written; today's code must read
-them (tests/store/test_golden.py). Once a version is released, never make its folder anew: when the format changes, raise
-the version and make another one beside them. Zarr folders are zipped, to be one file each.
+them (tests/store/test_golden.py). Once a version is released, never make its folder anew: when the format changes,
+raise the version and make another one beside them. Zarr folders are zipped, to be one file each.
 """
 
 from __future__ import annotations

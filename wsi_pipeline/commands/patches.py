@@ -7,7 +7,6 @@ from typing import Protocol
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store
-from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.commands.request import Request, plural
 from wsi_pipeline.encoders.base import Encoder, EncoderPlan
 from wsi_pipeline.encoders.device import choose_device, list_devices
@@ -17,7 +16,7 @@ from wsi_pipeline.execution import EmbedExecution
 from wsi_pipeline.stages.devices import PlacedStage, stream_on
 from wsi_pipeline.stages.pixelchild import Reading
 from wsi_pipeline.stages.pixelfeed import warm_up
-from wsi_pipeline.stages.runner import CohortResult, StageResult, blocked
+from wsi_pipeline.stages.runner import CohortResult, StageResult, blocked, failure
 from wsi_pipeline.stages.stream import Survey, Watchers, survey
 from wsi_pipeline.store.patches import PatchTable, read_patches
 
@@ -143,6 +142,5 @@ def _sort_out(
         try:
             ready.append((record, read_patches(path)))
         except StoreError as error:
-            status = StageStatus("failed", error.what, error.todo or "")
-            kept_back.append(StageResult(record.slide_id, stage, "failed", status))
+            kept_back.append(StageResult(record.slide_id, stage, "failed", failure(error)))
     return ready, kept_back

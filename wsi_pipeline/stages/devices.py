@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.cohort.status import StageStatus
-from wsi_pipeline.stages.isolate import Crash, process_context
+from wsi_pipeline.stages.isolate import Crash, obey_parent, process_context
 from wsi_pipeline.stages.pixelchild import Reading
 from wsi_pipeline.stages.runner import CohortResult, StageResult, log_results, record_outcome
 from wsi_pipeline.stages.stream import RowStage, Survey, Watchers, stream_cohort
@@ -149,7 +148,7 @@ class _Gathering:
 
 def _work(sender: Connection, share: _Share) -> None:
     """Body of one process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    obey_parent()
     if share.cpu_threads:
         import torch
 
