@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.torture.compare import differences
+from benchmarks.torture.cohort import write_cohort
+from benchmarks.torture.compare import differences, left_over
+from benchmarks.torture.together import made_twice
 from tests.conftest import ROOT
 
 QUICK = {
@@ -49,3 +52,18 @@ def test_the_comparison_notices_what_changed_is_missing_or_was_left(tmp_path: Pa
         "b: left over: locks/tile/x.lock",
         "b: left over: tile/.x.h5.0.host.0.1-1.tmp",
     ]
+
+
+def test_two_hosts_share_a_run(tmp_path: Path) -> None:
+    """Each in a space of process numbers and with a host name of its own: neither can see whether the other lives."""
+    csv, run = write_cohort(tmp_path / "cohort", 8, side=256, distinct=2), tmp_path / "run"
+    tile = f"{sys.executable} -m wsi_pipeline tile {csv} --patch-px 64 --workers 1 --run {run}"
+    apart = ["unshare", "-u", "-p", "-f", "--mount-proc", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "hostname x"], capture_output=True).returncode:
+        pytest.skip("host names cannot be changed here (needs root)")
+    words = [[*apart, f"hostname {name}; {tile}"] for name in ("one", "other")]
+    processes = [subprocess.Popen(word, stdout=subprocess.DEVNULL, cwd=ROOT) for word in words]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert made_twice(run) == {}
+    assert left_over(run) == []
+    assert len(list((run / "tile").glob("*.h5"))) == 8
