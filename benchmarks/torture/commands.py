@@ -90,7 +90,10 @@ def wait(pid: int, seconds: float | None = None) -> int | None:
 
 def kill(pid: int) -> None:
     """SIGKILL to a child and all its own."""
-    os.killpg(pid, signal.SIGKILL)
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # so young that it has no group of its own yet
+        os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
