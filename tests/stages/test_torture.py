@@ -15,8 +15,8 @@ from benchmarks.torture.together import made_twice
 from tests.conftest import ROOT
 
 QUICK = {
-    "kills": ["--kills", "2", "--slides", "3", "--only", "tile,embed,train-mil", "--encoder", "colour"],
-    "together": ["--kills", "3", "--slides", "3", "--steps", "tile,embed", "--encoder", "colour", "--pause", "0.6"],
+    "kills": ["--kills", "1", "--slides", "3", "--only", "tile,embed,train-mil", "--encoder", "colour"],
+    "together": ["--kills", "3", "--slides", "3", "--steps", "tile", "--encoder", "colour", "--pause", "0.6"],
     "disk": ["--cases", "40"],
 }
 
