@@ -80,6 +80,49 @@ def write_text_if_changed(target: Path, text: str) -> bool:
     return True
 
 
+def create_text(target: Path, text: str) -> bool:
+    """Make a small file unless there is one; whether it was made. It is there with all its text, or not at all.
+
+    On a file system without hard links it is there for an instant before its text is. Nothing is flushed.
+    """
+    if target.exists():
+        return False
+    temporary = _sibling(target, _TMP)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        return _link(temporary, target)
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except BaseException:  # told to end just now: it is told once
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _link(temporary: Path, target: Path) -> bool:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links here
+        return _copy_exclusively(temporary, target)
+    return True
+
+
+def _copy_exclusively(temporary: Path, target: Path) -> bool:
+    try:
+        file = target.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(temporary.read_bytes())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return True
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, and flush the entries of new ones to the disk."""
     if path.is_dir():
@@ -177,11 +220,16 @@ def _aside(target: Path) -> tuple[Path, Owner] | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what dead processes left in a folder; looked for once a minute at most, for a folder may be long."""
+    """Sweep a folder once a minute at most, for it may be long."""
     now = time.monotonic()
     if now - _swept.get(folder, -_SWEEP_SECONDS) < _SWEEP_SECONDS:
         return
     _swept[folder] = now
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead processes left in a folder."""
     for path in folder.glob(f".*{_TMP}"):
         parsed = _parse(path.name, _TMP)
         if parsed is not None and _is_left(path, parsed[1]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
 import multiprocessing
@@ -11,12 +13,15 @@ import time
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from wsi_pipeline.atomic import create_text
 from wsi_pipeline.cohort.locks import STALE_SECONDS, LockedError, clear_stale, holder, locked
 from wsi_pipeline.cohort.status import StageStatus, read_status, record_status
 from wsi_pipeline.owner import Owner, this_process
+from wsi_pipeline.stages.isolate import obey_parent
 
 
 def test_a_held_lock_is_refused_and_a_released_one_is_not(tmp_path: Path) -> None:
@@ -151,6 +156,43 @@ def test_two_processes_never_hold_it_together(tmp_path: Path) -> None:
     for worker in workers:
         worker.join()
     assert tally.read_text() == "50"
+
+
+def _take_many(folder: Path, ready: Any) -> None:
+    obey_parent()
+    for number in itertools.count():
+        with locked(folder / f"{number % 7}.lock"):
+            pass
+        ready.set()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are forked")
+def test_a_process_that_is_told_to_end_leaves_no_lock_whenever_it_is_told(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(120):
+        folder, ready = tmp_path / str(number), context.Event()
+        process = context.Process(target=_take_many, args=(folder, ready))
+        process.start()
+        ready.wait()
+        time.sleep(0.00005 * number)
+        process.terminate()
+        process.join(20)
+        assert process.exitcode == 143
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    path = tmp_path / "a"
+    assert [create_text(path, "one"), create_text(path, "two")] == [True, False]
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _no_links(*args: object) -> None:
+    raise OSError(errno.EPERM, "no hard links here")
 
 
 def test_status_keeps_all_stages_and_tells_of_the_first_failure(tmp_path: Path) -> None:

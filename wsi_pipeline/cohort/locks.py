@@ -1,16 +1,16 @@
 """One process at a time per slide and stage, on file systems that have no advisory locks.
 
-A lock is a file made with O_EXCL that names host, process, the process's start, and the time. It is stale when that
-process is gone (same boot of the same host) or has not touched it for five minutes (any other), by the clock of the
-file system: those of two hosts may differ. Should a lock ever be stolen wrongly, both processes write the same
-content atomically: work is wasted, nothing is damaged.
+A lock is a file made only where there is none, and whole at once (a hard link), that names host, process, the
+process's start, and the time. It is stale when that process is gone (same boot of the same host) or has not touched
+it for five minutes (any other), by the clock of the file system: those of two hosts may differ. Should a lock ever be
+stolen wrongly, both processes write the same content atomically: work is wasted, nothing is damaged.
 """
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from wsi_pipeline.atomic import make_folder
+from wsi_pipeline.atomic import create_text, make_folder, sweep
 from wsi_pipeline.owner import Owner, this_process
 
 STALE_SECONDS = 300.0
@@ -42,7 +42,8 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     make_folder(path.parent)
     deadline = time.monotonic() + wait_seconds
     token = uuid.uuid4().hex
-    stop = threading.Event()
+    held = _thread.allocate_lock()
+    held.acquire()
     try:
         while not _create(path, token):
             if _is_stale(path):
@@ -51,19 +52,21 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
                 raise LockedError(str(path))
             else:
                 time.sleep(_POLL_SECONDS)
-        threading.Thread(target=_beat, args=(path, token, stop), daemon=True).start()
+        # Not `threading`, whose own locks stay taken when a signal unwinds this thread within them.
+        _thread.start_new_thread(_beat, (path, token, held))
         yield
     finally:
-        stop.set()
         try:
-            _release(path, token)
+            _release(path, token, held)
         except BaseException:  # told to end just now: it is told once
-            _release(path, token)
+            _release(path, token, held)
             raise
 
 
-def _release(path: Path, token: str) -> None:
+def _release(path: Path, token: str, held: _thread.LockType) -> None:
     """Remove the lock, unless it is another's: a process that slept for long may have lost it."""
+    if held.locked():
+        held.release()  # the thread that touches the lock ends
     if _token(path) == token:
         path.unlink(missing_ok=True)
 
@@ -73,6 +76,9 @@ def clear_stale(folder: Path) -> None:
     for path in folder.rglob("*.lock"):
         if _is_stale(path):
             _steal(path)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            sweep(path)
 
 
 def holder(path: Path) -> str:
@@ -86,18 +92,7 @@ def holder(path: Path) -> str:
 
 def _create(path: Path, token: str) -> bool:
     facts = {**asdict(this_process()), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "token": token}
-    text = json.dumps(facts).encode()
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-    except BaseException:  # a full disk, or told to end: an empty lock would keep others out for a while
-        path.unlink(missing_ok=True)
-        raise
-    return True
+    return create_text(path, json.dumps(facts))
 
 
 def _is_stale(path: Path) -> bool:
@@ -160,8 +155,8 @@ def _token(path: Path) -> str | None:
         return None
 
 
-def _beat(path: Path, token: str, stop: threading.Event) -> None:
-    while not stop.wait(_BEAT_SECONDS):
+def _beat(path: Path, token: str, held: _thread.LockType) -> None:
+    while not held.acquire(timeout=_BEAT_SECONDS):
         if _token(path) != token:
             return
         with suppress(OSError):
