@@ -45,10 +45,11 @@ def make_chunks(cohort: Cohort, size: int) -> dict[str, Chunk]:
 def chunk_name(block: Sequence[SlideRecord]) -> str:
     """A file name: `s01`, or `s01+3` for it and the three after it.
 
-    An id that cannot be shown as it is gets a digest after it, so that no two chunks share a name.
+    An id that cannot be shown as it is gets a digest after it, so that no two chunks share a name. No name begins
+    like an option.
     """
     first = block[0].slide_id
-    shown = slug(first).replace("+", "_")
+    shown = slug(first).replace("+", "_").lstrip("-") or "slide"
     name = shown if shown == first else f"{shown}-{digest_of(slide=first)[:8]}"
     return name if len(block) == 1 else f"{name}+{len(block) - 1}"
 

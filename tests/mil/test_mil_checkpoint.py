@@ -142,7 +142,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "is no JSON"),
     "no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is no JSON"),
     "deep JSON": (lambda f: (f / "config.json").write_text("[" * 200_000), "is no JSON"),
-    "endless number": (edit(lambda c: c["spec"].update(learning_rate=float("inf"))), "learning_rate must be between"),
+    "endless number": (
+        edit(lambda c: c["spec"].update(learning_rate=float("inf"))),
+        "must be a finite number, got inf",
+    ),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "no config of a slide-level model"),
     "other format": (edit(lambda c: c.update(format="CLAM")), "no config of a slide-level model"),
     "other version": (edit(lambda c: c.update(version=3)), "format version 3; this program reads versions 1 to 2"),

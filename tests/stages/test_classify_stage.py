@@ -189,7 +189,10 @@ def test_a_damaged_store_is_made_again(work: Path, capsys: pytest.CaptureFixture
     with pytest.raises(StoreError):
         read_classes(store)
     classify(work)
-    assert "1 slide made again, classify/pathotune: unreadable" in capsys.readouterr().out
+    aside = place(work, "s1.h5.damaged-1")
+    assert "1 slide made again, classify/pathotune: damaged, kept as s1.h5.damaged-1" in capsys.readouterr().out
+    assert aside.read_bytes() == before["s1.h5"][: len(before["s1.h5"]) // 2]
+    aside.unlink()
     assert results(work) == before
 
 

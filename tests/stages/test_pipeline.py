@@ -69,7 +69,7 @@ def test_patch_store_is_as_the_format_says(made: Path) -> None:
         wanted |= {"level0_magnification": 20, "target_magnification": 20, "level0_width": 1024, "level0_height": 1024}
         assert {key: attrs[key] for key in wanted} == wanted
         assert file.attrs["format"] == "wsi-pipeline/patches"
-        assert file.attrs["version"] == 1
+        assert file.attrs["version"] == 2
         assert json.loads(file.attrs["specs"])["tile"]["patch_px"] == 128
 
 
@@ -149,8 +149,9 @@ def test_a_damaged_store_is_made_again(work: Path, capsys: pytest.CaptureFixture
     whole = store.read_bytes()
     store.write_bytes(whole[: len(whole) // 2])
     main(["tile", str(work / "slides.csv"), "--run", str(work / "wsi-run"), "--patch-px", "128"])
-    assert "1 slide made again, tile: unreadable" in capsys.readouterr().out
+    assert "1 slide made again, tile: damaged, kept as s2.h5.damaged-1" in capsys.readouterr().out
     assert store.read_bytes() == whole
+    assert store.with_name("s2.h5.damaged-1").read_bytes() == whole[: len(whole) // 2]
 
 
 def test_predict_on_new_slides_uses_the_training_settings(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

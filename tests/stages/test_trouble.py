@@ -168,6 +168,14 @@ def test_odd_folders_and_file_names_are_only_names(tmp_path: Path, cohort: Path,
     assert left_over(run) == []
 
 
+def test_a_missing_file_with_line_breaks_in_its_name_costs_one_slide(tmp_path: Path, cohort: Path) -> None:
+    names = {"here": cohort.parent / "s0.svs", "gone": tmp_path / "no\nsuch\x1b[2J file.svs"}
+    run = tmp_path / "run"
+    assert main(["tile", str(manifest(tmp_path / "slides.csv", names)), "--run", str(run), *TILE]) == 3
+    assert main(["embed", "--model", "colour", "--run", str(run)]) == 3  # the cohort is read again from the run
+    assert whole(run) == ["embed/colour/here.h5", "segment/here.h5", "tile/here.h5"]
+
+
 def test_a_run_folder_whose_files_get_too_long_names_is_a_reason(
     tmp_path: Path, cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

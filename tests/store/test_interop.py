@@ -83,18 +83,35 @@ def test_trident_finds_its_attributes_with_its_types(run: Path, stage: str) -> N
 
 
 def test_trident_would_read_the_same_patches(run: Path) -> None:
-    """It derives the level-0 side from the two magnifications; what it reads there has the features we stored."""
+    """It derives the level-0 side from the two magnifications; what it reads there has the features we stored.
+
+    Its pixels and ours, shrunk in different ways, differ by less than 1 grey value on average. Features of other
+    patches of the same tissue may differ by as little, so the pixels say which patch is which.
+    """
     attrs, coords = trident_coords(run / "embed/colour" / "s1.h5")
     side = int(attrs["patch_size"] * attrs["level0_magnification"] / attrs["target_magnification"])
     assert side == attrs["patch_size_level0"]
     shrink = side // int(attrs["patch_size"])
     with openslide.OpenSlide(run.parent / "s1.svs") as slide:
         regions = [slide.read_region((int(x), int(y)), 0, (side, side)).convert("RGB") for x, y in coords]
-    found = ColourPlan().open().encode(np.stack([np.asarray(region.reduce(shrink)) for region in regions]))
+    theirs = np.stack([np.asarray(region.reduce(shrink)) for region in regions]).astype(np.int16)
+    ours = kept_pixels(run.parent, "s1")
+    apart = np.stack([np.abs(theirs - patch).mean(axis=(1, 2, 3)) for patch in ours])
+    own, others = np.diag(apart), apart[~np.eye(len(apart), dtype=bool)]
+    assert own.max() < 1
+    assert others.min() > 10
     stored, _ = clam_bag(run / "embed" / "colour", "s1")
-    scale = stored.float().std(dim=0).clamp(min=1e-3).numpy()
-    distance = np.linalg.norm((found[:, None] - stored.float().numpy()[None]) / scale, axis=2)
-    np.testing.assert_array_equal(distance.argmin(axis=1), np.arange(len(coords)))
+    np.testing.assert_allclose(stored.numpy(), ColourPlan().open().encode(ours), rtol=2e-3, atol=2e-3)
+
+
+def kept_pixels(folder: Path, slide_id: str) -> NDArray[np.uint8]:
+    """The patches of a slide of the run above, as they are read for the encoder."""
+    again = folder / "pixels"
+    tile = ["tile", str(folder / "slides.csv"), "--run", str(again), "--workers", "0", "--mpp", "1", "--pixels", "raw"]
+    assert main([*tile, "--patch-px", str(PATCH_PX), "--overlap-px", str(OVERLAP_PX), "--only", slide_id]) == 0
+    with h5py.File(again / "tile" / f"{slide_id}.h5", "r") as file:
+        images: NDArray[np.uint8] = file["images"][:]
+    return images
 
 
 def test_overlap_gives_the_stride_as_trident_has_it(run: Path) -> None:

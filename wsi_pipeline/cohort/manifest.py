@@ -216,7 +216,8 @@ def _record(row: int, given: list[str], columns: dict[str, int], base: Path, fau
     if not name:
         faults.append(Fault(row, "path is empty"))
     elif not path.exists():
-        faults.append(Fault(row, f"file not found: {path}", fatal=False))
+        shown = str(path) if str(path).isprintable() else repr(str(path))
+        faults.append(Fault(row, f"file not found: {shown}", fatal=False))
     if "label" in columns and optional("label") is None:
         faults.append(Fault(row, f"empty label: {slide_id or name} is tiled and embedded, not trained on", fatal=False))
     if "patient_id" in columns and optional("patient_id") is None:
@@ -246,8 +247,8 @@ def _record(row: int, given: list[str], columns: dict[str, int], base: Path, fau
 def _path(row: int, name: str, base: Path, faults: list[Fault]) -> Path:
     """The file a cell names; a fault where it can name none."""
     try:
-        if any(not char.isprintable() for char in name):
-            raise ValueError("it holds a control character")
+        if "\0" in name:
+            raise ValueError("it holds a null character")
         return with_suffix_found((base / Path(name).expanduser()).absolute())
     except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
         faults.append(Fault(row, f"path {name[:_SHOWN]!r} cannot name a file: {error}"))
