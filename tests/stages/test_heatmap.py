@@ -15,10 +15,14 @@ from shapely.geometry import shape
 
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.manifest import SlideRecord, read_cohort
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.checkpoint import load_ensemble
+from wsi_pipeline.mil.inference import attention
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.stages.attention import model_numbers
+from wsi_pipeline.stages.attention import model_numbers, who_may_tell
+from wsi_pipeline.stages.train_mil import read_training
 from wsi_pipeline.store.features import read_features
 
 PATCH = 128
@@ -121,3 +125,20 @@ def test_only_models_that_never_saw_the_patient_tell() -> None:
     patients = pd.DataFrame({"patient_id": ["p0", "p1"], "repeat": 0, "fold": [0, 1]})
     assert model_numbers(patients, metrics, record) == [1]
     assert model_numbers(table, metrics, SlideRecord(slide_id="new", path=Path("n.svs"), patient_id="p9")) == []
+
+
+def test_of_a_training_on_patients_the_model_that_tested_the_patient_tells(made: Path, tmp_path: Path) -> None:
+    work = Path(shutil.copytree(made / "run", tmp_path / "run"))
+    assert main(["train-mil", "--bag", "patient", "--folds", "2", "--epochs", "2", "--run", str(work)]) == 0
+    trained = work / "train-mil" / "colour" / "gated-abmil"
+    training, ensemble = read_training(trained), load_ensemble(trained)
+    assert training is not None
+    assert "slide_id" not in training.predictions
+    tested = training.predictions.set_index("patient_id")["fold"]
+    for record in read_cohort([work / "cohort.csv"]).records:
+        (model,) = who_may_tell(training, ensemble, record)
+        assert model is ensemble.models[tested[record.patient_id]]
+        values = pd.read_csv(work / "heatmap" / "colour" / "gated-abmil" / f"{record.slide_id}.csv")
+        table = read_features(work / "embed" / "colour" / f"{record.slide_id}.h5")
+        own = attention(model, Bags.from_arrays([table.features], [record.slide_id]))
+        np.testing.assert_allclose(values["attention"], own, atol=1e-4)

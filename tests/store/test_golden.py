@@ -269,6 +269,8 @@ def test_the_format_document_names_everything_in_the_files(newest: Path) -> None
     config, metrics = (json.loads((newest / "model" / name).read_text()) for name in ("config.json", "metrics.json"))
     names |= {*config, *config["provenance"], *config["folds"][0], *metrics, *metrics["folds"][0]}
     names |= {*metrics["pooled"], *metrics["pooled"]["auroc"], *metrics["per_class"]["red"]}
+    names |= {key for part in ("interval", "calibration", "threshold", "permutation") for key in metrics[part]}
+    names |= {*metrics["calibration"]["bins"][0], *metrics["repeats"]["auroc"], *metrics["folds"][0]["metrics"]}
     names |= {*json.loads((newest / "status.json").read_text())["stages"]["tile"]}
     assert sorted(name for name in names if f"`{name}`" not in text) == []
 

@@ -100,15 +100,9 @@ def _fit_all(
     device: torch.device | str,
     on_epoch: Callable[[int, Epoch], None] | None,
 ) -> list[Fitted]:
-    """One candidate in every fold: together where the folds aim at the same, else one after the other."""
-    if all(task == tasks[0] for task in tasks):
-        objective = tasks[0].objective(table, spec)
-        return fit_folds(bags, objective, folds, spec, device=device, on_epoch=on_epoch)
-    found = []
-    for k, (task, rows) in enumerate(zip(tasks, folds, strict=True)):
-        report = None if on_epoch is None else _shifted(on_epoch, k)
-        found += fit_folds(bags, task.objective(table, spec), [rows], spec, device=device, on_epoch=report)
-    return found
+    """One candidate in all folds together; each aims at what its own training rows taught it."""
+    objectives = [task.objective(table, spec) for task in tasks]
+    return fit_folds(bags, objectives, folds, spec, device=device, on_epoch=on_epoch)
 
 
 def _judged(
@@ -130,7 +124,3 @@ def _reporter(
     on_epoch: Callable[[int, int, Epoch], None] | None, candidate: int
 ) -> Callable[[int, Epoch], None] | None:
     return None if on_epoch is None else lambda fold, epoch: on_epoch(candidate, fold, epoch)
-
-
-def _shifted(on_epoch: Callable[[int, Epoch], None], fold: int) -> Callable[[int, Epoch], None]:
-    return lambda _, epoch: on_epoch(fold, epoch)
