@@ -265,7 +265,12 @@ class ClassifySpec:
 class MilSpec:
     """How a slide-level model is trained and validated."""
 
-    model: str = option("gated-abmil", "MIL model", group="model", metavar="NAME")
+    model: str = option(
+        "gated-abmil",
+        "MIL model: abmil, gated-abmil, clam-sb, dsmil, transmil, mean or max",
+        group="model",
+        metavar="NAME",
+    )
     hidden_dim: int = option(256, "width of the instance projection", group="model", check=between(1, 8192))
     attention_dim: int = option(128, "width of the attention layer", group="model", check=between(1, 8192))
     dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95))
