@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,9 @@ LOOK_SECONDS = 0.2
 MOST_BYTES_A_SLIDE = 64 << 10
 MOST_FILES = 4
 MOST_SLOWER = 1.3
+FEWEST_COMPARED = 8
 FEWEST_TIMED = 100
-"""Slides below which times are too short to compare."""
+"""Slides below which nothing, or no time, is compared: too short."""
 OUTPUTS: dict[str, str] = {
     "tile": "tile/*.h5",
     "embed": "embed/*/*.h5",
@@ -93,7 +94,7 @@ def watched(step: Step, run: Path, log: Path) -> Watched:
 
 def faults(item: Watched, slides: int) -> list[str]:
     """What is not flat about a step that goes slide by slide."""
-    if not item.looks or max(look.slides for look in item.looks) < 8:
+    if not item.looks or max(look.slides for look in item.looks) < FEWEST_COMPARED:
         return []
     found = []
     grown = item.quarter(3, lambda look: look.memory) - item.quarter(0, lambda look: look.memory)
@@ -109,38 +110,44 @@ def faults(item: Watched, slides: int) -> list[str]:
     return found
 
 
-def torture(folder: Path, slides: int, side: int, only: Sequence[str] = ()) -> list[Watched]:
-    """All steps (or those named and what they need) on so many slides."""
+def torture(folder: Path, slides: int, side: int, only: Sequence[str] = ()) -> Iterator[Watched]:
+    """All steps (or those named) on so many slides, one after the other."""
     csv = write_cohort(folder / "cohort", slides, side, distinct=min(slides - slides % 2, 40))
-    every = steps(csv, write_patches(folder / "patches"))
-    return [watched(step, folder / "run", folder / "log.txt") for step in every if not only or step.name in only]
+    for step in steps(csv, write_patches(folder / "patches")):
+        if not only or step.name in only:
+            yield watched(step, folder / "run", folder / "log.txt")
+
+
+def row(item: Watched) -> str:
+    """A line of the table."""
+    head = f"{item.step:<10} {item.seconds:8.1f}"
+    if not item.looks or max(look.slides for look in item.looks) < FEWEST_COMPARED:
+        return f"{head} {'':>30} {'peak ' + format(item.peak / 2**20, '.0f'):>22}"
+    memory = [item.quarter(number, lambda look: look.memory) / 2**20 for number in (0, 3)]
+    files = [item.quarter(number, lambda look: look.files) for number in (0, 3)]
+    times = f"{item.rate(1):.3f}, {item.rate(3):.3f}"
+    sizes = f"{memory[0]:.0f}, {memory[1]:.0f}, {item.peak / 2**20:.0f}"
+    return f"{head} {times:>30} {sizes:>22} {f'{files[0]:.0f}, {files[1]:.0f}':>9}"
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=384, help="level-0 pixels")
+    parser.add_argument(
+        "--side", type=int, default=384, help="level-0 pixels; far smaller ones have too little tissue to count"
+    )
     parser.add_argument("--only", default="", help="stages, separated by commas (default: all)")
     args = parser.parse_args()
     only = [name for name in args.only.split(",") if name]
-    with tempfile.TemporaryDirectory() as folder:
-        done = torture(Path(folder), args.slides, args.side, only)
     print(f"{args.slides} slides of {args.side} x {args.side} px; memory and open files are the main process's")
-    print(
-        f"{'stage':<10} {'seconds':>8} {'s a slide: 2nd, last quarter':>30} {'MiB: 1st, last, peak':>22} {'files':>9}"
-    )
-    for item in done:
-        row = [f"{item.step:<10} {item.seconds:8.1f}"]
-        if item.looks and max(look.slides for look in item.looks) >= 8:
-            memory = [item.quarter(number, lambda look: look.memory) / 2**20 for number in (0, 3)]
-            files = [item.quarter(number, lambda look: look.files) for number in (0, 3)]
-            row.append(f"{item.rate(1):>22.3f}, {item.rate(3):.3f}")
-            row.append(f"{memory[0]:9.0f}, {memory[1]:.0f}, {item.peak / 2**20:.0f} {files[0]:7.0f}, {files[1]:.0f}")
-        else:
-            row.append(f"{'':>29} {'peak ' + format(item.peak / 2**20, '.0f'):>22}")
-        print(" ".join(row))
-    found = [fault for item in done for fault in faults(item, args.slides)]
+    heads = f"{'s a slide: 2nd, last quarter':>30} {'MiB: 1st, last, peak':>22} {'files':>9}"
+    print(f"{'stage':<10} {'seconds':>8} {heads}", flush=True)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for item in torture(Path(folder), args.slides, args.side, only):
+            print(row(item), flush=True)
+            found += faults(item, args.slides)
     for line in found:
         print(f"not flat: {line}")
     return 1 if found else 0

@@ -56,7 +56,7 @@ def test_the_comparison_notices_what_changed_is_missing_or_was_left(tmp_path: Pa
 
 def test_two_hosts_share_a_run(tmp_path: Path) -> None:
     """Each in a space of process numbers and with a host name of its own: neither can see whether the other lives."""
-    csv, run = write_cohort(tmp_path / "cohort", 8, side=256, distinct=2), tmp_path / "run"
+    csv, run = write_cohort(tmp_path / "cohort", 8, side=384, distinct=2), tmp_path / "run"
     tile = f"{sys.executable} -m wsi_pipeline tile {csv} --patch-px 64 --workers 1 --run {run}"
     apart = ["unshare", "-u", "-p", "-f", "--mount-proc", "sh", "-c"]
     if shutil.which("unshare") is None or subprocess.run([*apart, "hostname x"], capture_output=True).returncode:
