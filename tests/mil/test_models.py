@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.suites.mil_contract import MilContract
+from tests.suites.mil_contract import MilContract, awake
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.models import MIL_MODELS, build_model
 from wsi_pipeline.specs import MilSpec
@@ -29,7 +29,7 @@ def test_names() -> None:
 
 def test_gated_abmil_is_equation_9() -> None:
     """a_k = softmax_k(w^T (tanh(V h_k) * sigm(U h_k))), z = sum_k a_k h_k, written out with numpy."""
-    model = build_model(SPEC, 4, 2).eval()
+    model = awake(build_model(SPEC, 4, 2)).eval()
     features = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     p = {name.removeprefix("network."): t.detach().numpy() for name, t in model.named_parameters()}
     h = np.maximum(features @ p["projection.0.weight"].T + p["projection.0.bias"], 0)
@@ -41,6 +41,13 @@ def test_gated_abmil_is_equation_9() -> None:
     output = model(torch.from_numpy(features), torch.tensor([0, 6]))
     np.testing.assert_allclose(output.attention.detach().numpy(), a, rtol=1e-5)
     np.testing.assert_allclose(output.logits[0].detach().numpy(), logits, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["abmil", "gated-abmil", "clam-sb"])
+def test_untrained_attention_is_mean_pooling(name: str) -> None:
+    model = build_model(MilSpec(model=name), 4, 2).eval()
+    attention = model(torch.randn(6, 4), torch.tensor([0, 4, 6])).attention
+    assert attention.tolist() == pytest.approx([0.25] * 4 + [0.5] * 2)
 
 
 def test_an_empty_bag_gets_the_bias_of_the_classifier() -> None:

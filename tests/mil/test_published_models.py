@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.suites.mil_contract import awake
 from wsi_pipeline.mil.clam import INSTANCE_WEIGHT, TOP
 from wsi_pipeline.mil.contract import MilModel
 from wsi_pipeline.mil.models import MIL_MODELS, build_model
@@ -20,7 +21,8 @@ DIM, CLASSES = 6, 3
 def model_of(name: str, **more) -> MilModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return build_model(MilSpec(model=name, **{"hidden_dim": 16, "attention_dim": 5, **more}), DIM, CLASSES).eval()
+        spec = MilSpec(model=name, **{"hidden_dim": 16, "attention_dim": 5, **more})
+        return awake(build_model(spec, DIM, CLASSES)).eval()
 
 
 def instances(n: int, dim: int = DIM, seed: int = 0) -> torch.Tensor:

@@ -24,7 +24,7 @@ class TanhAttention(nn.Module):
     def __init__(self, hidden_dim: int, attention_dim: int) -> None:
         super().__init__()
         self.v = nn.Linear(hidden_dim, attention_dim)
-        self.w = nn.Linear(attention_dim, 1)
+        self.w = _silent(attention_dim)
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """V (A, H) and its bias, w (A,) and its bias."""
@@ -41,12 +41,23 @@ class GatedAttention(nn.Module):
         super().__init__()
         self.v = nn.Linear(hidden_dim, attention_dim)
         self.u = nn.Linear(hidden_dim, attention_dim)
-        self.w = nn.Linear(attention_dim, 1)
+        self.w = _silent(attention_dim)
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """V over U (2 A, H) and their biases, w (A,) and its bias."""
         gates = torch.cat([self.v.weight, self.u.weight])
         return gates, torch.cat([self.v.bias, self.u.bias]), self.w.weight[0], self.w.bias
+
+
+def _silent(attention_dim: int) -> nn.Linear:
+    """The last map of the attention, at zero: an untrained model weighs all instances alike, as mean pooling does.
+
+    From a random start small cohorts never unlearn preferences that nothing taught (benchmarks/mil_benchmarks.py).
+    """
+    last = nn.Linear(attention_dim, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return last
 
 
 class AttentionPooling(nn.Module):
