@@ -141,7 +141,7 @@ def _add_command(commands: Any, command: Command) -> None:
 
 def _add_option(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
     flag, meta = "--" + field.name.replace("_", "-"), field.metadata
-    default = "" if field.default is None or kind is bool else f" (default: {field.default})"
+    default = "" if field.default in (None, "") or kind is bool else f" (default: {field.default})"
     text = (meta["help"] + default).replace("%", "%%")
     if kind is bool:
         action = argparse.BooleanOptionalAction if field.default else "store_true"
