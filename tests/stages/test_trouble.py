@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,14 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in (0, 1):
         write_pyramid_tiff(folder / f"s{number}.svs", blob_slide(number, side=512), mpp=0.5)
     return manifest(folder / "slides.csv", {f"s{number}": folder / f"s{number}.svs" for number in (0, 1)})
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that any user may reach and write in: those of pytest are its own user's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 def manifest(path: Path, slides: dict[str, Path]) -> Path:
@@ -133,26 +142,23 @@ def test_a_stage_folder_that_cannot_be_written_costs_its_slides(tmp_path: Path, 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
-def test_permission_denied_costs_the_slide(tmp_path: Path, cohort: Path) -> None:
-    folder = tmp_path / "cohort"
-    folder.mkdir()
+def test_permission_denied_costs_the_slide(open_folder: Path, cohort: Path) -> None:
+    if os.getuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may read everything, and setpriv is not here")
+    folder, run = open_folder / "cohort", open_folder / "run"
+    folder.mkdir(mode=0o755)
     for number in (0, 1):
         shutil.copy(cohort.parent / f"s{number}.svs", folder)
     manifest(folder / "slides.csv", {f"s{number}": Path(f"s{number}.svs") for number in (0, 1)})
     (folder / "s0.svs").chmod(0)
-    words = ["tile", str(folder / "slides.csv"), "--run", str(tmp_path / "run"), *TILE]
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    if os.getuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("root may read everything, and setpriv is not here")
+    words = ["tile", str(folder / "slides.csv"), "--run", str(run), *TILE]
     prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
     done = subprocess.run([*prefix, *PROGRAM, *words], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 3, done.stderr
-    status = failed_stage(tmp_path / "run", "s0")
+    status = failed_stage(run, "s0")
     assert status is not None
     assert "ermission denied" in status.reason
-    assert whole(tmp_path / "run") == ["segment/s1.h5", "tile/s1.h5"]
+    assert whole(run) == ["segment/s1.h5", "tile/s1.h5"]
 
 
 @pytest.mark.parametrize("name", ["ünïcode 切片, with space", "two\nlines [a]*?'\"$(x);&", "n" * 190])
