@@ -14,7 +14,10 @@ from sklearn import metrics as sk
 
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bootstrap import Scored, bootstrap, interval, weighted_metrics
-from wsi_pipeline.mil.metrics import classification_metrics, point_values, to_scored
+from wsi_pipeline.mil.metrics import point_values, to_scored
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
+from wsi_pipeline.mil.validation import validation_metrics
+from wsi_pipeline.specs import MilSpec
 
 NAMES = ["normal", "tumour", "necrotic"]
 
@@ -32,6 +35,7 @@ def predictions(n: int = 60, classes: int = 2, slides: int = 2, skill: float = 1
         {
             "slide_id": [f"s{i}" for i in range(n)],
             "patient_id": [f"p{p}" for p in patient],
+            "repeat": 0,
             "fold": patient % 5,
             "label": names[truth],
             "predicted": names[values.argmax(1)],
@@ -40,8 +44,11 @@ def predictions(n: int = 60, classes: int = 2, slides: int = 2, skill: float = 1
     return table.assign(**{f"p_{NAMES[k]}": values[:, k] for k in range(classes)})
 
 
-def measured(table: pd.DataFrame, classes: int = 2, **more):
-    return classification_metrics(table, NAMES[:classes], **{"resamples": 200, **more})
+def measured(table: pd.DataFrame, classes: int = 2, resamples: int = 200, warnings: tuple[str, ...] = ()):
+    """What metrics.json says of the table."""
+    facts = [{"repeat": 0, "fold": k, "best_epoch": k + 1, "threshold": 0.5} for k in map(int, table["fold"].unique())]
+    spec = MilSpec(bootstrap=resamples, permutations=0)
+    return validation_metrics(ClassificationTask(tuple(NAMES[:classes])), table, facts, spec, warnings, fixed=False)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -138,10 +145,10 @@ def test_a_thousand_resamples_of_300_slides_are_quick() -> None:
 
 
 def test_json_has_the_stated_shape() -> None:
-    folds = {k: {"best_epoch": k + 1} for k in range(5)}
-    result = json.loads(json.dumps(measured(predictions(), folds=folds, warnings=["Said before."]), allow_nan=False))
-    facts, parts = ["task", "classes", "n_slides", "n_patients", "interval"], ["pooled", "per_class", "per_fold"]
-    assert list(result) == [*facts, *parts, "confusion", "warnings"]
+    result = json.loads(json.dumps(measured(predictions(), warnings=("Said before.",)), allow_nan=False))
+    facts = ["task", "bag", "classes", "confusion", "n_slides", "n_patients", "interval"]
+    parts = ["pooled", "folds", "repeats", "chance", "permutation", "warnings", "per_class", "calibration", "threshold"]
+    assert list(result) == [*facts, *parts]
     assert result["interval"] == {
         "level": 0.95,
         "unit": "patient",
@@ -151,41 +158,47 @@ def test_json_has_the_stated_shape() -> None:
     assert (result["n_slides"], result["n_patients"]) == (60, 30)
     assert set(result["pooled"]) == {"auroc", "balanced_accuracy", "macro_f1", "accuracy"}
     for estimate in result["pooled"].values():
-        assert set(estimate) == {"value", "low", "high", "n_undefined"}
+        assert set(estimate) == {"value", "low", "high", "n_undefined", "unit", "n"}
         assert estimate["low"] <= estimate["value"] <= estimate["high"]
-    assert [row["best_epoch"] for row in result["per_fold"]] == [1, 2, 3, 4, 5]
-    assert {"fold", "n_slides", "n_patients", "auroc", "balanced_accuracy", "macro_f1"} <= set(result["per_fold"][0])
+    assert [fold["best_epoch"] for fold in result["folds"]] == [1, 2, 3, 4, 5]
+    assert [fold["n_test_patients"] for fold in result["folds"]] == [6] * 5
+    assert set(result["folds"][0]["metrics"]) == set(result["pooled"])
     assert result["warnings"] == ["Said before."]
 
 
 def test_perfect_predictions() -> None:
     result = measured(predictions(skill=50.0))
-    assert all(part == {"value": 1, "low": 1, "high": 1, "n_undefined": 0} for part in result["pooled"].values())
+    best = {"value": 1, "low": 1, "high": 1, "n_undefined": 0, "unit": "patient", "n": 30}
+    assert all(part == best for part in result["pooled"].values())
 
 
 def test_an_absent_class_gives_null_and_a_reason() -> None:
     table = predictions(40, skill=50.0).query("label == 'normal'").assign(fold=0)
     result = json.loads(json.dumps(measured(table), allow_nan=False))
+    nothing = {"value": None, "low": None, "high": None, "n_undefined": 200, "unit": "patient", "n": 10}
     for name in ("auroc", "balanced_accuracy", "macro_f1"):
-        assert result["pooled"][name] == {"value": None, "low": None, "high": None, "n_undefined": 200}
+        assert result["pooled"][name] == nothing
     assert result["pooled"]["accuracy"]["value"] == 1
     assert result["per_class"]["tumour"]["recall"] is None
+    assert result["per_class"]["tumour"]["precision"] is None
     assert result["per_class"]["normal"]["specificity"] is None
     assert result["warnings"] == [
-        "No slide of class tumour among all test slides: AUROC, balanced accuracy and macro F1 are undefined.",
-        "Class tumour was never predicted among all test slides: its precision is undefined.",
+        "Undefined on the test slides: AUROC, balanced accuracy, macro F1 (no slide of class tumour).",
     ]
 
 
-def test_a_fold_without_a_class_is_null_and_named() -> None:
+def test_a_fold_without_a_class_is_null() -> None:
     table = predictions(60)
     table["fold"] = np.where(table["label"] == "tumour", 0, table["fold"])
-    result = measured(table)
-    assert [row["auroc"] is None for row in result["per_fold"]] == [False, True, True, True, True]
-    assert (
-        len([line for line in result["warnings"] if "No slide of class tumour among the test slides of fold" in line])
-        == 4
-    )
+    folds = measured(table)["folds"]
+    assert [fold["metrics"]["auroc"] is None for fold in folds] == [False, True, True, True, True]
+    assert all(fold["metrics"]["accuracy"] is not None for fold in folds)
+
+
+def test_few_patients_of_a_class_are_told() -> None:
+    table = predictions(60).query("label == 'normal' or patient_id == 'p1'")
+    said = "Only 1 patient of class tumour tested: intervals are rough, and one patient moves the sensitivity for"
+    assert any(line.startswith(said) and line.endswith("tumour by 1.00.") for line in measured(table)["warnings"])
 
 
 def test_resamples_without_a_class_are_counted_and_skipped() -> None:
@@ -194,9 +207,8 @@ def test_resamples_without_a_class_are_counted_and_skipped() -> None:
     result = measured(table, resamples=1000)
     skipped = result["pooled"]["auroc"]["n_undefined"]
     assert skipped / 1000 == pytest.approx((5 / 6) ** 6, abs=0.05)
-    assert (
-        f"{skipped} of 1000 bootstrap resamples lacked a class and were skipped in the intervals." in result["warnings"]
-    )
+    said = f"{skipped} of 1000 bootstrap resamples lacked a class or varied in nothing and were skipped."
+    assert said in result["warnings"]
     assert result["pooled"]["accuracy"]["n_undefined"] == 0
 
 
@@ -205,9 +217,10 @@ def test_resamples_without_a_class_are_counted_and_skipped() -> None:
     [
         (lambda t: t.head(0), "no predictions"),
         (lambda t: t.assign(label="other"), "label must be one of normal, tumour, got 'other'"),
+        (lambda t: t.assign(predicted="other"), "predicted must be one of normal, tumour, got 'other'"),
         (lambda t: t.assign(p_tumour=np.nan), "must be finite"),
     ],
 )
 def test_unfit_tables_are_refused(change, message: str) -> None:
     with pytest.raises(MilError, match=message):
-        measured(change(predictions()))
+        to_scored(change(predictions()), NAMES[:2])

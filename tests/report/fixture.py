@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.mil.metrics import classification_metrics
-from wsi_pipeline.mil.metrics_survival import risk_groups
+from wsi_pipeline.mil.tasks.base import Task
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
+from wsi_pipeline.mil.tasks.cox import CoxTask
+from wsi_pipeline.mil.tasks.regression import make_regression as regression_of
+from wsi_pipeline.mil.validation import validation_metrics
 from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow
-from wsi_pipeline.report.heatmaps import draw_heatmap
+from wsi_pipeline.report.heatmaps import Heat, draw_heat
 from wsi_pipeline.report.pictures import shrink_png
+from wsi_pipeline.specs import MilSpec
 
 CLASSES = ("normal", "tumour")
 TRACEBACK = """Traceback (most recent call last):
@@ -63,7 +68,9 @@ def pictures(seed: int, n_models: int, tall: bool = False) -> tuple[bytes, list[
     for _ in range(n_models):
         centre = coords[rng.integers(len(coords))]
         values = np.exp(-np.sum(((coords - centre) / 6000) ** 2, axis=1)) * rng.uniform(0.6, 1.4, len(coords))
-        heat = draw_heatmap(thumbnail, Size(width * 64, height * 64), coords, patch * 64, values / values.sum())
+        heat = draw_heat(
+            thumbnail, Size(width * 64, height * 64), Heat.of_attention(coords, patch * 64, values / values.sum())
+        )
         heats.append(shrink_png(heat.crop((0, 0, width, height)), 420))
     return shrink_png(overlay, 420), heats, len(kept)
 
@@ -78,6 +85,14 @@ def make_model(
 ) -> ModelSection:
     """A model with predictions of `n` slides, some patients with two, and the metrics of them."""
     rng = np.random.default_rng(len(encoder) + len(mil))
+    table = _classified(rng, separation, n, classes)
+    return ModelSection(encoder, mil, _metrics(ClassificationTask(classes), table), table, _histories(rng))
+
+
+def _classified(
+    rng: np.random.Generator, separation: float, n: int, classes: tuple[str, ...], repeat: int = 0
+) -> pd.DataFrame:
+    """Predictions of one repeat, as train-mil writes them; slide i is of the same patient and class in all."""
     patients = [patient_of(i) for i in range(n)]
     truth = np.array(patients) % len(classes)
     labels = np.array(classes)[truth]
@@ -85,14 +100,24 @@ def make_model(
     logits[np.arange(n), truth] += separation
     chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     predicted = np.array(classes)[chance.argmax(1)]
-    table = pd.DataFrame(
-        {"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{p:03d}" for p in patients]}
-        | {"fold": np.array(patients) % 5, "label": labels, "predicted": predicted}
+    return pd.DataFrame(
+        {"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{p:03d}" for p in patients], "repeat": repeat}
+        | {"fold": (np.array(patients) + repeat) % 5, "label": labels, "predicted": predicted}
         | {f"p_{name}": chance[:, i] for i, name in enumerate(classes)}
     )
-    facts = {fold: {"best_epoch": 9 + fold} for fold in range(5)}
-    metrics = classification_metrics(table, classes, resamples=200, folds=facts)
-    return ModelSection(encoder, mil, metrics, table, _histories(rng))
+
+
+def _metrics(
+    task: Task, table: pd.DataFrame, chosen: dict[str, float | str] | None = None, permutations: int = 0
+) -> dict[str, Any]:
+    """metrics.json of predictions; `chosen` is what every fold chose, if it had a choice."""
+    parts = table.groupby(["repeat", "fold"]).size()
+    facts: list[dict[str, Any]] = [
+        {"repeat": int(repeat), "fold": int(fold), "n_train": 36, "n_val": 12, "n_test": int(n_test)}
+        | {"best_epoch": 9 + int(fold), "epochs": 24, **({"chosen": chosen} if chosen else {}), "threshold": 0.5}
+        for (repeat, fold), n_test in parts.items()
+    ]
+    return validation_metrics(task, table, facts, MilSpec(bootstrap=200, permutations=permutations), [], fixed=False)
 
 
 def _histories(rng: np.random.Generator) -> list[list[dict[str, float | None]]]:
@@ -166,22 +191,20 @@ def make_report(n: int = 60) -> ReportData:
     )
 
 
+def _people(n: int) -> pd.DataFrame:
+    """One slide a patient, five folds."""
+    table = pd.DataFrame({"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i:03d}" for i in range(n)]})
+    return table.assign(repeat=0, fold=np.arange(n) % 5)
+
+
 def make_survival(n: int = 60) -> ModelSection:
     """A survival model as train-mil leaves it: risks, curves by risk, C-index."""
     rng = np.random.default_rng(5)
     risk = rng.normal(size=n)
     time = rng.exponential(20 * np.exp(-0.8 * risk)) + 0.1
     event = rng.random(n) < 0.7
-    table = pd.DataFrame({"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i:03d}" for i in range(n)]})
-    table = table.assign(repeat=0, fold=np.arange(n) % 5, time=time, event=event.astype(int), risk=risk)
-    metrics = {
-        "task": "survival", "bag": "slide", "n_slides": n, "n_patients": n, "warnings": [],
-        "interval": {"level": 0.95, "unit": "patient", "resamples": 200, "method": "percentile bootstrap"},
-        "pooled": {"c_index": {"value": 0.71, "low": 0.62, "high": 0.79, "n_undefined": 0, "unit": "patient", "n": n}},
-        "folds": [{"repeat": 0, "fold": k, "n_train": 36, "n_val": 12, "n_test": 12, "best_epoch": 3, "epochs": 9,
-                   "chosen": {"model": "abmil"}, "metrics": {"c_index": 0.7}} for k in range(5)],
-        "survival": risk_groups(time, event, risk > np.median(risk)),
-    }  # fmt: skip
+    table = _people(n).assign(time=time, event=event.astype(int), risk=risk)
+    metrics = _metrics(CoxTask(), table, {"model": "abmil"})
     return ModelSection("vit_small_patch16_224", "abmil", metrics, table)
 
 
@@ -189,33 +212,16 @@ def make_regression(n: int = 60) -> ModelSection:
     """A regression model as train-mil leaves it."""
     rng = np.random.default_rng(6)
     truth = rng.normal(40, 9, n)
-    table = pd.DataFrame({"slide_id": [f"S{i:03d}" for i in range(n)], "patient_id": [f"P{i:03d}" for i in range(n)]})
-    table = table.assign(repeat=0, fold=np.arange(n) % 5, label=truth, predicted=truth + rng.normal(0, 4, n))
-    estimate = {"value": 3.2, "low": 2.8, "high": 3.7, "n_undefined": 0, "unit": "patient", "n": n}
-    metrics = {"task": {"name": "regression"}, "n_slides": n, "n_patients": n, "pooled": {"mae": estimate, "r2": None}}
-    metrics |= {"target": {"mean": 40.0, "sd": 9.0, "min": 20.0, "max": 60.0}}
-    return ModelSection("vit_small_patch16_224", "mean", metrics, table)
+    table = _people(n).assign(label=truth, predicted=truth + rng.normal(0, 4, n))
+    return ModelSection("vit_small_patch16_224", "mean", _metrics(regression_of(table), table), table)
 
 
 def make_validated() -> ModelSection:
-    """A classifier with all that metrics.json may hold: calibration, threshold, permutation test, repeats."""
-    model = make_model("vit_small_patch16_224", "clam-sb", 1.1)
-    rate = {"value": 0.8, "low": 0.7, "high": 0.9}
-    bins = [
-        {"low": k / 5, "high": (k + 1) / 5, "mean_predicted": k / 5 + 0.1, "observed": k / 5, "n": 12} for k in range(5)
-    ]
-    more = {
-        "folds": [{"repeat": r, "fold": k, "n_train": 36, "n_val": 12, "n_test": 12, "best_epoch": 3, "epochs": 9,
-                   "chosen": {"learning_rate": 0.001}, "metrics": {"auroc": 0.8, "accuracy": None}}
-                  for r in range(2) for k in range(5)],
-        "repeats": {"auroc": {"mean": 0.8, "sd": 0.03, "n": 2}}, "chance": {"auroc": 0.5},
-        "calibration": {"of": "tumour", "bins": bins, "brier": rate, "ece": rate},
-        "threshold": {"class": "tumour", "value": 0.47, "chosen_on": "validation slides of each fold",
-                      "sensitivity": rate, "specificity": rate},
-        "permutation": {"p_value": 0.004, "n": 1000, "metric": "auroc"},
-    }  # fmt: skip
-    metrics = {name: value for name, value in model.metrics.items() if name not in ("per_fold", "confusion")}
-    return ModelSection(model.encoder, model.mil_model, metrics | more, model.predictions, model.histories)
+    """A classifier with all that metrics.json may hold: repeats, chosen settings, permutation test too."""
+    rng = np.random.default_rng(7)
+    table = pd.concat([_classified(rng, 1.1, 60, CLASSES, repeat) for repeat in range(2)], ignore_index=True)
+    metrics = _metrics(ClassificationTask(CLASSES), table, {"learning_rate": 0.001}, permutations=100)
+    return ModelSection("vit_small_patch16_224", "clam-sb", metrics, table, _histories(rng))
 
 
 def make_predictions() -> PredictionSection:

@@ -9,17 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.heat import patch_field, percentiles
-from wsi_pipeline.report.heatmaps import Heat, blend_heat, draw_heat, draw_heatmap, share_words
+from wsi_pipeline.report.heatmaps import Heat, blend_heat, draw_heat, share_words
 
 SLIDE = Size(6400, 4800)
 
 
 def blank(width: int = 64, height: int = 48) -> NDArray[np.uint8]:
     return np.full((height, width, 3), 240, np.uint8)
+
+
+def attention(coords: NDArray[np.int64], patch: int, values: NDArray[np.floating], alpha: float = 0.6) -> Image.Image:
+    """Attention over a blank slide."""
+    return draw_heat(blank(), SLIDE, Heat.of_attention(coords, patch, values), alpha)
 
 
 def overlap_1d(low: float, high: float, pixels: int) -> NDArray[np.float64]:
@@ -57,7 +63,7 @@ def test_field_equals_the_area_weighted_mean_by_definition(
 
 def test_heat_lies_exactly_at_the_patch_corner() -> None:
     coords = np.array([[1600, 1200], [4800, 3600]], np.int64)
-    drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 800, np.array([0.0, 1.0]), alpha=1.0))
+    drawn = np.asarray(attention(coords, 800, np.array([0.0, 1.0]), alpha=1.0))
     changed = np.any(drawn[:48, :64] != 240, axis=2)
     expected = np.zeros((48, 64), bool)
     expected[12:20, 16:24] = expected[36:44, 48:56] = True
@@ -66,7 +72,7 @@ def test_heat_lies_exactly_at_the_patch_corner() -> None:
 
 def test_dark_end_is_low_and_bright_end_is_high() -> None:
     coords = np.array([[0, 0], [1600, 0], [3200, 0]], np.int64)
-    drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 800, np.array([0.1, 0.2, 0.3]), alpha=1.0)).astype(int)
+    drawn = np.asarray(attention(coords, 800, np.array([0.1, 0.2, 0.3]), alpha=1.0)).astype(int)
     low, middle, high = (int(drawn[2, column].sum()) for column in (2, 18, 34))
     assert low < middle < high
 
@@ -85,13 +91,13 @@ def test_order_of_patches_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     coords, values = rng.integers(0, 4000, (50, 2)), rng.random(50)
     order = rng.permutation(50)
-    one = draw_heatmap(blank(), SLIDE, coords, 500, values)
-    other = draw_heatmap(blank(), SLIDE, coords[order], 500, values[order])
+    one = attention(coords, 500, values)
+    other = attention(coords[order], 500, values[order])
     assert one.tobytes() == other.tobytes()
 
 
 def test_no_patches_gives_the_bare_thumbnail_and_a_note() -> None:
-    drawn = np.asarray(draw_heatmap(blank(), SLIDE, np.zeros((0, 2), np.int64), 800, np.zeros(0)))
+    drawn = np.asarray(attention(np.zeros((0, 2), np.int64), 800, np.zeros(0)))
     np.testing.assert_array_equal(drawn[:48, :64], blank())
     assert (drawn[48:] < 128).any(), "the strip below must say that there are no patches"
 
@@ -101,7 +107,7 @@ def test_constant_values_lie_in_the_middle_of_the_map(constant: float) -> None:
     values = np.full(5, constant)
     np.testing.assert_array_equal(percentiles(values), np.full(5, 50.0))
     coords = np.arange(10, dtype=np.int64).reshape(5, 2) * 100
-    drawn = np.asarray(draw_heatmap(blank(), SLIDE, coords, 100, values))
+    drawn = np.asarray(attention(coords, 100, values))
     assert np.any(drawn[:48, :64] != 240)
 
 
@@ -162,7 +168,7 @@ def test_disagreeing_arguments_are_refused(
     coords: NDArray[np.int64], values: NDArray[np.float64], message: str
 ) -> None:
     with pytest.raises(WsiPipelineError, match=message):
-        draw_heatmap(blank(), SLIDE, coords, 100, values)
+        attention(coords, 100, values)
 
 
 def test_a_hundred_thousand_patches_take_under_two_seconds() -> None:
@@ -170,5 +176,5 @@ def test_a_hundred_thousand_patches_take_under_two_seconds() -> None:
     coords = rng.integers(0, 90_000, (100_000, 2))
     thumbnail = np.full((1000, 1000, 3), 230, np.uint8)
     started = time.process_time()
-    draw_heatmap(thumbnail, Size(100_000, 100_000), coords, 512, rng.random(100_000))
+    draw_heat(thumbnail, Size(100_000, 100_000), Heat.of_attention(coords, 512, rng.random(100_000)))
     assert time.process_time() - started < 2.0

@@ -78,7 +78,8 @@ def null_model() -> ModelSection:
     nothing = {"value": None, "low": None, "high": None, "n_undefined": 1000}
     metrics = {"task": "classification", "classes": ["a"], "n_slides": None, "n_patients": None, "interval": None}
     metrics |= {"pooled": {"auroc": nothing, "accuracy": None}, "per_class": {"a": {"precision": None}}}
-    metrics |= {"per_fold": [{"fold": 0, "auroc": None, "best_epoch": None}], "confusion": [[3]], "warnings": None}
+    metrics |= {"folds": [{"fold": 0, "metrics": {"auroc": None}, "best_epoch": None}], "confusion": [[3]]}
+    metrics |= {"warnings": None, "calibration": None, "threshold": None, "permutation": None, "repeats": None}
     table = pd.DataFrame({"slide_id": ["s"], "patient_id": [None], "fold": [None], "label": [None]})
     return ModelSection("enc", "mean", metrics, table.assign(predicted="a", p_a=1.0))
 
@@ -195,34 +196,44 @@ def test_prediction_without_a_true_label_claims_neither_right_nor_wrong() -> Non
 
 def test_every_task_has_its_figures_and_words() -> None:
     slides = (SlideRow("S000", "done", overlay_png=pictures(1, 0)[0]),)
-    survival = Page(render_report(ReportData("t", "today", slides, (make_survival(),))))
+    survived, regressed = make_survival(), make_regression()
+    survival = Page(render_report(ReportData("t", "today", slides, (survived,))))
     said = " ".join(attributes.get("aria-label") or "" for attributes in survival.all("svg"))
     assert "Kaplan-Meier curves, low risk: 30" in said
-    assert "reaches a C-index of 0.710" in survival.text
+    assert f"reaches a C-index of {survived.metrics['pooled']['c_index']['value']:.3f}" in survival.text
     assert "chosen" in survival.text
     assert "model abmil" in survival.text
-    regression = Page(render_report(ReportData("t", "today", slides, (make_regression(),))))
+    regression = Page(render_report(ReportData("t", "today", slides, (regressed,))))
     said = " ".join(attributes.get("aria-label") or "" for attributes in regression.all("svg"))
     assert "Predicted against measured, 60 slides" in said
-    assert "reaches an MAE of 3.200" in regression.text
-    assert "40 on average" in regression.text
+    assert f"reaches an MAE of {regressed.metrics['pooled']['mae']['value']:.3f}" in regression.text
+    assert f"{regressed.metrics['target']['mean']:.4g} on average" in regression.text
 
 
 def test_all_that_a_validation_tells_is_shown() -> None:
-    page = Page(render_report(ReportData("t", "today", (SlideRow("S000", "done"),), (make_validated(),))))
+    model = make_validated()
+    told = model.metrics
+    page = Page(render_report(ReportData("t", "today", (SlideRow("S000", "done"),), (model,))))
     said = " ".join(attributes.get("aria-label") or "" for attributes in page.all("svg"))
-    for figure in ("ROC curve", "Precision-recall curve", "Confusion matrix of 60", "Calibration in 5 bins of 60"):
+    bins = f"Calibration in {len(told['calibration']['bins'])} bins of 120"
+    for figure in ("ROC curve", "Precision-recall curve", "Confusion matrix of 60", bins):
         assert figure in said
+    test, spread = told["permutation"], told["repeats"]["auroc"]
+    rates = [f"{name} {_with_bounds(told['threshold'][name])}" for name in ("sensitivity", "specificity")]
     for words in (
-        "sensitivity 0.800 (0.700–0.900), specificity 0.800 (0.700–0.900) for tumour",
-        "p = 0.004 for AUROC, 1000 shuffles",
-        "Brier score 0.800",
-        "0.800 ± 0.030",
+        f"{', '.join(rates)} for tumour",
+        f"p = {test['p_value']:.3g} for AUROC, {test['n']} shuffles",
+        f"Brier score {_with_bounds(told['calibration']['brier'])}",
+        f"{spread['mean']:.3f} ± {spread['sd']:.3f}",
         "repeat.fold",
         "learning_rate 0.001",
         "by chance",
     ):
         assert words in page.text
+
+
+def _with_bounds(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
 
 
 def test_predictions_name_the_slides_that_are_far_first() -> None:

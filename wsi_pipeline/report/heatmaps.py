@@ -77,20 +77,6 @@ class Heat:
         return cls(coords, patch_level0, unit, (f"against {-end:.2g}", "0", f"for {end:+.2g}"), label, signed=True)
 
 
-def draw_heatmap(
-    thumbnail: NDArray[np.uint8],
-    slide_size: Size,
-    coords: NDArray[np.int64],
-    patch_size_level0: int,
-    values: NDArray[np.floating],
-    *,
-    alpha: float = ALPHA,
-    label: str = "attention",
-) -> Image.Image:
-    """Lay attention (N,) over a thumbnail uint8 (h, w, 3) that spans the slide: see `draw_heat`."""
-    return draw_heat(thumbnail, slide_size, Heat.of_attention(coords, patch_size_level0, values, label), alpha)
-
-
 def draw_heat(thumbnail: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> Image.Image:
     """Lay heat over a thumbnail; the thumbnail's pixels keep their place, a bar is added below.
 

@@ -64,7 +64,10 @@ def _plots(model: ModelSection) -> list[tuple[Markup, str]]:
             (pr_figure(rows, model.classes, level), f"Precision and recall, test slides pooled.{each}"),
         ]
     drawn += [
-        (figures.confusion_figure(confusion_of(model), model.classes), "Slides, and their share of the true class."),
+        (
+            figures.confusion_figure(metrics.get("confusion") or [], model.classes),
+            "Slides, and their share of the true class.",
+        ),
         (calibration_figure(metrics.get("calibration")), _calibration_words(metrics)),
         (survival_figure(metrics.get("survival")), _survival_words(metrics)),
     ]
@@ -75,19 +78,9 @@ def _plots(model: ModelSection) -> list[tuple[Markup, str]]:
     return [(picture, words) for picture, words in drawn if picture is not None]
 
 
-def confusion_of(model: ModelSection) -> Sequence[Sequence[int]]:
-    """Rows true, columns predicted: as metrics.json has it, else counted from the predictions."""
-    found = model.metrics.get("confusion")
-    rows = model.predictions
-    if found or rows is None or not {"label", "predicted"} <= set(rows) or model.task != "classification":
-        return found or []
-    pairs = list(zip(rows["label"].astype(str), rows["predicted"].astype(str), strict=True))
-    return [[pairs.count((true, said)) for said in model.classes] for true in model.classes]
-
-
 def fold_table(metrics: Json) -> dict[str, Any]:
-    """Folds as rows: name, counts, metrics, best epoch, what was chosen; from `folds`, or an older `per_fold`."""
-    folds = metrics.get("folds") or [_older(fold) for fold in metrics.get("per_fold") or ()]
+    """Folds as rows: name, counts, metrics, best epoch, what was chosen."""
+    folds = metrics.get("folds") or ()
     names = list(dict.fromkeys(name for fold in folds for name in fold.get("metrics") or {}))[:_FOLD_METRICS]
     repeated = any(fold.get("repeat") for fold in folds)
     rows = [
@@ -106,11 +99,6 @@ def fold_table(metrics: Json) -> dict[str, Any]:
         "chosen": any(row["chosen"] for row in rows),
         "repeated": repeated,
     }
-
-
-def _older(fold: Json) -> dict[str, Any]:
-    told = {"fold", "n_slides", "n_patients", "best_epoch", "epochs", "n_train", "n_val"}
-    return {**fold, "n_test": fold.get("n_slides"), "metrics": {k: v for k, v in fold.items() if k not in told}}
 
 
 def _facts(metrics: Json) -> list[tuple[str, str]]:
