@@ -1,18 +1,10 @@
-"""Points, sizes and boxes: frozen, integer, and always in the pixels of one stated image level."""
+"""Sizes and boxes: frozen, integer, and always in the pixels of one stated image level."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from wsi_pipeline.errors import WsiPipelineError
-
-
-@dataclass(frozen=True, order=True)
-class Point:
-    """A pixel position (x to the right, y down)."""
-
-    x: int
-    y: int
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import NewType
 
-from wsi_pipeline.errors import WsiPipelineError
-
 Mpp = NewType("Mpp", float)
 """Micrometres per pixel."""
 
@@ -20,13 +18,3 @@ MIN_MPP, MAX_MPP = 0.05, 20.0
 def is_plausible_mpp(value: float | None) -> bool:
     """True if `value` is a finite resolution between 0.05 and 20 micrometres per pixel."""
     return value is not None and math.isfinite(value) and MIN_MPP <= value <= MAX_MPP
-
-
-def as_mpp(value: float, field: str = "mpp") -> Mpp:
-    """Check a resolution in micrometres per pixel and give it its type.
-
-    Raises WsiPipelineError naming `field` when the value is outside 0.05 to 20.
-    """
-    if not is_plausible_mpp(value):
-        raise WsiPipelineError(f"{field} must be between {MIN_MPP} and {MAX_MPP} micrometres per pixel, got {value}")
-    return Mpp(float(value))

@@ -81,15 +81,6 @@ def clear_stale(folder: Path) -> None:
             sweep(path)
 
 
-def holder(path: Path) -> str:
-    """Who holds the lock at `path`, for a message; "" where that cannot be told."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {facts['pid']} on {facts['host']} since {facts['time']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
 def _create(path: Path, token: str) -> bool:
     facts = {**asdict(this_process()), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "token": token}
     return create_text(path, json.dumps(facts))

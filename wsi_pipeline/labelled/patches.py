@@ -109,9 +109,3 @@ class LabelledPatches:
         """Patches of each class, in the order of `classes`."""
         counts = np.bincount(self.labels, minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
-
-    def class_groups(self) -> dict[str, int]:
-        """Groups that hold patches of each class, in the order of `classes`."""
-        pairs = set(zip(self.labels.tolist(), self.groups, strict=True))
-        counts = np.bincount([label for label, _ in pairs], minlength=len(self.classes))
-        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
