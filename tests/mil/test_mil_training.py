@@ -17,7 +17,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models import MIL_MODELS, build_model
 from wsi_pipeline.mil.objectives import Classification
 from wsi_pipeline.mil.seeding import seeded, sub_seed
-from wsi_pipeline.mil.standardise import standardisation
+from wsi_pipeline.mil.standardise import Moments
 from wsi_pipeline.mil.training import MIN_GAIN, Fitted, fit
 
 TRAIN, VAL = np.arange(24), np.arange(24, 34)
@@ -84,6 +84,10 @@ def test_the_kept_model_is_the_one_with_the_lowest_validation_loss() -> None:
         each = objective.losses(fitted.model(batch.features, batch.offsets).logits, batch.indices)
     assert float((each * weights).sum() / weights.sum()) == pytest.approx(min(losses), rel=1e-5)
     assert not fitted.model.training
+
+
+def standardisation(bags: Bags, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return Moments.of(bags, indices).standardisation(indices)
 
 
 def test_the_first_loss_is_that_of_the_fresh_model() -> None:

@@ -21,13 +21,12 @@ from wsi_pipeline.cohort.wording import counted, listed
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bootstrap import Samples, bootstrap_mean, interval
 from wsi_pipeline.mil.delong import delong, difference
+from wsi_pipeline.mil.metrics import LEVEL
 from wsi_pipeline.mil.tasks.base import Task
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
-_METHOD = "paired percentile bootstrap of the difference"
 _NAMES = {"auroc": "AUROC", "macro_f1": "macro F1", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
 

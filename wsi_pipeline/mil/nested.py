@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +19,6 @@ from wsi_pipeline.mil.inference import outputs
 from wsi_pipeline.mil.tasks.base import Task
 from wsi_pipeline.mil.training import Epoch, Fitted, FoldRows, fit_folds
 from wsi_pipeline.specs import MilSpec
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

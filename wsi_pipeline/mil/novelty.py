@@ -37,7 +37,6 @@ FALSE_FLAGS = 0.05
 MIN_PATIENTS = 20
 """With fewer, not even the farthest of them marks the limit that one slide in twenty exceeds."""
 YES, NO, UNKNOWN = "yes", "no", "unknown"
-COLUMNS = ("novelty", "far_from_training")
 
 _FORMAT = "wsi-pipeline-novelty 1"
 _MOST_PARTS = 100

@@ -52,11 +52,6 @@ class Moments:
         return mean.float(), std.where(std > _MIN_STD, 1.0).float()
 
 
-def standardisation(bags: Bags, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D,) float32 over all instances of some bags; see `Moments.standardisation`."""
-    return Moments.of(bags, indices).standardisation(indices)
-
-
 def _of_block(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count (1,), mean and sum of squared deviations (D,) of a few rows, in float64; the sums are of small numbers."""
     rows = rows.float().cpu()

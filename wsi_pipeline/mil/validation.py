@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from wsi_pipeline.mil.binary import calibration_json, per_class, threshold_json
 from wsi_pipeline.mil.bootstrap import Floats, Interval, Samples, Weighted, bootstrap_mean, interval
 from wsi_pipeline.mil.chance import chance_values, permutation_test
+from wsi_pipeline.mil.metrics import LEVEL
 from wsi_pipeline.mil.seeding import sub_seed
 from wsi_pipeline.mil.tasks.base import Task
 from wsi_pipeline.specs import MilSpec
 
 Json = dict[str, Any]
 
-LEVEL = 0.95
 FEW_PATIENTS = 10
 """With fewer patients of a class, or in all, intervals are rough."""
 
