@@ -40,9 +40,10 @@ OUTPUTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Look:
-    """The state of a command at one moment."""
+    """The state of a command at one moment; `computed` is its processor time, which other work does not change."""
 
     seconds: float
+    computed: float
     slides: int
     memory: int
     files: int
@@ -63,12 +64,12 @@ class Watched:
         part = sorted(of(look) for look in self.looks if number * most <= 4 * look.slides <= (number + 1) * most)
         return part[len(part) // 2] if part else float("nan")
 
-    def rate(self, number: int) -> float:
-        """Seconds per slide in a quarter of the slides."""
+    def rate(self, number: int, of: Callable[[Look], float] = lambda look: look.seconds) -> float:
+        """Seconds per slide in a quarter of the slides, on the clock or of the processor."""
         most = max(look.slides for look in self.looks)
         part = [look for look in self.looks if number * most <= 4 * look.slides <= (number + 1) * most]
         slides = part[-1].slides - part[0].slides if part else 0
-        return (part[-1].seconds - part[0].seconds) / slides if slides else float("nan")
+        return (of(part[-1]) - of(part[0])) / slides if slides else float("nan")
 
 
 def watched(step: Step, run: Path, log: Path) -> Watched:
@@ -80,12 +81,13 @@ def watched(step: Step, run: Path, log: Path) -> Watched:
         while process.poll() is None:
             try:
                 memory, files = process.memory_info().rss, process.num_fds()
+                computed = sum(process.cpu_times()[:2])
             except psutil.Error:
                 break
             done = len(list(run.glob(OUTPUTS[step.name]))) if step.name in OUTPUTS else 0
             peak = max(peak, memory)
             if done:
-                looks.append(Look(time.monotonic() - started, done, memory, files))
+                looks.append(Look(time.monotonic() - started, computed, done, memory, files))
             time.sleep(LOOK_SECONDS)
     if process.wait() not in ACCEPTED:
         raise RuntimeError(f"{step.name} ended with {process.returncode}:\n{log.read_text()[-3000:]}")
