@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo
+ENCODERS := --model pathotune --model vit-mini --model colour
 # Annotated slides are few: patches overlap by half and may lie partly outside the outline of their tissue.
 TUNE := --overlap-px 128 --min-inside 0.6 --max-per-class 80 --batch 16 --epochs 4
 SOME_FAILED := 3
@@ -19,12 +20,8 @@ demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends wi
 	@$(BIN)/wsi-pipeline tile $(DEMO)/cohort/slides.csv --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
 	@echo; echo '$$ wsi-pipeline tune annotated.csv $(TUNE)'
 	@$(BIN)/wsi-pipeline tune $(DEMO)/cohort/annotated.csv $(TUNE) --run $(DEMO)/wsi-run
-	@echo; echo '$$ wsi-pipeline embed --model pathotune'
-	@$(BIN)/wsi-pipeline embed --model pathotune --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
-	@echo; echo '$$ wsi-pipeline embed --model vit-mini    # the same backbone, not tuned'
-	@$(BIN)/wsi-pipeline embed --model vit-mini --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
-	@echo; echo '$$ wsi-pipeline embed --model colour    # no network at all: the baseline'
-	@$(BIN)/wsi-pipeline embed --model colour --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
+	@echo; echo '$$ wsi-pipeline embed $(ENCODERS)    # tuned, not tuned, no network'
+	@$(BIN)/wsi-pipeline embed $(ENCODERS) --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
 	@echo; echo '$$ wsi-pipeline train-mil'
 	@$(BIN)/wsi-pipeline train-mil --run $(DEMO)/wsi-run
 
