@@ -320,6 +320,11 @@ SLIDES = 48
 """So many that no machine is done with them before it is told to end."""
 
 
+def _hears_ctrl_c() -> None:
+    """Tests started in the background of a shell are deaf to it, and their children with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("sent", "code", "to_all"),
     [(signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True), (signal.SIGINT, 130, True)],
@@ -331,8 +336,9 @@ def test_a_signal_ends_cleanly_and_the_same_command_goes_on(
     csv_path = manifest(tmp_path / "slides.csv", {f"s{k}": cohort.parent / f"s{k % 2}.svs" for k in range(SLIDES)})
     words = ["tile", str(csv_path), "--run", str(run), "--patch-px", "64", "--workers", "2"]
     process = subprocess.Popen(
-        [*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+        [*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=_hears_ctrl_c,
+    )  # fmt: skip
     deadline = time.monotonic() + 30
     while not (run / "tile" / "s1.h5").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
