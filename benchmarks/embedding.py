@@ -25,7 +25,7 @@ import argparse
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from wsi_pipeline.machine import prepare_process
 
 
 def main() -> None:
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
+    prepare_process()
     # Processes that read import this file anew: what is heavy is imported here, as the command line does.
     import torch
     from embedding_ways import Bench, alternate, open_stage, show, tiled

@@ -25,6 +25,7 @@ from benchmarks.mil.run import NUMBERS, Results, Trial, run
 from benchmarks.mil.sets import CLASSICAL, SETS
 from benchmarks.tuning.__main__ import put
 from benchmarks.tuning.tables import grid
+from wsi_pipeline.machine import prepare_process
 
 MODELS = ("abmil", "gated-abmil", "mean", "max", "clam-sb", "dsmil", "transmil")
 PUBLISHED = {
@@ -134,6 +135,7 @@ def _prepare(names: Iterable[str], work: Path) -> None:
 def _one_thread() -> None:
     import torch
 
+    prepare_process()
     torch.set_num_threads(1)
 
 

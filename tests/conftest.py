@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; test processes share the cores
+from wsi_pipeline.machine import prepare_process
+
+prepare_process()  # as the command line does; test processes share the cores
 ROOT = Path(__file__).resolve().parents[1]
 
 # A machine under load is slow, which is no fault of what is tested.

@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import importlib
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -27,6 +26,7 @@ from wsi_pipeline.commands.console import Console
 from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
 from wsi_pipeline.fields import value_type
+from wsi_pipeline.machine import prepare_process
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -44,9 +44,7 @@ Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (named at the end an
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # OpenMP threads that spin while they wait take the cores from the threads that read patches, and from other
-    # jobs on a shared node: two busy cores made a ViT ten times slower. Set before torch is imported, or not at all.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_process()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         args = build_parser().parse_args(words)

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +35,7 @@ from pathotune.checkpoint import save_adapter
 from pathotune.config import TaskText
 from pathotune.model import PathoTune
 from pathotune.training import FitOptions, FitResult, fit, probabilities
+from wsi_pipeline.machine import prepare_process
 
 Json = dict[str, Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -178,6 +177,7 @@ def _colour(train: Part, test: Part) -> Json:
 
 def main() -> None:
     """Run the job in the argument; its result is the last line printed."""
+    prepare_process()
     values = json.loads(sys.argv[1])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     print(json.dumps(run(Job(**{**values, "sizes": tuple(values["sizes"])}))))

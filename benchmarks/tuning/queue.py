@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tuning.job import Job
+from wsi_pipeline.machine import prepare_process
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ class Results:
 
 def work_off(jobs: Iterable[Job], results: Results, workers: int) -> None:
     """Run every job that has no result yet, `workers` at a time; one that fails is told and left for the next call."""
+    prepare_process()  # its part in the environment is for the processes of the jobs
     waiting = list({job.key: job for job in jobs if results.get(job) is None}.values())
     threads = max(1, (os.cpu_count() or 1) // workers)
     print(f"{len(waiting)} trainings to do, {workers} at a time with {threads} threads each", flush=True)
@@ -54,7 +56,7 @@ def work_off(jobs: Iterable[Job], results: Results, workers: int) -> None:
 
 
 def _one(job: Job, results: Results, threads: int) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     words = [sys.executable, "-m", "benchmarks.tuning.job", json.dumps(dataclasses.asdict(job))]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode:
