@@ -19,22 +19,22 @@ _WHAT_NEXT = "wsi-pipeline embed --model pathotune"
 
 def segment(request: Request) -> int:
     """Find tissue on every slide."""
-    return _work(request, [_segment_stage(request)], "segment")
+    return _work(request, [_segment_stage(request, overlay=True)], "segment")
 
 
 def tile(request: Request) -> int:
     """Find tissue on every slide and lay patches over it."""
     execution = request.get(TileExecution)
     stages: list[SlideStage] = [
-        _segment_stage(request),
+        _segment_stage(request, overlay=False),
         TileStage(request.run_dir, request.get(TileSpec), execution.store),
     ]
     return _work(request, stages, "segment+tile")
 
 
-def _segment_stage(request: Request) -> SegmentStage:
+def _segment_stage(request: Request, *, overlay: bool) -> SegmentStage:
     execution, cohort = request.get(TileExecution), request.get(CohortOptions)
-    return SegmentStage(request.run_dir, request.get(SegmentSpec), cohort.default_mpp, execution.store)
+    return SegmentStage(request.run_dir, request.get(SegmentSpec), cohort.default_mpp, execution.store, overlay)
 
 
 def _work(request: Request, stages: Sequence[SlideStage], name: str) -> int:

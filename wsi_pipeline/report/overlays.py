@@ -65,10 +65,9 @@ def _with_grid(image: Image.Image, corners: NDArray[np.float64], patch: int, sca
     inside, border = _covered(first, last, image.height, image.width)
     shine = np.zeros_like(border)
     shine[1:, 1:] = border[:-1, :-1] & ~border[1:, 1:]
-    pixels = np.asarray(image, dtype=np.float32)
-    for alpha, colour in ((TINT * inside, GRID), (opacity * shine, HALO), (opacity * border, GRID)):
-        pixels = pixels + alpha[..., None].astype(np.float32) * (np.array(colour, dtype=np.float32) - pixels)
-    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+    for alpha, where, colour in ((TINT, inside, GRID), (opacity, shine, HALO), (opacity, border, GRID)):
+        image.paste(colour, mask=Image.fromarray(where * np.uint8(round(255 * alpha))))
+    return image
 
 
 def _covered(

@@ -27,20 +27,28 @@ READERS = 2
 """Blocks read at the same time: enough to keep two cores busy, with at most three blocks in memory."""
 
 SHRUNK_PIXELS = 3
-"""Where tiles are shrunk while they are decoded, each pixel of the result spans at least so many of theirs: those that
-lie across its edge count in part, as if they were of one colour."""
+"""Where tiles are shrunk while they are decoded, each pixel that is measured spans at least so many of theirs: those
+that lie across its edge count in part, as if they were of one colour."""
+
+SHRUNK_BLOCK_PIXELS = 1 << 20
+"""So many of shrunk tiles make a block at most, but always a row of tiles."""
 
 _LEVEL_SLACK = 1.005
 """Level sizes are rounded down, which puts a nominal 16x level at 16.01: still as fine as 16x."""
 
 
 def read_whole(
-    slide: Slide, spacing_mpp: float, target_mpp: float, max_pixels: int = MAX_THUMBNAIL_PIXELS
+    slide: Slide,
+    spacing_mpp: float,
+    target_mpp: float,
+    exact_mpp: float | None = None,
+    max_pixels: int = MAX_THUMBNAIL_PIXELS,
 ) -> NDArray[np.uint8]:
     """The entire slide at about `target_mpp`, as uint8 RGB (h, w, 3) on white.
 
     spacing_mpp   micrometres per level-0 pixel
     target_mpp    micrometres per pixel wanted
+    exact_mpp     where it is measured at a coarser resolution than it is looked at: micrometres per pixel of that
 
     The size is round(level-0 size * spacing_mpp / target_mpp), at least 1 x 1, and spans the slide exactly:
     pixel j covers level-0 x from j * W / w to (j + 1) * W / w. Reads the coarsest level still at least as fine
@@ -56,7 +64,9 @@ def read_whole(
         )
     number = best_level(slide.info.levels, target_mpp / spacing_mpp)
     level = slide.info.levels[number]
-    shrink, blocks = _blocks_for(slide, number, min(level.size.width / target.width, level.size.height / target.height))
+    most = min(level.size.width / target.width, level.size.height / target.height)
+    exact = max(most, level.size.width * (exact_mpp or 0) / (full.width * spacing_mpp))
+    shrink, blocks = _blocks_for(slide, number, most, exact / SHRUNK_PIXELS)
     total = AreaSum(level.size, target, shrink)
     for block, pixels in blocks:
         total.add(pixels, block)
@@ -69,10 +79,10 @@ def best_level(levels: tuple[Level, ...], downsample: float) -> int:
     return max(fine, key=lambda number: levels[number].downsample, default=0)
 
 
-def _blocks_for(slide: Slide, number: int, most: float) -> tuple[int, Iterator[tuple[Box, Pixels]]]:
-    """How far tiles are shrunk while they are decoded, of `most` in all, and the blocks of a level so shrunk."""
+def _blocks_for(slide: Slide, number: int, *limits: float) -> tuple[int, Iterator[tuple[Box, Pixels]]]:
+    """How far tiles are shrunk while they are decoded, within the limits, and the blocks of a level so shrunk."""
     tiles = slide.tiles(number)
-    shrink = max(scale for scale in tiles.scales if scale == 1 or scale * SHRUNK_PIXELS <= most) if tiles else 1
+    shrink = max(scale for scale in tiles.scales if scale == 1 or scale <= min(limits)) if tiles else 1
     if tiles is None or shrink == 1:
         return 1, _read_blocks(slide, number)
     return shrink, _in_order(*_shrunk_rows(tiles, slide.info.levels[number].size, shrink))
@@ -90,16 +100,18 @@ def _read_blocks(slide: Slide, number: int) -> Iterator[tuple[Box, Pixels]]:
 
 
 def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[Box], Callable[[Box], Pixels]]:
-    """The rows of tiles of a level as boxes of shrunk pixels, and what reads one."""
+    """The rows of tiles of a level as boxes of shrunk pixels, a few rows each, and what reads one."""
     width, height = tiles.tile.width // shrink, tiles.tile.height // shrink
     whole = Size(-(-size.width // shrink), -(-size.height // shrink))
-    boxes = (Box(0, y, whole.width, min(height, whole.height - y)) for y in range(0, whole.height, height))
+    band = height * max(1, SHRUNK_BLOCK_PIXELS // (whole.width * height))
+    boxes = (Box(0, y, whole.width, min(band, whole.height - y)) for y in range(0, whole.height, band))
 
     def read(box: Box) -> Pixels:
         image = np.empty((box.height, box.width, 3), np.uint8)
-        for column in range(tiles.columns):
-            part = image[:, column * width : (column + 1) * width]
-            part[...] = tiles.decode(column, box.y // height, shrink)[: part.shape[0], : part.shape[1]]
+        for y in range(0, box.height, height):
+            for column in range(tiles.columns):
+                part = image[y : y + height, column * width : (column + 1) * width]
+                part[...] = tiles.decode(column, (box.y + y) // height, shrink)[: part.shape[0], : part.shape[1]]
         return image
 
     return boxes, read

@@ -18,7 +18,7 @@ from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.overlays import draw_overlay
-from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.base import Slide, SlideInfo
 from wsi_pipeline.slides.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.shrink import area_resize
@@ -28,11 +28,14 @@ from wsi_pipeline.specs import SegmentSpec
 from wsi_pipeline.stages.freshness import REVISIONS, read_header, segment_digest, stale
 from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
-from wsi_pipeline.store.segments import THUMBNAIL_PX, write_segment
+from wsi_pipeline.store.segments import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_segment
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.geojson import to_geojson
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segment import segment_tissue
+
+_OVERLAY_COMPRESSION = 1
+"""zlib level: the usual 6 takes three times as long for a tenth fewer bytes."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class SegmentStage:
 
     default_mpp   resolution for slides that state none, neither in the file nor in the manifest
     store         hdf5 or zarr
+    overlay       draw the picture for people; left to `tile` where that comes next and draws its own, with the patches
     """
 
     run_dir: RunDir
     spec: SegmentSpec
     default_mpp: float | None = None
     store: str = "hdf5"
+    overlay: bool = True
     name: str = "segment"
 
     def check(self, record: SlideRecord) -> Freshness:
@@ -62,7 +67,8 @@ class SegmentStage:
         with open_slide(record.path) as slide:
             spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
             identity = _identity(record, slide, spacing)
-            picture = read_whole(slide, spacing.mpp, _picture_mpp(self.spec, slide.info.size, spacing.mpp))
+            picture_mpp = _picture_mpp(self.spec, slide.info, spacing.mpp)
+            picture = read_whole(slide, spacing.mpp, picture_mpp, self.spec.mask_mpp)
         check_unchanged(record.path, identity)
         rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)
         found = segment_tissue(rgb, identity.size, spacing.mpp, self.spec)
@@ -88,12 +94,14 @@ class SegmentStage:
         return segment_digest(self.spec, now) == header.digest
 
     def _pictures_there(self, record: SlideRecord) -> bool:
-        return self.run_dir.overlay(record.slide_id).is_file() and self.run_dir.contours(record.slide_id).is_file()
+        drawn = not self.overlay or self.run_dir.overlay(record.slide_id).is_file()
+        return drawn and self.run_dir.contours(record.slide_id).is_file()
 
     def _write_pictures(self, slide_id: str, thumbnail: NDArray[np.uint8], mask: TissueMask) -> None:
         polygons = tissue_polygons(mask)
         write_text(self.run_dir.contours(slide_id), json.dumps(to_geojson(polygons, mpp=mask.mpp)))
-        write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
+        if self.overlay:
+            write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
 
 
 def write_overlay(
@@ -102,7 +110,7 @@ def write_overlay(
     """Draw thumbnail, contours and (where laid) the patch grid of one slide to a PNG."""
     image = draw_overlay(thumbnail, mask.slide_size, tissue_polygons(mask), coords, patch_level0, mpp=mask.mpp)
     out = io.BytesIO()
-    image.save(out, "PNG")
+    image.save(out, "PNG", compress_level=_OVERLAY_COMPRESSION)
     write_bytes(path, out.getvalue())
 
 
@@ -110,7 +118,7 @@ def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """At most THUMBNAIL_PX on the longer side, by area averaging."""
     height, width = rgb.shape[:2]
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
-    return _shrunk(rgb, Size(max(1, round(width * scale)), max(1, round(height * scale))))
+    return area_resize(rgb, Size(max(1, round(width * scale)), max(1, round(height * scale))))
 
 
 def check_unchanged(path: Path, identity: SlideIdentity) -> None:
@@ -130,21 +138,19 @@ def drop_other_format(path: Path) -> None:
             remove(path.with_suffix(suffix))
 
 
-def _picture_mpp(spec: SegmentSpec, size: Size, mpp: float) -> float:
+def _picture_mpp(spec: SegmentSpec, info: SlideInfo, mpp: float) -> float:
     """At which resolution the whole slide is read, once for mask and thumbnail: the finer of the two, never
-    finer than the slide."""
-    thumbnail_mpp = max(size.width, size.height) * mpp / THUMBNAIL_PX
-    return max(mpp, min(spec.mask_mpp, thumbnail_mpp))
+    finer than the slide. A level of the pyramid that is nearly of the thumbnail's size is taken as it is."""
+    longest = max(info.size.width, info.size.height)
+    sides = [max(level.size.width, level.size.height) for level in info.levels]
+    near = max((side for side in sides if THUMBNAIL_LEAST_PX <= side <= THUMBNAIL_PX), default=THUMBNAIL_PX)
+    return max(mpp, min(spec.mask_mpp, longest * mpp / near))
 
 
 def _at_mpp(picture: NDArray[np.uint8], size: Size, mpp: float, target_mpp: float) -> NDArray[np.uint8]:
     """The picture of a whole slide at `target_mpp`, or as it is where it is coarser than that."""
     width, height = (max(1, round(side * mpp / target_mpp)) for side in (size.width, size.height))
-    return _shrunk(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
-
-
-def _shrunk(rgb: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    return rgb if rgb.shape[:2] == (size.height, size.width) else area_resize(rgb, size)
+    return area_resize(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
 
 
 def _identity(record: SlideRecord, slide: Slide, spacing: Spacing) -> SlideIdentity:

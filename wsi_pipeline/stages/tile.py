@@ -45,7 +45,8 @@ class TileStage:
         header = read_header(path, PATCH_FORMAT)
         segment = read_header(self._segment_path(record), SEGMENT_FORMAT)
         if header and segment and header.digest == tile_digest(self.spec, segment.digest):
-            return Freshness(True, status=_status(header))
+            drawn = self.run_dir.overlay(record.slide_id).is_file()
+            return Freshness(True, status=_status(header)) if drawn else Freshness(False, "its overlay is missing")
         return stale(path, header, {"tile": asdict(self.spec)})
 
     def run(self, record: SlideRecord) -> StageStatus:

@@ -16,8 +16,8 @@ from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.schema import MASK, SEGMENT_FORMAT, THUMBNAIL, Header
 from wsi_pipeline.tissue.mask import TissueMask
 
-THUMBNAIL_PX = 1200
-"""Longest side of the stored thumbnail, pixels."""
+THUMBNAIL_LEAST_PX, THUMBNAIL_PX = 1000, 1200
+"""Longest side of the stored thumbnail, pixels: as a level of the pyramid has it that lies between, else the larger."""
 
 
 @dataclass(frozen=True, eq=False)
