@@ -3,7 +3,7 @@
     pip install lazyslide     (in an environment beside this package's)
     python benchmarks/peers.py [--data FOLDER] [--rounds 3] [--patches 600]
 
-tile     ours: tissue, outlines, overlay picture, patches, both stores written and flushed to the disk (two threads);
+tile     ours: tissue, outlines, overlay picture, patches, both stores, written and flushed to the disk (two threads);
          LazySlide: `find_tissues` and `tile_tissues` with their defaults, kept in memory. 256 px at 0.5 mpp; 2 mpp on
          slides that state none, or that are coarser. Best of the rounds, which take turns.
 loader   ours: the reading process of `embed` with two reading threads, its start included; LazySlide: a torch
@@ -42,7 +42,7 @@ def ours(path: Path, mpp: float, own_mpp: float | None, folder: Path) -> str:
 
     run, record = RunDir(folder), SlideRecord("s", path, "s", mpp=own_mpp)
     try:
-        SegmentStage(run, SegmentSpec()).run(record)
+        SegmentStage(run, SegmentSpec(), overlay=False).run(record)
         return str(TileStage(run, TileSpec(mpp=mpp)).run(record).summary["patches"])
     except WsiPipelineError as error:
         return f"refused: {error.what}"

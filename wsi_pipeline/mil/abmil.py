@@ -74,15 +74,16 @@ class AttentionPooling(nn.Module):
 
     def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,)."""
-        pooled, attention = attention_pool(features, offsets, self._weights())
+        pooled, attention = attention_pool(features, offsets, self.weights())
         return MilOutput(classify(self.head, pooled), attention)
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """Exact: the classifier on each term a_k h_k, (sum N, C)."""
-        _, attention = attention_pool(features, offsets, self._weights())
+        _, attention = attention_pool(features, offsets, self.weights())
         return head_contributions(self.head, self.projection(features) * attention[:, None])
 
-    def _weights(self) -> AttentionWeights:
+    def weights(self) -> AttentionWeights:
+        """The parameters of `fused.attention_pool`."""
         first = cast(nn.Linear, self.projection[0])
         return AttentionWeights(first.weight, first.bias, *self.attention.weights())
 

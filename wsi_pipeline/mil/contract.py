@@ -68,9 +68,10 @@ class MilModel(nn.Module):
 
         Raises MilError for features of another width.
         """
-        return cast(MilOutput, self.network(self._standard(features), offsets, targets))
+        return cast(MilOutput, self.network(self.standard(features), offsets, targets))
 
-    def _standard(self, features: Tensor) -> Tensor:
+    def standard(self, features: Tensor) -> Tensor:
+        """Features as the network gets them: standardised, in the type of the autocast this runs under."""
         if features.ndim != 2 or features.shape[1] != self.in_dim:
             raise MilError(f"this model takes features of {self.in_dim} values, got shape {tuple(features.shape)}")
         scale = 1 / self.feature_std
@@ -79,7 +80,7 @@ class MilModel(nn.Module):
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """How much each instance moves each logit, (sum N, C); see `inference.contributions`."""
         network = cast(Contributing, self.network)
-        return network.contributions(self._standard(features), offsets)
+        return network.contributions(self.standard(features), offsets)
 
     def set_standardisation(self, mean: Tensor, std: Tensor) -> None:
         """Take the mean and standard deviation (D,) of the training instances; std must be positive."""

@@ -1,73 +1,31 @@
-"""Training of one fold: seeded, stopped by the validation bags alone, the best state kept.
+"""Training of one fold or of several: seeded, stopped by the validation bags alone, the best state kept.
 
-The test fold does not enter: `fit` is given the bags that train and those that choose when to stop, and reads
-no others.
+The test folds do not enter: training is given the bags that train and those that choose when to stop, and reads
+no others. Folds are trained in groups. A group of attention models on small bags shares every step (`stacked`); any
+other group is one fold. Groups train side by side on the threads of a CPU.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from itertools import zip_longest
 from threading import Event, Lock
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_pipeline.encoders.device import choose_precision
-from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil import pieces
-from wsi_pipeline.mil.abmil import AttentionPooling
-from wsi_pipeline.mil.bags import BagBatch, Bags
-from wsi_pipeline.mil.contract import Dropout, MilModel
-from wsi_pipeline.mil.models import build_model
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.fold import MIN_GAIN as MIN_GAIN
+from wsi_pipeline.mil.fold import Epoch, Fitted, Fold, FoldRows, Rows, sum_of
 from wsi_pipeline.mil.objectives import Objective
-from wsi_pipeline.mil.seeding import seeded, sub_seed
 from wsi_pipeline.mil.standardise import Moments
+from wsi_pipeline.mil.steps import sharing, take_step
 from wsi_pipeline.specs import MilSpec
 
-log = logging.getLogger(__name__)
-
-Rows = NDArray[np.int64]
-
-
-MIN_GAIN = 1e-3
-"""A validation loss (nats) that falls by less does not renew the patience; the lowest is kept all the same."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training bags: weighted mean losses; no val_loss where there are no validation bags.
-
-    The training loss holds the network's own (CLAM's instances), which the validation loss does not.
-    """
-
-    epoch: int
-    train_loss: float
-    val_loss: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A trained model (on the CPU, in eval mode), the epoch it is from (counted from 1), and the way there."""
-
-    model: MilModel
-    best_epoch: int
-    history: tuple[Epoch, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class FoldRows:
-    """One training of several: the bags that train, those that choose when to stop, and the seed."""
-
-    train: Rows
-    val: Rows
-    seed: int
+Report = Callable[[int, Epoch], None]
 
 
 def fit(
@@ -90,9 +48,12 @@ def fit(
 
     Raises MilError if there is nothing to train on, or if the loss stops being a finite number.
     """
-    rows = FoldRows(train, val, seed)
-    run = _prepare(bags, objective, rows, spec, torch.device(device), Moments.of(bags, train))
-    return _train(run, rows, on_epoch, Event())
+
+    def report(_: int, epoch: Epoch) -> None:
+        if on_epoch is not None:
+            on_epoch(epoch)
+
+    return fit_folds(bags, objective, [FoldRows(train, val, seed)], spec, device=device, on_epoch=report)[0]
 
 
 def fit_folds(
@@ -102,180 +63,90 @@ def fit_folds(
     spec: MilSpec,
     *,
     device: torch.device | str = "cpu",
-    on_epoch: Callable[[int, Epoch], None] | None = None,
+    on_epoch: Report | None = None,
 ) -> list[Fitted]:
     """Train `spec.model` once for each fold, with the same result as `fit` one after the other, up to rounding.
 
     objective   one for all folds, or one for each
     on_epoch    is told the position of the fold and its epoch; never called by two folds at once
 
-    The features are read once for the standardisation of all folds. On a CPU of several threads the folds train side
-    by side, each on its share of the threads, unless a bag is so large that one at a time is all that should be in
-    memory. Raises MilError as `fit` does.
+    The features are read once for the standardisation of all folds. On a CPU of several threads groups of folds train
+    side by side, each on its share of the threads, unless a bag is so large that one at a time is all that should be
+    in memory. Raises MilError as `fit` does.
     """
     objectives = list(objective) if isinstance(objective, Sequence) else [objective] * len(folds)
     every = np.unique(np.concatenate([fold.train for fold in folds])) if folds else np.zeros(0, np.int64)
     moments, place = Moments.of(bags, every), torch.device(device)
-    runs = [_prepare(bags, *pair, spec, place, moments) for pair in zip(objectives, folds, strict=True)]
+    runs = [Fold(bags, *pair, spec, place, moments) for pair in zip(objectives, folds, strict=True)]
     lock, stop = Lock(), Event()
 
-    def one(number: int) -> Fitted:
-        def report(epoch: Epoch) -> None:
-            with lock:
-                if on_epoch is not None:
-                    on_epoch(number, epoch)
+    def report(number: int, epoch: Epoch) -> None:
+        with lock:
+            if on_epoch is not None:
+                on_epoch(number, epoch)
 
-        return _train(runs[number], folds[number], report, stop)
+    at_once, shared = _side_by_side(bags, len(folds), place), sharing(runs[0]) if runs else 0
+    groups = _groups(len(folds), at_once, max(shared, 1))
 
-    at_once = _side_by_side(bags, len(folds), place)
-    return [one(k) for k in range(len(folds))] if at_once == 1 else _together(one, len(folds), at_once, stop)
+    def train(group: list[int]) -> None:
+        _train([(number, runs[number]) for number in group], shared > 0, report, stop)
+
+    _each(train, groups, min(at_once, len(groups)), stop)
+    return [run.fitted() for run in runs]
 
 
 def _side_by_side(bags: Bags, n_folds: int, device: torch.device) -> int:
-    """How many folds to train at once."""
+    """How many groups to train at once."""
     if device.type != "cpu" or bags.lengths.max(initial=0) > pieces.MAX_INSTANCES:
         return 1
     return max(1, min(n_folds, torch.get_num_threads()))
 
 
-def _together(one: Callable[[int], Fitted], n_folds: int, at_once: int, stop: Event) -> list[Fitted]:
-    """The folds on threads of their own, which share torch's threads; if one fails, or on Ctrl-C, the others stop."""
+def _groups(n_folds: int, at_once: int, largest: int) -> list[list[int]]:
+    """Positions of the folds of each group: of at most `largest`, and a group for each that trains at once."""
+    n_groups = max(at_once, -(-n_folds // largest))
+    return [part.tolist() for part in np.array_split(np.arange(n_folds), n_groups) if len(part)]
+
+
+def _each(train: Callable[[list[int]], None], groups: list[list[int]], at_once: int, stop: Event) -> None:
+    """All groups, on threads of their own that share torch's; if one fails, or on Ctrl-C, the others stop."""
+    if at_once <= 1:
+        for group in groups:
+            train(group)
+        return
     threads = torch.get_num_threads()
-    share = threads // at_once
-    with ThreadPoolExecutor(at_once, "fold", torch.set_num_threads, (share,)) as pool:
+    with ThreadPoolExecutor(at_once, "fold", torch.set_num_threads, (threads // at_once,)) as pool:
         try:
-            futures = [pool.submit(one, number) for number in range(n_folds)]
+            futures = [pool.submit(train, group) for group in groups]
             done = wait(futures, return_when=FIRST_EXCEPTION).done
             failed = [future for future in futures if future in done and future.exception() is not None]
-            return [future.result() for future in failed or futures]
+            for future in failed or futures:
+                future.result()
         finally:
             stop.set()
             torch.set_num_threads(threads)
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What stays the same during one fit."""
-
-    model: MilModel
-    bags: Bags
-    objective: Objective
-    weights: Tensor
-    spec: MilSpec
-    rng: np.random.Generator
-    arithmetic: torch.dtype
-
-    def weighted_loss(self, batch: BagBatch) -> Tensor:
-        """Sum of the weighted losses of a batch."""
-        device = self.model.feature_mean.device
-        targets = self.objective.targets(batch.indices)
-        features, targets = batch.features.to(device), None if targets is None else targets.to(device)
-        with torch.autocast(device.type, self.arithmetic, enabled=self.arithmetic != torch.float32):
-            output = self.model(features, batch.offsets, targets)
-        losses = self.objective.losses(output.logits.float(), batch.indices)
-        if output.auxiliary is not None:
-            losses = losses + output.auxiliary
-        return (losses * self.weights[batch.indices].to(device)).sum()
+def _train(group: Sequence[tuple[int, Fold]], together: bool, report: Report, stop: Event) -> None:
+    """All epochs of some folds side by side, each until it is over."""
+    going = list(group)
+    while going:
+        losses = _train_epoch([fold for _, fold in going], together, stop)
+        for (number, fold), loss in zip(going, losses, strict=True):
+            report(number, fold.note(loss, fold.val_loss()))
+        going = [(number, fold) for number, fold in going if not fold.over]
 
 
-def _prepare(
-    bags: Bags, objective: Objective, rows: FoldRows, spec: MilSpec, device: torch.device, moments: Moments
-) -> _Run:
-    """A fresh model on its device, with generators of its own."""
-    if bags.lengths[rows.train].sum() == 0:
-        raise MilError("the training bags hold no instances", todo="Embed more slides, or lower --min-coverage.")
-    with seeded(sub_seed(rows.seed, 0), device):
-        model = build_model(spec, bags.dim, objective.n_outputs)
-    model.set_standardisation(*moments.standardisation(rows.train))
-    luck = torch.Generator(device).manual_seed(sub_seed(rows.seed, 2))
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.generator = luck
-    weights = objective.bag_weights(torch.from_numpy(rows.train))
-    rng = np.random.default_rng(sub_seed(rows.seed, 1))
-    return _Run(model.to(device), bags, objective, weights, spec, rng, _arithmetic(model, spec, device))
-
-
-def _arithmetic(model: MilModel, spec: MilSpec, device: torch.device) -> torch.dtype:
-    """`auto` on a CPU is bf16 for models of the fused operation only: elsewhere each new bag size compiles kernels."""
-    fused = any(isinstance(module, AttentionPooling) for module in model.modules())
-    if spec.precision == "auto" and device.type == "cpu" and not fused:
-        return torch.float32
-    return choose_precision(spec.precision, device).dtype
-
-
-def _train(run: _Run, rows: FoldRows, on_epoch: Callable[[Epoch], None] | None, stop: Event) -> Fitted:
-    history, best, state = _epochs(run, rows, on_epoch, stop)
-    run.model.load_state_dict(state)
-    for module in run.model.modules():
-        if isinstance(module, Dropout):
-            module.generator = None
-    return Fitted(run.model.cpu().eval(), best, tuple(history))
-
-
-def _epochs(
-    run: _Run, rows: FoldRows, on_epoch: Callable[[Epoch], None] | None, stop: Event
-) -> tuple[list[Epoch], int, dict[str, Tensor]]:
-    """All epochs until patience ends; the history, the best epoch and its state."""
-    spec = run.spec
-    optimizer = torch.optim.AdamW(
-        run.model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
-    )
-    history: list[Epoch] = []
-    lowest, best, state = math.inf, 0, run.model.state_dict()
-    gained, last_gain = math.inf, 0
-    for number in range(1, spec.epochs + 1):
-        train_loss = _train_epoch(run, optimizer, run.rng.permutation(rows.train), stop)
-        val_loss = _mean_loss(run, rows.val) if len(rows.val) else None
-        history.append(_finite(Epoch(number, train_loss, val_loss), spec))
-        if on_epoch is not None:
-            on_epoch(history[-1])
-        if val_loss is None or val_loss < lowest:
-            lowest, best = (math.inf if val_loss is None else val_loss), number
-            state = copy.deepcopy(run.model.state_dict())
-        if val_loss is None or val_loss < gained - MIN_GAIN:
-            gained, last_gain = lowest, number
-        if number - last_gain >= spec.patience:
-            break
-    log.debug("best epoch %d of %d, validation loss %.4f", best, len(history), lowest)
-    return history, best, state
-
-
-def _train_epoch(run: _Run, optimizer: torch.optim.Optimizer, order: Rows, stop: Event) -> float:
-    run.model.train()
-    total = []
-    for start in range(0, len(order), run.spec.batch_bags):
+def _train_epoch(folds: Sequence[Fold], together: bool, stop: Event) -> list[float]:
+    """One pass of each fold over its training bags; its weighted mean loss."""
+    totals: list[list[Tensor]] = [[] for _ in folds]
+    for fold in folds:
+        fold.model.train()
+    for steps in zip_longest(*(fold.steps() for fold in folds)):
         if stop.is_set():
             raise CancelledError("another fold failed")
-        step = order[start : start + run.spec.batch_bags]
-        weight = float(run.weights[torch.from_numpy(step)].sum())
-        optimizer.zero_grad(set_to_none=True)
-        for piece in pieces.sampled_pieces(run.bags, step, run.spec.max_instances, run.rng):
-            loss = run.weighted_loss(piece)  # the gradients of the pieces add up to those of the whole step
-            (loss / weight).backward()  # type: ignore[no-untyped-call]
-            total.append(loss.detach())
-        optimizer.step()
-    return _sum(total) / float(run.weights[torch.from_numpy(order)].sum())
-
-
-@torch.no_grad()
-def _mean_loss(run: _Run, indices: Rows) -> float:
-    """Weighted mean loss over some bags, in eval mode."""
-    run.model.eval()
-    total = [run.weighted_loss(piece) for piece in pieces.pieces(run.bags, indices)]
-    return _sum(total) / float(run.weights[torch.from_numpy(indices)].sum())
-
-
-def _sum(losses: Sequence[Tensor]) -> float:
-    """Their sum in float64, fetched from the device at once."""
-    return float(torch.stack(list(losses)).cpu().double().sum())
-
-
-def _finite(epoch: Epoch, spec: MilSpec) -> Epoch:
-    losses = [epoch.train_loss] + ([] if epoch.val_loss is None else [epoch.val_loss])
-    if not all(map(math.isfinite, losses)):
-        raise MilError(
-            f"the loss is no longer a finite number in epoch {epoch.epoch} (learning_rate {spec.learning_rate})",
-            todo="Lower --learning-rate.",
-        )
-    return epoch
+        going = [k for k, step in enumerate(steps) if step is not None]
+        losses = take_step([folds[k] for k in going], [steps[k] for k in going], together)
+        for k, loss in zip(going, losses, strict=True):
+            totals[k] += loss
+    return [sum_of(total) / fold.weight(fold.rows.train) for fold, total in zip(folds, totals, strict=True)]
