@@ -46,7 +46,7 @@ def test_an_existing_folder_is_a_hugging_face_model(tmp_path: Path, monkeypatch:
         ("deit_tiny_patch16_24", "deit_tiny_patch16_224"),
         ("color", "colour"),
         ("test_vit.r160", "test_vit.r160_in1k"),
-        ("timm", "Encoders are: colour"),
+        ("timm", "Encoders are: pathotune, vit-mini, colour"),
     ],
 )
 def test_a_miss_suggests_what_was_meant(wrong: str, suggested: str) -> None:

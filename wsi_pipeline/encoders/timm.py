@@ -238,13 +238,13 @@ def _listed(name: str) -> Architecture:
     return Architecture(model, asdict(config))
 
 
+_ALL = "pathotune, vit-mini, colour, a timm model name, hf-hub:ORG/NAME, or a Hugging Face id ORG/NAME"
+
+
 def _unknown(name: str, known: list[str]) -> EncoderError:
-    near = difflib.get_close_matches(name, ["colour", *known], n=3, cutoff=0.5) or known[:3]
-    return EncoderError(
-        f"unknown encoder {name!r}",
-        todo=f"Did you mean {', '.join(near)}? Encoders are: colour, a timm model name, hf-hub:ORG/NAME, or a "
-        "Hugging Face id ORG/NAME.",
-    )
+    near = difflib.get_close_matches(name, ["colour", "pathotune", "vit-mini", *known], n=3, cutoff=0.5)
+    hint = f"Did you mean {', '.join(near)}? " if near else ""
+    return EncoderError(f"unknown encoder {name!r}", todo=f"{hint}Encoders are: {_ALL}.")
 
 
 def _hosted(repo: str, weights: Path | None) -> Architecture:
