@@ -14,11 +14,12 @@ from tests.mil.synthetic import QUICK, planted, random_bags
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil import pieces
 from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.fold import MIN_GAIN, Fitted
 from wsi_pipeline.mil.models import MIL_MODELS, build_model
 from wsi_pipeline.mil.objectives import Classification
 from wsi_pipeline.mil.seeding import seeded, sub_seed
 from wsi_pipeline.mil.standardise import Moments
-from wsi_pipeline.mil.training import MIN_GAIN, Fitted, fit
+from wsi_pipeline.mil.training import fit
 
 TRAIN, VAL = np.arange(24), np.arange(24, 34)
 BAGS, TABLE = planted(40)

@@ -15,13 +15,13 @@ from wsi_pipeline.cohort.splits import Strata, checked_table, make_splits
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.choices import candidates, chosen_settings
+from wsi_pipeline.mil.fold import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.models import MIL_MODELS
 from wsi_pipeline.mil.nested import Candidate, Choice, fit_and_choose, predicted
 from wsi_pipeline.mil.seeding import sub_seed
 from wsi_pipeline.mil.tasks.base import Task
 from wsi_pipeline.mil.tasks.make import make_task
 from wsi_pipeline.mil.thresholds import youden_threshold
-from wsi_pipeline.mil.training import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.validation import validation_metrics
 from wsi_pipeline.specs import MilSpec
 

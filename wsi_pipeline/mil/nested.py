@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.fold import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.inference import outputs
 from wsi_pipeline.mil.tasks.base import Task
-from wsi_pipeline.mil.training import Epoch, Fitted, FoldRows, fit_folds
+from wsi_pipeline.mil.training import fit_folds
 from wsi_pipeline.specs import MilSpec
 
 

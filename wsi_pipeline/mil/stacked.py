@@ -59,14 +59,13 @@ def stacked_pool(features: Tensor, bags: Tensor, n_bags: int, weights: Attention
     """
     own = bags[:, None] == torch.arange(n_bags, device=bags.device)[:, None]
     hidden = _linear(features, weights.projection, weights.projection_bias).relu_()
-    gates = _linear(hidden, weights.gates, weights.gates_bias).to(weights.score.dtype)
-    width = weights.score.shape[1]
-    inner = gates[..., :width].tanh()
-    if gates.shape[2] > width:
-        inner = inner * gates[..., width:].sigmoid()
+    gates = _linear(hidden, weights.gates, weights.gates_bias)
+    wide, halves = weights.score.dtype, gates.shape[2] // weights.score.shape[1]
+    first, *second = (half.to(wide) for half in gates.chunk(halves, 2))
+    inner = first.tanh() * second[0].sigmoid() if second else first.tanh()
     scores = torch.bmm(inner, weights.score[:, :, None]).transpose(1, 2)  # a softmax does not see their bias
-    attention = torch.where(own, scores, torch.finfo(scores.dtype).min).softmax(2) * own
-    return torch.bmm(attention.to(hidden.dtype), hidden).to(scores.dtype)
+    attention = torch.where(own, scores, torch.finfo(wide).min).softmax(2) * own
+    return torch.bmm(attention.to(hidden.dtype), hidden).to(wide)
 
 
 def _stacked(each: Sequence[AttentionWeights]) -> AttentionWeights:

@@ -38,9 +38,8 @@ def take_step(folds: Sequence[Fold], steps: Sequence[Rows], together: bool) -> l
     """
     for fold in folds:
         fold.optimizer.zero_grad(set_to_none=True)
-    losses = (
-        _shared(folds, steps) if together else [_alone(fold, step) for fold, step in zip(folds, steps, strict=True)]
-    )
+    alone = zip(folds, steps, strict=True)
+    losses = _shared(folds, steps) if together else [_alone(fold, step) for fold, step in alone]
     for fold in folds:
         fold.optimizer.step()
     return losses

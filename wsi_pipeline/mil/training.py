@@ -18,7 +18,6 @@ from torch import Tensor
 
 from wsi_pipeline.mil import pieces
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.fold import MIN_GAIN as MIN_GAIN
 from wsi_pipeline.mil.fold import Epoch, Fitted, Fold, FoldRows, Rows, sum_of
 from wsi_pipeline.mil.objectives import Objective
 from wsi_pipeline.mil.standardise import Moments
