@@ -11,6 +11,7 @@ ABMIL (padded batches) takes part where it is installed; it has one output, whic
 each time it is trained on.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -19,7 +20,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from wsi_pipeline.machine import prepare_process
+
+prepare_process()  # before torch is imported, as the command line does; for all ways
 
 import numpy as np
 import torch
