@@ -303,10 +303,14 @@ class MilSpec:
     allow_few: bool = option(False, "train although a class has fewer patients than folds", group="validation")
     val_fraction: float = option(
         0.2,
-        "part of the training patients that chooses when to stop, and what to keep",
+        "part of the training patients that chooses when to stop, and what to keep (0: none, all epochs are run)",
         group="validation",
-        check=between(0.05, 0.5),
+        check=between(0, 0.5),
     )
+    inner_folds: int = option(
+        1, "models a fold: so many parts of the training patients stop one each, their mean predicts (1: one model)",
+        group="validation", check=between(1, 20),
+    )  # fmt: skip
     bootstrap: int = option(
         1000, "bootstrap resamples over patients for each interval", group="validation", check=between(100, 100_000)
     )

@@ -21,6 +21,8 @@ class Fold:
 
     number   within its repeat, from 0
     repeat   from 0
+    inner    where several models share a fold: for each the rows of `train` that train it, and those that stop it;
+             `val` is empty then
     """
 
     number: int
@@ -28,6 +30,7 @@ class Fold:
     val: Rows
     test: Rows
     repeat: int = 0
+    inner: tuple[tuple[Rows, Rows], ...] = ()
 
     def parts(self) -> Iterator[tuple[str, Rows]]:
         """The three sides with their names."""

@@ -77,7 +77,7 @@ def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None
     for fold in folds:
         check_no_leaks(table, replace(fold, val=fold.val[:0]), sites=spec.site_folds)
         check_no_leaks(table, fold)
-        warnings += _part_warnings(fold, strata, spec.repeats if not fixed else 1)
+        warnings += _part_warnings(fold, strata, spec, 1 if fixed else spec.repeats)
     if strata.classes and not spec.allow_few:
         refuse_one_class_training(folds, strata.codes, strata.names)
     association = site_association(table, strata.codes, strata.names, spec.seed)
@@ -172,8 +172,11 @@ def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Stra
 
     Whole sites are set aside where they are held out and every stratum stays on both sides; else patients.
     """
-    if len(fold.val):
+    if len(fold.val) or not spec.val_fraction:
         return fold
+    inner = _inner(fold, groups, strata, spec)
+    if inner:
+        return replace(fold, inner=inner)
     path = [spec.seed, fold.number] + ([fold.repeat] if fold.repeat else [])
     codes = strata.codes[fold.train]
     tried = [groups, groups_of(table, sites=False)] if spec.site_folds else [groups]
@@ -184,11 +187,28 @@ def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Stra
     return replace(fold, train=fold.train[~chosen], val=fold.train[chosen])
 
 
-def _part_warnings(fold: Fold, strata: Strata, repeats: int) -> list[str]:
+def _inner(fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[tuple[Rows, Rows], ...]:
+    """As many inner folds as were asked for and as every stratum has groups to train and to stop; none under two."""
+    codes, own = strata.codes[fold.train], groups[fold.train]
+    fewest = min(len(np.unique(own[codes == code])) for code in np.unique(codes))
+    n_inner = min(spec.inner_folds, fewest)
+    if n_inner < 2:
+        return ()
+    seed = int(np.random.SeedSequence([spec.seed, 2, fold.repeat, fold.number]).generate_state(1)[0])
+    parts = [fold.train[rows] for rows in deal_folds(codes, own, n_inner, seed)]
+    return tuple((np.setdiff1d(fold.train, part), part) for part in parts)
+
+
+def _part_warnings(fold: Fold, strata: Strata, spec: MilSpec, repeats: int) -> list[str]:
     found = []
     name = fold.name(repeats)
+    if max(len(fold.inner), 1) < spec.inner_folds:
+        allowed = f"its slides allow {len(fold.inner) or 'one model only'}"
+        found.append(f"{name.capitalize()}: {spec.inner_folds} inner folds were asked for; {allowed}.")
     for part, rows in fold.parts():
         missing = [stratum for code, stratum in enumerate(strata.names) if not (strata.codes[rows] == code).any()]
+        if part == "val" and (fold.inner or not spec.val_fraction):
+            continue
         if part == "val" and len(rows) == 0:
             found.append(f"{name.capitalize()}: too few patients to set any aside; it trains for all its epochs.")
         elif missing and strata.classes:

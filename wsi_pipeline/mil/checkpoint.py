@@ -26,8 +26,9 @@ from torch import Tensor
 
 from wsi_pipeline.atomic import atomic_path, write_text
 from wsi_pipeline.errors import MilError, StoreError
+from wsi_pipeline.mil.committee import build
 from wsi_pipeline.mil.modelconfig import FORMAT, RETRAIN, VERSION, check_alike, read_config
-from wsi_pipeline.mil.models import MilModel, build_model
+from wsi_pipeline.mil.models import MilModel
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.specs import MilSpec
@@ -152,7 +153,7 @@ def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
 def _load_fold(path: Path, spec: MilSpec, dim: int, n_outputs: int) -> MilModel:
     """The model of one file; shapes are compared with the header before anything is allocated."""
     with torch.device("meta"):
-        model = build_model(spec, dim, n_outputs)
+        model = build(spec, dim, n_outputs)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         with safe_open(path, "pt") as file:
@@ -167,7 +168,7 @@ def _load_fold(path: Path, spec: MilSpec, dim: int, n_outputs: int) -> MilModel:
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise StoreError(f"{path}: {name} holds NaN or infinite values", todo=RETRAIN)
-    if (state["feature_std"] <= 0).any():
+    if any((tensor <= 0).any() for name, tensor in state.items() if name.endswith("feature_std")):
         raise StoreError(f"{path}: feature_std must be positive", todo=RETRAIN)
     model.load_state_dict(state, assign=True)
     return model.eval()

@@ -17,7 +17,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.choices import candidates, chosen_settings
 from wsi_pipeline.mil.fold import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.models import MIL_MODELS
-from wsi_pipeline.mil.nested import Candidate, Choice, fit_and_choose, predicted
+from wsi_pipeline.mil.nested import Candidate, Choice, Trainings, fit_and_choose, predicted
 from wsi_pipeline.mil.seeding import sub_seed
 from wsi_pipeline.mil.tasks.base import Task
 from wsi_pipeline.mil.tasks.make import make_task
@@ -32,7 +32,8 @@ Json = dict[str, Any]
 class Progress:
     """An epoch was finished: of which training (counted from 0) of how many, and how many epochs each has at most.
 
-    There are folds x repeats x candidates trainings; several may run at once, so their epochs may be told by turns.
+    There are folds x inner folds x repeats x candidates trainings; several may run at once, so their epochs may be
+    told by turns.
     """
 
     fold: int
@@ -101,9 +102,9 @@ def cross_validate(
     task = _task(table, spec)
     splits = make_splits(table, spec, _strata(task, table))
     bags = _aligned(bags, table)
-    rows = [FoldRows(fold.train, fold.val, _seed_of(fold, spec)) for fold in splits.folds]
-    report = _reporter(progress, len(splits.folds), len(specs), spec)
-    choices = fit_and_choose(bags, table, task, rows, specs, device=device, on_epoch=report)
+    trainings = [_trainings(fold, spec) for fold in splits.folds]
+    report = _reporter(progress, sum(len(each.members) for each in trainings), len(specs), spec)
+    choices = fit_and_choose(bags, table, task, trainings, specs, device=device, on_epoch=report)
     columns = ["slide_id", "patient_id", *task.columns]
     tested = [
         _tested(bags, table[columns], fold, choice, device) for fold, choice in zip(splits.folds, choices, strict=True)
@@ -154,17 +155,26 @@ def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
     return bags.subset([where[slide] for slide in wanted])
 
 
+def _trainings(fold: Fold, spec: MilSpec) -> Trainings:
+    """One training for the fold, or one for each of its inner folds."""
+    seed = _seed_of(fold, spec)
+    if not fold.inner:
+        return Trainings(fold.train, (FoldRows(fold.train, fold.val, seed),))
+    members = [FoldRows(*rows, sub_seed(seed, number)) for number, rows in enumerate(fold.inner)]
+    return Trainings(fold.train, tuple(members))
+
+
 def _seed_of(fold: Fold, spec: MilSpec) -> int:
     return sub_seed(spec.seed, fold.number, *([fold.repeat] if fold.repeat else []))
 
 
 def _reporter(
-    progress: Callable[[Progress], None] | None, n_folds: int, n_candidates: int, spec: MilSpec
+    progress: Callable[[Progress], None] | None, n_trainings: int, n_candidates: int, spec: MilSpec
 ) -> Callable[[int, int, Epoch], None] | None:
     if progress is None:
         return None
-    total = n_folds * n_candidates
-    return lambda candidate, fold, epoch: progress(Progress(candidate * n_folds + fold, total, epoch, spec.epochs))
+    total = n_trainings * n_candidates
+    return lambda candidate, one, epoch: progress(Progress(candidate * n_trainings + one, total, epoch, spec.epochs))
 
 
 def _tested(bags: Bags, table: pd.DataFrame, fold: Fold, choice: Choice, device: torch.device | str) -> pd.DataFrame:
@@ -189,6 +199,7 @@ def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
         "fold": fold.number,
         "n_train": len(fold.train),
         "n_val": len(fold.val),
+        **({"inner_folds": len(fold.inner)} if fold.inner else {}),
         "n_test": len(fold.test),
         "best_epoch": chosen.fitted.best_epoch,
         "epochs": len(chosen.fitted.history),
@@ -215,5 +226,5 @@ def _candidate_json(candidate: Candidate, spec: MilSpec) -> Json:
 def _choice_warnings(specs: Sequence[MilSpec], splits: Splits) -> list[str]:
     if len(specs) == 1:
         return []
-    blind = sum(len(fold.val) == 0 for fold in splits.folds)
+    blind = sum(len(fold.val) == 0 and not fold.inner for fold in splits.folds)
     return [f"{blind} folds had no validation slides: they keep the first setting of --choose."] if blind else []

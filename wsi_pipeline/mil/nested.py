@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.committee import joined
 from wsi_pipeline.mil.fold import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.inference import outputs
 from wsi_pipeline.mil.tasks.base import Task
@@ -23,12 +25,24 @@ from wsi_pipeline.specs import MilSpec
 
 
 @dataclass(frozen=True, eq=False)
+class Trainings:
+    """What is trained in one outer fold.
+
+    train     rows from which the task learns classes, scales and bins
+    members   the trainings, one or (with inner folds) several whose mean predicts
+    """
+
+    train: NDArray[np.int64]
+    members: tuple[FoldRows, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """One trained candidate in one fold.
 
     selection   what the task's choice maximises, on the validation rows; NaN where it is undefined
-    val_loss    lowest validation loss, which breaks ties; infinite without validation rows
-    validation  predictions of the validation rows, with their outcomes
+    val_loss    lowest validation loss (mean over members), which breaks ties; infinite without validation rows
+    validation  predictions of the validation rows, with their outcomes; of each inner fold by the member it stopped
     """
 
     spec: MilSpec
@@ -56,7 +70,7 @@ def fit_and_choose(
     bags: Bags,
     table: pd.DataFrame,
     task: Task,
-    folds: Sequence[FoldRows],
+    folds: Sequence[Trainings],
     specs: Sequence[MilSpec],
     *,
     device: torch.device | str = "cpu",
@@ -65,14 +79,14 @@ def fit_and_choose(
     """For each fold the best of the candidates `specs` by its own validation rows; the first where they cannot say.
 
     table      row i is bag i; with the outcome columns
-    on_epoch   told the position of candidate and fold, and the epoch
+    on_epoch   told the position of candidate and of the training among those of all folds, and the epoch
     """
-    tasks = [task.learned(table.iloc[rows.train]) for rows in folds]
+    tasks = [task.learned(table.iloc[fold.train]) for fold in folds]
     found: list[list[Candidate]] = [[] for _ in folds]
     for number, spec in enumerate(specs):
         trained = _fit_all(bags, table, tasks, folds, spec, device, _reporter(on_epoch, number))
-        for k, fitted in enumerate(trained):
-            found[k].append(_judged(bags, table, tasks[k], folds[k].val, spec, fitted, device))
+        for k, members in enumerate(trained):
+            found[k].append(_judged(bags, table, tasks[k], folds[k], spec, members, device))
     return [
         Choice(task, tuple(candidates), max(candidates, key=lambda candidate: candidate.rank))
         for task, candidates in zip(tasks, found, strict=True)
@@ -93,29 +107,34 @@ def _fit_all(
     bags: Bags,
     table: pd.DataFrame,
     tasks: Sequence[Task],
-    folds: Sequence[FoldRows],
+    folds: Sequence[Trainings],
     spec: MilSpec,
     device: torch.device | str,
     on_epoch: Callable[[int, Epoch], None] | None,
-) -> list[Fitted]:
+) -> list[list[Fitted]]:
     """One candidate in all folds together; each aims at what its own training rows taught it."""
-    objectives = [task.objective(table, spec) for task in tasks]
-    return fit_folds(bags, objectives, folds, spec, device=device, on_epoch=on_epoch)
+    objectives = [task.objective(table, spec) for task, fold in zip(tasks, folds, strict=True) for _ in fold.members]
+    members = [member for fold in folds for member in fold.members]
+    each = iter(fit_folds(bags, objectives, members, replace(spec, inner_folds=1), device=device, on_epoch=on_epoch))
+    return [[next(each) for _ in fold.members] for fold in folds]
 
 
 def _judged(
     bags: Bags,
     table: pd.DataFrame,
     task: Task,
-    val: NDArray[np.int64],
+    fold: Trainings,
     spec: MilSpec,
-    fitted: Fitted,
+    members: Sequence[Fitted],
     device: torch.device | str,
 ) -> Candidate:
-    validation = predicted(bags, table, task, fitted, val, device)
-    selection = task.selection(validation) if len(val) else math.nan
-    losses = [epoch.val_loss for epoch in fitted.history if epoch.val_loss is not None]
-    return Candidate(spec, fitted, selection, min(losses, default=math.inf), validation)
+    pairs = list(zip(members, fold.members, strict=True))
+    validation = pd.concat([predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs])
+    selection = task.selection(validation) if len(validation) else math.nan
+    losses = [min((epoch.val_loss for epoch in fitted.history if epoch.val_loss is not None), default=math.inf)
+              for fitted in members]  # fmt: skip
+    own = replace(spec, inner_folds=len(members))
+    return Candidate(own, joined(members), selection, fmean(losses), validation)
 
 
 def _reporter(

@@ -163,7 +163,7 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         [fitted.model for fitted in result.fitted],
         spec=spec,
         task=result.task,
-        specs=[choice.chosen.spec for choice in result.choices] if spec.choose.strip() else None,
+        specs=[choice.chosen.spec for choice in result.choices],
         tasks=[choice.task for choice in result.choices],
         encoder=slides.encoder,
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},

@@ -1,0 +1,109 @@
+"""Several models a fold: who trains and stops them, and that they speak as one, on disk too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from wsi_pipeline.cohort.splits import make_splits
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
+from wsi_pipeline.mil.committee import Committee
+from wsi_pipeline.mil.crossval import CrossValidation, cross_validate
+from wsi_pipeline.mil.inference import attention, contributions, outputs
+from wsi_pipeline.specs import MilSpec
+
+SPEC = MilSpec(
+    model="gated-abmil", hidden_dim=8, attention_dim=4, folds=2, inner_folds=3, epochs=4, bootstrap=100, permutations=0
+)
+
+
+def _table(patients: int = 16, slides: int = 2) -> pd.DataFrame:
+    names = [f"p{k:02}" for k in range(patients) for _ in range(slides)]
+    labels = ["yes" if int(name[1:]) % 2 else "no" for name in names]
+    return pd.DataFrame({"slide_id": [f"s{k:02}" for k in range(len(names))], "patient_id": names, "label": labels})
+
+
+def _bags(table: pd.DataFrame) -> Bags:
+    rng = np.random.default_rng(0)
+    shift = (table["label"] == "yes").to_numpy(float)
+    arrays = [rng.normal(2 * value, 1, (int(rng.integers(1, 9)), 6)).astype(np.float32) for value in shift]
+    return Bags.from_arrays(arrays, list(table["slide_id"]))
+
+
+@pytest.fixture(scope="module")
+def result() -> CrossValidation:
+    return cross_validate(_bags(_table()), _table(), SPEC)
+
+
+def test_every_training_patient_stops_one_member_and_trains_the_others() -> None:
+    table = _table()
+    for fold in make_splits(table, SPEC).folds:
+        assert len(fold.inner) == 3
+        assert len(fold.val) == 0
+        stopped = np.concatenate([stop for _, stop in fold.inner])
+        assert sorted(stopped) == list(fold.train)
+        for train, stop in fold.inner:
+            assert sorted([*train, *stop]) == list(fold.train)
+            assert not set(table["patient_id"].iloc[train]) & set(table["patient_id"].iloc[stop])
+            assert set(table["label"].iloc[stop]) == set(table["label"].iloc[train]) == {"yes", "no"}
+
+
+def test_few_patients_allow_fewer_inner_folds_and_say_so() -> None:
+    splits = make_splits(_table(patients=8), SPEC)
+    assert {len(fold.inner) for fold in splits.folds} == {2}
+    assert "Fold 0: 3 inner folds were asked for; its slides allow 2." in splits.warnings
+
+
+def test_given_validation_slides_are_respected() -> None:
+    table = _table().assign(split=["train", "val", "test", "train"] * 8)
+    table["patient_id"] = table["slide_id"]
+    fold = make_splits(table, SPEC).folds[0]
+    assert not fold.inner
+    assert len(fold.val) == 8
+
+
+def test_thresholds_and_choices_rest_on_all_training_slides(result: CrossValidation) -> None:
+    for fold, choice in zip(result.splits.folds, result.choices, strict=True):
+        assert sorted(choice.chosen.validation.index) == list(fold.train)
+    assert [row["inner_folds"] for row in result.metrics["folds"]] == [3, 3]
+
+
+def test_a_committee_is_the_mean_of_its_members(result: CrossValidation) -> None:
+    bags = _bags(_table())
+    for fitted in result.fitted:
+        committee = fitted.model
+        assert isinstance(committee, Committee)
+        for ask, tolerance in ((outputs, 1e-6), (attention, 1e-6), (contributions, 1e-6)):
+            each = [ask(member, bags) for member in committee.members]
+            assert np.ptp(np.stack(each), axis=0).max() > 0
+            np.testing.assert_allclose(ask(committee, bags), np.mean(each, axis=0), atol=tolerance)
+
+
+def test_a_committee_survives_the_disk(result: CrossValidation, tmp_path: Path) -> None:
+    specs = [choice.chosen.spec for choice in result.choices]
+    models = [fitted.model for fitted in result.fitted]
+    save_ensemble(tmp_path, models, spec=SPEC, task=result.task, specs=specs, encoder={"name": "e"}, provenance={})
+    bags = _bags(_table())
+    for before, after in zip(models, load_ensemble(tmp_path).models, strict=True):
+        assert np.array_equal(outputs(before, bags), outputs(after, bags))
+
+
+def test_members_differ_in_luck_and_equal_seeds_give_equal_committees(result: CrossValidation) -> None:
+    again = cross_validate(_bags(_table()), _table(), SPEC)
+    pd.testing.assert_frame_equal(again.predictions, result.predictions)
+    first = result.fitted[0].model
+    assert isinstance(first, Committee)
+    weights = [member.state_dict()["network.head.1.weight"] for member in first.members]
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_no_validation_part_at_all_runs_every_epoch() -> None:
+    spec = MilSpec(hidden_dim=8, folds=2, val_fraction=0, epochs=3, bootstrap=100, permutations=0)
+    found = cross_validate(_bags(_table()), _table(), spec)
+    assert [len(fitted.history) for fitted in found.fitted] == [3, 3]
+    assert not [text for text in found.metrics["warnings"] if "set any aside" in text]
