@@ -307,8 +307,9 @@ class MilSpec:
         group="validation",
         check=between(0, 0.5),
     )
-    inner_folds: int = option(
-        1, "models a fold: so many parts of the training patients stop one each, their mean predicts (1: one model)",
+    committee: int = option(
+        1, "models a fold whose mean predicts: each is stopped by another part of the training patients, or, with "
+        "--val-fraction 0, starts from another seed (1: one model)",
         group="validation", check=between(1, 20),
     )  # fmt: skip
     bootstrap: int = option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from wsi_pipeline.mil.inference import attention, contributions, outputs
 from wsi_pipeline.specs import MilSpec
 
 SPEC = MilSpec(
-    model="gated-abmil", hidden_dim=8, attention_dim=4, folds=2, inner_folds=3, epochs=4, bootstrap=100, permutations=0
+    model="gated-abmil", hidden_dim=8, attention_dim=4, folds=2, committee=3, epochs=4, bootstrap=100, permutations=0
 )
 
 
@@ -56,7 +57,7 @@ def test_every_training_patient_stops_one_member_and_trains_the_others() -> None
 def test_few_patients_allow_fewer_inner_folds_and_say_so() -> None:
     splits = make_splits(_table(patients=8), SPEC)
     assert {len(fold.inner) for fold in splits.folds} == {2}
-    assert "Fold 0: 3 inner folds were asked for; its slides allow 2." in splits.warnings
+    assert "Fold 0: a committee of 3 was asked for; its slides allow 2." in splits.warnings
 
 
 def test_given_validation_slides_are_respected() -> None:
@@ -70,7 +71,7 @@ def test_given_validation_slides_are_respected() -> None:
 def test_thresholds_and_choices_rest_on_all_training_slides(result: CrossValidation) -> None:
     for fold, choice in zip(result.splits.folds, result.choices, strict=True):
         assert sorted(choice.chosen.validation.index) == list(fold.train)
-    assert [row["inner_folds"] for row in result.metrics["folds"]] == [3, 3]
+    assert [row["committee"] for row in result.metrics["folds"]] == [3, 3]
 
 
 def test_a_committee_is_the_mean_of_its_members(result: CrossValidation) -> None:
@@ -100,6 +101,17 @@ def test_members_differ_in_luck_and_equal_seeds_give_equal_committees(result: Cr
     assert isinstance(first, Committee)
     weights = [member.state_dict()["network.head.1.weight"] for member in first.members]
     assert not torch.equal(weights[0], weights[1])
+
+
+def test_where_nobody_is_set_aside_members_differ_by_their_seeds() -> None:
+    found = cross_validate(_bags(_table()), _table(), replace(SPEC, val_fraction=0, epochs=2))
+    for fold, fitted in zip(found.splits.folds, found.fitted, strict=True):
+        assert [(list(train), len(stop)) for train, stop in fold.inner] == [(list(fold.train), 0)] * 3
+        assert len(fitted.history) == 2
+        assert isinstance(fitted.model, Committee)
+        each = [outputs(member, _bags(_table())) for member in fitted.model.members]
+        assert np.ptp(np.stack(each), axis=0).max() > 0
+    assert not [text for text in found.metrics["warnings"] if "committee" in text or "set any aside" in text]
 
 
 def test_no_validation_part_at_all_runs_every_epoch() -> None:

@@ -21,8 +21,8 @@ class Fold:
 
     number   within its repeat, from 0
     repeat   from 0
-    inner    where several models share a fold: for each the rows of `train` that train it, and those that stop it;
-             `val` is empty then
+    inner    where a committee of models shares the fold: for each the rows of `train` that train it, and those that
+             stop it, none where nobody is set aside; `val` is empty then
     """
 
     number: int

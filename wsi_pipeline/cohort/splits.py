@@ -172,8 +172,11 @@ def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Stra
 
     Whole sites are set aside where they are held out and every stratum stays on both sides; else patients.
     """
-    if len(fold.val) or not spec.val_fraction:
+    if len(fold.val):
         return fold
+    if not spec.val_fraction:
+        alone = spec.committee == 1
+        return fold if alone else replace(fold, inner=((fold.train, fold.val),) * spec.committee)
     inner = _inner(fold, groups, strata, spec)
     if inner:
         return replace(fold, inner=inner)
@@ -188,10 +191,10 @@ def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Stra
 
 
 def _inner(fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[tuple[Rows, Rows], ...]:
-    """As many inner folds as were asked for and as every stratum has groups to train and to stop; none under two."""
+    """As many members as were asked for and as every stratum has groups to train and to stop them; none under two."""
     codes, own = strata.codes[fold.train], groups[fold.train]
     fewest = min(len(np.unique(own[codes == code])) for code in np.unique(codes))
-    n_inner = min(spec.inner_folds, fewest)
+    n_inner = min(spec.committee, fewest)
     if n_inner < 2:
         return ()
     seed = int(np.random.SeedSequence([spec.seed, 2, fold.repeat, fold.number]).generate_state(1)[0])
@@ -202,9 +205,9 @@ def _inner(fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[tup
 def _part_warnings(fold: Fold, strata: Strata, spec: MilSpec, repeats: int) -> list[str]:
     found = []
     name = fold.name(repeats)
-    if max(len(fold.inner), 1) < spec.inner_folds:
+    if max(len(fold.inner), 1) < spec.committee:
         allowed = f"its slides allow {len(fold.inner) or 'one model only'}"
-        found.append(f"{name.capitalize()}: {spec.inner_folds} inner folds were asked for; {allowed}.")
+        found.append(f"{name.capitalize()}: a committee of {spec.committee} was asked for; {allowed}.")
     for part, rows in fold.parts():
         missing = [stratum for code, stratum in enumerate(strata.names) if not (strata.codes[rows] == code).any()]
         if part == "val" and (fold.inner or not spec.val_fraction):

@@ -1,8 +1,9 @@
-"""Several models of one outer fold that speak as one: each was stopped by another part of the training patients.
+"""Several models of one outer fold that speak as one.
 
 With one part set aside, a tenth or a fifth of a small cohort trains nothing, and chance decides which tenth. Here every
 training patient stops one member and trains the others; the mean of the members predicts (cross-validation
-committees: Parmanto, Munro, Doyle, "Improving committee diagnosis with resampling techniques", NIPS 1995).
+committees: Parmanto, Munro, Doyle, "Improving committee diagnosis with resampling techniques", NIPS 1995). Where nobody
+is set aside the members differ by their seeds, which takes out the luck of the start.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ class Committee(MilModel):
 
 
 def build(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
-    """A fresh model as `spec` describes one fold's: a committee where it has inner folds."""
-    if spec.inner_folds == 1:
+    """A fresh model as `spec` describes one fold's: a committee where it asks for one."""
+    if spec.committee == 1:
         return build_model(spec, in_dim, n_outputs)
-    return Committee([build_model(spec, in_dim, n_outputs) for _ in range(spec.inner_folds)])
+    return Committee([build_model(spec, in_dim, n_outputs) for _ in range(spec.committee)])
 
 
 def joined(members: Sequence[Fitted]) -> Fitted:

@@ -32,7 +32,7 @@ Json = dict[str, Any]
 class Progress:
     """An epoch was finished: of which training (counted from 0) of how many, and how many epochs each has at most.
 
-    There are folds x inner folds x repeats x candidates trainings; several may run at once, so their epochs may be
+    There are folds x members x repeats x candidates trainings; several may run at once, so their epochs may be
     told by turns.
     """
 
@@ -156,7 +156,7 @@ def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
 
 
 def _trainings(fold: Fold, spec: MilSpec) -> Trainings:
-    """One training for the fold, or one for each of its inner folds."""
+    """One training for the fold, or one for each member of its committee."""
     seed = _seed_of(fold, spec)
     if not fold.inner:
         return Trainings(fold.train, (FoldRows(fold.train, fold.val, seed),))
@@ -199,7 +199,7 @@ def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
         "fold": fold.number,
         "n_train": len(fold.train),
         "n_val": len(fold.val),
-        **({"inner_folds": len(fold.inner)} if fold.inner else {}),
+        **({"committee": len(fold.inner)} if fold.inner else {}),
         "n_test": len(fold.test),
         "best_epoch": chosen.fitted.best_epoch,
         "epochs": len(chosen.fitted.history),

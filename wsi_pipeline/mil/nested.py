@@ -29,7 +29,7 @@ class Trainings:
     """What is trained in one outer fold.
 
     train     rows from which the task learns classes, scales and bins
-    members   the trainings, one or (with inner folds) several whose mean predicts
+    members   the trainings, one or (a committee) several whose mean predicts
     """
 
     train: NDArray[np.int64]
@@ -115,7 +115,7 @@ def _fit_all(
     """One candidate in all folds together; each aims at what its own training rows taught it."""
     objectives = [task.objective(table, spec) for task, fold in zip(tasks, folds, strict=True) for _ in fold.members]
     members = [member for fold in folds for member in fold.members]
-    each = iter(fit_folds(bags, objectives, members, replace(spec, inner_folds=1), device=device, on_epoch=on_epoch))
+    each = iter(fit_folds(bags, objectives, members, replace(spec, committee=1), device=device, on_epoch=on_epoch))
     return [[next(each) for _ in fold.members] for fold in folds]
 
 
@@ -133,7 +133,7 @@ def _judged(
     selection = task.selection(validation) if len(validation) else math.nan
     losses = [min((epoch.val_loss for epoch in fitted.history if epoch.val_loss is not None), default=math.inf)
               for fitted in members]  # fmt: skip
-    own = replace(spec, inner_folds=len(members))
+    own = replace(spec, committee=len(members))
     return Candidate(own, joined(members), selection, fmean(losses), validation)
 
 
