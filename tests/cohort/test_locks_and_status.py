@@ -213,3 +213,12 @@ def test_a_damaged_status_file_reads_as_nothing_done(tmp_path: Path, content: st
     path = tmp_path / "s.json"
     path.write_text(content)
     assert read_status(path, "s").stages == {}
+
+
+def test_secrets_do_not_reach_a_status_file(tmp_path: Path) -> None:
+    token = "hf_" + "a1b2c3d4e5f6"
+    failed = StageStatus("failed", f"refused with {token}", traceback=f"Authorization: Bearer {token}")
+    record_status(tmp_path / "s.json", "s", "embed", failed)
+    written = (tmp_path / "s.json").read_text()
+    assert token not in written
+    assert written.count("[redacted]") == 4  # reason and traceback, of the slide and of the stage

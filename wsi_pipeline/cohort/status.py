@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.locks import locked
+from wsi_pipeline.redaction import redact
 
 State = Literal["done", "empty", "failed"]
 LOCK_WAIT_SECONDS = 30.0
@@ -72,6 +73,7 @@ def record_status(path: Path, slide_id: str, stage: str, status: StageStatus, lo
 
 
 def _record(path: Path, slide_id: str, stage: str, status: StageStatus) -> None:
+    status = replace(status, reason=redact(status.reason), traceback=redact(status.traceback))
     stages = {**read_status(path, slide_id).stages, stage: status}
     whole = SlideStatus(slide_id, stages)
     name, told = whole.failed or (stage, status)

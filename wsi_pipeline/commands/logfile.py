@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import wsi_pipeline
-from wsi_pipeline.commands.secrets import RedactingFormatter, redact
+from wsi_pipeline.redaction import RedactingFormatter, redact
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 _OF_SLIDE = re.compile(r"(?P<slide>[^\n]{1,150}?): (?P<stage>[\w/.+-]+) (?P<action>made|fresh|failed)\b")

@@ -1,4 +1,4 @@
-"""Secrets that must not reach a log: access tokens in messages, tracebacks, addresses and the environment."""
+"""Secrets that must not reach a log or a status file: access tokens in messages, tracebacks, addresses, variables."""
 
 from __future__ import annotations
 
