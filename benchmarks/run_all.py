@@ -41,6 +41,8 @@ BENCHMARKS = (
     Benchmark("encoders", lambda folder: ["--repeats", "5"], lambda folder: [], needs_data=True),
     Benchmark("reading", lambda folder: ["--patches", "96", "--rounds", "3"], lambda folder: [], needs_data=True),
     Benchmark("reading_features", lambda folder: [], lambda folder: [], needs_data=True),
+    Benchmark("growth", lambda folder: ["--most", "100000"], lambda folder: []),
+    Benchmark("mil_speed", lambda folder: [], lambda folder: ["--full"]),
     Benchmark("peak_memory", lambda folder: ["--side", "20000"], lambda folder: []),
 )
 
