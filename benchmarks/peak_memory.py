@@ -1,13 +1,14 @@
-"""Memory and time of `tile` on a slide of 100,000 x 100,000 pixels with sparse tissue; fails at 2 GB.
+"""Memory and time of tile, embed and classify on a slide of 100,000 x 100,000 pixels, sparse tissue; fails at 2 GB.
 
     python benchmarks/peak_memory.py                     pyramid and single level, --pixels none and jpeg
     python benchmarks/peak_memory.py --slides FOLDER     keep the slides there (0.5 GB each) for the next time
     python benchmarks/peak_memory.py --side 20000        a smaller slide, in well under a minute
+    python benchmarks/peak_memory.py --then embed classify   these, too, with the built-in network and adapter
 
-Each row is one `wsi-pipeline tile --workers 1` from nothing: segment and tile, in one worker process. `all processes`
-is the highest sum of resident memory over the process tree, looked at every 20 ms; pages that processes share count
-for each of them, so the truth is below. `largest` is the high-water mark that the kernel kept of the largest one.
-`CPU s` are seconds of processor time of all of them, which other work on the machine does not stretch.
+Each row is one command: `tile --workers 1` from nothing (segment and tile, in one worker process), `embed`,
+`classify`. `all processes` is the highest sum of resident memory over the process tree, looked at every 20 ms; pages
+that processes share count for each of them, so the truth is below. `largest` is the high-water mark that the kernel
+kept of the largest one. `CPU s` are seconds of processor time of all of them, which other work on the machine does not stretch.
 """
 
 from __future__ import annotations
@@ -90,14 +91,18 @@ def slide(folder: Path, side: int, kind: str) -> Path:
     return path
 
 
-def tile(path: Path, pixels: str) -> tuple[Measured, int]:
-    """Tile one slide from nothing; returns what it took and how many patches it gave."""
+def steps(path: Path, pixels: str, then: Sequence[str]) -> Iterator[tuple[str, Measured, int]]:
+    """Tile one slide from nothing, then what else is asked for: each command, what it took, and how many patches."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        program = [sys.executable, "-m", "wsi_pipeline", "tile", str(path), "--run", str(run), "--workers", "1"]
-        found = measure([*program, "--pixels", pixels])
-        with h5py.File(run / "tile" / f"{path.stem}.h5") as store:
-            return found, len(store["coords"])
+        words = {
+            "tile": [str(path), "--workers", "1", "--pixels", pixels],
+            **{name: ["--model", "pathotune", "--adapter", "built-in"] for name in then},
+        }
+        for name, own in words.items():
+            found = measure([sys.executable, "-m", "wsi_pipeline", name, *own, "--run", str(run)])
+            with h5py.File(run / "tile" / f"{path.stem}.h5") as store:
+                yield name, found, len(store["coords"])
 
 
 @contextmanager
@@ -117,19 +122,22 @@ def main() -> int:
     parser.add_argument("--slides", type=Path, help="folder to keep the slides in; default: a temporary one")
     parser.add_argument("--kinds", nargs="+", default=["pyramid", "single-level"], choices=("pyramid", "single-level"))
     parser.add_argument("--pixels", nargs="+", default=["none", "jpeg"], choices=("none", "jpeg", "raw"))
+    parser.add_argument("--then", nargs="+", default=[], choices=("embed", "classify"), help="commands after tile")
     parser.add_argument("--limit", type=float, default=2.0, help="GB (10^9 bytes) that may not be reached")
     args = parser.parse_args()
     most = 0
-    head = f"{'slide':14}{'--pixels':>9}{'patches':>9}{'seconds':>9}{'CPU s':>8}{'all processes':>15}{'largest':>10}"
+    head = f"{'slide':14}{'command':>9}{'--pixels':>9}{'patches':>9}{'seconds':>9}{'CPU s':>8}"
+    head += f"{'all processes':>15}{'largest':>10}"
     print(f"{args.side} x {args.side} px at 0.25 mpp, tiled at 0.5 mpp", head, sep="\n", flush=True)
     with _folder(args.slides) as folder:
         for kind in args.kinds:
             path = slide(folder, args.side, kind)
             for pixels in args.pixels:
-                found, patches = tile(path, pixels)
-                most = max(most, found.tree)
-                memory = f"{found.tree / GB:12.2f} GB{found.largest / GB:7.2f} GB"
-                print(f"{kind:14}{pixels:>9}{patches:9}{found.seconds:9.1f}{found.cpu:8.1f}{memory}", flush=True)
+                for name, found, patches in steps(path, pixels, args.then):
+                    most = max(most, found.tree)
+                    memory = f"{found.tree / GB:12.2f} GB{found.largest / GB:7.2f} GB"
+                    took = f"{patches:9}{found.seconds:9.1f}{found.cpu:8.1f}"
+                    print(f"{kind:14}{name:>9}{pixels:>9}{took}{memory}", flush=True)
     verdict = "below" if most < args.limit * GB else "NOT below"
     print(f"peak {most / GB:.2f} GB: {verdict} the limit of {args.limit:g} GB")
     return 0 if most < args.limit * GB else 1
