@@ -8,7 +8,8 @@
 Each row is one command: `tile --workers 1` from nothing (segment and tile, in one worker process), `embed`,
 `classify`. `all processes` is the highest sum of resident memory over the process tree, looked at every 20 ms; pages
 that processes share count for each of them, so the truth is below. `largest` is the high-water mark that the kernel
-kept of the largest one. `CPU s` are seconds of processor time of all of them, which other work on the machine does not stretch.
+kept of the largest one. `CPU s` are seconds of processor time of all of them, which other work on the machine does
+not stretch.
 """
 
 from __future__ import annotations
