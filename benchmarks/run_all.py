@@ -1,6 +1,6 @@
 """Run the benchmarks and print their tables, one after another; exit code 1 if one of them failed.
 
-    python benchmarks/run_all.py                   the quick form of each, about ten minutes on two cores
+    python benchmarks/run_all.py                   the quick form of each, about a quarter of an hour
     python benchmarks/run_all.py --full            as in the documents: 100,000 px slide, a quarter of an hour
     python benchmarks/run_all.py --only encoders peak_memory
 
@@ -41,6 +41,13 @@ BENCHMARKS = (
     Benchmark("encoders", lambda folder: ["--repeats", "5"], lambda folder: [], needs_data=True),
     Benchmark("reading", lambda folder: ["--patches", "96", "--rounds", "3"], lambda folder: [], needs_data=True),
     Benchmark("reading_features", lambda folder: [], lambda folder: [], needs_data=True),
+    Benchmark(
+        "embedding",
+        lambda folder: [str(DATA / "slides" / "metaplasia-HE.svs"), "--patches", "96", "--rounds", "2"],
+        lambda folder: [str(DATA / "slides" / "metaplasia-HE.svs"), "--patches", "383"],
+        needs_data=True,
+    ),
+    Benchmark("peers", lambda folder: ["--rounds", "1", "--patches", "300"], lambda folder: [], needs_data=True),
     Benchmark("growth", lambda folder: ["--most", "100000"], lambda folder: []),
     Benchmark("mil_speed", lambda folder: [], lambda folder: ["--full"]),
     Benchmark("peak_memory", lambda folder: ["--side", "20000"], lambda folder: []),
