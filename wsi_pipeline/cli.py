@@ -10,13 +10,11 @@ import dataclasses
 import importlib
 import logging
 import shlex
-import signal
 import sys
 import traceback
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import wsi_pipeline
@@ -27,6 +25,7 @@ from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
 from wsi_pipeline.fields import value_type
 from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.termination import raise_on_sigterm
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     prepare_process()
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_on_sigterm(Terminated)
     try:
         args = build_parser().parse_args(words)
     except SystemExit as stop:
@@ -193,11 +192,5 @@ def _of_system(error: OSError) -> WsiPipelineError:
     return told.with_traceback(error.__traceback__)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM (a cluster's way to end a job) ends like Ctrl-C: workers are stopped, finished slides are kept."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what unwinds is not to be interrupted
-    raise Terminated
-
-
 class Terminated(KeyboardInterrupt):
-    """The process was told to end."""
+    """Told to end by SIGTERM, a cluster's way: as for Ctrl-C, workers stop and finished slides are kept."""

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import FrameType
 from typing import Any
+
+from wsi_pipeline.termination import raise_on_sigterm
 
 try:
     import resource
@@ -174,12 +175,7 @@ def _outcome(receiver: Connection, process: Any) -> Any:
 def obey_parent() -> None:
     """For a worker process: Ctrl-C is its parent's to handle; SIGTERM unwinds it, so that locks are given back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-
-
-def _leave(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what unwinds is not to be interrupted
-    raise SystemExit(_TERMINATED)
+    raise_on_sigterm(lambda: SystemExit(_TERMINATED))
 
 
 def _work(sender: Connection, memory: int | None, function: Callable[..., Any], job: tuple[Any, ...]) -> None:
