@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from tests.slide_files import (
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.slides import tiffpage
 from wsi_pipeline.slides.base import SLIDE_BACKENDS
+from wsi_pipeline.slides.codec import codec_of
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.openslide import OpenSlideSlide
 from wsi_pipeline.slides.sniff import refusal
@@ -51,6 +53,34 @@ def test_the_backend_that_sees_more_levels_is_taken(tmp_path: Path) -> None:
 def test_equal_pyramids_are_read_by_openslide(tmp_path: Path) -> None:
     with open_slide(write_generic_tiff(tmp_path / "a.tif", RGB, mpp=0.5)) as slide:
         assert (slide.info.backend, slide.info.vendor) == ("openslide", "generic-tiff")
+        assert slide.info.mpp == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("options", [{"compression": "jpeg"}, {"compression": "lzw"}, {"bigtiff": True}], ids=str)
+def test_either_byte_order_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
+    kind = {"tile": (128, 128), "photometric": "rgb", "metadata": None, **resolution(0.25), **options}
+    seen = []
+    for order in "<>":
+        tifffile.imwrite(tmp_path / "a.tif", RGB, byteorder=order, **kind)
+        with open_slide(tmp_path / "a.tif") as slide:
+            pixels = slide.read_region(-5, 300, 0, 700, 210)
+            seen.append((slide.info.levels, slide.info.mpp, codec_of(tmp_path / "a.tif"), pixels.tobytes()))
+    assert seen[0] == seen[1]
+    assert seen[0][1] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("options", [{"compression": "jpeg"}, {"compression": "lzw"}, {"planarconfig": "separate"}],
+                         ids=str)  # fmt: skip
+def test_ome_sizes_win_over_resolution_tags_whatever_reads_the_file(tmp_path: Path, options: dict[str, Any]) -> None:
+    pixels = RGB.transpose(2, 0, 1) if "planarconfig" in options else RGB
+    metadata = {"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25}
+    for mpp in (None, 0.5):
+        kind = {"tile": (128, 128), "photometric": "rgb", "metadata": metadata, **resolution(mpp), **options}
+        tifffile.imwrite(tmp_path / "a.ome.tif", pixels, **kind)
+        with open_slide(tmp_path / "a.ome.tif") as slide:
+            assert slide.info.mpp == pytest.approx(0.25)
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, **{**kind, "metadata": {}})
+    with open_slide(tmp_path / "a.ome.tif") as slide:
         assert slide.info.mpp == pytest.approx(0.5)
 
 

@@ -30,6 +30,12 @@ def one_mpp(x: float | None, y: float | None) -> tuple[float | None, str]:
     return (x + y) / 2, ""
 
 
+def stated_mpp(description: str, x: float | None, y: float | None) -> tuple[float | None, str]:
+    """`one_mpp` of what an OME-XML `description` states or, where it states nothing, of `x` and `y` from elsewhere."""
+    ome = ome_mpp(description)
+    return one_mpp(*ome) if any(ome) else one_mpp(x, y)
+
+
 def ome_mpp(description: str) -> tuple[float | None, float | None]:
     """(x, y) micrometres per pixel of the first image in an OME-XML description; None where not stated.
 

@@ -14,7 +14,7 @@ from PIL import Image
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Level, Slide, SlideInfo, white
-from wsi_pipeline.slides.metadata import number, one_mpp
+from wsi_pipeline.slides.metadata import number, stated_mpp
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,8 @@ class OpenSlideSlide(Slide):
         self._lock = threading.Lock()
         handle = _open(path)
         self._handle: openslide.OpenSlide | None = handle
-        mpp, note = one_mpp(
-            number(self.property(openslide.PROPERTY_NAME_MPP_X)), number(self.property(openslide.PROPERTY_NAME_MPP_Y))
-        )
+        x, y = (number(self.property(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+        mpp, note = stated_mpp(self.property("tiff.ImageDescription"), x, y)  # OpenSlide does not look for OME-XML
         self.info = SlideInfo(
             levels=tuple(
                 Level(Size(*size), float(downsample))

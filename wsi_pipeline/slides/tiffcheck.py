@@ -184,7 +184,8 @@ def _values(
         return None
     width, count = _UNSIGNED[int(found[0]["type"])], int(found[0]["count"])
     if count * width <= (8 if layout.big else 4):
-        return layout.integers(found[0]["value"].tobytes()[: count * width], width)
+        # Bytes of an array, not of its element, which numpy turns into the machine's own order.
+        return layout.integers(found["value"][:1].tobytes()[: count * width], width)
     offset = int(found[0]["value"])
     _require(layout, offset + count * width, f"tag {tag} of image {index}", offset)
     file.seek(offset)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError, WsiPipelineError
 from wsi_pipeline.geometry import Box
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide, SlideInfo, level_box, levels_of, white
-from wsi_pipeline.slides.metadata import number, ome_mpp, one_mpp
+from wsi_pipeline.slides.metadata import number, stated_mpp
 from wsi_pipeline.slides.segments import SegmentCache, SegmentedImage
 from wsi_pipeline.slides.tiffpage import CONVERT, MappedImage, check_page, is_mappable, rgb_from
 
@@ -152,10 +152,8 @@ def _not_understood(error: Exception, path: Path) -> SlideError:
 
 
 def _info(tiff: Any, properties: dict[str, Any], pages: list[Any]) -> SlideInfo:
-    x, y = ome_mpp(tiff.ome_metadata or "") if tiff.is_ome else (None, None)
-    if x is None and y is None:
-        x, y = (number(properties.get(f"tiffslide.mpp-{axis}")) for axis in "xy")
-    mpp, note = one_mpp(x, y)
+    x, y = (number(properties.get(f"tiffslide.mpp-{axis}")) for axis in "xy")
+    mpp, note = stated_mpp(tiff.ome_metadata or "" if tiff.is_ome else "", x, y)
     return SlideInfo(
         levels=levels_of([(int(page.imagewidth), int(page.imagelength)) for page in pages]),
         mpp=mpp,
