@@ -78,6 +78,37 @@ def test_what_python_drops_is_said_again(where: Callable[[], None]) -> None:
     assert heard.empty()
 
 
+class _Tidy:
+    """Tidies up when nobody holds it any more, as a generator does that its caller has no hand on yet."""
+
+    def __init__(self, heard: Any) -> None:
+        self.heard = heard
+
+    def __del__(self) -> None:
+        self.heard.put("tidied up")
+
+
+def _unwind(ready: Any, heard: Any) -> None:
+    raise_on_sigterm(lambda: SystemExit(143))
+    tidy = _Tidy(heard)
+    while tidy:
+        ready.set()
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to be told by")
+def test_what_is_unwound_is_let_go() -> None:
+    context = multiprocessing.get_context("fork")
+    ready, heard = context.Event(), context.SimpleQueue()
+    process = context.Process(target=_unwind, args=(ready, heard))
+    process.start()
+    ready.wait()
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 143
+    assert not heard.empty()
+
+
 def _lose_another(ready: Any, heard: Any) -> None:
     def fail() -> None:
         raise ValueError("of its own")

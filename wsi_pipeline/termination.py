@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+_MARK = "told by SIGTERM"
+"""By this the exception is known again. It is not kept: its frames hold what gives back its locks once let go."""
+
 _AGAIN_SECONDS = 0.05
 """How long after a loss the process is told again: by then the finaliser has most likely returned."""
 
@@ -28,19 +31,22 @@ def raise_on_sigterm(error: Callable[[], BaseException]) -> None:
     def hear(signum: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raised = error()
-        sys.unraisablehook = functools.partial(_tell_again, raised, hear, sys.unraisablehook)
-        raise raised
+        vars(raised)[_MARK] = True
+        sys.unraisablehook = functools.partial(_tell_again, hear, sys.unraisablehook)
+        try:
+            raise raised
+        finally:
+            del raised  # this frame is one of its own
 
     signal.signal(signal.SIGTERM, hear)
 
 
 def _tell_again(
-    raised: BaseException,
     hear: Callable[[int, FrameType | None], None],
     hook: Callable[[sys.UnraisableHookArgs], object],
     lost: sys.UnraisableHookArgs,
 ) -> None:
-    if lost.exc_value is not raised:
+    if lost.exc_value is None or _MARK not in vars(lost.exc_value):
         hook(lost)
         return
     sys.unraisablehook = hook
