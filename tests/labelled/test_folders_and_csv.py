@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,57 @@ def test_slides_without_annotation_are_no_patches(tmp_path: Path) -> None:
     rows = [("s1.svs", "tumour", ""), ("s2.svs", "normal", "")]
     path = write_table(tmp_path / "slides.csv", ("path", "label", "annotation"), rows)
     with pytest.raises(LabelError, match=r"row 2: s1\.svs is a slide: its patches need a column annotation"):
+        open_labelled(path)
+
+
+def table(path: Path, text: str) -> Path:
+    """Write a table as it stands."""
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_a_stray_separator_is_refused_with_its_row(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    path = table(tmp_path / "l.csv", "\npath,label\nstroma/s0.png,a, invasive\nstroma/s1.png,b\n")
+    with pytest.raises(LabelError, match=r"row 3: 3 cells where the header has 2"):
+        open_labelled(path)
+
+
+def test_empty_cells_and_rows_of_a_spreadsheet_do_no_harm(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    rows = "path,label\r\n\r\nstroma/s0.png,a,,\r\n,,\r\nstroma/s1.png\r\nstroma/s2.png,b\r\n"
+    patches = open_labelled(table(tmp_path / "l.csv", rows))
+    assert patches.names == ("stroma/s0.png", "stroma/s2.png")
+    assert any("1 of 3 images left out: row 5: no label" in note for note in patches.notes)
+
+
+def test_the_first_of_two_columns_of_one_name_counts(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    path = table(tmp_path / "l.csv", "path,label,label\nstroma/s0.png,a,c\nstroma/s1.png,b,d\n")
+    assert open_labelled(path).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "null\0.png", "~nobody-here/x.png"], ids=["long", "null", "home"])
+def test_a_path_that_can_name_no_file_is_left_out(tmp_path: Path, name: str) -> None:
+    class_folders(tmp_path)
+    rows = f"path,label\n{name},a\nstroma/s0.png,a\nstroma/s1.png,b\n"
+    patches = open_labelled(table(tmp_path / "l.csv", rows))
+    assert any(note.startswith("1 of 3 images left out: row 2") for note in patches.notes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+@pytest.mark.parametrize("name", [b"stroma/s\xf6.png", b"tum\xf6r/a.png"])
+def test_names_that_could_not_be_written_again_are_refused(tmp_path: Path, name: bytes) -> None:
+    root = class_folders(tmp_path)
+    save(root / os.fsdecode(name), picture(70))
+    with pytest.raises(LabelError, match=r"is not UTF-8.*\n.*ename"):
+        open_labelled(root)
+
+
+def test_a_class_over_several_lines_is_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    path = table(tmp_path / "l.csv", 'path,label\nstroma/s0.png,"a\nstroma/s1.png,b"\nstroma/s2.png,c\n')
+    with pytest.raises(LabelError, match="line break"):
         open_labelled(path)
 
 

@@ -73,6 +73,13 @@ def test_points_need_a_size_and_a_place_on_the_image(tmp_path: Path) -> None:
     assert any("3 of 5 points left out: row 3: point (600, 2) on 60 x 50 pixels" in note for note in patches.notes)
 
 
+def test_decimal_commas_are_read(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", picture(0, 60, 50))
+    path = tmp_path / "points.csv"
+    path.write_text("image;class;x;y\n0.png;a;30,4;20\n0.png;b;12,25;19,7\n")
+    assert open_labelled(path, LabelSpec(crop_px=8)).names == ("0.png (30.4, 20)", "0.png (12.25, 19.7)")
+
+
 def test_groups_from_a_column_or_of_copied_images(tmp_path: Path) -> None:
     rows = [("0.png", "a", 20, 20, "p1"), ("1.png", "b", 20, 20, "p1"), ("2.png", "b", 20, 20, "p2")]
     assert open_labelled(points_file(tmp_path, rows, (*HEADER, "patient")), LabelSpec(crop_px=8)).groups == (

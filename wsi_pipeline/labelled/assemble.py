@@ -41,10 +41,10 @@ def assemble(
 
     todo    what to do where fewer than two classes are there
 
-    Raises LabelError where classes are named that are not there, or fewer than two are left, and for names that a
-    spreadsheet program would run as formulas when it opens predictions.csv.
+    Raises LabelError where classes are named that are not there, or fewer than two are left, and for names that
+    predictions.csv cannot hold as they are.
     """
-    _refuse_formulas(rows, source)
+    _refuse_odd_names(rows, source)
     kept = _chosen(rows.labels, spec)
     classes = in_order({rows.labels[row] for row in kept})
     if len(classes) < 2:
@@ -71,14 +71,23 @@ def assemble(
     )
 
 
-def _refuse_formulas(rows: LabelRows, source: str) -> None:
+def _refuse_odd_names(rows: LabelRows, source: str) -> None:
+    """Raise before anything is trained for names that could not be written, or not be read again, afterwards."""
     for kind, names in (("class", rows.labels), ("group", rows.groups), ("patch", rows.names)):
-        odd = next((name for name in dict.fromkeys(names) if is_formula(name)), None)
-        if odd is not None:
-            raise LabelError(
-                f"{source}: the {kind} {odd[:80]!r} would be run as a formula by a spreadsheet program",
-                todo="Name it otherwise: not beginning with = + - or @",
-            )
+        for name in dict.fromkeys(names):
+            if problem := _problem(name):
+                raise LabelError(f"{source}: the {kind} {name[:80]!r} {problem[0]}", todo=problem[1])
+
+
+def _problem(name: str) -> tuple[str, str] | None:
+    """What is wrong with a name and what to do about it, or None."""
+    if any("\ud800" <= char <= "\udfff" for char in name):  # by which Python keeps bytes that are no text
+        return "is not UTF-8", "Rename its files or folders; from Windows archives, unpack them with their code page"
+    if "\n" in name or "\r" in name:
+        return "holds a line break", "Look for a quotation mark that is not closed, or rename it"
+    if is_formula(name):
+        return "would be run as a formula by a spreadsheet program", "Name it otherwise: not beginning with = + - or @"
+    return None
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:

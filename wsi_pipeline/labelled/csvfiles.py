@@ -45,7 +45,7 @@ def open_point_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
             todo="Say it in image pixels, for example --crop-px 48",
         )
     files = _Files(table)
-    points = np.stack([table.numbers("x"), table.numbers("y")], axis=1)
+    points = np.stack([table.values("x"), table.values("y")], axis=1)
     kept = [row for row in range(len(table)) if files.usable(row) and files.on_image(row, points[row], spec)]
     rows, images, owners = files.rows(kept, "points")
     names = rows.names
@@ -71,7 +71,7 @@ class _Files:
         self.faults = Faults(str(table.path))
         self.names, self.labels = table.cells("path"), table.cells("label")
         unique = list(dict.fromkeys(name for name in self.names if name))
-        paths = [table.path.resolve().parent / Path(name).expanduser() for name in unique]
+        paths = [table.path.resolve().parent / _expanded(name) for name in unique]
         found = probe_images(paths)
         self.found = dict(zip(unique, zip(paths, found, strict=True), strict=True))
         self.splits = table.splits()
@@ -87,7 +87,7 @@ class _Files:
             fact = self.found[name][1]
             problem = f"{name}: {fact.what}" if isinstance(fact, LabelError) else ""
         if problem:
-            self.faults.add(f"row {row + 2}", problem)
+            self.faults.add(f"row {self.table.numbers[row]}", problem)
         return not problem
 
     def on_image(self, row: int, point: NDArray[np.float64], spec: LabelSpec) -> bool:
@@ -98,7 +98,8 @@ class _Files:
         inside = -1 <= x <= fact.size.width and -1 <= y <= fact.size.height  # false for NaN
         if not inside:
             self.faults.add(
-                f"row {row + 2}", f"point ({point[0]:g}, {point[1]:g}) on {fact.size.width} x {fact.size.height} pixels"
+                f"row {self.table.numbers[row]}",
+                f"point ({point[0]:g}, {point[1]:g}) on {fact.size.width} x {fact.size.height} pixels",
             )
         return inside
 
@@ -115,6 +116,14 @@ class _Files:
         rows.splits = None if self.splits is None else [self.splits[row] for row in kept]
         owners = np.array([number[name] for name in rows.names], np.int64)
         return rows, ImageSet(tuple(path for path, _ in used), facts), owners
+
+
+def _expanded(name: str) -> Path:
+    """A path with ~ as a home folder, where it is one."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def _fill_groups(

@@ -80,8 +80,10 @@ def probe_image(path: Path) -> ImageFact:
             middle = file.read(_STAMP_BYTES)
             file.seek(max(0, length - _TAIL_BYTES))
             tail = file.read(_TAIL_BYTES)
-    except OSError as error:
-        raise LabelError(f"cannot be read ({error.strerror})" if path.exists() else "no such file") from None
+    except FileNotFoundError:
+        raise LabelError("no such file") from None
+    except (OSError, ValueError) as error:  # a null character in the name is a ValueError
+        raise LabelError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if length == 0:
         raise LabelError("empty file")
     stamp = f"{length}-{hashlib.sha256(middle).hexdigest()[:24]}"

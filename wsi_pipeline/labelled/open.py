@@ -66,6 +66,6 @@ def _open_table(path: Path, spec: LabelSpec, default_mpp: float | None) -> Label
         return open_point_csv(table, spec)
     if {"path", "label"} <= have:
         return open_image_csv(table, spec)
-    columns = ", ".join(str(name) for name in table.frame.columns)
+    columns = ", ".join(table.header)
     missing = " and ".join(name for name in ("path", "label") if name not in have)
     raise LabelError(f"{path} has no column {missing}; its columns are {columns}", todo=_KINDS)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.columns import normalise
 from wsi_pipeline.cohort.manifest import MISSING_WORDS
 from wsi_pipeline.errors import LabelError
@@ -43,27 +45,33 @@ SPLIT_WORDS = {
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A CSV as text cells without outer spaces; row i of the frame is row i + 2 of the spreadsheet.
+    """A CSV as text cells without outer spaces.
 
-    columns   our name -> column of the frame; those that are not there are missing
+    header    names of its columns as they stand there
+    rows      a cell for each column, empty ones at the end filled up
+    numbers   where each row stands in the spreadsheet, the header being row 1
+    columns   our name -> place of the column; those that are not there are missing
     """
 
     path: Path
-    frame: pd.DataFrame
-    columns: dict[str, str]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...]
+    columns: dict[str, int]
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.rows)
 
     def cells(self, name: str) -> list[str]:
         """The cells of one of our columns; empty text where there is no such column, or for NA, none, null."""
         if name not in self.columns:
             return [""] * len(self)
-        return ["" if cell.lower() in MISSING_WORDS else cell for cell in self.frame[self.columns[name]]]
+        place = self.columns[name]
+        return ["" if row[place].lower() in MISSING_WORDS else row[place] for row in self.rows]
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """The cells of one of our columns as float64 (N,); NaN for what is no number."""
-        return np.asarray(pd.to_numeric(self.frame[self.columns[name]], errors="coerce"), np.float64)
+    def values(self, name: str) -> NDArray[np.float64]:
+        """The cells of one of our columns as float64 (N,), also with decimal commas; NaN for what is no number."""
+        return np.array([_number(cell) for cell in self.cells(name)], np.float64)
 
     def splits(self) -> list[str] | None:
         """train, val or test for each row, None where no row says. Raises LabelError for other words and gaps."""
@@ -75,7 +83,7 @@ class LabelTable:
         if wrong:
             raise LabelError(
                 f"{self.path}: split must be train, val or test in every row or in none, "
-                f"got {words[wrong[0]]!r} in row {wrong[0] + 2} ({len(wrong)} such rows)"
+                f"got {words[wrong[0]]!r} in row {self.numbers[wrong[0]]} ({len(wrong)} such rows)"
             )
         return found
 
@@ -83,23 +91,47 @@ class LabelTable:
 def read_label_table(path: Path, spec: LabelSpec) -> LabelTable:
     """Read a CSV (commas, semicolons or tabs; UTF-8, with or without a mark, or Windows-1252).
 
-    Raises LabelError where it is no table, or lacks a column that `spec` names.
+    Raises LabelError where it is no table, a row has more cells than the header, or a column that `spec` names is not
+    there.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise LabelError(f"cannot read {path}: {error.strerror}", todo="Name a CSV or a folder of labels") from None
-    text = _decode(raw)
-    header = text.split("\n", 1)[0]
+    found = {place: row for place, row in enumerate(_rows(_decode(raw), path), start=1) if any(row)}
+    if not found:
+        raise LabelError(f"{path} is no table: it is empty")
+    header = tuple(found.pop(min(found)))
+    rows = tuple(_fitted(row, len(header), place, path) for place, row in found.items())
+    return LabelTable(path, header, rows, tuple(found), _columns(path, header, spec))
+
+
+def _rows(text: str, path: Path) -> list[list[str]]:
+    """The cells of each row, without outer spaces."""
+    first = text.lstrip("\r\n").replace("\r", "\n").split("\n", 1)[0]
+    separator = max(",;\t", key=first.count)
     try:
-        frame = pd.read_csv(
-            io.StringIO(text), sep=max(",;\t", key=header.count), dtype=str, keep_default_na=False,
-            skipinitialspace=True, index_col=False, quoting=csv.QUOTE_MINIMAL,
-        )  # fmt: skip
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise LabelError(f"{path} is no table: {error}") from None
-    frame = frame.fillna("").apply(lambda column: column.str.strip())
-    return LabelTable(path, frame, _columns(path, list(frame.columns), spec))
+        found = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        return [[cell.strip() for cell in row] for row in found]
+    except csv.Error as error:  # a cell of more than 131,072 characters
+        raise LabelError(f"{path} is no table: {error}", todo="Look for a quotation mark that is not closed") from None
+
+
+def _fitted(row: list[str], count: int, place: int, path: Path) -> tuple[str, ...]:
+    """As many cells as the header has: spreadsheets leave out empty ones at the end, or write too many."""
+    if any(row[count:]):
+        raise LabelError(
+            f"{path}, row {place}: {len(row)} cells where the header has {count} (a stray separator?)",
+            todo="Put texts that hold a separator into quotation marks",
+        )
+    return (*row[:count], *[""] * (count - len(row)))
+
+
+def _number(cell: str) -> float:
+    try:
+        return cells.number(cell)
+    except ValueError:
+        return math.nan
 
 
 def _decode(raw: bytes) -> str:
@@ -112,14 +144,15 @@ def _decode(raw: bytes) -> str:
         return raw.decode("cp1252", "replace")
 
 
-def _columns(path: Path, header: list[str], spec: LabelSpec) -> dict[str, str]:
-    plain = {normalise(str(name)): name for name in reversed(header)}
+def _columns(path: Path, header: Sequence[str], spec: LabelSpec) -> dict[str, int]:
+    # Of two columns of one name the first counts.
+    plain = {normalise(name): place for place, name in reversed(list(enumerate(header)))}
     asked = {"label": spec.label_column, "group": spec.group_column}
-    found: dict[str, str] = {}
+    found: dict[str, int] = {}
     for ours, names in COLUMNS.items():
         given = asked.get(ours)
         if given is not None and normalise(given) not in plain:
-            raise LabelError(f"{path} has no column {given!r}", todo=f"Its columns: {', '.join(map(str, header))}")
+            raise LabelError(f"{path} has no column {given!r}", todo=f"Its columns: {', '.join(header)}")
         hit = next((name for name in ((normalise(given),) if given else names) if name in plain), None)
         if hit is not None:
             found[ours] = plain[hit]
