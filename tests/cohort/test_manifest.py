@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -121,6 +122,63 @@ def test_folder_glob_and_files(folder: Path) -> None:
     assert [record.slide_id for record in read_cohort([folder / "b.svs", folder / "a.svs"]).records] == ["a", "b"]
     with pytest.raises(UsageError, match="no slides at"):
         read_cohort([str(folder / "*.ndpi")])
+
+
+def test_hidden_files_and_heatmaps_of_a_run_are_no_slides(folder: Path) -> None:
+    run = folder / "wsi-run"
+    for name in ("._a.svs", ".snapshot/nightly/a.svs", "wsi-run/heatmap/colour/mean/a.tif", "heatmap/d.tif"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    (run / "cohort.csv").write_text("path\n")
+    assert [record.slide_id for record in read_cohort([folder]).records] == ["a", "b", "c", "d"]
+    assert [record.slide_id for record in read_cohort([str(folder / "**" / "*.tif")]).records] == ["d"]
+    assert [record.slide_id for record in read_cohort([run / "heatmap/colour/mean/a.tif"]).records] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["slides.csv", "a.svs"], "one table or none, got 2 sources"),
+        (["slides.csv", "slides.csv"], "one table or none, got 2 sources"),
+        (["slides.xlsx"], "slides.xlsx is a spreadsheet"),
+        (["a.svs", "slides.ods"], "slides.ods is a spreadsheet"),
+    ],
+)
+def test_tables_are_not_taken_for_slides(folder: Path, names: list[str], told: str) -> None:
+    for name in ("slides.csv", "slides.xlsx", "slides.ods"):
+        (folder / name).write_text("path\na.svs\n")
+    with pytest.raises(UsageError, match=told):
+        read_cohort([folder / name for name in names])
+
+
+def test_folders_whose_names_are_not_utf8_are_refused(folder: Path) -> None:
+    odd = folder / os.fsdecode(b"pr\xe4p")
+    odd.mkdir()
+    (odd / "d.svs").write_bytes(b"x")
+    with pytest.raises(ManifestError, match=r"pr\\udce4p.*UTF-8"):
+        read_cohort([odd])
+
+
+@pytest.mark.parametrize("text", ["path,label\ra.svs,x\rb.svs,y\r", "path,label\r\na.svs,x\r\nb.svs,y\r\n"])
+def test_line_ends_of_other_systems(folder: Path, text: str) -> None:
+    assert [record.label for record in read_cohort([write(folder, text)]).records] == ["x", "y"]
+
+
+def test_a_quotation_mark_that_is_not_closed_swallows_no_slide(folder: Path) -> None:
+    with pytest.raises(ManifestError, match=r"row 2: label 'x\\nb.svs,y' holds a line break"):
+        read_cohort([write(folder, 'path,label\na.svs,"x\nb.svs,y\n')])
+
+
+@pytest.mark.parametrize("path", [".", "/", "./"])
+def test_a_path_without_a_name_is_refused(folder: Path, path: str) -> None:
+    with pytest.raises(ManifestError, match="names no slide"):
+        read_cohort([write(folder, f"path,label\n{path},x\n")])
+
+
+def test_home_is_known_in_every_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (record,) = read_cohort([write(folder, "path,annotation\n~/a.svs,~/a.geojson\n")]).records
+    assert (record.path, record.annotation) == (folder / "a.svs", folder / "a.geojson")
 
 
 def test_a_name_without_suffix_finds_its_slide(folder: Path) -> None:

@@ -71,6 +71,7 @@ def test_what_needs_attention_ends_with_3(tmp_path: Path, capsys: pytest.Capture
     damage_tile(hurt, 0)
     write_pyramid_tiff(tmp_path / "plain.svs", blob_slide(3, side=512), mpp=None)
     write_pyramid_tiff(tmp_path / "forgotten.svs", blob_slide(4, side=512), mpp=0.5)
+    (tmp_path / "._good.svs").write_bytes(b"what macOS keeps of a file")
     table = tmp_path / "slides.csv"
     table.write_text("path,label\ngood.svs,a\nsame.svs,b\ntorn.svs,a\nhurt.svs,a\nplain.svs,b\ngone.svs,b\n")
     code, out = _check([str(table), "--csv", str(tmp_path / "out.csv")], tmp_path, capsys)

@@ -177,6 +177,19 @@ def test_slides_gone_from_the_csv_are_said_and_left(
     assert (tmp_path / "r" / "tile" / "two.h5").exists()
 
 
+def test_a_damaged_list_of_slides_is_written_anew(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "r"
+    run.mkdir()
+    (run / "cohort.csv").write_text("slide_id,pa")
+    args = ["--run", str(run), "--only", "s0", "--workers", "0"]
+    assert main(["tile", *args]) == 2
+    assert "no slides in it" in capsys.readouterr().err
+    assert main(["tile", str(cohort), *args]) == 0
+    assert main(["tile", *args]) == 0
+
+
 def test_slides_not_tiled_yet_are_not_called_failed(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

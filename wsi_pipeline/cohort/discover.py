@@ -6,6 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.errors import UsageError
 
 SLIDE_SUFFIXES = frozenset(
@@ -33,7 +34,8 @@ SLIDE_SUFFIXES = frozenset(
 def find_slides(sources: Sequence[str | Path]) -> list[Path]:
     """Slide files from folders (searched through), globs and single files; absolute, sorted, each once.
 
-    Of a DICOM folder only the first file is taken: the others are levels and tiles of the same slide.
+    Hidden files and folders are passed over, and the overlays that `heatmap` writes as TIFF. Of a DICOM folder only the
+    first file is taken: the others are levels and tiles of the same slide.
     Raises UsageError naming a source that yields nothing.
     """
     found: dict[Path, None] = {}
@@ -65,13 +67,29 @@ def with_suffix_found(path: Path) -> Path:
     return found[0] if len(found) == 1 else path
 
 
+def is_slide_file(path: Path) -> bool:
+    """Whether a file found in a folder counts as a slide: by its suffix, unless it is hidden (`._a.svs` of macOS)."""
+    return path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _hits(source: str) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
-        return [item for item in sorted(path.rglob("*")) if item.suffix.lower() in SLIDE_SUFFIXES and item.is_file()]
+        return [item for item in sorted(path.rglob("*")) if is_slide_file(item) and not _passed_over(item, path)]
     if path.exists():
         return [path]
-    return [Path(item) for item in sorted(glob.glob(str(path), recursive=True)) if Path(item).is_file()]  # noqa: PTH207
+    found = (Path(item) for item in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+    return [item for item in found if item.is_file() and not _is_overlay(item)]
+
+
+def _passed_over(path: Path, root: Path) -> bool:
+    """In a hidden folder below `root`, such as the snapshots of a file server, or no slide but an overlay of a run."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts) or _is_overlay(path)
+
+
+def _is_overlay(path: Path) -> bool:
+    """Whether a file lies in the folder `heatmap` of a run."""
+    return any(part.name == "heatmap" and RunDir(part.parent).cohort_csv.is_file() for part in path.absolute().parents)
 
 
 def _one_per_dicom_folder(paths: list[Path]) -> list[Path]:

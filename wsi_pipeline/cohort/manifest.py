@@ -29,6 +29,7 @@ MAX_ID_LENGTH = 150
 MOST_FAULTS = 200
 """So many are listed; a table of a million rows of the wrong kind has a million of them."""
 _SHOWN = 80
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _TEXTS = ("patient_id", "label", "site", "stain")
 
 
@@ -110,9 +111,10 @@ def read_cohort(sources: Sequence[str | Path], *, mixed_labels: bool = False) ->
 
     mixed_labels    let the slides of one patient carry different labels
 
-    Raises ManifestError listing every fault with its row. What does not stop a cohort (a missing file, an
-    empty label, a byte-order mark) is in `Cohort.notes`.
+    Raises ManifestError listing every fault with its row, UsageError for a spreadsheet and for a CSV beside other
+    sources. What does not stop a cohort (a missing file, an empty label, a byte-order mark) is in `Cohort.notes`.
     """
+    _refuse_odd_tables(sources)
     if len(sources) == 1 and _is_table(Path(sources[0])):
         return read_csv(Path(sources[0]), mixed_labels=mixed_labels)
     paths = find_slides(sources)
@@ -146,14 +148,14 @@ def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
     ]
     numbered = [(i, _record(i, row, columns, path.resolve().parent, faults)) for i, row in parsed]
     faults += _check_ids((i, record.slide_id) for i, record in numbered)
-    faults += _check_formulas(numbered)
+    faults += _check_texts(numbered)
     faults += _check_patients(numbered, mixed_labels)
     return _finish([record for _, record in numbered], str(path), faults)
 
 
 def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
     try:
-        return list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:  # a cell of more than 131,072 characters: an open quotation mark, or no CSV at all
         raise ManifestError(
             f"{path} is no CSV that can be read: {error}", todo="Look for a quotation mark that is not closed"
@@ -176,6 +178,19 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in {".csv", ".tsv", ".txt"} and not path.is_dir()
 
 
+def _refuse_odd_tables(sources: Sequence[str | Path]) -> None:
+    """A table that is no CSV, or not alone, would be taken for a slide."""
+    paths = [Path(source) for source in sources]
+    for path in paths:
+        if path.suffix.lower() in _SPREADSHEETS and path.is_file():
+            raise UsageError(f"{path} is a spreadsheet", todo="Save it as CSV (UTF-8) and name that")
+    if len(paths) > 1 and any(_is_table(path) for path in paths):
+        raise UsageError(
+            f"a cohort comes from one table or none, got {len(paths)} sources: {' '.join(map(str, paths))[:_SHOWN]}",
+            todo="Put all slides into one CSV, or name folders, globs and slide files only",
+        )
+
+
 def _decode(path: Path) -> tuple[str, list[Fault]]:
     try:
         raw = path.read_bytes()
@@ -193,7 +208,7 @@ def _decode(path: Path) -> tuple[str, list[Fault]]:
 
 
 def _delimiter(text: str, notes: list[Fault]) -> str:
-    header = text.split("\n", 1)[0]
+    header = text.replace("\r", "\n").split("\n", 1)[0]
     best = max(",;\t", key=header.count)
     if best != "," and header.count(best):
         name = {";": "semicolons", "\t": "tabs"}[best]
@@ -211,10 +226,12 @@ def _record(row: int, given: list[str], columns: dict[str, int], base: Path, fau
         return None if cell(name).lower() in MISSING_WORDS else cell(name)
 
     name = cell("path") or (cell("slide_id") if "path" not in columns else "")
-    path = _path(row, name, base, faults)
+    path = _path(row, "path", name, base, faults)
     slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(name))
     if not name:
         faults.append(Fault(row, "path is empty"))
+    elif not slide_id:
+        faults.append(Fault(row, f"path {name!r} names no slide"))
     elif not path.exists():
         shown = str(path) if str(path).isprintable() else repr(str(path))
         faults.append(Fault(row, f"file not found: {shown}", fatal=False))
@@ -238,20 +255,21 @@ def _record(row: int, given: list[str], columns: dict[str, int], base: Path, fau
         site=optional("site"),
         stain=optional("stain"),
         split=split,
-        annotation=(base / outlines).absolute() if outlines else None,
+        annotation=_path(row, "annotation", outlines, base, faults) if outlines else None,
         time=_parsed(row, f"time of {slide_id}", time, cells.time, faults),
         event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
     )
 
 
-def _path(row: int, name: str, base: Path, faults: list[Fault]) -> Path:
+def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> Path:
     """The file a cell names; a fault where it can name none."""
     try:
         if "\0" in name:
             raise ValueError("it holds a null character")
-        return with_suffix_found((base / Path(name).expanduser()).absolute())
+        path = (base / Path(name).expanduser()).absolute()
+        return with_suffix_found(path) if column == "path" else path
     except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
-        faults.append(Fault(row, f"path {name[:_SHOWN]!r} cannot name a file: {error}"))
+        faults.append(Fault(row, f"{column} {name[:_SHOWN]!r} cannot name a file: {error}"))
         return base / "-"
 
 
@@ -298,15 +316,25 @@ def id_problem(slide_id: str) -> str | None:
     return None
 
 
-def _check_formulas(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
-    """Texts that come out again in CSVs and that a spreadsheet program would run as formulas."""
-    return [
-        Fault(row, f"{name} {value[:_SHOWN]!r} would be run as a formula by a spreadsheet program; write it otherwise")
+def _check_texts(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
+    """Texts that would come out of CSVs again as formulas, or that an open quotation mark has filled with rows."""
+    texts = [
+        (row, name, value)
         for row, record in numbered
         for name in _TEXTS
-        if isinstance(value := getattr(record, name), str) and is_formula(value)
-        if name != "patient_id" or value != record.slide_id
+        if isinstance(value := getattr(record, name), str) and (name != "patient_id" or value != record.slide_id)
     ]
+    formulas = [
+        Fault(row, f"{name} {value[:_SHOWN]!r} would be run as a formula by a spreadsheet program; write it otherwise")
+        for row, name, value in texts
+        if is_formula(value)
+    ]
+    breaks = [
+        Fault(row, f"{name} {value[:_SHOWN]!r} holds a line break (a quotation mark that is not closed?)")
+        for row, name, value in texts
+        if "\n" in value or "\r" in value
+    ]
+    return formulas + breaks
 
 
 def _check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) -> list[Fault]:
@@ -330,7 +358,22 @@ def _check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool)
     return faults
 
 
+def _check_encoding(records: Iterable[SlideRecord]) -> list[Fault]:
+    """Paths that could not be written into cohort.csv."""
+    paths = (path for record in records for path in (record.path, record.annotation) if path is not None)
+    return [Fault(None, f"path {str(path)!a} is not UTF-8; rename it") for path in paths if not _is_utf8(path)]
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # the surrogates by which Python keeps other bytes
+        return False
+    return True
+
+
 def _finish(records: list[SlideRecord], source: str, faults: list[Fault]) -> Cohort:
+    faults = faults + _check_encoding(records)
     fatal = sorted((fault for fault in faults if fault.fatal), key=lambda fault: fault.row or 0)
     notes = sorted((fault for fault in faults if not fault.fatal), key=lambda fault: fault.row or 0)
     if not records and not fatal:

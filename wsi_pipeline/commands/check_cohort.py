@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_pipeline.cohort.discover import SLIDE_SUFFIXES
+from wsi_pipeline.cohort.discover import is_slide_file
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.commands.check_slide import SlideCheck
 
@@ -59,13 +59,12 @@ def unlisted_files(records: Sequence[SlideRecord]) -> tuple[Path, ...]:
     """
     listed = {record.path for record in records}
     folders = sorted({path.parent for path in listed})[:MOST_FOLDERS]
-    suffixes = SLIDE_SUFFIXES - {".dcm"}
     return tuple(
         path
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in suffixes and path not in listed and path.is_file()
+        if path not in listed and is_slide_file(path) and path.suffix.lower() != ".dcm"
     )
 
 

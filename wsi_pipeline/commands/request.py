@@ -11,7 +11,7 @@ from wsi_pipeline.atomic import write_text_if_changed
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, to_csv
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.commands.console import Console
-from wsi_pipeline.errors import UsageError
+from wsi_pipeline.errors import ManifestError, UsageError
 from wsi_pipeline.execution import CohortOptions
 
 S = TypeVar("S")
@@ -110,7 +110,12 @@ class Request:
     def _tell_dropped(self, cohort: Cohort) -> None:
         if not self.run_dir.cohort_csv.is_file():
             return
-        gone = {record.slide_id for record in self.known_cohort().records} - {item.slide_id for item in cohort.records}
+        try:
+            before = self.known_cohort()
+        except ManifestError as error:  # damaged, or of a version that took what is refused now: it is written anew
+            logger.warning("%s", error)
+            return
+        gone = {record.slide_id for record in before.records} - {item.slide_id for item in cohort.records}
         if gone:
             named = ", ".join(sorted(gone)[:5]) + (", ..." if len(gone) > 5 else "")
             verb = "is" if len(gone) == 1 else "are"
