@@ -29,6 +29,7 @@ from pathotune.text import render_all
 
 _TEXT_STATES = "ttp.states"
 _MAX_TEXT_WIDTH = 1 << 14
+_GEOMETRY = ("dim", "layers", "patch_px", "registers")
 _REMAKE = "Use the file as it was saved, or tune again."
 
 
@@ -175,7 +176,7 @@ def _info(raw: RawAdapter, path: Path) -> AdapterInfo:
         raise AdapterError(f"{path}: {error.what}", todo=error.todo or _REMAKE) from None
     try:
         facts = dict(document["backbone"])
-        print_, shape = str(facts.pop("fingerprint")), dict(facts.pop("geometry"))
+        print_, shape = str(facts.pop("fingerprint")), _geometry(facts.pop("geometry"))
         card = BackboneCard(**{**facts, "mean": _triple(facts["mean"]), "std": _triple(facts["std"])})
         return AdapterInfo(
             config,
@@ -188,8 +189,16 @@ def _info(raw: RawAdapter, path: Path) -> AdapterInfo:
             dict(document["provenance"]),
             raw.nbytes,
         )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise AdapterError(f"{path} is damaged: its description is not complete ({error})", todo=_REMAKE) from None
+
+
+def _geometry(values: Any) -> dict[str, int]:
+    """The four numbers of `geometry`, as a file states them."""
+    found = dict(values)
+    if set(found) != set(_GEOMETRY) or not all(type(value) is int for value in found.values()):
+        raise ValueError(f"geometry must be whole numbers for {', '.join(_GEOMETRY)}")
+    return found
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from pathotune.errors import ConfigError
@@ -17,6 +18,8 @@ def checked_names(field: str, names: Any) -> tuple[str, ...]:
         raise ConfigError(f"{field} must be at most {MOST_CLASSES} different names, got {len(names)}")
     if sum(map(len, names)) > MOST_TEXT:
         raise ConfigError(f"{field} must have at most {MOST_TEXT} characters in all")
+    for name in names:
+        _check_can_be_shown(field, name)
     return tuple(names)
 
 
@@ -24,6 +27,13 @@ def check_text(field: str, value: Any) -> None:
     """A text of at most MOST_TEXT characters."""
     if not isinstance(value, str) or len(value) > MOST_TEXT:
         raise ConfigError(f"{field} must be a text of at most {MOST_TEXT} characters, got {str(value)[:80]!r}")
+    _check_can_be_shown(field, value)
+
+
+def _check_can_be_shown(field: str, value: str) -> None:
+    """No half of a surrogate pair, which cannot be written, and no control characters, which a terminal obeys."""
+    if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\r\n" for char in value):
+        raise ConfigError(f"{field} must be text that can be shown, got {value[:80]!r}")
 
 
 def check_whole(field: str, value: Any, low: int, high: int) -> None:

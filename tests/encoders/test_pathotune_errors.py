@@ -104,6 +104,16 @@ def test_weights_that_are_gone(adapter: Path, tmp_path: Path) -> None:
     assert "--weights FILE" in str(error.todo)
 
 
+@pytest.mark.parametrize("recorded", ["x" * 5000, "null\0"])
+def test_what_an_adapter_claims_of_its_making_is_no_trap(tmp_path: Path, weights: Path, recorded: str) -> None:
+    network, card = open_backbone(BACKBONE, weights, input_px=64)
+    model, path = PathoTune(configure("linear", classes=("a", "b")), network), tmp_path / "a.safetensors"
+    save_adapter(path, model, card, provenance={"mpp": 0.5, "patch_px": 10**400, "weights": recorded, "groups": 3})
+    plan = PathoTunePlan("pathotune", path, None)
+    assert plan.fit_note(256, 0.5) == ""
+    assert "patches of" not in "".join(plan.about())
+
+
 def test_weights_that_were_replaced_are_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     own = write_backbone(tmp_path / "own.safetensors", seed=2)
     path = write_adapter(tmp_path / "a.safetensors", own)

@@ -146,6 +146,7 @@ RING = '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0,
         (RING % "[1]", "feature 1 has no readable geometry"),
         (RING % "[1, NaN]", "no numbers"),
         (RING % "[1e12, 0]", "no numbers"),
+        (RING % f"[1{'0' * 400}, 0]", "feature 1 has no readable geometry"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")

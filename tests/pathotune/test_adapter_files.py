@@ -202,6 +202,12 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "weights": lambda document: document["backbone"].update(fingerprint="0" * 64),
     "arguments must be": lambda document: document["backbone"].update(arguments={"checkpoint_path": "evil.pth"}),
     "std must be positive": lambda document: document["backbone"].update(std=[0, 0, 0]),
+    "too large": lambda document: document["backbone"].update(mean=[10**400, 0, 0]),
+    "geometry must be": lambda document: document["backbone"].update(geometry=[["dim", "24"]]),
+    "geometry must be whole": lambda document: document["backbone"]["geometry"].update(dim=24.5),
+    "classes must be text": lambda document: document["config"].update(classes=["benign", "\ud800"]),
+    "classes must be text that": lambda document: document["config"].update(classes=["benign", "\x1b[2J"]),
+    "organ must be text": lambda document: document["config"]["tasks"][0].update(organ="\udcff"),
 }
 
 

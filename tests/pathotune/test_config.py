@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from pathotune.config import PathoTuneConfig, TaskText
 from pathotune.errors import ConfigError
 
-words = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(lambda name: name.strip())
+words = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=12).filter(
+    lambda name: name.strip()
+)
 names = st.lists(words, max_size=5, unique=True).map(tuple)
 tasks = st.builds(TaskText, stain=words, organ=words, task=words, classes=names)
 configs = st.builds(

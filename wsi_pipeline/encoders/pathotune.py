@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MAX_SIDE = 1 << 16
 _OWN_LICENCE = "part of wsi-pipeline (Apache-2.0)"
 _TUNE = "Tune one with: wsi-pipeline tune, or name another with --adapter FILE."
 _WHICH_WEIGHTS = "Name the weights it was tuned on with --weights FILE, or tune again."
@@ -110,8 +111,14 @@ class PathoTunePlan(EncoderPlan):
     @property
     def patch_um(self) -> float | None:
         """Side of the patches it was tuned on, micrometres; None where the adapter does not say."""
+        side = self._patch_px
+        return side * self.info.mpp if side and self.info.mpp else None
+
+    @property
+    def _patch_px(self) -> int | None:
+        """Side of the patches it was tuned on, pixels; None where the adapter says none that can be."""
         side = self.tuned.provenance.get("patch_px")
-        return side * self.info.mpp if type(side) is int and side > 0 and self.info.mpp else None
+        return side if type(side) is int and 0 < side <= _MAX_SIDE else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,9 +148,9 @@ class PathoTunePlan(EncoderPlan):
 
     def about(self) -> tuple[str, ...]:
         """What the user should know: adapter and backbone; what it was tuned on; sizes, weights, licence."""
-        side = self.tuned.provenance.get("patch_px")
+        side = self._patch_px
         tuned_at = f"tuned at {self.info.mpp:g} um/px" if self.info.mpp else "tuned at no stated resolution"
-        on = f" on patches of {side} px" if type(side) is int else ""
+        on = f" on patches of {side} px" if side else ""
         classes = ", ".join(self.classes) or "none"
         called = "built-in adapter" if self.adapter == BUILT_IN else f"adapter {self.adapter}"
         return (
@@ -305,9 +312,17 @@ def _find_weights(tuned: AdapterInfo, given: Path | None) -> _Weights:
         return _Weights(None, "built in")
     recorded = tuned.provenance.get("weights")
     path = Path(recorded) if isinstance(recorded, str) and recorded else None
-    if path is not None and ((path.is_file() and path.suffix == ".safetensors") or path.is_dir()):
+    if path is not None and _is_weights(path):
         return _Weights(path, f"{path}, named in the adapter", recorded=True)
     return _Weights(None, "Hugging Face cache or hub")
+
+
+def _is_weights(path: Path) -> bool:
+    """Whether weights can lie at a path that an adapter names; that may be any text, too long for a file also."""
+    try:
+        return (path.is_file() and path.suffix == ".safetensors") or path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_hub(place: _Weights, card: BackboneCard) -> bool:

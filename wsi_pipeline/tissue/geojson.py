@@ -75,7 +75,7 @@ def from_geojson(document: Mapping[str, Any] | Sequence[Any]) -> list[Polygon]:
     for number, geometry in enumerate(_geometries(document), start=1):
         try:
             polygons.extend(_polygons(shape(geometry)))
-        except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
             raise UsageError(f"GeoJSON feature {number} has no readable geometry: {error}") from error
     return polygons
 
