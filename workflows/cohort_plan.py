@@ -14,6 +14,7 @@ from typing import Any
 from cohort_chunks import Chunk, make_chunks, present
 from cohort_options import Call, read_section
 
+from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
 from wsi_pipeline.errors import UsageError
@@ -106,11 +107,11 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     config = {str(key).replace("_", "-"): value for key, value in config.items()}
     _check_keys(config)
     tile = read_section("tile", config.get("tile"))
-    sources = tuple(str(item) for item in _as_list(config["slides"]))
+    sources = tuple(at_home(str(item)) for item in _as_list(config["slides"]))
     cohort = read_cohort(sources, mixed_labels=tile.get(CohortOptions).mixed_labels)
     plan = Plan(
         sources=sources,
-        run=RunDir(Path(str(config.get("run") or DEFAULT_RUN))),
+        run=RunDir(Path(at_home(str(config.get("run") or DEFAULT_RUN)))),
         chunks=make_chunks(cohort, config.get("chunk", 1)),
         tile=tile,
         tune=read_section("tune", config["tune"]) if "tune" in config else None,

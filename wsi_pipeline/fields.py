@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from wsi_pipeline.errors import UsageError
 S = TypeVar("S")
 Check = Callable[[Any], bool]
 _SHOWN = 80
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def option(
@@ -81,7 +83,8 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     wanted = value_type(hint)
     allowed: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
-        raise UsageError(f"{name} must be of type {wanted.__name__}, got {repr(value)[:_SHOWN]}")
+        todo = "Write it in quotation marks" if wanted is str and isinstance(value, bool | int | float) else None
+        raise UsageError(f"{name} must be of type {wanted.__name__}, got {repr(value)[:_SHOWN]}", todo=todo)
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} must be a finite number, got {value}")
 
@@ -91,8 +94,10 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
 
     Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones.
     """
+    hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(cast(Any, kind))}
     given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    given = {key: _as_written(value, hints.get(key)) for key, value in given.items()}
     unknown = sorted(set(given) - known)
     if unknown:
         raise UsageError(
@@ -102,6 +107,12 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
         return kind(**given)
     except UsageError as error:
         raise UsageError(f"{where}: {error.what}", todo=error.todo) from None
+
+
+def _as_written(value: Any, hint: Any) -> Any:
+    """`1e-4` as the number it is: YAML 1.1 asks for `1.0e-4` and takes anything else for a text."""
+    is_number = isinstance(value, str) and value_type(hint) is float and _EXPONENT.fullmatch(value)
+    return float(value) if is_number else value
 
 
 def canonical_json(value: Any) -> str:

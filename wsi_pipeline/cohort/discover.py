@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,8 +73,13 @@ def is_slide_file(path: Path) -> bool:
     return path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def at_home(path: str | Path) -> str:
+    """`~` and `~name` as home folders; a name of nobody stays as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111 - that of pathlib raises for nobody
+
+
 def _hits(source: str) -> list[Path]:
-    path = Path(source).expanduser()
+    path = Path(source)
     if path.is_dir():
         return [item for item in sorted(path.rglob("*")) if is_slide_file(item) and not _passed_over(item, path)]
     if path.exists():

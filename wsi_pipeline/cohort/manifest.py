@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.columns import map_columns
-from wsi_pipeline.cohort.discover import find_slides, slide_id_of, with_suffix_found
+from wsi_pipeline.cohort.discover import at_home, find_slides, slide_id_of, with_suffix_found
 from wsi_pipeline.cohort.formulas import is_formula
 from wsi_pipeline.errors import ManifestError, UsageError
 
@@ -114,6 +114,7 @@ def read_cohort(sources: Sequence[str | Path], *, mixed_labels: bool = False) ->
     Raises ManifestError listing every fault with its row, UsageError for a spreadsheet and for a CSV beside other
     sources. What does not stop a cohort (a missing file, an empty label, a byte-order mark) is in `Cohort.notes`.
     """
+    sources = [at_home(source) for source in sources]
     _refuse_odd_tables(sources)
     if len(sources) == 1 and _is_table(Path(sources[0])):
         return read_csv(Path(sources[0]), mixed_labels=mixed_labels)

@@ -1,6 +1,6 @@
 """One readable log per run, and the same for machines: what was called, what became of each slide, tracebacks in full.
 
-Nothing that looks like an access token reaches either (`secrets.redact`).
+Nothing that looks like an access token reaches either (`redaction.redact`).
 """
 
 from __future__ import annotations

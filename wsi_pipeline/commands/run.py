@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.logfile import log_to
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request
@@ -30,9 +31,9 @@ def run(request: Request) -> int:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
     plan = read_plan(path)
-    folder = RunDir(path.parent / _run_folder(plan.get("run"), path))
+    folder = RunDir(path.parent / at_home(_run_folder(plan.get("run"), path)))
     sources = {
-        command: tuple(str(path.parent / name) for name in _as_list(plan.get(key)))
+        command: tuple(str(path.parent / at_home(name)) for name in _as_list(plan.get(key)))
         for command, key in (("tile", "slides"), ("tune", "labels"))
     }
     code = EXIT_DONE
@@ -111,7 +112,8 @@ def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any
 def _beside(options: Any, folder: Path) -> Any:
     """The options with the files they name taken from the YAML file's folder; words such as built-in stay."""
     named = {name: getattr(options, name, None) for name in _FILES}
-    found = {name: str(folder / value) for name, value in named.items() if value and (folder / value).exists()}
+    places = {name: folder / at_home(value) for name, value in named.items() if value}
+    found = {name: str(place) for name, place in places.items() if place.exists()}
     return dataclasses.replace(options, **found) if found else options
 
 

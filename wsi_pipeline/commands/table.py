@@ -112,7 +112,7 @@ COMMANDS = (
         "run all stages from one YAML file",
         "wsi-pipeline run cohort.yaml",
         "wsi_pipeline.commands.run:run",
-        sources=("YAML", "what to run; see manifests/examples/cohort.yaml"),
+        sources=("YAML", "what to run, and in which folder (its key `run`); see manifests/examples/cohort.yaml"),
         needed=True,
         stage=False,
     ),

@@ -30,6 +30,7 @@ from wsi_pipeline.stages.runner import Freshness
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.segments import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_segment
 from wsi_pipeline.tissue.contours import tissue_polygons
+from wsi_pipeline.tissue.detectors import SEGMENTERS
 from wsi_pipeline.tissue.geojson import to_geojson
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segment import segment_tissue
@@ -45,6 +46,8 @@ class SegmentStage:
     default_mpp   resolution for slides that state none, neither in the file nor in the manifest
     store         hdf5 or zarr
     overlay       draw the picture for people; left to `tile` where that comes next and draws its own, with the patches
+
+    Raises UsageError for a tissue detector that is not there.
     """
 
     run_dir: RunDir
@@ -53,6 +56,9 @@ class SegmentStage:
     store: str = "hdf5"
     overlay: bool = True
     name: str = "segment"
+
+    def __post_init__(self) -> None:
+        SEGMENTERS.get(self.spec.method)  # an unknown one is refused here, not slide by slide
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date when the mask's digest matches the slide's bytes, its resolution and the settings."""
