@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import io
 import logging
 import shlex
 import sys
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     prepare_process()
     raise_on_sigterm(Terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: what a terminal cannot show stops no work
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(words)
     except SystemExit as stop:
@@ -156,10 +159,13 @@ def _add_option(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
 
 
 def _add_common(group: Any, command: Command) -> None:
-    group.add_argument("--run", default=DEFAULT_RUN, metavar="FOLDER", help=f"run folder (default: {DEFAULT_RUN})")
-    hidden = argparse.SUPPRESS if command.name in ("run", "demo", "report", "tune") else None
-    group.add_argument("--only", metavar="ID,...", help=hidden or "work on these slides only")
-    group.add_argument("--chunk", metavar="I/N", help=hidden or "work on the I-th of N parts (for job arrays)")
+    group.set_defaults(run=DEFAULT_RUN, only=None, chunk=None)
+    if command.name not in ("run", "demo"):  # the YAML says it; there is no run
+        group.add_argument("--run", metavar="FOLDER", help=f"run folder (default: {DEFAULT_RUN})")
+    if command.name != "demo":
+        hidden = argparse.SUPPRESS if command.name in ("run", "report", "tune") else None
+        group.add_argument("--only", metavar="ID,...", help=hidden or "work on these slides only")
+        group.add_argument("--chunk", metavar="I/N", help=hidden or "work on the I-th of N parts (for job arrays)")
     logged = command.stage or command.name == "run"
     text = "keep a log for machines too: logs/run.jsonl, one JSON object a line"
     group.add_argument("--log-json", action="store_true", help=text if logged else argparse.SUPPRESS)

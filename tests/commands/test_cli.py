@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,10 @@ def test_every_command_has_help_an_example_that_parses_and_option_names_of_its_s
         (["embed"], "no run in wsi-run"),
         (["train-mil"], "no run in wsi-run"),
         (["run", "none.yaml"], "cannot read none.yaml"),
+        (["run", "none.yaml", "--run", "elsewhere"], "unrecognized arguments: --run"),
+        (["demo", "folder", "--only", "s0"], "unrecognized arguments: --only"),
+        (["tile", "~nobody-of-this-name/slides"], "no slides at ~nobody-of-this-name"),
+        (["tile", "~nobody-of-this-name/slides.csv"], "cannot read ~nobody-of-this-name"),
         (["fly"], "invalid choice"),
         (["tile", "--chunk", "5/4"], "chunk must be between 1/4 and 4/4"),
     ],
@@ -109,6 +114,15 @@ def test_run_takes_all_stages_from_one_yaml(cohort: Path, capsys: pytest.Capture
         ("slides: slides.csv\ntile: {patchpx: 3}\n", "tile: unknown key patchpx"),
         ("slides: slides.csv\ntile: {patch_px: '256'}\n", "patch_px must be of type int"),
         ("slides: slides.csv\ntrain-mil: {folds: 1}\n", "folds must be between"),
+        (
+            "slides: slides.csv\nembed: {devices: 2}\n",
+            "devices must be of type str, got 2\n       Write it in",
+        ),
+        (
+            "slides: slides.csv\ntrain-mil: {learning_rate: 1e3}\n",
+            "learning_rate must be between 1e-08 and 1, got",
+        ),
+        ("slides: slides.csv\ntrain-mil: {learning_rate: 1e999}\n", "learning_rate must be a finite number"),
         ("slides: slides.csv\nembed: 3\n", "must hold option names"),
         ("tile: {}\n", "`slides` is missing"),
         ("- a\n", "must hold keys"),
@@ -126,6 +140,22 @@ def test_faults_of_a_yaml_are_found_before_any_work(
     assert not (cohort.parent / "wsi-run").exists()
 
 
+def test_home_is_known_in_a_yaml(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(cohort.parent))
+    yaml = tmp_path / "cohort.yaml"
+    yaml.write_text("slides: ~/slides.csv\nrun: ~/home-run\ntile: {workers: 0}\n")
+    assert main(["run", str(yaml), "--only", "s0"]) == 0
+    assert (cohort.parent / "home-run" / "tile" / "s0.h5").is_file()
+
+
+def test_a_detector_that_is_none_is_refused_once(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tile", str(cohort), "--run", str(tmp_path / "r"), "--method", "otzu"]) == 2
+    assert capsys.readouterr().err == "error: unknown tissue detector 'otzu'\n       Known: hybrid, density, otsu\n"
+    assert not (tmp_path / "r" / "status").exists()
+
+
 def test_check_names_what_will_not_work_and_writes_nothing(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(cohort.parent.rglob("*"))
     assert main(["check", str(cohort), "--run", str(cohort.parent / "none")]) == 3
@@ -140,6 +170,24 @@ def test_chunks_together_are_the_cohort(cohort: Path, tmp_path: Path) -> None:
     for part in ("1/3", "2/3", "3/3"):
         main(["tile", str(cohort), "--run", str(tmp_path / "r"), "--chunk", part, "--workers", "0", "--quiet"])
     assert {path.stem for path in (tmp_path / "r" / "tile").glob("*.h5")} == {"s0", "s1", "s2", "s3", "blank"}
+
+
+def test_a_chunk_beyond_the_cohort_is_no_error(cohort: Path, tmp_path: Path) -> None:
+    run = ["--run", str(tmp_path / "r"), "--quiet"]
+    assert main(["tile", str(cohort), *run, "--workers", "0", "--only", "s0"]) == 0
+    for words in (["tile", "--workers", "0"], ["embed", "--model", "colour"], ["classify"], ["status"], ["check"]):
+        assert main([*words, *run, "--chunk", "7/7"]) == 0, words
+
+
+def test_words_that_the_terminal_cannot_show_stop_nothing(cohort: Path, tmp_path: Path) -> None:
+    words = ["tile", str(cohort), "--only", "s0", "--workers", "0", "--run", str(tmp_path / "prä")]
+    out = subprocess.run(
+        [sys.executable, "-m", "wsi_pipeline", *words],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    ).stdout.decode("ascii")
+    assert r"pr\xe4/segment/ \xb7 next: wsi-pipeline embed" in out
 
 
 def test_quiet_says_nothing_when_all_is_well(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

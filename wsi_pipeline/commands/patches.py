@@ -48,6 +48,8 @@ def over_patches(
     Raises UsageError when no slide was tiled, and whatever stops all slides: weights that are missing or do not fit.
     """
     records = request.select(request.known_cohort())
+    if not records:  # more chunks than slides
+        return CohortResult()
     ready, kept_back = _sort_out(records, request.run_dir, command)
     if not ready:
         if not kept_back:
