@@ -7,12 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from wsi_pipeline.cohort.rundir import slug
 from wsi_pipeline.commands.console import MOST_ROWS
 from wsi_pipeline.commands.patches import over_patches, tell_network
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.sections import refuse_twice
 from wsi_pipeline.commands.tile import tell_end, tell_redone
-from wsi_pipeline.errors import UsageError
 from wsi_pipeline.execution import EmbedExecution
 from wsi_pipeline.specs import EmbedSpec
 from wsi_pipeline.stages.adapters import plan_in_run
@@ -32,10 +31,7 @@ def embed(request: Request) -> int:
 def _passes(request: Request) -> tuple[Request, ...]:
     """The encoders in groups that share a device, and so a pass over the pixels."""
     each = request.each()
-    names = [slug(part.get(EmbedSpec).model) for part in each]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"embed: the encoder {twice} is there twice", todo="Give each encoder one section")
+    refuse_twice(part.get(EmbedSpec).model for part in each)
     groups: dict[tuple[str, str | None], list[tuple[Any, ...]]] = {}
     for part in each:
         execution = part.get(EmbedExecution)

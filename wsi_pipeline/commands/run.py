@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from wsi_pipeline.fields import from_mapping
 
 TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
 STEPS = ("tile", "tune", "embed", "classify", "train-mil")
+Step = tuple[Command, tuple[tuple[Any, ...], ...]]
 _FILES = ("weights", "adapter")
 """Options that name files."""
 
@@ -39,6 +40,7 @@ def run(request: Request) -> int:
     code = EXIT_DONE
     # Every step is checked before the first is run: a typo in the last section should not cost a night.
     steps = list(_steps(plan, path))
+    _foresee(steps)
     for command, sections in steps:
         request.console.say(f"-- {command.name}")
         given = sources.get(command.name, ())
@@ -49,6 +51,13 @@ def run(request: Request) -> int:
         with log_to(folder.log, shlex.join(words), request.console.note, json_path=json_path):
             code = max(code, int(getattr(import_module(module), function)(step)))
     return EXIT_SOME_FAILED if code else EXIT_DONE
+
+
+def _foresee(steps: Sequence[Step]) -> None:
+    """Look up what the steps name; what knows the names is imported only where a step needs it anyway."""
+    if any(command.name in ("embed", "train-mil") for command, _ in steps):
+        options = [item for _, sections in steps for section in sections for item in section]
+        import_module("wsi_pipeline.commands.foresee").foresee(options)
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def _run_folder(value: Any, path: Path) -> str:
     return value or DEFAULT_RUN
 
 
-def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[tuple[Command, tuple[tuple[Any, ...], ...]]]:
+def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[Step]:
     """The commands to run and the options of each, several sets of them for embed."""
     by_name = {command.name: command for command in COMMANDS}
     for name in STEPS:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from wsi_pipeline.cohort.rundir import slug
 from wsi_pipeline.errors import UsageError
 
 LEADING = "model"
@@ -35,6 +36,14 @@ def split_sections(kinds: Sequence[type], given: Mapping[str, Any]) -> tuple[tup
         chosen = {**values, **defaults, **{name: value for name, value in own.items() if value is not None}}
         sections.append(tuple(_make(kind, chosen) for kind in kinds))
     return tuple(sections)
+
+
+def refuse_twice(models: Iterable[str]) -> None:
+    """Raise UsageError where two encoders are one: they would write the same files."""
+    names = [slug(model) for model in models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"embed: the encoder {twice} is there twice", todo="Give each encoder one section")
 
 
 def _of(model: str | None, option: str, items: Sequence[str], models: Sequence[str]) -> str | None:
