@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,17 @@ def test_a_mapped_cohort_leaves_no_file_behind(stores: tuple[list[Path], list[np
     del found
     gc.collect()
     assert sorted(paths[0].parent.iterdir()) == before
+
+
+def test_a_disk_without_room_for_them_is_an_error_before_anything_is_mapped(tmp_path: Path) -> None:
+    write_feature_store(tmp_path / "a.h5", np.ones((3000, 64), np.float16))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"no room for the features of all slides \(0\.00038 GB\)"):
+            read_cohort_features([tmp_path / "a.h5"], 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_float32_anywhere_makes_the_whole_float32(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -21,6 +23,7 @@ from wsi_pipeline.store.schema import FEATURE_FORMAT, FEATURES, Header
 
 _BYTES_AT_A_TIME = 64 << 20
 _PART_OF_MEMORY = 0.5
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,7 @@ def read_cohort_features(
     scratch       folder of that file (default: where the first store lies)
 
     Raises StoreError for a store that is no feature store, is damaged, is of another width than the first, or
-    holds values that are not finite.
+    holds values that are not finite, and where neither memory nor disk has room for all rows.
     """
     if not paths:
         raise StoreError("no feature store was named")
@@ -95,7 +98,23 @@ def _array(shape: tuple[int, int], dtype: np.dtype[Any], limit: float, scratch: 
     if size <= limit or size == 0:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=scratch, prefix=".features-") as file:
+        _reserve(file.fileno(), size, scratch)
         return np.memmap(file, dtype, mode="w+", shape=shape)
+
+
+def _reserve(handle: int, size: int, folder: Path) -> None:
+    """Take the room on the disk now: a disk that is full when the map is written to ends the process (SIGBUS)."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StoreError(
+                f"{folder} has no room for the features of all slides ({size / 1e9:.2g} GB), which are too many for "
+                f"memory: {error.strerror}",
+                todo="Free space on that disk, or run where there is more memory",
+            ) from None
 
 
 def _read_into(out: NDArray[Any], start: int, path: Path) -> None:
