@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_folders_count_every_file_by_name_and_content(tmp_path: Path) -> None:
     second = quick_digest(folder)
     _write(folder / "c.dcm", b"")
     assert len({first, second, quick_digest(folder)}) == 3
+
+
+def test_names_that_are_no_utf8_count_too(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.dcm")).write_bytes(b"one")
+    first = quick_digest(tmp_path)
+    (tmp_path / os.fsdecode(b"a\xff.dcm")).rename(tmp_path / os.fsdecode(b"a\xfe.dcm"))
+    assert quick_digest(tmp_path) != first
 
 
 def test_a_mirax_slide_counts_with_its_folder(tmp_path: Path) -> None:

@@ -141,6 +141,16 @@ def test_a_damaged_store_is_set_aside_and_the_next_one_beside_it(tmp_path: Path,
         assert stale(path, None, {}).reason == f"damaged, kept as {path.name}.damaged-{number}"
 
 
+def test_a_damaged_store_takes_the_place_of_no_other(tmp_path: Path) -> None:
+    path, kept = make(tmp_path / "a.h5"), tmp_path / "a.h5.damaged-2"  # the first was removed
+    kept.write_text("kept", encoding="utf-8")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DamagedStoreError) as caught:
+        content(path)
+    assert "kept as a.h5.damaged-3" in set_aside(caught.value).what
+    assert kept.read_text(encoding="utf-8") == "kept"
+
+
 @suffixes
 def test_a_whole_store_that_took_its_place_is_left_alone(tmp_path: Path, suffix: str) -> None:
     path = make(tmp_path / f"a{suffix}")

@@ -26,7 +26,7 @@ def quick_digest(path: Path) -> str:
             return _file_digest(path)
         whole = hashlib.sha256(_VERSION)
         for name, member in files:
-            whole.update(name.encode() + b"\0" + _file_digest(member).encode())
+            whole.update(name.encode(errors="surrogateescape") + b"\0" + _file_digest(member).encode())
         return whole.hexdigest()
     except OSError as error:
         raise refusal(error, path) from error

@@ -23,7 +23,7 @@ def set_aside(error: DamagedStoreError) -> DamagedStoreError:
     path = error.path
     if path is None or file_mark(path) != error.mark:
         return error
-    aside = path.with_name(f"{path.name}{_ENDING}{len(set_aside_copies(path)) + 1}")
+    aside = path.with_name(f"{path.name}{_ENDING}{max(_copies(path).values(), default=0) + 1}")
     try:
         path.rename(aside)
     except OSError as refusal:
@@ -37,9 +37,15 @@ def set_aside(error: DamagedStoreError) -> DamagedStoreError:
 
 def set_aside_copies(path: Path) -> list[Path]:
     """Damaged stores that were once at `path`, in the order they were set aside."""
+    numbers = _copies(path)
+    return sorted(numbers, key=lambda copy: numbers[copy])
+
+
+def _copies(path: Path) -> dict[Path, int]:
+    """Damaged stores that were once at `path`, and their numbers."""
     found = path.parent.glob(f"{glob_escape(path.name)}{_ENDING}*") if path.parent.is_dir() else ()
     numbers = {copy: copy.name[len(path.name) + len(_ENDING) :] for copy in found}
-    return sorted((copy for copy, number in numbers.items() if number.isdecimal()), key=lambda copy: int(numbers[copy]))
+    return {copy: int(number) for copy, number in numbers.items() if number.isdecimal()}
 
 
 def _made_by(path: Path) -> str:
