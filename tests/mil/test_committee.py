@@ -74,6 +74,21 @@ def test_thresholds_and_choices_rest_on_all_training_slides(result: CrossValidat
     assert [row["committee"] for row in result.metrics["folds"]] == [3, 3]
 
 
+def test_cox_risks_of_different_members_are_not_compared() -> None:
+    """They have no common zero: the choice rests on pairs that one member has judged."""
+    table = _table()
+    rng = np.random.default_rng(1)
+    table = table.assign(time=rng.exponential(size=16).repeat(2), event=1).drop(columns="label")
+    spec = replace(SPEC, task="survival", survival_loss="cox", choose="mean,max", epochs=2)
+    found = cross_validate(_bags(_table()), table, spec)
+    for fold, choice in zip(found.splits.folds, found.choices, strict=True):
+        member = {row: k for k, (_, stop) in enumerate(fold.inner) for row in stop}
+        for candidate in choice.candidates:
+            told = candidate.validation.assign(fold=[member[row] for row in candidate.validation.index])
+            assert candidate.selection == choice.task.selection(told)
+            assert candidate.selection != choice.task.selection(told.drop(columns="fold"))
+
+
 def test_a_committee_is_the_mean_of_its_members(result: CrossValidation) -> None:
     bags = _bags(_table())
     for fitted in result.fitted:

@@ -226,6 +226,15 @@ def test_regression_is_validated_like_classes() -> None:
     assert list(result.predictions.columns) == ["slide_id", "patient_id", "repeat", "fold", "label", "predicted"]
 
 
+def test_measured_numbers_are_written_as_numbers() -> None:
+    """However the CSV of slides writes them: others read predictions.csv, too."""
+    bags, table = numbers_cohort()
+    spec = replace(TINY, task="regression", epochs=1)
+    words = table.assign(label=[repr(float(value)).replace(".", ",") for value in table["label"]])
+    plain, comma = cross_validate(bags, table, spec), cross_validate(bags, words, spec)
+    pd.testing.assert_frame_equal(comma.predictions, plain.predictions)
+
+
 @pytest.mark.parametrize("loss", ["discrete", "cox"])
 def test_survival_is_validated_like_classes(loss: str) -> None:
     spec = replace(TINY, task="survival", survival_loss=loss, epochs=25)

@@ -19,7 +19,7 @@ from wsi_pipeline.mil.fold import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.models import MIL_MODELS
 from wsi_pipeline.mil.nested import Candidate, Choice, Trainings, fit_and_choose, predicted
 from wsi_pipeline.mil.seeding import sub_seed
-from wsi_pipeline.mil.tasks.base import Task
+from wsi_pipeline.mil.tasks.base import Task, numbers_of
 from wsi_pipeline.mil.tasks.make import make_task
 from wsi_pipeline.mil.thresholds import youden_threshold
 from wsi_pipeline.mil.validation import validation_metrics
@@ -98,7 +98,7 @@ def cross_validate(
     specs = candidates(spec)
     for candidate in specs:
         MIL_MODELS.get(candidate.model)
-    table = checked_table(table, ("label",) if spec.task == "classification" else ())
+    table = _table(table, spec)
     task = _task(table, spec)
     splits = make_splits(table, spec, _strata(task, table))
     bags = _aligned(bags, table)
@@ -114,6 +114,12 @@ def cross_validate(
     warnings = [*splits.warnings, *_choice_warnings(specs, splits)]
     metrics = validation_metrics(task, predictions, facts, spec, warnings, fixed=splits.fixed)
     return CrossValidation(task, predictions, splits, splits.assignment(table), tuple(choices), metrics)
+
+
+def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
+    """Checked, rows counted from 0; measured numbers as numbers, however the CSV writes them."""
+    table = checked_table(table, ("label",) if spec.task == "classification" else ())
+    return table.assign(label=numbers_of(table, "label")) if spec.task == "regression" else table
 
 
 def _task(table: pd.DataFrame, spec: MilSpec) -> Task:

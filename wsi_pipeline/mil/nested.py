@@ -42,7 +42,8 @@ class Candidate:
 
     selection   what the task's choice maximises, on the validation rows; NaN where it is undefined
     val_loss    lowest validation loss (mean over members), which breaks ties; infinite without validation rows
-    validation  predictions of the validation rows, with their outcomes; of each inner fold by the member it stopped
+    validation  predictions of the validation rows, with their outcomes; of each inner fold by the member it stopped,
+                whose number is `fold`: risks of different Cox models have no common zero
     """
 
     spec: MilSpec
@@ -129,7 +130,8 @@ def _judged(
     device: torch.device | str,
 ) -> Candidate:
     pairs = list(zip(members, fold.members, strict=True))
-    validation = pd.concat([predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs])
+    told = [predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs]
+    validation = pd.concat([part.assign(fold=number) for number, part in enumerate(told)])
     selection = task.selection(validation) if len(validation) else math.nan
     losses = [min((epoch.val_loss for epoch in fitted.history if epoch.val_loss is not None), default=math.inf)
               for fitted in members]  # fmt: skip

@@ -16,7 +16,7 @@ from wsi_pipeline.store.quarantine import set_aside, set_aside_copies
 from wsi_pipeline.store.schema import RESULT_VERSION as VERSION
 from wsi_pipeline.store.schema import Header, SlideIdentity
 
-REVISIONS = {"segment": 3, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "train-mil": 3, "heatmap": 2}
+REVISIONS = {"segment": 3, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "train-mil": 4, "heatmap": 2}
 """Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
 
 
