@@ -145,6 +145,19 @@ def test_other_patients_or_labels_are_refused(change, message: str) -> None:
         compare(a, Validated(a.task, change(a.predictions)), resamples=100)
 
 
+def test_survival_by_two_losses_is_compared_by_what_both_have() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"s{i}" for i in range(40)]
+    table = pd.DataFrame({"slide_id": ids, "patient_id": ids, "repeat": 0, "fold": np.arange(40) % 2, "event": 1})
+    table, outputs = table.assign(time=rng.exponential(size=40)), rng.normal(size=(40, 4))
+    discrete, cox = (
+        make_task(table, replace(QUICK, task="survival", survival_loss=loss)) for loss in ("discrete", "cox")
+    )
+    sides = [Validated(task, table.join(task.outcomes(outputs[:, : task.n_outputs]))) for task in (discrete, cox)]
+    for a, b in (sides, sides[::-1]):
+        assert list(compare(a, b, resamples=100)["metrics"]) == ["c_index"]
+
+
 def test_other_tasks_are_refused() -> None:
     a = side(1.0)
     numbers = a.predictions.assign(label=np.arange(84.0), predicted=np.arange(84.0))

@@ -145,9 +145,10 @@ def p_words(value: float) -> str:
 
 
 def _differences(task: Task, values: Sequence[Mapping[str, float | None]], drawn: Sequence[Samples], n: int) -> Json:
-    """The differences of all metrics, the headline first."""
+    """The differences of the metrics of both, the headline first; a Cox model has no Brier score."""
     names = [*task.headline, *(name for name in values[0] if name not in task.headline)]
-    return {name: _difference_json(task, name, values, drawn, n) for name in names if name in values[0]}
+    both = [name for name in names if all(name in side for side in values)]
+    return {name: _difference_json(task, name, values, drawn, n) for name in both}
 
 
 def _difference_json(
