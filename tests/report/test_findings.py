@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from wsi_pipeline.report.data import ModelSection, ReportData, SlideRow
+from wsi_pipeline.report.data import ModelSection, PredictionSection, ReportData, SlideRow
 from wsi_pipeline.report.findings import baseline_of, cautions, estimate_words, findings, interval_words, ranked
 
 
@@ -65,6 +66,18 @@ def test_baseline_of_the_same_mil_model_comes_first() -> None:
 def test_no_model_no_finding_and_undefined_is_said() -> None:
     assert findings(report()) == []
     assert "No model has a defined AUROC" in findings(report(model("a", None)))[0]
+
+
+def test_bags_that_are_patients_are_counted_as_such() -> None:
+    (said,) = findings(report(model("c", 0.9, n_slides=None, bag="patient")))
+    assert said.endswith("on 30 patients.")
+
+
+def test_patients_that_are_far_are_named() -> None:
+    told = pd.DataFrame({"patient_id": ["P1", "P2"], "far_from_training": ["no", "yes"]})
+    data = ReportData("t", "today", (), predictions=(PredictionSection("colour/mean", told),))
+    assert cautions(data)[0].startswith("1 patient predicted by colour/mean is far from the patients it was trained on")
+    assert cautions(data)[0].endswith(": P2.")
 
 
 def test_words_for_estimates_and_intervals() -> None:

@@ -22,9 +22,10 @@ from fixture import (
 )
 
 from wsi_pipeline.errors import WsiPipelineError
-from wsi_pipeline.report.data import ModelSection, Provenance, ReportData, SlideRow
+from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow
 from wsi_pipeline.report.html import render_report
 from wsi_pipeline.report.pictures import plan_pictures, shrink_png
+from wsi_pipeline.report.slide_view import slide_cards
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -245,6 +246,27 @@ def test_predictions_name_the_slides_that_are_far_first() -> None:
     assert "cannot tell" in text
     assert "one in twenty" in text
     assert not re.search(r"\b(None|nan|NaN)\b", text)
+
+
+def test_predictions_of_patients_and_of_grades() -> None:
+    """One row a patient, without slide_id; classes that are numbers keep their name and their probability."""
+    table = pd.DataFrame(
+        {"patient_id": ["P1", "P2"], "predicted": ["01", "00"], "p_00": [0.2, 0.9], "p_01": [0.8, 0.1]}
+    )
+    told = PredictionSection("colour/mean", table.assign(novelty=[1.0, 9.0], far_from_training=["no", "yes"]))
+    page = Page(render_report(ReportData("t", "today", (), predictions=(told,))))
+    assert "patient predicted probability" in page.text
+    assert page.text.index("P2 00 0.900 9.00") < page.text.index("P1 01 0.800 1.00")
+
+
+def test_a_prediction_is_that_of_the_slide_not_of_a_namesake() -> None:
+    """Slide a2, not predicted, is of a patient called as slide a, which is."""
+    slides = tuple(SlideRow(name, "done", patient_id="a", overlay_png=pictures(1, 0)[0]) for name in ("a", "a2"))
+    table = pd.DataFrame({"slide_id": ["a"], "patient_id": ["a"], "fold": [0], "label": ["t"], "predicted": ["t"]})
+    model = ModelSection("colour", "mean", {}, table.assign(p_t=0.9))
+    assert [len(card["heats"]) for card in slide_cards(slides, [model])] == [1, 0]
+    of_patients = ModelSection("colour", "mean", {}, table.assign(p_t=0.9).drop(columns="slide_id"))
+    assert [len(card["heats"]) for card in slide_cards(slides, [of_patients])] == [1, 1]
 
 
 def test_a_picture_of_unknown_kind_is_refused() -> None:

@@ -34,6 +34,8 @@ from wsi_pipeline.mil.bags import Bags
 FILE = "novelty.safetensors"
 FALSE_FLAGS = 0.05
 """Part of slides like the training slides that are flagged all the same, at most and on average."""
+LEAST_SLIDES = 3
+"""Below this there is no spread to speak of, and no fit."""
 MIN_PATIENTS = 20
 """With fewer, not even the farthest of them marks the limit that one slide in twenty exceeds."""
 YES, NO, UNKNOWN = "yes", "no", "unknown"
@@ -123,14 +125,14 @@ def fit(bags: Bags, rows: Sequence[int] | None = None, patients: Sequence[str] |
 
     patients   of each of those rows; bags of one patient are left out together (default: each bag is its own patient)
 
-    Raises MilError with fewer than 3 bags that hold anything.
+    Raises MilError with fewer than LEAST_SLIDES bags that hold anything.
     """
     chosen = np.arange(len(bags)) if rows is None else np.asarray(rows, np.int64)
     who = np.array([bags.slide_ids[i] for i in chosen] if patients is None else list(patients), dtype=np.str_)
     filled = bags.lengths[chosen] > 0
     chosen, who = chosen[filled], who[filled]
-    if len(chosen) < 3:
-        raise MilError(f"novelty needs at least 3 slides with patches, got {len(chosen)}")
+    if len(chosen) < LEAST_SLIDES:
+        raise MilError(f"novelty needs at least {LEAST_SLIDES} slides with patches, got {len(chosen)}")
     means = _means(bags, chosen.tolist())
     scale = _spread(bags, chosen.tolist(), means)
     means = means / scale
@@ -161,7 +163,7 @@ def save(folder: Path, novelty: Novelty) -> Path:
 
 
 def load(folder: Path) -> Novelty | None:
-    """Read what `save` wrote; None where there is no such file (older trainings). Raises StoreError if damaged."""
+    """Read what `save` wrote; None without a file (older or tiny trainings). Raises StoreError if damaged."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -138,6 +138,11 @@ class ModelSection:
         return str(told.get("name") if isinstance(told, Mapping) else told)
 
     @property
+    def unit(self) -> str:
+        """What a prediction is of: slide or patient."""
+        return str(self.metrics.get("bag") or "slide")
+
+    @property
     def headline(self) -> str:
         """The metric that models of this task are told by."""
         return HEADLINES.get(self.task, "auroc")
@@ -195,11 +200,17 @@ class PredictionSection:
     """What a trained model says of slides it was not tested on.
 
     name    `encoder/mil_model`
-    table   slide_id, patient_id, label, predicted or risk..., spread and, where known, novelty, far_from_training
+    table   slide_id (none where a row is a patient), patient_id, label, predicted (text for a class, else a number) or
+            risk..., spread and, where known, novelty, far_from_training
     """
 
     name: str
     table: pd.DataFrame
+
+    @property
+    def unit(self) -> str:
+        """What a row is of: slide or patient."""
+        return "slide" if "slide_id" in self.table else "patient"
 
 
 @dataclass(frozen=True)

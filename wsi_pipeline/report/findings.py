@@ -60,6 +60,12 @@ def interval_words(model: ModelSection) -> str:
     return ", ".join(parts) if interval else "no interval recorded"
 
 
+def sample_words(model: ModelSection) -> str:
+    """How many were tested: `40 slides of 30 patients`, or the patients alone where a prediction is of a patient."""
+    counts = [(model.metrics.get(f"n_{word}s"), word) for word in ("slide", "patient")]
+    return " of ".join(_counted(count, word) for count, word in counts if count) or f"? {model.unit}s"
+
+
 def findings(data: ReportData) -> list[str]:
     """The result in at most two sentences; empty when no model was trained."""
     order = ranked(data.models)
@@ -70,7 +76,7 @@ def findings(data: ReportData) -> list[str]:
     if value is None:
         return [f"No model has a defined {words}: see the warnings of each model below."]
     article = "an" if words[0] in "AM" else "a"
-    said = [f"{_name(best)} reaches {article} {words} of {_with_level(value, best)} on {_sample(best)}."]
+    said = [f"{_name(best)} reaches {article} {words} of {_with_level(value, best)} on {sample_words(best)}."]
     reference = baseline_of(best, data.models)
     floor = reference.best if reference and reference.headline == best.headline else None
     if best.is_baseline and len(order) > 1:
@@ -86,11 +92,6 @@ def _with_level(estimate: Estimate, model: ModelSection) -> str:
     level = (model.metrics.get("interval") or {}).get("level")
     words = estimate_words(estimate)
     return words.replace("(", f"({level * 100:g}\u00a0% interval ") if level else words
-
-
-def _sample(model: ModelSection) -> str:
-    slides, patients = model.metrics.get("n_slides"), model.metrics.get("n_patients")
-    return f"{slides or '?'} slides" + (f" of {patients} patients" if patients else "")
 
 
 def _held_against(auroc: Estimate, floor: Estimate) -> str:
@@ -120,9 +121,11 @@ def _about_slides(data: ReportData) -> list[str]:
     failed = [slide.slide_id for slide in data.slides if slide.state == "failed"]
     empty = [slide.slide_id for slide in data.slides if slide.state == "empty"]
     if failed:
-        said.append(f"{_slides(len(failed))} failed and {_is(failed)} in none of the numbers: {_named(failed)}.")
+        said.append(
+            f"{_counted(len(failed), 'slide')} failed and {_is(failed)} in none of the numbers: {_named(failed)}."
+        )
     if empty:
-        said.append(f"No tissue was found on {_slides(len(empty))}: {_named(empty)}.")
+        said.append(f"No tissue was found on {_counted(len(empty), 'slide')}: {_named(empty)}.")
     odd = outliers(data.slides)
     if odd:
         said.append(f"Patch counts far from the median of the cohort: {_named(odd)}. Look at the overlays.")
@@ -155,15 +158,16 @@ def _about_model(model: ModelSection) -> list[str]:
 
 
 def _about_predictions(data: ReportData) -> list[str]:
-    """Slides that are far from those a model was trained on."""
+    """Slides, or patients, that are far from those a model was trained on."""
     said = []
     for section in data.predictions:
         if "far_from_training" in section.table:
-            far = section.table.loc[section.table["far_from_training"] == "yes", "slide_id"].astype(str).tolist()
+            flagged = section.table["far_from_training"] == "yes"
+            far = section.table.loc[flagged, f"{section.unit}_id"].astype(str).tolist()
             if far:
                 said.append(
-                    f"{_slides(len(far))} predicted by {section.name} {_is(far)} far from the slides it was trained "
-                    f"on, where its probabilities mean little: {_named(far)}."
+                    f"{_counted(len(far), section.unit)} predicted by {section.name} {_is(far)} far from the "
+                    f"{section.unit}s it was trained on, where its predictions mean little: {_named(far)}."
                 )
     return said
 
@@ -172,8 +176,8 @@ def _name(model: ModelSection) -> str:
     return f"{model.encoder} with {model.mil_model}"
 
 
-def _slides(count: int) -> str:
-    return f"{count} slide{'' if count == 1 else 's'}"
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _is(items: Sequence[str]) -> str:

@@ -42,6 +42,7 @@ def _view(model: ModelSection, every: Sequence[ModelSection], low: float) -> dic
         "best": best,
         "bar": figures.interval_bar(best, low, floor.value if floor else None, css) if on_axis else None,
         "gain": best.value - floor.value if best and floor else None,
+        "sample": findings.sample_words(model),
         "interval": findings.interval_words(model),
         "plots": _plots(model),
         "per_class": {name: _with_intervals(row) for name, row in (model.metrics.get("per_class") or {}).items()},

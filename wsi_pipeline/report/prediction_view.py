@@ -27,6 +27,7 @@ def _view(section: PredictionSection) -> dict[str, Any]:
     known = {name for name in _NUMBERS if name in table}
     return {
         "name": section.name,
+        "unit": section.unit,
         "rows": told,
         "known": known,
         "flagged": bool((flags != "").any()),

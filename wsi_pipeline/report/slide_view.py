@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,10 @@ class SlidePrediction:
 
 def slide_cards(slides: Sequence[SlideRow], models: Sequence[ModelSection]) -> list[dict[str, Any]]:
     """One card per slide that has a picture: its pictures and what each model says, models in the order of the page."""
-    said = [_predictions(model) for model in models]
+    told = [_predictions(model) for model in models]
     cards = []
     for index, slide in enumerate(slides):
+        said = [of(slide) for of in told]
         if slide.overlay_png or slide.heatmaps:
             heats = [
                 {
@@ -37,10 +38,10 @@ def slide_cards(slides: Sequence[SlideRow], models: Sequence[ModelSection]) -> l
                     "name": model.key,
                     "picture": picture_view(slide.heatmaps.get(model.key)),
                     "sheet": picture_view(slide.sheets.get(model.key)),
-                    "said": said[i].get(slide.slide_id) or said[i].get(str(slide.patient_id)),
+                    "said": said[i],
                 }
                 for i, model in enumerate(models)
-                if slide.slide_id in said[i] or str(slide.patient_id) in said[i] or model.key in slide.heatmaps
+                if said[i] or model.key in slide.heatmaps
             ]
             overlay, plain = picture_view(slide.overlay_png), picture_view(slide.thumbnail)
             cards.append({"index": index, "slide": slide, "overlay": overlay, "plain": plain, "heats": heats})
@@ -55,8 +56,8 @@ def picture_view(encoded: bytes | None) -> dict[str, Any] | None:
     return {"uri": data_uri(encoded), "width": width, "height": height, "widest": round(CARD_PX * width / height)}
 
 
-def _predictions(model: ModelSection) -> dict[str, SlidePrediction]:
-    """What a model says, by slide_id (by patient_id where bags are patients); the first of several repeats."""
+def _predictions(model: ModelSection) -> Callable[[SlideRow], SlidePrediction | None]:
+    """What a model says of a slide (of its patient where bags are patients); the first of several repeats."""
     rows = [] if model.predictions is None else model.predictions.to_dict("records")
     key = "slide_id" if model.predictions is not None and "slide_id" in model.predictions else "patient_id"
     found: dict[str, SlidePrediction] = {}
@@ -64,7 +65,7 @@ def _predictions(model: ModelSection) -> dict[str, SlidePrediction]:
         told = _prediction(row, model.task)
         if told is not None:
             found.setdefault(str(row[key]), told)
-    return found
+    return lambda slide: found.get(str(getattr(slide, key)))
 
 
 def _prediction(row: Mapping[Hashable, Any], task: str) -> SlidePrediction | None:

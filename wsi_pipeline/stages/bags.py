@@ -134,7 +134,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     for record, header in zip(found, cohort.headers, strict=True):
         _check_current(run, record, header, encoder)
     full = np.flatnonzero(np.diff(cohort.offsets))
-    left_out |= {record.slide_id: "empty" for i, record in enumerate(found) if i not in set(full.tolist())}
+    left_out |= {found[i].slide_id: "empty" for i in np.flatnonzero(np.diff(cohort.offsets) == 0)}
     if not len(full):
         raise _nothing(encoder)
     kept, headers = [found[i] for i in full], [cohort.headers[i] for i in full]

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("torch", "timm", "openslide-python", "tiffslide", "h5py", "zarr", "scikit-image", "scikit-learn", "numpy")
 _TUNING_PX = 1600
-_NAMES = ("slide_id", "patient_id", "label", "far_from_training")
+_NAMES = ("slide_id", "patient_id", "label", "predicted", "far_from_training")
 _PART = re.compile(r" --(only|chunk)[ =]('[^']*'|\S+)")
 _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
@@ -102,6 +102,8 @@ def _predictions(run: RunDir) -> tuple[PredictionSection, ...]:
     for path in sorted((run.root / "predict").glob("*/*/predictions.csv")):
         try:
             table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), na_values=[""], keep_default_na=False)
+            if "predicted" in table and not any(table.columns.str.startswith("p_")):
+                table["predicted"] = pd.to_numeric(table["predicted"])
         except (OSError, ValueError) as error:
             logger.warning("%s left out of the report: %s", path, error)
             continue

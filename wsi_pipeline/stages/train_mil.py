@@ -2,7 +2,8 @@
 
 train-mil/<encoder>/<mil model>/        (`chosen` where each fold chooses its model or settings)
   fold<k>.safetensors  config.json      the models and what they were trained with
-  novelty.safetensors                   what the slides' features look like, to tell those that are far from them
+  novelty.safetensors                   what the slides' features look like, to tell those that are far from them;
+                                        not of fewer than three slides
   predictions.csv                       one row per tested slide and repeat, by a model that never saw its patient
   folds.csv                             who trained, stopped and tested in each fold
   history.json                          losses of each fold and epoch
@@ -20,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.atomic import write_text
+from wsi_pipeline.atomic import remove, write_text
 from wsi_pipeline.cohort.locks import locked
 from wsi_pipeline.cohort.rundir import RunDir, slug
 from wsi_pipeline.encoders.device import choose_device
@@ -168,8 +169,10 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         encoder=slides.encoder,
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )
-    patients = slides.table["patient_id"].fillna(slides.table["slide_id"])
-    novelty.save(folder, novelty.fit(slides.bags, patients=patients.tolist()))
+    if len(slides.bags) < novelty.LEAST_SLIDES:
+        remove(folder / novelty.FILE)
+    else:
+        novelty.save(folder, novelty.fit(slides.bags, patients=slides.table["patient_id"].tolist()))
     predictions, assignment = _named_bags(result.predictions, spec), _named_bags(result.assignment, spec)
     write_text(folder / PREDICTIONS, predictions.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
     write_text(folder / FOLDS, assignment.to_csv(index=False, lineterminator="\n"))
