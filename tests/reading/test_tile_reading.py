@@ -114,6 +114,15 @@ def test_nothing_is_held_after_the_last_use_and_never_more_than_the_limit(slide:
     assert tight.held_bytes == 0
 
 
+def test_a_patch_of_more_pixels_than_may_be_read_at_once_is_refused_before_memory_is_taken(slide: Slide) -> None:
+    geometry = PatchGeometry(999, 17_000, 17_000, 0, 17_000, 0.5, True)
+    with pytest.raises(SlideError, match=r"patch 0 at \(0, 0\): region must have .* got 17000 x 17000") as caught:
+        SlidePatches(slide, np.zeros((1, 2), np.int64), geometry).read(0)
+    assert "--patch-px" in str(caught.value.todo)
+    by_half = PatchGeometry(8_500, 17_000, 17_000, 0, 17_000, 0.5, False)  # tiles shrunk while they are decoded
+    assert SlidePatches(slide, np.zeros((1, 2), np.int64), by_half).plan is not None
+
+
 def test_a_damaged_tile_stops_with_patch_and_place_whoever_waits_for_it(tmp_path: Path) -> None:
     path = write_jpeg_tiff(tmp_path / "a.svs", RGB, Dialect(tile=128))
     damage_tile(path, 8)  # row 1, column 2 of 6 columns

@@ -14,7 +14,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.reading.pixels import decode_jpeg, shrink_to
 from wsi_pipeline.reading.tilecache import OnceCache
 from wsi_pipeline.reading.tileplan import GetTile, TilePlan, plan_patches
-from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.base import MAX_REGION_PIXELS, Slide
 from wsi_pipeline.slides.segments import SegmentCache
 from wsi_pipeline.store.base import Store
 from wsi_pipeline.store.schema import IMAGES, JPEG
@@ -78,11 +78,12 @@ class SlidePatches:
 
     @cached_property
     def plan(self) -> TilePlan | None:
-        """How the patches lie on the stored tiles; None where the slide does not give them."""
-        tiles = self.slide.tiles(self.geometry.level)
-        if tiles is None or self.geometry.level_px < self.geometry.patch_px:
+        """How the patches lie on the stored tiles; None where the slide does not give them or refuses such regions."""
+        tiles, side = self.slide.tiles(self.geometry.level), self.geometry.level_px
+        if tiles is None or side < self.geometry.patch_px:
             return None
-        return plan_patches(tiles, self.slide.info.levels[self.geometry.level], self.coords, self.geometry)
+        plan = plan_patches(tiles, self.slide.info.levels[self.geometry.level], self.coords, self.geometry)
+        return plan if (side // int(plan.shrinks.min(initial=side))) ** 2 <= MAX_REGION_PIXELS else None
 
     def close(self) -> None:
         """Close the slide."""

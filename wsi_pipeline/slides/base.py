@@ -112,7 +112,10 @@ class Slide(ABC):
         if not 0 <= level < len(self.info.levels):
             raise SlideError(f"level must be 0 to {len(self.info.levels) - 1}, got {level}")
         if width < 1 or height < 1 or width * height > MAX_REGION_PIXELS:
-            raise SlideError(f"region must have between 1 and {MAX_REGION_PIXELS} pixels, got {width} x {height}")
+            raise SlideError(
+                f"region must have between 1 and {MAX_REGION_PIXELS} pixels, got {width} x {height}",
+                todo="Ask for a smaller region (patches: a smaller --patch-px or a finer --mpp).",
+            )
         return self._read(x, y, level, width, height)
 
     def tiles(self, level: int) -> StoredTiles | None:
