@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from wsi_pipeline.report.calibration import calibration_figure
 from wsi_pipeline.report.data import Estimate
 from wsi_pipeline.report.figures import (
     confusion_figure,
@@ -124,6 +125,15 @@ def test_nothing_to_draw_draws_nothing() -> None:
     assert patch_count_figure([0, 0], ["a", "b"]) is None
     assert training_figure([]) is None
     assert training_figure([[{"epoch": 1, "train_loss": None, "val_loss": float("nan")}]]) is None
+
+
+def test_repeats_make_no_more_patients_of_the_calibration() -> None:
+    """Ten predictions, or the same ten in each of five repeats: the whiskers are as long."""
+    told = {"mean_predicted": 0.4, "observed": 0.5}
+    once = parse(calibration_figure({"bins": [{**told, "n": 10}]}))
+    often = parse(calibration_figure({"bins": [{**told, "n": 50}]}, repeats=5))
+    (short,), (long,) = with_class(once, "whisker"), with_class(often, "whisker")
+    assert (short.get("y1"), short.get("y2")) == (long.get("y1"), long.get("y2"))
 
 
 def test_training_marks_the_lowest_validation_loss() -> None:

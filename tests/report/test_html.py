@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -257,6 +258,22 @@ def test_predictions_of_patients_and_of_grades() -> None:
     page = Page(render_report(ReportData("t", "today", (), predictions=(told,))))
     assert "patient predicted probability" in page.text
     assert page.text.index("P2 00 0.900 9.00") < page.text.index("P1 01 0.800 1.00")
+
+
+def test_captions_name_what_was_tested() -> None:
+    """Curves by risk are of patients always; the rest of slides, or of patients where these are the bags."""
+    survival, regression = make_survival(), make_regression()
+    page = Page(render_report(ReportData("t", "today", (), (survival,))))
+    assert "patients above and below the median risk of each fold" in page.text
+    page = Page(render_report(ReportData("t", "today", (), (regression,))))
+    assert "Test slides; on the dotted line" in page.text
+    of_patients = replace(regression, metrics={**regression.metrics, "bag": "patient"})
+    page = Page(render_report(ReportData("t", "today", (), (of_patients,))))
+    assert "Test patients; on the dotted line" in page.text
+    validated = make_validated()
+    pages = [replace(validated, metrics={**validated.metrics, "bag": bag}) for bag in ("slide", "patient")]
+    tables = [Page(render_report(ReportData("t", "today", (), (model,)))).text for model in pages]
+    assert ["F1 AUROC slides patients" in text for text in tables] == [True, False]
 
 
 def test_a_prediction_is_that_of_the_slide_not_of_a_namesake() -> None:

@@ -15,10 +15,11 @@ from wsi_pipeline.report.svg import el, figure, line, path
 _Z = 1.96
 
 
-def calibration_figure(calibration: Mapping[str, Any] | None) -> Markup | None:
+def calibration_figure(calibration: Mapping[str, Any] | None, repeats: int = 1) -> Markup | None:
     """Part observed against mean prediction of each bin, its size as the dot's area, 95 % Wilson interval as whisker.
 
     calibration   `{"bins": [{"mean_predicted", "observed", "n"}], ...}`; None without a usable bin
+    repeats       how often each slide was predicted: more often does not make it more slides
     """
     bins = _bins((calibration or {}).get("bins") or ())
     if not bins:
@@ -27,7 +28,7 @@ def calibration_figure(calibration: Mapping[str, Any] | None) -> Markup | None:
     parts = [unit_axes(x, y, "predicted probability", "part that came true"), line(x(0), y(0), x(1), y(1), "chance")]
     most = max(n for _, _, n in bins)
     for at, seen, n in bins:
-        low, high = wilson(seen, n)
+        low, high = wilson(seen, n / repeats)
         parts.append(line(x(at), y(low), x(at), y(high), "whisker thin"))
     parts.append(path([(x(at), y(seen)) for at, seen, _ in bins], "curve c0"))
     for at, seen, n in bins:
@@ -37,7 +38,7 @@ def calibration_figure(calibration: Mapping[str, Any] | None) -> Markup | None:
     return figure(x(1) + 10, y(0) + BOTTOM, said, parts)
 
 
-def wilson(part: float, n: int) -> tuple[float, float]:
+def wilson(part: float, n: float) -> tuple[float, float]:
     """95 % interval of a part seen in n (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
     centre, scale = part + _Z**2 / (2 * n), 1 + _Z**2 / n
     half = _Z * math.sqrt(part * (1 - part) / n + _Z**2 / (4 * n**2))

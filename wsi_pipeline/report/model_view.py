@@ -61,19 +61,20 @@ def _plots(model: ModelSection) -> list[tuple[Markup, str]]:
     drawn: list[tuple[Markup | None, str]] = []
     if rows is not None and model.task == "classification":
         drawn += [
-            (roc_figure(rows, model.classes, level), f"ROC, test slides pooled.{each}"),
-            (pr_figure(rows, model.classes, level), f"Precision and recall, test slides pooled.{each}"),
+            (roc_figure(rows, model.classes, level), f"ROC, test {model.unit}s pooled.{each}"),
+            (pr_figure(rows, model.classes, level), f"Precision and recall, test {model.unit}s pooled.{each}"),
         ]
     drawn += [
         (
             figures.confusion_figure(metrics.get("confusion") or [], model.classes),
-            "Slides, and their share of the true class.",
+            f"{model.unit.capitalize()}s, and their share of the true class.",
         ),
-        (calibration_figure(metrics.get("calibration")), _calibration_words(metrics)),
+        (calibration_figure(metrics.get("calibration"), _n_repeats(metrics)), _calibration_words(metrics)),
         (survival_figure(metrics.get("survival")), _survival_words(metrics)),
     ]
     if model.task == "regression":
-        drawn.append((scatter_figure(rows), "Test slides; on the dotted line prediction and measurement agree."))
+        words = f"Test {model.unit}s; on the dotted line prediction and measurement agree."
+        drawn.append((scatter_figure(rows), words))
     losses = "Loss by epoch and fold: training dashed, validation solid, dot where validation was best."
     drawn.append((figures.training_figure(model.histories), losses))
     return [(picture, words) for picture, words in drawn if picture is not None]
@@ -122,6 +123,10 @@ def _facts(metrics: Json) -> list[tuple[str, str]]:
     return found
 
 
+def _n_repeats(metrics: Json) -> int:
+    return len({fold.get("repeat") for fold in metrics.get("folds") or ()}) or 1
+
+
 def _repeats(metrics: Json) -> list[tuple[str, float, float, int]]:
     """Metric, mean and standard deviation over repeats, and how many; nothing where there was one."""
     rows = (metrics.get("repeats") or {}).items()
@@ -136,9 +141,11 @@ def _calibration_words(metrics: Json) -> str:
 
 
 def _survival_words(metrics: Json) -> str:
-    test = (metrics.get("survival") or {}).get("logrank") or {}
+    told = metrics.get("survival") or {}
+    test = told.get("logrank") or {}
     p = f" Log-rank p = {test['p_value']:.3g}." if test.get("p_value") is not None else ""
-    return f"Kaplan-Meier, test slides above and below the median risk; band: 95 % pointwise.{p}"
+    cut = told.get("cut") or "median risk"
+    return f"Kaplan-Meier, test patients above and below the {cut}; band: 95\u00a0% pointwise.{p}"
 
 
 def _words(raw: Any) -> str:
