@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import random
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.slide_files import (
 )
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.slides import tiffpage
-from wsi_pipeline.slides.base import SLIDE_BACKENDS
+from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide
 from wsi_pipeline.slides.codec import codec_of
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.openslide import OpenSlideSlide
@@ -82,6 +83,30 @@ def test_ome_sizes_win_over_resolution_tags_whatever_reads_the_file(tmp_path: Pa
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels, **{**kind, "metadata": {}})
     with open_slide(tmp_path / "a.ome.tif") as slide:
         assert slide.info.mpp == pytest.approx(0.5)
+
+
+def test_closing_a_slide_that_others_read_is_a_slide_error_for_them(tmp_path: Path) -> None:
+    path = write_generic_tiff(tmp_path / "a.tif", RGB)
+    seen: list[BaseException] = []
+
+    def read_on(slide: Slide) -> None:
+        try:
+            while True:
+                slide.read_region(0, 0, 0, 16, 16)
+        except Exception as error:  # noqa: BLE001 - which kind is what is tested
+            seen.append(error)
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(60):
+            with ThreadPoolExecutor(4) as pool, open_slide(path, "tiffslide") as slide:
+                for _ in range(4):
+                    pool.submit(read_on, slide)
+    finally:
+        sys.setswitchinterval(usual)
+    assert {repr(error) for error in seen} == {"SlideError('slide is closed')"}
+    assert len(seen) == 240
 
 
 def test_unknown_backends_are_a_usage_error(tmp_path: Path) -> None:

@@ -44,13 +44,14 @@ class ArraySlide(Slide):
         self.info = SlideInfo(levels_of(sizes), mpp, objective, vendor="array", backend="array")
 
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
-        if self._images is None:
+        images = self._images
+        if images is None:
             raise SlideError("slide is closed")
         box = level_box(self.info.levels[level], x, y, width, height)
         image, inside = white(width, height), box.clipped(self.info.levels[level].size)
         if inside:
             to_row, to_column = inside.y - box.y, inside.x - box.x
-            found = self._images[level][inside.y : inside.bottom, inside.x : inside.right]
+            found = images[level][inside.y : inside.bottom, inside.x : inside.right]
             image[to_row : to_row + inside.height, to_column : to_column + inside.width] = found
         return image
 

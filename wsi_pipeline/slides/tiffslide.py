@@ -90,16 +90,17 @@ class TiffSlideSlide(Slide):
         return load
 
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
+        images = self._images  # first: another thread may close the slide between the two lines
         if self._closed:
             raise SlideError("slide is closed")
         box = level_box(self.info.levels[level], x, y, width, height)
         inside = box.clipped(self.info.levels[level].size)
         if inside == box:
-            return self._images[level].read(box)
+            return images[level].read(box)
         image = white(width, height)
         if inside:
             here = Box(inside.x - box.x, inside.y - box.y, inside.width, inside.height)
-            image[here.y : here.bottom, here.x : here.right] = self._images[level].read(inside)
+            image[here.y : here.bottom, here.x : here.right] = images[level].read(inside)
         return image
 
     def close(self) -> None:
