@@ -194,6 +194,18 @@ def test_words_that_the_terminal_cannot_show_stop_nothing(cohort: Path, tmp_path
     assert r"pr\xe4/segment/ \xb7 next: wsi-pipeline embed" in out
 
 
+def test_the_next_step_that_is_named_can_be_typed_as_it_is(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["tile", str(cohort), "--only", "s0", "--workers", "0"]
+    for run, named in (("wsi-run", ""), ("a run", " --run 'a run'")):
+        assert main([*words, "--run", run]) == 0
+        assert capsys.readouterr().out.endswith(f" next: wsi-pipeline embed --model pathotune{named}\n")
+        assert main(["embed", "--model", "colour", "--run", run]) == 0
+        assert f" next: wsi-pipeline train-mil{named}\n" in capsys.readouterr().out
+
+
 def test_quiet_says_nothing_when_all_is_well(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["tile", str(cohort), "--run", str(tmp_path / "r"), "--only", "s0", "--workers", "0", "--quiet"]
     assert main(args) == 0

@@ -246,7 +246,8 @@ def test_other_settings_never_go_on_from_what_was_stopped(work: Path, out: Out) 
 @pytest.mark.parametrize("method", ["vpt-deep", "lora", "full"])
 def test_every_method_goes_the_same_way_under_its_own_name(work: Path, out: Out, method: str) -> None:
     assert main(words(work, "--method", method, "--epochs", "1")) == 0
-    assert f"next: wsi-pipeline tile slides.csv, then wsi-pipeline embed --model pathotune:{method}" in out()
+    tile, embed = "wsi-pipeline tile slides.csv", f"wsi-pipeline embed --model pathotune:{method}"
+    assert f"next: {tile} --run {work / 'run'}, then {embed} --run {work / 'run'}\n" in out()
     tuning = read_tuning(RunDir(work / "run").tune(method))
     assert tuning is not None
     assert tuning.metrics["method"] == method
@@ -262,6 +263,13 @@ def test_without_a_test_part_the_validation_is_reported_and_said_to_flatter(work
     metrics = json.loads((work / "run" / "tune" / "quick+look" / "metrics.json").read_text())
     assert metrics["part"] == "validation"
     assert metrics["split"]["test"]["patches"] == 0
+
+
+def test_very_many_groups_leave_no_marks_in_the_adapter(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_pipeline.stages.tune.MOST_MARKS", 3)
+    assert main(words(work, "--method", "linear", "--epochs", "1")) == 0
+    adapter = read_adapter(work / "run" / "tune" / "linear" / "adapter.safetensors")
+    assert adapter.provenance["groups"] == []
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "two words"])
@@ -380,7 +388,7 @@ def test_options_are_those_of_the_library() -> None:
     for name in ("stain", "organ", "task"):
         assert getattr(default, name) == getattr(text, name), name
     shared = set(fields) & {field.name for field in dataclasses.fields(FitOptions)} - {"learning_rate"}
-    assert len(shared) == 11
+    assert len(shared) == 12
     for name in shared:
         assert getattr(default, name) == getattr(options, name), name
 

@@ -73,7 +73,7 @@ def _gather(request: Request, done: Sequence[StageResult]) -> str:
         )
     return (
         f"{plural(len(done), 'slide')} in {folder}/ · fractions of all {len(found.table)}: "
-        f"{shown(run.fractions(model))} · polygons for QuPath: *.geojson · next: wsi-pipeline report"
+        f"{shown(run.fractions(model))} · polygons for QuPath: *.geojson · {request.next('report')}"
     )
 
 

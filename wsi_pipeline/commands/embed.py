@@ -69,4 +69,4 @@ def _tell(request: Request, result: CohortResult) -> None:
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     models = [part.get(EmbedSpec).model for part in request.each()]
     folders = ", ".join(f"{shown(request.run_dir.feature_store(model, 'x').parent)}/" for model in models)
-    tell_end(request, result, f"{plural(len(done), 'slide')} in {folders} · next: wsi-pipeline train-mil")
+    tell_end(request, result, f"{plural(len(done), 'slide')} in {folders} · {request.next('train-mil')}")

@@ -38,7 +38,7 @@ def heatmap(request: Request) -> int:
     failed = sum(draw(request, records, encoder, model, spec) for encoder, model in models)
     for encoder, model in models:
         folder = request.run_dir.heatmap(encoder, model, "slide").parent
-        request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · next: wsi-pipeline report")
+        request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · {request.next('report')}")
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 

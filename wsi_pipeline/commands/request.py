@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wsi_pipeline.atomic import write_text_if_changed
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, to_csv
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.console import Console
 from wsi_pipeline.errors import ManifestError, UsageError
 from wsi_pipeline.execution import CohortOptions
@@ -55,6 +56,12 @@ class Request:
     def each(self) -> tuple[Request, ...]:
         """One request for each section."""
         return tuple(self.with_options(*options) for options in self.sections) or (self,)
+
+    def next(self, *steps: str) -> str:
+        """`next: wsi-pipeline STEP, then ...`, with --run where the run is not in the usual folder: to be typed so."""
+        root = self.run_dir.root
+        where = "" if root == Path(DEFAULT_RUN) else f" --run {shlex.quote(shown(root))}"
+        return "next: " + ", then ".join(f"wsi-pipeline {step}{where}" for step in steps)
 
     def open_cohort(self) -> Cohort:
         """The cohort named, recorded in the run folder; or, where none is named, the run's.

@@ -14,7 +14,7 @@ from wsi_pipeline.stages.runner import CohortResult, SlideStage, StageResult, ru
 from wsi_pipeline.stages.segment import SegmentStage
 from wsi_pipeline.stages.tile import TileStage
 
-_WHAT_NEXT = "wsi-pipeline embed --model pathotune"
+_WHAT_NEXT = "embed --model pathotune"
 
 
 def segment(request: Request) -> int:
@@ -66,7 +66,7 @@ def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult
     if done:
         console.say(f"{count_text(patches)} patches on {plural(len(done), 'slide')}")
     overlays = f"overlays: {shown(request.run_dir.root)}/segment/"
-    tell_end(request, result, f"{overlays} · next: {_WHAT_NEXT}" if patches else overlays)
+    tell_end(request, result, f"{overlays} · {request.next(_WHAT_NEXT)}" if patches else overlays)
 
 
 def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:

@@ -215,6 +215,5 @@ def _tell_end(request: Request, tuning: Tuning) -> None:
         f"adapter {folder}/adapter.safetensors ({size:.1f} MB); pictures {CURVES}, {CONFUSION}, {SHEET} beside it"
     )
     model = DEFAULT_NAME if tuning.name == DEFAULT_NAME else f"{DEFAULT_NAME}:{tuning.name}"
-    first = "" if run.cohort_csv.is_file() else "wsi-pipeline tile slides.csv, then "
-    report = f"open the report: {shown(report_of(request))}"
-    request.console.say(f"{report} · next: {first}wsi-pipeline embed --model {model}")
+    steps = [f"embed --model {model}"] if run.cohort_csv.is_file() else ["tile slides.csv", f"embed --model {model}"]
+    request.console.say(f"open the report: {shown(report_of(request))} · {request.next(*steps)}")
