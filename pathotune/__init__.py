@@ -4,12 +4,12 @@ Reimplementation from published descriptions of Lu et al., "PathoTune: Adapting 
 Pathological Specialists", MICCAI 2024, arXiv 2403.16497; the authors' Visual Refine Module and hyper-parameters are
 not public, so each open choice is a field of `PathoTuneConfig`.
 
-    network, card = open_backbone("deit_tiny_patch16_224", Path("weights.safetensors"))
+    network, card = open_backbone("vit-mini")          # or a timm name, with "weights.safetensors"
     model = PathoTune(PathoTuneConfig(classes=("benign", "malignant")), network)
-    ...                                      # train model.trained_parameters() on model(images)
-    save_adapter(Path("adapter.safetensors"), model, card)
-    model = load_adapter(Path("adapter.safetensors"), network)
-    features = model.features(images)
+    ...                                                # pathotune.training.fit, or a loop of your own
+    save_adapter("adapter.safetensors", model, card)
+    model = load_adapter("adapter.safetensors", open_backbone("vit-mini")[0])
+    features = model.features(normalise(images, card)) # pathotune.batches.normalise; images in 0..255
 
 Names are looked up on first use, so that importing the package costs no import of torch.
 """
@@ -63,3 +63,7 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(f"pathotune.{module}"), name)
     raise AttributeError(f"module 'pathotune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

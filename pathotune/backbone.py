@@ -89,7 +89,11 @@ class BackboneCard:
 
 
 def open_backbone(
-    name: str, weights: Path | None = None, *, input_px: int | None = None, arguments: Mapping[str, Any] | None = None
+    name: str,
+    weights: Path | str | None = None,
+    *,
+    input_px: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> tuple[Backbone, BackboneCard]:
     """A frozen-to-be ViT in float32 on the CPU, in eval mode, and its card.
 
@@ -99,6 +103,7 @@ def open_backbone(
     BackboneError, or ConfigError for `arguments`.
     """
     check_arguments(arguments or {})
+    weights = None if weights is None else Path(weights)
     if name in BUILT_IN:
         return _open_built_in(name, weights, input_px, arguments or {})
     hosted = name.startswith("hf-hub:")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pathotune.backbone import BackboneCard
+from pathotune.errors import ConfigError
 
 
 class LabelledImages(Protocol):
@@ -40,11 +41,19 @@ class LabelledImages(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Labelled images that lie in memory: pixels uint8 (N, P, P, 3)."""
+    """Labelled images that lie in memory: pixels uint8 (N, P, P, 3). Raises ConfigError for arrays of another kind."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     tasks: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+            raise ConfigError(f"pixels must be uint8 (N, P, P, 3), got {self.pixels.dtype} {shape}")
+        for name, values in (("labels", self.labels), ("tasks", self.tasks)):
+            if values is not None and (values.dtype != np.int64 or values.shape != shape[:1]):
+                raise ConfigError(f"{name} must be int64 ({shape[0]},), got {values.dtype} {values.shape}")
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Images uint8 (B, P, P, 3) of these rows."""

@@ -60,7 +60,7 @@ class AdapterInfo:
 
 
 def save_adapter(
-    path: Path,
+    path: Path | str,
     model: PathoTune,
     backbone: BackboneCard,
     *,
@@ -71,7 +71,7 @@ def save_adapter(
 
     Equal models make equal files. Raises AdapterError for values that are not finite.
     """
-    state = model.adapter_state()
+    path, state = Path(path), model.adapter_state()
     _check_finite(state, path)
     document = {
         "config": model.config.to_dict(),
@@ -88,16 +88,18 @@ def save_adapter(
     write_raw(path, state, document)
 
 
-def read_adapter(path: Path) -> AdapterInfo:
+def read_adapter(path: Path | str) -> AdapterInfo:
     """What a file says of itself, from its header alone. Raises AdapterError for what is no sound adapter file."""
+    path = Path(path)
     return _info(read_raw(path), path)
 
 
-def load_adapter(path: Path, backbone: nn.Module) -> PathoTune:
+def load_adapter(path: Path | str, backbone: nn.Module) -> PathoTune:
     """The model of an adapter file on its backbone, in eval mode, on the backbone's device. Needs no text encoder.
 
     Raises AdapterError when the file is damaged or hostile, or the backbone is not the one it was tuned on.
     """
+    path = Path(path)
     raw = read_raw(path)
     info = _info(raw, path)
     vit = check_plain(backbone)

@@ -26,13 +26,14 @@ from pathotune.arithmetic import ON_CPU, Compute, quick_backward
 from pathotune.augment import jitter_stains, turn
 from pathotune.backbone import BackboneCard
 from pathotune.batches import LabelledImages, batches, normalise
-from pathotune.checks import check_choice
+from pathotune.checks import check_choice, check_whole
 from pathotune.errors import ConfigError
 from pathotune.model import PathoTune
 from pathotune.trainstate import EpochRow, Progress, restore, store
 
 MONITORS = ("macro_f1", "loss")
 _NETWORKS = ("ivp.refine.", "ttp.project.")
+_MOST = 1 << 40
 _CALIBRATION = 128
 """Images by which the refine module is calibrated."""
 
@@ -76,8 +77,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         check_choice("monitor", self.monitor, MONITORS)
         for name in ("epochs", "batch", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+            check_whole(name, getattr(self, name), 1, _MOST)
         for name in (
             "learning_rate",
             "network_rate",
@@ -126,10 +126,12 @@ def fit(
 ) -> FitResult:
     """Train what trains of `model` in place; it ends in eval mode with the weights of the best epoch.
 
-    `resume` is a folder for the state after each epoch: a training that finds one of the same model, data and options
-    goes on after it.
-    Raises ConfigError for a class without training images, or a loss that is no longer finite.
+    `resume` is a folder for the state after each epoch: a training that finds one of the same configuration, backbone,
+    labels and options goes on after it (pixels are not compared: give each set of images a folder of its own).
+    Raises ConfigError for a model without classes, labels that are none of them, a class without training images, no
+    validation images, or a loss that is no longer finite.
     """
+    _check_labels(model, train, validation)
     trainer = _Trainer(model.to(compute.device), card, train, options, compute)
     key = _key(model, train, validation, options)
     progress = restore(resume, model, trainer.optimizer, key) if resume else None
@@ -287,6 +289,17 @@ def _optimizer(model: PathoTune, options: FitOptions) -> torch.optim.Optimizer:
         lr=options.learning_rate,
         decoupled_weight_decay=True,
     )
+
+
+def _check_labels(model: PathoTune, train: LabelledImages, validation: LabelledImages) -> None:
+    count = len(model.config.classes)
+    if not count:
+        raise ConfigError("this model has no classes to be trained for", todo="Name classes in its configuration.")
+    if not len(validation.labels):
+        raise ConfigError("no validation image to choose the best epoch on")
+    for images in (train, validation):
+        if len(images.labels) and not 0 <= images.labels.min() <= images.labels.max() < count:
+            raise ConfigError(f"labels must be 0 to {count - 1}, places in the model's classes")
 
 
 def _class_weights(model: PathoTune, labels: NDArray[np.int64], options: FitOptions) -> Tensor:

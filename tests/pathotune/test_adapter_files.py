@@ -110,6 +110,12 @@ def test_equal_models_make_equal_files_and_leave_nothing_beside_them(saved: Path
     assert [item.name for item in saved.parent.iterdir()] == [saved.name]
 
 
+def test_paths_may_be_text(saved: Path, tmp_path: Path) -> None:
+    save_adapter(str(tmp_path / "text"), model_of(), CARD, metrics={"macro_f1": 0.68}, provenance={"mpp": 0.5})
+    assert (tmp_path / "text").read_bytes() == saved.read_bytes()
+    assert read_adapter(str(saved)).config == load_adapter(str(saved), small_vit()).config
+
+
 def test_several_tasks_come_back(tmp_path: Path) -> None:
     config = PathoTuneConfig(vrm_width=8, tasks=(TaskText(organ="colon"), TaskText(organ="breast")))
     model, task = model_of(config), torch.tensor([0, 1, 1])

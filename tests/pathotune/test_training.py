@@ -211,6 +211,38 @@ def test_a_class_without_images_is_named() -> None:
         fit(make("linear"), CARD, pictures(classes=2), pictures(), OPTIONS, FP32)
 
 
+def changed(images: ArrayImages, **fields: Any) -> ArrayImages:
+    return dataclasses.replace(images, **fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda images: {"pixels": images.pixels / 255}, r"pixels must be uint8 \(N, P, P, 3\), got float64"),
+        (lambda images: {"pixels": images.pixels.transpose(0, 3, 1, 2)}, "pixels must be"),
+        (lambda images: {"pixels": images.pixels[:, :20]}, "pixels must be"),
+        (lambda images: {"labels": images.labels.astype(np.int32)}, r"labels must be int64 \(30,\), got int32"),
+        (lambda images: {"labels": images.labels[:5]}, r"labels must be int64 \(30,\), got int64 \(5,\)"),
+        (lambda images: {"tasks": images.labels.astype(float)}, "tasks must be int64"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(change: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        changed(pictures(), **change(pictures()))
+
+
+def test_what_cannot_be_trained_on_is_refused_before_it_starts() -> None:
+    good, nothing = pictures(), ArrayImages(np.zeros((0, SIDE, SIDE, 3), np.uint8), np.zeros(0, np.int64))
+    high, low = (changed(good, labels=good.labels + shift) for shift in (1, -1))
+    for images in ((high, good), (low, good), (good, high), (good, low)):
+        with pytest.raises(ConfigError, match="labels must be 0 to 2"):
+            fit(make("linear"), CARD, *images, OPTIONS, FP32)
+    with pytest.raises(ConfigError, match="no validation image"):
+        fit(make("linear"), CARD, good, nothing, OPTIONS, FP32)
+    with pytest.raises(ConfigError, match="no classes"):
+        fit(make("linear", classes=()), CARD, good, good, OPTIONS, FP32)
+
+
 def test_a_loss_that_leaves_the_numbers_is_refused() -> None:
     model = make("full")
     with torch.no_grad():
@@ -221,7 +253,14 @@ def test_a_loss_that_leaves_the_numbers_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"monitor": "luck"}, {"warmup": 1.0}],
+    [
+        {"epochs": 0},
+        {"batch": 1.5},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"monitor": "luck"},
+        {"warmup": 1.0},
+    ],
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
