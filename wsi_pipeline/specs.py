@@ -130,6 +130,12 @@ class TuneSpec:
     learning_rate: float = option(
         0.0, "RAdam learning rate (0: the method's own)", group="training", check=between(0, 1)
     )
+    network_rate: float = option(
+        1.0,
+        "learning rate of refine module and text projection, as a part of it",
+        group="training",
+        check=between(0, 1),
+    )
     weight_decay: float = option(0.01, "RAdam weight decay", group="training", check=at_least(0))
     class_weights: bool = option(True, "weigh classes by the inverse of their frequency", group="training")
     label_smoothing: float = option(

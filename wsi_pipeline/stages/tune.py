@@ -47,6 +47,9 @@ from wsi_pipeline.stages.tuning import Json, TuneInputs, Tuning, read_tuning, wh
 
 logger = logging.getLogger(__name__)
 
+MOST_MARKS = 50_000
+"""Groups whose marks an adapter carries at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class TuneJob:
@@ -289,7 +292,6 @@ def _options(spec: TuneSpec) -> FitOptions:
 
 
 def _provenance(job: TuneJob) -> Json:
-    learned = np.concatenate([job.split.train, job.split.validation])
     return {
         "method": job.spec.method,
         "mpp": job.patches.mpp,
@@ -297,8 +299,18 @@ def _provenance(job: TuneJob) -> Json:
         "weights": job.weights,
         "data_digest": job.patches.digest,
         "source": job.patches.source,
-        "groups": marks(job.patches.take(learned).groups),
+        "groups": _marks(job),
     }
+
+
+def _marks(job: TuneJob) -> list[str]:
+    """Marks of what was learned from, to be known again; none of more groups than patients are ever tuned on."""
+    learned = np.concatenate([job.split.train, job.split.validation])
+    groups = set(job.patches.take(learned).groups)
+    if len(groups) > MOST_MARKS:  # every image a group of its own; an adapter's header has no room for them
+        logger.info("the adapter carries no marks of the %d groups it learned from", len(groups))
+        return []
+    return marks(groups)
 
 
 def _resume_folder(folder: Path, digest: str) -> Path:
