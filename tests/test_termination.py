@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wsi_pipeline.termination import raise_on_sigterm
+from wsi_pipeline.termination import raise_on_ctrl_c, raise_on_sigterm
 
 _LOST_SECONDS = 0.3
 
@@ -55,26 +56,33 @@ def _in_the_collector() -> None:
 def _work(where: Callable[[], None], ready: Any, heard: Any) -> None:
     sys.unraisablehook = lambda lost: heard.put(repr(lost.exc_value))
     raise_on_sigterm(lambda: SystemExit(143))
-    ready.set()
-    where()
-    while True:
-        time.sleep(0.01)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where nobody presses keys
+    raise_on_ctrl_c()
+    try:
+        ready.set()
+        where()
+        while True:
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to be told by")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("where", [_in_a_finaliser, _in_a_weak_callback, _in_the_collector, lambda: None])
-def test_what_python_drops_is_said_again(where: Callable[[], None]) -> None:
+def test_what_python_drops_is_said_again(where: Callable[[], None], sent: signal.Signals, code: int) -> None:
     context = multiprocessing.get_context("fork")
     ready, heard = context.Event(), context.SimpleQueue()
     process = context.Process(target=_work, args=(where, ready, heard))
     process.start()
     ready.wait()
     time.sleep(_LOST_SECONDS / 3)
-    process.terminate()
+    assert process.pid is not None
+    os.kill(process.pid, sent)
     process.join(10)
     if process.exitcode is None:
         process.kill()
-    assert process.exitcode == 143
+    assert process.exitcode == code
     assert heard.empty()
 
 
@@ -138,3 +146,12 @@ def test_other_errors_go_where_they_went_and_a_second_signal_is_ignored() -> Non
     assert process.exitcode == 143
     assert not heard.empty()
     assert heard.get() == "ValueError('of its own')"
+
+
+def test_a_process_that_was_started_deaf_to_ctrl_c_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        raise_on_ctrl_c()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

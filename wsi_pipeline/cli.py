@@ -26,7 +26,7 @@ from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
 from wsi_pipeline.fields import value_type
 from wsi_pipeline.machine import prepare_process
-from wsi_pipeline.termination import raise_on_sigterm
+from wsi_pipeline.termination import raise_on_ctrl_c, raise_on_sigterm
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     prepare_process()
     raise_on_sigterm(Terminated)
+    raise_on_ctrl_c()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: what a terminal cannot show stops no work
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -1,7 +1,7 @@
-"""SIGTERM as an exception that is raised once and never lost.
+"""SIGTERM and Ctrl-C as exceptions that are never lost.
 
 A signal's exception is raised wherever the signal finds the program. Python drops it (`sys.unraisablehook`) where that
-is a finaliser or a callback of the garbage collector, and the process that was told to end would go on.
+is a finaliser, a weak reference's callback or one of the garbage collector, and what was told to end would go on.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-_MARK = "told by SIGTERM"
+_MARK = "signal"
 """By this the exception is known again. It is not kept: its frames hold what gives back its locks once let go."""
 
 _AGAIN_SECONDS = 0.05
 """How long after a loss the process is told again: by then the finaliser has most likely returned."""
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 def raise_on_sigterm(error: Callable[[], BaseException]) -> None:
@@ -27,35 +29,51 @@ def raise_on_sigterm(error: Callable[[], BaseException]) -> None:
 
     Later signals are ignored, so that nothing interrupts what unwinds.
     """
+    _raise_on(signal.SIGTERM, error, then=signal.SIG_IGN)
 
+
+def raise_on_ctrl_c() -> None:
+    """Ctrl-C raises KeyboardInterrupt in the main thread, each time, as it does without this.
+
+    A process that was started deaf to it, in the background of a shell, stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _raise_on(signal.SIGINT, KeyboardInterrupt, then=None)
+
+
+def _raise_on(number: signal.Signals, error: Callable[[], BaseException], *, then: signal.Handlers | None) -> None:
     def hear(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if then is not None:
+            signal.signal(number, then)
         raised = error()
-        vars(raised)[_MARK] = True
-        sys.unraisablehook = functools.partial(_tell_again, hear, sys.unraisablehook)
+        vars(raised)[_MARK] = number
+        sys.unraisablehook = functools.partial(_tell_again, number, hear, sys.unraisablehook)
         try:
             raise raised
         finally:
             del raised  # this frame is one of its own
 
-    signal.signal(signal.SIGTERM, hear)
+    signal.signal(number, hear)
 
 
 def _tell_again(
-    hear: Callable[[int, FrameType | None], None],
+    number: signal.Signals,
+    hear: Handler,
     hook: Callable[[sys.UnraisableHookArgs], object],
     lost: sys.UnraisableHookArgs,
 ) -> None:
-    if lost.exc_value is None or _MARK not in vars(lost.exc_value):
+    if lost.exc_value is None or vars(lost.exc_value).get(_MARK) != number:
         hook(lost)
         return
     sys.unraisablehook = hook
-    signal.signal(signal.SIGTERM, hear)
-    _thread.start_new_thread(_send, ())  # what is raised in here, by a signal of our own, would be lost again
+    signal.signal(number, hear)
+    _thread.start_new_thread(_send, (number,))  # a signal raised in here would be lost again
 
 
-def _send() -> None:
+def _send(number: signal.Signals) -> None:
     time.sleep(_AGAIN_SECONDS)
     main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGTERM)
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, number)  # unlike the other it ends a system call that waits
+    else:
+        _thread.interrupt_main(number)
