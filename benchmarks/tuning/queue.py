@@ -63,9 +63,12 @@ def _one(job: Job, results: Results, threads: int) -> str:
         return done.stderr[-2000:]
     result = json.loads(done.stdout.splitlines()[-1])
     results.put(job, result)
-    print(
-        f"{job.dataset} {job.method} seed {job.seed} {job.fields} {job.variant} lr {job.learning_rate:g}: "
-        f"macro F1 {result['macro_f1']:.3f}, {result['seconds_per_epoch']:.0f} s per epoch",
-        flush=True,
-    )
+    print(_told(job, result), flush=True)
     return ""
+
+
+def _told(job: Job, result: Json) -> str:
+    what = f"{job.dataset} {job.method} seed {job.seed} {job.fields} {job.variant} lr {job.learning_rate:g}"
+    if "bags" in result:
+        return f"{what}, fold {job.fold}: {len(result['bags'])} images classified"
+    return f"{what}: macro F1 {result['macro_f1']:.3f}, {result['seconds_per_epoch']:.0f} s per epoch"
