@@ -162,7 +162,13 @@ def test_predict_on_new_slides_uses_the_training_settings(work: Path, capsys: py
     assert list(table.slide_id) == ["s0", "s1"]
     assert np.allclose(table.p_a + table.p_b, 1, atol=1e-5)
     assert read_patches(work / "p" / "tile" / "s0.h5").geometry.patch_px == 128
-    capsys.readouterr()
+    assert "2 of 2 slides by name of patients the models were trained on" in capsys.readouterr().out
+    pd.read_csv(new).assign(patient_id=["p0", "new"]).to_csv(new, index=False)
+    assert main(["predict", str(new), "--trained", str(trained), "--run", str(work / "p")]) == 0
+    assert "1 of 2 slides by name of patients" in capsys.readouterr().out
+    (trained / "folds.csv").unlink()
+    assert main(["predict", str(new), "--trained", str(trained), "--run", str(work / "p")]) == 0
+    assert "trained on" not in capsys.readouterr().out
 
 
 def test_zarr_holds_the_same_as_hdf5(made: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import existing_store, slug
 from wsi_pipeline.commands.embed import embed
@@ -23,7 +25,7 @@ from wsi_pipeline.stages.heatmap import HeatmapStage
 from wsi_pipeline.stages.predict import predict_slides
 from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.runner import run_cohort
-from wsi_pipeline.stages.train_mil import trainings
+from wsi_pipeline.stages.train_mil import trained_patients, trainings
 
 
 def heatmap(request: Request) -> int:
@@ -58,6 +60,7 @@ def predict(request: Request) -> int:
     rows = [[value if isinstance(value, str) else f"{value:.3f}" for value in row] for row in table[columns].values]
     request.console.table(columns, rows[:40], right=range(2, len(columns)))
     _tell_left_out(request, slides)
+    _tell_trained_on(request, table["patient_id"].isin(trained_patients(folder)), unit)
     request.console.say(f"{plural(len(table), unit)} in {shown(path)}")
     return code
 
@@ -93,6 +96,14 @@ def left_out_words(slides: SlideBags) -> str:
 def _tell_left_out(request: Request, slides: SlideBags) -> None:
     if slides.left_out:
         request.console.note(f"not predicted{left_out_words(slides)}")
+
+
+def _tell_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
+    if seen.any():
+        request.console.note(
+            f"{seen.sum()} of {plural(len(seen), unit)} by name of patients the models were trained on: "
+            "these predictions do not show how good the models are, train-mil's own do"
+        )
 
 
 def _trained_folder(request: Request) -> Path:

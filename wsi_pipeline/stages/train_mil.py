@@ -103,6 +103,15 @@ def _train(
     return Training(folder, metrics, _named_bags(result.predictions, spec), result.histories, fresh=False)
 
 
+def trained_patients(folder: Path) -> frozenset[str]:
+    """Patients by whose slides the models of a training were made; none where its folds.csv cannot be read."""
+    try:
+        rows = pd.read_csv(folder / FOLDS, usecols=["patient_id"], dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(rows["patient_id"])
+
+
 def training_name(spec: MilSpec) -> str:
     """The folder of a training: the model's name, or `chosen` where each fold chooses."""
     return CHOSEN if spec.choose.strip() else spec.model
