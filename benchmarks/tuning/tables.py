@@ -197,11 +197,12 @@ def _design_jobs(plan: Plan) -> list[Job]:
 
 
 def _design_table(plan: Plan, results: Results) -> str:
-    rows = []
+    rows, default = [], _design_of(plan, {})
     for name, fields in DESIGNS.items():
         jobs = _design_of(plan, fields)
-        rows.append([name, told(results, jobs, "validation_macro_f1"), told(results, jobs, "share")])
-    return grid(("design", "validation macro F1", "trained share"), rows)
+        better = _ahead(results, jobs, default, "validation_macro_f1")
+        rows.append([name, told(results, jobs, "validation_macro_f1"), better, told(results, jobs, "share")])
+    return grid(("design", "validation macro F1", "better than the default by", "trained share"), rows)
 
 
 METRICS = ("accuracy", "macro_f1", "auroc", "ece")
@@ -218,7 +219,7 @@ def _methods_table(plan: Plan, results: Results) -> str:
         for method in ("colour", *METHODS):
             jobs = plan.over_seeds(dataset, method)
             scored = [told(results, jobs, metric) for metric in METRICS]
-            behind = _behind(results, plan.over_seeds(dataset, "pathotune"), jobs)
+            behind = _ahead(results, plan.over_seeds(dataset, "pathotune"), jobs, "macro_f1")
             rows.append([method, *scored[:2], behind, *scored[2:], *_costs(results, jobs)])
         head = (
             "method",
@@ -237,10 +238,10 @@ def _methods_table(plan: Plan, results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def _behind(results: Results, ours: Sequence[Job], theirs: Sequence[Job]) -> str:
-    """Macro F1 of PathoTune less that of a method on the same splits: mean and interval of the differences."""
+def _ahead(results: Results, ours: Sequence[Job], theirs: Sequence[Job], score: str) -> str:
+    """How much better some trainings are than others on the same splits: mean and interval of the differences."""
     pairs = [(results.get(a), results.get(b)) for a, b in zip(ours, theirs, strict=True)]
-    gaps = [100 * (a["macro_f1"] - b["macro_f1"]) for a, b in pairs if a and b]
+    gaps = [100 * (a[score] - b[score]) for a, b in pairs if a and b]
     if not gaps or ours == theirs:
         return ""
     return _mean(gaps)
