@@ -443,9 +443,7 @@ def _pooled(found: Sequence[Json | None]) -> list[tuple[float, float]] | None:
 
 TABLES = {
     "search": Table("Search: validation macro F1 of three learning rates each", _search_jobs, _search_table),
-    "design": Table(
-        "Design: what the paper leaves open, on four seeds of their own", _design_jobs, _design_table
-    ),
+    "design": Table("Design: what the paper leaves open, on four seeds of their own", _design_jobs, _design_table),
     "methods": Table("PathoTune beside its rivals", _methods_jobs, _methods_table),
     "prompts": Table("Which prompt helps", _prompts_jobs, _prompts_table),
     "instances": Table("Do instance prompts carry the image", _instances_jobs, _instances_table),
