@@ -60,8 +60,8 @@ def main() -> None:
         scores = validate(bags, truth, repeat, asked.dropout)
         each.append(((scores > 0) == truth).mean())
         print(f"repeat {repeat}: accuracy {each[-1]:.3f}, AUC {roc_auc_score(truth, scores):.3f}", flush=True)
-    error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else float("nan")
-    print(f"{asked.name}: accuracy {np.mean(each):.3f} ± {error:.3f} (mean and standard error of {len(each)} repeats)")
+    error = f" ± {np.std(each, ddof=1) / np.sqrt(len(each)):.3f} (standard error)" if len(each) > 1 else ""
+    print(f"{asked.name}: accuracy {np.mean(each):.3f}{error} over {len(each)} repeats")
 
 
 def validate(
