@@ -101,8 +101,15 @@ class Header:
             )
         try:
             known = {field.name for field in fields(SlideIdentity)}  # a later writer may add to it
-            slide = SlideIdentity(**{key: value for key, value in json.loads(attrs["slide"]).items() if key in known})
-            specs, extra = json.loads(attrs["specs"]), json.loads(attrs["extra"])
+            told, specs, extra = (_mapping(attrs, name) for name in ("slide", "specs", "extra"))
+            slide = SlideIdentity(**{key: value for key, value in told.items() if key in known})
             return cls(wanted, str(attrs["digest"]), str(attrs["parent_digest"]), slide, specs, extra)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: damaged attributes ({error})", todo="Remove the file and run again") from None
+
+
+def _mapping(attrs: dict[str, Any], name: str) -> dict[str, Any]:
+    found = json.loads(attrs[name])
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is no JSON object")
+    return found
