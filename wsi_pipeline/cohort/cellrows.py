@@ -1,0 +1,54 @@
+"""Text of a CSV as rows of cells, whatever its encoding and separator."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from wsi_pipeline.cohort.records import Fault
+from wsi_pipeline.errors import ManifestError, UsageError
+
+
+def read_rows(path: Path) -> tuple[list[list[str]], list[Fault]]:
+    """The rows of a CSV, the header first, and notes on how it was read.
+
+    Raises UsageError for a file that cannot be read, ManifestError for one that is no CSV.
+    """
+    text, notes = _decode(path)
+    return _rows(text, _delimiter(text, notes), path), notes
+
+
+def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:  # a cell of more than 131,072 characters: an open quotation mark, or no CSV at all
+        raise ManifestError(
+            f"{path} is no CSV that can be read: {error}", todo="Look for a quotation mark that is not closed"
+        ) from None
+
+
+def _decode(path: Path) -> tuple[str, list[Fault]]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", todo="Name a CSV, a folder of slides, or a glob"
+        ) from None
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if raw.startswith(mark):
+            return raw.decode(encoding, "replace"), [Fault(1, f"byte-order mark ({encoding}) skipped", fatal=False)]
+    try:
+        return raw.decode("utf-8"), []
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace"), [Fault(None, "not UTF-8: read as Windows-1252", fatal=False)]
+
+
+def _delimiter(text: str, notes: list[Fault]) -> str:
+    header = text.replace("\r", "\n").split("\n", 1)[0]
+    best = max(",;\t", key=header.count)
+    if best != "," and header.count(best):
+        name = {";": "semicolons", "\t": "tabs"}[best]
+        notes.append(Fault(1, f"cells are separated by {name}, not commas: read so", fatal=False))
+        return best
+    return ","

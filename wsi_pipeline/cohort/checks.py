@@ -1,0 +1,99 @@
+"""What no row can tell alone: ids that clash, texts a spreadsheet would run, patients who contradict themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsi_pipeline.cohort.formulas import is_formula
+from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
+
+MAX_ID_LENGTH = 150
+SHOWN = 80
+"""Characters of a cell that a message shows."""
+_TEXTS = ("patient_id", "label", "site", "stain")
+
+
+def check_ids(ids: Iterable[tuple[int | None, str]]) -> list[Fault]:
+    """Ids that are there twice or cannot name files; row and id of each."""
+    faults, first = [], dict[str, int | None]()
+    for row, slide_id in ids:
+        if slide_id in first:
+            where = f" (first in row {first[slide_id]})" if first[slide_id] else ""
+            faults.append(Fault(row, f"slide_id {slide_id!r} is there twice{where}; ids must be unique"))
+        first.setdefault(slide_id, row)
+        if slide_id and (problem := id_problem(slide_id)):
+            faults.append(Fault(row, f"slide_id {slide_id!r} {problem}; it names files, so use a plain name"))
+    return faults
+
+
+def id_problem(slide_id: str) -> str | None:
+    """Why `slide_id` cannot name a file everywhere, or None if it can."""
+    if "/" in slide_id or "\\" in slide_id:
+        return "holds a path separator"
+    if slide_id.startswith("."):
+        return "starts with a dot"
+    if any(not char.isprintable() for char in slide_id) or slide_id != slide_id.strip():
+        return "holds a control character or outer space"
+    if len(slide_id.encode()) > MAX_ID_LENGTH:
+        return f"is longer than {MAX_ID_LENGTH} bytes"
+    if is_formula(slide_id):
+        return "would be run as a formula by a spreadsheet program"
+    return None
+
+
+def check_texts(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
+    """Texts that would come out of CSVs again as formulas, or that an open quotation mark has filled with rows."""
+    texts = [
+        (row, name, value)
+        for row, record in numbered
+        for name in _TEXTS
+        if isinstance(value := getattr(record, name), str) and (name != "patient_id" or value != record.slide_id)
+    ]
+    formulas = [
+        Fault(row, f"{name} {value[:SHOWN]!r} would be run as a formula by a spreadsheet program; write it otherwise")
+        for row, name, value in texts
+        if is_formula(value)
+    ]
+    breaks = [
+        Fault(row, f"{name} {value[:SHOWN]!r} holds a line break (a quotation mark that is not closed?)")
+        for row, name, value in texts
+        if "\n" in value or "\r" in value
+    ]
+    return formulas + breaks
+
+
+def check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) -> list[Fault]:
+    """Patients with two labels, splits, times or events."""
+    faults = []
+    always = ("split", *OUTCOME)
+    for what in always if mixed_labels else ("label", *always):
+        seen: dict[str, tuple[int, str]] = {}
+        for row, record in numbered:
+            value = getattr(record, what)
+            if value is None:
+                continue
+            first_row, first = seen.setdefault(record.patient_id, (row, value))
+            if value != first:
+                hint = "; if slides of one patient may differ, pass --mixed-labels" if what == "label" else ""
+                faults.append(
+                    Fault(
+                        row,
+                        f"patient {record.patient_id!r} has two {what}s: {first!r} (row {first_row}), {value!r}{hint}",
+                    )
+                )
+    return faults
+
+
+def check_encoding(records: Iterable[SlideRecord]) -> list[Fault]:
+    """Paths that could not be written into cohort.csv."""
+    paths = (path for record in records for path in (record.path, record.annotation) if path is not None)
+    return [Fault(None, f"path {str(path)!a} is not UTF-8; rename it") for path in paths if not _is_utf8(path)]
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # the surrogates by which Python keeps other bytes
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""What is known of each slide of a cohort, and what was odd about the table that told it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsi_pipeline.errors import UsageError
+
+OUTCOME = ("time", "event")
+
+
+@dataclass(frozen=True)
+class SlideRecord:
+    """One row of the manifest. `path` is absolute; `label`, `site`, ... are None where not given.
+
+    `time` is in the table's own unit; `event` is 1 where the event was seen at that time, 0 where the patient was
+    last seen without it.
+    """
+
+    slide_id: str
+    path: Path
+    patient_id: str
+    label: str | None = None
+    mpp: float | None = None
+    site: str | None = None
+    stain: str | None = None
+    split: str | None = None
+    annotation: Path | None = None
+    time: float | None = None
+    event: int | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a manifest. `row` counts as a spreadsheet does (the header is row 1)."""
+
+    row: int | None
+    message: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.message}" if self.row else self.message
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All slides of a run, in the order of the manifest, and what was odd but not fatal."""
+
+    records: tuple[SlideRecord, ...]
+    source: str
+    notes: tuple[Fault, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def patients(self) -> int:
+        """Number of different patients."""
+        return len({record.patient_id for record in self.records})
+
+    def label_counts(self) -> dict[str, int]:
+        """Slides per label, most frequent first; slides without a label are not counted."""
+        counts: dict[str, int] = defaultdict(int)
+        for record in self.records:
+            if record.label is not None:
+                counts[record.label] += 1
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def event_counts(self) -> tuple[int, int]:
+        """Patients whose time and event are known, and how many of them had the event."""
+        known = {
+            item.patient_id: item.event for item in self.records if item.time is not None and item.event is not None
+        }
+        return len(known), sum(known.values())
+
+    def only(self, slide_ids: Sequence[str]) -> tuple[SlideRecord, ...]:
+        """The records named; raises UsageError naming ids that are not in the cohort."""
+        known = {record.slide_id for record in self.records}
+        missing = [slide_id for slide_id in slide_ids if slide_id not in known]
+        if missing:
+            raise UsageError(f"not in the cohort: {', '.join(missing)}", todo=f"The cohort comes from {self.source}")
+        return tuple(record for record in self.records if record.slide_id in set(slide_ids))

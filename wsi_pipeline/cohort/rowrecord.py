@@ -1,0 +1,91 @@
+"""One row of a manifest as a record of its slide; what is wrong with it becomes a fault that names the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from wsi_pipeline.cohort import cells
+from wsi_pipeline.cohort.checks import SHOWN
+from wsi_pipeline.cohort.discover import slide_id_of, with_suffix_found
+from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
+
+V = TypeVar("V")
+
+MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "none", "null"})
+SPLITS = ("train", "val", "test")
+
+
+def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, faults: list[Fault]) -> SlideRecord:
+    """The record of one row; `columns` is our name -> position, `base` the folder of relative paths."""
+
+    def cell(name: str) -> str:
+        index = columns.get(name)
+        return given[index].strip() if index is not None and index < len(given) else ""
+
+    def optional(name: str) -> str | None:
+        return None if cell(name).lower() in MISSING_WORDS else cell(name)
+
+    name = cell("path") or (cell("slide_id") if "path" not in columns else "")
+    path = _path(row, "path", name, base, faults)
+    slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(name))
+    if not name:
+        faults.append(Fault(row, "path is empty"))
+    elif not slide_id:
+        faults.append(Fault(row, f"path {name!r} names no slide"))
+    elif not path.exists():
+        shown = str(path) if str(path).isprintable() else repr(str(path))
+        faults.append(Fault(row, f"file not found: {shown}", fatal=False))
+    if "label" in columns and optional("label") is None:
+        faults.append(Fault(row, f"empty label: {slide_id or name} is tiled and embedded, not trained on", fatal=False))
+    if "patient_id" in columns and optional("patient_id") is None:
+        faults.append(Fault(row, f"empty patient_id: {slide_id or name} counts as a patient of its own", fatal=False))
+    time, event = (None if (optional(key) or "").lower() in cells.UNKNOWN else optional(key) for key in OUTCOME)
+    if note := _outcome_note(slide_id or name, columns, time, event):
+        faults.append(Fault(row, note, fatal=False))
+    split = (optional("split") or "").lower() or None
+    if split is not None and split not in SPLITS:
+        faults.append(Fault(row, f"split must be one of {', '.join(SPLITS)}, got {split!r}"))
+    outlines = optional("annotation")
+    return SlideRecord(
+        slide_id=slide_id,
+        path=path,
+        patient_id=optional("patient_id") or slide_id,
+        label=optional("label"),
+        mpp=_parsed(row, "mpp", optional("mpp"), cells.mpp, faults),
+        site=optional("site"),
+        stain=optional("stain"),
+        split=split,
+        annotation=_path(row, "annotation", outlines, base, faults) if outlines else None,
+        time=_parsed(row, f"time of {slide_id}", time, cells.time, faults),
+        event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
+    )
+
+
+def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> Path:
+    """The file a cell names; a fault where it can name none."""
+    try:
+        if "\0" in name:
+            raise ValueError("it holds a null character")
+        path = (base / Path(name).expanduser()).absolute()
+        return with_suffix_found(path) if column == "path" else path
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
+        faults.append(Fault(row, f"{column} {name[:SHOWN]!r} cannot name a file: {error}"))
+        return base / "-"
+
+
+def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], faults: list[Fault]) -> V | None:
+    """A cell by one of the parsers of `cells`; a fault where it does not fit."""
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        faults.append(Fault(row, f"{what} {error}"))
+        return None
+
+
+def _outcome_note(slide: str, columns: dict[str, int], time: str | None, event: str | None) -> str | None:
+    """What is odd about half an outcome; no outcome at all is not."""
+    if "time" in columns and "event" in columns and (time is None) != (event is None):
+        return f"empty {'time' if time is None else 'event'}: {slide} is not used for survival"
+    return None
