@@ -80,7 +80,10 @@ def test_logrank_by_hand() -> None:
         difference += ((time == t) & event & high).sum() - d * n1 / n
         variance += 0 if n == 1 else d * n1 / n * (1 - n1 / n) * (n - d) / (n - 1)
     test = risk_groups(time, event, high)["logrank"]
-    assert test["statistic"] ** 2 == pytest.approx(difference**2 / variance)
+    assert test["statistic"] == pytest.approx(difference**2 / variance)
+    assert test["statistic_is"] == "chi-square, 1 degree of freedom"
+    turned = risk_groups(time, event, ~high)["logrank"]
+    assert turned["statistic"] == pytest.approx(test["statistic"]), "which group is called high does not matter"
     assert test["p_value"] == pytest.approx(stats.chi2.sf(difference**2 / variance, 1))
 
 

@@ -323,3 +323,12 @@ def test_a_thousand_slides_stay_below_forty_five_megabytes() -> None:
     )
     assert plan.slides == 1000
     assert len(render_report(ReportData("large", "today", slides, models))) < 45e6
+
+
+def test_log_rank_statistic_of_new_and_of_older_files_is_chi_square() -> None:
+    """Files that do not say what their statistic is hold the signed root of chi-square."""
+    test = {"statistic": 7.29, "statistic_is": "chi-square, 1 degree of freedom", "p_value": 0.007}
+    for written in (test, {"statistic": -2.7, "p_value": 0.007}):
+        model = make_survival()
+        model.metrics["survival"]["logrank"] = written  # type: ignore[index]
+        assert "Log-rank chi-square 7.29, p = 0.007" in Page(render_report(ReportData("t", "today", (), (model,)))).text

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.bootstrap import CALIBRATION_BINS
+from wsi_pipeline.mil.binary import calibration_json
+from wsi_pipeline.mil.validation import Resampler
 from wsi_pipeline.stages.scores import patch_scores
 
 NAMES = ("gland", 'odd "name", <b>', "stroma")
@@ -36,14 +38,14 @@ def scored(n: int = 200, classes: int = 3, groups: int = 20, seed: int = 0, **mo
 
 
 def plain_ece(truth: NDArray[np.int64], found: NDArray[np.float64]) -> float:
-    """Guo et al. 2017, equation 3, bin by bin."""
-    sure, right = found.max(1), found.argmax(1) == truth
-    total = 0.0
-    for k in range(CALIBRATION_BINS):
-        inside = (sure > k / CALIBRATION_BINS) & (sure <= (k + 1) / CALIBRATION_BINS)
-        if inside.any():
-            total += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
-    return total
+    """Mean gap over bins of equal numbers of patches (at most ten, ten patches or more each), bin by bin."""
+    two = found.shape[1] == 2
+    sure, right = (found[:, 1], truth == 1) if two else (found.max(1), found.argmax(1) == truth)
+    order, n_bins = np.argsort(sure), min(10, max(1, len(truth) // 10))
+    edges = np.quantile(sure, np.arange(1, n_bins) / n_bins)
+    bins = np.searchsorted(edges, sure[order], side="right")
+    gaps = [(bins == b).mean() * abs((right[order] - sure[order])[bins == b].mean()) for b in np.unique(bins)]
+    return float(sum(gaps))
 
 
 @settings(max_examples=30, deadline=None)
@@ -132,3 +134,17 @@ def test_what_cannot_be_measured_is_refused() -> None:
         patch_scores(np.zeros(0, np.int64), np.zeros((0, 2)), [], NAMES[:2], part="test")
     with pytest.raises(MilError, match="finite"):
         patch_scores(np.zeros(2, np.int64), np.full((2, 2), np.nan), ["a", "b"], NAMES[:2], part="test")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_ece_means_the_same_for_patches_and_for_slides(classes: int) -> None:
+    truth, found, patients = guesses(150, classes, 150)
+    names = ("a", "b", "c")[:classes]
+    table = pd.DataFrame(
+        {"slide_id": patients, "patient_id": patients, "label": np.array(names)[truth],
+         "predicted": np.array(names)[found.argmax(1)], **{f"p_{n}": found[:, k] for k, n in enumerate(names)}}
+    )  # fmt: skip
+    slides = calibration_json(table, names, Resampler(table["patient_id"], 100, 0))["ece"]["value"]
+    patches = patch_scores(truth, found, patients, names, part="test", resamples=100)
+    assert patches["pooled"]["ece"]["value"] == pytest.approx(slides)
+    assert patches["ece_bins"] == "up to 10 bins with equal numbers of patches"

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.mil.bootstrap import Floats, Samples, Scored, Weighted, weighted_metrics
-from wsi_pipeline.mil.calibration import brier_terms, calibration, curve, expected_error, weighted_mean
+from wsi_pipeline.mil.calibration import Calibration, brier_terms, calibration, curve, expected_error, weighted_mean
 from wsi_pipeline.mil.metrics import to_scored
 from wsi_pipeline.mil.thresholds import FALLBACK, weighted_rates
 
@@ -55,8 +55,7 @@ def _of_class(predictions: pd.DataFrame, name: str, code: int, estimates: dict[s
 def calibration_json(predictions: pd.DataFrame, classes: Sequence[str], estimator: Estimator) -> Json:
     """Calibration curve (bins), Brier score and ECE, of the second class of two or of the predicted class of more."""
     scored = to_scored(predictions, classes)
-    event, probability = _event(scored)
-    found, terms = calibration(event, probability), brier_terms(scored.truth, scored.probabilities)
+    found, terms = calibration_of(scored), brier_terms(scored.truth, scored.probabilities)
     estimates = estimator.estimates(
         lambda weights: {"brier": weighted_mean(terms, weights), "ece": expected_error(found, weights)}
     )
@@ -105,10 +104,12 @@ def _counts(predictions: pd.DataFrame, rows: NDArray[np.bool_]) -> Json:
     return {"n": int(own["patient_id"].nunique()), "n_slides": int(own["slide_id"].nunique())}
 
 
-def _event(scored: Scored) -> tuple[NDArray[np.bool_], Floats]:
+def calibration_of(scored: Scored) -> Calibration:
+    """Calibration of the second class's probability where there are two classes, else of the predicted class's."""
     if scored.n_classes == 2:
-        return scored.truth == 1, scored.probabilities[:, 1]
-    return scored.truth == scored.predicted, scored.probabilities[np.arange(len(scored.truth)), scored.predicted]
+        return calibration(scored.truth == 1, scored.probabilities[:, 1])
+    sure = scored.probabilities[np.arange(len(scored.truth)), scored.predicted]
+    return calibration(scored.truth == scored.predicted, sure)
 
 
 def _brier_of_shares(scored: Scored) -> float:

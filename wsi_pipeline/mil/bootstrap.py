@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-CALIBRATION_BINS = 15
-"""Bins of equal width for the expected calibration error, as in Guo et al. 2017, arXiv 1706.04599."""
-
 _CELLS = 4_000_000
 """Values of W held at once."""
 
@@ -109,7 +106,6 @@ def weighted_metrics(scored: Scored, weights: Floats) -> Samples:
         "accuracy": _ratio(hits.sum(1), total),
         "balanced_accuracy": np.where(complete, recall.mean(1), np.nan),
         "macro_f1": np.where(complete, f1.mean(1), np.nan),
-        "ece": _calibration_error(scored, weights),
         "class_auroc": auroc,
         "class_precision": _ratio(hits, predicted),
         "class_recall": recall,
@@ -129,16 +125,6 @@ def _auroc(scored: Scored, weights: Floats, positive: int) -> Floats:
     below = np.add.reduceat(ordered * ~is_positive, starts, axis=1)
     wins = (above * (below.cumsum(1) - below / 2)).sum(1)
     return _ratio(wins, above.sum(1) * below.sum(1))
-
-
-def _calibration_error(scored: Scored, weights: Floats) -> Floats:
-    """Expected calibration error, (R,): |confidence - accuracy| of each confidence bin, weighed by what is in it."""
-    rows = np.arange(len(scored.truth))
-    confidence = scored.probabilities[rows, scored.predicted]
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1).astype(np.int64)
-    gap = np.zeros((len(rows), CALIBRATION_BINS))
-    gap[rows, bins] = confidence - (scored.truth == scored.predicted)
-    return _ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

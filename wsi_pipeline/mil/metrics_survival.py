@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+CHI_SQUARE = "chi-square, 1 degree of freedom"
+"""What the statistic of the log-rank test is; files that do not say so hold its signed root."""
+
 _CELLS = 4_000_000
 """Pairs compared at once."""
 
@@ -92,8 +95,9 @@ def risk_groups(time: Floats, event: Mask, high: Mask) -> dict[str, Any]:
     """Kaplan-Meier curves of the rows with low and high risk, and the log-rank test between them; JSON.
 
     {"groups": [{"name", "n", "events", "times", "survival", "at_risk", "low", "high"}], "logrank": {"statistic",
-    "p_value"} | None}: survival just after each time, the curve being 1 before the first; low and high are pointwise
-    95 % limits (log-log). The test (Mantel 1966) is None where a group is empty or no event was seen.
+    "statistic_is", "p_value"} | None}: survival just after each time, the curve being 1 before the first; low and high
+    are pointwise 95 % limits (log-log). The test's statistic is chi-square (Mantel 1966); there is none where a group
+    is empty or no event was seen.
     """
     named = (("low risk", ~high), ("high risk", high))
     groups = [kaplan_meier(time[rows], event[rows]) | {"name": name} for name, rows in named if rows.any()]
@@ -101,8 +105,8 @@ def risk_groups(time: Floats, event: Mask, high: Mask) -> dict[str, Any]:
     if len(groups) == 2 and event.any():
         low, top = (_censored(time[rows], event[rows]) for _, rows in named)
         found = stats.logrank(low, top)
-        test = {"statistic": float(found.statistic), "p_value": float(found.pvalue)}
-        test = test if np.isfinite(list(test.values())).all() else None
+        z, p = float(found.statistic), float(found.pvalue)  # scipy's is the signed root of chi-square
+        test = {"statistic": z**2, "statistic_is": CHI_SQUARE, "p_value": p} if np.isfinite([z, p]).all() else None
     return {"groups": groups, "logrank": test}
 
 

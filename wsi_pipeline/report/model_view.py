@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from wsi_pipeline.report import figures, findings
 from wsi_pipeline.report.calibration import calibration_figure
-from wsi_pipeline.report.data import OF_CHANCE, Estimate, ModelSection, metric_words
+from wsi_pipeline.report.data import OF_CHANCE, Estimate, ModelSection, as_number, metric_words
 from wsi_pipeline.report.outcomes import scatter_figure, survival_figure
 from wsi_pipeline.report.roc import pr_figure, roc_figure
 
@@ -143,9 +143,17 @@ def _calibration_words(metrics: Json) -> str:
 def _survival_words(metrics: Json) -> str:
     told = metrics.get("survival") or {}
     test = told.get("logrank") or {}
-    p = f" Log-rank p = {test['p_value']:.3g}." if test.get("p_value") is not None else ""
+    p = f" Log-rank {_chi_square(test)}p = {test['p_value']:.3g}." if test.get("p_value") is not None else ""
     cut = told.get("cut") or "median risk"
     return f"Kaplan-Meier, test patients above and below the {cut}; band: 95\u00a0% pointwise.{p}"
+
+
+def _chi_square(test: Json) -> str:
+    """`chi-square 7.21, `; files of before, which do not say what the statistic is, hold its signed root."""
+    value = as_number(test.get("statistic"))
+    if value is None:
+        return ""
+    return f"chi-square {value if test.get('statistic_is') else value**2:.3g}, "
 
 
 def _words(raw: Any) -> str:

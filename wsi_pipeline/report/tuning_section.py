@@ -75,6 +75,8 @@ def _view(tuning: TuningSection) -> dict[str, Any]:
         "heading": f"On {_counted(metrics)} of the {part} part",
         "told": _told(metrics, trained),
         "interval": _interval(metrics),
+        # Metrics written before `ece_bins` are of 15 bins of equal width, of the predicted class.
+        "ece_bins": str(metrics.get("ece_bins") or "15 bins of equal width"),
         "curves": _picture(tuning.curves, _WIDE_PX),
         "confusion": _picture(tuning.confusion, _SQUARE_PX),
         "sheet": _picture(tuning.sheet, _TALL_PX),

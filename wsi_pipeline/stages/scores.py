@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.bootstrap import Samples, Scored, bootstrap, weighted_metrics
+from wsi_pipeline.mil.binary import calibration_of
+from wsi_pipeline.mil.bootstrap import Floats, Samples, Scored, bootstrap_mean, weighted_metrics
+from wsi_pipeline.mil.calibration import expected_error
 from wsi_pipeline.mil.metrics import LEVEL, bounds_of, estimate_of
 
 POOLED = ("accuracy", "macro_f1", "balanced_accuracy", "auroc", "ece")
 PER_CLASS = ("precision", "recall", "f1", "auroc")
+ECE_BINS = "up to 10 bins with equal numbers of patches"
 _FEW_GROUPS = 10
 
 Json = dict[str, Any]
@@ -37,13 +40,19 @@ def patch_scores(
 
     part  which patches these are: `test` or `validation`
 
-    AUROC is the mean of each class against the rest; ece the expected calibration error. What is undefined is null,
-    and `warnings` says why. Raises MilError where there is no patch, or a probability is not finite.
+    AUROC is the mean of each class against the rest; ece the expected calibration error, as `mil.calibration` defines
+    it. What is undefined is null, and `warnings` says why. Raises MilError where there is no patch, or a probability
+    is not finite.
     """
     scored = _scored(labels, probabilities, groups)
-    values = {name: sample[0] for name, sample in weighted_metrics(scored, np.ones((1, len(labels)))).items()}
+    calibrated = calibration_of(scored)
+
+    def weighted(weights: Floats) -> Samples:
+        return {**weighted_metrics(scored, weights), "ece": expected_error(calibrated, weights)}
+
+    values = {name: sample[0] for name, sample in weighted(np.ones((1, len(labels)))).items()}
     n_groups = len(np.unique(scored.patient))
-    samples = bootstrap(scored, resamples if n_groups > 1 else 1, seed)
+    samples = bootstrap_mean([(scored.patient, weighted)], resamples if n_groups > 1 else 1, seed)
     if n_groups < 2:  # one group drawn again and again says nothing about another
         samples = {name: np.full_like(sample, np.nan) for name, sample in samples.items()}
     pooled = {name: estimate_of(_or_none(values[name]), samples[name]) for name in POOLED}
@@ -59,6 +68,7 @@ def patch_scores(
             "method": f"percentile bootstrap over the groups of the {part} patches",
         },
         "pooled": pooled,
+        "ece_bins": ECE_BINS,
         "per_class": {name: _of_class(scored, code, values, samples) for code, name in enumerate(classes)},
         "confusion": _confusion(scored),
         "warnings": _warnings(scored, classes, part, n_groups, pooled["auroc"]["n_undefined"], resamples),
