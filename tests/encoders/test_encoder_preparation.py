@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from suites.encoder_contract import tissue_patches
+from timm.data import create_transform
 
 from wsi_pipeline.encoders.base import EncoderInfo
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder, _resize_on_cpu, _resize_on_gpu, prepare
@@ -43,6 +46,25 @@ def test_normalised_exactly_and_untouched_where_the_size_fits() -> None:
     assert images.dtype == torch.float32
     np.testing.assert_allclose(images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
     np.testing.assert_array_equal(images, prepare(patches, info_for(None), CPU))
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize(("side", "fraction"), [(224, 0.9), (224, 0.875), (96, 0.95), (225, 0.9)])
+def test_the_middle_is_cut_out_as_timm_does(mode: str, side: int, fraction: float) -> None:
+    patches = tissue_patches(3, 256)
+    info = replace(info_for(side), resize_px=int(side / fraction))
+    theirs = create_transform((3, side, side), interpolation="bicubic", mean=info.mean, std=info.std,
+                              crop_pct=fraction, crop_mode=mode)  # fmt: skip
+    expected = torch.stack([theirs(Image.fromarray(patch)) for patch in patches])
+    ours = prepare(patches, info, CPU)
+    assert ours.shape == (3, 3, side, side)
+    assert (ours - expected).abs().max() <= 2.5 / 255 / 0.224
+    assert (ours - expected).abs().mean() < 0.2 / 255 / 0.224
+
+
+def test_an_image_is_never_cut_beyond_its_edges() -> None:
+    with pytest.raises(EncoderError, match="resize_px 200 is smaller than input_px 224"):
+        replace(info_for(224), resize_px=200)
 
 
 def test_black_and_white_stay_within_the_range_of_pixels() -> None:

@@ -44,9 +44,11 @@ class EncoderInfo:
     name           as the user writes it after --model; names the feature folder
     family         registered family: colour, timm, huggingface, ...
     input_px       side of the square the network sees; other patch sizes are resized to it. None: any size as it is
+    resize_px      side that patches are resized to before the central input_px are cut out; None: the same, no cut
     mpp            micrometres per pixel it was trained for, or None where any spacing is as good
     mean, std      normalisation of RGB scaled to 0..1
     dim            length D of a feature vector
+    feature        which tokens or positions a feature is made of, for people; "" where that is not said
     interpolation  how patches are resized: bilinear or bicubic, antialiased
     precision      note on arithmetic, for people
     licence        note on the licence of the weights, for people
@@ -62,12 +64,16 @@ class EncoderInfo:
     interpolation: str = "bicubic"
     precision: str = "fp32 or bf16"
     licence: str = "not stated"
+    resize_px: int | None = None
+    feature: str = ""
 
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise EncoderError(f"{self.name}: dim must be >= 1, got {self.dim}")
         if self.input_px is not None and self.input_px < 8:
             raise EncoderError(f"{self.name}: input_px must be >= 8, got {self.input_px}")
+        if self.resize_px is not None and (self.input_px is None or self.resize_px < self.input_px):
+            raise EncoderError(f"{self.name}: resize_px {self.resize_px} is smaller than input_px {self.input_px}")
         if min(self.std) <= 0 or not all(map(math.isfinite, self.mean)):
             raise EncoderError(f"{self.name}: mean {self.mean} and std {self.std} do not normalise an image")
 
@@ -179,10 +185,11 @@ class EncoderPlan(ABC):
         """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
 
     def about(self) -> tuple[str, ...]:
-        """What the user should know of it, a line or a few."""
+        """What the user should know of it, a line or a few; which tokens the feature is made of is among it."""
         info = self.info
         size = f"input {info.input_px} px" if info.input_px else "any patch size"
-        return (f"{info.family}, {size}, {info.dim} features; licence: {info.licence}",)
+        first = f"{info.family}, {size}, {info.dim} features; licence: {info.licence}"
+        return (first, f"feature: {info.feature}") if info.feature else (first,)
 
     def fit_note(self, patch_px: int, mpp: float) -> str:
         """What is odd about patches of this size and resolution for this encoder; "" where nothing is."""

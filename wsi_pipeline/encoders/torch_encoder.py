@@ -108,18 +108,23 @@ class TorchEncoder(Encoder):
 def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tensor:
     """uint8 (B, P, P, 3) to normalised float32 (B, 3, S, S) on `device`, in channels-last memory.
 
-    Pixels travel as bytes, a quarter of what floats would be. Resized where P differs from `info.input_px`.
+    Pixels travel as bytes, a quarter of what floats would be. Resized where P differs from `info.resize_px` (where that
+    is None, `info.input_px`), and then cut to the central S x S.
     """
     if isinstance(batch, np.ndarray):
         # torch warns about read-only memory, which HDF5 and memory-mapped readers hand out.
         batch = torch.from_numpy(batch if batch.flags.writeable and batch.flags.c_contiguous else batch.copy())
-    side = info.input_px if info.input_px is not None else batch.shape[1]
+    final = info.input_px if info.input_px is not None else batch.shape[1]
+    side = info.resize_px or final
     images = batch.permute(0, 3, 1, 2)
     if images.shape[-1] != side and device.type != "cuda":
         images = _resize_on_cpu(images.cpu(), side, info.interpolation)
     images = images.to(device, non_blocking=True)
     if images.shape[-1] != side:
         images = _resize_on_gpu(images, side, info.interpolation)
+    if side != final:
+        corner = round((side - final) / 2)
+        images = images[:, :, corner : corner + final, corner : corner + final]
     scale, shift = _normalisation(info.mean, info.std, device)
     normalised = images.float().mul_(scale).sub_(shift)
     return normalised.contiguous(memory_format=torch.channels_last)
