@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from wsi_pipeline.machine import prepare_process
 
@@ -14,7 +14,7 @@ prepare_process()  # as the command line does; test processes share the cores
 ROOT = Path(__file__).resolve().parents[1]
 
 # A machine under load is slow, which is no fault of what is tested.
-settings.register_profile("no deadline", deadline=None)
+settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no deadline")
 
 

@@ -79,7 +79,7 @@ def test_what_python_drops_is_said_again(where: Callable[[], None], sent: signal
     time.sleep(_LOST_SECONDS / 3)
     assert process.pid is not None
     os.kill(process.pid, sent)
-    process.join(10)
+    process.join(300)
     if process.exitcode is None:
         process.kill()
     assert process.exitcode == code
@@ -112,7 +112,7 @@ def test_what_is_unwound_is_let_go() -> None:
     process.start()
     ready.wait()
     process.terminate()
-    process.join(10)
+    process.join(300)
     assert process.exitcode == 143
     assert not heard.empty()
 
@@ -142,7 +142,7 @@ def test_other_errors_go_where_they_went_and_a_second_signal_is_ignored() -> Non
     process.start()
     ready.wait()
     process.terminate()
-    process.join(10)
+    process.join(300)
     assert process.exitcode == 143
     assert not heard.empty()
     assert heard.get() == "ValueError('of its own')"

@@ -123,7 +123,7 @@ def test_a_turn_is_waited_for(tmp_path: Path) -> None:
         waiter.start()
         time.sleep(0.1)
         assert waiter.is_alive()
-    waiter.join(5)
+    waiter.join(300)
     assert not waiter.is_alive()
 
 
@@ -175,7 +175,7 @@ def test_a_process_that_is_told_to_end_leaves_no_lock_whenever_it_is_told(tmp_pa
         ready.wait()
         time.sleep(0.00005 * number)
         process.terminate()
-        process.join(20)
+        process.join(300)
         assert process.exitcode == 143
         assert list(folder.iterdir()) == []
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.work import calls
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.formulas import is_formula, safe_cell
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
@@ -93,16 +93,22 @@ def test_any_bytes_are_a_cohort_or_a_usage_error(raw: bytes) -> None:
             _told(error)
 
 
-@pytest.mark.parametrize("rows", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_long_manifests_take_time_in_proportion(rows: int, tmp_path: Path) -> None:
-    path = tmp_path / "slides.csv"
+def _read_long(rows: int, folder: Path) -> None:
+    path = folder / "slides.csv"
     lines = (f"s{k},slides/s{k}.svs,p{k // 2},{'ab'[k // 2 % 2]}" for k in range(rows))
     path.write_text("slide_id,path,patient_id,label\n" + "\n".join(lines))
-    started = time.process_time()
     cohort = read_cohort([path])
     assert (len(cohort), cohort.patients) == (rows, rows // 2)
     assert len(to_csv(cohort).splitlines()) == rows + 1
-    assert time.process_time() - started < 5 + rows * 120e-6
+
+
+def test_long_manifests_are_work_in_proportion(tmp_path: Path) -> None:
+    assert calls(_read_long, 8000, tmp_path) < 4.5 * calls(_read_long, 2000, tmp_path)
+
+
+@pytest.mark.parametrize("rows", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_long_manifests_are_read_and_written(rows: int, tmp_path: Path) -> None:
+    _read_long(rows, tmp_path)
 
 
 def test_a_long_manifest_of_faults_is_told_in_a_screen_or_two(tmp_path: Path) -> None:
@@ -140,9 +146,7 @@ def test_hostile_plans_are_refused_before_any_work(
 ) -> None:
     plan = tmp_path / path.name
     plan.write_bytes(path.read_bytes())
-    started = time.process_time()
     assert main(["run", str(plan)]) == 2
-    assert time.process_time() - started < 5
     assert 0 < len(capsys.readouterr().err) < LONGEST_MESSAGE
     assert sorted(tmp_path.iterdir()) == [plan]
 
@@ -202,15 +206,13 @@ def test_what_is_no_annotation_is_refused(name: str) -> None:
         read_annotation(CORPUS / "annotations" / name)
 
 
-def test_an_outline_that_crosses_itself_all_over_takes_seconds(tmp_path: Path) -> None:
+def test_an_outline_that_crosses_itself_all_over_is_read(tmp_path: Path) -> None:
     ring = [[(k * 7919) % 1000, (k * 104729) % 997] for k in range(1500)]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
                "properties": {"classification": {"name": "a"}}}  # fmt: skip
     path = tmp_path / "a.geojson"
     path.write_text(json.dumps(feature))
-    started = time.process_time()
     _read(path)
-    assert time.process_time() - started < 20
 
 
 _JSON = st.recursive(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +128,9 @@ def test_the_memory_of_images_is_bounded(tmp_path: Path) -> None:
 
 
 def test_crc_nuclei(data_dir: Path) -> None:
-    started = time.perf_counter()
     patches = open_labelled(
         data_dir / "patches" / "crc_nuclei" / "nuclei.csv", LabelSpec(crop_px=48, point_origin=1, classes=None)
     )
-    assert time.perf_counter() - started < 10  # about a second; the machine may be busy
     assert len(patches) == 22_444
     assert patches.class_counts() == {"epithelial": 7722, "fibroblast": 5712, "inflammatory": 6971, "others": 2039}
     assert len(set(patches.groups)) <= 100

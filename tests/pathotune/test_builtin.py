@@ -50,7 +50,7 @@ def normalised(pixels: np.ndarray, side: int) -> torch.Tensor:
 
 def test_finding_the_files_imports_no_torch() -> None:
     code = "import sys; from pathotune.builtin import vit_mini_path; vit_mini_path(); print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert found.stdout.strip() == "False"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.work import calls
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.heat import patch_field, percentiles
@@ -171,10 +170,12 @@ def test_disagreeing_arguments_are_refused(
         attention(coords, 100, values)
 
 
-def test_a_hundred_thousand_patches_take_under_two_seconds() -> None:
+def test_a_hundred_thousand_patches_are_drawn_at_once() -> None:
     rng = np.random.default_rng(1)
-    coords = rng.integers(0, 90_000, (100_000, 2))
-    thumbnail = np.full((1000, 1000, 3), 230, np.uint8)
-    started = time.process_time()
-    draw_heat(thumbnail, Size(100_000, 100_000), Heat.of_attention(coords, 512, rng.random(100_000)))
-    assert time.process_time() - started < 2.0
+    coords, values = rng.integers(0, 90_000, (100_000, 2)), rng.random(100_000)
+    thumbnail, size = np.full((1000, 1000, 3), 230, np.uint8), Size(100_000, 100_000)
+
+    def draw(number: int) -> None:
+        draw_heat(thumbnail, size, Heat.of_attention(coords[:number], 512, values[:number]))
+
+    assert calls(draw, 100_000) < 2 * calls(draw, 1000)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from shapely.geometry import Polygon, box
 
+from tests.work import calls
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.overlays import OUTLINE, draw_overlay
 
@@ -84,10 +83,13 @@ def test_odd_thumbnails_are_drawn_on(shape):
     assert max(image.size) <= 1600
 
 
-def test_a_hundred_thousand_patches_take_less_than_a_second():
+def test_a_hundred_thousand_patches_are_drawn_at_once():
     coords = np.stack(np.meshgrid(np.arange(400), np.arange(250)), axis=-1).reshape(-1, 2) * 256
     thumbnail = np.full((1000, 1600, 3), 230, dtype=np.uint8)
-    start = time.process_time()
-    image = np.asarray(draw_overlay(thumbnail, Size(102_400, 64_000), [], coords, 256))
-    assert time.process_time() - start < 1
-    assert (image[..., 0] < 230).all()
+    drawn = []
+
+    def draw(number):
+        drawn.append(np.asarray(draw_overlay(thumbnail, Size(102_400, 64_000), [], coords[:number], 256)))
+
+    assert calls(draw, 1) > 0.5 * calls(draw, len(coords))
+    assert (drawn[1][..., 0] < 230).all()

@@ -305,5 +305,5 @@ def test_damaged_bytes_end_in_pixels_or_in_a_slide_error(kind: str, tmp_path: Pa
     # In a process of its own: decoders that crash take their process with them.
     child = multiprocessing.get_context("spawn").Process(target=_read_damaged_copies, args=(tmp_path, kind, 150))
     child.start()
-    child.join(120)
+    child.join(600)
     assert child.exitcode == 0

@@ -66,7 +66,7 @@ def _kill_at(partial: Path, words: list[str], more_than: int = 0) -> int:
         [sys.executable, "-c", KEEPING + SLOWLY + CALL, *words], stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while _rows(partial) <= more_than:
             assert process.poll() is None, "it ended before it was killed"
             assert time.monotonic() < deadline

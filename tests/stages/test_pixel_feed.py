@@ -103,7 +103,7 @@ def test_no_process_is_left_behind() -> None:
     with PixelFeed(jobs, READING) as feed:
         next(feed.blocks(jobs[0]))
         pid = _reader()
-    for _ in range(100):
+    for _ in range(2000):
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return
         time.sleep(0.05)

@@ -78,7 +78,7 @@ class SlurmNode:
     def call(self, command: str, *words: str) -> str:
         """What a Slurm command prints; raises CalledProcessError where it fails."""
         done = subprocess.run(
-            [str(self.bin / command), *words], check=True, timeout=60, text=True, stdout=subprocess.PIPE
+            [str(self.bin / command), *words], check=True, timeout=300, text=True, stdout=subprocess.PIPE
         )
         return done.stdout
 
@@ -122,7 +122,7 @@ class SlurmNode:
         with (self.folder / f"{name}.out").open("wb") as log:
             self._daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
-    def _wait_for(self, ready, who: str, seconds: float = 60) -> None:
+    def _wait_for(self, ready, who: str, seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -140,7 +140,7 @@ class SlurmNode:
         for daemon in reversed(self._daemons):
             daemon.terminate()
             try:
-                daemon.wait(timeout=20)
+                daemon.wait(timeout=300)
             except subprocess.TimeoutExpired:
                 daemon.kill()
 

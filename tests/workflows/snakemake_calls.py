@@ -12,7 +12,7 @@ WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 
 
 def snakemake(
-    folder: Path, profile: str, *words: str, path: Path | None = None, timeout: float = 300
+    folder: Path, profile: str, *words: str, path: Path | None = None, timeout: float = 1800
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow in `folder` with one of the profiles; output and errors come in one text.
 

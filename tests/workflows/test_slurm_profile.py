@@ -34,7 +34,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmNode]:
 
 
 def test_a_cohort_with_bad_slides_on_slurm(cohort: Path, node: SlurmNode) -> None:
-    done = snakemake(cohort, "slurm", *HERE, path=node.bin, timeout=900)
+    done = snakemake(cohort, "slurm", *HERE, path=node.bin, timeout=3600)
     assert done.returncode == 0, done.stdout
     jobs = {_kind(job["Comment"]): job for job in node.jobs()}
     assert set(jobs) == {"tissue", "embed", "train_mil", "predict", "heatmap", "report"}
