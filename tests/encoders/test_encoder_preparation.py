@@ -12,6 +12,7 @@ from suites.encoder_contract import tissue_patches
 from timm.data import create_transform
 
 from wsi_pipeline.encoders.base import EncoderInfo
+from wsi_pipeline.encoders.resample import FILTERS as OTHER_FILTERS
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder, _resize_on_cpu, _resize_on_gpu, prepare
 from wsi_pipeline.errors import EncoderError
 
@@ -38,6 +39,19 @@ def test_resized_as_pillow_does(interpolation: str, before: int, after: int) -> 
     assert np.abs(floats - ours).max() <= 2
 
 
+@pytest.mark.parametrize("interpolation", OTHER_FILTERS)
+@pytest.mark.parametrize(("before", "after"), [(256, 224), (97, 224), (224, 64), (100, 99)])
+def test_the_other_filters_are_those_of_pillow(interpolation: str, before: int, after: int) -> None:
+    patches = tissue_patches(3, before)
+    mean, std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    info = EncoderInfo("test", "test", after, None, mean, std, dim=3, interpolation=interpolation)
+    ours = prepare(patches, info, CPU).permute(0, 2, 3, 1).numpy()
+    for patch, resized in zip(patches, ours, strict=True):
+        expected = np.asarray(Image.fromarray(patch).resize((after, after), Image.Resampling[interpolation.upper()]))
+        assert np.abs(resized - expected).max() <= (1.01 if interpolation != "nearest" else 0.01)
+        assert np.abs(resized - expected).mean() < 0.02
+
+
 def test_normalised_exactly_and_untouched_where_the_size_fits() -> None:
     patches = tissue_patches(4, 64)
     info = info_for(64)
@@ -60,6 +74,12 @@ def test_the_middle_is_cut_out_as_timm_does(mode: str, side: int, fraction: floa
     assert ours.shape == (3, 3, side, side)
     assert (ours - expected).abs().max() <= 2.5 / 255 / 0.224
     assert (ours - expected).abs().mean() < 0.2 / 255 / 0.224
+
+
+def test_the_cut_begins_where_it_is_said() -> None:
+    patches = tissue_patches(3, 75)
+    images = prepare(patches, replace(info_for(64), resize_px=75, corner_px=5), CPU)
+    np.testing.assert_array_equal(images, prepare(patches, info_for(75), CPU)[:, :, 5:69, 5:69])
 
 
 def test_an_image_is_never_cut_beyond_its_edges() -> None:

@@ -45,11 +45,12 @@ class EncoderInfo:
     family         registered family: colour, timm, huggingface, ...
     input_px       side of the square the network sees; other patch sizes are resized to it. None: any size as it is
     resize_px      side that patches are resized to before the central input_px are cut out; None: the same, no cut
+    corner_px      first row and column of what is cut out; None: the middle, rounded as timm does
     mpp            micrometres per pixel it was trained for, or None where any spacing is as good
     mean, std      normalisation of RGB scaled to 0..1
     dim            length D of a feature vector
     feature        which tokens or positions a feature is made of, for people; "" where that is not said
-    interpolation  how patches are resized: bilinear or bicubic, antialiased
+    interpolation  how patches are resized: bilinear or bicubic, antialiased; seldom nearest, box, hamming, lanczos
     precision      note on arithmetic, for people
     licence        note on the licence of the weights, for people
     """
@@ -65,6 +66,7 @@ class EncoderInfo:
     precision: str = "fp32 or bf16"
     licence: str = "not stated"
     resize_px: int | None = None
+    corner_px: int | None = None
     feature: str = ""
 
     def __post_init__(self) -> None:

@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from wsi_pipeline.encoders.base import Encoder, EncoderInfo, Pending, Triple
 from wsi_pipeline.encoders.cuda import CudaLane
 from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision, probe_sizes, suggest_batch
+from wsi_pipeline.encoders.resample import resize_by_weights
 from wsi_pipeline.errors import EncoderError
 
 if TYPE_CHECKING:
     from wsi_pipeline.encoders.base import Batch
+
+_OF_TORCH = ("bilinear", "bicubic")
+"""The filters that PyTorch resizes with, antialiased, on every device."""
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """Normalised images (B, 3, S, S) to features (B, D)."""
@@ -117,13 +121,15 @@ def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tens
     final = info.input_px if info.input_px is not None else batch.shape[1]
     side = info.resize_px or final
     images = batch.permute(0, 3, 1, 2)
+    if images.shape[-1] != side and info.interpolation not in _OF_TORCH:
+        images = resize_by_weights(images.to(device), side, info.interpolation)
     if images.shape[-1] != side and device.type != "cuda":
         images = _resize_on_cpu(images.cpu(), side, info.interpolation)
     images = images.to(device, non_blocking=True)
     if images.shape[-1] != side:
         images = _resize_on_gpu(images, side, info.interpolation)
     if side != final:
-        corner = round((side - final) / 2)
+        corner = round((side - final) / 2) if info.corner_px is None else info.corner_px
         images = images[:, :, corner : corner + final, corner : corner + final]
     scale, shift = _normalisation(info.mean, info.std, device)
     normalised = images.float().mul_(scale).sub_(shift)
