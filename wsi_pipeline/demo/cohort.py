@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 from wsi_pipeline.atomic import write_text
 from wsi_pipeline.demo.plan import SlidePlan, plan_annotated, plan_cohort
 from wsi_pipeline.demo.slide import make_slide
+from wsi_pipeline.processes import spawn_context
 
 COLUMNS = ("slide_id", "path", "patient_id", "label", "mpp", "site", "stain", "annotation")
 """Columns of slides.csv; paths are relative to it."""
@@ -82,7 +82,7 @@ def _made(folder: Path, todo: list[SlidePlan], workers: int | None) -> Iterator[
             make_slide(folder, plan)
             yield plan
         return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, mp_context=spawn_context()) as pool:
         waiting = {pool.submit(make_slide, folder, plan): plan for plan in todo}
         for future in as_completed(waiting):
             future.result()

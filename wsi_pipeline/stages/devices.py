@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.cohort.status import StageStatus
-from wsi_pipeline.stages.isolate import Crash, obey_parent, process_context
+from wsi_pipeline.processes import process_context
+from wsi_pipeline.stages.isolate import Crash, obey_parent
 from wsi_pipeline.stages.pixelchild import Reading
 from wsi_pipeline.stages.runner import CohortResult, StageResult, log_results, record_outcome
 from wsi_pipeline.stages.stream import RowStage, Survey, Watchers, stream_cohort

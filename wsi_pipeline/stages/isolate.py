@@ -1,13 +1,11 @@
 """One process per job, so that a segmentation fault or a killed worker costs one job and no more.
 
-Processes are forked from a server that has imported what jobs need (`forkserver`), which makes a fresh process
-cost about ten milliseconds; where there is no such thing (Windows) they are spawned.
+Processes are forked from a server that has imported what jobs need (wsi_pipeline/processes.py).
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import multiprocessing.connection
 import signal
 import time
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from wsi_pipeline.processes import process_context
 from wsi_pipeline.termination import raise_on_sigterm
 
 try:
@@ -184,12 +183,3 @@ def _work(sender: Connection, memory: int | None, function: Callable[..., Any], 
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sender.send(function(*job))
     sender.close()
-
-
-def process_context(preload: list[str]) -> Any:
-    """How processes are started here: forked from a server that has imported `preload`, else spawned."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preload)
-    return context

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.stages.isolate import Crash, process_context
+from wsi_pipeline.processes import process_context, start_server
+from wsi_pipeline.stages.isolate import Crash
 from wsi_pipeline.stages.pixelchild import Message, Reading, SlideJob, read_slides, view
 
 logger = logging.getLogger(__name__)
@@ -32,9 +31,7 @@ SLOTS = 4
 
 def warm_up() -> None:
     """Let the server of reading processes start and import what they need, while this process loads its network."""
-    process_context([read_slides.__module__])
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        forkserver.ensure_running()
+    start_server([read_slides.__module__])
 
 
 class PixelFeed:

@@ -1,0 +1,107 @@
+"""Scripts without a `__main__` guard, and sessions without a file (notebooks): every command runs once, and works."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.stages.cohorts import write_cohort
+from tests.stages.tune_files import BACKBONE, SIDE, write_backbone, write_class_folders
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.processes import process_context
+
+RUNS = """
+with open({tally!r}, "a") as tally:
+    tally.write("run\\n")
+from wsi_pipeline.cli import main
+print("CODE", main({words!r}))
+"""
+
+
+def _script(text: str, folder: Path, *, file: bool) -> subprocess.CompletedProcess[str]:
+    """Run a script from a file of its own, or from standard input, where `__main__` has no file."""
+    path = folder / "script.py"
+    path.write_text(text)
+    words = [sys.executable, str(path)] if file else [sys.executable, "-"]
+    given = None if file else text
+    return subprocess.run(words, input=given, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def _runs_once(words: list[str], folder: Path, *, file: bool) -> str:
+    tally = folder / "tally"
+    tally.unlink(missing_ok=True)
+    done = _script(f"import sys; sys.path.insert(0, {str(ROOT)!r})" + RUNS.format(tally=str(tally), words=words),
+                   folder, file=file)  # fmt: skip
+    assert "CODE 0" in done.stdout, done.stdout + done.stderr
+    assert tally.read_text() == "run\n", "the script was run again by a worker"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("file", [True, False], ids=["script", "session"])
+def test_commands_run_from_a_script_without_a_guard(tmp_path: Path, file: bool) -> None:
+    cohort, run = write_cohort(tmp_path / "cohort", broken=False), ["--run", str(tmp_path / "run")]
+    tile = ["tile", str(cohort), "--patch-px", "64", "--pixels", "jpeg", "--workers", "2", *run]
+    assert "4 slides can be tiled" in _runs_once(["check", str(cohort), *run], tmp_path, file=file)
+    _runs_once(tile, tmp_path, file=file)
+    _runs_once(["embed", "--model", "colour", "--device", "cpu,cpu", *run], tmp_path, file=file)
+    assert len(list((tmp_path / "run" / "embed" / "colour").glob("*.h5"))) == 4
+
+
+@pytest.mark.parametrize("file", [True, False], ids=["script", "session"])
+def test_tune_runs_from_a_script_without_a_guard(tmp_path: Path, file: bool) -> None:
+    images = write_class_folders(tmp_path / "images", groups=5, each=2)
+    weights = write_backbone(tmp_path / "vit.safetensors")
+    words = ["tune", str(images), "--model", BACKBONE, "--weights", str(weights), "--input-px", str(SIDE), "--no-ttp",
+             "--epochs", "1", "--bootstrap", "100", "--device", "cpu", "--run", str(tmp_path / "run")]  # fmt: skip
+    _runs_once(words, tmp_path, file=file)
+
+
+OWN = """
+import sys
+sys.path.insert(0, {root!r})
+from concurrent.futures import ProcessPoolExecutor
+from wsi_pipeline.processes import process_context, spawn_context
+
+class Mine:
+    pass
+
+def square(number):
+    return number * number
+
+print("AGAIN" if __name__ != "__main__" else "FIRST")
+with ProcessPoolExecutor(1, mp_context=spawn_context()) as pool:
+    print("FOUND", pool.submit(pow, 3, 2).result())
+child = process_context(["json"]).Process(target=print, args=("CHILD",))
+child.start()
+child.join()
+print("MINE", sys.modules["__main__"].Mine is Mine)
+"""
+
+
+def test_the_script_is_what_it_was_once_a_process_is_started(tmp_path: Path) -> None:
+    done = _script(OWN.format(root=str(ROOT)), tmp_path, file=True)
+    assert sorted(done.stdout.split()) == sorted(["FIRST", "FOUND", "9", "CHILD", "MINE", "True"]), done.stderr
+
+
+def _start_another(answers: object) -> None:
+    try:
+        process_context([]).Process(target=print).start()
+    except UsageError as error:
+        answers.put((str(error), error.todo))  # type: ignore[attr-defined]
+
+
+def test_a_daemonic_worker_is_told_what_to_use_instead() -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    worker = context.Process(target=_start_another, args=(answers,), daemon=True)
+    worker.start()
+    worker.join(300)
+    told, todo = answers.get()
+    assert "daemonic worker" in told
+    assert "ProcessPoolExecutor" in todo
