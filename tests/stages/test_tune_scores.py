@@ -42,7 +42,7 @@ def plain_ece(truth: NDArray[np.int64], found: NDArray[np.float64]) -> float:
     two = found.shape[1] == 2
     sure, right = (found[:, 1], truth == 1) if two else (found.max(1), found.argmax(1) == truth)
     order, n_bins = np.argsort(sure), min(10, max(1, len(truth) // 10))
-    edges = np.quantile(sure, np.arange(1, n_bins) / n_bins)
+    edges = np.quantile(sure, np.linspace(0, 1, n_bins + 1)[1:-1])
     bins = np.searchsorted(edges, sure[order], side="right")
     gaps = [(bins == b).mean() * abs((right[order] - sure[order])[bins == b].mean()) for b in np.unique(bins)]
     return float(sum(gaps))
