@@ -145,6 +145,22 @@ class MilExecution:
 
 
 @dataclass(frozen=True)
+class TrainingOptions:
+    """Where a slide-level training goes."""
+
+    name: str | None = option(
+        None, "name of the result (default: the model, and task and bag where they are not the usual ones)",
+        group="running", metavar="NAME",
+    )  # fmt: skip
+    replace: bool = option(
+        False, "take the place of a result with other settings or labels, which is kept under former/", group="running"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """How a trained model is applied."""
 

@@ -130,7 +130,7 @@ def test_only_models_that_never_saw_the_patient_tell() -> None:
 def test_of_a_training_on_patients_the_model_that_tested_the_patient_tells(made: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(made / "run", tmp_path / "run"))
     assert main(["train-mil", "--bag", "patient", "--folds", "2", "--epochs", "2", "--run", str(work)]) == 0
-    trained = work / "train-mil" / "colour" / "gated-abmil"
+    trained = work / "train-mil" / "colour" / "gated-abmil.patient"
     training, ensemble = read_training(trained), load_ensemble(trained)
     assert training is not None
     assert "slide_id" not in training.predictions
@@ -138,7 +138,7 @@ def test_of_a_training_on_patients_the_model_that_tested_the_patient_tells(made:
     for record in read_cohort([work / "cohort.csv"]).records:
         (model,) = who_may_tell(training, ensemble, record)
         assert model is ensemble.models[tested[record.patient_id]]
-        values = pd.read_csv(work / "heatmap" / "colour" / "gated-abmil" / f"{record.slide_id}.csv")
+        values = pd.read_csv(work / "heatmap" / "colour" / "gated-abmil.patient" / f"{record.slide_id}.csv")
         table = read_features(work / "embed" / "colour" / f"{record.slide_id}.h5")
         own = attention(model, Bags.from_arrays([table.features], [record.slide_id]))
         np.testing.assert_allclose(values["attention"], own, atol=1e-4)

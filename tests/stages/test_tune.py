@@ -157,8 +157,14 @@ def test_again_is_up_to_date_and_writes_nothing(work: Path, out: Out) -> None:
 def test_what_changed_is_made_again_and_named(work: Path, out: Out, more: list[str], reason: str) -> None:
     if not more:
         (work / "crops/gland/patient 0/0.png").rename(work / "crops/stroma/patient 0/9.png")
+    folder = work / "run" / "tune" / "pathotune"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(words(work, *more)) == 0
-    assert f"made again: {reason}" in out()
+    assert f"made again: {reason}; the adapter of before is kept in tune/former/" in out()
+    (former,) = (work / "run" / "tune" / "former").iterdir()
+    assert former.name == f"pathotune-{json.loads(before['metrics.json'])['digest'][:8]}"
+    assert {path.name: path.read_bytes() for path in former.iterdir()} == before
+    assert not (folder / "resume").exists()
     assert main(words(work, *more)) == 0
     assert "up to date" in out()
 

@@ -7,12 +7,15 @@ wsi-run/
   tune/<name>/                      adapter.safetensors, metrics.json, history.csv, predictions.csv, pictures
   embed/<encoder>/<slide_id>.h5
   classify/<adapter>/               <slide_id>.h5 .png .geojson, fractions.csv
-  train-mil/<encoder>/<mil model>/  config.json, fold*.safetensors, predictions.csv, metrics.json
-  predict/<name>/                   predictions.csv
-  heatmap/<encoder>/<mil model>/    <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
+  train-mil/<encoder>/<training>/   config.json, fold*.safetensors, predictions.csv, metrics.json
+  predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
+  heatmap/<encoder>/<training>/     <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
   report/report.html
   status/<slide_id>.json
   locks/  logs/
+
+<training> is the MIL model, and what of task and bag is not the default: gated-abmil, gated-abmil.survival.patient.
+Results that others have taken the place of are in former/ beside them.
 """
 
 from __future__ import annotations
@@ -126,17 +129,21 @@ class RunDir:
         """The adapter file of a tuning."""
         return self.tune(name) / "adapter.safetensors"
 
-    def mil(self, encoder: str, model: str) -> Path:
+    def mil(self, encoder: str, training: str) -> Path:
         """Folder of a trained slide-level model."""
-        return self.root / "train-mil" / slug(encoder) / slug(model)
+        return self.root / "train-mil" / slug(encoder) / slug(training)
 
-    def heatmap(self, encoder: str, model: str, slide_id: str) -> Path:
+    def predict(self, encoder: str, training: str) -> Path:
+        """Folder of what a trained model says of this run's slides."""
+        return self.root / "predict" / slug(encoder) / slug(training)
+
+    def heatmap(self, encoder: str, training: str, slide_id: str) -> Path:
         """Attention over the thumbnail of one slide."""
-        return self.root / "heatmap" / slug(encoder) / slug(model) / f"{slide_id}.png"
+        return self.heatmap_file(encoder, training, slide_id, ".png")
 
-    def heatmap_file(self, encoder: str, model: str, slide_id: str, ending: str) -> Path:
+    def heatmap_file(self, encoder: str, training: str, slide_id: str, ending: str) -> Path:
         """What lies beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
-        return self.root / "heatmap" / slug(encoder) / slug(model) / f"{slide_id}{ending}"
+        return self.root / "heatmap" / slug(encoder) / slug(training) / f"{slide_id}{ending}"
 
     def encoders(self) -> tuple[str, ...]:
         """Folder names under embed/, sorted: the encoders this run has features of."""

@@ -13,6 +13,7 @@ from wsi_pipeline.execution import (
     MilExecution,
     PredictOptions,
     TileExecution,
+    TrainingOptions,
     TuneExecution,
 )
 from wsi_pipeline.specs import ClassifySpec, EmbedSpec, HeatmapSpec, LabelSpec, MilSpec, SegmentSpec, TileSpec, TuneSpec
@@ -84,7 +85,7 @@ COMMANDS = (
         "train a slide-level model with patient-grouped cross-validation, and report",
         "wsi-pipeline train-mil --folds 5",
         "wsi_pipeline.commands.train_mil:train_mil",
-        (MilSpec, MilExecution),
+        (MilSpec, MilExecution, TrainingOptions),
     ),
     Command(
         "predict",

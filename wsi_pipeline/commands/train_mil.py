@@ -11,12 +11,13 @@ from wsi_pipeline.cohort.rundir import RunDir, slug
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
 from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
 from wsi_pipeline.errors import MilError, UsageError
-from wsi_pipeline.execution import MilExecution
+from wsi_pipeline.execution import MilExecution, TrainingOptions
 from wsi_pipeline.mil.choices import named
 from wsi_pipeline.mil.compare import metric_words, p_words
 from wsi_pipeline.mil.crossval import Progress
 from wsi_pipeline.specs import MilSpec
 from wsi_pipeline.stages.bags import OUTCOMES, SlideBags, gather
+from wsi_pipeline.stages.former import check_name
 from wsi_pipeline.stages.train_mil import Training, train, training_name
 
 MOST_WARNINGS = 12
@@ -37,13 +38,14 @@ def train_mil(request: Request) -> int:
 
 
 def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str) -> Training:
-    spec = request.get(MilSpec)
+    spec, place = request.get(MilSpec), request.get(TrainingOptions)
+    name = check_name(place.name) if place.name is not None else training_name(spec)
     slides = gather(request.run_dir, records, encoder).for_training(spec)
     request.console.fact("bags", f"{encoder}: {_bag_words(slides, spec)}{left_out_words(slides)}")
     if not len(slides.table):
         columns = " and ".join(f"`{name}`" for name in OUTCOMES[spec.task])
         raise MilError(f"no slide has {columns}", todo=f"Add {columns} to the CSV, then run: wsi-pipeline tile")
-    with request.console.progress(f"{encoder} {training_name(spec)}", spec.folds * spec.epochs, "epochs") as step:
+    with request.console.progress(f"{encoder} {name}", spec.folds * spec.epochs, "epochs") as step:
         reached: dict[int, int] = {}
 
         def on_epoch(progress: Progress) -> None:
@@ -52,10 +54,16 @@ def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str) -
             step(sum(reached.values()) - step.done)
 
         device = request.get(MilExecution).device
-        training = train(request.run_dir, encoder, slides, spec, device=device, progress=on_epoch)
+        training = train(
+            request.run_dir, encoder, slides, spec, name=name, replace=place.replace, device=device, progress=on_epoch
+        )
         step(step.total - step.done)
     if training.fresh:
         request.console.say(f"{shown(training.folder)} up to date")
+    if training.former is not None:
+        request.console.note(
+            f"{shown(training.folder)} was trained again; what it was before: {shown(training.former)}"
+        )
     return training
 
 
@@ -80,7 +88,10 @@ def _tell(request: Request, done: Sequence[Training]) -> None:
     """The table of metrics with intervals, what was chosen, what to be wary of, where everything is."""
     first = done[0].metrics
     names = list(first["pooled"])[:MOST_METRICS]
-    rows = [[m["encoder"], m["model"], *(_cell(m, name) for name in names)] for m in (t.metrics for t in done)]
+    rows = [
+        [m["encoder"], m.get("name") or m["model"], *(_cell(m, name) for name in names)]
+        for m in (t.metrics for t in done)
+    ]
     if first.get("chance"):
         rows.append(["(chance)", "", *(_number(first, first["chance"].get(name)) for name in names)])
     request.console.table(("encoder", "model", *(metric_words(name) for name in names)), rows)

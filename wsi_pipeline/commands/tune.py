@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.cohort.rundir import slug
 from wsi_pipeline.commands.console import Progress, count_text
 from wsi_pipeline.commands.report import report_of
 from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
@@ -18,6 +17,7 @@ from wsi_pipeline.labelled.patches import LabelledPatches
 from wsi_pipeline.labelled.split import PatchSplit, split_patches
 from wsi_pipeline.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages import tune as stage
+from wsi_pipeline.stages.former import FORMER, check_name
 from wsi_pipeline.stages.scores import POOLED
 from wsi_pipeline.stages.tune import EpochRow, TuneJob, Watch
 from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning
@@ -48,10 +48,7 @@ def tune(request: Request) -> int:
 
 def _name(request: Request) -> str:
     """The name of the result. Raises UsageError where it is no plain folder name."""
-    name = request.get(TuneExecution).name or request.get(TuneSpec).method
-    if slug(name) != name or name.startswith("."):
-        raise UsageError(f"name must be letters, digits and . _ + - (no dot first), got {name!r}")
-    return name
+    return check_name(request.get(TuneExecution).name or request.get(TuneSpec).method)
 
 
 def _open(request: Request) -> LabelledPatches:
@@ -124,7 +121,7 @@ def _run(request: Request, job: TuneJob) -> Tuning:
             console.say(f"{shown(known.folder)} up to date")
             return known
         if why:
-            console.say(f"{shown(job.folder)} made again: {why}")
+            console.say(f"{shown(job.folder)} made again: {why}; the adapter of before is kept in tune/{FORMER}/")
         model = stage.build(job)
         console.fact("trained", _share(stage.trained(model)))
         with console.progress(f"tune {job.name}", job.images, "patches") as step:

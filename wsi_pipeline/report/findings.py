@@ -34,6 +34,7 @@ def _goodness(model: ModelSection) -> float | None:
 def baseline_of(model: ModelSection, models: Sequence[ModelSection]) -> ModelSection | None:
     """The colour baseline to hold a model against: the one with the same MIL model, else the best there is."""
     others = [other for other in ranked(models) if other.is_baseline and other is not model]
+    others = [other for other in others if _question(other) == _question(model)]
     if model.is_baseline or not others:
         return None
     return next((other for other in others if other.mil_model == model.mil_model), others[0])
@@ -67,10 +68,22 @@ def sample_words(model: ModelSection) -> str:
 
 
 def findings(data: ReportData) -> list[str]:
-    """The result in at most two sentences; empty when no model was trained."""
-    order = ranked(data.models)
-    if not order:
-        return []
+    """The result in at most two sentences for each question asked; empty when no model was trained."""
+    questions = dict.fromkeys(_question(model) for model in data.models)
+    return [
+        text
+        for question in questions
+        for text in _finding(ranked([m for m in data.models if _question(m) == question]), data)
+    ]
+
+
+def _question(model: ModelSection) -> tuple[str, ...]:
+    """What models that may be held against each other have in common: the task and its classes."""
+    return (model.task, *sorted(model.classes))
+
+
+def _finding(order: Sequence[ModelSection], data: ReportData) -> list[str]:
+    """About the models of one question, best first."""
     best = order[0]
     value, words = best.best, metric_words(best.headline)
     if value is None:
@@ -108,11 +121,12 @@ def cautions(data: ReportData) -> list[str]:
     for model in ranked(data.models):
         said += _about_model(model)
     said += _about_predictions(data)
-    compared = [model for model in data.models if model.best]
-    if sum(not model.is_baseline for model in compared) > 1:
-        said.append(
-            f"{len(compared)} models were compared on the same slides: the best of several looks better than it is."
-        )
+    for question in dict.fromkeys(_question(model) for model in data.models):
+        compared = [model for model in data.models if model.best and _question(model) == question]
+        if sum(not model.is_baseline for model in compared) > 1:
+            said.append(
+                f"{len(compared)} models were compared on the same slides: the best of several looks better than it is."
+            )
     return list(dict.fromkeys(said))
 
 

@@ -1,6 +1,6 @@
 """Stage `train-mil`: cross-validated slide-level models on the features of one encoder.
 
-train-mil/<encoder>/<mil model>/        (`chosen` where each fold chooses its model or settings)
+train-mil/<encoder>/<training>/         see `training_name`
   fold<k>.safetensors  config.json      the models and what they were trained with
   novelty.safetensors                   what the slides' features look like, to tell those that are far from them;
                                         not of fewer than three slides
@@ -8,6 +8,9 @@ train-mil/<encoder>/<mil model>/        (`chosen` where each fold chooses its mo
   folds.csv                             who trained, stopped and tested in each fold
   history.json                          losses of each fold and epoch
   metrics.json                          metrics with intervals; written last, it marks the training as whole
+
+A training is never replaced by one with other settings or other labels unless that is asked for, and what is replaced
+(then, or because the slides have changed) is kept in train-mil/<encoder>/former/.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from wsi_pipeline.mil.checkpoint import save_ensemble
 from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
 from wsi_pipeline.specs import MilSpec
 from wsi_pipeline.stages.bags import SlideBags
+from wsi_pipeline.stages.former import keep_former
 from wsi_pipeline.stages.freshness import REVISIONS
+from wsi_pipeline.stages.retraining import check_replaceable
 
 NAME = "train-mil"
 PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
@@ -45,13 +50,17 @@ _TEXT = ("slide_id", "patient_id", "label", "predicted")
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A finished training: its folder, metrics, and the losses of each fold."""
+    """A finished training: its folder, metrics, and the losses of each fold.
+
+    former   where the results are whose place this one has taken
+    """
 
     folder: Path
     metrics: dict[str, Any]
     predictions: pd.DataFrame
     histories: list[list[dict[str, Any]]]
     fresh: bool
+    former: Path | None = None
 
 
 def train(
@@ -60,60 +69,82 @@ def train(
     slides: SlideBags,
     spec: MilSpec,
     *,
+    name: str | None = None,
+    replace: bool = False,
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
 ) -> Training:
     """Cross-validate `spec.model` on `slides` (all labelled), or read the training that is there and up to date.
 
     encoder   folder name under embed/, and so under train-mil/
+    name      folder name of the training; None: that of `training_name`
+    replace   whether a training with other settings or labels may be replaced
 
     Of several processes that are asked for the same training one does it, the others wait. Raises MilError where it
-    cannot be done honestly.
+    cannot be done honestly, UsageError where another training would be replaced.
     """
-    with locked(run.lock(NAME, slug(f"{encoder}/{training_name(spec)}")), math.inf):
-        return _train(run, encoder, slides, spec, device, progress)
+    folder = run.mil(encoder, name or training_name(spec))
+    with locked(run.lock(NAME, slug(f"{encoder}/{folder.name}")), math.inf):
+        known = read_training(folder)
+        # Runs of before have every task and bag in a folder named after the model alone.
+        for found in (known, None if name else read_training(run.mil(encoder, _base_name(spec)))):
+            if found is not None and found.metrics.get("digest") == training_digest(slides, spec):
+                return found
+        if known is not None and not replace:
+            check_replaceable(folder, known.predictions, slides.table, spec)
+        return _train(folder, slides, spec, device, progress)
 
 
 def _train(
-    run: RunDir,
-    encoder: str,
-    slides: SlideBags,
-    spec: MilSpec,
-    device: str,
-    progress: Callable[[Progress], None] | None,
+    folder: Path, slides: SlideBags, spec: MilSpec, device: str, progress: Callable[[Progress], None] | None
 ) -> Training:
-    folder = run.mil(encoder, training_name(spec))
-    digest = training_digest(slides, spec)
-    known = read_training(folder)
-    if known is not None and known.metrics.get("digest") == digest:
-        return known
     result = cross_validate(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
     metrics = {
-        "digest": digest,
-        "encoder": encoder,
-        "model": training_name(spec),
+        "digest": training_digest(slides, spec),
+        "encoder": folder.parent.name,
+        "name": folder.name,
+        "model": _base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
         **result.metrics,
         "warnings": [*_tuned_on(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,
     }
-    # The mark of a whole training goes first and comes back last.
-    (folder / METRICS).unlink(missing_ok=True)
+    former = keep_former(folder, _digest_of(folder)) if (folder / METRICS).exists() else None
     _write(folder, slides, spec, result, metrics)
-    return Training(folder, metrics, _named_bags(result.predictions, spec), result.histories, fresh=False)
+    predictions = _named_bags(result.predictions, spec)
+    return Training(folder, metrics, predictions, result.histories, fresh=False, former=former)
+
+
+def _digest_of(folder: Path) -> str:
+    """The digest of the training in a folder; "" where it does not tell."""
+    known = read_training(folder)
+    return str(known.metrics.get("digest", "")) if known else ""
 
 
 def trained_patients(folder: Path) -> frozenset[str]:
-    """Patients by whose slides the models of a training were made; none where its folds.csv cannot be read."""
+    """Patients by whose slides the models of a training were made; none where its folds.csv cannot be read.
+
+    Those who only tested, in a fixed split, are not among them.
+    """
     try:
-        rows = pd.read_csv(folder / FOLDS, usecols=["patient_id"], dtype=str, keep_default_na=False)
+        rows = pd.read_csv(folder / FOLDS, usecols=["patient_id", "part"], dtype=str, keep_default_na=False)
     except (OSError, ValueError):
         return frozenset()
-    return frozenset(rows["patient_id"])
+    return frozenset(rows.loc[rows["part"] != "test", "patient_id"])
 
 
 def training_name(spec: MilSpec) -> str:
-    """The folder of a training: the model's name, or `chosen` where each fold chooses."""
+    """The folder of a training unless it is given a name: `gated-abmil`, `mean.survival`, `abmil.survival-cox.patient`.
+
+    The model (`chosen` where each fold chooses), then what of task and bag is not the default.
+    """
+    cox = "-cox" if spec.task == "survival" and spec.survival_loss == "cox" else ""
+    task = [] if spec.task == "classification" else [spec.task + cox]
+    bag = [] if spec.bag == "slide" else [spec.bag]
+    return ".".join([_base_name(spec), *task, *bag])
+
+
+def _base_name(spec: MilSpec) -> str:
     return CHOSEN if spec.choose.strip() else spec.model
 
 
@@ -179,7 +210,7 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )
     if len(slides.bags) < novelty.LEAST_SLIDES:
-        remove(folder / novelty.FILE)
+        remove(folder / novelty.FILE)  # of a training that was not finished
     else:
         novelty.save(folder, novelty.fit(slides.bags, patients=slides.table["patient_id"].tolist()))
     predictions, assignment = _named_bags(result.predictions, spec), _named_bags(result.assignment, spec)

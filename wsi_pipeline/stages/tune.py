@@ -43,7 +43,7 @@ from wsi_pipeline.report.tuning import confusion_png, curves_png
 from wsi_pipeline.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages import tuning as files
 from wsi_pipeline.stages.scores import patch_scores
-from wsi_pipeline.stages.tuning import Json, TuneInputs, Tuning, read_tuning, why_anew
+from wsi_pipeline.stages.tuning import Json, TuneInputs, Tuning, keep_former_tuning, read_tuning, why_anew
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _write(job: TuneJob, model: PathoTune, result: FitResult, judged: Judged) ->
     )
     history = pd.DataFrame([asdict(row) for row in result.history])
     adapter = job.run.adapter(job.name)
-    (folder / files.METRICS).unlink(missing_ok=True)  # the mark of a whole tuning goes first and comes back last
+    keep_former_tuning(folder)
     # The confusion matrix of very many classes would be larger than the adapter; it is in metrics.json.
     kept = {key: value for key, value in scores.items() if key != "confusion"}
     save_adapter(adapter, model, job.card, metrics=kept, provenance=_provenance(job))

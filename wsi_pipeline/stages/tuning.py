@@ -20,9 +20,11 @@ from typing import Any
 
 import pandas as pd
 
+from wsi_pipeline.atomic import make_folder
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.fields import digest_of
 from wsi_pipeline.specs import LabelSpec, TuneSpec
+from wsi_pipeline.stages.former import keep_former
 from wsi_pipeline.stages.freshness import REVISIONS
 
 NAME = "tune"
@@ -102,6 +104,18 @@ def tunings(run: RunDir) -> list[Tuning]:
     root = run.root / NAME
     folders = sorted(root.iterdir()) if root.is_dir() else []
     return [found for folder in folders if (found := read_tuning(folder)) is not None]
+
+
+def keep_former_tuning(folder: Path) -> Path | None:
+    """Move a finished tuning to tune/former/, without the state of the training under way; None if there is none."""
+    if not (folder / METRICS).exists():
+        return None
+    known = read_tuning(folder)
+    former = keep_former(folder, str(known.metrics.get("digest", "")) if known else "")
+    if former is not None and (former / RESUME).is_dir():
+        make_folder(folder)
+        (former / RESUME).rename(folder / RESUME)
+    return former
 
 
 def why_anew(known: Tuning | None, inputs: TuneInputs, adapter: Path) -> str | None:
