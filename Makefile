@@ -8,8 +8,9 @@ ENCODERS := --model pathotune --model vit-mini --model colour
 # Annotated slides are few: patches overlap by half and may lie partly outside the outline of their tissue.
 TUNE := --overlap-px 128 --min-inside 0.6 --max-per-class 80 --batch 16 --epochs 4
 SOME_FAILED := 3
+SITE = $(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site
 
-.PHONY: help demo test test-slow lint torture bench clean
+.PHONY: help demo test test-slow lint docs docs-links torture bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,7 +26,7 @@ demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends wi
 	@echo; echo '$$ wsi-pipeline train-mil'
 	@$(BIN)/wsi-pipeline train-mil --run $(DEMO)/wsi-run
 
-test: $(VENV)/.developing lint ## lint, types, import contracts, all quick tests
+test: $(VENV)/.developing lint docs-links ## lint, types, import contracts, links of the docs, all quick tests
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.developing ## what takes minutes, or needs Slurm or a GPU where there is one
@@ -36,6 +37,14 @@ lint: $(VENV)/.developing ## ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.developing ## the site of docs and API in build/docs (docs/adr/0012-the-site.md); a broken link is an error
+	rm -rf build/docs
+	$(SITE) -j auto . build/docs
+	@echo 'Open build/docs/index.html'
+
+docs-links: $(VENV)/.developing ## the same without the API, in seconds: what `make test` checks
+	DOCS=pages $(SITE) . build/docs-links
 
 torture: $(VENV)/.developing ## what must never break, by the thousand (docs/reliability.md); under an hour on two cores
 	$(BIN)/python -m benchmarks.torture_slides

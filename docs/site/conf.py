@@ -1,0 +1,100 @@
+"""How `make docs` builds the site: the pages as they are, and the API from the docstrings, which are read, not run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+
+from docstrings import to_rst  # noqa: E402
+
+project = "wsi-pipeline"
+author = copyright = "the authors of wsi-pipeline, Apache-2.0"
+root_doc = "README"
+WITH_API = os.environ.get("DOCS") != "pages"
+extensions = ["myst_parser", "sphinx_copybutton", *(["autoapi.extension"] if WITH_API else [])]
+PAGES = ["*.md", "docs/*.md", "docs/adr/*.md", "manifests/*.md", "workflows/*.md", "benchmarks/*.md"]
+PAGES += ["findings/*.md", "pathotune/builtin/*.md"]
+include_patterns = [*PAGES, *(["api/**"] if WITH_API else [])]
+pygments_style = "default"
+
+myst_heading_anchors = 4
+
+autoapi_dirs = ["wsi_pipeline", "pathotune"]
+autoapi_root = "api"
+# What parses the command line and draws the demo is no API.
+autoapi_ignore = ["*/wsi_pipeline/commands/*", "*/wsi_pipeline/cli.py", "*/wsi_pipeline/demo/*"]
+autoapi_options = ["members", "undoc-members"]
+autoapi_add_toctree_entry = False
+autoapi_python_class_content = "class"
+autoapi_member_order = "bysource"
+# astroid cannot follow every import of a constant; what the pages show does not depend on it.
+suppress_warnings = ["autoapi.python_import_resolution"]
+
+html_theme = "furo"
+html_title = "wsi-pipeline"
+html_copy_source = False
+html_show_sphinx = False
+
+API = ["api/wsi_pipeline/index", "api/pathotune/index"] if WITH_API else []
+GROUPS = {
+    "Use": "slides segmentation encoders pathotune labels mil validation python cluster",
+    "Look up": "format results performance reliability",
+    "Change": "architecture",
+}
+BESIDE = {
+    "Use": ["manifests/README", "workflows/README"],
+    "Look up": [*API, "benchmarks/README", "CHANGELOG"],
+    "Change": ["CONTRIBUTING", "docs/adr/README", "SECURITY"],
+}
+
+
+def contents() -> str:
+    """The side bar: every page stands in it, one that no group names under `More`."""
+    found = {str(path.relative_to(ROOT).with_suffix("")) for pattern in PAGES for path in ROOT.glob(pattern)}
+    left = found - {root_doc}
+    text = ""
+    for title, names in GROUPS.items():
+        pages = [f"docs/{name}" for name in names.split()] + BESIDE[title]
+        pages = [page for page in pages if page in found or page in API]
+        left -= set(pages)
+        text += _toctree(title, pages)
+    left -= {page for page in left if page.startswith("docs/adr/")}
+    return text + (_toctree("More", sorted(left)) if left else "")
+
+
+def _toctree(title: str, pages: list[str]) -> str:
+    entries = "\n".join(pages)
+    return f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n{entries}\n```\n"
+
+
+def add_contents(app: object, page: str, source: list[str]) -> None:
+    """Give the README the side bar, and the list of decisions its pages; as plain Markdown neither needs it."""
+    if page == root_doc:
+        source[0] += contents()
+    elif page == "docs/adr/README":
+        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
+
+
+def convert(app: object, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Give autoapi a docstring as reStructuredText."""
+    lines[:] = to_rst(lines)
+
+
+def front_page(app: object, error: Exception | None) -> None:
+    """Make the README the page that a folder opens with."""
+    if error is None and app.builder.format == "html":
+        out = Path(app.outdir)
+        (out / "index.html").write_text((out / f"{root_doc}.html").read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def setup(app: object) -> None:
+    """Connect the above."""
+    app.connect("source-read", add_contents)
+    if WITH_API:
+        app.connect("autodoc-process-docstring", convert)
+    app.connect("build-finished", front_page)
