@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from encoder_files import PROCESSOR, HuggingFaceFolder
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from suites.encoder_contract import tissue_patches
 
@@ -18,10 +19,10 @@ from wsi_pipeline.encoders.registry import encoder_info, open_encoder, plan_enco
 from wsi_pipeline.errors import EncoderError
 
 
-def normalised(patches: np.ndarray) -> torch.Tensor:
-    """Patches of the network's own size as its image processor would hand them over."""
-    images = (patches / 255.0 - np.array(PROCESSOR["image_mean"])) / np.array(PROCESSOR["image_std"])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float()
+def own_pixels(folder: Path, patches: np.ndarray) -> torch.Tensor:
+    """Patches as the model's own image processor hands them over."""
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    return processor(images=[Image.fromarray(patch) for patch in patches], return_tensors="pt")["pixel_values"]
 
 
 def drop(folder: Path, part: str) -> None:
@@ -38,7 +39,7 @@ def test_the_features_are_those_of_transformers(huggingface_folder: HuggingFaceF
     patches = tissue_patches(4, 64)
     network = transformers.AutoModel.from_pretrained(folder).eval()
     with torch.inference_mode():
-        output = (network.get_image_features if kind == "clip" else network)(pixel_values=normalised(patches))
+        output = (network.get_image_features if kind == "clip" else network)(pixel_values=own_pixels(folder, patches))
     expected = output if isinstance(output, torch.Tensor) else output.pooler_output
     encoder = open_encoder(str(folder), device="cpu", precision="fp32")
     np.testing.assert_allclose(encoder.encode(patches), expected.flatten(1).numpy(), rtol=1e-3, atol=1e-4)
@@ -50,6 +51,8 @@ def test_facts_come_from_the_configs(huggingface_folder: HuggingFaceFolder) -> N
     assert info.mean == (0.7, 0.5, 0.6)
     assert info.std == (0.2, 0.3, 0.25)
     assert info.interpolation == "bilinear"
+    assert info.resize_px == 80
+    assert info.feature == "pooled output; the class token where the weights have no pooler"
 
 
 def test_facts_need_no_weights(huggingface_folder: HuggingFaceFolder) -> None:
@@ -75,7 +78,7 @@ def test_a_pooler_that_was_never_trained_is_not_used(
     np.testing.assert_array_equal(*features)
     network = transformers.AutoModel.from_pretrained(folder).eval()
     with torch.inference_mode():
-        expected = network(pixel_values=normalised(patches)).last_hidden_state[:, 0].numpy()
+        expected = network(pixel_values=own_pixels(folder, patches)).last_hidden_state[:, 0].numpy()
     np.testing.assert_allclose(features[0], expected, rtol=1e-3, atol=1e-4)
 
 
