@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from wsi_pipeline.commands.table import COMMANDS
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.fields import from_mapping
+from wsi_pipeline.fields import options_of
 
 S = TypeVar("S")
 
@@ -47,13 +47,7 @@ def read_section(command: str, section: Any) -> Call:
     where = f"configuration, {command}"
     if section is not None and not isinstance(section, Mapping):
         raise UsageError(f"{where}: must hold option names and values, got {section!r}")
-    given = {str(key).replace("-", "_"): value for key, value in (section or {}).items()}
-    names = {kind: {field.name for field in dataclasses.fields(kind)} for kind in _kinds(command)}
-    known = set().union(*names.values())
-    if unknown := sorted(set(given) - known):
-        raise UsageError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(sorted(known))}")
-    parts = {kind: {key: value for key, value in given.items() if key in names[kind]} for kind in names}
-    return Call(tuple(from_mapping(kind, part, where) for kind, part in parts.items()))
+    return Call(options_of(_kinds(command), section or {}, where))
 
 
 def _kinds(command: str) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TuneExecution
-from wsi_pipeline.fields import digest_of
+from wsi_pipeline.fields import digest_of, keys_of
 from wsi_pipeline.specs import ClassifySpec, EmbedSpec, TuneSpec
 
 KEYS = ("slides", "run", "labels", "chunk", "tile", "tune", "embed", "classify", "train-mil", "predict")
@@ -104,7 +104,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
 
     Raises UsageError for unknown keys and impossible values, ManifestError with every fault of the CSV.
     """
-    config = {str(key).replace("_", "-"): value for key, value in config.items()}
+    config = {name: config[key] for name, key in keys_of(config, KEYS, "configuration").items()}
     _check_keys(config)
     tile = read_section("tile", config.get("tile"))
     sources = tuple(at_home(str(item)) for item in _as_list(config["slides"]))
@@ -131,9 +131,6 @@ def _network_files(call: Call) -> tuple[str, ...]:
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:
-    unknown = sorted(set(config) - set(KEYS))
-    if unknown:
-        raise UsageError(f"configuration: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(KEYS)}")
     if not config.get("slides"):
         raise UsageError(
             "configuration: the key `slides` is missing",

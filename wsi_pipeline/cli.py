@@ -23,8 +23,8 @@ from wsi_pipeline.cohort.locks import clear_stale
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.console import Console
 from wsi_pipeline.commands.table import COMMANDS, Command
-from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
-from wsi_pipeline.fields import value_type
+from wsi_pipeline.errors import DamagedStoreError, UsageError, WsiPipelineError
+from wsi_pipeline.fields import quoting, value_type
 from wsi_pipeline.machine import prepare_process
 from wsi_pipeline.termination import raise_on_ctrl_c, raise_on_sigterm
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(args, words, console)
     except WsiPipelineError as error:
-        _explain(_put_aside(error), console, args.debug)
+        _explain(_put_aside(_in_flags(error, args.command)), console, args.debug)
         return EXIT_USAGE
     except OSError as error:  # not about a slide (the runner has those): a folder that cannot be written, a full disk
         _explain(_of_system(error), console, args.debug)
@@ -179,6 +179,14 @@ def _explain(error: WsiPipelineError, console: Console, debug: bool) -> None:
     console.error("\n".join([head, *(f"       {line}" for line in rest)]))
     if debug:
         console.err.write("".join(traceback.format_exception(error)))
+
+
+def _in_flags(error: WsiPipelineError, command: Command) -> WsiPipelineError:
+    """A message about options names them as they are typed here; `run` reads them from a file."""
+    if type(error) is UsageError and command.name != "run":
+        names = (field.name for kind in command.options for field in dataclasses.fields(kind))
+        error.what = quoting(error.what, {name: "--" + name.replace("_", "-") for name in names})
+    return error
 
 
 def _put_aside(error: WsiPipelineError) -> WsiPipelineError:

@@ -13,7 +13,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from wsi_pipeline.errors import UsageError
@@ -92,24 +92,57 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     """Make a spec from a mapping (a YAML section, a store's JSON). `where` names the source for messages.
 
-    Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones.
+    Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones; messages name keys as
+    they are written there.
     """
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(cast(Any, kind))}
-    given = {str(key).replace("-", "_"): value for key, value in values.items()}
-    given = {key: _as_written(value, hints.get(key)) for key, value in given.items()}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise UsageError(
-            f"{where}: unknown key {', '.join(map(repr, unknown))}", todo=f"Known keys: {', '.join(sorted(known))}"
-        )
+    written = keys_of(values, known, where)
+    given = {key: _as_number(values[name], hints[key]) for key, name in written.items()}
     try:
         return kind(**given)
     except UsageError as error:
-        raise UsageError(f"{where}: {error.what}", todo=error.todo) from None
+        raise UsageError(f"{where}: {quoting(error.what, written)}", todo=error.todo) from None
 
 
-def _as_written(value: Any, hint: Any) -> Any:
+def options_of(kinds: Iterable[type], values: Mapping[Any, Any], where: str) -> tuple[Any, ...]:
+    """One object of each kind from a section; each key goes to the kinds that know it. As `from_mapping` otherwise."""
+    names = {kind: {field.name for field in dataclasses.fields(cast(Any, kind))} for kind in kinds}
+    written = keys_of(values, set().union(*names.values()), where)
+    parts = {kind: {written[name]: values[written[name]] for name in written if name in names[kind]} for kind in names}
+    return tuple(from_mapping(kind, part, where) for kind, part in parts.items())
+
+
+def keys_of(values: Mapping[Any, Any], known: Collection[str], where: str) -> dict[str, Any]:
+    """Which key of `values` is which of the `known` names, dashes and underscores being the same: name -> key.
+
+    Raises UsageError for unknown keys and for two that are one, quoting them as they are written.
+    """
+    names = {name.replace("-", "_"): name for name in known}
+    unknown = [str(key) for key in values if str(key).replace("-", "_") not in names]
+    if unknown:
+        raise UsageError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(sorted(known))}")
+    found: dict[str, Any] = {}
+    for key in values:
+        name = names[str(key).replace("-", "_")]
+        if name in found:
+            raise UsageError(f"{where}: {found[name]} and {key} are one key", todo="Write it once")
+        found[name] = key
+    return found
+
+
+def quoting(message: str, written: Mapping[str, Any]) -> str:
+    """A message about options with their names as the user wrote them: name -> as written.
+
+    Names of one word are common words too: they are taken for the option only where the message begins with them.
+    """
+    for name, shown in written.items():
+        pattern = rf"(?<![\w/-]){name}(?![\w/-])" if "_" in name else rf"^{name}(?= )"
+        message = re.sub(pattern, lambda _, shown=shown: str(shown), message)  # type: ignore[misc]
+    return message
+
+
+def _as_number(value: Any, hint: Any) -> Any:
     """`1e-4` as the number it is: YAML 1.1 asks for `1.0e-4` and takes anything else for a text."""
     is_number = isinstance(value, str) and value_type(hint) is float and _EXPONENT.fullmatch(value)
     return float(value) if is_number else value

@@ -25,7 +25,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 def raise_on_sigterm(error: Callable[[], BaseException]) -> None:
-    """From now on SIGTERM raises `error()` in the main thread, which is the one to call this.
+    """From now on SIGTERM raises `error()` in the main thread; called in another thread it changes nothing.
 
     Later signals are ignored, so that nothing interrupts what unwinds.
     """
@@ -53,7 +53,8 @@ def _raise_on(number: signal.Signals, error: Callable[[], BaseException], *, the
         finally:
             del raised  # this frame is one of its own
 
-    signal.signal(number, hear)
+    if threading.current_thread() is threading.main_thread():  # signals are for no other thread to hear
+        signal.signal(number, hear)
 
 
 def _tell_again(

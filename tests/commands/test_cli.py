@@ -61,7 +61,11 @@ def test_every_command_has_help_an_example_that_parses_and_option_names_of_its_s
     [
         (["tile", "nowhere.csv"], "cannot read nowhere.csv: No such file"),
         (["tile", "no-such-folder"], "no slides at no-such-folder"),
-        (["tile", "x.csv", "--patch-px", "0"], "patch_px must be between 16 and 8192, got 0"),
+        (["tile", "x.csv", "--patch-px", "0"], "--patch-px must be between 16 and 8192, got 0"),
+        (
+            ["tile", "x.csv", "--patch-px", "64", "--overlap-px", "64"],
+            "--overlap-px must be smaller than --patch-px (64)",
+        ),
         (["tile", "x.csv", "--patch-px", "many"], "invalid int value"),
         (["embed"], "no run in wsi-run"),
         (["train-mil"], "no run in wsi-run"),
@@ -118,6 +122,12 @@ def test_run_takes_all_stages_from_one_yaml(cohort: Path, capsys: pytest.Capture
     [
         ("slides: slides.csv\ntiles: {}\n", "unknown key tiles"),
         ("slides: slides.csv\ntile: {patchpx: 3}\n", "tile: unknown key patchpx"),
+        ("slides: slides.csv\nnonsense_key: 1\n", "unknown key nonsense_key"),
+        ("slides: slides.csv\ntrain_mil: {nonsense-key: 1}\n", "unknown key nonsense-key"),
+        ("slides: slides.csv\ntile: {patch-px: 3}\n", "tile: patch-px must be between 16"),
+        ("slides: slides.csv\ntile: {patch-px: 64, patch_px: 64}\n", "patch-px and patch_px are one key"),
+        ("slides: slides.csv\ntrain-mil: {}\ntrain_mil: {}\n", "train-mil and train_mil are one key"),
+        ("slides: slides.csv\ntile: {}\ntile: {patch_px: 64}\n", "tile is there twice"),
         ("slides: slides.csv\ntile: {patch_px: '256'}\n", "patch_px must be of type int"),
         ("slides: slides.csv\ntrain-mil: {folds: 1}\n", "folds must be between"),
         (

@@ -38,6 +38,7 @@ def test_what_was_chosen_is_named_alone() -> None:
         ("seed=1,2", "cannot choose seed"),
         ("task=regression", "cannot choose task"),
         ("colour=red", "cannot choose colour"),
+        ("nonsense-key=1", "choose cannot choose nonsense-key"),
         ("learning_rate=fast", "learning_rate must be of type float, got fast"),
         ("class_weights=maybe", "must be true or false"),
         ("learning_rate=", "must give values for learning_rate"),

@@ -98,14 +98,14 @@ def test_compiled_gives_the_same_direction(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--model", "colour", "--model", "colour"], "model names colour twice"),
+        (["--model", "colour", "--model", "colour"], "--model names colour twice"),
         (["--model", "colour", "--model", VIT, "--weights", "w"], "weights does not say for which model: w"),
         (["--model", "colour", "--model", VIT, "--weights", f"{VIT}=a", "--weights", f"{VIT}=b"], "2 times for"),
         (["--model", VIT, "--weights", "a", "--weights", "b"], "weights is given 2 times, but there is one model"),
         (["--devices", "0"], "devices must be >= 1"),
         (["--devices", "cpu,gpu"], "device must be auto, cpu"),
         (["--devices", "cpu", "--device", "cpu"], "device and devices exclude each other"),
-        (["--gpu-decode", "--device", "cpu"], "gpu_decode needs a CUDA device, got cpu"),
+        (["--gpu-decode", "--device", "cpu"], "--gpu-decode needs a CUDA device, got cpu"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

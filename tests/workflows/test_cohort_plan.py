@@ -120,11 +120,12 @@ def test_segment_gets_the_options_it_shares_with_tile() -> None:
         ({"slide": "x"}, "unknown key slide"),
         ({"slides": None}, "`slides` is missing"),
         ({"tile": {"mmp": 1}}, "configuration, tile: unknown key mmp"),
-        ({"tile": {"patch-px": 3}}, "configuration, tile: patch_px must be"),
+        ({"tile": {"patch-px": 3}}, "configuration, tile: patch-px must be"),
         ({"tile": ["mpp"]}, "must hold option names and values"),
         ({"embed": [{"model": "colour"}, {"model": "colour"}]}, "an encoder is there twice"),
         ({"embed": []}, "need features"),
-        ({"train-mil": {"features": "other"}}, "no features of other"),
+        ({"train_mil": {"features": "other"}}, "no features of other"),
+        ({"train-mil": None}, "train_mil and train-mil are one key"),
     ],
 )
 def test_a_wrong_configuration_is_refused(manifest: Path, change: dict[str, object], message: str) -> None:

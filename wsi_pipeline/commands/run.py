@@ -17,7 +17,7 @@ from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request
 from wsi_pipeline.commands.safeyaml import read_yaml
 from wsi_pipeline.commands.table import COMMANDS, Command
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.fields import from_mapping
+from wsi_pipeline.fields import keys_of, options_of
 
 TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
 STEPS = ("tile", "tune", "embed", "classify", "train-mil")
@@ -65,10 +65,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     plan = read_yaml(path)
     if not isinstance(plan, dict):
         raise UsageError(f"{path} must hold keys and values", todo=f"Known keys: {', '.join(TOP_KEYS)}")
-    plan = {str(key).replace("_", "-"): value for key, value in plan.items()}
-    unknown = sorted(set(plan) - set(TOP_KEYS))
-    if unknown:
-        raise UsageError(f"{path}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(TOP_KEYS)}")
+    plan = {name: plan[key] for name, key in keys_of(plan, TOP_KEYS, str(path)).items()}
     if "labels" in plan and "tune" not in plan and plan["labels"] is not None:
         raise UsageError(f"{path}: labels are for tune, which this file does not name", todo="Add a section `tune`")
     if "slides" not in plan:
@@ -105,17 +102,7 @@ def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
 
 def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any, ...]:
     """The option objects of one command from its section; each key goes to the object that knows it."""
-    given = {str(key).replace("-", "_"): value for key, value in section.items()}
-    known: set[str] = set()
-    options: list[Any] = []
-    for kind in command.options:
-        names = {field.name for field in dataclasses.fields(kind)}
-        known |= names
-        options.append(from_mapping(kind, {key: value for key, value in given.items() if key in names}, where))
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise UsageError(f"{where}: unknown key {', '.join(unknown)}", todo=f"Known keys: {', '.join(sorted(known))}")
-    return tuple(options)
+    return options_of(command.options, section, where)
 
 
 def _beside(options: Any, folder: Path) -> Any:

@@ -19,7 +19,7 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MB: no plan of a run")
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except RecursionError:
@@ -28,6 +28,20 @@ def read_yaml(path: Path) -> Any:
         raise UsageError(f"{path} is no valid YAML: {error}") from None
     _check_size(document, path)
     return document
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice in one place: YAML would take the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node. Raises yaml.YAMLError where a key is there twice."""
+        written: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in written:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                written.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _check_size(document: Any, path: Path) -> None:

@@ -57,18 +57,18 @@ def named(settings: dict[str, object]) -> str:
 
 def _alternatives(word: str) -> tuple[str, list[object]]:
     """Field name and its values, of one word of the grid."""
-    name, given = word.split("=", 1) if "=" in word else ("model", word)
-    name = name.replace("-", "_")
+    written, given = word.split("=", 1) if "=" in word else ("model", word)
+    name = written.replace("-", "_")
     kinds = {field.name: field for field in fields(MilSpec)}
     open_ones = [key for key, field in kinds.items() if field.metadata["group"] in _GROUPS and key not in _FIXED]
     if name not in open_ones:
-        raise UsageError(f"choose cannot choose {name}", todo=f"It can choose: {', '.join(open_ones)}")
+        raise UsageError(f"choose cannot choose {written}", todo=f"It can choose: {', '.join(open_ones)}")
     texts = [text for text in given.split(",") if text]
     if not texts:
-        raise UsageError(f"choose must give values for {name}, got {word!r}")
+        raise UsageError(f"choose must give values for {written}, got {word!r}")
     values = [_parsed(name, text) for text in texts]
     if len(set(values)) < len(values):
-        raise UsageError(f"choose must give each value of {name} once, got {given}")
+        raise UsageError(f"choose must give each value of {written} once, got {given}")
     return name, values
 
 
