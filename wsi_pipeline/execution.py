@@ -29,6 +29,37 @@ class CohortOptions:
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """What a table of slides leaves open: whose slides they are, and which labels are meant."""
+
+    patient_column: str | None = option(
+        None, "column of the CSV that says whose slide it is (default: patient_id, case_id, ...)", group="table",
+        metavar="NAME",
+    )  # fmt: skip
+    each_slide_a_patient: bool = option(
+        False, "no patient has two slides: every slide counts as a patient of its own", group="table"
+    )
+    fold_labels: bool = option(
+        False, "join labels that differ only in case, in spaces, or as 1 and 1.0 do", group="table"
+    )
+    keep_label: str | None = option(
+        None, "words for no value, such as Unknown, that are labels here, separated by commas", group="table",
+        metavar="A,B",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.patient_column is not None and self.each_slide_a_patient:
+            raise UsageError("patient_column and each_slide_a_patient exclude each other")
+
+    @property
+    def kept_labels(self) -> frozenset[str]:
+        """The words of `keep_label`, in lower case."""
+        words = (self.keep_label or "").split(",")
+        return frozenset(word.strip().casefold() for word in words if word.strip())
+
+
+@dataclass(frozen=True)
 class CheckOptions:
     """What `check` writes, and what its estimate of a run supposes."""
 

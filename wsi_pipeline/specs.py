@@ -290,6 +290,9 @@ class MilSpec:
         "slide", "what a prediction is for: a slide, or a patient by all slides", group="task",
         choices=("slide", "patient"),
     )  # fmt: skip
+    positive: str | None = option(
+        None, "positive class of two (default: the last in the order of their names)", group="task", metavar="NAME"
+    )
     survival_loss: str = option(
         "discrete", "survival: hazards of a few intervals of time, or Cox's partial likelihood", group="task",
         choices=("discrete", "cox"),

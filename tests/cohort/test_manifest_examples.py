@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_pipeline.cohort.cells import HAPPENED, NOT_SEEN, UNKNOWN
+from wsi_pipeline.cohort.cells import HAPPENED, NOT_SEEN
 from wsi_pipeline.cohort.columns import ALIASES
 from wsi_pipeline.cohort.manifest import MAX_ID_LENGTH, SPLITS, Cohort, SlideRecord, id_problem, read_cohort
+from wsi_pipeline.cohort.words import UNKNOWN
 from wsi_pipeline.commands.run import STEPS, TOP_KEYS, read_plan
 from wsi_pipeline.commands.table import COMMANDS
 from wsi_pipeline.fields import from_mapping

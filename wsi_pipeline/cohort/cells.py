@@ -7,12 +7,9 @@ import re
 
 from wsi_pipeline.units import MAX_MPP, MIN_MPP, is_plausible_mpp
 
-HAPPENED = ("1", "yes", "y", "true", "dead", "deceased", "died", "event")
+HAPPENED = ("1", "yes", "y", "true", "dead", "deceased", "died", "death", "event")
 NOT_SEEN = ("0", "no", "n", "false", "alive", "living", "censored")
 """Words for `event`, in any case: it was seen, or the patient was last seen without it."""
-
-UNKNOWN = ("unknown", "not reported", "not available", "--", "'--")
-"""Words of clinical tables for a time or an event that nobody knows, in any case: as good as an empty cell."""
 
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
 
@@ -46,11 +43,8 @@ def mpp(text: str) -> float:
 
 
 def time(text: str) -> float:
-    """A time in the table's own unit, above 0. Raises ValueError for what is none."""
-    value = number(text)
-    if value <= 0:
-        raise ValueError(f"must be above 0, got {text!r}; leave it empty where nobody was followed")
-    return value
+    """A time in the table's own unit. Raises ValueError for what is none."""
+    return number(text)
 
 
 def event(text: str) -> int:

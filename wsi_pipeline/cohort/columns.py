@@ -1,12 +1,17 @@
 """Which column of a CSV means what: our names, and those the peers' users already have in their files.
 
-Names are compared in lower case with spaces, dashes and dots as underscores. Aliases come from the CSV
+Names are compared in lower case with all that is no letter or digit as an underscore. Aliases come from the CSV
 conventions of TRIDENT (`wsi`), CLAM (`slide_id`, `case_id`), STAMP (`FILENAME`, `PATIENT`) and cohort portals.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsi_pipeline.cohort.survivalcolumns import EVENTS, TIMES, SurvivalColumns, survival_columns
+from wsi_pipeline.cohort.words import is_missing
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "slide_id": ("slide", "slide_name", "slidename", "id", "image_id", "slideid", "name"),
@@ -36,6 +41,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "submitter_id",
         "donor",
         "donor_id",
+        "case_submitter_id",
+        "cases_submitter_id",
+        "cases_case_id",
+        "bcr_patient_barcode",
+        "bcr_patient_uuid",
+        "patient_barcode",
+        "participant",
+        "participant_id",
+        "individual",
+        "individual_id",
+        "person_id",
+        "pid",
+        "ptid",
+        "mrn",
+        "medical_record_number",
+        "animal_id",
+        "mouse_id",
     ),
     "label": ("target", "class", "diagnosis", "y", "ground_truth", "outcome", "category"),
     "mpp": ("mpp_x", "microns_per_pixel", "um_per_px", "resolution_um", "pixel_size"),
@@ -43,43 +65,107 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "stain": ("staining", "stain_type"),
     "split": ("set", "partition", "subset", "fold_split"),
     "annotation": ("annotations", "annotation_path", "annotation_file", "geojson"),
-    "time": (
-        "survival_time",
-        "time_to_event",
-        "follow_up",
-        "followup",
-        "follow_up_time",
-        "survival_days",
-        "survival_months",
-        "os_time",
-        "os_days",
-        "os_months",
-    ),
-    "event": ("event_observed", "os_event", "os_status", "vital_status", "death", "dead", "deceased"),
+    "time": TIMES,
+    "event": EVENTS,
 }
 """Our column name -> other names it is known by, most specific first."""
 
 
+PATIENT_NAME = re.compile(
+    r"(\w+_)?(patient|participant|subject)s?_?(id|nr|no|num|number|code|key|uid|uuid|barcode|identifier|pseudonym)"
+    r"|(pat|pt|person|individual|case|donor|animal|mouse)s?_?(id|nr|no|num|number|code|uid|uuid|barcode|identifier)"
+)
+"""Other spellings of a column of patients, as `normalise` gives them."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a header mean.
+
+    places     our name -> place of the column
+    unused     places nobody claimed
+    faults     what has to be mended
+    notes      what people should know
+    survival   how time and event are told
+    """
+
+    places: dict[str, int]
+    unused: tuple[int, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    survival: SurvivalColumns
+
+
 def normalise(name: str) -> str:
-    """`Patient-ID ` -> `patient_id`."""
-    return re.sub(r"[\s\-.]+", "_", name.strip().lower()).strip("_")
+    """`Patient-ID ` -> `patient_id`, `Overall Survival (Months)` -> `overall_survival_months`."""
+    return re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")
 
 
-def map_columns(header: list[str]) -> tuple[dict[str, int], list[str], list[str]]:
-    """Find our columns in a CSV header.
+def map_columns(
+    header: Sequence[str], body: Sequence[Sequence[str]] = (), patient_column: str | None = None
+) -> Columns:
+    """Find our columns in a CSV header; `body` are the rows below.
 
-    Returns (our name -> column index, columns nobody claimed, faults). An exact name wins over an alias; two
-    aliases of one column are a fault, as it is not for us to choose.
+    patient_column   the column of patients, as the user names it
+
+    An exact name wins over an alias; two aliases of one column are a fault, as it is not for us to choose, unless
+    both say the same patients.
     """
     names = [normalise(name) for name in header]
-    found: dict[str, int] = {}
+    places: dict[str, int] = {}
     faults: list[str] = []
-    for ours, aliases in ALIASES.items():
-        exact = [i for i, name in enumerate(names) if name == ours]
-        hits = exact or [i for i, name in enumerate(names) if name in aliases]
+    for ours in ALIASES:
+        if ours in ("time", "event"):
+            continue
+        if ours == "patient_id":
+            hits = _patients(names, header, body, patient_column)
+        else:
+            exact = [i for i, name in enumerate(names) if name == ours]
+            hits = exact or [i for i, name in enumerate(names) if name in ALIASES[ours]]
         if len(hits) > 1:
-            faults.append(f"columns {', '.join(repr(header[i]) for i in hits)} all mean {ours}; keep one")
+            hint = ", or name it with --patient-column" if ours == "patient_id" else ""
+            faults.append(f"columns {', '.join(repr(header[i]) for i in hits)} all mean {ours}; keep one{hint}")
         elif hits:
-            found[ours] = hits[0]
-    unused = [header[i] for i in range(len(header)) if i not in found.values()]
-    return found, unused, faults
+            places[ours] = hits[0]
+    survival = survival_columns(names, header, body)
+    places |= {ours: place for ours, place in (("time", survival.time), ("event", survival.event)) if place is not None}
+    used = {*places.values(), *survival.used}
+    unused = tuple(i for i in range(len(header)) if i not in used)
+    return Columns(places, unused, (*faults, *survival.faults), survival.notes, survival)
+
+
+def is_patient_name(name: str) -> bool:
+    """Whether a column of this name says whose slide it is."""
+    plain = normalise(name)
+    return plain == "patient_id" or plain in ALIASES["patient_id"] or PATIENT_NAME.fullmatch(plain) is not None
+
+
+def find_column(header: Sequence[str], wanted: str) -> int | None:
+    """The place of the column a user names: as it is written, else by its spelling; None where there is none."""
+    if wanted in header:
+        return list(header).index(wanted)
+    names = [normalise(name) for name in header]
+    return names.index(normalise(wanted)) if normalise(wanted) in names else None
+
+
+def _patients(
+    names: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]], wanted: str | None
+) -> list[int]:
+    """Columns of patients; one where several say the same, such as GDC's `case_id` and `case_submitter_id`."""
+    if wanted is not None:
+        place = find_column(header, wanted)
+        return [] if place is None else [place]
+    filled = [any(i < len(row) and not is_missing(row[i]) for row in body) for i in range(len(names))]
+    exact = [i for i, name in enumerate(names) if name == "patient_id"]
+    known = [i for i, name in enumerate(names) if name in ALIASES["patient_id"]]
+    spelt = [i for i, name in enumerate(names) if PATIENT_NAME.fullmatch(name)]
+    levels = (exact, known, spelt)
+    hits = next((found for level in levels if (found := [i for i in level if filled[i]])), [*exact, *known, *spelt][:1])
+    first = hits[:1]
+    return first if all(_same(body, first[0], other) for other in hits[1:]) else hits
+
+
+def _same(body: Sequence[Sequence[str]], one: int, other: int) -> bool:
+    """Whether two columns divide the rows alike."""
+    pairs = {(row[one].strip(), row[other].strip()) for row in body if max(one, other) < len(row)}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from wsi_pipeline.cohort.cellrows import read_rows
@@ -21,12 +21,18 @@ from wsi_pipeline.cohort.checks import (
     check_patients,
     check_texts,
     id_problem,
-)  # fmt: skip
-from wsi_pipeline.cohort.columns import map_columns
+)
+from wsi_pipeline.cohort.columns import ALIASES, Columns, find_column, is_patient_name, map_columns, normalise
 from wsi_pipeline.cohort.discover import at_home, find_slides, slide_id_of
+from wsi_pipeline.cohort.doubts import doubt_words, may_be_patients
+from wsi_pipeline.cohort.labelwords import Numbered, settle_labels
+from wsi_pipeline.cohort.patients import settle_patients
 from wsi_pipeline.cohort.records import OUTCOME, Cohort, Fault, SlideRecord
-from wsi_pipeline.cohort.rowrecord import MISSING_WORDS, SPLITS, record_of
+from wsi_pipeline.cohort.rowrecord import SPLITS, record_of
+from wsi_pipeline.cohort.table import EACH_SLIDE, OWN_COLUMNS, WRITTEN, Table
+from wsi_pipeline.cohort.words import MISSING_WORDS
 from wsi_pipeline.errors import ManifestError, UsageError
+from wsi_pipeline.execution import TableOptions
 
 __all__ = [
     "MAX_ID_LENGTH", "MISSING_WORDS", "SPLITS", "Cohort", "Fault", "SlideRecord", "id_problem", "read_cohort",
@@ -38,37 +44,68 @@ MOST_FAULTS = 200
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
-def read_cohort(sources: Sequence[str | Path], *, mixed_labels: bool = False) -> Cohort:
+def read_cohort(
+    sources: Sequence[str | Path], *, mixed_labels: bool = False, options: TableOptions | None = None
+) -> Cohort:
     """Read a cohort from one CSV, or from folders, globs and slide files.
 
     mixed_labels    let the slides of one patient carry different labels
+    options         whose slides they are, and which labels are meant
 
-    Raises ManifestError listing every fault with its row, UsageError for a spreadsheet and for a CSV beside other
-    sources. What does not stop a cohort (a missing file, an empty label, a byte-order mark) is in `Cohort.notes`.
+    Raises ManifestError listing every fault with its row, UsageError for a spreadsheet, for a CSV beside other
+    sources, and for options that name what is not there. What does not stop a cohort (a missing file, an empty label,
+    a byte-order mark) is in `Cohort.notes`.
     """
+    options = options or TableOptions()
     sources = [at_home(source) for source in sources]
     _refuse_odd_tables(sources)
     if len(sources) == 1 and _is_table(Path(sources[0])):
-        return read_csv(Path(sources[0]), mixed_labels=mixed_labels)
+        return read_csv(Path(sources[0]), mixed_labels=mixed_labels, options=options)
+    if options.patient_column is not None:
+        raise UsageError(
+            f"no column {options.patient_column!r}: the slides are not named by a CSV",
+            todo="Put them into one, with the columns path and patient_id",
+        )
     paths = find_slides(sources)
     records = [SlideRecord(slide_id_of(path), path, slide_id_of(path)) for path in paths]
     source = " ".join(str(item) for item in sources)
     faults = check_ids((None, record.slide_id) for record in records)
-    return _finish(records, source, faults)
+    cohort = _finish(records, source, faults)
+    each = options.each_slide_a_patient
+    nobody = frozenset[str]() if each else frozenset(record.slide_id for record in records)
+    return replace(cohort, without_patient=nobody, each_slide=each)
 
 
-def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
+def read_run(path: Path, options: TableOptions) -> Cohort:
+    """A run's cohort.csv with what is said of it afterwards.
+
+    Raises UsageError where `options` name a column that the run has not kept.
+    """
+    if options.patient_column is not None:
+        header = (read_rows(path)[0] or [[]])[0]
+        if find_column(header, options.patient_column) is None:
+            if not is_patient_name(options.patient_column) or read_csv(path, mixed_labels=True).without_patient:
+                how = f"wsi-pipeline tile SLIDES --patient-column {options.patient_column!r}"
+                raise UsageError(
+                    f"{path} has kept no column {options.patient_column!r}",
+                    todo=f"Say it where the table is read: {how}",
+                )
+            options = replace(options, patient_column="patient_id")
+    return read_csv(path, mixed_labels=True, options=options)
+
+
+def read_csv(path: Path, *, mixed_labels: bool = False, options: TableOptions | None = None) -> Cohort:
     """Read a manifest CSV; see `read_cohort` for what is raised and `manifests/README.md` for the columns."""
-    rows, notes = read_rows(path)
+    options = options or TableOptions()
+    rows, faults = read_rows(path)
     header, body = (rows[0], rows[1:]) if rows else ([], [])
-    columns, unused, faults_text = map_columns(header)
-    faults = notes + [Fault(1, message) for message in faults_text]
-    for one, other in (OUTCOME, OUTCOME[::-1]):
-        if one in columns and other not in columns:
-            faults.append(Fault(1, f"column {one} without a column {other}: no survival can be learned", fatal=False))
-    if unused:
-        faults.append(Fault(1, f"columns not used: {', '.join(repr(name) for name in unused)}", fatal=False))
-    if "path" not in columns and "slide_id" not in columns:
+    if options.patient_column is not None and find_column(header, options.patient_column) is None:
+        raise UsageError(
+            f"{path} has no column {options.patient_column!r}", todo=f"Its columns: {', '.join(map(repr, header))}"
+        )
+    columns = map_columns(header, body, options.patient_column)
+    faults += _column_faults(header, columns)
+    if "path" not in columns.places and "slide_id" not in columns.places:
         names = ", ".join(repr(name) for name in header) or "none"
         faults.append(Fault(1, f"no column `path` (or wsi, filename, ...); columns here: {names}"))
         return _finish([], str(path), faults)
@@ -78,21 +115,68 @@ def read_csv(path: Path, *, mixed_labels: bool = False) -> Cohort:
         for i, row in parsed
         if len(row) > len(header)
     ]
-    numbered = [(i, record_of(i, row, columns, path.resolve().parent, faults)) for i, row in parsed]
+    table = Table(header, [row for _, row in parsed], columns)
+    numbered = [
+        (i, record_of(i, row, table.places, path.resolve().parent, faults))
+        for (i, _), row in zip(parsed, table.rows, strict=True)
+    ]
     faults += check_ids((i, record.slide_id) for i, record in numbered)
-    faults += check_texts(numbered)
-    faults += check_patients(numbered, mixed_labels)
-    return _finish([record for _, record in numbered], str(path), faults)
+    return _settled(numbered, table, str(path), faults, options, mixed_labels=mixed_labels)
+
+
+def _settled(
+    numbered: Numbered, table: Table, source: str, faults: list[Fault], options: TableOptions, *, mixed_labels: bool
+) -> Cohort:
+    """The cohort, once labels and patients are seen in all rows."""
+    numbered, written, found = settle_labels(numbered, options, table.written(), told="label" in table.places)
+    faults = faults + found
+    each = options.each_slide_a_patient or (table.says_each_slide() and options.patient_column is None)
+    numbered, without, found = settle_patients(numbered, table.cells("patient_id"), each_slide=each)
+    faults += found + check_texts(numbered) + check_patients(numbered, mixed_labels)
+    cohort = _finish([record for _, record in numbered], source, faults)
+    cohort = replace(cohort, without_patient=without, each_slide=each, written=written)
+    kept = {}
+    if each or options.patient_column is not None or len(without) == len(numbered):
+        kept = may_be_patients(cohort.records, table.unclaimed())
+    asked = options.patient_column
+    if asked is not None and normalise(asked) not in ALIASES:
+        kept[asked] = table.cells("patient_id")
+    cohort = replace(cohort, kept=kept)
+    doubts = tuple(Fault(None, f"{what}. {todo}", fatal=False) for what, todo in doubt_words(cohort)[:1])
+    return replace(cohort, notes=cohort.notes + doubts)
+
+
+def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
+    faults = [Fault(1, message) for message in columns.faults]
+    faults += [Fault(1, message, fatal=False) for message in columns.notes]
+    told = {*columns.places, *(OUTCOME if columns.survival.gdc else ())}
+    for one, other in (OUTCOME, OUTCOME[::-1]):
+        if one in told and other not in told:
+            faults.append(Fault(1, f"column {one} without a column {other}: no survival can be learned", fatal=False))
+    unused = [repr(header[i]) for i in columns.unused if header[i] not in OWN_COLUMNS]
+    if unused:
+        faults.append(Fault(1, f"columns not used: {', '.join(unused)}", fatal=False))
+    return faults
 
 
 def to_csv(cohort: Cohort) -> str:
-    """The cohort as CSV text, with our column names and absolute paths."""
+    """The cohort as CSV text, with our column names and absolute paths.
+
+    Behind them, where there is need: labels as they were written, that each slide is a patient, and columns that may
+    be patients; so that what was left open can still be said of the run.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([item.name for item in fields(SlideRecord)])
     names = [item.name for item in fields(SlideRecord)]
-    for record in cohort.records:
-        values = (getattr(record, name) for name in names)
+    more = ([WRITTEN] if cohort.written else []) + ([EACH_SLIDE] if cohort.each_slide else []) + list(cohort.kept)
+    writer.writerow([*names, *more])
+    for number, record in enumerate(cohort.records):
+        own = {name: getattr(record, name) for name in names}
+        if record.slide_id in cohort.without_patient:
+            own["patient_id"] = None
+        written = cohort.written.get(record.slide_id, record.label)
+        behind = ([written] if cohort.written else []) + (["yes"] if cohort.each_slide else [])
+        values = [*own.values(), *behind, *(cells[number] for cells in cohort.kept.values())]
         writer.writerow(["" if value is None else str(value) for value in values])
     return out.getvalue()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsi_pipeline.cohort.words import in_order
 from wsi_pipeline.errors import UsageError
 
 OUTCOME = ("time", "event")
@@ -47,11 +48,21 @@ class Fault:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All slides of a run, in the order of the manifest, and what was odd but not fatal."""
+    """All slides of a run, in the order of the manifest, and what was odd but not fatal.
+
+    without_patient   ids of slides of which nobody says whose they are; each counts as a patient of its own
+    each_slide        the user says that no patient has two slides
+    written           slide_id -> label as the table has it, where that is no value or another spelling of `label`
+    kept              columns nobody claimed that may be patients: header -> cell of each record
+    """
 
     records: tuple[SlideRecord, ...]
     source: str
     notes: tuple[Fault, ...] = field(default=())
+    without_patient: frozenset[str] = frozenset()
+    each_slide: bool = False
+    written: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,13 +72,22 @@ class Cohort:
         """Number of different patients."""
         return len({record.patient_id for record in self.records})
 
+    @property
+    def patients_stated(self) -> str:
+        """Whose slides these are: `stated`, stated of `some`, `each slide` is a patient, or `not known`."""
+        if self.each_slide:
+            return "each slide"
+        if not self.without_patient:
+            return "stated"
+        return "not known" if len(self.without_patient) == len(self.records) else "some"
+
     def label_counts(self) -> dict[str, int]:
         """Slides per label, most frequent first; slides without a label are not counted."""
         counts: dict[str, int] = defaultdict(int)
         for record in self.records:
             if record.label is not None:
                 counts[record.label] += 1
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        return dict(sorted(((name, counts[name]) for name in in_order(counts)), key=lambda item: -item[1]))
 
     def event_counts(self) -> tuple[int, int]:
         """Patients whose time and event are known, and how many of them had the event."""

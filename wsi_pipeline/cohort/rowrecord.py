@@ -10,22 +10,25 @@ from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.checks import SHOWN
 from wsi_pipeline.cohort.discover import slide_id_of, with_suffix_found
 from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
+from wsi_pipeline.cohort.words import is_missing, split_word
 
 V = TypeVar("V")
 
-MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "none", "null"})
 SPLITS = ("train", "val", "test")
 
 
 def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, faults: list[Fault]) -> SlideRecord:
-    """The record of one row; `columns` is our name -> position, `base` the folder of relative paths."""
+    """The record of one row; `columns` is our name -> position, `base` the folder of relative paths.
+
+    `label` is as it is written; `patient_id` is the slide's where none is given.
+    """
 
     def cell(name: str) -> str:
         index = columns.get(name)
         return given[index].strip() if index is not None and index < len(given) else ""
 
     def optional(name: str) -> str | None:
-        return None if cell(name).lower() in MISSING_WORDS else cell(name)
+        return None if is_missing(cell(name)) else cell(name)
 
     name = cell("path") or (cell("slide_id") if "path" not in columns else "")
     path = _path(row, "path", name, base, faults)
@@ -37,28 +40,25 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
     elif not path.exists():
         shown = str(path) if str(path).isprintable() else repr(str(path))
         faults.append(Fault(row, f"file not found: {shown}", fatal=False))
-    if "label" in columns and optional("label") is None:
-        faults.append(Fault(row, f"empty label: {slide_id or name} is tiled and embedded, not trained on", fatal=False))
-    if "patient_id" in columns and optional("patient_id") is None:
-        faults.append(Fault(row, f"empty patient_id: {slide_id or name} counts as a patient of its own", fatal=False))
-    time, event = (None if (optional(key) or "").lower() in cells.UNKNOWN else optional(key) for key in OUTCOME)
+    time, event = (optional(key) for key in OUTCOME)
     if note := _outcome_note(slide_id or name, columns, time, event):
         faults.append(Fault(row, note, fatal=False))
-    split = (optional("split") or "").lower() or None
-    if split is not None and split not in SPLITS:
-        faults.append(Fault(row, f"split must be one of {', '.join(SPLITS)}, got {split!r}"))
+    side = optional("split")
+    split = split_word(side) if side else None
+    if side and split is None:
+        faults.append(Fault(row, f"split must be one of {', '.join(SPLITS)}, got {side!r}"))
     outlines = optional("annotation")
     return SlideRecord(
         slide_id=slide_id,
         path=path,
         patient_id=optional("patient_id") or slide_id,
-        label=optional("label"),
+        label=cell("label") or None,
         mpp=_parsed(row, "mpp", optional("mpp"), cells.mpp, faults),
         site=optional("site"),
         stain=optional("stain"),
         split=split,
         annotation=_path(row, "annotation", outlines, base, faults) if outlines else None,
-        time=_parsed(row, f"time of {slide_id}", time, cells.time, faults),
+        time=_time(row, slide_id, time, faults),
         event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
     )
 
@@ -82,6 +82,17 @@ def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], fa
     except ValueError as error:
         faults.append(Fault(row, f"{what} {error}"))
         return None
+
+
+def _time(row: int, slide: str, text: str | None, faults: list[Fault]) -> float | None:
+    """The time; none, with a note, where nobody was followed for any."""
+    value = _parsed(row, f"time of {slide}", text, cells.time, faults)
+    if value is None or value > 0:
+        return value
+    faults.append(
+        Fault(row, f"time of {slide} is {text}: not used for survival, which needs times above 0", fatal=False)
+    )
+    return None
 
 
 def _outcome_note(slide: str, columns: dict[str, int], time: str | None, event: str | None) -> str | None:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.fold import PARTS, Fold, Rows, Splits
-from wsi_pipeline.cohort.groups import codes_of, groups_of, identical_files
+from wsi_pipeline.cohort.groups import groups_of, identical_files
 from wsi_pipeline.cohort.leaks import Leak, check_no_leaks, find_leaks
 from wsi_pipeline.cohort.refusals import (
     patients_per_stratum,
@@ -27,6 +27,7 @@ from wsi_pipeline.cohort.refusals import (
 from wsi_pipeline.cohort.sites import site_association, site_warnings
 from wsi_pipeline.cohort.stratify import deal_folds, hold_out
 from wsi_pipeline.cohort.wording import counted, listed
+from wsi_pipeline.cohort.words import in_order, split_word
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.specs import MilSpec
 
@@ -51,8 +52,9 @@ class Strata:
 
 def class_strata(table: pd.DataFrame) -> Strata:
     """The classes of the column label as strata."""
-    names = tuple(sorted(table["label"].astype(str).unique()))
-    return Strata(codes_of(table["label"]), names)
+    labels = table["label"].astype(str).str.strip()
+    names = in_order(labels)
+    return Strata(np.array(labels.map({name: code for code, name in enumerate(names)}), dtype=np.int64), names)
 
 
 def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None) -> Splits:
@@ -143,7 +145,8 @@ def _seed_of(seed: int, repeat: int) -> int:
 
 
 def _split_values(table: pd.DataFrame) -> NDArray[np.str_]:
-    return np.array(["" if pd.isna(value) else str(value).strip().lower() for value in table["split"]], dtype=np.str_)
+    words = ("" if pd.isna(value) else str(value).strip().lower() for value in table["split"])
+    return np.array([split_word(word) or word for word in words], dtype=np.str_)
 
 
 def _fixed_folds(table: pd.DataFrame, spec: MilSpec) -> tuple[list[Fold], list[str]]:

@@ -14,7 +14,7 @@ from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies
 from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
 from wsi_pipeline.commands.console import MOST_ROWS, Console, clock, count_text
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, plural, shown
-from wsi_pipeline.execution import CheckOptions, CohortOptions, usable_cores
+from wsi_pipeline.execution import CheckOptions, CohortOptions, TableOptions, usable_cores
 from wsi_pipeline.specs import TileSpec
 from wsi_pipeline.stages.isolate import Crash, Limits, run_isolated
 
@@ -51,7 +51,9 @@ def _processes() -> int:
 def _cohort(request: Request) -> Cohort:
     if not request.sources:
         return request.known_cohort()
-    cohort = read_cohort(request.sources, mixed_labels=request.get(CohortOptions).mixed_labels)
+    cohort = read_cohort(
+        request.sources, mixed_labels=request.get(CohortOptions).mixed_labels, options=request.get(TableOptions)
+    )
     for note in cohort.notes[:MOST_NOTES]:
         request.console.note(str(note))
     if len(cohort.notes) > MOST_NOTES:

@@ -14,7 +14,14 @@ from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TileExecution
+from wsi_pipeline.execution import (
+    CohortOptions,
+    EmbedExecution,
+    MilExecution,
+    PredictOptions,
+    TableOptions,
+    TileExecution,
+)
 from wsi_pipeline.fields import from_mapping
 from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
@@ -131,7 +138,9 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     # Found before any slide is tiled: a model without its encoder has nothing to say of them.
     adapter = adapter_of_model(ensemble.encoder, recorded, folder, request.run_dir, options.adapter)
     execution = EmbedExecution(adapter=adapter, weights=options.weights, device=options.device)
-    both = request.with_options(request.get(CohortOptions), request.get(TileExecution), execution, *settings)
+    both = request.with_options(
+        request.get(CohortOptions), request.get(TableOptions), request.get(TileExecution), execution, *settings
+    )
     tiled = tile(both)
     embedded = embed(replace(both, sources=()))
     return max(tiled, embedded)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsi_pipeline.atomic import write_text_if_changed
-from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, to_csv
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run, to_csv
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.console import Console
 from wsi_pipeline.errors import ManifestError, UsageError
-from wsi_pipeline.execution import CohortOptions
+from wsi_pipeline.execution import CohortOptions, TableOptions
 
 S = TypeVar("S")
 logger = logging.getLogger(__name__)
@@ -70,15 +70,21 @@ class Request:
         """
         if not self.sources:
             return self.known_cohort()
-        cohort = read_cohort(self.sources, mixed_labels=self.get(CohortOptions).mixed_labels)
+        options = self.get(TableOptions)
+        cohort = read_cohort(self.sources, mixed_labels=self.get(CohortOptions).mixed_labels, options=options)
         self._tell(cohort)
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
         return cohort
 
     def known_cohort(self) -> Cohort:
-        """The cohort this run was started with."""
+        """The cohort this run was started with, and what is said of it now, which the run keeps."""
         run = RunDir.existing(self.run_dir.root)
-        return read_cohort([run.cohort_csv], mixed_labels=True)
+        options = self.get(TableOptions)
+        if options == TableOptions() or self.sources:
+            return read_cohort([run.cohort_csv], mixed_labels=True)
+        cohort = read_run(run.cohort_csv, options)
+        write_text_if_changed(run.cohort_csv, to_csv(cohort))
+        return cohort
 
     def select(self, cohort: Cohort) -> tuple[SlideRecord, ...]:
         """The slides to work on: all, those of --only, or one chunk."""
@@ -100,7 +106,7 @@ class Request:
             labels = f"{len(counts)} different ones"
         parts = [
             plural(len(cohort), "slide"),
-            plural(cohort.patients, "patient"),
+            patients_in_words(cohort),
             f"labels: {labels}" if labels else "no labels",
         ]
         if followed:
@@ -147,6 +153,13 @@ def parse_chunk(text: str | None) -> tuple[int, int] | None:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """`1 slide`, `2 slides`; `many` is the plural where it does not end in s."""
     return f"{count:,} {noun if count == 1 else many or noun + 's'}".replace(",", " ")
+
+
+def patients_in_words(cohort: Cohort) -> str:
+    """`12 patients`, or that nobody says whose slides they are."""
+    if cohort.patients_stated == "not known":
+        return "patients not known"
+    return plural(cohort.patients, "patient")
 
 
 def shown(path: Path) -> str:

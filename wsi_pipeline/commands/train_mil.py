@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wsi_pipeline.cohort.doubts import doubt_words
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
@@ -27,6 +28,8 @@ MOST_METRICS = 5
 def train_mil(request: Request) -> int:
     """Cross-validate a slide-level model on each encoder's features, draw attention, write the report."""
     cohort = request.known_cohort()
+    for what, todo in doubt_words(cohort):
+        raise MilError(f"{what}. Slides of one patient on both sides of a fold make every metric wrong", todo=todo)
     records = request.select(cohort)
     done = [_train_one(request, records, encoder) for encoder in _encoders(request)]
     _tell(request, done)

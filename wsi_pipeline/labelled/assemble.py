@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wsi_pipeline.cohort.formulas import is_formula
+from wsi_pipeline.cohort.words import in_order
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.fields import digest_of
 from wsi_pipeline.labelled.patches import LabelledPatches, PatchPixels, Rows
@@ -88,13 +89,6 @@ def _problem(name: str) -> tuple[str, str] | None:
     if is_formula(name):
         return "would be run as a formula by a spreadsheet program", "Name it otherwise: not beginning with = + - or @"
     return None
-
-
-def in_order(names: set[str]) -> tuple[str, ...]:
-    """Class names sorted; as numbers where all are whole numbers."""
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def named_classes(text: str | None) -> tuple[str, ...]:

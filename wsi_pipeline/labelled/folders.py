@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from wsi_pipeline.cohort.words import SPLIT_WORDS
 from wsi_pipeline.labelled.assemble import LabelRows, assemble
 from wsi_pipeline.labelled.faults import Faults
 from wsi_pipeline.labelled.groups import group_by_pattern, join_copies, note_no_groups
 from wsi_pipeline.labelled.imagefile import IMAGE_SUFFIXES, ImageFact, probe_images
 from wsi_pipeline.labelled.images import ImageSet, image_patches
 from wsi_pipeline.labelled.patches import LabelledPatches
-from wsi_pipeline.labelled.table import SPLIT_WORDS
 from wsi_pipeline.specs import LabelSpec
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from wsi_pipeline.cohort.manifest import read_cohort
+from wsi_pipeline.cohort.doubts import doubt_words
+from wsi_pipeline.cohort.manifest import Cohort, read_cohort, read_run
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.errors import LabelError
+from wsi_pipeline.execution import TableOptions
 from wsi_pipeline.labelled.annotated import is_annotated, open_annotated
 from wsi_pipeline.labelled.annotation import ANNOTATION_SUFFIXES
 from wsi_pipeline.labelled.csvfiles import open_image_csv, open_point_csv
@@ -23,31 +26,38 @@ _KINDS = (
 
 
 def open_labelled(
-    source: str | Path, spec: LabelSpec | None = None, *, default_mpp: float | None = None
+    source: str | Path,
+    spec: LabelSpec | None = None,
+    *,
+    default_mpp: float | None = None,
+    options: TableOptions | None = None,
 ) -> LabelledPatches:
     """Labelled patches from whatever `source` is; nothing is decoded yet but what must be.
 
     source        ROOT/<class>/[<group>/]file (also below train, val, test); CSV path, label[, group][, split];
                   CSV image, class, x, y[, group][, split]; manifest of slides with `annotation`; run with labels
     default_mpp   micrometres per pixel of annotated slides that state none
+    options       whose slides they are, where they are named by a CSV or a run
 
     Raises LabelError in one sentence for anything else, and where no row can be used.
     """
-    path, spec = Path(source).expanduser(), spec or LabelSpec()
+    path, spec, options = Path(source).expanduser(), spec or LabelSpec(), options or TableOptions()
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        return _open_table(path, spec, default_mpp)
+        return _open_table(path, spec, default_mpp, options)
     run = RunDir(path.parent if path.name == "tile" else path)
     if path.is_dir() and run.cohort_csv.is_file():
-        return _open_run(run, spec, default_mpp)
+        return _open_run(run, spec, default_mpp, options)
     if path.is_dir() and is_class_folders(path):
+        if options.patient_column is not None:
+            raise LabelError("class folders have no columns", todo="Say whose images these are with --group-pattern")
         return open_class_folders(path, spec)
     what = "holds no class folders with images" if path.is_dir() else "is no CSV" if path.exists() else "is not there"
     raise LabelError(f"no labelled patches: {path} {what}", todo=_KINDS)
 
 
-def _open_run(run: RunDir, spec: LabelSpec, default_mpp: float | None) -> LabelledPatches:
+def _open_run(run: RunDir, spec: LabelSpec, default_mpp: float | None, options: TableOptions) -> LabelledPatches:
     """Patch stores with labels where there are any, else the annotations of the run's slides."""
-    cohort = read_cohort([run.cohort_csv], mixed_labels=True)
+    cohort = _patients_known(read_run(run.cohort_csv, options), spec)
     if has_labels(run, cohort):
         return open_labelled_stores(run, cohort, spec)
     if is_annotated(cohort):
@@ -57,11 +67,13 @@ def _open_run(run: RunDir, spec: LabelSpec, default_mpp: float | None) -> Labell
     )
 
 
-def _open_table(path: Path, spec: LabelSpec, default_mpp: float | None) -> LabelledPatches:
-    table = read_label_table(path, spec)
+def _open_table(path: Path, spec: LabelSpec, default_mpp: float | None, options: TableOptions) -> LabelledPatches:
+    told = options.patient_column if spec.group_column is None else spec.group_column
+    table = read_label_table(path, replace(spec, group_column=told))
     have = set(table.columns)
     if any(cell.lower().endswith(ANNOTATION_SUFFIXES) for cell in table.cells("annotation")):
-        return open_annotated(read_cohort([path], mixed_labels=True), spec, default_mpp)
+        cohort = _patients_known(read_cohort([path], mixed_labels=True, options=options), spec)
+        return open_annotated(cohort, spec, default_mpp)
     if {"path", "label", "x", "y"} <= have:
         return open_point_csv(table, spec)
     if {"path", "label"} <= have:
@@ -69,3 +81,11 @@ def _open_table(path: Path, spec: LabelSpec, default_mpp: float | None) -> Label
     columns = ", ".join(table.header)
     missing = " and ".join(name for name in ("path", "label") if name not in have)
     raise LabelError(f"{path} has no column {missing}; its columns are {columns}", todo=_KINDS)
+
+
+def _patients_known(cohort: Cohort, spec: LabelSpec) -> Cohort:
+    """The cohort. Raises LabelError where its groups are patients, and slides may share one that nobody names."""
+    if spec.group_column is None and not spec.group_pattern:
+        for what, todo in doubt_words(cohort):
+            raise LabelError(f"{what}. Slides of one patient on both sides make every metric wrong", todo=todo)
+    return cohort

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort import cells
-from wsi_pipeline.cohort.columns import normalise
-from wsi_pipeline.cohort.manifest import MISSING_WORDS
+from wsi_pipeline.cohort.columns import ALIASES, normalise
+from wsi_pipeline.cohort.words import MISSING_WORDS, split_word
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.specs import LabelSpec
 
@@ -27,8 +27,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "label": ("label", "class", "class_name", "category", "target", "diagnosis", "type", "ground_truth"),
     "group": (
-        "group", "patient_id", "patient", "patientid", "case_id", "case", "donor", "subject", "subject_id", "tma",
-        "slide_id", "slide",
+        "group", "patient_id", *ALIASES["patient_id"], "tma", "slide_id", "slide",
     ),
     "split": ("split", "set", "partition", "subset"),
     "x": ("x", "x_px", "centre_x", "center_x", "centroid_x", "x_centroid", "cx"),
@@ -36,11 +35,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "annotation": ("annotation", "annotations", "annotation_path", "annotation_file", "geojson"),
 }  # fmt: skip
 """What a column means -> its names, the one that is preferred first."""
-
-SPLIT_WORDS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class LabelTable:
         words = self.cells("split")
         if not any(words):
             return None
-        found = [SPLIT_WORDS.get(word.lower(), "") for word in words]
+        found = [split_word(word) or "" for word in words]
         wrong = [row for row, word in enumerate(found) if not word]
         if wrong:
             raise LabelError(

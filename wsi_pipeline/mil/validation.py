@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsi_pipeline.cohort.words import in_order
 from wsi_pipeline.mil.binary import calibration_json, per_class, threshold_json
 from wsi_pipeline.mil.bootstrap import Floats, Interval, Samples, Weighted, bootstrap_mean, interval
 from wsi_pipeline.mil.chance import chance_values, permutation_test
@@ -133,8 +134,8 @@ def _metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Js
         told.append(f"{most} of {resamples} bootstrap resamples lacked a class or varied in nothing and were skipped.")
     n = predictions["patient_id"].nunique()
     if task.name == "classification":
-        few = predictions.groupby("label")["patient_id"].nunique()
-        for name, count in few[few < FEW_PATIENTS].items():
+        counts = predictions.groupby("label")["patient_id"].nunique()
+        for name, count in ((name, counts[name]) for name in in_order(counts.index) if counts[name] < FEW_PATIENTS):
             told.append(
                 f"Only {count} patient{'' if count == 1 else 's'} of class {name} tested: intervals are rough, and one "
                 f"patient moves the sensitivity for {name} by {1 / count:.2f}."
@@ -148,7 +149,8 @@ def _why(task: Task, predictions: pd.DataFrame) -> str:
     if task.name != "classification":
         return ""
     classes = [str(name) for name in task.to_json()["classes"]]
-    absent = sorted(set(classes) - set(predictions["label"].astype(str)))
+    found = set(predictions["label"].astype(str))
+    absent = [name for name in classes if name not in found]
     return f" (no slide of class {' or '.join(absent)})" if absent else ""
 
 

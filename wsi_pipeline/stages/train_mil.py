@@ -167,7 +167,8 @@ def _tuned_on(slides: SlideBags) -> list[str]:
 def training_digest(slides: SlideBags, spec: MilSpec) -> str:
     """Digest of a training: settings, features, labels, patients, splits."""
     rows = slides.table.astype(object).where(slides.table.notna(), None).to_dict("records")
-    return digest_of(stage=NAME, revision=REVISIONS[NAME], spec=asdict(spec), slides=rows, features=slides.digests)
+    settings = {name: value for name, value in asdict(spec).items() if name != "positive" or value is not None}
+    return digest_of(stage=NAME, revision=REVISIONS[NAME], spec=settings, slides=rows, features=slides.digests)
 
 
 def read_training(folder: Path) -> Training | None:

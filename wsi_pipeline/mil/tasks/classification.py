@@ -11,6 +11,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
+from wsi_pipeline.cohort.words import in_order, label_key
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bootstrap import weighted_metrics
 from wsi_pipeline.mil.metrics import POOLED, point_values, to_scored
@@ -107,13 +108,15 @@ class ClassificationTask:
         return {"classes": list(self.classes), "confusion": table.tolist()}
 
 
-def make_classification(table: pd.DataFrame) -> ClassificationTask:
-    """The classes of the column `label`, in the order of their names.
+def make_classification(table: pd.DataFrame, positive: str | None = None) -> ClassificationTask:
+    """The classes of the column `label`, in the order of their names, numbers in them as numbers.
+
+    positive   the class of two that comes last: threshold, ROC and calibration are its
 
     Raises MilError for a single class, and for labels that are measurements or identifiers.
     """
     labels = column_of(table, "label").astype(str)
-    classes = tuple(sorted(labels.unique()))
+    classes = _positive_last(in_order(labels), positive)
     if len(classes) < 2:
         found = f"every slide has the label {classes[0]}" if classes else "no slide has a label"
         raise MilError(
@@ -132,6 +135,25 @@ def make_classification(table: pd.DataFrame) -> ClassificationTask:
             todo="The column label must hold classes that several patients share.",
         )
     return ClassificationTask(classes)
+
+
+def _positive_last(classes: tuple[str, ...], positive: str | None) -> tuple[str, ...]:
+    """The classes with the positive one of two last. Raises MilError where it is none of them, or they are more."""
+    if positive is None:
+        return classes
+    named = [name for name in classes if name == positive] or [
+        name for name in classes if label_key(name) == label_key(positive)
+    ]
+    if len(named) != 1:
+        raise MilError(
+            f"positive must be one of {', '.join(classes)}, got {positive!r}", todo="Name a label as it is in the CSV"
+        )
+    if len(classes) > 2:
+        raise MilError(
+            f"there is a positive class only of two, not of {len(classes)} ({', '.join(classes)})",
+            todo="Leave out --positive: each class is measured against the rest",
+        )
+    return (*(name for name in classes if name != named[0]), *named)
 
 
 def _are_measurements(labels: pd.Series[str], patients: Codes) -> bool:

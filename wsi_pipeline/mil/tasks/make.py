@@ -23,11 +23,13 @@ def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
     Classes, mean and spread, or intervals of time are learned from the rows given. Raises MilError, in words a
     user understands, where they hold nothing to learn or the outcome is of another kind.
     """
+    if spec.positive is not None and spec.task != "classification":
+        raise MilError(f"{spec.task} has no positive class", todo="Leave out --positive")
     if spec.task == "regression":
         return make_regression(table)
     if spec.task == "survival":
         return make_survival(table, spec)
-    return make_classification(table)
+    return make_classification(table, spec.positive)
 
 
 def task_from_json(value: Any) -> Task:

@@ -1,0 +1,98 @@
+"""Words of clinical tables: no value, sides of a split, spellings that differ in nothing, the order of names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+
+MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "none", "null"})
+"""An empty cell, as programs write it."""
+
+UNKNOWN = (
+    "unknown", "unk", "not reported", "not available", "not applicable", "not known", "not evaluated", "not assessed",
+    "not determined", "not done", "not performed", "not tested", "not specified", "unspecified", "not collected",
+    "not allowed to collect", "not recorded", "no data", "missing", "n.a.", "#n/a", "<na>", "?", ".", "--", "'--",
+)  # fmt: skip
+"""No value, as people and portals write it: in any case, also in brackets (`[Not Available]`) or with underscores."""
+
+_ONLY_IN_BRACKETS = frozenset({"discrepancy", "completed", "pending"})
+
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Words for the sides of a split, in any case; `training set` is read as `training`."""
+
+_PORTAL_WORDS = MISSING_WORDS | set(UNKNOWN)
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+_DIGITS = re.compile(r"(\d+)")
+_UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is no value. A single dash is none of these words: it may mean negative."""
+    word = " ".join(text.casefold().replace("_", " ").split())
+    inner = word.strip("[](){}\"'").strip()
+    bracketed = word.startswith("[") and inner in _ONLY_IN_BRACKETS
+    return word in _PORTAL_WORDS or inner in _PORTAL_WORDS or bracketed
+
+
+def split_word(text: str) -> str | None:
+    """train, val or test for a word that means one of them, else None."""
+    word = " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
+    return SPLIT_WORDS.get(word.removesuffix(" set"))
+
+
+def label_key(text: str) -> str:
+    """Equal for labels that differ only in case, in spaces or underscores, or as `1`, `1.0` and `01` do."""
+    plain = " ".join(_visible(text).casefold().replace("_", " ").split())
+    return _plain_number(plain) if _NUMBER.fullmatch(plain) else plain
+
+
+def patient_key(text: str) -> str:
+    """Equal for ids that differ only in case, in separators, leading zeros, or a spreadsheet's `.0`."""
+    plain = _visible(text).casefold().strip()
+    if re.fullmatch(r"\d+[.,]0+", plain):
+        plain = re.split("[.,]", plain)[0]
+    plain = re.sub(r"[\s_\-.]+", " ", plain).strip()
+    plain = re.sub(r"(?<=[^\W\d]) (?=\d)", "", plain)
+    return re.sub(r"\d+", lambda found: found[0].lstrip("0") or "0", plain)
+
+
+def alike(names: Iterable[str], key: Callable[[str], str] = label_key) -> list[tuple[str, ...]]:
+    """Names that differ in writing only, in groups of two or more; each group in the order the names come."""
+    groups: dict[str, dict[str, None]] = {}
+    for name in names:
+        groups.setdefault(key(name), {})[name] = None
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names sorted, numbers in them as numbers: 2 before 10, 2.5 before 10, `grade 2` before `grade 10`."""
+    found = set(names)
+    if found and all(_NUMBER.fullmatch(name.strip()) for name in found):
+        return tuple(sorted(found, key=lambda name: (float(name.strip().replace(",", ".")), name)))
+    return tuple(sorted(found, key=lambda name: (_natural(name), name)))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Its parts, numbers by their length and then their digits, so that none is too long."""
+    parts = [part for part in _DIGITS.split(name) if part]
+    plain = [part.lstrip("0") if part.isdecimal() else part for part in parts]
+    return [
+        (0, len(part), part) if given.isdecimal() else (1, 0, part) for given, part in zip(parts, plain, strict=True)
+    ]
+
+
+def _plain_number(text: str) -> str:
+    """`+01.50` -> `1.5`, `-0` -> `0`; by its digits, as ids of twenty digits are no floats."""
+    sign = "-" if text.startswith("-") else ""
+    whole, _, decimals = text.lstrip("+-").replace(",", ".").partition(".")
+    whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
+    number = f"{whole}.{decimals}" if decimals else whole
+    return number if number == "0" else sign + number
+
+
+def _visible(text: str) -> str:
+    return _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
