@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from wsi_pipeline.cohort.formulas import is_formula
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem, read_cohort, to_csv
+from wsi_pipeline.cohort.words import is_missing
 from wsi_pipeline.errors import ManifestError, UsageError
 
 
@@ -211,8 +212,8 @@ def test_written_and_read_back_equal(rows: list[tuple[str, str, str]]) -> None:
     records = tuple(
         SlideRecord(f"s{i}", Path("/nowhere") / f"{i}.svs", f"p{i}", label.strip() or None, 0.25, site.strip() or None)
         for i, (label, site, _) in enumerate(rows)
-        if label.strip().lower() not in {"na", "n/a", "nan", "none", "null"}
-        and site.strip().lower() not in {"na", "n/a", "nan", "none", "null"}
+        if not (label.strip() and is_missing(label))
+        and not (site.strip() and is_missing(site))
         and not is_formula(label.strip())
         and not is_formula(site.strip())
     )
