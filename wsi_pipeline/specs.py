@@ -7,7 +7,8 @@ how the work is run (workers, device, batch size, file format) is in `wsi_pipeli
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.fields import at_least, between, option, validate
@@ -79,11 +80,22 @@ class EmbedSpec:
         choices=("auto", "bf16", "fp32"),
     )
     dtype: str = option("float16", "how features are stored", group="encoder", choices=("float16", "float32"))
+    input_px: int = option(
+        0, "side of the images a timm network sees, pixels (0: the model's own)", group="encoder", check=_ZERO_OR_SIDE
+    )
+    whole_patch: bool = option(
+        False, "show a timm network the whole patch where the model's own preparation crops it", group="encoder"
+    )
 
     def __post_init__(self) -> None:
         validate(self)
         if not self.model.strip():
             raise UsageError("model must name an encoder, got an empty name")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields for digests and stores; those of later versions only where they are set, as old stores lack them."""
+        later = {"input_px", "whole_patch"}
+        return {key: value for key, value in asdict(self).items() if value or key not in later}
 
 
 @dataclass(frozen=True)

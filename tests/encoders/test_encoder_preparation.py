@@ -63,8 +63,10 @@ def test_normalised_exactly_and_untouched_where_the_size_fits() -> None:
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
-@pytest.mark.parametrize(("side", "fraction"), [(224, 0.9), (224, 0.875), (96, 0.95), (225, 0.9)])
+@pytest.mark.parametrize(("side", "fraction"), [(224, 0.9), (224, 0.875), (96, 0.95), (225, 0.9), (225, 1.15)])
 def test_the_middle_is_cut_out_as_timm_does(mode: str, side: int, fraction: float) -> None:
+    if mode == "border" and fraction > 1:
+        pytest.skip("the frame is not black there; refused")
     patches = tissue_patches(3, 256)
     info = replace(info_for(side), resize_px=int(side / fraction))
     theirs = create_transform((3, side, side), interpolation="bicubic", mean=info.mean, std=info.std,
@@ -80,11 +82,6 @@ def test_the_cut_begins_where_it_is_said() -> None:
     patches = tissue_patches(3, 75)
     images = prepare(patches, replace(info_for(64), resize_px=75, corner_px=5), CPU)
     np.testing.assert_array_equal(images, prepare(patches, info_for(75), CPU)[:, :, 5:69, 5:69])
-
-
-def test_an_image_is_never_cut_beyond_its_edges() -> None:
-    with pytest.raises(EncoderError, match="resize_px 200 is smaller than input_px 224"):
-        replace(info_for(224), resize_px=200)
 
 
 def test_black_and_white_stay_within_the_range_of_pixels() -> None:
@@ -125,7 +122,7 @@ def test_a_gpu_prepares_what_the_cpu_does() -> None:
     assert (near - far).abs().max() < 2.5 / 255 / 0.224
 
 
-@pytest.mark.parametrize("fault", [{"dim": 0}, {"input_px": 4}, {"std": (0.0, 1.0, 1.0)}, {"mean": (np.nan, 0.0, 0.0)}])
+@pytest.mark.parametrize("fault", [{"dim": 0}, {"input_px": 4}, {"resize_px": 4}, {"input_px": None, "resize_px": 9}, {"std": (0.0, 1.0, 1.0)}, {"mean": (np.nan, 0.0, 0.0)}])
 def test_facts_are_checked(fault: dict[str, object]) -> None:
     facts = {"input_px": 8, "mpp": None, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "dim": 3, **fault}
     with pytest.raises(EncoderError):

@@ -52,6 +52,8 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
         adapter=execution.adapter,
         weights=execution.weights,
         patch_px=tables[0].geometry.patch_px,
+        input_px=spec.input_px or None,
+        whole_patch=spec.whole_patch,
     )
     batch = tell_network(request, "encoder", plan, spec.precision, remark)
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)

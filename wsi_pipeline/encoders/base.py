@@ -44,7 +44,8 @@ class EncoderInfo:
     name           as the user writes it after --model; names the feature folder
     family         registered family: colour, timm, huggingface, ...
     input_px       side of the square the network sees; other patch sizes are resized to it. None: any size as it is
-    resize_px      side that patches are resized to before the central input_px are cut out; None: the same, no cut
+    resize_px      side that patches are resized to before the central input_px are cut out, or a black frame is laid
+                   round where it is smaller; None: the same, no cut
     corner_px      first row and column of what is cut out; None: the middle, rounded as timm does
     mpp            micrometres per pixel it was trained for, or None where any spacing is as good
     mean, std      normalisation of RGB scaled to 0..1
@@ -74,8 +75,8 @@ class EncoderInfo:
             raise EncoderError(f"{self.name}: dim must be >= 1, got {self.dim}")
         if self.input_px is not None and self.input_px < 8:
             raise EncoderError(f"{self.name}: input_px must be >= 8, got {self.input_px}")
-        if self.resize_px is not None and (self.input_px is None or self.resize_px < self.input_px):
-            raise EncoderError(f"{self.name}: resize_px {self.resize_px} is smaller than input_px {self.input_px}")
+        if self.resize_px is not None and (self.input_px is None or self.resize_px < 8):
+            raise EncoderError(f"{self.name}: resize_px must be >= 8 and needs input_px, got {self.resize_px}")
         if min(self.std) <= 0 or not all(map(math.isfinite, self.mean)):
             raise EncoderError(f"{self.name}: mean {self.mean} and std {self.std} do not normalise an image")
 

@@ -1,4 +1,4 @@
-"""What the hub's config files leave out about well-known pathology encoders: training resolution, layers, licence.
+"""What the hub's config files leave out about well-known pathology encoders: resolution, layers, feature, licence.
 
 Taken from each model's card on https://huggingface.co. A model that is not listed works too; it then has no stated
 resolution, and its patches are not checked against one.
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+CLASS_AND_MEAN = "class+mean"
+"""A published feature: the class token, then the mean of the patch tokens."""
 _NON_COMMERCIAL = "CC-BY-NC-ND-4.0, access on request"
 
 
@@ -18,12 +20,16 @@ class Known:
     """Facts about one hub model: mpp it was trained at (None: several), licence, arguments for timm.create_model.
 
     packed_swiglu  its feed-forward layers are timm's SwiGLUPacked with SiLU, which JSON cannot spell
+    feature        what its authors take for the feature: CLASS_AND_MEAN, "" for what the network gives
+    crop           part of the resized patch that its authors cut out, None: as its configuration says
     """
 
     mpp: float | None
     licence: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     packed_swiglu: bool = False
+    feature: str = ""
+    crop: float | None = None
 
 
 _LAYER_SCALE = {"init_values": 1e-5}
@@ -43,11 +49,13 @@ _UNI2 = {
 _KNOWN = {
     "mahmoodlab/uni": Known(0.5, _NON_COMMERCIAL, {**_LAYER_SCALE, "dynamic_img_size": True}),
     "mahmoodlab/uni2-h": Known(0.5, _NON_COMMERCIAL, _UNI2, packed_swiglu=True),
-    "paige-ai/virchow": Known(0.5, "Apache-2.0, access on request", packed_swiglu=True),
-    "paige-ai/virchow2": Known(None, _NON_COMMERCIAL, packed_swiglu=True),
+    "paige-ai/virchow": Known(0.5, "Apache-2.0, access on request", packed_swiglu=True, feature=CLASS_AND_MEAN),
+    "paige-ai/virchow2": Known(None, _NON_COMMERCIAL, packed_swiglu=True, feature=CLASS_AND_MEAN),
     "bioptimus/h-optimus-0": Known(0.5, "Apache-2.0, access on request", _LAYER_SCALE),
     "bioptimus/h-optimus-1": Known(0.5, _NON_COMMERCIAL, _LAYER_SCALE),
-    "prov-gigapath/prov-gigapath": Known(0.5, "Apache-2.0, access on request"),
+    "bioptimus/h0-mini": Known(0.5, _NON_COMMERCIAL, packed_swiglu=True),
+    "prov-gigapath/prov-gigapath": Known(0.5, "Apache-2.0, access on request", crop=224 / 256),
+    "wangyh/mstar": Known(0.5, _NON_COMMERCIAL, {**_LAYER_SCALE, "dynamic_img_size": True}),
     "owkin/phikon": Known(0.5, "Owkin non-commercial"),
     "owkin/phikon-v2": Known(0.5, "Owkin non-commercial"),
 }

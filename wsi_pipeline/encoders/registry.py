@@ -5,11 +5,13 @@ pathotune         a backbone with a tuned adapter (pathotune:NAME where a run ha
 vit-mini          the built-in backbone of the built-in adapter, untuned
 resnet50          any timm model, ViT or CNN (a tag chooses the weights: vit_small_patch14_dinov2.lvd142m)
 hf-hub:ORG/NAME   a timm model on the Hugging Face hub
-ORG/NAME          a Hugging Face vision model (transformers), or a local folder of one
+ORG/NAME          a Hugging Face vision model (transformers)
+./folder          a local folder of either
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ class Asked:
     weights: Path | None = None
     patch_px: int | None = None
     adapter: Path | None = None
+    input_px: int | None = None
+    whole_patch: bool = False
 
 
 Planner = Callable[[Asked], EncoderPlan]
@@ -51,7 +55,9 @@ def _plan_colour(asked: Asked) -> EncoderPlan:
 def _plan_timm(asked: Asked) -> EncoderPlan:
     from wsi_pipeline.encoders.timm import plan_timm
 
-    return plan_timm(asked.name, asked.weights, asked.patch_px)
+    return plan_timm(
+        asked.name, asked.weights, asked.patch_px, input_px=asked.input_px, whole_patch=asked.whole_patch
+    )
 
 
 @ENCODERS.register("huggingface")
@@ -86,7 +92,7 @@ def family_of(name: str) -> str:
     """The registered family that a name belongs to, judged by its form alone.
 
     A family that is itself a name (colour, pathotune, vit-mini) wins; `hf-hub:` and bare names are timm's; a slash or
-    an existing folder means Hugging Face.
+    an existing folder means Hugging Face, unless the folder's config.json is of timm.
     """
     if is_tuned(name):
         return TUNED
@@ -94,7 +100,18 @@ def family_of(name: str) -> str:
         return name
     if name.startswith(HUB_PREFIX):
         return "timm"
-    return "huggingface" if "/" in name or "\\" in name or Path(name).is_dir() else "timm"
+    if Path(name).is_dir():
+        return "timm" if _is_timm_folder(Path(name)) else "huggingface"
+    return "huggingface" if "/" in name or "\\" in name else "timm"
+
+
+def _is_timm_folder(folder: Path) -> bool:
+    """Whether a folder's config.json describes a timm model: it names an architecture and no model of transformers."""
+    try:
+        facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and isinstance(facts.get("architecture"), str) and "model_type" not in facts
 
 
 def is_tuned(name: str) -> bool:
@@ -103,13 +120,21 @@ def is_tuned(name: str) -> bool:
 
 
 def plan_encoder(
-    name: str, *, weights: Path | None = None, patch_px: int | None = None, adapter: Path | None = None
+    name: str,
+    *,
+    weights: Path | None = None,
+    patch_px: int | None = None,
+    adapter: Path | None = None,
+    input_px: int | None = None,
+    whole_patch: bool = False,
 ) -> EncoderPlan:
     """The encoder called `name`, not yet loaded: `info` and, where its weights are at hand, `fingerprint`.
 
-    weights   local safetensors file, or a folder with model.safetensors and config.json
-    patch_px  side of the patches to come; networks that take any size (most CNNs) then use it unresized
-    adapter   adapter file of `pathotune` and `pathotune:NAME`; None: the built-in one, for `pathotune`
+    weights      local safetensors file, or a folder with model.safetensors and config.json
+    patch_px     side of the patches to come; networks that take any size (most CNNs) then use it unresized
+    adapter      adapter file of `pathotune` and `pathotune:NAME`; None: the built-in one, for `pathotune`
+    input_px     side of the images that a timm network is to see; None: its own
+    whole_patch  show a timm network the whole patch where its own preparation would cut the edges off
 
     Raises EncoderError for an unknown name, with the names nearest to it.
     """
@@ -119,11 +144,17 @@ def plan_encoder(
         raise EncoderError(f"--weights {weights} does not exist")
     if patch_px is not None and patch_px < 1:
         raise EncoderError(f"patch_px must be >= 1, got {patch_px}")
+    family = family_of(name)
+    if (input_px is not None or whole_patch) and family != "timm":
+        asked = "--input-px" if input_px is not None else "--whole-patch"
+        raise EncoderError(f"{asked} is for timm models, and {name} is none", todo=f"Leave {asked} out.")
+    if input_px is not None and input_px < 8:
+        raise EncoderError(f"input_px must be >= 8, got {input_px}")
     if adapter is not None and not is_tuned(name):
         raise EncoderError(
             f"encoder {name} takes no adapter, got --adapter {adapter}", todo=f"Leave it out, or use --model {TUNED}."
         )
-    return ENCODERS.get(family_of(name))(Asked(name, weights, patch_px, adapter))
+    return ENCODERS.get(family)(Asked(name, weights, patch_px, adapter, input_px, whole_patch))
 
 
 def open_encoder(
@@ -134,13 +165,18 @@ def open_encoder(
     precision: str = "auto",
     patch_px: int | None = None,
     adapter: Path | None = None,
+    input_px: int | None = None,
+    whole_patch: bool = False,
 ) -> Encoder:
     """The encoder called `name`, loaded and ready on `device`. See `plan_encoder` for the arguments.
 
     Raises EncoderError when the name is unknown or the weights are missing or do not fit, UsageError for a
     device that is not there.
     """
-    return plan_encoder(name, weights=weights, patch_px=patch_px, adapter=adapter).open(device, precision)
+    plan = plan_encoder(
+        name, weights=weights, patch_px=patch_px, adapter=adapter, input_px=input_px, whole_patch=whole_patch
+    )
+    return plan.open(device, precision)
 
 
 def encoder_info(name: str, *, weights: Path | None = None, patch_px: int | None = None) -> EncoderInfo:

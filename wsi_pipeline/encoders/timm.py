@@ -11,18 +11,19 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import timm
-import timm.layers
 import torch
 
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.base import EncoderInfo, EncoderPlan, Triple
-from wsi_pipeline.encoders.pathology import Known, known_facts
+from wsi_pipeline.encoders.base import EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.pathology import known_facts
+from wsi_pipeline.encoders.timm_input import Preparation, Wish, read_preparation
+from wsi_pipeline.encoders.timm_network import Architecture, Fitted, fit, models
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import CONVERT, compare, first_few, hash_tensors, read_tensors
 from wsi_pipeline.errors import EncoderError
@@ -30,8 +31,6 @@ from wsi_pipeline.fields import digest_of
 
 log = logging.getLogger(__name__)
 
-layers: Any = timm.layers
-"""timm names its layers in the package without exporting them in the sense of the type checker."""
 PREFIX = "hf-hub:"
 SAFE_FILE = "model.safetensors"
 BRING = ("config.json", SAFE_FILE)
@@ -39,40 +38,17 @@ _HEADS = ("head.", "head_dist.", "fc.", "classifier.", "last_linear.")
 _FILTER_FAULTS = (KeyError, ValueError, RuntimeError, AttributeError, IndexError, TypeError, AssertionError)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Which network to build and how its images are prepared.
-
-    model       timm's name of the architecture, without tag
-    config      timm's pretrained_cfg: input_size, mean, std, interpolation, classifier, hf_hub_id, license
-    arguments   keyword arguments for timm.create_model
-    known       what the config leaves out, for a known pathology model
-    """
-
-    model: str
-    config: Mapping[str, Any]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    known: Known | None = None
-
-    def build(self, device: str = "cpu") -> torch.nn.Module:
-        """The network without a classifier; on device `meta` it costs no memory and no time."""
-        arguments = {**self.arguments, "num_classes": 0}
-        if self.known is not None and self.known.packed_swiglu:
-            arguments |= {"mlp_layer": layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
-        with torch.device(device):
-            network = timm.create_model(self.model, pretrained=False, **arguments)
-        if not isinstance(network, torch.nn.Module):
-            raise EncoderError(f"timm model {self.model} is not a network")
-        return network.eval()
-
-
 class TimmPlan(EncoderPlan):
     """A timm model that could be opened."""
 
-    def __init__(self, name: str, architecture: Architecture, weights: Path | None, patch_px: int | None) -> None:
-        self._architecture = architecture
+    def __init__(self, name: str, architecture: Architecture, weights: Path | None, wish: Wish) -> None:
+        preparation = read_preparation(architecture.config, name)
+        if architecture.known is not None and architecture.known.crop is not None:
+            preparation = replace(preparation, crop=architecture.known.crop)
+        fitted = fit(architecture, preparation, wish, name)
+        self._architecture, self._pooling = fitted.architecture, fitted.pooling
         self._weights = weights
-        self.info = _describe(name, architecture, patch_px)
+        self.info = _describe(name, fitted, preparation, whole=wish.whole_patch)
 
     @cached_property
     def weights_file(self) -> Path:
@@ -93,41 +69,78 @@ class TimmPlan(EncoderPlan):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the tensors of the weights file, the architecture and the preprocessing."""
+        """SHA-256 over the tensors of the weights file, the architecture, the preprocessing, and the pooling.
+
+        What was not there in earlier versions counts only where it changes features, so that others stay up to date.
+        """
+        architecture, info = self._architecture, self.info
+        later: dict[str, Any] = {}
+        if info.resize_px is not None:
+            later["resize_px"] = info.resize_px
+        if self._pooling.changed:
+            later["pooling"] = self._pooling.kind
+        if architecture.img_size is not None:
+            later["img_size"] = architecture.img_size
         return digest_of(
-            model=self._architecture.model,
-            arguments={key: str(value) for key, value in self._architecture.arguments.items()},
-            packed_swiglu=self._architecture.known is not None and self._architecture.known.packed_swiglu,
-            input_px=self.info.input_px,
-            mean=self.info.mean,
-            std=self.info.std,
-            interpolation=self.info.interpolation,
+            model=architecture.model,
+            arguments={key: str(value) for key, value in architecture.arguments.items()},
+            packed_swiglu=architecture.known is not None and architecture.known.packed_swiglu,
+            input_px=info.input_px,
+            mean=info.mean,
+            std=info.std,
+            interpolation=info.interpolation,
             tensors=hash_tensors([self.weights_file]),
+            **later,
         )
+
+    def about(self) -> tuple[str, ...]:
+        """What the user should know: size, licence, which tokens the feature is made of, what is cut off."""
+        return (*super().about(), *_cut(self.info))
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
-        network = self._architecture.build()
+        network, pooling = self._architecture.build(), self._pooling
         load_into(network, read_tensors([self.weights_file]), self.weights_file, self._architecture.config)
         return TorchEncoder(
-            network, lambda images: pool(network, images), self.info, self.fingerprint, device, precision
+            network, lambda images: pooling(network, images), self.info, self.fingerprint, device, precision
         )
 
 
-def plan_timm(name: str, weights: Path | None, patch_px: int | None) -> TimmPlan:
-    """A plan for a timm name or `hf-hub:ORG/NAME`; raises EncoderError with the nearest names on a miss."""
-    hosted = name.startswith(PREFIX)
-    architecture = _hosted(name.removeprefix(PREFIX), weights) if hosted else _listed(name)
-    return TimmPlan(name, architecture, weights, patch_px)
+def _cut(info: EncoderInfo) -> tuple[str, ...]:
+    """How much of a patch the network sees, where that is not all of it."""
+    if info.resize_px is None or info.input_px is None:
+        return ()
+    if info.resize_px < info.input_px:
+        return (f"patches are resized to {info.resize_px} px and framed in black, as the model's configuration says",)
+    seen = 100 * info.input_px**2 / info.resize_px**2
+    return (
+        f"patches are resized to {info.resize_px} px and the central {info.input_px} px are seen ({seen:.0f} % of the "
+        "area), as the model's configuration says; --whole-patch shows all of it",
+    )
 
 
-def pool(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Features (B, D) of normalised images: the network's own pooling, else the class token, else the mean."""
-    output: torch.Tensor = network(images)
-    if output.ndim == 3:
-        prefix = int(getattr(network, "num_prefix_tokens", 0))
-        return output[:, 0] if prefix else output.mean(dim=1)
-    return output.mean(dim=(2, 3)) if output.ndim == 4 else output
+def plan_timm(
+    name: str,
+    weights: Path | None,
+    patch_px: int | None = None,
+    *,
+    input_px: int | None = None,
+    whole_patch: bool = False,
+) -> TimmPlan:
+    """A plan for a timm name, `hf-hub:ORG/NAME`, or a folder with a timm config.json.
+
+    input_px     side that the network is to see, None: its own; or patch_px, for networks that take any size
+    whole_patch  cut nothing off, whatever the model's configuration says
+
+    Raises EncoderError with the nearest names on a miss, and for a side that the network does not take.
+    """
+    wish = Wish(patch_px, input_px, whole_patch)
+    if name.startswith(PREFIX):
+        return TimmPlan(name, _hosted(name.removeprefix(PREFIX), weights), weights, wish)
+    if Path(name).is_dir():
+        folder = Path(name).resolve()
+        return TimmPlan(folder.name, _hosted(folder.name, weights or folder), weights or folder, wish)
+    return TimmPlan(name, _listed(name), weights, wish)
 
 
 def load_into(
@@ -184,44 +197,22 @@ def _is_head(key: str, config: Mapping[str, Any]) -> bool:
     return key.startswith(_HEADS + tuple(f"{name}." for name in names))
 
 
-def _describe(name: str, architecture: Architecture, patch_px: int | None) -> EncoderInfo:
-    config, known = architecture.config, architecture.known
-    side = int(tuple(config.get("input_size") or (3, 224, 224))[-1])
-    if patch_px is not None and not config.get("fixed_input_size", False):
-        side = patch_px
-    interpolation = config.get("interpolation") or "bicubic"
+def _describe(name: str, fitted: Fitted, preparation: Preparation, *, whole: bool) -> EncoderInfo:
+    known = fitted.architecture.known
+    licence = fitted.architecture.config.get("license")
     return EncoderInfo(
         name=name,
         family="timm",
-        input_px=side,
+        input_px=fitted.side,
+        resize_px=None if whole or fitted.as_it_is else preparation.resize_px(fitted.side),
         mpp=known.mpp if known is not None else None,
-        mean=_triple(config.get("mean"), name),
-        std=_triple(config.get("std"), name),
-        dim=_measure_dim(name, architecture, side),
-        interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
-        licence=known.licence if known is not None else str(config.get("license") or "not stated"),
+        mean=preparation.mean,
+        std=preparation.std,
+        dim=fitted.dim,
+        interpolation=preparation.interpolation,
+        licence=known.licence if known is not None else str(licence or "not stated"),
+        feature=fitted.pooling.said,
     )
-
-
-def _measure_dim(name: str, architecture: Architecture, side: int) -> int:
-    """Length of the features, found by a dry run without data."""
-    try:
-        network = architecture.build("meta")
-        return int(pool(network, torch.empty(1, 3, side, side, device="meta")).shape[1])
-    except (NotImplementedError, RuntimeError) as error:
-        log.debug("%s cannot be dry-run (%s): building it", name, error)
-    try:
-        with torch.inference_mode():
-            return int(pool(architecture.build(), torch.zeros(1, 3, side, side)).shape[1])
-    except RuntimeError as error:
-        raise EncoderError(f"timm model {name} does not take images of {side} x {side}: {error}") from None
-
-
-def _triple(values: Any, name: str) -> Triple:
-    numbers = tuple(float(value) for value in values or ())
-    if len(numbers) != 3:
-        raise EncoderError(f"timm model {name} does not take RGB images: mean or std is {values}")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def _listed(name: str) -> Architecture:
@@ -235,7 +226,7 @@ def _listed(name: str) -> Architecture:
         raise _unknown(name, timm.list_pretrained(f"{model}.*")) from None
     if config is None:
         raise EncoderError(f"timm has no preprocessing for {name}", todo="Choose another model.")
-    return Architecture(model, asdict(config))
+    return Architecture(model, {**asdict(config), "architecture": model})
 
 
 _ALL = "pathotune, vit-mini, colour, a timm model name, hf-hub:ORG/NAME, or a Hugging Face id ORG/NAME"
@@ -262,7 +253,30 @@ def _hosted(repo: str, weights: Path | None) -> Architecture:
         ) from None
     if not timm.is_model(model):
         raise EncoderError(f"{repo} needs the timm model {model}, which this timm {timm.__version__} lacks")
-    config = {**facts.get("pretrained_cfg", facts), "architecture": model, "hf_hub_id": repo}
     known = known_facts(repo)
-    arguments = {**(facts.get("model_args") or {}), **(known.arguments if known is not None else {})}
-    return Architecture(model, config, arguments, known)
+    own = facts.get("model_args") or {}
+    if not isinstance(own, dict) or not isinstance(facts.get("pretrained_cfg", {}), dict):
+        raise EncoderError(f"{path} does not describe a timm model: model_args and pretrained_cfg must be objects")
+    config = _as_timm_reads(facts.get("pretrained_cfg", facts), own)
+    config |= {"architecture": model, "hf_hub_id": repo}
+    return Architecture(model, config, {**own, **(known.arguments if known is not None else {})}, known)
+
+
+def _as_timm_reads(stated: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A pretrained_cfg with timm's own values for what it leaves out, and what the network's arguments say of size.
+
+    timm takes its own values also where the file says null, and arguments for what the weights were saved from.
+    """
+    given = {key: value for key, value in stated.items() if value is not None}
+    config = {**asdict(models.PretrainedCfg()), **given}
+    flexible = arguments.get("dynamic_img_size") or arguments.get("use_naflex")
+    if flexible or arguments.get("strict_img_size") is False:
+        config["fixed_input_size"] = False
+    channels, size = arguments.get("in_chans"), arguments.get("img_size")
+    own = config["input_size"]
+    if isinstance(own, list | tuple) and len(own) == 3:
+        height, width = own[1:]
+        if size is not None and config["fixed_input_size"]:
+            height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
+        config["input_size"] = [own[0] if channels is None else channels, height, width]
+    return config

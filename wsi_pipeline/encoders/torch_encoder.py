@@ -113,7 +113,7 @@ def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tens
     """uint8 (B, P, P, 3) to normalised float32 (B, 3, S, S) on `device`, in channels-last memory.
 
     Pixels travel as bytes, a quarter of what floats would be. Resized where P differs from `info.resize_px` (where that
-    is None, `info.input_px`), and then cut to the central S x S.
+    is None, `info.input_px`), and then cut to the central S x S, or framed in black.
     """
     if isinstance(batch, np.ndarray):
         # torch warns about read-only memory, which HDF5 and memory-mapped readers hand out.
@@ -128,9 +128,12 @@ def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tens
     images = images.to(device, non_blocking=True)
     if images.shape[-1] != side:
         images = _resize_on_gpu(images, side, info.interpolation)
-    if side != final:
+    if side > final:
         corner = round((side - final) / 2) if info.corner_px is None else info.corner_px
         images = images[:, :, corner : corner + final, corner : corner + final]
+    elif side < final:
+        before, after = (final - side) // 2, (final - side + 1) // 2
+        images = torch.nn.functional.pad(images, (before, after, before, after))
     scale, shift = _normalisation(info.mean, info.std, device)
     normalised = images.float().mul_(scale).sub_(shift)
     return normalised.contiguous(memory_format=torch.channels_last)

@@ -56,7 +56,14 @@ def tuned_names(run: RunDir) -> tuple[str, ...]:
 
 
 def plan_in_run(
-    run: RunDir, model: str, *, adapter: str | None = None, weights: str | None = None, patch_px: int | None = None
+    run: RunDir,
+    model: str,
+    *,
+    adapter: str | None = None,
+    weights: str | None = None,
+    patch_px: int | None = None,
+    input_px: int | None = None,
+    whole_patch: bool = False,
 ) -> tuple[EncoderPlan, str]:
     """The plan of an encoder as a run means its name, and the remark on its adapter. Raises as its parts do."""
     choice = find_adapter(run, model, adapter)
@@ -65,6 +72,8 @@ def plan_in_run(
         weights=Path(weights) if weights else None,
         patch_px=patch_px,
         adapter=choice.path if choice else None,
+        input_px=input_px,
+        whole_patch=whole_patch,
     )
     return plan, choice.remark if choice else ""
 

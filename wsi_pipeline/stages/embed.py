@@ -70,7 +70,7 @@ class EmbedStage:
         patches = read_header(self.patch_store(record), PATCH_FORMAT)
         if header and patches and header.digest == self._digest(patches):
             return Freshness(True, status=_status(header))
-        return stale(path, header, {"embed": asdict(self.spec)}, self.plan.fingerprint)
+        return stale(path, header, {"embed": self.spec.facts()}, self.plan.fingerprint)
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
         """All features of a slide. Raises EncoderError for patches of another spacing than the encoder's."""
@@ -103,7 +103,7 @@ class EmbedStage:
             digest=self._digest(patches),
             parent_digest=patches.digest,
             slide=patches.slide,
-            specs={**patches.specs, "embed": asdict(self.spec)},
+            specs={**patches.specs, "embed": self.spec.facts()},
             extra={
                 "revision": REVISIONS["embed"],
                 "patches": count,

@@ -42,7 +42,7 @@ def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
         stage="embed",
         version=VERSION,
         revision=REVISIONS["embed"],
-        spec=asdict(spec),
+        spec=spec.facts(),
         parent=tile,
         model=fingerprint,
     )
@@ -74,7 +74,7 @@ def read_header(path: Path, wanted: str) -> Header | None:
 def stale(
     path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]], fingerprint: str | None = None
 ) -> Freshness:
-    """Not up to date; says why: not there, settings that differ (old -> new), other weights, or a changed source.
+    """Not up to date; says why: not there, settings that differ (old -> new), another encoder, or a changed source.
 
     fingerprint   of the network that would be used now
     """
@@ -94,5 +94,5 @@ def stale(
         if header.extra.get("revision") != REVISIONS[stage]
     ]
     if fingerprint and header.extra.get("encoder", {}).get("fingerprint") != fingerprint:
-        changed.append("other weights")
+        changed.append("other weights or preparation of images")
     return Freshness(False, ", ".join(changed) or "what it was made from has changed")
