@@ -93,7 +93,7 @@ class EmbedSpec:
             raise UsageError("model must name an encoder, got an empty name")
 
     def facts(self) -> dict[str, Any]:
-        """The fields for digests and stores; those of later versions only where they are set, as old stores lack them."""
+        """The fields for digests and stores; later ones only where they are set, as old stores lack them."""
         later = {"input_px", "whole_patch"}
         return {key: value for key, value in asdict(self).items() if value or key not in later}
 

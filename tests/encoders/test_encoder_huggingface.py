@@ -139,7 +139,6 @@ def test_preprocessing_is_part_of_the_fingerprint(huggingface_folder: HuggingFac
     ("content", "said"),
     [
         ("not json", "is not a JSON object"),
-        ('{"architecture": "resnet50"}', "It is a timm model"),
         ("{}", "no model_type"),
         ('{"model_type": "nonesuch"}', "cannot use config.json"),
     ],

@@ -122,7 +122,17 @@ def test_a_gpu_prepares_what_the_cpu_does() -> None:
     assert (near - far).abs().max() < 2.5 / 255 / 0.224
 
 
-@pytest.mark.parametrize("fault", [{"dim": 0}, {"input_px": 4}, {"resize_px": 4}, {"input_px": None, "resize_px": 9}, {"std": (0.0, 1.0, 1.0)}, {"mean": (np.nan, 0.0, 0.0)}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"dim": 0},
+        {"input_px": 4},
+        {"resize_px": 4},
+        {"input_px": None, "resize_px": 9},
+        {"std": (0.0, 1.0, 1.0)},
+        {"mean": (np.nan, 0.0, 0.0)},
+    ],
+)
 def test_facts_are_checked(fault: dict[str, object]) -> None:
     facts = {"input_px": 8, "mpp": None, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "dim": 3, **fault}
     with pytest.raises(EncoderError):

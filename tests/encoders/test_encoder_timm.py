@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from encoder_files import TimmFile, randomise
+from encoder_files import TimmFile
 from safetensors.torch import load_file, save_file
 from suites.encoder_contract import assert_same_direction, tissue_patches
 
 from wsi_pipeline.encoders.registry import encoder_info, open_encoder, plan_encoder
-from wsi_pipeline.encoders.timm import Architecture, pool
+from wsi_pipeline.encoders.timm_network import Architecture
 from wsi_pipeline.errors import EncoderError
 
 
@@ -44,11 +44,11 @@ def test_the_features_are_those_of_timm(timm_file: TimmFile) -> None:
     network = timm.create_model("test_vit", pretrained=False, num_classes=0)
     network.load_state_dict({key: value for key, value in load_file(path).items() if "head." not in key})
     info = encoder_info("test_vit")
-    assert info.input_px == 160
+    assert (info.input_px, info.resize_px) == (160, 168)
     images = (patches / 255.0 - np.array(info.mean)) / np.array(info.std)
     with torch.inference_mode():
         expected = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2).float()).numpy()
-    encoder = open_encoder("test_vit", weights=path, device="cpu", precision="fp32")
+    encoder = open_encoder("test_vit", weights=path, device="cpu", precision="fp32", whole_patch=True)
     np.testing.assert_allclose(encoder.encode(patches), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -151,15 +151,6 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         open_encoder("test_vit", weights=tmp_path, device="cpu")
 
 
-def test_unpooled_networks_are_pooled_by_class_token_else_mean() -> None:
-    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        tokens = randomise(timm.create_model("test_vit", num_classes=0, global_pool=""), 0)
-        torch.testing.assert_close(pool(tokens, images), tokens(images)[:, 0])
-        grid = randomise(timm.create_model("test_resnet", num_classes=0, global_pool=""), 0)
-        torch.testing.assert_close(pool(grid, images), grid(images).mean(dim=(2, 3)))
-
-
 @pytest.mark.parametrize(
     ("repo", "config", "million", "dim", "mpp"),
     [
@@ -173,7 +164,7 @@ def test_unpooled_networks_are_pooled_by_class_token_else_mean() -> None:
                     "dynamic_img_size": True,
                 },
             },
-            631, 1280, None,
+            631, 2560, None,
         ),
     ],
 )  # fmt: skip

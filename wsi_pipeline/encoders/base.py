@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,11 @@ class EncoderInfo:
             raise EncoderError(f"{self.name}: resize_px must be >= 8 and needs input_px, got {self.resize_px}")
         if min(self.std) <= 0 or not all(map(math.isfinite, self.mean)):
             raise EncoderError(f"{self.name}: mean {self.mean} and std {self.std} do not normalise an image")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields for a store; later ones only where they are set, as old stores lack them."""
+        later = {"resize_px", "corner_px", "feature"}
+        return {key: value for key, value in asdict(self).items() if value or key not in later}
 
     def check_spacing(self, mpp: float) -> None:
         """Refuse patches whose mpp differs by more than 10 % from the one the encoder was trained for.

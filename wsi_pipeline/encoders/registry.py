@@ -55,9 +55,7 @@ def _plan_colour(asked: Asked) -> EncoderPlan:
 def _plan_timm(asked: Asked) -> EncoderPlan:
     from wsi_pipeline.encoders.timm import plan_timm
 
-    return plan_timm(
-        asked.name, asked.weights, asked.patch_px, input_px=asked.input_px, whole_patch=asked.whole_patch
-    )
+    return plan_timm(asked.name, asked.weights, asked.patch_px, input_px=asked.input_px, whole_patch=asked.whole_patch)
 
 
 @ENCODERS.register("huggingface")

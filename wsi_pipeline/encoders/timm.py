@@ -54,7 +54,7 @@ class TimmPlan(EncoderPlan):
     def weights_file(self) -> Path:
         """The file of the weights: as given, else cached, else fetched. Raises EncoderError when not to be had."""
         if self._weights is not None:
-            return self._weights / SAFE_FILE if self._weights.is_dir() else self._weights
+            return _in_folder(self._weights) if self._weights.is_dir() else self._weights
         repo = self._architecture.config.get("hf_hub_id")
         if not repo:
             raise EncoderError(
@@ -104,6 +104,16 @@ class TimmPlan(EncoderPlan):
         return TorchEncoder(
             network, lambda images: pooling(network, images), self.info, self.fingerprint, device, precision
         )
+
+
+def _in_folder(folder: Path) -> Path:
+    """The safetensors file of a folder. Raises EncoderError where there are only pickled weights."""
+    pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
+    if pickled and not (folder / SAFE_FILE).is_file():
+        raise EncoderError(
+            f"{folder} has {first_few(pickled)} but no {SAFE_FILE}: pickled weights are not opened", todo=CONVERT
+        )
+    return folder / SAFE_FILE
 
 
 def _cut(info: EncoderInfo) -> tuple[str, ...]:

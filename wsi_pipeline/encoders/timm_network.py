@@ -109,7 +109,8 @@ def fit(architecture: Architecture, preparation: Preparation, wish: Wish, name: 
     """
     network = architecture.build("meta")
     if wish.input_px is not None:
-        fitted, reason = _try(architecture, network, wish.input_px)
+        reason = "" if wish.input_px == preparation.side else _uneven(network, wish.input_px)
+        fitted, reason = (None, reason) if reason else _try(architecture, network, wish.input_px)
         if fitted is not None:
             return fitted
         raise EncoderError(
@@ -181,11 +182,22 @@ def _built_for(network: Any) -> tuple[int, ...]:
     return ()
 
 
-def _multiple(network: Any) -> str:
+def _token_side(network: Any) -> int:
+    """Side of a patch token in pixels; 1 where the network does not say."""
     size = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]:
-        return f", or name a multiple of {size[0]}"
-    return ""
+    return int(size[0]) if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1] else 1
+
+
+def _uneven(network: Any, side: int) -> str:
+    """Why a side does not go: timm would drop the pixels that fill no patch token, without a word."""
+    token = _token_side(network)
+    padded = getattr(network.patch_embed, "dynamic_img_pad", False) if token > 1 else True
+    return f"not a multiple of its patch tokens of {token} px" if side % token and not padded else ""
+
+
+def _multiple(network: Any) -> str:
+    token = _token_side(network)
+    return f", or name a multiple of {token}" if token > 1 else ""
 
 
 def _line(error: BaseException) -> str:

@@ -117,9 +117,7 @@ def choose_pooling(network: torch.nn.Module, images: torch.Tensor, published: st
     return Pooling("mean", said, tokens, changed=tokens.prefix > 0)
 
 
-def _class_and_mean(
-    network: torch.nn.Module, images: torch.Tensor, shape: tuple[int, ...], tokens: Tokens
-) -> Pooling:
+def _class_and_mean(network: torch.nn.Module, images: torch.Tensor, shape: tuple[int, ...], tokens: Tokens) -> Pooling:
     if not tokens.class_token:
         raise EncoderError("it has no class token, but its published feature is that with the mean of the patch tokens")
     if len(shape) != 3:

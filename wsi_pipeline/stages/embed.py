@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -95,7 +95,6 @@ class EmbedStage:
         return embed_digest(self.spec, patches.digest, self.plan.fingerprint)
 
     def _header(self, record: SlideRecord, patches: Header, count: int) -> Header:
-        info = asdict(self.plan.info)
         adapter = remembered(self.run_dir, self.plan.adapter)
         tuned_on = not self.plan.groups.isdisjoint(marks((record.patient_id, record.slide_id)))
         return Header(
@@ -107,7 +106,7 @@ class EmbedStage:
             extra={
                 "revision": REVISIONS["embed"],
                 "patches": count,
-                "encoder": {**info, "fingerprint": self.plan.fingerprint},
+                "encoder": {**self.plan.info.facts(), "fingerprint": self.plan.fingerprint},
                 "warning": patches.extra.get("warning", ""),
                 **({"adapter": adapter} if adapter else {}),
                 **({"tuned_on": True} if tuned_on else {}),
