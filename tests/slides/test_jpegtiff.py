@@ -20,6 +20,8 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.areafilter import area_shrink, area_weights, block_mean
 from wsi_pipeline.slides.array import ArraySlide
 from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.slides.choice import Choice
+from wsi_pipeline.slides.inspect.tiffimage import tiff_image
 from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.open import open_slide
 
@@ -194,7 +196,7 @@ def test_a_tile_that_ends_early_is_damaged(tmp_path: Path) -> None:
 def test_other_pixels_than_the_other_backends_are_not_trusted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_jpeg_tiff(tmp_path / "a.svs", RGB, Dialect())
     with caplog.at_level(logging.INFO), pytest.raises(SlideError, match="comparison"):
-        JpegTiffSlide(path, ArraySlide(255 - RGB))
+        JpegTiffSlide(path, ArraySlide(255 - RGB), tiff_image(path, Choice()))
     assert "a.svs: level 0 is read by array: pixels of tile" in caplog.text
 
 

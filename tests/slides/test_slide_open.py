@@ -160,11 +160,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "float": (_tiff(SMALL[..., 0].astype(np.float32)), "TIFF with 32-bit float32 samples; only 8 bits are read"),
     "fluorescence": (
         _tiff(np.zeros((5, 64, 64), np.uint8), photometric="minisblack", planarconfig="separate"),
-        "TIFF stack, volume or separate colour planes, not one RGB image",
+        "TIFF of 5 channels, not one RGB image",
     ),
     "stack": (
         _tiff(np.zeros((5, 64, 64, 3), np.uint8), photometric="rgb"),
-        "TIFF stack, volume or separate colour planes, not one RGB image",
+        "TIFF stack of 5 planes of equal size (focal planes, times or separate slides), not one RGB image",
     ),
     "cmyk": (
         _tiff(np.zeros((64, 64, 4), np.uint8), photometric="separated"),

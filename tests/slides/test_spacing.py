@@ -7,7 +7,7 @@ import pytest
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.base import Level, SlideInfo
-from wsi_pipeline.slides.metadata import number, ome_mpp, one_mpp
+from wsi_pipeline.slides.metadata import number, one_mpp
 from wsi_pipeline.slides.spacing import resolve_mpp, spacing_of
 
 
@@ -98,17 +98,3 @@ def test_one_mpp_for_both_axes(x: float | None, y: float | None, mpp: float | No
 )
 def test_numbers_are_read_without_trust(value: object, found: float | None) -> None:
     assert number(value) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ('<Pixels PhysicalSizeX="0.25" PhysicalSizeY="0.26"/>', (0.25, 0.26)),
-        ('<ome:Pixels ID="P" PhysicalSizeX="250" PhysicalSizeXUnit="nm">', (0.25, None)),
-        ('<Pixels PhysicalSizeX="2.5e-4" PhysicalSizeXUnit="mm">', (0.25, None)),
-        ('<Pixels PhysicalSizeX="1" PhysicalSizeXUnit="pixel">', (None, None)),
-        ('<Image PhysicalSizeX="1">', (None, None)),
-    ],
-)
-def test_ome_xml_states_lengths_with_units(text: str, found: tuple[float | None, float | None]) -> None:
-    assert ome_mpp(text) == pytest.approx(found)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.registry import Registry
+from wsi_pipeline.slides.choice import Choice
 
 MAX_REGION_PIXELS = 1 << 28
 """Largest region (in pixels, 256 Mpx = 768 MB) that a single read may allocate."""
@@ -43,6 +44,7 @@ class SlideInfo:
     vendor      scanner or format family, for people
     backend     the registered name of the backend that reads it
     mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
+    notes       what of the file is shown, where it holds more: other images, planes, an orientation
     """
 
     levels: tuple[Level, ...]
@@ -51,6 +53,7 @@ class SlideInfo:
     vendor: str
     backend: str
     mpp_note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -131,7 +134,7 @@ class Slide(ABC):
         self.close()
 
 
-Opener = Callable[[Path], Slide]
+Opener = Callable[[Path, Choice], Slide]
 SLIDE_BACKENDS: Registry[Opener] = Registry("slide backend")
 """What can open a file. Filled by importing `wsi_pipeline.slides.open`."""
 

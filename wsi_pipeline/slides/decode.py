@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
 
 Pixels = NDArray[np.uint8]
@@ -19,6 +21,13 @@ Decoder = Callable[[bytes, int], Pixels]
 
 DECODE_ERRORS = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 """What codecs raise on damaged data (imagecodecs' errors are RuntimeErrors, tifffile's ValueErrors)."""
+
+PARSE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError, WsiPipelineError, struct.error,
+)  # fmt: skip
+"""What tifffile, tiffslide and their XML parsers raise on files they do not understand (tifffile.TiffFileError
+is a ValueError, NotImplementedError a RuntimeError, XML errors are SyntaxErrors)."""
 
 _LZW, _JPEG = 5, 7
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
@@ -58,6 +67,11 @@ def _check_frame(data: bytes, width: int) -> None:
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
+def samples_together(page: Any) -> int:
+    """Samples of a pixel that lie together in one segment: all, or one where each has a plane of its own."""
+    return int(page.samplesperpixel) if int(page.planarconfig) == 1 else 1
+
+
 def segment_size(page: Any) -> Size:
     """Width and height of the tiles or strips of a TIFF page (strips no taller than the image)."""
     if page.is_tiled:
@@ -71,26 +85,29 @@ def _lzw_decoder(page: Any) -> Decoder:
     The segment is wrapped as a TIFF file of one strip, which costs about a tenth of a millisecond.
     """
     size, rows = segment_size(page), int(page.imagelength)
-    samples, predictor = int(page.samplesperpixel), int(page.predictor)
+    samples, predictor = samples_together(page), int(page.predictor)
+    per_plane, dtype = -(-rows // size.height), np.dtype(page.dtype)
 
     def by_libtiff(data: bytes, index: int) -> Pixels:
         """Samples (h, w, s) of one segment."""
-        height = size.height if page.is_tiled else min(size.height, rows - index * size.height)
+        height = size.height if page.is_tiled else min(size.height, rows - index % per_plane * size.height)
         shape = (height, size.width, samples) if samples > 1 else (height, size.width)
         file = io.BytesIO()
         tifffile.imwrite(
             file,
             iter([data]),
             shape=shape,
-            dtype=np.uint8,
+            dtype=dtype,
+            byteorder=page.parent.byteorder,
             compression="lzw",
             predictor=predictor > 1,
-            photometric="rgb" if samples > 1 else "minisblack",
-            extrasamples=["unspecified"] if samples == 4 else None,
+            photometric="rgb" if samples > 2 else "minisblack",
+            planarconfig="contig" if samples > 1 else None,
+            extrasamples=["unspecified"] * (samples - 3) if samples > 3 else None,
             rowsperstrip=height,
             metadata=None,
         )
-        decoded: Pixels = np.asarray(imagecodecs.tiff_decode(file.getvalue()), np.uint8)
+        decoded: Pixels = np.asarray(imagecodecs.tiff_decode(file.getvalue()), dtype)
         return decoded.reshape(height, size.width, samples)
 
     return by_libtiff

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.base import Slide, level_box, white
+from wsi_pipeline.slides.inspect.slideimage import SlideImage
 from wsi_pipeline.slides.segments import SegmentCache, paste
 from wsi_pipeline.slides.tilecheck import same_pixels
 from wsi_pipeline.slides.tilelevel import TiledLevel
@@ -30,14 +31,14 @@ CACHE_BYTES = 64 << 20
 
 
 class JpegTiffSlide(Slide):
-    """A slide whose tiles are decoded here; `other` is the same file in the backend that describes it.
+    """A slide whose tiles are decoded here; `other` is the same `image` in the backend that describes it.
 
     Takes over `other`, which reads the levels that are not decoded here and is closed with this slide. Raises
     SlideError, leaving `other` open, where no level can be decoded here.
     """
 
-    def __init__(self, path: Path, other: Slide) -> None:
-        self._other, self._levels = other, same_pixels(tiled_levels(path, other), other, path.name)
+    def __init__(self, path: Path, other: Slide, image: SlideImage) -> None:
+        self._other, self._levels = other, same_pixels(tiled_levels(path, other, image), other, path.name)
         if 0 not in self._levels:
             raise SlideError("its level 0 did not pass the comparison")
         self._cache = SegmentCache(CACHE_BYTES)

@@ -9,7 +9,10 @@ from typing import Any
 MAX_AXIS_DIFFERENCE = 0.01
 """Above this difference of mpp-x and mpp-y (relative) pixels are not square and no single mpp is right."""
 
-_UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3}
+_IMAGEJ_UM_PER_UNIT = {
+    "micron": 1.0, "microns": 1.0, "um": 1.0, "\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0,
+    "\\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0,
+}  # fmt: skip
 
 
 def number(value: Any) -> float | None:
@@ -30,24 +33,17 @@ def one_mpp(x: float | None, y: float | None) -> tuple[float | None, str]:
     return (x + y) / 2, ""
 
 
-def stated_mpp(description: str, x: float | None, y: float | None) -> tuple[float | None, str]:
-    """`one_mpp` of what an OME-XML `description` states or, where it states nothing, of `x` and `y` from elsewhere."""
-    ome = ome_mpp(description)
-    return one_mpp(*ome) if any(ome) else one_mpp(x, y)
+def stated_field(description: str, name: str) -> str | None:
+    """The number after `name =` in a description such as `...|MPP = 0.25|AppMag = 40`; a comma counts as a point."""
+    found = re.search(rf"(?<![\w.]){name}\s*[=:]\s*[\"']?(\d*[.,]?\d+(?:[eE][-+]?\d+)?)", description, re.IGNORECASE)
+    return found[1].replace(",", ".") if found else None
 
 
-def ome_mpp(description: str) -> tuple[float | None, float | None]:
-    """(x, y) micrometres per pixel of the first image in an OME-XML description; None where not stated.
-
-    Reads attributes only (PhysicalSizeX, PhysicalSizeXUnit and the same for Y; the unit defaults to µm).
-    """
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
-    if pixels is None:
-        return None, None
-    attributes = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels.group()))
-    return _length(attributes, "PhysicalSizeX"), _length(attributes, "PhysicalSizeY")
-
-
-def _length(attributes: dict[str, str], name: str) -> float | None:
-    value, unit = number(attributes.get(name)), attributes.get(f"{name}Unit", "µm").replace("&#181;", "µ")
-    return value * _UM_PER_UNIT[unit] if value is not None and unit in _UM_PER_UNIT else None
+def imagej_mpp(
+    description: str, x_per_unit: float | None, y_per_unit: float | None
+) -> tuple[float | None, float | None]:
+    """(x, y) micrometres per pixel of an ImageJ file, whose resolution tags count by the unit in its description."""
+    unit = re.search(r"^unit=(.+?)\s*$", description, re.MULTILINE) if description.startswith("ImageJ=") else None
+    scale = _IMAGEJ_UM_PER_UNIT.get(unit[1].lower()) if unit else None
+    x, y = (None if scale is None or per_unit is None else scale / per_unit for per_unit in (x_per_unit, y_per_unit))
+    return x, y

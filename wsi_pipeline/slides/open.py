@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from wsi_pipeline.errors import SlideError, WsiPipelineError
 from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide
+from wsi_pipeline.slides.choice import Choice, choice_of
+from wsi_pipeline.slides.inspect.slideimage import SlideImage
+from wsi_pipeline.slides.inspect.tiffimage import tiff_image
 from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.openslide import OpenSlideSlide
 from wsi_pipeline.slides.sniff import Sniffed, other_series, refusal, sniff
@@ -17,30 +21,34 @@ __all__ = ["AUTO", "SLIDE_BACKENDS", "open_slide"]
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-_GENERIC = "generic-tiff"
+_PLAIN = ("aperio", "generic-tiff", "huron", None)
+"""Formats whose levels are TIFF tiles as they lie; OpenSlide puts the others together, by rules of their own."""
 _SERIES_UID = "dicom.SeriesInstanceUID"
 
 
-def open_slide(path: Path, backend: str = AUTO) -> Slide:
+def open_slide(
+    path: Path,
+    backend: str = AUTO,
+    *,
+    image: str | None = None,
+    channel: str | None = None,
+    plane: str | None = None,
+) -> Slide:
     """Open a whole-slide image: a file, or a folder of DICOM files.
 
+    path      `slide.ome.tif#scene=1` names image 1 of the file
     backend   "auto" picks by content: jpegtiff for tiled JPEG and JPEG 2000 TIFF, OpenSlide for what else it knows,
               tiffslide for other TIFF files and for those of which it sees more of the pyramid. Or a name of
               SLIDE_BACKENDS
+    image, channel, plane   of a TIFF file that holds several: see `choice.Choice`
 
     Raises SlideError in one sentence where the path is no slide, is damaged, or cannot be read;
     UsageError for an unknown backend.
     """
-    opener = None if backend == AUTO else SLIDE_BACKENDS.get(backend)
-    found = sniff(path)
+    opener = _open_auto if backend == AUTO else SLIDE_BACKENDS.get(backend)
+    path, choice = choice_of(path, image, channel, plane)
     try:
-        if opener is not None:
-            return opener(found.path)
-        if found.kind == "tiff":
-            return _faster(_open_tiff(found), found.path)
-        if found.kind == "dicom":
-            return _open_dicom(found, path)
-        return OpenSlideSlide(found.path)
+        return opener(path, choice)
     except OSError as error:
         raise refusal(error, path) from error
     except SlideError:
@@ -49,46 +57,120 @@ def open_slide(path: Path, backend: str = AUTO) -> Slide:
         raise SlideError(f"damaged slide: {error.what}", todo="Copy the file again from its source.") from error
 
 
+def _open_auto(path: Path, choice: Choice) -> Slide:
+    found = sniff(path)
+    if found.kind == "tiff" and found.vendor in _PLAIN:
+        image = tiff_image(found.path, choice)
+        return _faster(_open_tiff(found, image), found.path, image)
+    _refuse_choice(found, choice)
+    return _open_dicom(found, path) if found.kind == "dicom" else OpenSlideSlide(found.path)
+
+
+@SLIDE_BACKENDS.register("openslide")
+def open_with_openslide(path: Path, choice: Choice) -> Slide:
+    """Open `path` with OpenSlide; raises SlideError when it cannot, or where it takes another image for the slide."""
+    found = sniff(path)
+    if found.kind == "tiff" and found.vendor in _PLAIN:
+        return _with_openslide(found.path, tiff_image(found.path, choice), fewer_levels=True)
+    _refuse_choice(found, choice)
+    return OpenSlideSlide(found.path)
+
+
+@SLIDE_BACKENDS.register("tiffslide")
+def open_with_tiffslide(path: Path, choice: Choice) -> Slide:
+    """Open a TIFF file with tiffslide and tifffile; raises SlideError when they cannot."""
+    found, image = _plain_tiff(path, choice, "tiffslide")
+    return TiffSlideSlide(found.path, image)
+
+
 @SLIDE_BACKENDS.register("jpegtiff")
-def open_with_jpegtiff(path: Path) -> Slide:
+def open_with_jpegtiff(path: Path, choice: Choice) -> Slide:
     """Open a tiled JPEG or JPEG 2000 TIFF whose tiles are decoded here; raises SlideError when they cannot be."""
-    other = _open_tiff(sniff(path))
+    found, image = _plain_tiff(path, choice, "jpegtiff")
+    other = _open_tiff(found, image)
     try:
-        return JpegTiffSlide(path, other)
+        return JpegTiffSlide(found.path, other, image)
     except SlideError as error:
         other.close()
         raise SlideError(f"jpegtiff cannot read it: {error.what}", todo="Let the backend be chosen (auto).") from error
 
 
-def _faster(slide: Slide, path: Path) -> Slide:
+def _plain_tiff(path: Path, choice: Choice, backend: str) -> tuple[Sniffed, SlideImage]:
+    found = sniff(path)
+    if found.kind != "tiff" or found.vendor not in _PLAIN:
+        what = found.vendor or found.kind
+        raise SlideError(
+            f"{backend} cannot read it: tiles of {what} are put together by OpenSlide",
+            todo="Let the backend be chosen (auto).",
+        )
+    return found, tiff_image(found.path, choice)
+
+
+def _refuse_choice(found: Sniffed, choice: Choice) -> None:
+    if choice:
+        raise SlideError(
+            f"image, channel and plane cannot be chosen in {found.vendor or found.kind} files",
+            todo="Leave them out, or convert the file to OME-TIFF.",
+        )
+
+
+def _faster(slide: Slide, path: Path, image: SlideImage) -> Slide:
     """`slide`, or the same file with its tiles decoded here where that can be done."""
     try:
-        return JpegTiffSlide(path, slide)
+        return JpegTiffSlide(path, slide, image)
     except SlideError as error:
         log.info("%s is read by %s: %s", path.name, slide.info.backend, error.what)
         return slide
 
 
-def _open_tiff(found: Sniffed) -> Slide:
-    """OpenSlide where it knows the format, tiffslide where it does not or where the pyramid is deeper there."""
+def _open_tiff(found: Sniffed, image: SlideImage) -> Slide:
+    """OpenSlide where it sees the levels of `image`, else tiffslide; OpenSlide again where that cannot decode them."""
     if found.vendor is None:
-        return TiffSlideSlide(found.path)
+        return TiffSlideSlide(found.path, image)
     try:
-        first: Slide = OpenSlideSlide(found.path)
+        return _with_openslide(found.path, image)
+    except SlideError as error:
+        log.debug("%s: %s", found.path.name, error.what)
+    try:
+        return TiffSlideSlide(found.path, image)
     except SlideError:
-        return TiffSlideSlide(found.path)
-    return _deeper(first, found.path) if found.vendor == _GENERIC else first
+        try:
+            return _with_openslide(found.path, image, fewer_levels=True)
+        except SlideError as error:
+            log.debug("%s: %s", found.path.name, error.what)
+        raise
 
 
-def _deeper(first: Slide, path: Path) -> Slide:
-    """`first`, or the same file in tiffslide if that sees the same image with more levels."""
-    try:
-        second = TiffSlideSlide(path)
-    except SlideError:
-        return first
-    better = second.info.size == first.info.size and len(second.info.levels) > len(first.info.levels)
-    (first if better else second).close()
-    return second if better else first
+def _with_openslide(path: Path, image: SlideImage, *, fewer_levels: bool = False) -> Slide:
+    """The file in OpenSlide, if that reads what `image` says; SlideError where it takes another image for the slide.
+
+    fewer_levels   it may see only some of the levels
+    """
+    if not image.as_stored or len(image.levels[0]) > 1 or image.base.index != 0:
+        raise SlideError(
+            "openslide cannot read it: it knows directory 0 only, upright and in colours",
+            todo="Let the backend be chosen (auto).",
+        )
+    slide = OpenSlideSlide(path)
+    seen = [(level.size.width, level.size.height) for level in slide.info.levels]
+    if seen != image.sizes and not (fewer_levels and seen[0] == image.sizes[0] and set(seen) < set(image.sizes)):
+        slide.close()
+        raise SlideError(
+            f"openslide cannot read it: its levels are {_sizes(seen)}, the directories say {_sizes(image.sizes)}",
+            todo="Let the backend be chosen (auto).",
+        )
+    slide.info = replace(
+        slide.info,
+        mpp=image.mpp if image.mpp is not None or image.mpp_note else slide.info.mpp,
+        mpp_note=image.mpp_note if image.mpp is not None or image.mpp_note else slide.info.mpp_note,
+        objective=slide.info.objective or image.objective,
+        notes=image.told,
+    )
+    return slide
+
+
+def _sizes(sizes: list[tuple[int, int]]) -> str:
+    return ", ".join(f"{width} x {height}" for width, height in sizes)
 
 
 def _open_dicom(found: Sniffed, path: Path) -> Slide:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from PIL import Image
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.base import SLIDE_BACKENDS, Level, Slide, SlideInfo, white
-from wsi_pipeline.slides.metadata import number, stated_mpp
+from wsi_pipeline.slides.base import Level, Slide, SlideInfo, white
+from wsi_pipeline.slides.metadata import number, one_mpp
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class OpenSlideSlide(Slide):
         handle = _open(path)
         self._handle: openslide.OpenSlide | None = handle
         x, y = (number(self.property(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
-        mpp, note = stated_mpp(self.property("tiff.ImageDescription"), x, y)  # OpenSlide does not look for OME-XML
+        mpp, note = one_mpp(x, y)
         self.info = SlideInfo(
             levels=tuple(
                 Level(Size(*size), float(downsample))
@@ -42,6 +43,7 @@ class OpenSlideSlide(Slide):
             vendor=self.property(openslide.PROPERTY_NAME_VENDOR) or "unknown",
             backend="openslide",
             mpp_note=note,
+            notes=_dicom_notes(self.property),
         )
 
     def property(self, name: str) -> str:
@@ -90,10 +92,15 @@ class OpenSlideSlide(Slide):
             self._handle = None
 
 
-@SLIDE_BACKENDS.register("openslide")
-def open_with_openslide(path: Path) -> Slide:
-    """Open `path` with OpenSlide; raises SlideError when it cannot."""
-    return OpenSlideSlide(path)
+def _dicom_notes(stated: Callable[[str], str]) -> tuple[str, ...]:
+    """What of a DICOM slide is shown, where it has several optical paths or focal planes."""
+    several = {
+        "optical paths": number(stated("dicom.NumberOfOpticalPaths")),
+        "focal planes": number(stated("dicom.TotalPixelMatrixFocalPlanes")),
+    }
+    if (several["optical paths"] or 1) < 2 and stated("dicom.OpticalPathSequence[1].OpticalPathIdentifier"):
+        several["optical paths"] = 2.0
+    return tuple(f"the first of {count:g} {what} is shown" for what, count in several.items() if (count or 1) > 1)
 
 
 def vendor_of(path: Path) -> str | None:

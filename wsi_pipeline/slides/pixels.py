@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,3 +35,10 @@ def grey_to_rgb(grey: NDArray[np.uint8], white_is_zero: bool = False) -> NDArray
     """Repeat one grey channel (h, w, 1) three times: (h, w, 3)."""
     values = 255 - grey if white_is_zero else grey
     return np.repeat(values, 3, axis=2)
+
+
+def windowed(samples: NDArray[Any], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """Samples of any kind as uint8: the lower value of the window (and below) 0, the upper one (and above) 255."""
+    low, high = window
+    scaled = (samples.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.asarray(np.clip(np.nan_to_num(scaled), 0, 255) + np.float32(0.5), np.uint8)

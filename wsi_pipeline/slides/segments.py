@@ -83,6 +83,7 @@ class SegmentedImage:
     to_rgb   stored samples (h, w, s) to RGB (h, w, 3)
     cache    decoded segments, shared by the levels of a slide
     level    its number, for the cache and for messages
+    plane    which of the page's separate colour planes
     """
 
     def __init__(
@@ -92,11 +93,14 @@ class SegmentedImage:
         to_rgb: Callable[[Pixels], Pixels],
         cache: SegmentCache,
         level: int,
+        plane: int = 0,
     ) -> None:
         self._page, self._load, self._to_rgb, self._cache, self._level = page, load, to_rgb, cache, level
         self.size = Size(int(page.imagewidth), int(page.imagelength))
         self.segment = segment_size(page)
         self._columns = -(-self.size.width // self.segment.width)
+        self._first = plane * self._columns * -(-self.size.height // self.segment.height)
+        self._key = (page.offset, level, plane)
         self._decode = decoder_of(page)
 
     def read(self, box: Box) -> Pixels:
@@ -105,14 +109,14 @@ class SegmentedImage:
         step = self.segment
         for row in range(box.y // step.height, (box.bottom - 1) // step.height + 1):
             for column in range(box.x // step.width, (box.right - 1) // step.width + 1):
-                found = self._cache.get((self._level, row, column), partial(self._rgb, row, column))
+                found = self._cache.get((*self._key, row, column), partial(self._rgb, row, column))
                 if found is not None:
                     paste(image, box, found, column * step.width, row * step.height)
         return image
 
     def _rgb(self, row: int, column: int) -> Pixels | None:
         """Decoded RGB (h, w, 3) of one segment, or None where the file holds none."""
-        index, page = row * self._columns + column, self._page
+        index, page = self._first + row * self._columns + column, self._page
         if index >= min(len(page.dataoffsets), len(page.databytecounts)):
             raise self._damaged(row, column, "the TIFF directory does not list it")
         offset, count = page.dataoffsets[index], page.databytecounts[index]

@@ -1,14 +1,14 @@
 """TIFF files through tiffslide and tifffile: what OpenSlide refuses or sees only in part.
 
-Flat and stripped TIFF, OME-TIFF with SubIFDs, JPEG 2000 under the codes OpenSlide does not know, LZW,
-Deflate, Zstandard, WebP. tiffslide reads the metadata and finds the pyramid; tifffile decodes single
-segments, which are kept in a small cache so that reading patches row by row decodes each strip once.
+Flat and stripped TIFF, OME-TIFF with SubIFDs, JPEG 2000 under the codes OpenSlide does not know, LZW, Deflate,
+Zstandard, WebP, chosen channels and planes, turned images. `inspect` finds the levels, tiffslide reads the vendor's
+metadata; tifffile decodes single segments, which are kept in a small cache so that reading patches row by row decodes
+each strip once.
 """
 
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 import warnings
 from pathlib import Path
@@ -18,12 +18,24 @@ import numpy as np
 import tiffslide
 from numpy.typing import NDArray
 
-from wsi_pipeline.errors import SlideError, WsiPipelineError
-from wsi_pipeline.geometry import Box
-from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide, SlideInfo, level_box, levels_of, white
-from wsi_pipeline.slides.metadata import number, stated_mpp
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.slides.base import Slide, SlideInfo, level_box, levels_of, white
+from wsi_pipeline.slides.decode import PARSE_ERRORS, samples_together
+from wsi_pipeline.slides.inspect.brightfield import CONVERT
+from wsi_pipeline.slides.inspect.directories import Directory, every_page
+from wsi_pipeline.slides.inspect.slideimage import SlideImage
+from wsi_pipeline.slides.metadata import number
 from wsi_pipeline.slides.segments import SegmentCache, SegmentedImage
-from wsi_pipeline.slides.tiffpage import CONVERT, MappedImage, check_page, is_mappable, rgb_from
+from wsi_pipeline.slides.tiffpage import (
+    Image,
+    JoinedImage,
+    MappedImage,
+    TurnedImage,
+    check_page,
+    is_mappable,
+    rgb_from,
+)
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False  # its findings about odd files reach users as SlideError
@@ -31,47 +43,44 @@ logging.getLogger("tifffile").propagate = False  # its findings about odd files 
 TILE_CACHE_BYTES, STRIP_CACHE_BYTES = 32 << 20, 256 << 20
 """Decoded segments kept per slide. Strips span the slide, so a row of patches needs many of them at once."""
 
-_PARSE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    WsiPipelineError,
-    struct.error,
-)
-"""What tifffile, tiffslide and their XML parsers raise on files they do not understand (tifffile.TiffFileError
-is a ValueError, NotImplementedError a RuntimeError, XML errors are SyntaxErrors)."""
-
 
 class TiffSlideSlide(Slide):
-    """One TIFF file open in tiffslide. Raises SlideError when it cannot be read as an RGB slide."""
+    """`image` of one TIFF file. Raises SlideError when it cannot be decoded here."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, image: SlideImage) -> None:
         self._lock = threading.Lock()
         self._closed = False
         self._slide = _open(path)
         try:
-            properties, pages = _parse(self._slide)
-            self._cache = SegmentCache(TILE_CACHE_BYTES if pages[0].is_tiled else STRIP_CACHE_BYTES)
-            self._images = [self._image(page, level) for level, page in enumerate(pages)]
-            self.info = _info(self._slide.ts_tifffile, properties, pages)
+            pages = every_page(self._slide.ts_tifffile)
+            self._cache = SegmentCache(TILE_CACHE_BYTES if image.base.tiled else STRIP_CACHE_BYTES)
+            self._images = [self._level(image, level, pages) for level in range(len(image.levels))]
+            self.info = _info(image, _properties(self._slide), [shown.size for shown in self._images])
         except SlideError:
             self._slide.close()
             raise
-        except _PARSE_ERRORS as error:
+        except PARSE_ERRORS as error:
             self._slide.close()
             raise _not_understood(error, path) from error
 
-    def _image(self, page: Any, level: int) -> SegmentedImage | MappedImage:
+    def _level(self, image: SlideImage, level: int, pages: dict[int, Any]) -> Image:
+        parts = [
+            self._part(pages[directory.offset], level, image, samples) for directory, samples in _sources(image, level)
+        ]
+        joined = parts[0] if len(parts) == 1 else JoinedImage(parts)
+        orientation = image.base.orientation
+        return joined if orientation == 1 else TurnedImage(joined, orientation)
+
+    def _part(self, page: Any, level: int, image: SlideImage, samples: tuple[int, ...] | None) -> Image:
+        """One page as RGB: its colours, or the samples of its pixels that are shown."""
         check_page(page, level)
+        plane = 0
+        if samples is not None and samples_together(page) < int(page.samplesperpixel):
+            (plane,), samples = samples, (0,)
+        to_rgb = rgb_from(page, samples, image.window)
         if is_mappable(page):
-            return MappedImage(page, rgb_from(page))
-        return SegmentedImage(page, self._load_from(page.parent.filehandle), rgb_from(page), self._cache, level)
+            return MappedImage(page, to_rgb)
+        return SegmentedImage(page, self._load_from(page.parent.filehandle), to_rgb, self._cache, level, plane)
 
     def _load_from(self, file: Any) -> Any:
         """A function that reads (offset, count) of the file, one thread at a time."""
@@ -112,54 +121,47 @@ class TiffSlideSlide(Slide):
         self._images = []
 
 
-@SLIDE_BACKENDS.register("tiffslide")
-def open_with_tiffslide(path: Path) -> Slide:
-    """Open a TIFF file with tiffslide; raises SlideError when it cannot."""
-    return TiffSlideSlide(path)
-
-
 def _open(path: Path) -> tiffslide.TiffSlide:
     try:
         return tiffslide.TiffSlide(path)
-    except _PARSE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise _not_understood(error, path) from error
 
 
-def _parse(slide: tiffslide.TiffSlide) -> tuple[dict[str, Any], list[Any]]:
-    """The properties tiffslide finds and one TIFF page per level, finest first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tiffslide says there which vendors' metadata it does not know
-        properties = slide.properties
-    if "tiffslide.series-composition" in properties:
-        raise SlideError("TIFF of several separate regions: only OpenSlide reads it", todo=CONVERT)
-    series = slide.ts_tifffile.series[properties["tiffslide.series-index"]]
-    return properties, [_only_page(level) for level in series.levels]
+def _sources(image: SlideImage, level: int) -> list[tuple[Directory, tuple[int, ...] | None]]:
+    """What makes up a level: directories, and the samples of their pixels that are shown (None: all, as colours)."""
+    found, samples = image.levels[level], image.samples
+    separate = found[0].planar != 1 and found[0].samples > 1
+    if samples is None and separate:
+        samples = (0, 1, 2)
+    if samples is None or (len(found) == 1 and not separate):
+        return [(found[0], samples)]
+    parts = found * len(samples) if len(found) == 1 else found
+    return [(part, (sample,)) for part, sample in zip(parts, samples, strict=True)]
 
 
-def _only_page(level: Any) -> Any:
-    if len(level.pages) != 1 or level.pages[0] is None:
-        raise SlideError(
-            f"TIFF of {len(level.pages)} separate planes ({level.axes}), not one RGB image",
-            todo=CONVERT,
-        )
-    return level.pages[0].aspage()
+def _properties(slide: tiffslide.TiffSlide) -> dict[str, Any]:
+    """What tiffslide finds in the vendor's texts; nothing where it does not understand the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tiffslide says there which vendors' metadata it does not know
+            return dict(slide.properties)
+    except PARSE_ERRORS:
+        return {}
 
 
 def _not_understood(error: Exception, path: Path) -> SlideError:
-    if isinstance(error, NotImplementedError):  # tiffslide on anything but one image of interleaved samples
-        return SlideError("TIFF stack, volume or separate colour planes, not one RGB image", todo=CONVERT)
     reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
     return SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo=CONVERT)
 
 
-def _info(tiff: Any, properties: dict[str, Any], pages: list[Any]) -> SlideInfo:
-    x, y = (number(properties.get(f"tiffslide.mpp-{axis}")) for axis in "xy")
-    mpp, note = stated_mpp(tiff.ome_metadata or "" if tiff.is_ome else "", x, y)
+def _info(image: SlideImage, properties: dict[str, Any], sizes: list[Size]) -> SlideInfo:
     return SlideInfo(
-        levels=levels_of([(int(page.imagewidth), int(page.imagelength)) for page in pages]),
-        mpp=mpp,
-        objective=number(properties.get("tiffslide.objective-power")),
-        vendor=properties.get("tiffslide.vendor") or ("ome-tiff" if tiff.is_ome else "generic-tiff"),
+        levels=levels_of([(size.width, size.height) for size in sizes]),
+        mpp=image.mpp,
+        objective=image.objective or number(properties.get("tiffslide.objective-power")),
+        vendor=properties.get("tiffslide.vendor") or image.vendor,
         backend="tiffslide",
-        mpp_note=note,
+        mpp_note=image.mpp_note,
+        notes=image.told,
     )

@@ -13,6 +13,8 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.base import Slide
 from wsi_pipeline.slides.decode import DECODE_ERRORS
+from wsi_pipeline.slides.inspect.directories import every_page
+from wsi_pipeline.slides.inspect.slideimage import SlideImage
 from wsi_pipeline.slides.jpegstream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
 from wsi_pipeline.slides.tilecodec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
 from wsi_pipeline.slides.tilelevel import TileBytes, TiledLevel
@@ -21,27 +23,26 @@ log = logging.getLogger(__name__)
 
 _JPEG, _JPEG2000 = 7, (33004, 33005, 34712)
 _RGB, _YCBCR = 2, 6
-_PLAIN_VENDORS = ("aperio", "generic-tiff")
-"""Formats whose levels OpenSlide takes from the TIFF tiles as they lie; others overlap, shift or scale them."""
-
 _PARSE_ERRORS = (*DECODE_ERRORS, ArithmeticError, AssertionError, AttributeError, LookupError)
 _HEADER_BYTES = 1 << 16
 
 
-def tiled_levels(path: Path, other: Slide) -> dict[int, TiledLevel]:
-    """The levels of `other` (the same file in another backend) whose tiles can be decoded here, by their numbers.
+def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, TiledLevel]:
+    """The levels of `other` (the same `image` in another backend) whose tiles can be decoded here, by their numbers.
 
     Raises SlideError, saying why, where level 0 cannot.
     """
-    if other.info.backend == "openslide" and other.info.vendor not in _PLAIN_VENDORS:
-        raise SlideError(f"tiles of {other.info.vendor} are put together by OpenSlide")
+    if not image.as_stored:
+        raise SlideError("a channel, a display range or an orientation is applied to its tiles")
+    if len(image.levels) != len(other.info.levels):
+        raise SlideError(f"{other.info.backend} does not see all of its levels")
     file, found = TileBytes(path), {}
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in _pages(tiff) if page.is_tiled]
-            for number, level in enumerate(other.info.levels):
+            pages = every_page(tiff)
+            for number, level in enumerate(image.levels):
                 try:
-                    page = _page_of(pages, level.size)
+                    page = _tiled(pages[level[0].offset])
                     found[number] = TiledLevel(page, number, file, _codec(page, file))
                 except SlideError as error:
                     if number == 0:
@@ -52,20 +53,10 @@ def tiled_levels(path: Path, other: Slide) -> dict[int, TiledLevel]:
     return _without_repaired(found, other)
 
 
-def _pages(tiff: Any) -> list[Any]:
-    """All image directories: those of the main chain and their SubIFDs."""
-    pages = []
-    for entry in tiff.pages:
-        page = entry.aspage()
-        pages += [page, *(sub.aspage() for sub in page.pages or ())]
-    return pages
-
-
-def _page_of(pages: list[Any], size: Size) -> Any:
-    same = [page for page in pages if (int(page.imagewidth), int(page.imagelength)) == (size.width, size.height)]
-    if len(same) != 1:
-        raise SlideError(f"{len(same)} tiled images of {size.width} x {size.height} pixels")
-    return same[0]
+def _tiled(page: Any) -> Any:
+    if not page.is_tiled:
+        raise SlideError("it is stored in strips")
+    return page
 
 
 def _codec(page: Any, file: TileBytes) -> TileCodec:

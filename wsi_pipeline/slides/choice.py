@@ -1,0 +1,105 @@
+"""Which image, channel and plane of a file is meant, where it holds several: by the manifest or by the path's end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_pipeline.errors import SlideError
+
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_RANGE = re.compile(rf"^(?P<which>.*?)\s*@\s*(?P<low>{_NUMBER})\s*(?:-|:|to)\s*(?P<high>{_NUMBER})$", re.IGNORECASE)
+_SCENE = re.compile(r"^(?P<file>.+)#(?:scene|image|series)=(?P<image>[^#/\\]+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user asks for; None where nothing is said.
+
+    image     a number from 0 on or a name
+    channel   numbers or names from 0 on, one or three joined by `+` (red+green+blue), then `@low-high`, the
+              display range that becomes 0 to 255: `2`, `DAPI@200-6000`, `0+1+2`, `@0-4095`
+    plane     number of the focal plane or time point from 0 on
+    """
+
+    image: str | None = None
+    channel: str | None = None
+    plane: str | None = None
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in (self.image, self.channel, self.plane))
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The display range, where one is given."""
+        found = _RANGE.match(self.channel.strip()) if self.channel else None
+        if found is None:
+            return None
+        low, high = float(found["low"]), float(found["high"])
+        if low >= high:
+            raise SlideError(
+                f"display range {low:g} to {high:g} in channel {self.channel!r} is empty",
+                todo="Write the lower value first, as in `0@100-4000`.",
+            )
+        return low, high
+
+    @property
+    def which(self) -> str | None:
+        """The channels without the display range, None where none is named."""
+        text = (self.channel or "").strip()
+        found = _RANGE.match(text)
+        return (found["which"].strip() if found else text) or None
+
+
+def choice_of(path: Path, image: str | None, channel: str | None, plane: str | None) -> tuple[Path, Choice]:
+    """The file and what is asked of it: `slide.ome.tif#scene=1` names image 1 of slide.ome.tif."""
+    file, scene = split_scene(path)
+    return file, Choice(scene if image is None else image, channel, plane)
+
+
+def split_scene(path: Path) -> tuple[Path, str | None]:
+    """A path without `#scene=N` at its end, and the N; a file that is really so named stays as it is."""
+    found = _SCENE.match(path.name)
+    if found is None or path.exists():
+        return path, None
+    return path.with_name(found["file"]), found["image"].strip()
+
+
+def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:
+    """The numbers of channels `text` names, one or three; raises SlideError with those there are."""
+    whole = _number_of(text, names)
+    parts = [whole] if whole is not None else [_number_of(part.strip(), names) for part in text.split("+")]
+    known = [part for part in parts if part is not None]
+    if len(known) != len(parts) or len(parts) not in (1, 3):
+        raise SlideError(f"no {what} {text!r} in it; it has {listed(names)}", todo=f"Correct the column {what}.")
+    return tuple(known)
+
+
+def number_of(text: str, names: Sequence[str], what: str) -> int:
+    """The number of the one image or plane `text` names; raises SlideError with those there are."""
+    found = _number_of(text, names)
+    if found is None:
+        raise SlideError(f"no {what} {text!r} in it; it has {listed(names)}", todo=f"Correct the column {what}.")
+    return found
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """`0 to 4 (DAPI, CD3, ...)`, names as far as there are any."""
+    span = "0" if len(names) == 1 else f"0 to {len(names) - 1}"
+    known = [name for name in names if name]
+    if not known:
+        return span
+    return f"{span} ({', '.join(known[:most])}{', ...' if len(known) > most else ''})"
+
+
+def _number_of(text: str, names: Sequence[str]) -> int | None:
+    text = text.strip()
+    exact = [index for index, name in enumerate(names) if name == text]
+    folded = [index for index, name in enumerate(names) if name and name.casefold() == text.casefold()]
+    for matching in (exact, folded):
+        if text and len(matching) == 1:
+            return matching[0]
+    number = re.fullmatch(r"(\d+)(?:\.0+)?", text)
+    return int(number[1]) if number and int(number[1]) < len(names) else None
