@@ -170,7 +170,7 @@ def test_predictions_have_the_columns_of_their_task(run: RunDir, task: str, bag:
     learned = make_task(gather(run, records, "colour").for_training(spec).table, spec)
     models = [build_model(spec, 2, learned.n_outputs) for _ in range(2)]
     save_ensemble(run.root / "m", models, spec=spec, task=learned, encoder=ENCODER, provenance={"specs": SPECS})
-    _, path, _ = predict_slides(run, records, load_ensemble(run.root / "m"), "cpu")
+    path = predict_slides(run, records, load_ensemble(run.root / "m"), "cpu").path
     table = pd.read_csv(path)
     outcome = ["time", "event"] if task == "survival" else ["label"]
     told = {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import existing_store, slug
 from wsi_pipeline.commands.embed import embed
+from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.errors import UsageError
@@ -25,14 +27,16 @@ from wsi_pipeline.execution import (
 from wsi_pipeline.fields import from_mapping
 from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
+from wsi_pipeline.mil.compare import metric_words
+from wsi_pipeline.mil.external import SEEN
 from wsi_pipeline.specs import EmbedSpec, HeatmapSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.adapters import adapter_of_model
 from wsi_pipeline.stages.bags import SlideBags
 from wsi_pipeline.stages.heatmap import HeatmapStage
-from wsi_pipeline.stages.predict import predict_slides
+from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.runner import run_cohort
-from wsi_pipeline.stages.train_mil import trained_patients, trainings
+from wsi_pipeline.stages.train_mil import trainings
 
 
 def heatmap(request: Request) -> int:
@@ -58,17 +62,26 @@ def predict(request: Request) -> int:
     what = ", ".join(ensemble.classes) or ensemble.task.name
     request.console.fact("model", f"{shown(folder)}: {what}; {len(ensemble.models)} folds")
     code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
+    cohort = request.known_cohort().records
     records = request.select(request.known_cohort())
-    device, known = request.get(PredictOptions).device, novelty.load(folder)
-    table, path, slides = predict_slides(request.run_dir, records, ensemble, device, known)
     unit = "patient" if ensemble.spec.bag == "patient" else "slide"
+    if unit == "patient":
+        records = whole_patients(records, cohort, first=request.chunk is not None)
+    if not records:
+        request.console.say(f"no {unit} in this part of the cohort")
+        return code
+    device, known = request.get(PredictOptions).device, novelty.load(folder)
+    found = predict_slides(request.run_dir, records, ensemble, device, known, trained=folder, cohort=cohort)
+    table = found.table
     known_before = ("slide_id", "patient_id", *ensemble.task.columns)
     columns = [f"{unit}_id", *(str(name) for name in table if name not in known_before)]
     rows = [[value if isinstance(value, str) else f"{value:.3f}" for value in row] for row in table[columns].values]
     request.console.table(columns, rows[:40], right=range(2, len(columns)))
-    _tell_left_out(request, slides)
-    _tell_trained_on(request, table["patient_id"].isin(trained_patients(folder)), unit)
-    request.console.say(f"{plural(len(table), unit)} in {shown(path)}")
+    _tell_left_out(request, found.slides)
+    _tell_trained_on(request, table[SEEN] == "yes", unit)
+    if found.metrics is not None:
+        _tell_metrics(request, found.metrics, unit)
+    _tell_files(request, found, unit)
     return code
 
 
@@ -111,6 +124,48 @@ def _tell_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
             f"{seen.sum()} of {plural(len(seen), unit)} by name of patients the models were trained on: "
             "these predictions do not show how good the models are, train-mil's own do"
         )
+
+
+def _tell_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> None:
+    """How good the predictions are: the numbers of `train-mil`, of slides and of patients, and what to be wary of."""
+    told = [(unit, metrics)]
+    if metrics.get("by_patient"):
+        told.append(("patient (mean of slides)", metrics["by_patient"]))
+    told = [(name, own) for name, own in told if own.get("pooled")]
+    if told:
+        names = list(told[0][1]["pooled"])[:MOST_METRICS]
+        rows = [[name, *(cell(own, metric) for metric in names)] for name, own in told]
+        chance = told[0][1].get("chance") or {}
+        rows.append(["(chance)", *(number(told[0][1], chance.get(metric)) for metric in names)])
+        title = "external test" if metrics.get("external") else "no external test"
+        request.console.table((title, *(metric_words(name) for name in names)), rows)
+    for name, own in told:
+        for fact, text in facts(own):
+            request.console.fact(fact, f"{name}: {text}" if len(told) > 1 else text)
+    warnings = [*metrics["warnings"], *((metrics.get("by_patient") or {}).get("warnings") or ())]
+    for text in list(dict.fromkeys(warnings))[:MOST_WARNINGS]:
+        request.console.note(text)
+    for _, own in told[:1]:
+        interval = own["interval"]
+        request.console.say(
+            f"[{100 * interval['level']:.0f} % intervals] by {interval['resamples']} bootstrap resamples of "
+            f"{plural(own['n_patients'], 'patient')}"
+        )
+
+
+def _tell_files(request: Request, found: Predicted, unit: str) -> None:
+    others = len(found.whole) - len(found.table)
+    kept = f", beside {plural(others, unit)} of earlier calls" if others else ""
+    request.console.say(f"{plural(len(found.table), unit)} in {shown(found.path)}{kept}")
+    if found.former is not None:
+        request.console.note(
+            f"predictions by the same training before it was trained again are kept in {shown(found.former)}"
+        )
+    made = [
+        name for name, one in (("patients.csv", found.patients), ("metrics.json", found.metrics)) if one is not None
+    ]
+    if made:
+        request.console.say(f"beside it {' and '.join(made)} · {request.next('report')}")
 
 
 def _trained_folder(request: Request) -> Path:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from wsi_pipeline.cohort.doubts import doubt_words
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
 from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.execution import MilExecution, TrainingOptions
-from wsi_pipeline.mil.choices import named
-from wsi_pipeline.mil.compare import metric_words, p_words
+from wsi_pipeline.mil.compare import metric_words
 from wsi_pipeline.mil.crossval import Progress
 from wsi_pipeline.specs import MilSpec
 from wsi_pipeline.stages.bags import OUTCOMES, SlideBags, gather
 from wsi_pipeline.stages.former import check_name
 from wsi_pipeline.stages.train_mil import Training, train, training_name
-
-MOST_WARNINGS = 12
-MOST_METRICS = 5
 
 
 def train_mil(request: Request) -> int:
@@ -92,15 +87,15 @@ def _tell(request: Request, done: Sequence[Training]) -> None:
     first = done[0].metrics
     names = list(first["pooled"])[:MOST_METRICS]
     rows = [
-        [m["encoder"], m.get("name") or m["model"], *(_cell(m, name) for name in names)]
+        [m["encoder"], m.get("name") or m["model"], *(cell(m, name) for name in names)]
         for m in (t.metrics for t in done)
     ]
     if first.get("chance"):
-        rows.append(["(chance)", "", *(_number(first, first["chance"].get(name)) for name in names)])
+        rows.append(["(chance)", "", *(number(first, first["chance"].get(name)) for name in names)])
     request.console.table(("encoder", "model", *(metric_words(name) for name in names)), rows)
     for training in done:
         prefix = f"{training.metrics['encoder']}: " if len(done) > 1 else ""
-        for name, text in _facts(training.metrics):
+        for name, text in facts(training.metrics):
             request.console.fact(name, prefix + text)
     warnings = list(dict.fromkeys(text for training in done for text in training.metrics.get("warnings", ())))
     for text in warnings[:MOST_WARNINGS]:
@@ -117,56 +112,3 @@ def _tell(request: Request, done: Sequence[Training]) -> None:
     if len(done) > 1:
         a, b = (shown(training.folder) for training in done[:2])
         request.console.say(f"next: wsi-pipeline compare {a} {b}")
-
-
-def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was chosen, the threshold, calibration, the test against chance: one line each, where there is one."""
-    told = []
-    chosen = Counter(named(fold["chosen"]) for fold in metrics["folds"] if fold.get("chosen"))
-    if chosen:
-        told.append(("chosen", "; ".join(f"{text} ({plural(n, 'fold')})" for text, n in chosen.most_common())))
-    if "threshold" in metrics:
-        cut = metrics["threshold"]
-        rates = ", ".join(f"{name} {_estimate(cut[name])}" for name in ("sensitivity", "specificity"))
-        told.append(("cut", f"{cut['class']} from {cut['value']:.2f} on, chosen on validation slides: {rates}"))
-    if "calibration" in metrics:
-        found = metrics["calibration"]
-        told.append(
-            (
-                "calibr.",
-                f"Brier {_estimate(found['brier'])} (class shares alone: {found['brier_of_chance']:.3f}), "
-                f"ECE {_estimate(found['ece'])}",
-            )
-        )
-    test = metrics.get("permutation")
-    if test:
-        told.append(
-            (
-                "chance",
-                f"{metric_words(test['metric'])} against {test['n']} shuffles of the outcomes over "
-                f"{plural(test['n_patients'], 'patient')}: {p_words(test['p_value'])}",
-            )
-        )
-    return told
-
-
-def _cell(metrics: Mapping[str, Any], name: str) -> str:
-    estimate = metrics["pooled"].get(name) or {}
-    return _estimate(estimate, _digits(metrics))
-
-
-def _estimate(estimate: Mapping[str, Any], digits: str = ".3f") -> str:
-    if estimate.get("value") is None:
-        return "undefined"
-    if estimate.get("low") is None or estimate.get("high") is None:
-        return f"{estimate['value']:{digits}}"
-    return f"{estimate['value']:{digits}} [{estimate['low']:{digits}}, {estimate['high']:{digits}}]"
-
-
-def _number(metrics: Mapping[str, Any], value: float | None) -> str:
-    return "" if value is None else f"{value:{_digits(metrics)}}"
-
-
-def _digits(metrics: Mapping[str, Any]) -> str:
-    """Numbers in a unit of their own have digits as they need; parts of 1 have three."""
-    return "#.3g" if metrics["task"] == "regression" else ".3f"

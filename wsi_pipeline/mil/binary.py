@@ -82,9 +82,7 @@ def threshold_json(
     keys = zip(predictions["repeat"], predictions["fold"], strict=True)
     limits = np.array([FALLBACK if (limit := chosen[key]) is None else limit for key in keys])
     called = predictions[f"p_{classes[1]}"].to_numpy(np.float64) >= limits
-    rates = estimator.estimates(lambda weights: weighted_rates(positive, called, weights))
     known = [value for value in chosen.values() if value is not None]
-    rows = {"sensitivity": positive, "specificity": ~positive}
     return {
         "threshold": {
             "class": classes[1],
@@ -93,9 +91,18 @@ def threshold_json(
             "chosen_on": "validation slides of each fold",
             "rule": "highest sensitivity + specificity",
             "folds_without": len(chosen) - len(known),
-            **{name: {**rate, **_counts(predictions, rows[name])} for name, rate in rates.items()},
+            **rates_json(predictions, positive, called, estimator),
         }
     }
+
+
+def rates_json(
+    predictions: pd.DataFrame, positive: NDArray[np.bool_], called: NDArray[np.bool_], estimator: Estimator
+) -> Json:
+    """Sensitivity and specificity of calls, as estimates with how many patients (`n`) and slides each is of."""
+    rates = estimator.estimates(lambda weights: weighted_rates(positive, called, weights))
+    rows = {"sensitivity": positive, "specificity": ~positive}
+    return {name: {**rate, **_counts(predictions, rows[name])} for name, rate in rates.items()}
 
 
 def _counts(predictions: pd.DataFrame, rows: NDArray[np.bool_]) -> Json:

@@ -67,8 +67,8 @@ def validation_metrics(
     """
     resampler = Resampler(predictions["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
     repeats = [frame.reset_index(drop=True) for _, frame in predictions.groupby("repeat", sort=True)]
-    pooled, by_repeat = _pooled(task, predictions, repeats, resampler)
-    told = [*warnings, *_metric_warnings(task, predictions, pooled, spec.bootstrap)]
+    pooled, by_repeat = pooled_estimates(task, predictions, repeats, resampler)
+    told = [*warnings, *metric_warnings(task, predictions, pooled, spec.bootstrap)]
     found = {
         "task": task.name,
         "bag": spec.bag,
@@ -96,7 +96,7 @@ def validation_metrics(
     return found
 
 
-def _pooled(
+def pooled_estimates(
     task: Task, predictions: pd.DataFrame, repeats: Sequence[pd.DataFrame], resampler: Resampler
 ) -> tuple[dict[str, Json], dict[str, Json]]:
     """Every metric with its interval; and its mean and standard deviation over the repeats."""
@@ -123,7 +123,7 @@ def _fold_json(task: Task, predictions: pd.DataFrame, fact: Json) -> Json:
     return {**fact, "n_test_patients": int(tested["patient_id"].nunique()), "metrics": task.score(tested)}
 
 
-def _metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Json], resamples: int) -> list[str]:
+def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Json], resamples: int) -> list[str]:
     """Sentences about what is undefined or rough."""
     told = []
     undefined = [_words(name) for name, estimate in pooled.items() if estimate["value"] is None]

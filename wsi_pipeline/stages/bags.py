@@ -154,6 +154,16 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     )
 
 
+def outcomes_of(records: Sequence[SlideRecord], bag: str) -> pd.DataFrame:
+    """Who they are and the outcomes of all slides, or of all patients without slide_id, features or not."""
+    table = _table(records, [""] * len(records)).drop(columns=CONTENT)
+    if bag != "patient":
+        return table
+    codes, names = pd.factorize(table["patient_id"])
+    rows = {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
+    return _patient_table(table, rows, refuse=False).drop(columns="slide_id")
+
+
 def _nothing(encoder: str) -> MilError:
     return MilError(f"no slide has features of {encoder}", todo=f"Run first: wsi-pipeline embed --model {encoder}")
 

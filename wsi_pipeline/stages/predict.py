@@ -1,31 +1,71 @@
 """Stage `predict`: a trained model's word on slides it has not been tested on.
 
-predict/<encoder>/<mil model>/predictions.csv   one row a slide: slide_id, patient_id, the outcome where it is known
-                                                (label; time, event), the prediction, spread (see mil.predict),
-                                                novelty, far_from_training (see mil.novelty); one row a patient,
-                                                without slide_id, where the model's bags are patients
+predict/<encoder>/<training>/
+  predictions.csv   one row a slide: slide_id, patient_id, the outcome where it is known (label; time, event), the
+                    prediction, spread (see mil.predict), novelty, far_from_training (see mil.novelty), whether the
+                    model was trained on the patient; one row a patient, without slide_id, where the model's bags are
+                    patients. Several calls (--chunk, --only) of one model fill it together
+  patients.csv      one row a patient, where patients have several slides
+  metrics.json      how good the predictions are, where outcomes are known (see mil.external); of slides and, under
+                    `by_patient`, of patients
+  model.json        which model spoke; written last
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.atomic import write_text
+from wsi_pipeline.atomic import remove, write_text
+from wsi_pipeline.cohort.locks import locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.cohort.wording import counted, listed
 from wsi_pipeline.encoders.device import choose_device
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.checkpoint import Ensemble
+from wsi_pipeline.mil.external import AT_CUT, SEEN, Cut, by_patient, external_metrics
 from wsi_pipeline.mil.predict import predict
-from wsi_pipeline.stages.bags import SlideBags, gather
-from wsi_pipeline.stages.train_mil import training_name
+from wsi_pipeline.stages import predict_files as files
+from wsi_pipeline.stages.bags import SlideBags, gather, outcomes_of
+from wsi_pipeline.stages.train_mil import trained_patients, training_name, tuned_on_warnings
 
 NAME = "predict"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What one call has predicted, and what is known with that of calls before.
+
+    table      the rows of this call; `whole` all rows of predictions.csv
+    slides     what they were predicted from
+    patients   one row a patient, where patients have several slides
+    metrics    where outcomes are known
+    former     where predictions are that had to make room for these
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    whole: pd.DataFrame
+    slides: SlideBags
+    patients: pd.DataFrame | None
+    metrics: Json | None
+    former: Path | None
+
+    @property
+    def path(self) -> Path:
+        """The file of all rows."""
+        return self.folder / files.PREDICTIONS
 
 
 def predict_slides(
@@ -34,13 +74,17 @@ def predict_slides(
     ensemble: Ensemble,
     device: str = "auto",
     known: novelty.Novelty | None = None,
-) -> tuple[pd.DataFrame, Path, SlideBags]:
+    *,
+    trained: Path | None = None,
+    cohort: Sequence[SlideRecord] | None = None,
+) -> Predicted:
     """Predict every slide of `records` that has features of the model's encoder, or every patient by these slides.
 
-    known   what the training slides look like; without it no slide is said to be near or far
+    known     what the training slides look like; without it no slide is said to be near or far
+    trained   folder of the training: its patients and its cut are known from there
+    cohort    all slides of the run, of which `records` may be a part
 
-    Returns (table, the CSV it was written to, the slides). Raises MilError where encoder, weights or patch settings
-    are not those the model was trained on.
+    Raises MilError where encoder, weights or patch settings are not those the model was trained on.
     """
     encoder = slug(str(ensemble.encoder["name"]))
     slides = gather(run, records, encoder)
@@ -48,29 +92,138 @@ def predict_slides(
         slides = slides.by_patient(refuse=False)  # an outcome that slides contradict is of no use here, nor needed
     ensemble.check_encoder(slides.encoder)
     _check_patches(slides, ensemble)
+    cut = cut_of(trained, ensemble) if trained else None
+    table = _table(slides, ensemble, device, known, cut)
+    if trained is not None:
+        seen = trained_patients(trained)
+        table[SEEN] = ["yes" if who in seen else "no" for who in table["patient_id"].astype(str)]
+    name = trained.resolve().name if trained else training_name(ensemble.spec)
+    with locked(run.lock(NAME, slug(f"{encoder}/{name}")), math.inf):
+        where = str(trained.resolve()) if trained else ""
+        folder, former = files.place_of(run.predict(encoder, name), ensemble.fingerprint, where)
+        return _join(folder, former, table, slides, ensemble, cut, where, cohort)
+
+
+def cut_of(trained: Path, ensemble: Ensemble) -> Cut | None:
+    """The cut that training chose for one of two classes; None where it chose none, or its metrics are not there."""
+    metrics = files.read_json(trained / files.METRICS) or {}
+    threshold = metrics.get("threshold")
+    same = metrics.get("digest") == ensemble.provenance.get("digest")
+    if not same or not isinstance(threshold, dict) or len(ensemble.classes) != 2:
+        return None
+    value, positive = threshold.get("value"), threshold.get("class")
+    chosen = threshold.get("folds_without", 0) < len(metrics.get("folds") or (0,))
+    if not chosen or positive not in ensemble.classes or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return Cut(str(positive), float(value))
+
+
+def whole_patients(
+    records: Sequence[SlideRecord], cohort: Sequence[SlideRecord], *, first: bool
+) -> tuple[SlideRecord, ...]:
+    """All slides of the patients of `records`, so that no patient is predicted by a part of its slides.
+
+    first   only of patients whose first slide is among them: of several parts of a cohort one then has the patient
+    """
+    chosen = {record.slide_id for record in records}
+    start: dict[str, str] = {}
+    for record in cohort:
+        start.setdefault(record.patient_id, record.slide_id)
+    patients = {r.patient_id for r in records if not first or start[r.patient_id] in chosen}
+    return tuple(record for record in cohort if record.patient_id in patients)
+
+
+def _table(
+    slides: SlideBags, ensemble: Ensemble, device: str, known: novelty.Novelty | None, cut: Cut | None
+) -> pd.DataFrame:
     told = predict(ensemble, slides.bags, device=choose_device(device))
+    if cut is not None:
+        told.insert(list(told.columns).index("predicted") + 1, AT_CUT, cut.called(told, ensemble.classes))
     if known is not None:
         told = told.merge(known.columns(slides.bags), on="slide_id", validate="one_to_one")
-    table = _known(slides, ensemble).merge(told, on="slide_id", validate="one_to_one")
-    if slides.parts:
-        table = table.drop(columns="slide_id")
-    folder = run.root / NAME / encoder / slug(training_name(ensemble.spec))
-    write_text(
-        folder / "predictions.csv", table.to_csv(index=False, float_format=_digits(ensemble), lineterminator="\n")
-    )
-    write_text(folder / "model.json", json.dumps({"fingerprint": ensemble.fingerprint}) + "\n")
-    return table, folder / "predictions.csv", slides
-
-
-def _known(slides: SlideBags, ensemble: Ensemble) -> pd.DataFrame:
-    """Who they are, and the outcome as far as it is known."""
     outcome = [name for name in ensemble.task.columns if name in slides.table]
-    return slides.table[["slide_id", "patient_id", *outcome]]
+    who = slides.table[["slide_id", "patient_id", *outcome]]
+    table = who.merge(told, on="slide_id", validate="one_to_one")
+    return table.drop(columns="slide_id") if slides.parts else table
 
 
-def _digits(ensemble: Ensemble) -> str:
+def _join(
+    folder: Path,
+    former: Path | None,
+    table: pd.DataFrame,
+    slides: SlideBags,
+    ensemble: Ensemble,
+    cut: Cut | None,
+    trained: str,
+    cohort: Sequence[SlideRecord] | None,
+) -> Predicted:
+    """Put the rows with those of calls before, measure all, and write it. The lock is held."""
+    outcomes = outcomes_of(cohort, ensemble.spec.bag) if cohort is not None else None
+    path = folder / files.PREDICTIONS
+    before = files.read_predictions(path) if path.is_file() else None
+    whole = files.merged(before, table, outcomes)
+    text = _csv(whole, ensemble)
+    # Measured as it is written, so that it does not matter in how many calls the rows were made.
+    current = files.in_cohort(files.read_predictions(io.StringIO(text)), outcomes)
+    patients, metrics = _measure(current, ensemble, cut, slides)
+    write_text(path, text)
+    _write_or_remove(folder / files.PATIENTS, None if patients is None else _csv(patients, ensemble))
+    model = {
+        "fingerprint": ensemble.fingerprint, "trained": trained, "task": ensemble.task.to_json(),
+        "bag": ensemble.spec.bag, "cut": cut and asdict(cut),
+    }  # fmt: skip
+    if metrics is not None:
+        metrics = {"encoder": folder.parent.name, "name": folder.name, "trained_model": model, **metrics}
+    told = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_or_remove(folder / files.METRICS, told)
+    write_text(folder / files.MODEL, json.dumps(model, ensure_ascii=False) + "\n")
+    return Predicted(folder, table, whole, slides, patients, metrics, former)
+
+
+def _measure(
+    table: pd.DataFrame, ensemble: Ensemble, cut: Cut | None, slides: SlideBags
+) -> tuple[pd.DataFrame | None, Json | None]:
+    """The table of patients, where they have several slides, and the metrics of slides and patients."""
+    task, spec = ensemble.task, ensemble.spec
+    named = table if "slide_id" in table else table.assign(slide_id=table["patient_id"])
+    metrics = external_metrics(task, named, spec, cut, tuned_on_warnings(slides))
+    if "slide_id" not in table or not table["patient_id"].duplicated().any():
+        return None, metrics
+    patients, torn = by_patient(task, table, cut)
+    if metrics is not None:
+        said = [f"Slides of {listed(torn)} differ in {' or '.join(task.columns)}: no outcome of the patient."]
+        own = external_metrics(
+            task, patients.assign(slide_id=patients["patient_id"]), _of_patients(ensemble), cut, said if torn else ()
+        )
+        metrics["by_patient"] = own
+        metrics["warnings"] = [*metrics["warnings"], *_several(patients)]
+    return patients, metrics
+
+
+def _of_patients(ensemble: Ensemble) -> Any:
+    return type(ensemble.spec)(**{**asdict(ensemble.spec), "bag": "patient"})
+
+
+def _several(patients: pd.DataFrame) -> list[str]:
+    n = int((patients["n_slides"] > 1).sum())
+    return [
+        f"{counted(n, 'patient')} {'has' if n == 1 else 'have'} several slides: `by_patient` measures one prediction "
+        "a patient, the mean of its slides."
+    ]
+
+
+def _csv(table: pd.DataFrame, ensemble: Ensemble) -> str:
     """Probabilities have six decimals; a number or a time of any size has its digits."""
-    return "%.6f" if ensemble.classes else "%.9g"
+    digits = "%.6f" if ensemble.classes else "%.9g"
+    text: str = table.to_csv(index=False, float_format=digits, lineterminator="\n")
+    return text
+
+
+def _write_or_remove(path: Path, text: str | None) -> None:
+    if text is None:
+        remove(path)
+    else:
+        write_text(path, text)
 
 
 def _check_patches(slides: SlideBags, ensemble: Ensemble) -> None:

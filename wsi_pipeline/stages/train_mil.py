@@ -106,7 +106,7 @@ def _train(
         "model": _base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
         **result.metrics,
-        "warnings": [*_tuned_on(slides), *result.metrics["warnings"]],
+        "warnings": [*tuned_on_warnings(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,
     }
     former = keep_former(folder, _digest_of(folder)) if (folder / METRICS).exists() else None
@@ -153,7 +153,7 @@ def _named_bags(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
     return table.drop(columns="slide_id") if spec.bag == "patient" else table
 
 
-def _tuned_on(slides: SlideBags) -> list[str]:
+def tuned_on_warnings(slides: SlideBags) -> list[str]:
     """A warning where the features of tested slides have seen labels of the same patients."""
     if not slides.tuned_on:
         return []

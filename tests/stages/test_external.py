@@ -1,0 +1,267 @@
+"""Predictions of labelled slides are measured as cross-validation is; parts of a cohort fill one table together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from tests.stages.feature_runs import QUICK, cohort, trained
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.mil.checkpoint import load_ensemble
+from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
+from wsi_pipeline.stages.train_mil import Training
+
+N = 24
+LABELS = ["ab"[i % 2] for i in range(N)]
+
+
+def apply(training: Training, run: RunDir, records: Sequence[SlideRecord], every: Any = None) -> Predicted:
+    model = load_ensemble(training.folder)
+    return predict_slides(run, records, model, "cpu", trained=training.folder, cohort=every or records)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    run = RunDir(tmp_path_factory.mktemp("train"))
+    return trained(run, cohort(run, "t", N, label=LABELS))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "ext")
+
+
+def test_an_external_cohort_is_measured_by_slide_and_by_patient(training: Training, run: RunDir) -> None:
+    labels = [*LABELS[:20], "c", "A ", None, "a"]
+    found = apply(training, run, cohort(run, "e", N, slides=(1, 2, 1), seed=1, label=labels))
+    assert found.metrics is not None
+    metrics = json.loads((found.folder / "metrics.json").read_text())
+    assert metrics == json.loads(json.dumps(found.metrics))
+    table = pd.read_csv(found.path)
+    known = table[table["label"].isin(["a", "b"])]
+    assert (metrics["external"], metrics["n_slides"], metrics["n_patients"]) == (True, len(known), 21)
+    positive = (known["label"] == "b").to_numpy()
+    pooled = {name: one["value"] for name, one in metrics["pooled"].items()}
+    assert pooled == pytest.approx(
+        {
+            "auroc": sk.roc_auc_score(positive, known["p_b"]),
+            "balanced_accuracy": sk.balanced_accuracy_score(known["label"], known["predicted"]),
+            "macro_f1": sk.f1_score(known["label"], known["predicted"], average="macro"),
+            "accuracy": sk.accuracy_score(known["label"], known["predicted"]),
+        },
+        abs=1e-5,
+    )
+    assert all(one["low"] <= one["value"] <= one["high"] and one["n"] == 21 for one in metrics["pooled"].values())
+    assert metrics["calibration"]["brier"]["value"] == pytest.approx(
+        sk.brier_score_loss(positive, known["p_b"]), abs=1e-5
+    )
+    assert 1 / 21 <= metrics["permutation"]["p_value"] <= 1
+    cut = training.metrics["threshold"]
+    called = known["p_b"] >= cut["value"]
+    assert (known["predicted_at_cut"] == np.where(called, "b", "a")).all()
+    assert metrics["threshold"]["value"] == cut["value"]
+    assert metrics["threshold"]["sensitivity"]["value"] == pytest.approx(called[positive].mean())
+    assert metrics["threshold"]["specificity"]["value"] == pytest.approx((~called[~positive]).mean())
+    assert metrics["unknown_labels"] == {"c": ["e20-0"], "A ": ["e21-0"]}
+    said = " ".join(metrics["warnings"])
+    assert "'A ' (the model knows 'a': write it so)" in said
+    assert metrics["left_out"]["e22-0"] == "no label"
+    people = pd.read_csv(found.folder / "patients.csv")
+    assert len(people) == N
+    np.testing.assert_allclose(people["p_b"], table.groupby("patient_id", sort=False)["p_b"].mean(), atol=2e-6)
+    known = people[people["label"].isin(["a", "b"])]
+    own = metrics["by_patient"]
+    assert own["n_patients"] == 21
+    assert own["pooled"]["auroc"]["value"] == pytest.approx(
+        sk.roc_auc_score(known["label"] == "b", known["p_b"]), abs=1e-5
+    )
+
+
+def test_patients_the_model_was_trained_on_are_no_test(training: Training, run: RunDir) -> None:
+    records = cohort(run, "t", N + 6, seed=2, label=[*LABELS, *LABELS[:6]])
+    found = apply(training, run, records)
+    assert found.metrics is not None
+    assert (found.metrics["external"], found.metrics["n_slides"]) == (True, 6)
+    assert found.metrics["warnings"][0].startswith(
+        "24 of 30 slides with an outcome are by name of patients the model was"
+    )
+    assert found.metrics["left_out"]["t0-0"] == "the model was trained on this patient"
+    assert found.whole["patient_in_training"].tolist() == ["yes"] * N + ["no"] * 6
+    alone = apply(training, RunDir(run.root / "same"), cohort(RunDir(run.root / "same"), "t", N, label=LABELS))
+    assert alone.metrics is not None
+    assert (alone.metrics["external"], alone.metrics["n_slides"]) == (False, N)
+    assert alone.metrics["warnings"][0].startswith("No external test: all 24 slides")
+
+
+def test_labels_that_are_all_unknown_give_no_numbers_but_the_reason(training: Training, run: RunDir) -> None:
+    found = apply(training, run, cohort(run, "e", 4, label=["x", "y", "x", "y"]))
+    assert found.metrics is not None
+    assert "pooled" not in found.metrics
+    (said,) = found.metrics["warnings"]
+    assert said.startswith("4 slides have a label that the model does not know (a, b) and are left out: ")
+    assert said.endswith("'x' (e0-0, e2-0), 'y' (e1-0, e3-0).")
+    assert apply(training, run, cohort(run, "e", 4, label=[None] * 4)).metrics is None
+    assert not (run.predict("colour", "mean") / "metrics.json").exists()
+
+
+def test_one_class_alone_has_no_area_and_says_so(training: Training, run: RunDir) -> None:
+    found = apply(training, run, cohort(run, "e", 6, label=["b"] * 6))
+    assert found.metrics is not None
+    assert found.metrics["pooled"]["auroc"]["value"] is None
+    assert any("no slide of class a" in text for text in found.metrics["warnings"])
+    assert found.metrics["threshold"]["specificity"]["value"] is None
+
+
+def test_slides_of_a_patient_that_contradict_each_other_leave_it_without_an_outcome(
+    training: Training, run: RunDir
+) -> None:
+    records = cohort(run, "e", 8, slides=(2,), label=LABELS[:8])
+    records = (replace(records[0], label="b"), *records[1:])
+    found = apply(training, run, records)
+    assert found.metrics is not None
+    assert (found.metrics["n_slides"], found.metrics["by_patient"]["n_patients"]) == (16, 7)
+    assert "Slides of e0 differ in label: no outcome of the patient." in found.metrics["by_patient"]["warnings"]
+
+
+def test_regression_is_measured_and_what_is_no_number_named(run: RunDir) -> None:
+    spec = replace(QUICK, task="regression")
+    home = RunDir(run.root.parent / "home")
+    values = [f"{1.5 * (i % 2) + 0.01 * i:.3f}" for i in range(N)]
+    training = trained(home, cohort(home, "t", N, label=values), spec)
+    found = apply(training, run, cohort(run, "e", N, seed=1, slides=(2,), label=[*values[:-1], "high"]))
+    table = pd.read_csv(found.path, dtype={"label": str})
+    known = table[table["label"] != "high"]
+    truth = known["label"].astype(float)
+    assert found.metrics is not None
+    assert found.folder.name == "mean.regression"
+    got = {name: one["value"] for name, one in found.metrics["pooled"].items()}
+    assert got["mae"] == pytest.approx(sk.mean_absolute_error(truth, known["predicted"]), rel=1e-5)
+    assert got["r2"] == pytest.approx(sk.r2_score(truth, known["predicted"]), rel=1e-4)
+    assert got["spearman"] == pytest.approx(stats.spearmanr(truth, known["predicted"]).statistic, rel=1e-5)
+    assert found.metrics["unknown_labels"] == {"high": ["e23-0", "e23-1"]}
+    assert found.patients is not None
+    np.testing.assert_allclose(
+        found.patients["predicted"], table.groupby("patient_id", sort=False)["predicted"].mean(), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", ["discrete", "cox"])
+def test_survival_is_measured(run: RunDir, loss: str) -> None:
+    spec = replace(QUICK, task="survival", survival_loss=loss, time_bins=3)
+    home = RunDir(run.root.parent / "home")
+    time = [float(3 + 10 * ((i + 1) % 2) + i % 5) for i in range(N)]
+    event = [int(i % 4 != 3) for i in range(N)]
+    training = trained(home, cohort(home, "t", N, time=time, event=event), spec)
+    found = apply(training, run, cohort(run, "e", N, seed=1, time=[*time[:-1], None], event=[*event[:-1], None]))
+    assert found.metrics is not None
+    table = found.table.iloc[:-1]
+    ordered = [
+        (a, b)
+        for a in range(len(table)) for b in range(len(table))
+        if event[a] and (time[a] < time[b] or (time[a] == time[b] and not event[b]))
+    ]  # fmt: skip
+    risk = table["risk"].to_numpy()
+    wins = [float(risk[a] > risk[b]) + 0.5 * float(risk[a] == risk[b]) for a, b in ordered]
+    assert found.metrics["pooled"]["c_index"]["value"] == pytest.approx(np.mean(wins))
+    assert found.metrics["survival"]["cut"] == "median risk"
+    assert ("integrated_brier" in found.metrics["pooled"]) == (loss == "discrete")
+    assert found.metrics["left_out"] == {"e23-0": "no time and event"}
+
+
+def test_parts_that_run_at_once_fill_one_table(training: Training, run: RunDir) -> None:
+    records = cohort(run, "e", N, slides=(2, 1), label=LABELS)
+    parts = [records[k::5] for k in range(5)]
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda part: apply(training, run, part, records), parts))
+    folder = run.predict("colour", "mean")
+    together = (folder / "predictions.csv").read_text(), (folder / "metrics.json").read_text()
+    whole = apply(training, run, records)
+    assert whole.path.read_text() == together[0]
+    assert (folder / "metrics.json").read_text() == together[1]
+    assert pd.read_csv(whole.path)["slide_id"].tolist() == [record.slide_id for record in records]
+    again = apply(training, run, records[:1], records)
+    assert (len(again.table), len(again.whole)) == (1, len(records))
+    assert whole.path.read_text() == together[0]
+
+
+def test_rows_of_before_have_the_outcomes_of_today_and_of_slides_that_left_are_kept(
+    training: Training, run: RunDir
+) -> None:
+    records = cohort(run, "e", 8, label=LABELS[:8])
+    apply(training, run, records)
+    today = tuple(replace(record, label="b") if k == 0 else record for k, record in enumerate(records[:6]))
+    found = apply(training, run, today[1:2], today)
+    table = pd.read_csv(found.path)
+    assert table["slide_id"].tolist() == [record.slide_id for record in records]
+    assert table["label"].tolist() == ["b", *LABELS[1:8]]
+    assert found.metrics is not None
+    assert found.metrics["n_slides"] == 6
+
+
+def test_another_model_of_the_same_name_has_a_folder_of_its_own(training: Training, run: RunDir) -> None:
+    records = cohort(run, "e", 6, label=LABELS[:6])
+    first = apply(training, run, records)
+    before = first.path.read_bytes()
+    home = RunDir(run.root.parent / "other")
+    other = trained(home, cohort(home, "t", N, seed=5, label=LABELS), replace(QUICK, seed=1))
+    second = apply(other, run, records[:2], records)
+    fingerprint = load_ensemble(other.folder).fingerprint
+    assert second.folder == run.predict("colour", f"mean-{fingerprint[:8]}")
+    assert len(second.whole) == 2
+    assert apply(other, run, records[2:], records).folder == second.folder
+    assert first.path.read_bytes() == before
+    assert apply(training, run, records).folder == first.folder
+
+
+def test_predictions_of_a_training_that_was_done_again_move_aside(run: RunDir) -> None:
+    records = cohort(run, "t", N, label=LABELS)
+    first = apply(trained(run, records), run, records)
+    before = first.path.read_bytes()
+    again = trained(run, records, replace(QUICK, seed=3), replace=True)
+    second = apply(again, run, records[:3], records)
+    assert second.folder == first.folder
+    assert len(second.whole) == 3
+    assert second.former is not None
+    assert (second.former / "predictions.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_patient_is_never_predicted_by_a_part_of_its_slides(run: RunDir, first: bool) -> None:
+    spec = replace(QUICK, bag="patient")
+    home = RunDir(run.root.parent / "home")
+    training = trained(home, cohort(home, "t", N, label=LABELS), spec)
+    records = cohort(run, "e", 9, slides=(3, 1), label=LABELS[:9])
+    whole = apply(training, RunDir(run.root), records).whole
+    (training.folder.parent / "unused").mkdir()
+    chunks = [whole_patients(records[k::4], records, first=first) for k in range(4)]
+    if first:
+        assert sorted(r.slide_id for part in chunks for r in part) == sorted(r.slide_id for r in records)
+    for part in chunks:
+        if part:
+            found = apply(training, run, part, records)
+    pd.testing.assert_frame_equal(found.whole, whole, check_dtype=False, atol=1e-6)
+    assert found.patients is None
+    assert found.metrics is not None
+    assert found.metrics["n_patients"] == 9
+
+
+def test_without_validation_slides_there_is_no_cut(run: RunDir) -> None:
+    home = RunDir(run.root.parent / "home")
+    spec: MilSpec = replace(QUICK, val_fraction=0.0, epochs=2)
+    training = trained(home, cohort(home, "t", N, label=LABELS), spec)
+    found = apply(training, run, cohort(run, "e", 6, label=LABELS[:6]))
+    assert "predicted_at_cut" not in found.table
+    assert found.metrics is not None
+    assert "threshold" not in found.metrics
