@@ -60,6 +60,19 @@ class TableOptions:
 
 
 @dataclass(frozen=True)
+class QuPathOptions:
+    """How QuPath opens the slides. Only slides with bounds differ: Leica SCN, MIRAX, TIFFs with missing tiles."""
+
+    qupath_no_crop: bool = option(
+        False, "outlines of QuPath count from the corner of the whole slide (it was opened with --no-crop), not of "
+        "the scanned part", group="cohort",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class CheckOptions:
     """What `check` writes, and what its estimate of a run supposes."""
 

@@ -4,59 +4,57 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_pipeline.cohort.dicomheader import DicomHeader, is_dicom, read_header
+from wsi_pipeline.cohort.foreign import KINDS, elsewhere, foreign_kind
+from wsi_pipeline.cohort.ids import Named, distinct_ids
 from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.suffixes import DICOM_SUFFIXES, PICTURE_SUFFIXES, SLIDE_SUFFIXES, slide_id_of
 from wsi_pipeline.errors import UsageError
 
-SLIDE_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        "svs",
-        "tif",
-        "tiff",
-        "btf",
-        "ndpi",
-        "mrxs",
-        "scn",
-        "bif",
-        "vms",
-        "vmu",
-        "svslide",
-        "czi",
-        "qptiff",
-        "dcm",
-    )
-)
-"""What counts as a slide when a folder is listed; a file named outright may have any suffix."""
+__all__ = [
+    "PICTURE_SUFFIXES", "SLIDE_SUFFIXES", "FoundSlides", "at_home", "find_slides", "is_slide_file", "slide_id_of",
+    "with_suffix_found",
+]  # fmt: skip
+
+_PICTURES_BESIDE = (".vms", ".vmu", ".dzi")
+"""Slides that are made of JPEG files in their own folder."""
+_NOT_A_SLIDE = "DICOM that is not a whole-slide image"
+_NO_ACCESS = "folder that cannot be listed"
+_CONTENTS = "Name a CSV, a folder of slides, or a quoted glob like 'slides/*.svs'"
 
 
-def find_slides(sources: Sequence[str | Path]) -> list[Path]:
-    """Slide files from folders (searched through), globs and single files; absolute, sorted, each once.
+@dataclass(frozen=True)
+class FoundSlides:
+    """Slides with their ids, in the order of their paths, and sentences about what else was there."""
 
-    Hidden files and folders are passed over, and the overlays that `heatmap` writes as TIFF. Of a DICOM folder only the
-    first file is taken: the others are levels and tiles of the same slide.
+    slides: tuple[tuple[str, Path], ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
+    """Slides from folders (searched through, also where they are linked), globs and single files; absolute, each once.
+
+    Hidden files and folders are passed over, and the overlays that `heatmap` writes as TIFF. DICOM files of one folder
+    and series are one slide. Files of kinds that are not read are counted. Two slides of one name get ids with the
+    names of their folders.
+
     Raises UsageError naming a source that yields nothing.
     """
-    found: dict[Path, None] = {}
+    search = _Search()
     for source in sources:
-        hits = _hits(str(source))
-        if not hits:
-            raise UsageError(
-                f"no slides at {source}", todo="Name a CSV, a folder of slides, or a quoted glob like 'slides/*.svs'"
-            )
-        found.update(dict.fromkeys(path.absolute() for path in hits))
-    return _one_per_dicom_folder(sorted(found))
-
-
-def slide_id_of(path: Path) -> str:
-    """The file name without its suffix (`a.ome.tiff` -> `a`); the whole name where the suffix is no slide's."""
-    name = path.name
-    for suffix in (".ome.tiff", ".ome.tif"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem if path.suffix.lower() in SLIDE_SUFFIXES else name
+        search.add(str(source))
+    named, parts = _as_slides(list(search.found))
+    ids, notes = distinct_ids(named)
+    search.passed[_NOT_A_SLIDE] += parts
+    if not named:
+        raise _nothing(" ".join(map(str, sources)), search.passed)
+    told = [*_told(search.passed), *notes]
+    return FoundSlides(tuple(zip(ids, (item.path for item in named), strict=True)), tuple(told))
 
 
 def with_suffix_found(path: Path) -> Path:
@@ -78,19 +76,141 @@ def at_home(path: str | Path) -> str:
     return os.path.expanduser(path)  # noqa: PTH111 - that of pathlib raises for nobody
 
 
-def _hits(source: str) -> list[Path]:
-    path = Path(source)
-    if path.is_dir():
-        return [item for item in sorted(path.rglob("*")) if is_slide_file(item) and not _passed_over(item, path)]
-    if path.exists():
-        return [path]
-    found = (Path(item) for item in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-    return [item for item in found if item.is_file() and not _is_overlay(item)]
+class _Search:
+    """What was found in folders, each folder and file once, however many links lead to it."""
+
+    def __init__(self) -> None:
+        self.found: dict[Path, None] = {}
+        self.passed: Counter[str] = Counter()
+        self._folders: set[tuple[int, int]] = set()
+        self._files: set[Path] = set()
+        self._hits = 0
+
+    def add(self, source: str) -> None:
+        """One source. Raises UsageError where nothing is there."""
+        path = Path(source)
+        if path.is_dir() and (kind := foreign_kind(path)):
+            raise UsageError(f"{source} is {kind[0]}, which is not read", todo=kind[1])
+        passed, self._hits = self.passed.copy(), 0
+        if path.is_dir():
+            self._walk(path)
+        elif path.exists():
+            self._take(path)
+        else:
+            for item in sorted(glob.glob(source, recursive=True)):  # noqa: PTH207
+                if Path(item).is_file() and not _is_overlay(Path(item)):
+                    self._take(Path(item))
+        if not self._hits:
+            raise _nothing(source, self.passed - passed)
+
+    def _take(self, path: Path) -> None:
+        real = path.resolve()
+        self._hits += 1
+        if real not in self._files:
+            self._files.add(real)
+            self.found[path.absolute()] = None
+
+    def _walk(self, folder: Path) -> None:
+        """Folders themselves first, then those that links lead to: a slide goes by its own name where it has one."""
+        linked = []
+        pending = [folder]
+        while pending:
+            here = pending.pop()
+            below, links = self._look(here)
+            pending += reversed(below)
+            linked += links
+        for link in linked:
+            self._walk(link)
+
+    def _look(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """Take the slides of one folder; returns the folders below it, and those that are links."""
+        try:
+            status = folder.stat()
+            entries = sorted(folder.iterdir())
+        except OSError:
+            self.passed[_NO_ACCESS] += 1
+            return [], []
+        if (status.st_dev, status.st_ino) in self._folders:
+            self._hits += 1  # its slides are known
+            return [], []
+        self._folders.add((status.st_dev, status.st_ino))
+        entries = [item for item in entries if not item.name.startswith(".")]
+        suffixes = {item.suffix.lower() for item in entries}
+        below: list[Path] = []
+        links: list[Path] = []
+        for item in entries:
+            if item.is_dir():
+                if foreign_kind(item) == KINDS[".zarr"]:
+                    self.passed[".zarr"] += 1
+                elif not _is_data_of_slide(item):
+                    (links if item.is_symlink() else below).append(item)
+            elif item.is_file() and not _is_overlay(item):
+                self._judge(item, suffixes)
+        return below, links
+
+    def _judge(self, path: Path, beside: set[str]) -> None:
+        suffix = path.suffix.lower()
+        if suffix in SLIDE_SUFFIXES or (_may_be_dicom(path) and _has_dicom(path)):
+            self._take(path)
+        elif suffix in PICTURE_SUFFIXES:
+            self.passed[suffix] += not beside.intersection(_PICTURES_BESIDE)
+        elif suffix in KINDS and suffix != ".gz":
+            self.passed[suffix] += 1
 
 
-def _passed_over(path: Path, root: Path) -> bool:
-    """In a hidden folder below `root`, such as the snapshots of a file server, or no slide but an overlay of a run."""
-    return any(part.startswith(".") for part in path.relative_to(root).parts) or _is_overlay(path)
+def _as_slides(paths: list[Path]) -> tuple[list[Named], int]:
+    """Files as slides: DICOM by series; and how many DICOM files are no part of a slide."""
+    others, series = [], dict[tuple[Path, str], list[tuple[Path, DicomHeader]]]()
+    left_out = 0
+    for path in paths:
+        header = _header(path)
+        if header is None or not header.series:
+            others.append(Named(slide_id_of(path), path, path.parent))
+        elif not header.is_slide:
+            left_out += 1
+        else:
+            series.setdefault((path.parent, header.series), []).append((path, header))
+    in_folder = Counter(folder for folder, _ in series)
+    made = [_series(folder, uid, files, in_folder[folder] == 1) for (folder, uid), files in series.items()]
+    return sorted([*others, *made], key=lambda item: item.path), left_out
+
+
+def _series(folder: Path, uid: str, files: list[tuple[Path, DicomHeader]], alone: bool) -> Named:
+    """One DICOM series as a slide, by its largest level; named after its only file, its folder, or itself."""
+    path = min(files, key=lambda item: (not item[1].is_level, -item[1].width * item[1].height, item[0]))[0]
+    if len(files) == 1:
+        return Named(slide_id_of(path), path, folder)
+    return Named(folder.name, path, folder.parent) if alone and folder.name else Named(uid, path, folder)
+
+
+def _header(path: Path) -> DicomHeader | None:
+    if not _may_be_dicom(path):
+        return None
+    try:
+        return read_header(path)
+    except OSError:
+        return None
+
+
+def _may_be_dicom(path: Path) -> bool:
+    """By its name: a suffix of DICOM, none at all, or the last number of a unique id."""
+    suffix = path.suffix.lower()
+    return suffix in DICOM_SUFFIXES or not suffix or suffix[1:].isdecimal()
+
+
+def _has_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
+
+
+def _is_data_of_slide(folder: Path) -> bool:
+    """The folder that belongs to a MIRAX slide, or to an Olympus one (`_name_`)."""
+    if (folder / "Slidedat.ini").is_file():
+        return True
+    name = folder.name
+    return name.startswith("_") and name.endswith("_") and folder.with_name(f"{name[1:-1]}.vsi").is_file()
 
 
 def _is_overlay(path: Path) -> bool:
@@ -98,12 +218,23 @@ def _is_overlay(path: Path) -> bool:
     return any(part.name == "heatmap" and RunDir(part.parent).cohort_csv.is_file() for part in path.absolute().parents)
 
 
-def _one_per_dicom_folder(paths: list[Path]) -> list[Path]:
-    kept, folders = [], set[Path]()
-    for path in paths:
-        if path.suffix.lower() == ".dcm":
-            if path.parent in folders:
-                continue
-            folders.add(path.parent)
-        kept.append(path)
-    return kept
+def _told(passed: Counter[str]) -> list[str]:
+    """`passed over: 1 .vsi, 2 .isyntax`; where it is one kind, what that is."""
+    counts = sorted(((count, name) for name, count in passed.items() if count), key=lambda item: (-item[0], item[1]))
+    if not counts:
+        return []
+    foreign = [name for _, name in counts if name in KINDS]
+    hint = f" ({KINDS[foreign[0]][0]}). {KINDS[foreign[0]][1].rstrip('.')}" if len(foreign) == 1 else ""
+    pictures = any(passed[name] for name in PICTURE_SUFFIXES)
+    listed = ", ".join(f"{count:,} {name}" for count, name in counts)
+    return [f"passed over: {listed}{hint}{_PICTURES if pictures else ''}"]
+
+
+_PICTURES = "; pictures are slides where a CSV names them with an mpp, or a glob does with --default-mpp"
+
+
+def _nothing(source: str, passed: Counter[str]) -> UsageError:
+    if problem := elsewhere(source):
+        return UsageError(f"{source} is {problem[0]}", todo=problem[1])
+    told = _told(passed)
+    return UsageError(f"no slides at {source}{f'; {told[0]}' if told else ''}", todo=_CONTENTS)

@@ -23,8 +23,9 @@ from wsi_pipeline.cohort.checks import (
     id_problem,
 )
 from wsi_pipeline.cohort.columns import ALIASES, Columns, find_column, is_patient_name, map_columns, normalise
-from wsi_pipeline.cohort.discover import at_home, find_slides, slide_id_of
+from wsi_pipeline.cohort.discover import at_home, find_slides
 from wsi_pipeline.cohort.doubts import doubt_words, may_be_patients
+from wsi_pipeline.cohort.ids import Named, distinct_ids
 from wsi_pipeline.cohort.labelwords import Numbered, settle_labels
 from wsi_pipeline.cohort.patients import settle_patients
 from wsi_pipeline.cohort.records import OUTCOME, Cohort, Fault, SlideRecord
@@ -66,11 +67,11 @@ def read_cohort(
             f"no column {options.patient_column!r}: the slides are not named by a CSV",
             todo="Put them into one, with the columns path and patient_id",
         )
-    paths = find_slides(sources)
-    records = [SlideRecord(slide_id_of(path), path, slide_id_of(path)) for path in paths]
+    found = find_slides(sources)
+    records = [SlideRecord(slide_id, path, slide_id) for slide_id, path in found.slides]
     source = " ".join(str(item) for item in sources)
     faults = check_ids((None, record.slide_id) for record in records)
-    cohort = _finish(records, source, faults)
+    cohort = _finish(records, source, [*faults, *(Fault(None, note, fatal=False) for note in found.notes)])
     each = options.each_slide_a_patient
     nobody = frozenset[str]() if each else frozenset(record.slide_id for record in records)
     return replace(cohort, without_patient=nobody, each_slide=each)
@@ -120,6 +121,8 @@ def read_csv(path: Path, *, mixed_labels: bool = False, options: TableOptions | 
         (i, record_of(i, row, table.places, path.resolve().parent, faults))
         for (i, _), row in zip(parsed, table.rows, strict=True)
     ]
+    if "path" in table.places and "slide_id" not in table.places:
+        numbered = _with_distinct_ids(numbered, faults)
     faults += check_ids((i, record.slide_id) for i, record in numbered)
     return _settled(numbered, table, str(path), faults, options, mixed_labels=mixed_labels)
 
@@ -157,6 +160,18 @@ def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
     if unused:
         faults.append(Fault(1, f"columns not used: {', '.join(unused)}", fatal=False))
     return faults
+
+
+def _with_distinct_ids(numbered: list[tuple[int, SlideRecord]], faults: list[Fault]) -> list[tuple[int, SlideRecord]]:
+    """Rows whose ids are the names of their files: those of one name get the names of their folders before it."""
+    named = [Named(record.slide_id, record.path, record.path.parent) for _, record in numbered]
+    ids, notes = distinct_ids(named)
+    faults += [Fault(None, note, fatal=False) for note in notes]
+    made = []
+    for (row, record), slide_id in zip(numbered, ids, strict=True):
+        patient = slide_id if record.patient_id == record.slide_id else record.patient_id
+        made.append((row, replace(record, slide_id=slide_id, patient_id=patient)))
+    return made
 
 
 def to_csv(cohort: Cohort) -> str:

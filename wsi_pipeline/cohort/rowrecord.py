@@ -9,6 +9,7 @@ from typing import TypeVar
 from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.checks import SHOWN
 from wsi_pipeline.cohort.discover import slide_id_of, with_suffix_found
+from wsi_pipeline.cohort.foreign import base_name, elsewhere, local_name
 from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
 from wsi_pipeline.cohort.words import is_missing, split_word
 
@@ -30,13 +31,16 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
     def optional(name: str) -> str | None:
         return None if is_missing(cell(name)) else cell(name)
 
-    name = cell("path") or (cell("slide_id") if "path" not in columns else "")
+    name = local_name(cell("path") or (cell("slide_id") if "path" not in columns else ""))
     path = _path(row, "path", name, base, faults)
-    slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(name))
+    own_name = path.name if "\\" in name and path.exists() else base_name(name)
+    slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(own_name))
     if not name:
         faults.append(Fault(row, "path is empty"))
     elif not slide_id:
         faults.append(Fault(row, f"path {name!r} names no slide"))
+    elif problem := elsewhere(path):
+        faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
     elif not path.exists():
         shown = str(path) if str(path).isprintable() else repr(str(path))
         faults.append(Fault(row, f"file not found: {shown}", fatal=False))
@@ -68,7 +72,12 @@ def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> 
     try:
         if "\0" in name:
             raise ValueError("it holds a null character")
+        if elsewhere(name):
+            return Path(name)
         path = (base / Path(name).expanduser()).absolute()
+        if "\\" in name and not path.exists():  # a relative path as Windows writes it
+            turned = (base / name.replace("\\", "/")).absolute()
+            path = turned if turned.exists() else path
         return with_suffix_found(path) if column == "path" else path
     except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
         faults.append(Fault(row, f"{column} {name[:SHOWN]!r} cannot name a file: {error}"))

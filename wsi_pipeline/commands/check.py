@@ -14,7 +14,7 @@ from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies
 from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
 from wsi_pipeline.commands.console import MOST_ROWS, Console, clock, count_text
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, plural, shown
-from wsi_pipeline.execution import CheckOptions, CohortOptions, TableOptions, usable_cores
+from wsi_pipeline.execution import CheckOptions, CohortOptions, QuPathOptions, TableOptions, usable_cores
 from wsi_pipeline.specs import TileSpec
 from wsi_pipeline.stages.isolate import Crash, Limits, run_isolated
 
@@ -65,7 +65,8 @@ def _look_at_all(request: Request, records: Sequence[SlideRecord]) -> list[Slide
     spec, default_mpp = request.get(TileSpec), request.get(CohortOptions).default_mpp
     found: dict[str, SlideCheck] = {}
     with request.console.progress("check", len(records), "slides") as step:
-        jobs = ((record, spec, default_mpp) for record in records)
+        no_crop = request.get(QuPathOptions).qupath_no_crop
+        jobs = ((record, spec, default_mpp, no_crop) for record in records)
         preload, limits = [check_slide.__module__], Limits(seconds=MOST_SECONDS)
         for (record, *_), made in run_isolated(check_slide, jobs, _processes(), preload=preload, limits=limits):
             crashed = isinstance(made, Crash)

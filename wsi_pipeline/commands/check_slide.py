@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.labelled.annotated import bare_note, cut_annotated
+from wsi_pipeline.labelled.annotation import read_annotation
 from wsi_pipeline.reading.patches import encode_jpeg
 from wsi_pipeline.slides.base import Slide, SlideInfo
 from wsi_pipeline.slides.open import open_slide
@@ -14,7 +16,7 @@ from wsi_pipeline.slides.preflight import FileFacts, Look, file_facts, look
 from wsi_pipeline.slides.shrink import area_resize
 from wsi_pipeline.slides.spacing import Spacing, spacing_of
 from wsi_pipeline.slides.thumbnail import best_level
-from wsi_pipeline.specs import SegmentSpec, TileSpec
+from wsi_pipeline.specs import LabelSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.runner import failure
 from wsi_pipeline.tiling.grid import lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
@@ -70,20 +72,42 @@ class SlideCheck:
         return bool(self.failure or self.copy_of)
 
 
-def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None) -> SlideCheck:
-    """Open one slide and look at it here and there. Never raises for what the slide is."""
+def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None, no_crop: bool = False) -> SlideCheck:
+    """Open one slide and look at it here and there. Never raises for what the slide is.
+
+    no_crop   annotations of QuPath count from the corner of the whole slide, not of its bounds
+    """
     found = SlideCheck(record.slide_id)
     try:
         found = replace(found, file=file_facts(record.path))
         with open_slide(record.path) as slide:
             found = replace(found, info=slide.info)
             spacing = spacing_of(slide.info, record.mpp, default_mpp)
-            found = replace(found, spacing=spacing, note=spacing.note)
+            found = replace(found, spacing=spacing, note=_joined(*slide.info.notes, spacing.note))
             geometry = resolve_geometry(spec, slide.info, spacing.mpp)
-            return replace(found, cost=_cost(slide, spec, geometry, spacing))
+            found = replace(found, cost=_cost(slide, spec, geometry, spacing))
+            return replace(found, note=_joined(found.note, _annotation_note(slide, record, spacing, no_crop)))
     except (WsiPipelineError, OSError, MemoryError) as error:
         status = failure(error)
         return replace(found, failure=status.reason, todo=status.todo)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _annotation_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:
+    """What is odd about the slide's annotation: it cannot be read, lies beside the slide or on bare glass."""
+    if record.annotation is None:
+        return ""
+    try:
+        annotation = read_annotation(record.annotation)
+        cut = cut_annotated(slide, annotation, LabelSpec(allow_upsample=True), float(spacing.mpp), no_crop)
+    except WsiPipelineError as error:
+        return error.what
+    if not len(cut.coords) and annotation.regions:
+        return "its annotation covers no patch of the slide"
+    return "; ".join(bare_note({record.slide_id: (cut.bare, len(cut.coords))}))
 
 
 def _cost(slide: Slide, spec: TileSpec, geometry: PatchGeometry, spacing: Spacing) -> Cost:

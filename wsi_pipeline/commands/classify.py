@@ -10,7 +10,7 @@ from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, 
 from wsi_pipeline.commands.tile import tell_end, tell_redone
 from wsi_pipeline.encoders.pathotune import PathoTunePlan
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.execution import ClassifyExecution
+from wsi_pipeline.execution import ClassifyExecution, QuPathOptions
 from wsi_pipeline.report.class_overlay import percent
 from wsi_pipeline.specs import ClassifySpec
 from wsi_pipeline.stages.adapters import plan_in_run
@@ -39,7 +39,9 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
-    return ClassifyStage(request.run_dir, spec, plan, execution.device, batch, execution.store, execution.compile)
+    no_crop = request.get(QuPathOptions).qupath_no_crop
+    how = (execution.device, batch, execution.store, execution.compile, no_crop)
+    return ClassifyStage(request.run_dir, spec, plan, *how)
 
 
 def _tell(request: Request, result: CohortResult) -> None:

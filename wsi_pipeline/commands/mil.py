@@ -21,6 +21,7 @@ from wsi_pipeline.execution import (
     EmbedExecution,
     MilExecution,
     PredictOptions,
+    QuPathOptions,
     TableOptions,
     TileExecution,
 )
@@ -92,7 +93,8 @@ def draw(
     run = request.run_dir
     ready = [record for record in records if existing_store(run.feature_store(encoder, record.slide_id))]
     with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
-        stage = HeatmapStage(run, encoder, model, spec=spec)
+        no_crop = request.get(QuPathOptions).qupath_no_crop
+        stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)
         result = run_cohort([stage], run, ready, workers=0, on_result=lambda results: step(1))
     for item in result.failed:
         request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
@@ -194,7 +196,12 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     adapter = adapter_of_model(ensemble.encoder, recorded, folder, request.run_dir, options.adapter)
     execution = EmbedExecution(adapter=adapter, weights=options.weights, device=options.device)
     both = request.with_options(
-        request.get(CohortOptions), request.get(TableOptions), request.get(TileExecution), execution, *settings
+        request.get(CohortOptions),
+        request.get(TableOptions),
+        request.get(QuPathOptions),
+        request.get(TileExecution),
+        execution,
+        *settings,
     )
     tiled = tile(both)
     embedded = embed(replace(both, sources=()))

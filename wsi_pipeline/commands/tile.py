@@ -8,7 +8,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.commands.console import MOST_ROWS, count_text
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
-from wsi_pipeline.execution import CohortOptions, TileExecution
+from wsi_pipeline.execution import CohortOptions, QuPathOptions, TileExecution
 from wsi_pipeline.specs import SegmentSpec, TileSpec
 from wsi_pipeline.stages.runner import CohortResult, SlideStage, StageResult, run_cohort
 from wsi_pipeline.stages.segment import SegmentStage
@@ -34,7 +34,9 @@ def tile(request: Request) -> int:
 
 def _segment_stage(request: Request, *, overlay: bool) -> SegmentStage:
     execution, cohort = request.get(TileExecution), request.get(CohortOptions)
-    return SegmentStage(request.run_dir, request.get(SegmentSpec), cohort.default_mpp, execution.store, overlay)
+    no_crop = request.get(QuPathOptions).qupath_no_crop
+    spec = request.get(SegmentSpec)
+    return SegmentStage(request.run_dir, spec, cohort.default_mpp, execution.store, overlay, no_crop)
 
 
 def _work(request: Request, stages: Sequence[SlideStage], name: str) -> int:

@@ -10,7 +10,7 @@ from wsi_pipeline.commands.console import Progress, count_text
 from wsi_pipeline.commands.report import report_of
 from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
 from wsi_pipeline.errors import LabelError, UsageError
-from wsi_pipeline.execution import TableOptions, TuneExecution
+from wsi_pipeline.execution import QuPathOptions, TableOptions, TuneExecution
 from wsi_pipeline.labelled.leaks import check_leaks
 from wsi_pipeline.labelled.open import open_labelled
 from wsi_pipeline.labelled.patches import LabelledPatches
@@ -66,7 +66,8 @@ def _open(request: Request) -> LabelledPatches:
         )
     source = Path(request.sources[0]) if request.sources else run.root
     mpp, options = request.get(TuneExecution).default_mpp, request.get(TableOptions)
-    return open_labelled(source, request.get(LabelSpec), default_mpp=mpp, options=options)
+    no_crop = request.get(QuPathOptions).qupath_no_crop
+    return open_labelled(source, request.get(LabelSpec), default_mpp=mpp, options=options, no_crop=no_crop)
 
 
 def _split(request: Request, patches: LabelledPatches) -> PatchSplit:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from shapely.geometry.base import BaseGeometry
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.errors import WsiPipelineError
@@ -28,9 +27,14 @@ from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.specs import LabelSpec, SegmentSpec, TileSpec
 from wsi_pipeline.tiling.grid import lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
+from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segment import segment_tissue
 
 _SLACK = 1e-9
+_SOME_TISSUE = 0.01
+"""A patch with less of it than this holds none."""
+_WORTH_A_NOTE = 0.05
+"""Part of the labelled patches: outlines are drawn with a margin, and detectors miss pale tissue."""
 _TWICE, _EMPTY = "patches in two classes, left out", "annotated slides that gave no patch"
 _ONE_CLASS = "Annotate another class, or name the tissue outside all regions with --rest-class"
 
@@ -40,18 +44,23 @@ class SlideCut:
     """Labelled patches of one slide: coords int64 (N, 2) in level-0 pixels, row by row, and N class names.
 
     both    patches left out because two classes reach `min_inside` there
+    bare    labelled patches without any tissue
     """
 
     geometry: PatchGeometry
     coords: Rows
     labels: tuple[str, ...]
     both: int = 0
+    bare: int = 0
 
 
-def open_annotated(cohort: Cohort, spec: LabelSpec, default_mpp: float | None = None) -> LabelledPatches:
+def open_annotated(
+    cohort: Cohort, spec: LabelSpec, default_mpp: float | None = None, no_crop: bool = False
+) -> LabelledPatches:
     """Labelled patches from every slide of a cohort that has an annotation; groups are patients.
 
     default_mpp   micrometres per level-0 pixel of slides that state none
+    no_crop       QuPath counted from the corner of the whole slide, not of its bounds
 
     Raises LabelError where no slide can be used or fewer than two classes are there.
     """
@@ -59,18 +68,20 @@ def open_annotated(cohort: Cohort, spec: LabelSpec, default_mpp: float | None = 
     parts: list[CutFromSlide] = []
     used: list[SlideRecord] = []
     part_of: list[int] = []
+    bare: dict[str, tuple[int, int]] = {}
     for record in cohort.records:
         if record.annotation is None:
             seen["slides without annotation, not used"] += 1
             continue
         try:
             annotation = read_annotation(record.annotation)
-            part, cut = _cut_slide(record, annotation, spec, default_mpp)
+            part, cut = _cut_slide(record, annotation, spec, default_mpp, no_crop)
         except (WsiPipelineError, OSError) as error:
             faults.add(record.slide_id, error.what if isinstance(error, WsiPipelineError) else str(error))
             continue
         seen.update(annotation.left_out)
         seen.update({_TWICE: cut.both, _EMPTY: not len(cut.coords)})
+        bare[record.slide_id] = cut.bare, len(cut.coords)
         part_of += [len(parts)] * len(cut.coords)
         parts.append(part)
         used.append(record)
@@ -78,6 +89,7 @@ def open_annotated(cohort: Cohort, spec: LabelSpec, default_mpp: float | None = 
             rows.add(f"{record.slide_id} ({x}, {y})", label, "")
     rows.notes += faults.notes("annotated slides", len(parts))
     rows.notes += [f"{what}: {count}" for what, count in seen.items() if count]
+    rows.notes += bare_note(bare)
     owners = np.array(part_of, np.int64)
     groups, splits = slide_groups(used, spec, rows.notes), slide_splits(used)
     rows.groups = [groups[k] for k in part_of]
@@ -107,35 +119,56 @@ def cut_patches(slide: Slide, slide_mpp: float, annotation: Annotation, spec: La
                 twice |= {cell} & labels.keys()
                 labels[cell] = name
     labels = {cell: name for cell, name in labels.items() if cell not in twice}
+    if not labels and not spec.rest_class:
+        return SlideCut(geometry, np.zeros((0, 2), np.int64), (), len(twice))
+    mask = _tissue(slide, slide_mpp)
+    bare = len(labels.keys() - _with_tissue(mask, patch, stride, _SOME_TISSUE))
     if spec.rest_class:
-        marked = union([*areas.values(), area_of(annotation.others, size)])
-        labels |= dict.fromkeys(_rest(slide, slide_mpp, geometry, marked, spec), spec.rest_class)
+        touched = covered_cells(union([*areas.values(), area_of(annotation.others, size)]), size, patch, stride)
+        rest = _with_tissue(mask, patch, stride, spec.min_inside) - touched.keys()
+        labels |= dict.fromkeys(rest, spec.rest_class)
     cells = sorted(labels, key=lambda cell: (cell[1], cell[0]))
     coords = np.array(cells, np.int64).reshape(-1, 2) * stride
-    return SlideCut(geometry, coords, tuple(labels[cell] for cell in cells), len(twice))
+    return SlideCut(geometry, coords, tuple(labels[cell] for cell in cells), len(twice), bare)
 
 
-def _rest(
-    slide: Slide, slide_mpp: float, geometry: PatchGeometry, marked: BaseGeometry, spec: LabelSpec
-) -> Iterable[Cell]:
-    """Patches of tissue that touch nothing annotated."""
-    size, stride = slide.info.size, geometry.stride_level0
-    tissue = SegmentSpec()
-    picture = read_whole(slide, slide_mpp, max(slide_mpp, tissue.mask_mpp))
-    mask = segment_tissue(picture, size, slide_mpp, tissue).mask
-    grid = lay_patches(mask, geometry.patch_level0, stride, spec.min_inside)
-    touched = covered_cells(marked, size, geometry.patch_level0, stride)
-    for x, y in (grid.coords // stride).tolist():
-        if (x, y) not in touched:
-            yield x, y
+def bare_note(found: Mapping[str, tuple[int, int]]) -> list[str]:
+    """A sentence where labelled patches hold no tissue; `found` is slide_id -> (how many, of how many)."""
+    bare, patches = (sum(counts[k] for counts in found.values()) for k in (0, 1))
+    if bare < _WORTH_A_NOTE * patches or not bare:
+        return []
+    slides = sorted((slide for slide, (count, _) in found.items() if count), key=lambda slide: -found[slide][0])
+    named = ", ".join(slides[:3]) + (f" and {len(slides) - 3} more" if len(slides) > 3 else "")
+    return [
+        f"{bare:,} of {patches:,} labelled patches hold no tissue ({named}): unless a class means bare glass, the "
+        "annotations belong to another file, resolution or origin (see --qupath-no-crop)"
+    ]
+
+
+def _with_tissue(mask: TissueMask, patch: int, stride: int, least: float) -> set[Cell]:
+    """Patches of the grid that are tissue to at least this part."""
+    corners = lay_patches(mask, patch, stride, least).coords // stride
+    return {(x, y) for x, y in corners.tolist()}
+
+
+def _tissue(slide: Slide, slide_mpp: float) -> TissueMask:
+    spec = SegmentSpec()
+    picture = read_whole(slide, slide_mpp, max(slide_mpp, spec.mask_mpp))
+    return segment_tissue(picture, slide.info.size, slide_mpp, spec).mask
+
+
+def cut_annotated(slide: Slide, annotation: Annotation, spec: LabelSpec, mpp: float, no_crop: bool) -> SlideCut:
+    """`cut_patches`, after outlines that count from the slide's bounds have been moved to where they belong."""
+    origin = slide.info.origin if annotation.from_bounds and not no_crop else (0, 0)
+    return cut_patches(slide, mpp, annotation.moved(*origin), spec)
 
 
 def _cut_slide(
-    record: SlideRecord, annotation: Annotation, spec: LabelSpec, default_mpp: float | None
+    record: SlideRecord, annotation: Annotation, spec: LabelSpec, default_mpp: float | None, no_crop: bool
 ) -> tuple[CutFromSlide, SlideCut]:
     with open_slide(record.path) as slide:
         mpp = spacing_of(slide.info, record.mpp, default_mpp).mpp
-        cut = cut_patches(slide, mpp, annotation, spec)
+        cut = cut_annotated(slide, annotation, spec, mpp, no_crop)
     digest = quick_digest(record.path)
     return CutFromSlide(record.slide_id, digest, record.path, cut.coords, cut.geometry), cut
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from shapely.geometry import Polygon
 
 from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.labelled.regions import Annotation, Region
-from wsi_pipeline.tissue.geojson import from_geojson
+from wsi_pipeline.tissue.geojson import from_geojson, is_of_qupath, origin_in
+from wsi_pipeline.tissue.plainfile import read_plain
 
-ANNOTATION_SUFFIXES = (".geojson", ".json", ".xml")
+ANNOTATION_SUFFIXES = (".geojson", ".json", ".xml", ".geojson.gz", ".json.gz", ".xml.gz")
 """How a column `annotation` that names files is known."""
 
 MAX_BYTES = 256 << 20
@@ -36,12 +38,11 @@ _ASAP_AREAS = {"polygon", "spline", "rectangle"}
 def read_annotation(path: Path) -> Annotation:
     """The annotated regions of a file. Raises LabelError where it cannot be read, or is neither of the formats."""
     try:
-        length = path.stat().st_size
-        if length > MAX_BYTES:
-            raise LabelError(f"annotation of {length >> 20} MB; at most {MAX_BYTES >> 20} MB are read")
-        raw = path.read_bytes()
+        raw = read_plain(path, MAX_BYTES)
     except OSError as error:
         raise LabelError(f"annotation {path}: {error.strerror}") from None
+    except UsageError as error:
+        raise LabelError(f"annotation {path.name}: {error.what}") from None
     start = raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start == b"<":
         return _of_asap(raw, path)
@@ -71,7 +72,10 @@ def _of_qupath(raw: bytes, path: Path) -> Annotation:
         except RecursionError:
             raise LabelError(f"annotation {path.name}: feature {number} is nested too deep") from None
         found.add(_class_of(properties.get("classification")), polygons, path)
-    return found.annotation()
+    annotation, stated = found.annotation(), origin_in(document)
+    if stated is not None:  # written by this program
+        return annotation.moved(*stated)
+    return replace(annotation, from_bounds=is_of_qupath(document))
 
 
 def _features(document: Any, path: Path) -> list[Mapping[str, Any]]:

@@ -31,6 +31,7 @@ def open_labelled(
     *,
     default_mpp: float | None = None,
     options: TableOptions | None = None,
+    no_crop: bool = False,
 ) -> LabelledPatches:
     """Labelled patches from whatever `source` is; nothing is decoded yet but what must be.
 
@@ -38,15 +39,16 @@ def open_labelled(
                   CSV image, class, x, y[, group][, split]; manifest of slides with `annotation`; run with labels
     default_mpp   micrometres per pixel of annotated slides that state none
     options       whose slides they are, where they are named by a CSV or a run
+    no_crop       annotations of QuPath count from the corner of the whole slide, not of its bounds
 
     Raises LabelError in one sentence for anything else, and where no row can be used.
     """
     path, spec, options = Path(source).expanduser(), spec or LabelSpec(), options or TableOptions()
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        return _open_table(path, spec, default_mpp, options)
+        return _open_table(path, spec, default_mpp, options, no_crop)
     run = RunDir(path.parent if path.name == "tile" else path)
     if path.is_dir() and run.cohort_csv.is_file():
-        return _open_run(run, spec, default_mpp, options)
+        return _open_run(run, spec, default_mpp, options, no_crop)
     if path.is_dir() and is_class_folders(path):
         if options.patient_column is not None:
             raise LabelError("class folders have no columns", todo="Say whose images these are with --group-pattern")
@@ -55,25 +57,29 @@ def open_labelled(
     raise LabelError(f"no labelled patches: {path} {what}", todo=_KINDS)
 
 
-def _open_run(run: RunDir, spec: LabelSpec, default_mpp: float | None, options: TableOptions) -> LabelledPatches:
+def _open_run(
+    run: RunDir, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
+) -> LabelledPatches:
     """Patch stores with labels where there are any, else the annotations of the run's slides."""
     cohort = _patients_known(read_run(run.cohort_csv, options), spec)
     if has_labels(run, cohort):
         return open_labelled_stores(run, cohort, spec)
     if is_annotated(cohort):
-        return open_annotated(cohort, spec, default_mpp)
+        return open_annotated(cohort, spec, default_mpp, no_crop)
     raise LabelError(
         f"no labelled patches: no patch store of {run.root} has labels, and no slide of it an annotation", todo=_KINDS
     )
 
 
-def _open_table(path: Path, spec: LabelSpec, default_mpp: float | None, options: TableOptions) -> LabelledPatches:
+def _open_table(
+    path: Path, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
+) -> LabelledPatches:
     told = options.patient_column if spec.group_column is None else spec.group_column
     table = read_label_table(path, replace(spec, group_column=told))
     have = set(table.columns)
     if any(cell.lower().endswith(ANNOTATION_SUFFIXES) for cell in table.cells("annotation")):
         cohort = _patients_known(read_cohort([path], mixed_labels=True, options=options), spec)
-        return open_annotated(cohort, spec, default_mpp)
+        return open_annotated(cohort, spec, default_mpp, no_crop)
     if {"path", "label", "x", "y"} <= have:
         return open_point_csv(table, spec)
     if {"path", "label"} <= have:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import shapely
 from shapely import STRtree
+from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
@@ -29,14 +30,24 @@ class Region:
 class Annotation:
     """What an annotation file says.
 
-    regions   with a class, in their order
-    others    areas that are annotated but carry no class, or one that is to be ignored
-    left_out  what was not taken, in words, and how many of it
+    regions      with a class, in their order
+    others       areas that are annotated but carry no class, or one that is to be ignored
+    left_out     what was not taken, in words, and how many of it
+    from_bounds  whether coordinates count from the corner of the slide's bounds, as QuPath's do
     """
 
     regions: tuple[Region, ...]
     others: tuple[Polygon, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    from_bounds: bool = False
+
+    def moved(self, x: float, y: float) -> Annotation:
+        """The same `x` to the right and `y` down, counted from level-0 (0, 0)."""
+        if (x, y) == (0, 0):
+            return replace(self, from_bounds=False)
+        regions = tuple(Region(region.name, translate(region.polygon, x, y)) for region in self.regions)
+        others = tuple(translate(polygon, x, y) for polygon in self.others)
+        return replace(self, regions=regions, others=others, from_bounds=False)
 
 
 def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry]:

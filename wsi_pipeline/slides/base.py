@@ -44,7 +44,8 @@ class SlideInfo:
     vendor      scanner or format family, for people
     backend     the registered name of the backend that reads it
     mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
-    notes       what of the file is shown, where it holds more: other images, planes, an orientation
+    notes       what of the file is shown, where it holds more, and what is odd about how it is read
+    bounds      the part of level 0 that was scanned, where the file says so (`openslide.bounds-*`), or None
     """
 
     levels: tuple[Level, ...]
@@ -54,11 +55,17 @@ class SlideInfo:
     backend: str
     mpp_note: str = ""
     notes: tuple[str, ...] = ()
+    bounds: Box | None = None
 
     @property
     def size(self) -> Size:
         """Level-0 size in pixels."""
         return self.levels[0].size
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Level-0 pixel (x, y) that QuPath calls (0, 0): the corner of the bounds."""
+        return (self.bounds.x, self.bounds.y) if self.bounds else (0, 0)
 
 
 class StoredTiles(Protocol):

@@ -12,8 +12,8 @@ from wsi_pipeline.slides.choice import Choice, choice_of
 from wsi_pipeline.slides.inspect.slideimage import SlideImage
 from wsi_pipeline.slides.inspect.tiffimage import tiff_image
 from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
-from wsi_pipeline.slides.openslide import OpenSlideSlide
-from wsi_pipeline.slides.sniff import Sniffed, other_series, refusal, sniff
+from wsi_pipeline.slides.openslide import CANNOT_OPEN, OpenSlideSlide
+from wsi_pipeline.slides.sniff import Sniffed, other_series, pyramids_of, refusal, sniff
 from wsi_pipeline.slides.tiffslide import TiffSlideSlide
 
 __all__ = ["AUTO", "SLIDE_BACKENDS", "open_slide"]
@@ -127,18 +127,33 @@ def _open_tiff(found: Sniffed, image: SlideImage) -> Slide:
     """OpenSlide where it sees the levels of `image`, else tiffslide; OpenSlide again where that cannot decode them."""
     if found.vendor is None:
         return TiffSlideSlide(found.path, image)
+    refused = ""
     try:
         return _with_openslide(found.path, image)
     except SlideError as error:
         log.debug("%s: %s", found.path.name, error.what)
+        refused = error.what if error.what.startswith(CANNOT_OPEN) else ""
     try:
-        return TiffSlideSlide(found.path, image)
-    except SlideError:
+        return _beside_openslide(TiffSlideSlide(found.path, image), found.path, refused)
+    except SlideError as own:
         try:
             return _with_openslide(found.path, image, fewer_levels=True)
         except SlideError as error:
             log.debug("%s: %s", found.path.name, error.what)
+        if refused:
+            raise SlideError(f"{refused}; tiffslide: {own.what}", todo=own.todo) from own
         raise
+
+
+def _beside_openslide(slide: Slide, path: Path, refused: str) -> Slide:
+    """`slide` with what OpenSlide knows of the same file: why it refuses it, or its bounds."""
+    if refused:
+        slide.info = replace(slide.info, notes=(*slide.info.notes, f"read by tiffslide, as {refused}"))
+        return slide
+    with OpenSlideSlide(path) as other:
+        if other.info.size == slide.info.size:
+            slide.info = replace(slide.info, bounds=other.info.bounds)
+    return slide
 
 
 def _with_openslide(path: Path, image: SlideImage, *, fewer_levels: bool = False) -> Slide:
@@ -186,6 +201,13 @@ def _open_dicom(found: Sniffed, path: Path) -> Slide:
             f"DICOM that cannot be read as a slide: {error.what.removeprefix('OpenSlide cannot open it: ')}",
             todo="Export the slide again as DICOM WSI with all its files, or leave it out.",
         ) from error
+    pyramids = pyramids_of(found.path, slide.property(_SERIES_UID))
+    if pyramids > 1:
+        slide.close()
+        raise SlideError(
+            f"DICOM series of {pyramids} pyramids, which OpenSlide would read as one",
+            todo="Put the files of each pyramid into a folder of their own, and name that.",
+        )
     strangers = other_series(path, slide.property(_SERIES_UID)) if path.is_dir() else []
     if strangers:
         slide.close()

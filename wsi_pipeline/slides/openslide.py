@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.geometry import Size
+from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.slides.base import Level, Slide, SlideInfo, white
 from wsi_pipeline.slides.metadata import number, one_mpp
 
 log = logging.getLogger(__name__)
+
+CANNOT_OPEN = "OpenSlide cannot open it"
+_WHOLE = re.compile(r"-?\d{1,9}")
 
 
 class OpenSlideSlide(Slide):
@@ -44,6 +48,7 @@ class OpenSlideSlide(Slide):
             backend="openslide",
             mpp_note=note,
             notes=_dicom_notes(self.property),
+            bounds=self._bounds(),
         )
 
     def property(self, name: str) -> str:
@@ -54,6 +59,13 @@ class OpenSlideSlide(Slide):
             return str(self._handle.properties[name])
         except (KeyError, UnicodeDecodeError):  # damaged files hold texts that are no UTF-8
             return ""
+
+    def _bounds(self) -> Box | None:
+        """`openslide.bounds-*`; None unless all four are whole numbers, as QuPath takes them."""
+        texts = [self.property(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
+        if not all(_WHOLE.fullmatch(text) for text in texts):
+            return None
+        return Box(*(int(text) for text in texts))
 
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
         handle = self._handle
@@ -122,7 +134,7 @@ def _open(path: Path) -> openslide.OpenSlide:
         raise SlideError("OpenSlide does not know this format", todo="Convert it to a tiled pyramid TIFF.") from None
     except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(
-            f"OpenSlide cannot open it: {reason(error, path)}",
+            f"{CANNOT_OPEN}: {reason(error, path)}",
             todo="Check that the copy is complete, or convert it to a tiled pyramid TIFF.",
         ) from error
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wsi_pipeline.cohort.dicomheader import read_header
+from wsi_pipeline.cohort.foreign import BY_NAME_ALONE, elsewhere, foreign_kind
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.openslide import vendor_of
 from wsi_pipeline.slides.tiffcheck import TIFF_MAGIC, check_complete
@@ -13,7 +15,6 @@ from wsi_pipeline.slides.tiffcheck import TIFF_MAGIC, check_complete
 Kind = Literal["tiff", "dicom", "mirax", "other"]
 _DICOM_MAGIC, _DICOM_PREAMBLE = b"DICM", 128
 _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
-_UID_SEARCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,12 @@ class Sniffed:
 def sniff(path: Path) -> Sniffed:
     """Find out what `path` is. Raises SlideError in one sentence where it cannot be a slide."""
     try:
+        kind = foreign_kind(path) if path.exists() else None
         if path.is_dir():
-            return _sniff_folder(path)
+            return _sniff_folder(path, kind)
         header = _header(path)
+        if kind and (path.suffix.lower() in BY_NAME_ALONE or header[:4] not in TIFF_MAGIC):
+            raise SlideError(f"{kind[0]}: not read", todo=kind[1])
         if header[_DICOM_PREAMBLE:] == _DICOM_MAGIC:
             return Sniffed("dicom", path, vendor_of(path))
         if path.suffix.lower() == ".mrxs":
@@ -56,6 +60,8 @@ def refusal(error: OSError, path: Path) -> SlideError:
     """One clear sentence for what the file system says."""
     if isinstance(error, PermissionError):
         return SlideError(f"permission denied: {path}", todo="Make the file readable (chmod u+r) or ask its owner.")
+    if isinstance(error, FileNotFoundError) and (problem := elsewhere(path)):
+        return SlideError(problem[0], todo=problem[1])
     if isinstance(error, FileNotFoundError):
         kind = "link to a missing file" if path.is_symlink() else "file not found"
         return SlideError(f"{kind}: {path}", todo="Check the path column of the CSV.")
@@ -95,8 +101,10 @@ def _sniff_mirax(path: Path) -> Sniffed:
     return Sniffed("mirax", path, vendor_of(path))
 
 
-def _sniff_folder(folder: Path) -> Sniffed:
-    """The DICOM series of a folder, by one of its files."""
+def _sniff_folder(folder: Path, kind: tuple[str, str] | None) -> Sniffed:
+    """The DICOM series of a folder, by one of its files; `kind` is what the folder is by its name, if not that."""
+    if kind:
+        raise SlideError(f"{kind[0]}: not read", todo=kind[1])
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)]
     if not files:
         hint = (
@@ -115,11 +123,13 @@ def _is_dicom(path: Path) -> bool:
 
 
 def other_series(folder: Path, series_uid: str) -> list[Path]:
-    """DICOM files of a folder that do not name `series_uid` in their first MiB: they belong to other slides."""
-    strangers = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and _is_dicom(path):
-            with path.open("rb") as file:
-                if series_uid.encode() not in file.read(_UID_SEARCH_BYTES):
-                    strangers.append(path)
-    return strangers
+    """Whole-slide DICOM files of a folder that belong to another series than `series_uid`: to other slides."""
+    headers = ((path, read_header(path)) for path in sorted(folder.iterdir()) if path.is_file())
+    return [path for path, header in headers if header and header.is_slide and header.series != series_uid]
+
+
+def pyramids_of(path: Path, series_uid: str) -> int:
+    """How many pyramids the files beside `path` state for one series; 1 where they state none."""
+    headers = (read_header(item) for item in path.parent.iterdir() if item.is_file() and _is_dicom(item))
+    found = {header.pyramid for header in headers if header and header.series == series_uid and header.is_level}
+    return max(1, len(found - {""}))

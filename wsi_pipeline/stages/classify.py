@@ -32,12 +32,13 @@ from wsi_pipeline.stages.adapters import remembered
 from wsi_pipeline.stages.freshness import REVISIONS, classify_digest, read_header, stale
 from wsi_pipeline.stages.rows import Rows, RowsPlan, Submit
 from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.segment import drop_other_format
+from wsi_pipeline.stages.segment import drop_other_format, origin_in_run, qupath_origin
 from wsi_pipeline.store.classes import read_classes, write_classes
 from wsi_pipeline.store.partial import RowsKey
 from wsi_pipeline.store.patches import PatchTable
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
 from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.tissue.geojson import from_origin, origin_of_file
 
 
 @dataclass
@@ -46,6 +47,7 @@ class ClassifyStage:
 
     batch     patches in one batch
     compile   whether the network is compiled when it is loaded
+    no_crop   count polygons from the corner of the whole slide, for those who open it so in QuPath
     """
 
     run_dir: RunDir
@@ -55,6 +57,7 @@ class ClassifyStage:
     batch: int = 16
     store: str = "hdf5"
     compile: bool = False
+    no_crop: bool = False
 
     def __post_init__(self) -> None:
         if not self.plan.classes:
@@ -97,7 +100,12 @@ class ClassifyStage:
         patches = read_header(self.patch_store(record), PATCH_FORMAT)
         if header and patches and header.digest == self._digest(patches, self.spec):
             missing = [made.name for made in self._pictures(record) if not made.is_file()]
-            return Freshness(False, f"{missing[0]} is missing") if missing else Freshness(True, status=_status(header))
+            if missing:
+                return Freshness(False, f"{missing[0]} is missing")
+            origin = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
+            if origin_of_file(self._pictures(record)[1]) != origin:
+                return Freshness(False, "its polygons count from another corner than QuPath does")
+            return Freshness(True, status=_status(header))
         return stale(path, header, {"classify": asdict(self.spec)}, self.plan.fingerprint)
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
@@ -142,6 +150,7 @@ class ClassifyStage:
         fractions = [extra["fractions"].get(name, 0.0) for name in classes]
         image = draw_classes(segment.thumbnail, slide.size, areas, classes, fractions, unclear=extra["unclear"])
         png, geojson = io.BytesIO(), class_geojson(areas, classes, slide.mpp)
+        geojson = from_origin(geojson, qupath_origin(segment.header, self.no_crop))
         image.save(png, "PNG")
         overlay, polygons = self._pictures(record)
         write_bytes(overlay, png.getvalue())

@@ -47,6 +47,7 @@ from wsi_pipeline.stages.heatmap_files import (
     write_tiff,
 )
 from wsi_pipeline.stages.runner import Freshness
+from wsi_pipeline.stages.segment import origin_in_run, qupath_origin
 from wsi_pipeline.stages.tile import check_same_slide
 from wsi_pipeline.stages.train_mil import Training, require_training
 from wsi_pipeline.store.features import FeatureTable, read_features
@@ -54,6 +55,7 @@ from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.patches import read_patches
 from wsi_pipeline.store.schema import FEATURE_FORMAT
 from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.tissue.geojson import origin_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class HeatmapStage:
     """Draws one slide after another for the model in train-mil/<encoder>/<model>.
 
     spec   what to draw; None: pictures in their plain form, where there are none of these models in any form
+    no_crop   count outlines from the corner of the whole slide, for those who open it so in QuPath
     """
 
     run_dir: RunDir
@@ -73,6 +76,7 @@ class HeatmapStage:
     model: str
     device: str = "cpu"
     spec: HeatmapSpec | None = None
+    no_crop: bool = False
 
     @property
     def name(self) -> str:
@@ -99,9 +103,15 @@ class HeatmapStage:
         told, digest = png_info(self._file(record, ".png")), self._digest(record)
         alike = self.spec is None or told.get(SETTINGS) == canonical_json(asdict(self.spec))
         whole = alike and (not self.wanted.pyramid or self._file(record, ".tif").is_file())
-        if told.get(DIGEST) == digest and whole:
+        if told.get(DIGEST) == digest and whole and self._outlines_placed(record):
             return Freshness(True, status=StageStatus("done", digest=digest))
         return Freshness(False)
+
+    def _outlines_placed(self, record: SlideRecord) -> bool:
+        """Whether the outlines count from where QuPath counts; in plain form, from any corner that they state."""
+        stated = origin_of_file(self._file(record, ".geojson"))
+        wanted = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
+        return stated == wanted or (self.spec is None and stated is not None)
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Draw one slide. A slide whose file is gone is drawn from its stores, without what needs the file."""
@@ -112,6 +122,7 @@ class HeatmapStage:
         drawing = Drawing(
             self._file(record, ""), table.header.slide, table.coords, table.geometry.patch_level0, looked,
             {DIGEST: digest, SETTINGS: canonical_json(asdict(self.wanted))},
+            qupath_origin(segment.header, self.no_crop),
         )  # fmt: skip
         for ending in (".tif", ".patches.jpg"):
             remove(self._file(record, ending))  # rather none than one of other models

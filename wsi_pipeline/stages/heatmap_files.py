@@ -23,6 +23,7 @@ from wsi_pipeline.report.heat_tiff import write_pyramid
 from wsi_pipeline.report.heatmaps import Heat, blend_heat, draw_heat
 from wsi_pipeline.stages.attention import Looked
 from wsi_pipeline.store.schema import SlideIdentity
+from wsi_pipeline.tissue.geojson import Origin, from_origin
 
 DIGEST, SETTINGS, PICTURE = "wsi-pipeline digest", "wsi-pipeline settings", "wsi-pipeline picture"
 """Text chunks of the PNG: what it was made from, how it was asked for, size of the picture above the bar, WxH."""
@@ -35,6 +36,7 @@ class Drawing:
     stem           path of its files without their endings
     coords         int64 (N, 2), level-0 top-left of each patch; patch_level0: its side, level-0 pixels
     told           text chunks of the PNG
+    origin         level-0 pixel from which outlines for QuPath count, see tissue.geojson.from_origin
     """
 
     stem: Path
@@ -43,6 +45,7 @@ class Drawing:
     patch_level0: int
     looked: Looked
     told: Mapping[str, str]
+    origin: Origin | None = None
 
     def path(self, ending: str) -> Path:
         """The file with this ending (`.png`)."""
@@ -69,7 +72,7 @@ def write_drawing(drawing: Drawing, picture: NDArray[np.uint8]) -> None:
     outlines = attention_geojson(
         drawing.coords, drawing.patch_level0, drawing.looked.attention, drawing.slide.size, drawing.slide.mpp
     )
-    write_text(drawing.path(".geojson"), json.dumps(outlines) + "\n")
+    write_text(drawing.path(".geojson"), json.dumps(from_origin(outlines, drawing.origin)) + "\n")
     signed = Heat.of_contribution(
         drawing.coords, drawing.patch_level0, drawing.looked.evidence, f"{drawing.looked.towards}:"
     )

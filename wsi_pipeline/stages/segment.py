@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.atomic import remove, write_bytes, write_text
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import STORE_SUFFIXES, RunDir
+from wsi_pipeline.cohort.rundir import STORE_SUFFIXES, RunDir, existing_store
 from wsi_pipeline.cohort.status import StageStatus
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
@@ -31,12 +31,16 @@ from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.segments import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_segment
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.detectors import SEGMENTERS
-from wsi_pipeline.tissue.geojson import to_geojson
+from wsi_pipeline.tissue.geojson import Origin, from_origin, origin_of_file, to_geojson
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segment import segment_tissue
 
 _OVERLAY_COMPRESSION = 1
 """zlib level: the usual 6 takes three times as long for a tenth fewer bytes."""
+
+_ORIGIN = "bounds_origin"
+_MAY_HAVE_BOUNDS = {"argos", "generic-tiff", "hamamatsu", "leica", "mirax", "philips", "trestle", "ventana"}
+"""Vendors whose slides may have bounds in OpenSlide."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class SegmentStage:
     default_mpp   resolution for slides that state none, neither in the file nor in the manifest
     store         hdf5 or zarr
     overlay       draw the picture for people; left to `tile` where that comes next and draws its own, with the patches
+    no_crop       count contours from the corner of the whole slide, for those who open it so in QuPath
 
     Raises UsageError for a tissue detector that is not there.
     """
@@ -55,6 +60,7 @@ class SegmentStage:
     default_mpp: float | None = None
     store: str = "hdf5"
     overlay: bool = True
+    no_crop: bool = False
     name: str = "segment"
 
     def __post_init__(self) -> None:
@@ -65,29 +71,36 @@ class SegmentStage:
         path = self.run_dir.segment_store(record.slide_id, self.store)
         header = read_header(path, SEGMENT_FORMAT)
         if header is not None and self._matches(record, header) and self._pictures_there(record):
-            return Freshness(True, status=_status(header))
+            if self._contours_placed(record, header):
+                return Freshness(True, status=_status(header))
+            return Freshness(False, "its contours count from another corner than QuPath does")
         return stale(path, header, {"segment": asdict(self.spec)})
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Segment one slide; the store is written last, so that its presence means that all is there."""
         with open_slide(record.path) as slide:
             spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
-            identity = _identity(record, slide, spacing)
+            identity, origin = _identity(record, slide, spacing), slide.info.origin
             picture_mpp = _picture_mpp(self.spec, slide.info, spacing.mpp)
             picture = read_whole(slide, spacing.mpp, picture_mpp, self.spec.mask_mpp)
         check_unchanged(record.path, identity)
         rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)
         found = segment_tissue(rgb, identity.size, spacing.mpp, self.spec)
         thumbnail = shrink_thumbnail(picture)
-        note = "; ".join(part for part in (spacing.note, found.warning) if part)
-        self._write_pictures(record.slide_id, thumbnail, found.mask)
+        note = "; ".join(part for part in (*slide.info.notes, spacing.note, found.warning) if part)
+        self._write_pictures(record.slide_id, thumbnail, found.mask, origin)
         header = Header(
             SEGMENT_FORMAT,
             digest=segment_digest(self.spec, identity),
             parent_digest=identity.quick_digest,
             slide=identity,
             specs={"segment": asdict(self.spec)},
-            extra={"revision": REVISIONS["segment"], "warning": note, "tissue_mm2": round(found.mask.tissue_mm2, 4)},
+            extra={
+                "revision": REVISIONS["segment"],
+                "warning": note,
+                "tissue_mm2": round(found.mask.tissue_mm2, 4),
+                **({_ORIGIN: list(origin)} if any(origin) else {}),
+            },
         )
         write_segment(self.run_dir.segment_store(record.slide_id, self.store), header, found.mask, thumbnail)
         drop_other_format(self.run_dir.segment_store(record.slide_id, self.store))
@@ -103,11 +116,41 @@ class SegmentStage:
         drawn = not self.overlay or self.run_dir.overlay(record.slide_id).is_file()
         return drawn and self.run_dir.contours(record.slide_id).is_file()
 
-    def _write_pictures(self, slide_id: str, thumbnail: NDArray[np.uint8], mask: TissueMask) -> None:
-        polygons = tissue_polygons(mask)
-        write_text(self.run_dir.contours(slide_id), json.dumps(to_geojson(polygons, mpp=mask.mpp)))
+    def _contours_placed(self, record: SlideRecord, header: Header) -> bool:
+        """Whether the contours count from where QuPath counts; runs of old do not say where that is."""
+        stated, origin = origin_of_file(self.run_dir.contours(record.slide_id)), bounds_origin(header)
+        if stated is None and header.slide.vendor in _MAY_HAVE_BOUNDS:
+            with open_slide(record.path) as slide:
+                origin = slide.info.origin
+        return (stated or (0, 0)) == ((0, 0) if self.no_crop else origin)
+
+    def _write_pictures(
+        self, slide_id: str, thumbnail: NDArray[np.uint8], mask: TissueMask, origin: tuple[int, int]
+    ) -> None:
+        contours = to_geojson(tissue_polygons(mask), mpp=mask.mpp)
+        placed = from_origin(contours, (0, 0) if self.no_crop else origin)
+        write_text(self.run_dir.contours(slide_id), json.dumps(placed))
         if self.overlay:
             write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
+
+
+def bounds_origin(segment: Header) -> Origin:
+    """Level-0 pixel that QuPath calls (0, 0) on a slide, from its segment store."""
+    x, y = segment.extra.get(_ORIGIN, (0, 0))
+    return int(x), int(y)
+
+
+def qupath_origin(segment: Header, no_crop: bool) -> Origin | None:
+    """The level-0 pixel from which outlines for QuPath count; None for a slide without bounds, where all agree."""
+    origin = bounds_origin(segment)
+    return None if origin == (0, 0) else (0, 0) if no_crop else origin
+
+
+def origin_in_run(run: RunDir, slide_id: str, no_crop: bool) -> Origin | None:
+    """`qupath_origin` of a slide that was segmented."""
+    path = existing_store(run.segment_store(slide_id))
+    header = read_header(path, SEGMENT_FORMAT) if path else None
+    return qupath_origin(header, no_crop) if header else None
 
 
 def write_overlay(

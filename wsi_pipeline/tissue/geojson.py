@@ -1,12 +1,16 @@
 """Polygons to and from GeoJSON as QuPath writes and reads it (https://qupath.readthedocs.io, GeoJSON export).
 
-Coordinates are level-0 pixels, x to the right and y down, as QuPath has them: not degrees as in RFC 7946.
+Coordinates are pixels of the full resolution, x to the right and y down, not degrees as in RFC 7946.
+QuPath counts from the corner of `openslide.bounds-*` where a slide has bounds; polygons in this program count from
+level-0 (0, 0). `from_origin` goes from here to there and leaves a mark, `origin_in` reads the mark.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from shapely.errors import ShapelyError
@@ -19,6 +23,13 @@ AREA_NAME = "Area µm^2"
 TISSUE_COLOUR = (31, 158, 137)
 _DECIMALS = 2
 _AREAL = {"Polygon", "MultiPolygon", "GeometryCollection"}
+_ORIGIN = "level0_origin"
+_ORIGIN_IN_HEAD = re.compile(rb'"level0_origin": \[(-?\d+), (-?\d+)\]')
+_HEAD_BYTES = 256
+_OF_QUPATH = frozenset({"objectType", "object_type", "classification", "isLocked", "measurements"})
+"""Properties that QuPath writes and tools for tissue outlines (TRIDENT, LazySlide) do not."""
+
+Origin = tuple[int, int]
 
 
 def to_geojson(
@@ -63,6 +74,51 @@ def _rounded(coordinates: Any) -> Any:
     if isinstance(coordinates, float | int):
         return round(float(coordinates), _DECIMALS)
     return [_rounded(part) for part in coordinates]
+
+
+def from_origin(document: dict[str, Any], origin: Origin | None) -> dict[str, Any]:
+    """A FeatureCollection of `to_geojson` counted from `origin`, which it then states; itself where there is none."""
+    if origin is None:
+        return document
+    features = [
+        {**item, "geometry": {**item["geometry"], "coordinates": _moved(item["geometry"]["coordinates"], origin)}}
+        for item in document["features"]
+    ]
+    return {"type": document["type"], _ORIGIN: list(origin), **document, "features": features}
+
+
+def _moved(coordinates: Any, origin: Origin) -> Any:
+    if isinstance(coordinates[0], float | int):
+        return [round(coordinates[0] - origin[0], _DECIMALS), round(coordinates[1] - origin[1], _DECIMALS)]
+    return [_moved(part, origin) for part in coordinates]
+
+
+def origin_in(document: Any) -> Origin | None:
+    """The level-0 pixel from which a document of `from_origin` counts; None where none is stated."""
+    stated = document.get(_ORIGIN) if isinstance(document, Mapping) else None
+    whole = isinstance(stated, list) and len(stated) == 2 and all(type(value) is int for value in stated)
+    return (stated[0], stated[1]) if whole and stated else None
+
+
+def origin_of_file(path: Path) -> Origin | None:
+    """The same of a file written here, from its first bytes; None also where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            found = _ORIGIN_IN_HEAD.search(file.read(_HEAD_BYTES))
+    except OSError:
+        return None
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def is_of_qupath(document: Any) -> bool:
+    """Whether any feature has what QuPath writes into `properties`, or its old ids (`PathAnnotationObject`)."""
+    inner = document.get("features", [document]) if isinstance(document, Mapping) else document
+    features = [item for item in inner if isinstance(item, Mapping)] if isinstance(inner, list) else []
+    return any(
+        (isinstance(told := item.get("properties"), Mapping) and not _OF_QUPATH.isdisjoint(told))
+        or str(item.get("id")).startswith("Path")
+        for item in features
+    )
 
 
 def from_geojson(document: Mapping[str, Any] | Sequence[Any]) -> list[Polygon]:

@@ -1,0 +1,87 @@
+"""Slides and places that this program does not read, by name: what each is, and how its pixels can be had."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
+
+_BIO_FORMATS = "Convert it to pyramidal OME-TIFF with QuPath or bfconvert (Bio-Formats)."
+_MAKER = "Export it as SVS or tiled TIFF with its maker's program."
+
+KINDS: dict[str, tuple[str, str]] = {
+    ".vsi": ("Olympus/Evident VSI, whose pixels lie in .ets files beside it", _BIO_FORMATS),
+    ".ets": ("pixels of an Olympus/Evident VSI slide", _BIO_FORMATS),
+    ".oir": ("Olympus OIR", _BIO_FORMATS),
+    ".oib": ("Olympus OIB", _BIO_FORMATS),
+    ".oif": ("Olympus OIF", _BIO_FORMATS),
+    ".isyntax": ("Philips iSyntax", "Convert it with Philips' SDK, libisyntax (isyntax-to-tiff) or isyntax2raw."),
+    ".i2syntax": ("Philips iSyntax 2", "Convert it with Philips' SDK."),
+    ".kfb": ("KFBio KFB", _MAKER),
+    ".kfbf": ("KFBio KFB", _MAKER),
+    ".sdpc": ("Sqray SDPC", _MAKER),
+    ".dyqx": ("Sqray DYQX", _MAKER),
+    ".tmap": ("Unic TMAP", _MAKER),
+    ".mds": ("Motic MDS", _MAKER),
+    ".mdsx": ("Motic MDSX", _MAKER),
+    ".tron": ("InteMedic TRON", _MAKER),
+    ".lif": ("Leica LIF", _BIO_FORMATS),
+    ".lof": ("Leica LOF", _BIO_FORMATS),
+    ".lsm": ("Zeiss LSM", _BIO_FORMATS),
+    ".zvi": ("Zeiss ZVI", _BIO_FORMATS),
+    ".nd2": ("Nikon ND2", _BIO_FORMATS),
+    ".ims": ("Imaris IMS", _BIO_FORMATS),
+    ".sld": ("SlideBook SLD", _BIO_FORMATS),
+    ".afi": ("Aperio AFI, a list of fluorescence channels", "Only bright-field slides are read."),
+    ".ndpis": ("Hamamatsu NDPIS, a list of fluorescence channels", "Only bright-field slides are read."),
+    ".jp2": ("plain JPEG 2000", "Convert it to a tiled pyramid TIFF: vips tiffsave in.jp2 out.tif --tile --pyramid."),
+    ".dzi": ("Deep Zoom", "Name the slide it was made from."),
+    ".zarr": ("OME-Zarr", "Convert it to pyramidal OME-TIFF, for example with raw2ometiff or QuPath."),
+    ".zip": ("zip archive", "Unpack it."),
+    ".tar": ("tar archive", "Unpack it."),
+    ".gz": ("gzip archive", "Unpack it."),
+    ".rar": ("rar archive", "Unpack it."),
+    ".7z": ("7z archive", "Unpack it."),
+}
+"""Suffix -> what it is, what to do."""
+
+BY_NAME_ALONE = frozenset({".vsi", ".lsm"})
+"""Files of these kinds are TIFF inside, but what reads TIFF would find an overview, or not bright-field."""
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
+
+
+def foreign_kind(path: Path) -> tuple[str, str] | None:
+    """What a file or folder is by its name, if it is of a kind that is not read, and what to do; else None."""
+    name = path.name.lower()
+    if name.endswith(".zarr.zip"):
+        return KINDS[".zarr"]
+    kind = KINDS.get(path.suffix.lower())
+    inside = any((path / part).exists() for part in (".zgroup", ".zattrs", "zarr.json")) if kind is None else False
+    return KINDS[".zarr"] if inside else kind
+
+
+def elsewhere(name: str | Path) -> tuple[str, str] | None:
+    """What is wrong with a name that is no path of this machine (an address, a path of Windows), and what to do."""
+    text = str(name)
+    if _WINDOWS.match(text):
+        return f"a path of Windows: {text}", "Write the path that the file has on this machine."
+    address = _ADDRESS.match(text)
+    if address is None:
+        return None
+    whole = f"{address[1]}://{text[address.end() :]}"  # pathlib makes one slash of two
+    return f"an address, not a file: {whole}", "Download or mount it, and write its path: slides are read from disk."
+
+
+def local_name(name: str) -> str:
+    """`file:///a/b.svs` as the path it names; anything else as it is."""
+    if not name.lower().startswith("file:/"):
+        return name
+    rest = name[len("file:") :]
+    return unquote(rest[2:] if rest.startswith("///") else rest.removeprefix("//localhost"))
+
+
+def base_name(name: str) -> str:
+    """The last part of a path or address, also of Windows."""
+    return PureWindowsPath(name).name if _WINDOWS.match(name) else Path(name).name

@@ -1,0 +1,27 @@
+"""Which suffixes are those of slides, and the slide's id that is left without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SLIDE_SUFFIXES = frozenset(
+    {
+        *(".svs", ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".ptif", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu"),
+        *(".svslide", ".czi", ".qptiff", ".dcm", ".dicom"),
+    }
+)
+"""What counts as a slide when a folder is listed; a file named outright may have any suffix."""
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+"""Pictures of regions: slides where they are named, not where a folder is listed (thumbnails lie beside slides)."""
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+
+
+def slide_id_of(path: Path) -> str:
+    """The file name without its suffix (`a.ome.tiff` -> `a`); the whole name where the suffix is no slide's."""
+    name = path.name
+    for suffix in (".ome.tiff", ".ome.tif", ".ome.btf"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem if path.suffix.lower() in SLIDE_SUFFIXES | PICTURE_SUFFIXES else name
