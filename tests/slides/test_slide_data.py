@@ -33,7 +33,10 @@ BROKEN = {
         "truncated TIFF: directory 0 should be at byte 2769012 but the file ends at 1500000"
     ),
     "broken/broken.svs": "not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX",
-    "broken/unopenable.tiff": "TIFF compression 52479 is not supported",
+    "broken/unopenable.tiff": (
+        "OpenSlide cannot open it: Unsupported TIFF compression: 52479; "
+        "tiffslide: TIFF compression 52479 is not supported"
+    ),
     "broken/small_dicom.dcm": "DICOM that cannot be read as a slide: Couldn't get image flavor",
 }
 
