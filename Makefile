@@ -1,6 +1,7 @@
-# Everything here makes its own virtual environment (.venv); only Python >= 3.11 has to be there.
+# Everything here makes its own virtual environment; only Python >= 3.11 has to be there. Another Python than python3
+# gets an environment of its own: `make test PYTHON=python3.13` works in .venv-python3.13 and leaves .venv alone.
 PYTHON ?= python3
-VENV := .venv
+VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo
@@ -10,7 +11,7 @@ TUNE := --overlap-px 128 --min-inside 0.6 --max-per-class 80 --batch 16 --epochs
 SOME_FAILED := 3
 SITE = $(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site
 
-.PHONY: help demo test test-slow lint docs docs-links torture bench clean
+.PHONY: help demo test test-slow lint docs docs-links torture bench findings clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +53,9 @@ torture: $(VENV)/.developing ## what must never break, by the thousand (docs/rel
 
 bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md)
 	$(BIN)/python benchmarks/run_all.py
+
+findings: ## surprises of other packages, each shown by a script (see findings/README.md); installs packages, minutes
+	@PYTHON=$(PYTHON) findings/run_all.sh
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."'

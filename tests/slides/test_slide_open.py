@@ -110,9 +110,11 @@ def test_closing_a_slide_that_others_read_is_a_slide_error_for_them(tmp_path: Pa
 
 
 def test_unknown_backends_are_a_usage_error(tmp_path: Path) -> None:
-    assert SLIDE_BACKENDS.names() == ("openslide", "tiffslide", "jpegtiff")
-    with pytest.raises(UsageError, match="unknown slide backend 'magic'"):
+    with pytest.raises(UsageError, match="unknown slide backend 'magic'") as caught:
         open_slide(tmp_path / "a.svs", "magic")
+    for name in ("openslide", "tiffslide", "jpegtiff"):
+        assert name in SLIDE_BACKENDS
+        assert name in str(caught.value.todo)
 
 
 def _file(name: str, content: bytes) -> Callable[[Path], Path]:
