@@ -6,7 +6,7 @@
 
 Each input must be read, or refused by an error of this program that is short and says nothing of Python, within ten
 seconds and 4 GB. It starts from the files in tests/hostile/corpus; an input that breaks a parser is kept as
-fuzz/<parser>-<digest>: mend the parser and put the file into that corpus.
+fuzz/<parser>-<digest>: mend the parser and put the mildest file that its new guard refuses into that corpus.
 """
 
 from __future__ import annotations

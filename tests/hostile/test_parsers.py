@@ -1,6 +1,7 @@
-"""Manifests, plans and annotations that mean harm: each is read or refused by a named error, in bounded time.
+"""Manifests, plans and annotations that our guards refuse: each is read or refused by a named error.
 
-`corpus/` holds what once went wrong or must never go wrong, one file each; Hypothesis makes the rest up.
+`corpus/` holds one file for each guard, the mildest that it still has to refuse: nothing there harms a program that has
+no such guard. Hypothesis makes the rest up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.formulas import is_formula, safe_cell
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
 from wsi_pipeline.commands.run import read_plan
-from wsi_pipeline.commands.safeyaml import MAX_VALUES, read_yaml
+from wsi_pipeline.commands.safeyaml import MAX_VALUES, _check_size, read_yaml
 from wsi_pipeline.errors import LabelError, ManifestError, UsageError, WsiPipelineError
 from wsi_pipeline.fields import validate
 from wsi_pipeline.geometry import Size
@@ -52,7 +53,7 @@ def test_hostile_manifests_are_refused(path: Path) -> None:
 
 _CELL = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(["=1+1", "@x", "-2+3", "+", "../x", "~", "~x/y", "/etc/passwd", '"', "a\nb", "\0", "nan", "1e999"]),
+    st.sampled_from(["=1+1", "@x", "-2+3", "+", "../x", "~", "~x/y", "/abs/x", '"', "a\nb", "\0", "nan", "1e999"]),
 )
 _HEADER = st.sampled_from(
     ["slide_id", "path", "patient_id", "label", "mpp", "split", "time", "event", "annotation", "x"]
@@ -118,7 +119,7 @@ def test_a_long_manifest_of_faults_is_told_in_a_screen_or_two(tmp_path: Path) ->
         read_cohort([path])
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1-2", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "=", "-x"])
+@pytest.mark.parametrize("text", ["=1+1", "+1-2", "-2+3", "@SUM(A1)", "\t=1", "=", "-x"])
 def test_formulas_are_known(text: str) -> None:
     assert is_formula(text)
     assert safe_cell(text) == f"'{text}"
@@ -130,7 +131,7 @@ def test_numbers_grades_and_words_are_no_formulas(text: str) -> None:
     assert safe_cell(text) == text
 
 
-@pytest.mark.parametrize("row", ["a.png,=cmd,g,", "a.png,x,@g,", "=a.png,x,g,"])
+@pytest.mark.parametrize("row", ["a.png,=1+1,g,", "a.png,x,@g,", "=a.png,x,g,"])
 def test_labels_that_are_formulas_are_refused(row: str, tmp_path: Path) -> None:
     for name in ("a.png", "=a.png", "b.png"):
         Image.new("RGB", (32, 32)).save(tmp_path / name)
@@ -153,15 +154,22 @@ def test_hostile_plans_are_refused_before_any_work(
 
 def test_deep_and_long_plans_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("slides: " + "[" * 50_000)
-    with pytest.raises(UsageError, match="no valid YAML"):
+    path.write_text("slides: " + "[" * 1000 + "]" * 1000)
+    with pytest.raises(UsageError, match="no valid YAML: nested too deep"):
         read_yaml(path)
     path.write_text("slides: [" + "a," * (MAX_VALUES + 1) + "]")
     with pytest.raises(UsageError, match="more than 20000 values"):
         read_yaml(path)
-    path.write_text("#" * (2 << 20))
+    path.write_text("#" * ((1 << 20) + 1))
     with pytest.raises(UsageError, match="larger than 1 MB"):
         read_yaml(path)
+
+
+def test_a_list_that_holds_itself_is_too_large() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    with pytest.raises(UsageError, match="more than 20000 values"):
+        _check_size(itself, Path("a.yaml"))
 
 
 @settings(max_examples=100, deadline=None)
@@ -200,7 +208,7 @@ def test_hostile_annotations_are_read_or_refused(path: Path) -> None:
     _read(path)
 
 
-@pytest.mark.parametrize("name", ["laughs.xml", "outside.xml", "no_numbers.xml", "words.geojson", "collection.geojson"])
+@pytest.mark.parametrize("name", ["entity.xml", "outside.xml", "no_numbers.xml", "words.geojson", "collection.geojson"])
 def test_what_is_no_annotation_is_refused(name: str) -> None:
     with pytest.raises(LabelError):
         read_annotation(CORPUS / "annotations" / name)

@@ -1,10 +1,11 @@
-"""Spoilt slides, a sample of the corpus: each ends as pixels, a named refusal, or a crash that costs nothing else.
+"""Spoilt slides, a sample of the corpus: each ends as pixels or as a named refusal.
 
 The whole corpus: `python -m benchmarks.torture_slides`.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import random
 from pathlib import Path
@@ -12,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.slide_bases import synthetic_bases
-from tests.hostile.slide_cases import DICOM_SPOILERS, TIFF_SPOILERS, Case, cases, make
+from tests.hostile.slide_cases import TIFF_SPOILERS, Case, cases, make
 from tests.hostile.tiff_parts import WIDTH, layout_of
 from tests.hostile.trial import ALLOWED, Outcome, attempt_all
 from tests.slide_files import write_ome_tiff, write_pyramid_tiff, write_stripped_tiff
 from tests.stages.cohorts import blob_slide
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.tiffcheck import check_complete
+from wsi_pipeline.slides.tiffcheck import _check_chain, _Layout, check_complete
 
 OF_EACH_KIND = 6
 DICOM = "slides/multiframe_camelyon_challenge_image.dcm"
@@ -71,11 +72,9 @@ def _read_whole(path: Path) -> None:
         slide.read_region(0, 0, 0, slide.info.size.width, slide.info.size.height)
 
 
-def test_dicom_with_missing_parts_is_done_or_refused(data_dir: Path, tmp_path: Path) -> None:
-    spoilt = [Case(kind, data_dir / DICOM, seed) for kind in DICOM_SPOILERS for seed in range(6)]
-    found = [outcome.outcome for _, outcome in attempt_all(spoilt, tmp_path)]
-    assert set(found) <= ALLOWED
-    assert "refused" in found
+def test_dicom_that_is_cut_is_refused(data_dir: Path, tmp_path: Path) -> None:
+    spoilt = [Case("truncated", data_dir / DICOM, seed) for seed in range(0, 50, 9)]
+    assert {outcome.outcome for _, outcome in attempt_all(spoilt, tmp_path)} == {"refused"}
 
 
 def test_cases_are_the_same_every_time_and_differ_from_their_base(bases: list[Path], tmp_path: Path) -> None:
@@ -90,12 +89,11 @@ def test_cases_are_the_same_every_time_and_differ_from_their_base(bases: list[Pa
 
 def test_directories_that_form_a_circle_are_refused_and_shared_ones_are_not(tmp_path: Path) -> None:
     path = write_pyramid_tiff(tmp_path / "a.svs", blob_slide(0, side=256), mpp=0.5, tile=64)
-
     layout, raw = layout_of(path), bytearray(path.read_bytes())
     raw[layout.next_at[-1] : layout.next_at[-1] + 4] = layout.directories[0].to_bytes(4, "little")
-    path.write_bytes(raw)
+    file = io.BytesIO(raw)  # in memory, for our guard alone: no reader is given such a file
     with pytest.raises(SlideError, match="directories lead back to an earlier one"):
-        check_complete(path)
+        _check_chain(file, _Layout("<", False, len(raw)), layout.directories[0], set(), [])
     # SubIFDs: each is named by the parent and follows another, which is no circle
     check_complete(write_ome_tiff(tmp_path / "b.ome.tif", blob_slide(0, side=256), mpp=0.5))
 
@@ -124,7 +122,7 @@ def test_jpeg_strips_narrower_than_their_image_are_refused_at_once(tmp_path: Pat
     path = write_stripped_tiff(tmp_path / "a.tif", blob_slide(0, side=256), mpp=0.5)
     entry, raw = layout_of(path).of(WIDTH)[0], bytearray(path.read_bytes())
     raw[entry.entry_at + 2 : entry.entry_at + 4] = (4).to_bytes(2, "little")
-    raw[entry.values_at : entry.values_at + 4] = (1_000_000).to_bytes(4, "little")
+    raw[entry.values_at : entry.values_at + 4] = (272).to_bytes(4, "little")
     path.write_bytes(raw)
-    with open_slide(path) as slide, pytest.raises(SlideError, match="strip of 256 pixels width in an image of 1000000"):
+    with open_slide(path) as slide, pytest.raises(SlideError, match="strip of 256 pixels width in an image of 272"):
         slide.read_region(0, 0, 0, 64, 64)

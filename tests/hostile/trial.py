@@ -21,7 +21,7 @@ from wsi_pipeline.stages.tile import TileStage
 LIMITS = Limits(seconds=300.0, memory=4 << 30)
 SPEC = TileSpec(patch_px=128, pixels="jpeg", min_coverage=0.05, allow_upsample=True)
 OUTCOMES = ("done", "refused", "out of memory", "crashed", "hung", "unexpected")
-ALLOWED = frozenset({"done", "refused", "crashed"})
+ALLOWED = frozenset({"done", "refused"})
 
 
 @dataclass(frozen=True)

@@ -120,11 +120,11 @@ def test_crossing_outlines_are_made_valid_and_cut_to_the_slide() -> None:
     assert areas["c"].is_empty
 
 
-BOMB = '<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-OUTSIDE = '<!DOCTYPE l [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
+ENTITY = '<!DOCTYPE l [<!ENTITY a "one word">]>'
+OUTSIDE = '<!DOCTYPE l [<!ENTITY a SYSTEM "words.txt">]>'
 
 
-@pytest.mark.parametrize("head", [BOMB, OUTSIDE, "<!DOCTYPE l>"])
+@pytest.mark.parametrize("head", [ENTITY, OUTSIDE, "<!DOCTYPE l>"])
 def test_entities_are_refused(tmp_path: Path, head: str) -> None:
     with pytest.raises(LabelError, match="defines XML entities"):
         read_annotation(asap(tmp_path / "a.xml", "", head))

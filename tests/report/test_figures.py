@@ -24,7 +24,7 @@ from wsi_pipeline.report.figures import (
 from wsi_pipeline.report.roc import roc_figure
 from wsi_pipeline.report.svg import Scale, el, log_ticks, nice_step
 
-HOSTILE = "<script>alert('x')</script>\"&"
+HOSTILE = "<i id='x'>one</i>\"&"
 
 
 def parse(drawing: Markup | None) -> ET.Element:
@@ -54,7 +54,7 @@ def test_three_classes_have_a_curve_each_with_their_names() -> None:
     root = parse(roc_figure(predictions, classes))
     assert len([node for node in with_class(root, "curve") if node.tag == "path"]) == 3
     assert "normal" in words(root)
-    assert any(said.startswith("<script>") for said in words(root))
+    assert any(said.startswith("<i id=") for said in words(root))
 
 
 def test_perfect_model_goes_through_the_upper_left_corner() -> None:
@@ -174,7 +174,7 @@ def test_nice_steps_are_one_two_or_five(step: float) -> None:
 
 def test_elements_escape_text_and_attributes() -> None:
     drawn = el("text", HOSTILE, data_name=HOSTILE)
-    assert "<script>" not in drawn
+    assert "<i" not in drawn
     root = ET.fromstring(drawn)
     assert root.text == HOSTILE
     assert root.get("data-name") == HOSTILE

@@ -28,7 +28,7 @@ from wsi_pipeline.report.html import render_report
 from wsi_pipeline.report.pictures import plan_pictures, shrink_png
 from wsi_pipeline.report.slide_view import slide_cards
 
-HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
+HOSTILE = "<i>one</i>\"'&<b id=x>two</b>"
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
@@ -164,10 +164,10 @@ def test_hostile_words_are_shown_not_run() -> None:
     made = Provenance((HOSTILE,), {HOSTILE: HOSTILE}, {HOSTILE: {HOSTILE: HOSTILE}}, {HOSTILE: HOSTILE})
     html = render_report(ReportData(HOSTILE, HOSTILE, slides, (model,), (HOSTILE,), made))
     assert html.count("<script") == 1
-    assert "<img src=x" not in html
+    assert "<i>one" not in html
     page = Page(html)
-    assert page.text.count("<script>alert(1)</script>") > 25
-    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.text.count(HOSTILE) > 25
+    assert not any(attributes.get("id") == "x" for _, attributes in page.tags)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_data_addresses_name_what_they_hold(kind: str, mime: str) -> None:
 
 def test_what_is_no_picture_is_refused() -> None:
     with pytest.raises(WsiPipelineError, match="PNG, JPEG or WebP"):
-        data_uri(b"<svg onload=alert(1)>")
+        data_uri(b"<svg/>")
 
 
 def test_larger_cohorts_get_smaller_and_then_fewer_pictures() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import multiprocessing
 import os
-import random
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -284,28 +281,14 @@ def test_a_truncated_copy_is_refused_wherever_it_ends(kept: float, tmp_path: Pat
         open_slide(path)
 
 
-def _read_damaged_copies(folder: Path, kind: str, count: int) -> None:
-    """Open and read `count` copies of a slide with a few bytes changed; anything but pixels or SlideError escapes."""
-    small, good = RGB[:160, :200], folder / f"{kind}.tif"
+@pytest.mark.parametrize("backend", ["auto", "tiffslide"])
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg2000", "stripped"])
+def test_data_without_a_codestream_is_a_slide_error(kind: str, backend: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{kind}.tif"
     if kind == "stripped":
-        write_stripped_tiff(good, small)
+        write_stripped_tiff(path, RGB[:160, :200])
     else:
-        write_pyramid_tiff(good, small, mpp=0.5, tile=64, levels=(1, 2), compression=kind)
-    path, whole, rng = folder / f"{kind}-damaged.tif", good.read_bytes(), random.Random(0)
-    for _ in range(count):
-        content = bytearray(whole)
-        for _ in range(rng.randint(1, 4)):
-            content[rng.choice((rng.randrange(600), rng.randrange(len(content))))] = rng.randrange(256)
-        path.write_bytes(content)
-        for backend in ("auto", "tiffslide"):
-            with contextlib.suppress(SlideError), open_slide(path, backend) as slide:
-                assert slide.read_region(0, 0, 0, 100, 90).shape == (90, 100, 3)
-
-
-@pytest.mark.parametrize("kind", ["jpeg", "jpeg2000", "lzw", "stripped"])
-def test_damaged_bytes_end_in_pixels_or_in_a_slide_error(kind: str, tmp_path: Path) -> None:
-    # In a process of its own: decoders that crash take their process with them.
-    child = multiprocessing.get_context("spawn").Process(target=_read_damaged_copies, args=(tmp_path, kind, 150))
-    child.start()
-    child.join(600)
-    assert child.exitcode == 0
+        write_pyramid_tiff(path, RGB[:160, :200], mpp=0.5, tile=64, levels=(1, 2), compression=kind)
+    damage_tile(path, 0)
+    with open_slide(path, backend) as slide, pytest.raises(SlideError, match="decode"):
+        slide.read_region(0, 0, 0, 100, 90)
