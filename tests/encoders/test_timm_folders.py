@@ -24,7 +24,9 @@ from suites.encoder_contract import assert_same_direction, tissue_patches
 from timm.data import create_transform, resolve_data_config
 
 from wsi_pipeline.encoders.registry import open_encoder, plan_encoder
+from wsi_pipeline.encoders.weights import hash_tensors
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.fields import digest_of
 
 UNI_LIKE = {
     "tag": "x", "custom_load": True, "input_size": [3, 224, 224], "fixed_input_size": False,
@@ -297,3 +299,79 @@ def test_pickled_weights_are_named_when_there_are_no_others(tmp_path: Path) -> N
 def test_other_families_refuse_what_is_for_timm(name: str, option: dict[str, Any]) -> None:
     with pytest.raises(EncoderError, match="is for timm models"):
         plan_encoder(name, **option)
+
+
+VIRCHOW2 = {
+    "img_size": 56, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 5.3375,
+    "init_values": 1e-5, "reg_tokens": 4, "global_pool": "", "dynamic_img_size": True,
+}  # fmt: skip
+H0_MINI = {**VIRCHOW2, "mlp_ratio": 5.33334}
+VIRCHOW = {key: value for key, value in VIRCHOW2.items() if key != "reg_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("repo", "arguments", "dim", "said"),
+    [
+        ("paige-ai/Virchow", VIRCHOW, 64, "class token + mean of 16 patch tokens"),
+        ("paige-ai/Virchow2", VIRCHOW2, 64, "class token + mean of 16 patch tokens, 4 register tokens left out"),
+        ("bioptimus/H0-mini", H0_MINI, 32, "class token"),
+    ],
+)
+def test_published_models_give_their_published_feature(
+    repo: str, arguments: dict[str, Any], dim: int, said: str, tmp_path: Path
+) -> None:
+    """As their cards make it: SwiGLU layers with SiLU, class token, patch tokens behind the prefix tokens."""
+    layers = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+    network = randomise(timm.create_model("vit_huge_patch14_224", num_classes=0, **arguments, **layers), 0)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, tmp_path / "model.safetensors")
+    facts = {
+        "architecture": "vit_huge_patch14_224", "num_classes": 0, "model_args": arguments,
+        "pretrained_cfg": {**UNI_LIKE, **sized(56)},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    patches = tissue_patches(4, 256)
+    plan = plan_encoder(f"hf-hub:{repo}", weights=tmp_path, patch_px=256)
+    assert (plan.info.input_px, plan.info.dim, plan.info.feature) == (56, dim, said)
+    assert f"feature: {said}" in plan.about()
+    tokens = of_timm(tmp_path, patches, **layers)
+    parts = [tokens[:, 0], tokens[:, 1 + arguments.get("reg_tokens", 0) :].mean(dim=1)]
+    expected = torch.cat(parts[: dim // 32], dim=1).numpy()
+    assert_same_direction(plan.open("cpu", "fp32").encode(patches), expected, 0.999)
+
+
+def test_gigapath_is_cut_as_its_authors_cut(tmp_path: Path) -> None:
+    facts = {"architecture": "test_vit", "model_args": {"img_size": 224}, "pretrained_cfg": {**UNI_LIKE, **sized(224)}}
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    plan = plan_encoder("hf-hub:prov-gigapath/prov-gigapath", weights=tmp_path, patch_px=256)
+    assert (plan.info.resize_px, plan.info.input_px) == (256, 224)
+
+
+def test_fingerprints_of_features_that_stay_the_same_stay_the_same(tmp_path: Path) -> None:
+    """What earlier versions made rightly is not made again: the digest has then no other parts than it had."""
+    folder = write_folder(CASES["fixed, size in the arguments"], tmp_path)
+    plan = plan_encoder(str(folder), patch_px=256)
+    before = digest_of(
+        model="vit_tiny_patch16_224", arguments={key: str(value) for key, value in SMALL_VIT.items()},
+        packed_swiglu=False, input_px=96, mean=plan.info.mean, std=plan.info.std, interpolation="bilinear",
+        tensors=hash_tensors([folder / "model.safetensors"]),
+    )  # fmt: skip
+    assert plan.fingerprint == before
+    facts = json.loads((folder / "config.json").read_text())
+    facts["pretrained_cfg"]["crop_pct"] = 0.9
+    (folder / "config.json").write_text(json.dumps(facts))
+    assert plan_encoder(str(folder), patch_px=256).fingerprint != before
+
+
+def test_other_pooling_has_another_fingerprint(tmp_path: Path) -> None:
+    """Before, a network without class token gave its first register, and Swin without pooling rows of positions."""
+    for name in ("registers but no class token, no pooling", "Swin without pooling"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_folder(CASES[name], folder)
+        plan = plan_encoder(str(folder), patch_px=256)
+        before = digest_of(
+            model=CASES[name].model, arguments={key: str(value) for key, value in CASES[name].arguments.items()},
+            packed_swiglu=False, input_px=plan.info.input_px, mean=plan.info.mean, std=plan.info.std,
+            interpolation="bilinear", tensors=hash_tensors([folder / "model.safetensors"]),
+        )  # fmt: skip
+        assert plan.fingerprint != before

@@ -113,3 +113,26 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     assert main(["embed", *words, "--run", str(made / "many")]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_size_and_crop_are_told_and_can_be_chosen(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first lines say what the network sees and what a feature is; a change of either makes features again."""
+    run = made / "sized"
+    shutil.copytree(made / "one", run)
+    words = ["embed", "--model", VIT, "--weights", str(made / "w.safetensors"), "--batch", "8", "--run", str(run)]
+    main(words)
+    out = capsys.readouterr().out
+    assert "input 160 px" in out
+    assert "feature: class token" in out
+    assert "resized to 168 px and the central 160 px are seen (91 % of the area)" in out
+    assert "up to date" in out
+    main([*words, "--input-px", "128", "--whole-patch"])
+    out = capsys.readouterr().out
+    assert "input 128 px" in out
+    assert "central" not in out
+    assert "input_px None -> 128, whole_patch None -> True" in out
+    features = read_features(run / "embed" / VIT / "s0.h5")
+    assert features.header.specs["embed"]["input_px"] == 128
+    assert features.header.extra["encoder"]["feature"] == "class token"
+    assert main([*words, "--input-px", "100"]) == 2
+    assert "does not take images of 100 x 100" in capsys.readouterr().err

@@ -184,7 +184,7 @@ class ClassifyStage:
                 "patches": len(probabilities),
                 "classes": list(self.plan.classes),
                 **summarise(probabilities, self.plan.classes, self.spec.min_probability),
-                "encoder": {**asdict(self.plan.info), "fingerprint": self.plan.fingerprint},
+                "encoder": {**self.plan.info.facts(), "fingerprint": self.plan.fingerprint},
                 "adapter": adapter,
                 "network": self._network(patches),
                 "warning": patches.extra.get("warning", ""),
