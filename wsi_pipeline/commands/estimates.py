@@ -39,7 +39,7 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             (
                 "chance",
                 f"{metric_words(test['metric'])} against {test['n']} shuffles of the outcomes over "
-                f"{plural(test['n_patients'], 'patient')}: {p_words(test['p_value'])}",
+                f"{plural(test['n_patients'], unit(metrics))}: {p_words(test['p_value'])}",
             )
         )
     return told
@@ -63,6 +63,11 @@ def estimate(found: Mapping[str, Any], digits: str = ".3f") -> str:
 def number(metrics: Mapping[str, Any], value: float | None) -> str:
     """A plain number with the digits of its task; "" for none."""
     return "" if value is None else f"{value:{_digits(metrics)}}"
+
+
+def unit(metrics: Mapping[str, Any]) -> str:
+    """What was resampled and shuffled: patients, or slides where nobody says whose they are."""
+    return "slide" if metrics.get("patients") == "not known" else "patient"
 
 
 def _digits(metrics: Mapping[str, Any]) -> str:

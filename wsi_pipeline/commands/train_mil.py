@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from wsi_pipeline.cohort.doubts import doubt_words
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
-from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
+from wsi_pipeline.cohort.wording import NOT_KNOWN, tested_words
+from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number, unit
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
 from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
 from wsi_pipeline.errors import MilError, UsageError
@@ -26,7 +27,7 @@ def train_mil(request: Request) -> int:
     for what, todo in doubt_words(cohort):
         raise MilError(f"{what}. Slides of one patient on both sides of a fold make every metric wrong", todo=todo)
     records = request.select(cohort)
-    done = [_train_one(request, records, encoder) for encoder in _encoders(request)]
+    done = [_train_one(request, records, encoder, cohort.patients_stated) for encoder in _encoders(request)]
     _tell(request, done)
     for training in done:
         encoder, model = training.folder.parts[-2:]
@@ -35,7 +36,7 @@ def train_mil(request: Request) -> int:
     return EXIT_DONE
 
 
-def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str) -> Training:
+def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str, patients: str) -> Training:
     spec, place = request.get(MilSpec), request.get(TrainingOptions)
     name = check_name(place.name) if place.name is not None else training_name(spec)
     slides = gather(request.run_dir, records, encoder).for_training(spec)
@@ -53,7 +54,15 @@ def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str) -
 
         device = request.get(MilExecution).device
         training = train(
-            request.run_dir, encoder, slides, spec, name=name, replace=place.replace, device=device, progress=on_epoch
+            request.run_dir,
+            encoder,
+            slides,
+            spec,
+            name=name,
+            replace=place.replace,
+            patients=patients,
+            device=device,
+            progress=on_epoch,
         )
         step(step.total - step.done)
     if training.fresh:
@@ -102,10 +111,12 @@ def _tell(request: Request, done: Sequence[Training]) -> None:
         request.console.note(text)
     if len(warnings) > MOST_WARNINGS:
         request.console.note(f"and {len(warnings) - MOST_WARNINGS} more, all in metrics.json")
-    interval = first["interval"]
+    interval, patients = first["interval"], str(first.get("patients", "stated"))
+    if patients == "not known":
+        request.console.note(NOT_KNOWN)
     request.console.say(
-        f"each tested by a model that never saw its patient; [{100 * interval['level']:.0f} % intervals] by "
-        f"{interval['resamples']} bootstrap resamples of {plural(first['n_patients'], 'patient')}"
+        f"{tested_words(patients)}; [{100 * interval['level']:.0f} % intervals] by "
+        f"{interval['resamples']} bootstrap resamples of {plural(first['n_patients'], unit(first))}"
     )
     for training in done:
         request.console.say(f"models, predictions, metrics: {shown(training.folder)}/")

@@ -12,6 +12,7 @@ import torch
 
 from wsi_pipeline.cohort.fold import Fold, Splits
 from wsi_pipeline.cohort.splits import Strata, checked_table, make_splits
+from wsi_pipeline.cohort.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.choices import candidates, chosen_settings
@@ -98,7 +99,9 @@ def cross_validate(
     specs = candidates(spec)
     for candidate in specs:
         MIL_MODELS.get(candidate.model)
-    table = _table(table, spec)
+    whole = _table(table, spec)
+    strange = untrained_rows(whole) if spec.task == "classification" else np.zeros(len(whole), bool)
+    table, every = whole[~strange].reset_index(drop=True), bags
     task = _task(table, spec)
     splits = make_splits(table, spec, _strata(task, table))
     bags = _aligned(bags, table)
@@ -113,7 +116,15 @@ def cross_validate(
     facts = [_facts(fold, choice, spec) for fold, choice in zip(splits.folds, choices, strict=True)]
     warnings = [*splits.warnings, *_choice_warnings(specs, splits)]
     metrics = validation_metrics(task, predictions, facts, spec, warnings, fixed=splits.fixed)
-    return CrossValidation(task, predictions, splits, splits.assignment(table), tuple(choices), metrics)
+    assignment = splits.assignment(table)
+    if strange.any():
+        others = whole[strange].reset_index(drop=True)
+        tested_too = others[sides_of(others) == "test"].reset_index(drop=True)
+        predictions = _with_untrained(predictions, every, tested_too, choices[0], device)
+        assignment = with_others(assignment, others)
+        metrics |= {"untrained": untrained_json(others)}
+        metrics["warnings"] = [*untrained_warnings(others), *metrics["warnings"]]
+    return CrossValidation(task, predictions, splits, assignment, tuple(choices), metrics)
 
 
 def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
@@ -187,6 +198,16 @@ def _tested(bags: Bags, table: pd.DataFrame, fold: Fold, choice: Choice, device:
     """The predictions of one fold's test rows, with the index of their rows in the table."""
     found = predicted(bags, table, choice.task, choice.chosen.fitted, fold.test, device)
     return found.assign(repeat=fold.repeat, fold=fold.number)
+
+
+def _with_untrained(
+    predictions: pd.DataFrame, bags: Bags, others: pd.DataFrame, choice: Choice, device: torch.device | str
+) -> pd.DataFrame:
+    """The predictions, and behind them those of slides of classes that the one fold has not trained."""
+    columns = ["slide_id", "patient_id", *choice.task.columns]
+    everyone = np.arange(len(others), dtype=np.int64)
+    found = predicted(_aligned(bags, others), others[columns], choice.task, choice.chosen.fitted, everyone, device)
+    return pd.concat([predictions, found.assign(repeat=0, fold=0)[list(predictions.columns)]], ignore_index=True)
 
 
 def _in_order(tested: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -138,6 +138,11 @@ class ModelSection:
         return str(told.get("name") if isinstance(told, Mapping) else told)
 
     @property
+    def patients_known(self) -> bool:
+        """Whether anybody said whose slides these are."""
+        return bool(self.metrics.get("patients", "stated") != "not known")
+
+    @property
     def unit(self) -> str:
         """What a prediction is of: slide or patient."""
         return str(self.metrics.get("bag") or "slide")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from wsi_pipeline.cohort.wording import NOT_KNOWN
 from wsi_pipeline.report.curves import patch_count_outliers
 from wsi_pipeline.report.data import (
     LOWER_IS_BETTER,
@@ -57,14 +58,19 @@ def interval_words(model: ModelSection) -> str:
     if interval.get("method"):
         parts.append(str(interval["method"]))
     if interval.get("resamples"):
-        parts.append(f"{interval['resamples']} resamples of {interval.get('unit') or 'unit'}s")
+        parts.append(f"{interval['resamples']} resamples of {_unit(model, str(interval.get('unit') or 'unit'))}s")
     return ", ".join(parts) if interval else "no interval recorded"
 
 
 def sample_words(model: ModelSection) -> str:
     """How many were tested: `40 slides of 30 patients`, or the patients alone where a prediction is of a patient."""
-    counts = [(model.metrics.get(f"n_{word}s"), word) for word in ("slide", "patient")]
+    words = ("slide", "patient") if model.patients_known else ("slide",)
+    counts = [(model.metrics.get(f"n_{word}s"), word) for word in words]
     return " of ".join(_counted(count, word) for count, word in counts if count) or f"? {model.unit}s"
+
+
+def _unit(model: ModelSection, unit: str) -> str:
+    return unit if model.patients_known else "slide"
 
 
 def findings(data: ReportData) -> list[str]:
@@ -162,7 +168,8 @@ def _sites_give_labels_away(slides: Sequence[SlideRow]) -> bool:
 
 def _about_model(model: ModelSection) -> list[str]:
     name = _name(model)
-    said = [f"{name}: {warning}" for warning in model.metrics.get("warnings") or ()]
+    said = [] if model.patients_known else [NOT_KNOWN]
+    said += [f"{name}: {warning}" for warning in model.metrics.get("warnings") or ()]
     value, chance, words = model.best, OF_CHANCE.get(model.headline), metric_words(model.headline)
     if chance is not None and value is not None and value.low is not None and value.low <= chance:
         said.append(

@@ -55,8 +55,11 @@ def _view(model: ModelSection, every: Sequence[ModelSection], low: float) -> dic
 def _plots(model: ModelSection) -> list[tuple[Markup, str]]:
     """The figures there are, each with its caption."""
     rows, metrics, level = model.predictions, model.metrics, _level(model)
+    if rows is not None and metrics.get("untrained"):
+        rows = rows[~rows["label"].isin(metrics["untrained"])]
     two = len(model.classes) == 2
-    positive = f" Positive: {model.classes[-1]}. Faint: each fold. Band: bootstrap over patients." if two else ""
+    whom = "patients" if model.patients_known else "slides"
+    positive = f" Positive: {model.classes[-1]}. Faint: each fold. Band: bootstrap over {whom}." if two else ""
     each = positive or " Each class against the rest."
     drawn: list[tuple[Markup | None, str]] = []
     if rows is not None and model.task == "classification":
@@ -70,7 +73,7 @@ def _plots(model: ModelSection) -> list[tuple[Markup, str]]:
             f"{model.unit.capitalize()}s, and their share of the true class.",
         ),
         (calibration_figure(metrics.get("calibration"), _n_repeats(metrics)), _calibration_words(metrics)),
-        (survival_figure(metrics.get("survival")), _survival_words(metrics)),
+        (survival_figure(metrics.get("survival")), _survival_words(metrics, whom)),
     ]
     if model.task == "regression":
         words = f"Test {model.unit}s; on the dotted line prediction and measurement agree."
@@ -113,7 +116,8 @@ def _facts(metrics: Json) -> list[tuple[str, str]]:
         told = f"{', '.join(rates)} for {threshold.get('class')}, threshold chosen on {threshold.get('chosen_on')}{at}"
         found.append(("At the threshold", told))
     if (test := metrics.get("permutation")) and test.get("p_value") is not None:
-        shuffles = f"{test.get('n')} shuffles of the labels over patients"
+        whom = "slides" if metrics.get("patients") == "not known" else "patients"
+        shuffles = f"{test.get('n')} shuffles of the labels over {whom}"
         found.append(
             ("Against chance", f"p = {test['p_value']:.3g} for {metric_words(str(test.get('metric')))}, {shuffles}")
         )
@@ -140,12 +144,12 @@ def _calibration_words(metrics: Json) -> str:
     return f"{said} {', '.join(numbers)}." if numbers else said
 
 
-def _survival_words(metrics: Json) -> str:
+def _survival_words(metrics: Json, whom: str) -> str:
     told = metrics.get("survival") or {}
     test = told.get("logrank") or {}
     p = f" Log-rank {_chi_square(test)}p = {test['p_value']:.3g}." if test.get("p_value") is not None else ""
     cut = told.get("cut") or "median risk"
-    return f"Kaplan-Meier, test patients above and below the {cut}; band: 95\u00a0% pointwise.{p}"
+    return f"Kaplan-Meier, test {whom} above and below the {cut}; band: 95\u00a0% pointwise.{p}"
 
 
 def _chi_square(test: Json) -> str:

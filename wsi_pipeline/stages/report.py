@@ -41,12 +41,15 @@ _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 def write_report(run: RunDir, cohort: Cohort) -> Path:
     """Write the report of a run; pictures are the smaller the more slides there are. Returns its path."""
     models, tuned = trainings(run), tunings(run)
-    sections = tuple(_section(training) for training in models)
+    sections = tuple(_section(training, cohort.patients_stated) for training in models)
     pictures = SlidePictures.of(run, cohort.records, sections, len(classified(run)))
     data = ReportData(
         title=run.root.resolve().parent.name,
         created=datetime.date.today().isoformat(),
-        slides=tuple(_row(run, record, pictures) for record in cohort.records),
+        slides=tuple(
+            _row(run, record, pictures, known=record.slide_id not in cohort.without_patient)
+            for record in cohort.records
+        ),
         models=sections,
         warnings=tuple(str(note) for note in cohort.notes),
         provenance=_provenance(run, cohort.records, models, tuned),
@@ -59,7 +62,7 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
     return run.report_html
 
 
-def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures) -> SlideRow:
+def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures, *, known: bool) -> SlideRow:
     status = read_status(run.status(record.slide_id), record.slide_id)
     state, stage, reason, todo, traceback = _told(status)
     tile = status.stages.get("tile")
@@ -68,7 +71,7 @@ def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures) -> SlideRow:
     return SlideRow(
         slide_id=record.slide_id,
         state=state,
-        patient_id=record.patient_id,
+        patient_id=record.patient_id if known else None,
         label=record.label,
         site=record.site,
         stage=stage,
@@ -115,9 +118,10 @@ def _picture(path: Path, side: int) -> bytes | None:
     return shrink_png(path.read_bytes(), side) if path.is_file() else None
 
 
-def _section(training: Training) -> ModelSection:
+def _section(training: Training, patients: str) -> ModelSection:
     encoder, model = training.folder.parts[-2:]
-    return ModelSection(encoder, model, training.metrics, training.predictions, training.histories)
+    metrics = {"patients": patients, **training.metrics}
+    return ModelSection(encoder, model, metrics, training.predictions, training.histories)
 
 
 def _tuning(tuning: Tuning) -> TuningSection:

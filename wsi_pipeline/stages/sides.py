@@ -45,7 +45,10 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
 
 def validated(training: Training) -> Validated:
     """A training as one side of a comparison."""
-    return Validated(read_task(training.folder), training.predictions)
+    task, rows = read_task(training.folder), training.predictions
+    if training.metrics.get("untrained"):  # of classes that only the test part has: in no metric
+        rows = rows[rows["label"].isin(task.to_json()["classes"])].reset_index(drop=True)
+    return Validated(task, rows)
 
 
 def read_task(folder: Path) -> Task:

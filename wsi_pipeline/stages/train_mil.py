@@ -15,6 +15,7 @@ A training is never replaced by one with other settings or other labels unless t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -71,6 +72,7 @@ def train(
     *,
     name: str | None = None,
     replace: bool = False,
+    patients: str = "stated",
     device: str = "auto",
     progress: Callable[[Progress], None] | None = None,
 ) -> Training:
@@ -79,6 +81,7 @@ def train(
     encoder   folder name under embed/, and so under train-mil/
     name      folder name of the training; None: that of `training_name`
     replace   whether a training with other settings or labels may be replaced
+    patients  whose slides these are, as `Cohort.patients_stated` has it; kept in metrics.json
 
     Of several processes that are asked for the same training one does it, the others wait. Raises MilError where it
     cannot be done honestly, UsageError where another training would be replaced.
@@ -89,10 +92,19 @@ def train(
         # Runs of before have every task and bag in a folder named after the model alone.
         for found in (known, None if name else read_training(run.mil(encoder, _base_name(spec)))):
             if found is not None and found.metrics.get("digest") == training_digest(slides, spec):
-                return found
+                return _said(found, patients)
         if known is not None and not replace:
             check_replaceable(folder, known.predictions, slides.table, spec)
-        return _train(folder, slides, spec, device, progress)
+        return _said(_train(folder, slides, spec, device, progress), patients)
+
+
+def _said(training: Training, patients: str) -> Training:
+    """The training, its metrics.json telling whose slides these are; those that do not tell have them stated."""
+    if training.metrics.get("patients", "stated") == patients:
+        return training
+    metrics = {**training.metrics, "patients": patients}
+    write_text(training.folder / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return dataclasses.replace(training, metrics=metrics)
 
 
 def _train(
