@@ -21,8 +21,11 @@ PAGES = ["*.md", "docs/*.md", "docs/adr/*.md", "manifests/*.md", "workflows/*.md
 PAGES += ["findings/*.md", "pathotune/builtin/*.md"]
 include_patterns = [*PAGES, *(["api/**"] if WITH_API else [])]
 pygments_style = "default"
+smartquotes = False  # `--model` stays two hyphens
+add_module_names = False
 
 myst_heading_anchors = 4
+myst_enable_extensions = ["html_image"]
 
 autoapi_dirs = ["wsi_pipeline", "pathotune"]
 autoapi_root = "api"
@@ -37,10 +40,13 @@ suppress_warnings = ["autoapi.python_import_resolution"]
 
 html_theme = "furo"
 html_title = "wsi-pipeline"
+html_static_path = [str(HERE / "static")]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 
 API = ["api/wsi_pipeline/index", "api/pathotune/index"] if WITH_API else []
+BUILT_IN = ["pathotune/builtin/ADAPTER", "pathotune/builtin/VIT_MINI"]
 GROUPS = {
     "Use": "slides segmentation encoders pathotune labels mil validation python cluster",
     "Look up": "format results performance reliability",
@@ -48,7 +54,7 @@ GROUPS = {
 }
 BESIDE = {
     "Use": ["manifests/README", "workflows/README"],
-    "Look up": [*API, "benchmarks/README", "CHANGELOG"],
+    "Look up": [*API, "benchmarks/README", *BUILT_IN, "CHANGELOG"],
     "Change": ["CONTRIBUTING", "docs/adr/README", "SECURITY"],
 }
 
@@ -73,16 +79,25 @@ def _toctree(title: str, pages: list[str]) -> str:
 
 
 def add_contents(app: object, page: str, source: list[str]) -> None:
-    """Give the README the side bar, and the list of decisions its pages; as plain Markdown neither needs it."""
+    """Give the README the side bar, the list of decisions its pages, and a module's page a title that fits the bar."""
     if page == root_doc:
         source[0] += contents()
     elif page == "docs/adr/README":
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
+    elif page.startswith("api/"):
+        full, _, rest = source[0].lstrip().partition("\n")
+        short = full.rpartition(".")[2]
+        source[0] = f"{short}\n{'=' * len(short)}\n\n``{full}``\n{rest.lstrip('=')}"
 
 
 def convert(app: object, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Give autoapi a docstring as reStructuredText."""
     lines[:] = to_rst(lines)
+
+
+def skip(app: object, kind: str, name: str, thing: object, skipped: bool, options: object) -> bool:
+    """Leave out fields without a text of their own: the table in the docstring of their class says what they are."""
+    return skipped or (kind == "attribute" and not thing.docstring)
 
 
 def front_page(app: object, error: Exception | None) -> None:
@@ -97,4 +112,5 @@ def setup(app: object) -> None:
     app.connect("source-read", add_contents)
     if WITH_API:
         app.connect("autodoc-process-docstring", convert)
+        app.connect("autoapi-skip-member", skip)
     app.connect("build-finished", front_page)
