@@ -22,7 +22,7 @@ _ZERO_OR_SIDE = ("0 or between 16 and 4096", lambda value: value == 0 or 16 <= v
 class SegmentSpec:
     """How tissue is found on a slide."""
 
-    method: str = option("hybrid", "tissue detector", group="tissue", metavar="NAME")
+    method: str = option("hybrid", "tissue detector: hybrid, density, otsu, or none", group="tissue", metavar="NAME")
     mask_mpp: float = option(8.0, "resolution of the tissue mask, micrometres per pixel", group="tissue", check=_MPP)
     min_tissue_um2: float = option(
         16_000.0, "drop tissue fragments smaller than this, square micrometres", group="tissue", check=at_least(0)

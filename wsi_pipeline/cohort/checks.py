@@ -87,7 +87,7 @@ def check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) 
 
 def check_encoding(records: Iterable[SlideRecord]) -> list[Fault]:
     """Paths that could not be written into cohort.csv."""
-    paths = (path for record in records for path in (record.path, record.annotation) if path is not None)
+    paths = (path for record in records for path in (record.path, record.annotation, record.tissue) if path is not None)
     return [Fault(None, f"path {str(path)!a} is not UTF-8; rename it") for path in paths if not _is_utf8(path)]
 
 

@@ -67,6 +67,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "annotation": ("annotations", "annotation_path", "annotation_file", "geojson"),
     "time": TIMES,
     "event": EVENTS,
+    "tissue": ("tissue_mask", "tissue_path", "tissue_file", "tissue_geojson"),
 }
 """Our column name -> other names it is known by, most specific first."""
 

@@ -32,6 +32,7 @@ class SlideRecord:
     annotation: Path | None = None
     time: float | None = None
     event: int | None = None
+    tissue: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
     split = split_word(side) if side else None
     if side and split is None:
         faults.append(Fault(row, f"split must be one of {', '.join(SPLITS)}, got {side!r}"))
-    outlines = optional("annotation")
+    outlines, tissue = optional("annotation"), optional("tissue")
     return SlideRecord(
         slide_id=slide_id,
         path=path,
@@ -64,6 +64,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
         annotation=_path(row, "annotation", outlines, base, faults) if outlines else None,
         time=_time(row, slide_id, time, faults),
         event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
+        tissue=_path(row, "tissue", tissue, base, faults) if tissue else None,
     )
 
 

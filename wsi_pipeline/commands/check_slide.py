@@ -15,11 +15,12 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.preflight import FileFacts, Look, file_facts, look
 from wsi_pipeline.slides.shrink import area_resize
 from wsi_pipeline.slides.spacing import Spacing, spacing_of
-from wsi_pipeline.slides.thumbnail import best_level
+from wsi_pipeline.slides.thumbnail import best_level, read_whole
 from wsi_pipeline.specs import LabelSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.runner import failure
 from wsi_pipeline.tiling.grid import lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
+from wsi_pipeline.tissue.given import given_tissue
 from wsi_pipeline.tissue.mask import TissueMask
 
 MAX_SAMPLE_PX = 1024
@@ -86,6 +87,7 @@ def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None, 
             found = replace(found, spacing=spacing, note=_joined(*slide.info.notes, spacing.note))
             geometry = resolve_geometry(spec, slide.info, spacing.mpp)
             found = replace(found, cost=_cost(slide, spec, geometry, spacing))
+            found = replace(found, note=_joined(found.note, _tissue_note(slide, record, spacing, no_crop)))
             return replace(found, note=_joined(found.note, _annotation_note(slide, record, spacing, no_crop)))
     except (WsiPipelineError, OSError, MemoryError) as error:
         status = failure(error)
@@ -94,6 +96,15 @@ def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None, 
 
 def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
+
+
+def _tissue_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:
+    """What is odd about the slide's own tissue file; raises SlideError where `segment` would refuse it."""
+    if record.tissue is None:
+        return ""
+    mpp, mask_mpp = float(spacing.mpp), SegmentSpec().mask_mpp
+    picture = read_whole(slide, mpp, max(mpp, mask_mpp))
+    return given_tissue(record.tissue, slide.info, mpp, mask_mpp, picture, no_crop=no_crop).warning
 
 
 def _annotation_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:

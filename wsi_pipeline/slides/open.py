@@ -13,6 +13,7 @@ from wsi_pipeline.slides.inspect.slideimage import SlideImage
 from wsi_pipeline.slides.inspect.tiffimage import tiff_image
 from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.openslide import CANNOT_OPEN, OpenSlideSlide
+from wsi_pipeline.slides.picture import open_picture
 from wsi_pipeline.slides.sniff import Sniffed, other_series, pyramids_of, refusal, sniff
 from wsi_pipeline.slides.tiffslide import TiffSlideSlide
 
@@ -63,6 +64,8 @@ def _open_auto(path: Path, choice: Choice) -> Slide:
         image = tiff_image(found.path, choice)
         return _faster(_open_tiff(found, image), found.path, image)
     _refuse_choice(found, choice)
+    if found.kind == "picture":
+        return open_picture(found.path)
     return _open_dicom(found, path) if found.kind == "dicom" else OpenSlideSlide(found.path)
 
 

@@ -10,11 +10,12 @@ from wsi_pipeline.cohort.dicomheader import read_header
 from wsi_pipeline.cohort.foreign import BY_NAME_ALONE, elsewhere, foreign_kind
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.openslide import vendor_of
+from wsi_pipeline.slides.picture import PICTURE_MAGIC
 from wsi_pipeline.slides.tiffcheck import TIFF_MAGIC, check_complete
 
-Kind = Literal["tiff", "dicom", "mirax", "other"]
+Kind = Literal["tiff", "dicom", "mirax", "picture", "other"]
 _DICOM_MAGIC, _DICOM_PREAMBLE = b"DICM", 128
-_PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
+_PICTURES = {b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def sniff(path: Path) -> Sniffed:
             return Sniffed("tiff", path, vendor)
     except OSError as error:
         raise refusal(error, path) from error
+    if vendor is None and header.startswith(tuple(PICTURE_MAGIC)):
+        return Sniffed("picture", path, None)
     if vendor is None:
         raise _not_a_slide(header)
     return Sniffed("other", path, vendor)
@@ -83,7 +86,7 @@ def _not_a_slide(header: bytes) -> SlideError:
     if picture:
         return SlideError(
             f"not a slide: a {picture} picture (header {header[:4]!r}) is no TIFF, DICOM or MIRAX",
-            todo="Convert it to a TIFF, or leave it out.",
+            todo="Convert it to PNG or TIFF, or leave it out.",
         )
     return SlideError(
         f"not a slide: header {header[:4]!r} is no TIFF, DICOM or MIRAX",

@@ -20,14 +20,15 @@ REVISIONS = {"segment": 3, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "tra
 """Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
 
 
-def segment_digest(spec: SegmentSpec, slide: SlideIdentity) -> str:
-    """Digest of a tissue mask: settings, the slide's bytes, its resolution."""
+def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None) -> str:
+    """Digest of a tissue mask: settings, the slide's bytes, its resolution; `tissue` is that of the user's own file."""
     return digest_of(
         stage="segment",
         version=VERSION,
         revision=REVISIONS["segment"],
         spec=asdict(spec),
         slide=slide.digest_parts(),
+        **({} if tissue is None else {"tissue": tissue}),
     )
 
 

@@ -32,8 +32,9 @@ from wsi_pipeline.store.segments import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.detectors import SEGMENTERS
 from wsi_pipeline.tissue.geojson import Origin, from_origin, origin_of_file, to_geojson
+from wsi_pipeline.tissue.given import given_tissue, tissue_digest
 from wsi_pipeline.tissue.mask import TissueMask
-from wsi_pipeline.tissue.segment import segment_tissue
+from wsi_pipeline.tissue.segment import Segmentation, segment_tissue
 
 _OVERLAY_COMPRESSION = 1
 """zlib level: the usual 6 takes three times as long for a tenth fewer bytes."""
@@ -78,20 +79,21 @@ class SegmentStage:
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Segment one slide; the store is written last, so that its presence means that all is there."""
+        tissue = self._tissue_digest(record)
         with open_slide(record.path) as slide:
             spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
-            identity, origin = _identity(record, slide, spacing), slide.info.origin
+            info, identity = slide.info, _identity(record, slide, spacing)
             picture_mpp = _picture_mpp(self.spec, slide.info, spacing.mpp)
             picture = read_whole(slide, spacing.mpp, picture_mpp, self.spec.mask_mpp)
         check_unchanged(record.path, identity)
         rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)
-        found = segment_tissue(rgb, identity.size, spacing.mpp, self.spec)
+        found = self._tissue(record, info, spacing.mpp, rgb)
         thumbnail = shrink_thumbnail(picture)
-        note = "; ".join(part for part in (*slide.info.notes, spacing.note, found.warning) if part)
-        self._write_pictures(record.slide_id, thumbnail, found.mask, origin)
+        note = "; ".join(part for part in (*info.notes, spacing.note, found.warning) if part)
+        self._write_pictures(record.slide_id, thumbnail, found.mask, info.origin)
         header = Header(
             SEGMENT_FORMAT,
-            digest=segment_digest(self.spec, identity),
+            digest=segment_digest(self.spec, identity, tissue),
             parent_digest=identity.quick_digest,
             slide=identity,
             specs={"segment": asdict(self.spec)},
@@ -99,7 +101,8 @@ class SegmentStage:
                 "revision": REVISIONS["segment"],
                 "warning": note,
                 "tissue_mm2": round(found.mask.tissue_mm2, 4),
-                **({_ORIGIN: list(origin)} if any(origin) else {}),
+                **({_ORIGIN: list(info.origin)} if any(info.origin) else {}),
+                **({"tissue": record.tissue.name} if record.tissue else {}),
             },
         )
         write_segment(self.run_dir.segment_store(record.slide_id, self.store), header, found.mask, thumbnail)
@@ -110,7 +113,16 @@ class SegmentStage:
         spacing = resolve_mpp(header.slide.own_mpp, record.mpp, self.default_mpp)
         parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": quick_digest(record.path)}
         now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
-        return segment_digest(self.spec, now) == header.digest
+        return segment_digest(self.spec, now, self._tissue_digest(record)) == header.digest
+
+    def _tissue_digest(self, record: SlideRecord) -> str | None:
+        return None if record.tissue is None else tissue_digest(record.tissue, self.no_crop)
+
+    def _tissue(self, record: SlideRecord, info: SlideInfo, mpp: float, rgb: NDArray[np.uint8]) -> Segmentation:
+        """The user's own tissue where the manifest names it, else what the detector finds."""
+        if record.tissue is None:
+            return segment_tissue(rgb, info.size, mpp, self.spec)
+        return given_tissue(record.tissue, info, mpp, self.spec.mask_mpp, rgb, no_crop=self.no_crop)
 
     def _pictures_there(self, record: SlideRecord) -> bool:
         drawn = not self.overlay or self.run_dir.overlay(record.slide_id).is_file()

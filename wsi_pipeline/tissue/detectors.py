@@ -21,9 +21,17 @@ Segmenter = Callable[[NDArray[np.uint8], float], NDArray[np.bool_]]
 SEGMENTERS: Registry[Segmenter] = Registry("tissue detector")
 SEGMENTERS.register("hybrid")(hybrid)
 
+NONE = "none"
+
 MIN_SATURATION = 12
 """Otsu's cut on saturation (0 to 255) never goes below this: a blank slide has nothing but noise to split."""
 MIN_DENSITY = 0.05
+
+
+@SEGMENTERS.register(NONE)
+def whole_slide(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+    """No detection: everything is tissue, for files of one region."""
+    return np.ones(rgb.shape[:2], np.bool_)
 
 
 @SEGMENTERS.register("density")

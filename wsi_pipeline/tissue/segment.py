@@ -12,7 +12,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.specs import SegmentSpec
 from wsi_pipeline.tissue.cleanup import clean_mask
-from wsi_pipeline.tissue.detectors import SEGMENTERS
+from wsi_pipeline.tissue.detectors import NONE, SEGMENTERS
 from wsi_pipeline.tissue.haze import even_share
 from wsi_pipeline.tissue.mask import TissueMask
 
@@ -46,6 +46,8 @@ def segment_tissue(rgb: NDArray[np.uint8], slide_size: Size, mpp: float, spec: S
     height, width = rgb.shape[:2]
     picture_mpp = mpp * math.sqrt(slide_size.pixels / (height * width))
     found = SEGMENTERS.get(spec.method)(rgb, picture_mpp)
+    if spec.method == NONE:
+        return Segmentation(TissueMask(found, slide_size, mpp), "")
     clean = clean_mask(found, picture_mpp**2, spec.min_tissue_um2, spec.max_hole_um2)
     warning = _warning(found, clean, picture_mpp**2, spec) or _smear_warning(rgb, clean, picture_mpp)
     return Segmentation(TissueMask(clean, slide_size, mpp), warning)
