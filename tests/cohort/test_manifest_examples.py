@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_pipeline.cohort.cells import HAPPENED, NOT_SEEN
+from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.cohort.columns import ALIASES
 from wsi_pipeline.cohort.manifest import MAX_ID_LENGTH, SPLITS, Cohort, SlideRecord, id_problem, read_cohort
 from wsi_pipeline.cohort.words import UNKNOWN
@@ -39,7 +40,7 @@ def read_example(name: str, folder: Path) -> Cohort:
     for record in read_cohort([path]).records:
         if record.path.is_relative_to(folder):
             record.path.parent.mkdir(parents=True, exist_ok=True)
-            record.path.touch()
+            split_choice(record.path)[0].touch()
     return read_cohort([path])
 
 

@@ -98,3 +98,59 @@ def test_one_mpp_for_both_axes(x: float | None, y: float | None, mpp: float | No
 )
 def test_numbers_are_read_without_trust(value: object, found: float | None) -> None:
     assert number(value) == found
+
+
+WIDE = Size(8192, 6144)
+
+
+@pytest.mark.parametrize(
+    ("own", "objective", "size", "words"),
+    [
+        (0.05, None, WIDE, "stated mpp 0.05 makes this slide 0.41 mm wide (is it another unit?)"),
+        (0.05, 20, WIDE, "makes this slide 0.41 mm wide (the slide says 20x, often about 0.5)"),
+        (0.1, None, Size(13_000, 9_000), "stated mpp 0.1 makes this slide 1.3 mm wide"),
+        (5.0, None, Size(40_000, 9_000), "stated mpp 5 makes this slide 200 mm wide"),
+        (2.0, None, Size(9_000, 60_000), "stated mpp 2 makes this slide 18 mm wide"),  # and 120 mm long
+        (2.0, 40, WIDE, "the slide says 40x, often about 0.25"),
+    ],
+)
+def test_a_resolution_ten_times_off_is_noted_with_what_follows(
+    own: float, objective: float | None, size: Size, words: str
+) -> None:
+    info = SlideInfo((Level(size, 1.0),), own, objective, "any", "any")
+    spacing = spacing_of(info, None, None)
+    assert (spacing.mpp, spacing.source) == (own, "slide")
+    assert words in spacing.note
+
+
+@pytest.mark.parametrize(("own", "objective"), [(0.25, 40), (0.25, 20), (0.5, 20), (0.17, 60), (1.0, 10), (2.0, 5)])
+def test_usual_resolutions_are_not_noted(own: float, objective: float) -> None:
+    info = SlideInfo((Level(Size(30_000, 20_000), 1.0),), own, objective, "any", "any")
+    assert spacing_of(info, None, 0.5).note == ""
+
+
+def test_the_manifest_corrects_a_doubtful_resolution_but_not_a_usual_one() -> None:
+    doubtful = spacing_of(SlideInfo((Level(WIDE, 1.0),), 0.05, 20, "any", "any"), 0.5, None)
+    assert (doubtful.mpp, doubtful.source) == (0.5, "manifest")
+    assert doubtful.note.endswith("the manifest's 0.5 is taken")
+    usual = spacing_of(SlideInfo((Level(WIDE, 1.0),), 0.5, 20, "any", "any"), 0.05, None)
+    assert (usual.mpp, usual.note) == (0.5, "manifest says 0.05 mpp, slide 0.5: slide taken")
+
+
+def test_a_given_resolution_that_the_objective_contradicts_is_noted() -> None:
+    info = SlideInfo((Level(WIDE, 1.0),), None, 20, "any", "any")
+    for manifest, default in ((0.05, None), (None, 0.05)):
+        assert "makes this slide 0.41 mm wide (the slide says 20x" in spacing_of(info, manifest, default).note
+    assert spacing_of(info, 0.5, None).note == ""
+    assert "--default-mpp says 5, slide 0.5" in resolve_mpp(0.5, None, 5.0).note
+
+
+def test_below_the_bound_a_resolution_is_refused() -> None:
+    for own in (0.025, 0.0499):
+        with pytest.raises(SlideError, match=r"must be between 0\.05 and 20"):
+            spacing_of(SlideInfo((Level(WIDE, 1.0),), own, None, "any", "any"), None, None)
+
+
+def test_what_is_shown_of_a_file_goes_into_the_note() -> None:
+    info = SlideInfo((Level(WIDE, 1.0),), 0.5, None, "any", "any", notes=("plane 0 of 3 (0 to 2) is read",))
+    assert spacing_of(info, None, None).note == "plane 0 of 3 (0 to 2) is read"

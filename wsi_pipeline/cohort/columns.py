@@ -65,6 +65,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "stain": ("staining", "stain_type"),
     "split": ("set", "partition", "subset", "fold_split"),
     "annotation": ("annotations", "annotation_path", "annotation_file", "geojson"),
+    "image": ("scene", "series", "image_index"),
+    "channel": ("channels",),
+    "plane": ("focal_plane", "z_plane"),
     "time": TIMES,
     "event": EVENTS,
     "tissue": ("tissue_mask", "tissue_path", "tissue_file", "tissue_geojson"),
@@ -118,11 +121,16 @@ def map_columns(
     for ours in ALIASES:
         if ours in ("time", "event"):
             continue
+        exact: list[int] = []
         if ours == "patient_id":
             hits = _patients(names, header, body, patient_column)
         else:
             exact = [i for i, name in enumerate(names) if name == ours]
             hits = exact or [i for i, name in enumerate(names) if name in ALIASES[ours]]
+        if ours == "path" and not exact:
+            hits = _files(hits, names, body)
+        if ours == "image":
+            hits = [hit for hit in hits if hit not in places.values()]
         if len(hits) > 1:
             hint = ", or name it with --patient-column" if ours == "patient_id" else ""
             faults.append(f"columns {', '.join(repr(header[i]) for i in hits)} all mean {ours}; keep one{hint}")
@@ -133,6 +141,20 @@ def map_columns(
     used = {*places.values(), *survival.used}
     unused = tuple(i for i in range(len(header)) if i not in used)
     return Columns(places, unused, (*faults, *survival.faults), survival.notes, survival)
+
+
+def _files(hits: list[int], names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:
+    """Columns of paths: one named `image` only where no other is, and where it holds more than numbers of images."""
+    others = [hit for hit in hits if names[hit] != "image"]
+
+    def has_names(place: int) -> bool:
+        return not body or any(place < len(row) and not _is_number(row[place]) for row in body)
+
+    return others or [hit for hit in hits if has_names(hit)]
+
+
+def _is_number(cell: str) -> bool:
+    return is_missing(cell.strip()) or cell.strip().isdigit()
 
 
 def is_patient_name(name: str) -> bool:

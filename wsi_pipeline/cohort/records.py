@@ -17,6 +17,8 @@ OUTCOME = ("time", "event")
 class SlideRecord:
     """One row of the manifest. `path` is absolute; `label`, `site`, ... are None where not given.
 
+    `image`, `channel` and `plane` say which part of the file is meant; the end of `path` says the same (`choices`).
+
     `time` is in the table's own unit; `event` is 1 where the event was seen at that time, 0 where the patient was
     last seen without it.
     """
@@ -33,6 +35,9 @@ class SlideRecord:
     time: float | None = None
     event: int | None = None
     tissue: Path | None = None
+    image: str | None = None
+    channel: str | None = None
+    plane: str | None = None
 
 
 @dataclass(frozen=True)

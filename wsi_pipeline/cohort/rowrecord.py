@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from wsi_pipeline.cohort import cells
 from wsi_pipeline.cohort.checks import SHOWN
+from wsi_pipeline.cohort.choices import id_of_part, split_choice, with_choice
 from wsi_pipeline.cohort.discover import slide_id_of, with_suffix_found
 from wsi_pipeline.cohort.foreign import base_name, elsewhere, local_name
 from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
@@ -32,17 +33,20 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
         return None if is_missing(cell(name)) else cell(name)
 
     name = local_name(cell("path") or (cell("slide_id") if "path" not in columns else ""))
-    path = _path(row, "path", name, base, faults)
-    own_name = path.name if "\\" in name and path.exists() else base_name(name)
-    slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else slide_id_of(Path(own_name))
+    part = {key: optional(key) for key in ("image", "channel", "plane")}
+    path = with_choice(_path(row, "path", name, base, faults), part)
+    file, chosen = split_choice(path)
+    own_name = file.name if chosen or ("\\" in name and file.exists()) else base_name(name)
+    slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else ""
+    slide_id = slide_id or id_of_part(slide_id_of(Path(own_name)), chosen)
     if not name:
         faults.append(Fault(row, "path is empty"))
     elif not slide_id:
         faults.append(Fault(row, f"path {name!r} names no slide"))
     elif problem := elsewhere(path):
         faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
-    elif not path.exists():
-        shown = str(path) if str(path).isprintable() else repr(str(path))
+    elif not file.exists():
+        shown = str(file) if str(file).isprintable() else repr(str(file))
         faults.append(Fault(row, f"file not found: {shown}", fatal=False))
     time, event = (optional(key) for key in OUTCOME)
     if note := _outcome_note(slide_id or name, columns, time, event):
@@ -63,6 +67,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
         split=split,
         annotation=_path(row, "annotation", outlines, base, faults) if outlines else None,
         time=_time(row, slide_id, time, faults),
+        **chosen,
         event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
         tissue=_path(row, "tissue", tissue, base, faults) if tissue else None,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.cohort.discover import is_slide_file
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.commands.check_slide import SlideCheck
@@ -48,7 +49,7 @@ def join_labels(cohort: Cohort) -> Labels:
             patients.setdefault(record.label, set()).add(record.patient_id)
     counts = {label: (slides, len(patients[label])) for label, slides in cohort.label_counts().items()}
     without = tuple(record.slide_id for record in cohort.records if record.label is None) if counts else ()
-    gone = tuple(r.slide_id for r in cohort.records if r.label is not None and not r.path.exists())
+    gone = tuple(r.slide_id for r in cohort.records if r.label is not None and not split_choice(r.path)[0].exists())
     return Labels(counts, without, gone)
 
 
@@ -57,7 +58,7 @@ def unlisted_files(records: Sequence[SlideRecord]) -> tuple[Path, ...]:
 
     DICOM files are left out: those beside a listed one are levels of it. At most 1,000 folders are looked into.
     """
-    listed = {record.path for record in records}
+    listed = {split_choice(record.path)[0] for record in records}
     folders = sorted({path.parent for path in listed})[:MOST_FOLDERS]
     return tuple(
         path

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.errors import SlideError
 
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _RANGE = re.compile(rf"^(?P<which>.*?)\s*@\s*(?P<low>{_NUMBER})\s*(?:-|:|to)\s*(?P<high>{_NUMBER})$", re.IGNORECASE)
-_SCENE = re.compile(r"^(?P<file>.+)#(?:scene|image|series)=(?P<image>[^#/\\]+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,10 @@ class Choice:
 
 
 def choice_of(path: Path, image: str | None, channel: str | None, plane: str | None) -> tuple[Path, Choice]:
-    """The file and what is asked of it: `slide.ome.tif#scene=1` names image 1 of slide.ome.tif."""
-    file, scene = split_scene(path)
-    return file, Choice(scene if image is None else image, channel, plane)
-
-
-def split_scene(path: Path) -> tuple[Path, str | None]:
-    """A path without `#scene=N` at its end, and the N; a file that is really so named stays as it is."""
-    found = _SCENE.match(path.name)
-    if found is None or path.exists():
-        return path, None
-    return path.with_name(found["file"]), found["image"].strip()
+    """The file and what is asked of it, by the arguments or else by the end of its path (`slide.ome.tif#scene=1`)."""
+    file, named = split_choice(path)
+    given = {"image": image, "channel": channel, "plane": plane}
+    return file, Choice(**{key: named.get(key) if value is None else value for key, value in given.items()})
 
 
 def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.slides.tiffcheck import TIFF_MAGIC, compression_of
 
 _TIFF_CODECS = {
@@ -50,6 +51,7 @@ def codec_of(path: Path) -> str:
 
     For a folder, that of its first DICOM file. Raises OSError where the file cannot be read.
     """
+    path = split_choice(path)[0]
     if path.is_dir():
         first = next((file for file in sorted(path.iterdir()) if file.suffix.lower() == ".dcm"), None)
         return codec_of(first) if first is not None and first.is_file() else UNKNOWN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.slides.sniff import refusal
 
 END_BYTES = 64 << 10
@@ -17,9 +18,15 @@ def quick_digest(path: Path) -> str:
     """SHA-256 (hex) over size, first and last 64 KiB and 16 samples of 16 KiB at even distances between.
 
     A folder (DICOM), or a MIRAX file with its data folder, counts with the names and bytes of all its files.
-    Moving or renaming a slide file leaves its digest as it is. At most 384 KiB are read of any file.
-    Raises SlideError where the path cannot be read.
+    Moving or renaming a slide file leaves its digest as it is. At most 384 KiB are read of any file. What the end of a
+    path chooses of its file (`#scene=1`) counts. Raises SlideError where the path cannot be read.
     """
+    file, chosen = split_choice(path)
+    if chosen:
+        part = "&".join(f"{key}={chosen[key]}" for key in sorted(chosen))
+        return hashlib.sha256(
+            _VERSION + quick_digest(file).encode() + part.encode(errors="surrogateescape")
+        ).hexdigest()
     try:
         files = members(path)
         if files is None:
@@ -34,6 +41,7 @@ def quick_digest(path: Path) -> str:
 
 def size_in_bytes(path: Path) -> int:
     """Bytes of all files of a slide."""
+    path = split_choice(path)[0]
     files = members(path)
     return path.stat().st_size if files is None else sum(file.stat().st_size for _, file in files)
 

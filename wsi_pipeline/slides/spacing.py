@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.base import SlideInfo
 from wsi_pipeline.units import MAX_MPP, MIN_MPP, Mpp, is_plausible_mpp
 
 SpacingSource = Literal["slide", "manifest", "default"]
 MANIFEST_TOLERANCE = 0.05
 """Relative difference of manifest and slide above which the note mentions it."""
+
+USUAL_MPP = (0.12, 2.4)
+"""Bright-field scans have mpp from about 0.16 (60x) to 2 (5x). Beyond these the note says what follows."""
+
+GLASS_MM = 80.0
+"""A standard glass slide is 76 mm long: an image that is longer has another mpp than it says."""
+
+FAR = 4.0
+"""Factor between two mpp of one slide above which one of them is in another unit, whatever the adapter."""
 
 _TODO = "Add an mpp column to the CSV or pass --default-mpp"
 _MICRONS_OF_1X = 10.0
@@ -33,8 +43,9 @@ class Spacing:
 
 
 def spacing_of(info: SlideInfo, manifest: float | None, default: float | None) -> Spacing:
-    """`resolve_mpp` for an open slide, whose metadata sharpen notes and refusals."""
-    return resolve_mpp(info.mpp, manifest, default, objective=info.objective, slide_note=info.mpp_note)
+    """`resolve_mpp` for an open slide, whose metadata sharpen notes and refusals; its own notes go along."""
+    found = resolve_mpp(info.mpp, manifest, default, objective=info.objective, slide_note=info.mpp_note, size=info.size)
+    return replace(found, note=_joined(*info.notes, found.note))
 
 
 def resolve_mpp(
@@ -44,26 +55,58 @@ def resolve_mpp(
     *,
     objective: float | None = None,
     slide_note: str = "",
+    size: Size | None = None,
 ) -> Spacing:
     """Choose the resolution, in micrometres per level-0 pixel.
 
-    own          as the slide states it; used where plausible (0.05 to 20)
+    own          as the slide states it; used where plausible (0.05 to 20), unless it is doubtful and the manifest says
+                 something else
     manifest     the mpp column of the CSV, or None
     default      --default-mpp, or None
     objective    nominal magnification: only ever a hint in the refusal, never turned into an mpp
     slide_note   why the slide's own statement is unusable (SlideInfo.mpp_note)
+    size         of level 0, for what follows from a doubtful value
 
     Raises SlideError where nothing usable is left, or where the value to be used is implausible.
     """
     if is_plausible_mpp(own):
         assert own is not None
-        return Spacing(Mpp(own), "slide", _disagreement(own, manifest))
+        doubt = _doubt(own, objective, size)
+        if doubt and manifest is not None and _disagreement(own, manifest):
+            given = _given(manifest, "mpp in the manifest")
+            note = _joined(f"{doubt}: the manifest's {manifest:g} is taken", _doubt(given, objective, size))
+            return Spacing(given, "manifest", note)
+        return Spacing(Mpp(own), "slide", _joined(doubt, _disagreement(own, manifest), _far_from(own, default)))
     ignored = f"slide's own mpp {own:g} is implausible, ignored" if own is not None else slide_note
     if manifest is not None:
-        return Spacing(_given(manifest, "mpp in the manifest"), "manifest", ignored)
+        given = _given(manifest, "mpp in the manifest")
+        return Spacing(given, "manifest", _joined(ignored, _doubt(given, objective, size)))
     if default is not None:
-        return Spacing(_given(default, "--default-mpp"), "default", ignored)
+        given = _given(default, "--default-mpp")
+        return Spacing(given, "default", _joined(ignored, _doubt(given, objective, size)))
     raise _refusal(own, objective, slide_note)
+
+
+def _doubt(mpp: float, objective: float | None, size: Size | None) -> str:
+    """Why a plausible mpp is probably another unit's, with what follows from it; empty where it is usual."""
+    usual = _MICRONS_OF_1X / objective if objective else None
+    against = usual is not None and not 1 / FAR <= mpp / usual <= FAR
+    longest = max(size.width, size.height) * mpp / 1000 if size else 0.0
+    if USUAL_MPP[0] <= mpp <= USUAL_MPP[1] and longest <= GLASS_MM and not against:
+        return ""
+    width = f" makes this slide {size.width * mpp / 1000:.3g} mm wide" if size else ""
+    why = f"the slide says {objective:g}x, often about {usual:g}" if against else "is it another unit?"
+    return f"stated mpp {mpp:g}{width or ' is unusual'} ({why})"
+
+
+def _far_from(own: float, default: float | None) -> str:
+    if default is None or 1 / FAR <= default / own <= FAR:
+        return ""
+    return f"--default-mpp says {default:g}, slide {own:g}: slide taken"
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _given(value: float, field: str) -> Mpp:

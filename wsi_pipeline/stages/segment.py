@@ -110,7 +110,8 @@ class SegmentStage:
         return _status(header)
 
     def _matches(self, record: SlideRecord, header: Header) -> bool:
-        spacing = resolve_mpp(header.slide.own_mpp, record.mpp, self.default_mpp)
+        known = header.slide
+        spacing = resolve_mpp(known.own_mpp, record.mpp, self.default_mpp, objective=known.objective, size=known.size)
         parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": quick_digest(record.path)}
         now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
         return segment_digest(self.spec, now, self._tissue_digest(record)) == header.digest
