@@ -43,7 +43,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
         faults.append(Fault(row, "path is empty"))
     elif not slide_id:
         faults.append(Fault(row, f"path {name!r} names no slide"))
-    elif problem := elsewhere(path):
+    elif problem := elsewhere(file):
         faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
     elif not file.exists():
         shown = str(file) if str(file).isprintable() else repr(str(file))
