@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,25 @@ def test_a_folder_of_two_dicom_slides_is_refused(data_dir: Path, tmp_path: Path)
     shutil.copy(data_dir / "broken/small_dicom.dcm", tmp_path / "b.dcm")
     with pytest.raises(SlideError, match=r"folder of several DICOM series: b\.dcm belongs to another than a\.dcm"):
         open_slide(tmp_path)
+
+
+def _with_number(data: bytes, tag: tuple[int, int], value: int) -> bytes:
+    """A DICOM file (explicit VR, little endian) with one more element of type UL, at its place."""
+    long_kinds, at = {b"OB", b"OW", b"SQ", b"UN", b"UT"}, 132
+    while True:
+        group, element, kind, length = struct.unpack("<HH2sH", data[at : at + 8])
+        if (group, element) >= tag:
+            break
+        head = 12 if kind in long_kinds else 8
+        at += head + (struct.unpack("<I", data[at + 8 : at + 12])[0] if head == 12 else length)
+    return data[:at] + struct.pack("<HH2sHI", *tag, b"UL", 4, value) + data[at:]
+
+
+def test_a_dicom_of_several_optical_paths_says_which_is_shown(data_dir: Path, tmp_path: Path) -> None:
+    source = (data_dir / "slides/multiframe_camelyon_challenge_image.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(_with_number(source, (0x48, 0x302), 2))
+    with open_slide(tmp_path / "a.dcm") as slide:
+        assert slide.info.notes == ("the first of 2 optical paths is shown",)
+    (tmp_path / "b.dcm").write_bytes(_with_number(source, (0x48, 0x303), 3))
+    with pytest.raises(SlideError, match="DICOM of several focal planes"):
+        open_slide(tmp_path / "b.dcm")

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 _PLAIN = ("aperio", "generic-tiff", "huron", None)
 """Formats whose levels are TIFF tiles as they lie; OpenSlide puts the others together, by rules of their own."""
+_FOCAL_PLANES = "TotalPixelMatrixFocalPlanes"
 _SERIES_UID = "dicom.SeriesInstanceUID"
 
 
@@ -200,6 +201,11 @@ def _open_dicom(found: Sniffed, path: Path) -> Slide:
     try:
         slide = OpenSlideSlide(found.path)
     except SlideError as error:
+        if _FOCAL_PLANES in error.what:
+            raise SlideError(
+                "DICOM of several focal planes, which OpenSlide does not read",
+                todo="Export one focal plane of the slide.",
+            ) from error
         raise SlideError(
             f"DICOM that cannot be read as a slide: {error.what.removeprefix('OpenSlide cannot open it: ')}",
             todo="Export the slide again as DICOM WSI with all its files, or leave it out.",

@@ -105,14 +105,11 @@ class OpenSlideSlide(Slide):
 
 
 def _dicom_notes(stated: Callable[[str], str]) -> tuple[str, ...]:
-    """What of a DICOM slide is shown, where it has several optical paths or focal planes."""
-    several = {
-        "optical paths": number(stated("dicom.NumberOfOpticalPaths")),
-        "focal planes": number(stated("dicom.TotalPixelMatrixFocalPlanes")),
-    }
-    if (several["optical paths"] or 1) < 2 and stated("dicom.OpticalPathSequence[1].OpticalPathIdentifier"):
-        several["optical paths"] = 2.0
-    return tuple(f"the first of {count:g} {what} is shown" for what, count in several.items() if (count or 1) > 1)
+    """What of a DICOM slide is shown, where it has several optical paths; OpenSlide refuses several focal planes."""
+    paths = number(stated("dicom.NumberOfOpticalPaths")) or 1
+    if paths < 2 and stated("dicom.OpticalPathSequence[1].OpticalPathIdentifier"):
+        return ("the first of several optical paths is shown",)
+    return (f"the first of {paths:g} optical paths is shown",) if paths > 1 else ()
 
 
 def vendor_of(path: Path) -> str | None:
