@@ -16,11 +16,12 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from tests.stages.feature_runs import QUICK, cohort, trained
-from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.mil.checkpoint import load_ensemble
 from wsi_pipeline.specs import MilSpec
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
+from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.train_mil import Training
 
 N = 24
@@ -265,3 +266,26 @@ def test_without_validation_slides_there_is_no_cut(run: RunDir) -> None:
     assert "predicted_at_cut" not in found.table
     assert found.metrics is not None
     assert "threshold" not in found.metrics
+
+
+def test_the_report_shows_what_an_external_cohort_says(training: Training, run: RunDir) -> None:
+    records = cohort(run, "e", N, slides=(2, 1), seed=1, label=[*LABELS[:-1], "c"])
+    found = apply(training, run, records)
+    page = write_report(run, Cohort(records, "here")).read_text(encoding="utf-8")
+    assert found.metrics is not None
+    area = found.metrics["pooled"]["auroc"]
+    words = f"{area['value']:.3f} ({area['low']:.3f}–{area['high']:.3f})"
+    assert "External test, by slide" in page
+    assert "External test, by patient" in page
+    assert words in page
+    assert "on an external test, 35 slides of 23 patients." in page
+    assert "colour with mean reaches an AUROC" in page
+    cut = found.metrics["threshold"]["value"]
+    assert f"chosen on validation slides of the training (chosen in training {cut:.3f})" in page
+    assert "a label that the model does not know (a, b) and is left out: &#39;c&#39; (e23-0)." in page
+    again = RunDir(run.root / "seen")
+    records = cohort(again, "t", N, label=LABELS)
+    apply(training, again, records)
+    page = write_report(again, Cohort(records, "here")).read_text(encoding="utf-8")
+    assert "No external test, by slide" in page
+    assert "on patients it was trained on, 24 slides of 24 patients." in page

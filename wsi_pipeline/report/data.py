@@ -204,13 +204,17 @@ class ClassSection:
 class PredictionSection:
     """What a trained model says of slides it was not tested on.
 
-    name    `encoder/mil_model`
-    table   slide_id (none where a row is a patient), patient_id, label, predicted (text for a class, else a number) or
-            risk..., spread and, where known, novelty, far_from_training
+    name      `encoder/mil_model`
+    table     slide_id (none where a row is a patient), patient_id, label, predicted (text for a class, else a number)
+              or risk..., spread and, where known, novelty, far_from_training
+    metrics   the content of its metrics.json; empty where no outcome is known
+    patients  one row a patient, where patients have several slides
     """
 
     name: str
     table: pd.DataFrame
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    patients: pd.DataFrame | None = None
 
     @property
     def unit(self) -> str:

@@ -83,6 +83,21 @@ def findings(data: ReportData) -> list[str]:
     ]
 
 
+def external_findings(data: ReportData) -> list[str]:
+    """How good predictions of labelled slides are, a sentence a model; what is no external test is said to be none."""
+    said = []
+    for section in data.predictions:
+        encoder, _, name = section.name.partition("/")
+        model = ModelSection(encoder, name, section.metrics)
+        if model.best is not None:
+            words = metric_words(model.headline)
+            where = "on an external test" if section.metrics.get("external") else "on patients it was trained on"
+            article = "an" if words[0] in "AM" else "a"
+            reached = f"reaches {article} {words} of {_with_level(model.best, model)} {where}, {sample_words(model)}"
+            said.append(f"{_name(model)} {reached}.")
+    return said
+
+
 def _question(model: ModelSection) -> tuple[str, ...]:
     """What models that may be held against each other have in common: the task and its classes."""
     return (model.task, *sorted(model.classes))
@@ -182,6 +197,9 @@ def _about_predictions(data: ReportData) -> list[str]:
     """Slides, or patients, that are far from those a model was trained on."""
     said = []
     for section in data.predictions:
+        patients = (section.metrics.get("by_patient") or {}).get("warnings") or ()
+        own = [*(section.metrics.get("warnings") or ()), *patients]
+        said += [f"Predictions by {section.name}: {text}" for text in own]
         if "far_from_training" in section.table:
             flagged = section.table["far_from_training"] == "yes"
             far = section.table.loc[flagged, f"{section.unit}_id"].astype(str).tolist()

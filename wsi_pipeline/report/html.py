@@ -38,7 +38,7 @@ def render_report(data: ReportData) -> str:
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         tally=_tally(data),
-        said=[*findings.findings(data), *tuning_findings(data.tunings)],
+        said=[*findings.findings(data), *findings.external_findings(data), *tuning_findings(data.tunings)],
         cautions=[*findings.cautions(data), *tuning_cautions(data.tunings)],
         axis_low=axis_low(models),
         models=model_views(models, data.models),

@@ -37,18 +37,25 @@ def _view(model: ModelSection, every: Sequence[ModelSection], low: float) -> dic
     css = "base" if model.is_baseline else ""
     on_axis = model.headline in OF_CHANCE
     return {
-        "section": model,
-        "headline": metric_words(model.headline),
-        "best": best,
         "bar": figures.interval_bar(best, low, floor.value if floor else None, css) if on_axis else None,
         "gain": best.value - floor.value if best and floor else None,
+        **measured_view(model),
+        "folds": fold_table(model.metrics),
+        "repeats": _repeats(model.metrics),
+    }
+
+
+def measured_view(model: ModelSection) -> dict[str, Any]:
+    """How good the predictions are, whoever was tested: headline, figures, metrics by class, single facts."""
+    return {
+        "section": model,
+        "headline": metric_words(model.headline),
+        "best": model.best,
         "sample": findings.sample_words(model),
         "interval": findings.interval_words(model),
         "plots": _plots(model),
         "per_class": {name: _with_intervals(row) for name, row in (model.metrics.get("per_class") or {}).items()},
-        "folds": fold_table(model.metrics),
         "facts": _facts(model.metrics),
-        "repeats": _repeats(model.metrics),
     }
 
 
@@ -58,8 +65,9 @@ def _plots(model: ModelSection) -> list[tuple[Markup, str]]:
     if rows is not None and metrics.get("untrained"):
         rows = rows[~rows["label"].isin(metrics["untrained"])]
     two = len(model.classes) == 2
+    faint = " Faint: each fold." if rows is not None and "fold" in rows else ""
     whom = "patients" if model.patients_known else "slides"
-    positive = f" Positive: {model.classes[-1]}. Faint: each fold. Band: bootstrap over {whom}." if two else ""
+    positive = f" Positive: {model.classes[-1]}.{faint} Band: bootstrap over {whom}." if two else ""
     each = positive or " Each class against the rest."
     drawn: list[tuple[Markup | None, str]] = []
     if rows is not None and model.task == "classification":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.report.data import PredictionSection, as_number
+from wsi_pipeline.report.data import ModelSection, PredictionSection, as_number
+from wsi_pipeline.report.model_view import measured_view
 
 MOST_ROWS = 1000
 _FLAGS = {"yes": "far", "no": "near", "unknown": "cannot tell"}
@@ -27,6 +28,10 @@ def _view(section: PredictionSection) -> dict[str, Any]:
     known = {name for name in _NUMBERS if name in table}
     return {
         "name": section.name,
+        "measured": _measured(section),
+        "warnings": _warnings(section),
+        "cut": "predicted_at_cut" in table,
+        "labelled": "label" in table and bool(table["label"].notna().any()),
         "unit": section.unit,
         "rows": told,
         "known": known,
@@ -37,6 +42,33 @@ def _view(section: PredictionSection) -> dict[str, Any]:
     }
 
 
+def _measured(section: PredictionSection) -> list[dict[str, Any]]:
+    """How good the predictions are, by slide and, where there is more than one a patient, by patient."""
+    metrics = section.metrics
+    title = "External test" if metrics.get("external") else "No external test"
+    found = []
+    parts = ((f"{title}, by {section.unit}", metrics, section.table),
+             (f"{title}, by patient", metrics.get("by_patient") or {}, section.patients))  # fmt: skip
+    for words, own, table in parts:
+        if own.get("pooled"):
+            encoder, _, name = section.name.partition("/")
+            rows = None if table is None else _tested(table, own)
+            found.append({"title": words, **measured_view(ModelSection(encoder, name, own, rows))})
+    return found
+
+
+def _tested(table: pd.DataFrame, metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows that the metrics are of."""
+    key = "slide_id" if "slide_id" in table else "patient_id"
+    rows = table[~table[key].astype(str).isin(set(metrics.get("left_out") or ()))]
+    return rows.reset_index(drop=True)
+
+
+def _warnings(section: PredictionSection) -> list[str]:
+    own = (section.metrics.get("by_patient") or {}).get("warnings") or ()
+    return list(dict.fromkeys([*(section.metrics.get("warnings") or ()), *own]))
+
+
 def _row(row: pd.Series[Any], flag: str) -> dict[str, Any]:
     predicted = row.get("predicted")
     words = predicted if isinstance(predicted, str) or predicted is None else f"{predicted:.4g}"
@@ -45,6 +77,8 @@ def _row(row: pd.Series[Any], flag: str) -> dict[str, Any]:
         "slide_id": str(row.get("slide_id", row.get("patient_id"))),
         "predicted": words,
         "probability": probability,
+        "at_cut": row.get("predicted_at_cut"),
+        "label": row.get("label"),
         **{name: as_number(row.get(name)) for name in _NUMBERS},
         "flag": _FLAGS.get(flag, ""),
         "far": flag == "yes",

@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import wsi_pipeline
 from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
@@ -24,6 +22,7 @@ from wsi_pipeline.report.pictures import shrink_png
 from wsi_pipeline.stages.class_section import class_sections
 from wsi_pipeline.stages.fractions import classified
 from wsi_pipeline.stages.freshness import read_header
+from wsi_pipeline.stages.predict_files import METRICS, PATIENTS, read_json, read_predictions
 from wsi_pipeline.stages.report_pictures import SlidePictures
 from wsi_pipeline.stages.train_mil import Training, trainings
 from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning, tunings
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("torch", "timm", "openslide-python", "tiffslide", "h5py", "zarr", "scikit-image", "scikit-learn", "numpy")
 _TUNING_PX = 1600
-_NAMES = ("slide_id", "patient_id", "label", "predicted", "far_from_training")
 _PART = re.compile(r" --(only|chunk)[ =]('[^']*'|\S+)")
 _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
@@ -104,13 +102,13 @@ def _predictions(run: RunDir) -> tuple[PredictionSection, ...]:
     found = []
     for path in sorted((run.root / "predict").glob("*/*/predictions.csv")):
         try:
-            table = pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str), na_values=[""], keep_default_na=False)
-            if "predicted" in table and not any(table.columns.str.startswith("p_")):
-                table["predicted"] = pd.to_numeric(table["predicted"])
+            table, others = read_predictions(path), path.with_name(PATIENTS)
+            patients = read_predictions(others) if others.is_file() else None
         except (OSError, ValueError) as error:
             logger.warning("%s left out of the report: %s", path, error)
             continue
-        found.append(PredictionSection("/".join(path.parts[-3:-1]), table))
+        metrics = read_json(path.with_name(METRICS)) or {}
+        found.append(PredictionSection("/".join(path.parts[-3:-1]), table, metrics, patients))
     return tuple(found)
 
 
