@@ -55,7 +55,7 @@ bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.
 	$(BIN)/python benchmarks/run_all.py
 
 findings: ## surprises of other packages, each shown by a script (see findings/README.md); installs packages, minutes
-	@PYTHON=$(PYTHON) findings/run_all.sh
+	@PYTHON=$(PYTHON) bash findings/run_all.sh
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."'

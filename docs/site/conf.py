@@ -49,7 +49,7 @@ API = ["api/wsi_pipeline/index", "api/pathotune/index"] if WITH_API else []
 BUILT_IN = ["pathotune/builtin/ADAPTER", "pathotune/builtin/VIT_MINI"]
 GROUPS = {
     "Use": "slides segmentation encoders pathotune labels mil validation python cluster",
-    "Look up": "format results performance reliability",
+    "Look up": "format results performance reliability versions",
     "Change": "architecture",
 }
 BESIDE = {
