@@ -294,10 +294,16 @@ def test_pickled_weights_are_named_when_there_are_no_others(tmp_path: Path) -> N
         open_encoder(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("option", [{"input_px": 224}, {"whole_patch": True}])
-@pytest.mark.parametrize("name", ["colour", "vit-mini", "facebook/dinov2-small"])
-def test_other_families_refuse_what_is_for_timm(name: str, option: dict[str, Any]) -> None:
-    with pytest.raises(EncoderError, match="is for timm models"):
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("colour", {"input_px": 224}, "--input-px is for timm models"),
+        ("vit-mini", {"whole_patch": True}, "--whole-patch is for models of timm and transformers"),
+        ("facebook/dinov2-small", {"input_px": 224}, "--input-px is for timm models"),
+    ],
+)
+def test_other_families_refuse_what_is_for_timm(name: str, option: dict[str, Any], said: str) -> None:
+    with pytest.raises(EncoderError, match=said):
         plan_encoder(name, **option)
 
 

@@ -85,6 +85,20 @@ class EncoderInfo:
         later = {"resize_px", "corner_px", "feature"}
         return {key: value for key, value in asdict(self).items() if value or key not in later}
 
+    def cut_note(self) -> tuple[str, ...]:
+        """How much of a patch the network sees, where that is not all of it, as a line; else nothing."""
+        if self.resize_px is None or self.input_px is None:
+            return ()
+        if self.resize_px < self.input_px:
+            return (
+                f"patches are resized to {self.resize_px} px and framed in black, as the model's configuration says",
+            )
+        seen = 100 * self.input_px**2 / self.resize_px**2
+        return (
+            f"patches are resized to {self.resize_px} px and the central {self.input_px} px are seen ({seen:.0f} % of "
+            "the area), as the model's configuration says; --whole-patch shows all of it",
+        )
+
     def check_spacing(self, mpp: float) -> None:
         """Refuse patches whose mpp differs by more than 10 % from the one the encoder was trained for.
 
@@ -197,7 +211,8 @@ class EncoderPlan(ABC):
         info = self.info
         size = f"input {info.input_px} px" if info.input_px else "any patch size"
         first = f"{info.family}, {size}, {info.dim} features; licence: {info.licence}"
-        return (first, f"feature: {info.feature}") if info.feature else (first,)
+        feature = (f"feature: {info.feature}",) if info.feature else ()
+        return (first, *feature, *info.cut_note())
 
     def fit_note(self, patch_px: int, mpp: float) -> str:
         """What is odd about patches of this size and resolution for this encoder; "" where nothing is."""

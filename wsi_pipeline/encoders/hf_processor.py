@@ -42,6 +42,7 @@ _FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeE
 """What transformers raises for files and arguments that do not fit."""
 _COMMON = ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb")
 _RGB = (0, 1, 2)
+_NO_CODE = "Processors that bring their own code are not run; look for a timm version (hf-hub:ORG/NAME)."
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Preprocessing:
     mean, std      of the patch's own channels, scaled to 0..1
     interpolation  filter of the resize
     order          which channel of the patch the network gets first, second and third
-    resize_px      side before the cut; None: nothing is cut away
+    resize_px      side before the cut, or within a black frame; None: neither
     corner_px      first row and column of the cut
     """
 
@@ -75,13 +76,13 @@ class Preprocessing:
 
 
 def read_processor(
-    name: str, config_file: Path, plain: Path | None, nested: Path | None, own_px: int | None
+    name: str, config_file: Path, plain: Path | None, nested: Path | None, start_px: int
 ) -> Preprocessing:
     """What the image processor beside a model does to a square patch.
 
-    plain    its preprocessor_config.json
-    nested   its processor_config.json, which may hold the image processor of a larger one, and then comes first
-    own_px   image size by the model's config, where it states one
+    plain     its preprocessor_config.json
+    nested    its processor_config.json, which may hold the image processor of a larger one, and then comes first
+    start_px  side of the images that it is asked with; it matters where the processor leaves the size as it is
 
     Without either, ImageNet's mean and std are assumed, with a warning. Raises EncoderError for processors that
     transformers does not have and for such as do more than resize, cut and normalise, naming what.
@@ -93,7 +94,7 @@ def read_processor(
         return Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD, "bicubic")
     processor = _build(name, config_file, facts)
     try:
-        return _Measured(name, processor).preprocessing(own_px or 224)
+        return _Measured(name, processor).preprocessing(start_px)
     except _FAULTS as error:
         raise EncoderError(
             f"{name}: its image processor {_called(processor)} does not turn a square RGB patch into one image: "
@@ -138,16 +139,28 @@ def _build(name: str, config_file: Path, facts: Mapping[str, Any] | None) -> Any
         shutil.copyfile(config_file, Path(folder, CONFIG))
         if facts is not None:
             Path(folder, PROCESSOR).write_text(json.dumps(facts), encoding="utf-8")
+        kind, code = _kind(facts or {})
         try:
-            return auto.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            built = auto.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except _FAULTS as error:
-            kind = (facts or {}).get("image_processor_type") or (facts or {}).get("feature_extractor_type")
             reason = _first_line(error).replace(folder, name)
             raise EncoderError(
                 f"{name}: transformers {transformers.__version__} cannot build its image processor"
                 f"{f' {kind}' if kind else ''}: {reason}",
-                todo="Processors that bring their own code are not run; look for a timm version (hf-hub:ORG/NAME).",
+                todo=_NO_CODE,
             ) from None
+    if code is not None and _called(built) != (kind or "").removesuffix("Fast"):
+        raise EncoderError(f"{name}: its image processor is code of its own ({code})", todo=_NO_CODE)
+    return built
+
+
+def _kind(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The class of the processor that a file names, and the code of its own that it names."""
+    kind = facts.get("image_processor_type")
+    older = str(facts.get("feature_extractor_type") or "").replace("FeatureExtractor", "ImageProcessor")
+    codes = facts.get("auto_map")
+    own = codes.get("AutoImageProcessor") or codes.get("AutoFeatureExtractor") if isinstance(codes, dict) else None
+    return (str(kind) if kind else older or None), (str(own) if own else None)
 
 
 class _Measured:
@@ -164,9 +177,10 @@ class _Measured:
         seen = self._pixels(np.broadcast_to(_COLOURS[:, None, None], (len(_COLOURS), side, side, 3)))
         if seen.shape[-1] != side:
             raise self._refused(f"it makes {seen.shape[-1]} x {seen.shape[-1]} of {side} x {side} pixels")
-        mean, std, order = self._colours(seen)
+        mean, std, order = self._colours(seen[:, :, side // 2, side // 2])
         usual = Preprocessing(side, mean, std, self._filter(), order)
-        return self._with_cut(usual)
+        across = np.abs(seen[4, 0, side // 2] - seen[4, 0, side // 2, side // 2])
+        return self._with_cut(usual, int((across < 1e-4 * (np.ptp(seen) or 1.0)).sum()))
 
     def _pixels(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(B, 3, S, S) as the processor gives them."""
@@ -183,12 +197,9 @@ class _Measured:
             raise self._refused(f"it makes {shape[3]} x {shape[2]} pixels of a square patch")
         return np.asarray(values.double().numpy())
 
-    def _colours(self, seen: NDArray[np.float64]) -> tuple[Triple, Triple, tuple[int, int, int]]:
-        """Mean, std and order of the channels, from plain colours: each must come out plain, straight and unmixed."""
-        span = float(np.ptp(seen)) or 1.0
-        if (np.ptp(seen, axis=(2, 3)) > 1e-4 * span).any():
-            raise self._refused("it sets a frame around the patch")
-        plain = seen[:, :, 0, 0]
+    def _colours(self, plain: NDArray[np.float64]) -> tuple[Triple, Triple, tuple[int, int, int]]:
+        """Mean, std and order of the channels, from plain colours: each must come out straight and unmixed."""
+        span = float(np.ptp(plain)) or 1.0
         shift, slopes = plain[0], (plain[1:4] - plain[0]).T / 255.0
         if not np.allclose(plain, _COLOURS @ slopes.T + shift, rtol=0, atol=1e-4 * span):
             raise self._refused("its numbers do not grow evenly with the brightness of a pixel")
@@ -223,16 +234,21 @@ class _Measured:
             raise self._refused(f"resample {code!r} is no filter of Pillow's")
         return named
 
-    def _with_cut(self, usual: Preprocessing) -> Preprocessing:
-        """The preprocessing with what it cuts away, checked pixel by pixel at two sizes of patches."""
+    def _with_cut(self, usual: Preprocessing, inner_px: int) -> Preprocessing:
+        """The preprocessing with what it cuts away or frames, checked pixel by pixel at two sizes of patches.
+
+        `inner_px` of a white patch are white across its middle: fewer than all where there is a frame.
+        """
         side = usual.side or 0
         patch = _pattern(side)
         seen = self._pixels(patch[None])
-        for candidate in self._cuts(usual, seen):
+        framed = replace(usual, resize_px=inner_px)
+        for candidate in [framed] if inner_px < side else self._cuts(usual, seen):
             if self._agrees(candidate, patch, seen):
                 break
         else:
-            raise self._refused("what it resizes and cuts is not the middle of the patch")
+            reason = "it sets a frame around the patch" if inner_px < side else "it does not cut out the middle"
+            raise self._refused(reason)
         other = _pattern(side + side // 7 + 1)
         larger = self._pixels(other[None])
         if larger.shape[-1] == side and not self._agrees(candidate, other, larger):
@@ -257,12 +273,15 @@ class _Measured:
                     yield replace(usual, resize_px=resized, corner_px=corner)
 
     def _agrees(self, ours: Preprocessing, patch: NDArray[np.uint8], seen: NDArray[np.float64]) -> bool:
-        """True where `prepare` gives what the processor gave, but for the rounding of a resized byte."""
+        """True where `prepare` gives what the processor gave, but for the rounding of a resized byte.
+
+        DINOv3's processor does not round, which is half a step of 255 at most and a quarter on average.
+        """
         info = EncoderInfo(self._name, "huggingface", ours.side, None, ours.mean, ours.std, 1, ours.interpolation,
                            resize_px=ours.resize_px, corner_px=ours.corner_px)  # fmt: skip
         images = prepare(patch[None], info, torch.device("cpu"))[:, list(ours.order)].double().numpy()
         steps = np.abs(images - seen) * 255.0 * np.array(ours.std)[list(ours.order)][None, :, None, None]
-        return bool(steps.max() <= 3.0 and steps.mean() <= 0.25)
+        return bool(steps.max() <= 3.0 and steps.mean() <= 0.5)
 
     def _refused(self, reason: str) -> EncoderError:
         return EncoderError(
@@ -294,8 +313,10 @@ def _settings(processor: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    pairs = getattr(value, "items", None)
-    return " x ".join(str(side) for _, side in pairs() if side is not None) if pairs else value
+    sides = value if isinstance(value, dict) else getattr(value, "__dict__", None)
+    if sides is None:
+        return value
+    return ", ".join(f"{key}={side}" for key, side in sides.items() if side is not None)
 
 
 def _first_line(error: Exception) -> str:

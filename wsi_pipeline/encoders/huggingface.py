@@ -82,8 +82,13 @@ class HuggingFacePlan(EncoderPlan):
         return TorchEncoder(network, forward, self.info, self.fingerprint, device, precision)
 
 
-def plan_huggingface(name: str, weights: Path | None) -> HuggingFacePlan:
+def plan_huggingface(
+    name: str, weights: Path | None, patch_px: int | None = None, *, whole_patch: bool = False
+) -> HuggingFacePlan:
     """A plan for an id `ORG/NAME` or a local folder; `weights` (file or folder) takes the place of the hub's.
+
+    patch_px     side of the patches to come, for models whose config and processor leave the size open
+    whole_patch  cut nothing off, whatever the model's processor does
 
     Raises EncoderError for a folder or repository that holds no vision model of transformers.
     """
@@ -106,7 +111,9 @@ def plan_huggingface(name: str, weights: Path | None) -> HuggingFacePlan:
     plain = folder.resolve().name if folder is not None else name
     config = _read_config(config_file, name)
     beside_model = (_local(home, PROCESSOR), _local(home, NESTED)) if home else _hosted_processors(name)
-    pre = read_processor(plain, config_file, *beside_model, own_px(config))
+    pre = read_processor(plain, config_file, *beside_model, own_px(config) or patch_px or 224)
+    if whole_patch and pre.side is not None:
+        pre = pre.resized_to(pre.side)
     return HuggingFacePlan(plain, facts, config, pre, files)
 
 

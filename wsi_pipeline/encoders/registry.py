@@ -62,7 +62,7 @@ def _plan_timm(asked: Asked) -> EncoderPlan:
 def _plan_huggingface(asked: Asked) -> EncoderPlan:
     from wsi_pipeline.encoders.huggingface import plan_huggingface
 
-    return plan_huggingface(asked.name, asked.weights)
+    return plan_huggingface(asked.name, asked.weights, asked.patch_px, whole_patch=asked.whole_patch)
 
 
 @ENCODERS.register(TUNED)
@@ -132,7 +132,7 @@ def plan_encoder(
     patch_px     side of the patches to come; networks that take any size (most CNNs) then use it unresized
     adapter      adapter file of `pathotune` and `pathotune:NAME`; None: the built-in one, for `pathotune`
     input_px     side of the images that a timm network is to see; None: its own
-    whole_patch  show a timm network the whole patch where its own preparation would cut the edges off
+    whole_patch  show a network the whole patch where its own preparation would cut the edges off
 
     Raises EncoderError for an unknown name, with the names nearest to it.
     """
@@ -143,9 +143,12 @@ def plan_encoder(
     if patch_px is not None and patch_px < 1:
         raise EncoderError(f"patch_px must be >= 1, got {patch_px}")
     family = family_of(name)
-    if (input_px is not None or whole_patch) and family != "timm":
-        asked = "--input-px" if input_px is not None else "--whole-patch"
-        raise EncoderError(f"{asked} is for timm models, and {name} is none", todo=f"Leave {asked} out.")
+    if input_px is not None and family != "timm":
+        raise EncoderError(f"--input-px is for timm models, and {name} is none", todo="Leave --input-px out.")
+    if whole_patch and family not in ("timm", "huggingface"):
+        raise EncoderError(
+            f"--whole-patch is for models of timm and transformers, and {name} is none", todo="Leave --whole-patch out."
+        )
     if input_px is not None and input_px < 8:
         raise EncoderError(f"input_px must be >= 8, got {input_px}")
     if adapter is not None and not is_tuned(name):

@@ -18,8 +18,11 @@ _RADIUS = {"box": 0.5, "hamming": 1.0, "lanczos": 3.0}
 def resize_by_weights(images: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
     """Square images (B, C, P, P) of bytes to floats (B, C, side, side) with whole values from 0 to 255.
 
-    First across, then down, rounded to bytes in between, as Pillow resizes. `interpolation` is one of FILTERS.
+    First across, then down, rounded to bytes in between, as Pillow resizes; where a centre falls on the border of two
+    pixels, nearest takes the one that PyTorch takes. `interpolation` is one of FILTERS.
     """
+    if interpolation == "nearest":
+        return torch.nn.functional.interpolate(images.float(), size=(side, side), mode="nearest-exact")
     weights = _weights(images.shape[-1], side, interpolation, images.device)
     across = (images.float() @ weights.T + 0.5).floor_().clamp_(0.0, 255.0)
     return (weights @ across + 0.5).floor_().clamp_(0.0, 255.0)
@@ -35,11 +38,6 @@ def filter_weights(before: int, after: int, interpolation: str) -> NDArray[np.fl
     """(after, before): how much each old pixel of a line counts in each new one; every row sums to 1."""
     scale = before / after
     weights = np.zeros((after, before))
-    if interpolation == "nearest":
-        # Pillow adds up steps, which decides where a centre falls on the border of two pixels.
-        steps = np.add.accumulate(np.r_[scale * 0.5, np.full(after - 1, scale)])
-        weights[np.arange(after), np.minimum(steps.astype(int), before - 1)] = 1.0
-        return weights.astype(np.float32)
     centres = (np.arange(after) + 0.5) * scale
     stretch = max(scale, 1.0)
     support = _RADIUS[interpolation] * stretch

@@ -93,10 +93,6 @@ class TimmPlan(EncoderPlan):
             **later,
         )
 
-    def about(self) -> tuple[str, ...]:
-        """What the user should know: size, licence, which tokens the feature is made of, what is cut off."""
-        return (*super().about(), *_cut(self.info))
-
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network, pooling = self._architecture.build(), self._pooling
@@ -114,19 +110,6 @@ def _in_folder(folder: Path) -> Path:
             f"{folder} has {first_few(pickled)} but no {SAFE_FILE}: pickled weights are not opened", todo=CONVERT
         )
     return folder / SAFE_FILE
-
-
-def _cut(info: EncoderInfo) -> tuple[str, ...]:
-    """How much of a patch the network sees, where that is not all of it."""
-    if info.resize_px is None or info.input_px is None:
-        return ()
-    if info.resize_px < info.input_px:
-        return (f"patches are resized to {info.resize_px} px and framed in black, as the model's configuration says",)
-    seen = 100 * info.input_px**2 / info.resize_px**2
-    return (
-        f"patches are resized to {info.resize_px} px and the central {info.input_px} px are seen ({seen:.0f} % of the "
-        "area), as the model's configuration says; --whole-patch shows all of it",
-    )
 
 
 def plan_timm(
