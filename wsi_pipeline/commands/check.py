@@ -9,7 +9,8 @@ from pathlib import Path
 
 from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.formulas import safe_cell
-from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run
+from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
 from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
 from wsi_pipeline.commands.console import MOST_ROWS, Console, clock, count_text
@@ -50,7 +51,7 @@ def _processes() -> int:
 
 def _cohort(request: Request) -> Cohort:
     if not request.sources:
-        return request.known_cohort()
+        return read_run(RunDir.existing(request.run_dir.root).cohort_csv, request.get(TableOptions))
     cohort = read_cohort(
         request.sources, mixed_labels=request.get(CohortOptions).mixed_labels, options=request.get(TableOptions)
     )

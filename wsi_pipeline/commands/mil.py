@@ -13,6 +13,7 @@ from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import existing_store, slug
 from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
+from wsi_pipeline.commands.estimates import unit as resampled_unit
 from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.errors import UsageError
@@ -63,8 +64,8 @@ def predict(request: Request) -> int:
     what = ", ".join(ensemble.classes) or ensemble.task.name
     request.console.fact("model", f"{shown(folder)}: {what}; {len(ensemble.models)} folds")
     code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
-    cohort = request.known_cohort().records
-    records = request.select(request.known_cohort())
+    known_cohort = request.known_cohort()
+    cohort, records = known_cohort.records, request.select(known_cohort)
     unit = "patient" if ensemble.spec.bag == "patient" else "slide"
     if unit == "patient":
         records = whole_patients(records, cohort, first=request.chunk is not None)
@@ -72,7 +73,10 @@ def predict(request: Request) -> int:
         request.console.say(f"no {unit} in this part of the cohort")
         return code
     device, known = request.get(PredictOptions).device, novelty.load(folder)
-    found = predict_slides(request.run_dir, records, ensemble, device, known, trained=folder, cohort=cohort)
+    stated = known_cohort.patients_stated
+    found = predict_slides(
+        request.run_dir, records, ensemble, device, known, trained=folder, cohort=cohort, patients=stated
+    )
     table = found.table
     known_before = ("slide_id", "patient_id", *ensemble.task.columns)
     columns = [f"{unit}_id", *(str(name) for name in table if name not in known_before)]
@@ -151,7 +155,7 @@ def _tell_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> No
         interval = own["interval"]
         request.console.say(
             f"[{100 * interval['level']:.0f} % intervals] by {interval['resamples']} bootstrap resamples of "
-            f"{plural(own['n_patients'], 'patient')}"
+            f"{plural(own['n_patients'], resampled_unit(own))}"
         )
 
 

@@ -77,12 +77,14 @@ def predict_slides(
     *,
     trained: Path | None = None,
     cohort: Sequence[SlideRecord] | None = None,
+    patients: str = "stated",
 ) -> Predicted:
     """Predict every slide of `records` that has features of the model's encoder, or every patient by these slides.
 
     known     what the training slides look like; without it no slide is said to be near or far
     trained   folder of the training: its patients and its cut are known from there
     cohort    all slides of the run, of which `records` may be a part
+    patients  whose slides these are, as `Cohort.patients_stated` has it
 
     Raises MilError where encoder, weights or patch settings are not those the model was trained on.
     """
@@ -101,7 +103,7 @@ def predict_slides(
     with locked(run.lock(NAME, slug(f"{encoder}/{name}")), math.inf):
         where = str(trained.resolve()) if trained else ""
         folder, former = files.place_of(run.predict(encoder, name), ensemble.fingerprint, where)
-        return _join(folder, former, table, slides, ensemble, cut, where, cohort)
+        return _join(folder, former, table, slides, ensemble, cut, where, cohort, patients)
 
 
 def cut_of(trained: Path, ensemble: Ensemble) -> Cut | None:
@@ -156,6 +158,7 @@ def _join(
     cut: Cut | None,
     trained: str,
     cohort: Sequence[SlideRecord] | None,
+    said: str,
 ) -> Predicted:
     """Put the rows with those of calls before, measure all, and write it. The lock is held."""
     outcomes = outcomes_of(cohort, ensemble.spec.bag) if cohort is not None else None
@@ -174,6 +177,7 @@ def _join(
     }  # fmt: skip
     if metrics is not None:
         metrics = {"encoder": folder.parent.name, "name": folder.name, "trained_model": model, **metrics}
+        metrics |= {"patients": said} if said != "stated" else {}
     told = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write_or_remove(folder / files.METRICS, told)
     write_text(folder / files.MODEL, json.dumps(model, ensure_ascii=False) + "\n")
