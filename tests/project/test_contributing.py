@@ -116,8 +116,8 @@ def test_a_slide_format(checkout: Checkout) -> None:
     module = slide.partition("\n")[0].removeprefix("# ").removesuffix(".py").replace("/", ".")
     here = '        if path.suffix.lower() == ".mrxs":\n'
     checkout.change("wsi_pipeline/slides/sniff.py", here, sniffed + here)
-    here = '        if found.kind == "dicom":\n'
-    checkout.change("wsi_pipeline/slides/open.py", here, f"        from {module} import NpySlide\n\n{opened}{here}")
+    here = '    if found.kind == "picture":\n'
+    checkout.change("wsi_pipeline/slides/open.py", here, f"    from {module} import NpySlide\n\n{opened}{here}")
     (checkout.folder / "tests/slides/test_npy.py").write_text(SLIDE_TEST, encoding="utf-8")
     checkout.passes("tests/slides/test_npy.py", tests=15)
 
