@@ -49,20 +49,27 @@ def with_meta(body: bytes, *, syntax: str = EXPLICIT, sop_class: str = WHOLE_SLI
 
 
 def write_dicom_slide(
-    folder: Path, rgb: Pixels, series: str, names: Sequence[str], *, mpp: float = 0.5, frame: int = 128
+    folder: Path,
+    rgb: Pixels,
+    series: str,
+    names: Sequence[str],
+    *,
+    mpp: float = 0.5,
+    frame: int = 128,
+    pyramid: str = "",
 ) -> list[Path]:
-    """One series: a file of each name, each level a quarter of the one before."""
+    """One series: a file of each name, each level a quarter of the one before; `pyramid` is its unique id, if any."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, name in enumerate(names):
         level = rgb if number == 0 else shrunk(rgb, 4**number)
-        body = _level(level, series, f"{series}.{number + 1}", mpp * 4**number, frame, number)
+        body = _level(level, series, f"{series}.{number + 1}", mpp * 4**number, frame, number, pyramid)
         paths.append(folder / name)
         paths[-1].write_bytes(with_meta(body, syntax=JPEG, uid=f"{series}.{number + 1}"))
     return paths
 
 
-def _level(rgb: Pixels, series: str, uid: str, mpp: float, frame: int, number: int) -> bytes:
+def _level(rgb: Pixels, series: str, uid: str, mpp: float, frame: int, number: int, pyramid: str) -> bytes:
     height, width = rgb.shape[:2]
     frames = list(_frames(rgb, frame))
     kind = "ORIGINAL\\PRIMARY\\VOLUME\\NONE" if number == 0 else "DERIVED\\PRIMARY\\VOLUME\\RESAMPLED"
@@ -74,6 +81,7 @@ def _level(rgb: Pixels, series: str, uid: str, mpp: float, frame: int, number: i
             element(0x00080008, "CS", kind.encode()),
             element(0x00080016, "UI", WHOLE_SLIDE.encode()),
             element(0x00080018, "UI", uid.encode()),
+            element(0x00080019, "UI", pyramid.encode()) if pyramid else b"",
             element(0x00080060, "CS", b"SM"),
             sequence(0x00081111, element(0x00081150, "UI", b"1.2.3")),
             element(0x0020000D, "UI", b"1.2.3.5"),

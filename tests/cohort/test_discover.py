@@ -136,6 +136,22 @@ def test_a_folder_of_two_series_names_a_file_of_each(tmp_path: Path) -> None:
         open_slide(tmp_path)
 
 
+def test_a_series_of_two_pyramids_is_refused(tmp_path: Path) -> None:
+    """OpenSlide takes the levels of both for one slide."""
+    write_dicom_slide(tmp_path, SMALL, "1.2.3", ["a.dcm"], pyramid="1.2.3.91")
+    with open_slide(tmp_path / "a.dcm") as slide:
+        assert slide.info.size.width == 256
+    write_dicom_slide(tmp_path, tissue_like(128, 128), "1.2.3", ["b.dcm"], pyramid="1.2.3.92")
+    with pytest.raises(SlideError, match="DICOM series of 2 pyramids"):
+        open_slide(tmp_path / "a.dcm")
+
+
+def test_a_dicomdir_is_no_slide(tmp_path: Path) -> None:
+    write_dicom_slide(tmp_path, SMALL, "1.2.3", ["IM1"])
+    (tmp_path / "DICOMDIR").write_bytes(with_meta(b"", sop_class="1.2.840.10008.1.3.10"))
+    assert ids(tmp_path) == ["IM1"]
+
+
 @pytest.mark.parametrize("implicit", [False, True])
 def test_headers_are_read_past_nested_sequences(tmp_path: Path, implicit: bool) -> None:
     def one(tag: int, kind: str, value: bytes) -> bytes:

@@ -30,6 +30,7 @@ _MOST_NESTED = 16
 class DicomHeader:
     """One file: its SOP class and series, what its image is (VOLUME, LABEL ...), and the size of its whole matrix.
 
+    Texts are empty and numbers 0 where the file does not say, or cannot be followed.
     pyramid   unique id of the pyramid a level belongs to, where the file states one
     """
 
@@ -58,7 +59,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path) -> DicomHeader | None:
-    """The header of a DICOM file; None where it is none, or of a kind that cannot be followed.
+    """The header of a DICOM file; None where it is none.
 
     Raises OSError where it cannot be read.
     """
@@ -70,12 +71,9 @@ def read_header(path: Path) -> DicomHeader | None:
         found, complete = _read(head)
         if complete or len(head) < length:
             break
-    series = found.get(_SERIES)
-    if series is None:
-        return None
     return DicomHeader(
         sop_class=_text(found.get(_SOP_CLASS, found.get(_META_CLASS, b""))),
-        series=_text(series),
+        series=_text(found.get(_SERIES, b"")),
         pyramid=_text(found.get(_PYRAMID, b"")),
         image_type=tuple(_text(found.get(_IMAGE_TYPE, b"")).split("\\")),
         width=_number(found.get(_COLUMNS, b"")),

@@ -164,10 +164,10 @@ def _as_slides(paths: list[Path]) -> tuple[list[Named], int]:
     left_out = 0
     for path in paths:
         header = _header(path)
-        if header is None or not header.series:
-            others.append(Named(slide_id_of(path), path, path.parent))
-        elif not header.is_slide:
+        if header and header.sop_class and not header.is_slide:
             left_out += 1
+        elif header is None or not header.series:
+            others.append(Named(slide_id_of(path), path, path.parent))
         else:
             series.setdefault((path.parent, header.series), []).append((path, header))
     in_folder = Counter(folder for folder, _ in series)

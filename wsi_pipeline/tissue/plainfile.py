@@ -27,5 +27,5 @@ def read_plain(path: Path, most: int) -> bytes:
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UsageError(f"gzip that does not unpack ({error})") from None
     if len(raw) > most:
-        raise UsageError(f"larger than {most >> 20} MB")
+        raise UsageError(f"too large: at most {most >> 20} MB are read")
     return raw
