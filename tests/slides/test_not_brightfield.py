@@ -12,9 +12,12 @@ import tifffile
 
 from tests.slide_files import Pixels, resolution, shrunk, tissue_like
 from tests.slides.test_tiff_directories import same_whatever_reads
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.commands.check_slide import check_slide
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.base import SLIDE_BACKENDS
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.specs import TileSpec
 
 RGB = tissue_like(416, 320)
 RNG = np.random.default_rng(0)
@@ -275,3 +278,12 @@ def test_akoya_qptiff_of_bright_field_is_read(tmp_path: Path) -> None:
     same_whatever_reads(path, RGB, MPP)
     with open_slide(path) as slide:
         assert (len(slide.info.levels), slide.info.notes) == (3, ())
+
+
+def test_a_check_tells_once_what_is_shown(tmp_path: Path) -> None:
+    path = pages(tmp_path / "a.svs", [RGB] * 3, photometric="rgb", description="Aperio Image Library |MPP = 0.05")
+    found = check_slide(SlideRecord("a", path, "p"), TileSpec(patch_px=16, mpp=0.5), None)
+    assert not found.failure
+    assert found.note == (
+        "plane 0 of 3 (0 to 2) is read; stated mpp 0.05 makes this slide 0.0208 mm wide (is it another unit?)"
+    )

@@ -149,8 +149,3 @@ def test_below_the_bound_a_resolution_is_refused() -> None:
     for own in (0.025, 0.0499):
         with pytest.raises(SlideError, match=r"must be between 0\.05 and 20"):
             spacing_of(SlideInfo((Level(WIDE, 1.0),), own, None, "any", "any"), None, None)
-
-
-def test_what_is_shown_of_a_file_goes_into_the_note() -> None:
-    info = SlideInfo((Level(WIDE, 1.0),), 0.5, None, "any", "any", notes=("plane 0 of 3 (0 to 2) is read",))
-    assert spacing_of(info, None, None).note == "plane 0 of 3 (0 to 2) is read"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from wsi_pipeline.errors import SlideError
@@ -43,9 +43,8 @@ class Spacing:
 
 
 def spacing_of(info: SlideInfo, manifest: float | None, default: float | None) -> Spacing:
-    """`resolve_mpp` for an open slide, whose metadata sharpen notes and refusals; its own notes go along."""
-    found = resolve_mpp(info.mpp, manifest, default, objective=info.objective, slide_note=info.mpp_note, size=info.size)
-    return replace(found, note=_joined(*info.notes, found.note))
+    """`resolve_mpp` for an open slide, whose metadata sharpen notes and refusals."""
+    return resolve_mpp(info.mpp, manifest, default, objective=info.objective, slide_note=info.mpp_note, size=info.size)
 
 
 def resolve_mpp(
