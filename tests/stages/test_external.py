@@ -16,6 +16,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from tests.stages.feature_runs import QUICK, cohort, trained
+from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.mil.checkpoint import load_ensemble
@@ -289,3 +290,49 @@ def test_the_report_shows_what_an_external_cohort_says(training: Training, run: 
     page = write_report(again, Cohort(records, "here")).read_text(encoding="utf-8")
     assert "No external test, by slide" in page
     assert "on patients it was trained on, 24 slides of 24 patients." in page
+
+
+def compared(a: Path, b: Path, out: Path) -> dict[str, Any]:
+    assert main(["compare", str(a), str(b), "--bootstrap", "100", "--json", str(out)]) == 0
+    (found,) = json.loads(out.read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_predictions_are_compared_with_predictions_and_with_a_validation(
+    training: Training, run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = cohort(run, "e", N, seed=1, label=[*LABELS[:-1], "c"])
+    mine = apply(training, run, records)
+    home = RunDir(tmp_path / "home")
+    other = apply(trained(home, cohort(home, "u", N, seed=7, label=LABELS)), run, records)
+    found = compared(mine.folder, other.folder, tmp_path / "1.json")
+    assert found["n_patients"] == N - 1
+    assert mine.metrics is not None
+    assert other.metrics is not None
+    assert found["metrics"]["auroc"]["a"] == pytest.approx(mine.metrics["pooled"]["auroc"]["value"])
+    assert found["metrics"]["auroc"]["b"] == pytest.approx(other.metrics["pooled"]["auroc"]["value"])
+    assert "A and B: predictions of finished models" in capsys.readouterr().out
+    validation = trained(run, records[:-1])
+    found = compared(mine.folder, validation.folder, tmp_path / "2.json")
+    assert found["metrics"]["auroc"]["b"] == pytest.approx(validation.metrics["pooled"]["auroc"]["value"], abs=1e-6)
+    seen = apply(validation, run, records)
+    assert main(["compare", str(seen.folder), str(validation.folder)]) == 2
+    assert "is a test: all are of patients the model was trained on" in capsys.readouterr().err
+
+
+def test_other_slides_of_the_same_patients_are_compared_by_patient(
+    training: Training, run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = apply(training, run, cohort(run, "e", N, seed=1, slides=(2, 1), label=LABELS))
+    other = RunDir(tmp_path / "other")
+    validation = trained(other, cohort(other, "e", N, seed=3, slides=(1, 3), label=LABELS))
+    found = compared(mine.folder, validation.folder, tmp_path / "1.json")
+    assert (found["n_patients"], found["n_slides"]) == (N, N)
+    assert mine.metrics is not None
+    assert found["metrics"]["auroc"]["a"] == pytest.approx(mine.metrics["by_patient"]["pooled"]["auroc"]["value"])
+    rows = validation.predictions
+    scores = rows.groupby("patient_id")[["p_b"]].mean()["p_b"]
+    truth = rows.groupby("patient_id")["label"].first() == "b"
+    assert found["metrics"]["auroc"]["b"] == pytest.approx(sk.roc_auc_score(truth, scores), abs=1e-6)
+    assert "one prediction a patient" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.execution import CompareOptions
 from wsi_pipeline.mil.compare import compare as compare_validations
 from wsi_pipeline.mil.compare import metric_words, p_words, sentence
+from wsi_pipeline.stages.predicted_side import NOTES, is_prediction
 from wsi_pipeline.stages.sides import Pair, pairs, validated
 
 
@@ -43,7 +44,7 @@ def _one(request: Request, pair: Pair) -> dict[str, Any]:
     if found.get("delong"):
         told = _row("", found["delong"])
         console.fact("DeLong", f"AUROC of {found['delong']['class']}: B - A {told[3]}, p {told[4]}")
-    for text in _notes(found):
+    for text in _notes(found, pair):
         console.note(text)
     console.say(sentence(found))
     return {"a": a, "b": b, **found, "sentence": sentence(found)}
@@ -58,12 +59,16 @@ def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
     return [metric_words(name), *values, difference, chance]
 
 
-def _notes(found: Mapping[str, Any]) -> list[str]:
+def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
     interval = found["interval"]
     told = [
         f"differences with {100 * interval['level']:.0f} % intervals by {interval['resamples']} paired bootstrap "
         f"resamples of {plural(found['n_patients'], 'patient')}; no p-value is corrected for there being several"
     ]
-    if not found["same_folds"]:
+    told += [text for training in pair for text in training.metrics.get(NOTES) or ()]
+    predicted = [name for name, side in zip("AB", pair, strict=True) if is_prediction(side.folder)]
+    if predicted:
+        told.append(f"{' and '.join(predicted)}: predictions of finished models on patients they were not trained on")
+    elif not found["same_folds"]:
         told.append("the two were tested in different folds: part of the difference may be the luck of the division")
     return told

@@ -125,7 +125,7 @@ COMMANDS = (
         "wsi-pipeline compare wsi-run/train-mil/colour/mean wsi-run/train-mil/pathotune/mean",
         "wsi_pipeline.commands.compare:compare",
         (CompareOptions,),
-        ("RUN", "two runs, or two folders of train-mil/"),
+        ("RUN", "two runs, or two folders of train-mil/ or predict/"),
         needed=True,
         stage=False,
     ),

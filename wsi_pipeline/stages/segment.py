@@ -112,7 +112,9 @@ class SegmentStage:
     def _matches(self, record: SlideRecord, header: Header) -> bool:
         known = header.slide
         spacing = resolve_mpp(known.own_mpp, record.mpp, self.default_mpp, objective=known.objective, size=known.size)
-        parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": quick_digest(record.path)}
+        # A slide that was archived since is taken for the one its mask was made from: nothing says otherwise.
+        digest = quick_digest(record.path) if record.path.exists() else header.slide.quick_digest
+        parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": digest}
         now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
         return segment_digest(self.spec, now, self._tissue_digest(record)) == header.digest
 

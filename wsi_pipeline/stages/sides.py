@@ -11,6 +11,7 @@ from wsi_pipeline.mil.checkpoint import CONFIG
 from wsi_pipeline.mil.compare import Validated
 from wsi_pipeline.mil.tasks.base import Task
 from wsi_pipeline.mil.tasks.make import task_from_json
+from wsi_pipeline.stages.predicted_side import aligned, is_prediction, read_side, task_of_prediction
 from wsi_pipeline.stages.train_mil import METRICS, NAME, Training, require_training
 
 Pair = tuple[Training, Training]
@@ -19,7 +20,8 @@ Pair = tuple[Training, Training]
 def pairs(first: Path, second: Path, *, features: str | None = None, model: str | None = None) -> list[Pair]:
     """The trainings to compare: one each, or, of two runs, those of the same encoder and model.
 
-    first, second     a run folder or the folder of a training
+    first, second     a run folder, or the folder of a training or of predictions; of a run without trainings its
+                      predictions are taken
     features, model   only these, by name
 
     Raises UsageError where there is none, or where it is not clear which.
@@ -33,14 +35,21 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
     if not chosen:
         raise UsageError(
             f"{first} has {_names(left)}, {second} has {_names(right)}: it is not clear which to compare",
-            todo="Name the two folders of train-mil/, or narrow the choice with --features and --model",
+            todo="Name two folders of train-mil/ or predict/, or narrow the choice with --features and --model",
         )
     same = [a for a, b in chosen if a.resolve() == b.resolve()]
     if same:
         raise UsageError(
             f"{same[0]} cannot be compared with itself", todo="Name two runs, or two folders of train-mil/"
         )
-    return [(require_training(a), require_training(b)) for a, b in chosen]
+    return [_read(a, b) for a, b in chosen]
+
+
+def _read(a: Path, b: Path) -> Pair:
+    if not (is_prediction(a) or is_prediction(b)):
+        return require_training(a), require_training(b)
+    one, other = (read_side(path) if is_prediction(path) else require_training(path) for path in (a, b))
+    return aligned(one, other, (read_task(a), read_task(b)))
 
 
 def validated(training: Training) -> Validated:
@@ -54,6 +63,8 @@ def validated(training: Training) -> Validated:
 def read_task(folder: Path) -> Task:
     """The task of a trained model, from its config alone. Raises StoreError where it cannot be read."""
     path = folder / CONFIG
+    if is_prediction(folder):
+        return task_of_prediction(folder)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         task = config["task"]
@@ -66,13 +77,15 @@ def read_task(folder: Path) -> Task:
 
 
 def _folders(path: Path, features: str | None, model: str | None) -> list[Path]:
-    """Folders of trainings at or under `path`."""
-    if (path / METRICS).is_file():
+    """Folders of trainings at or under `path`; of predictions where it has no training."""
+    if (path / METRICS).is_file() or is_prediction(path):
         return [path]
     found = sorted(folder.parent for folder in (path / NAME).glob(f"*/*/{METRICS}"))
+    found = found or sorted(folder.parent for folder in (path / "predict").glob("*/*/model.json"))
     if not found:
         raise UsageError(
-            f"no trained model in {path}", todo="Name a run folder, or a folder such as wsi-run/train-mil/ENCODER/MODEL"
+            f"no trained model and no predictions in {path}",
+            todo="Name a run folder, or a folder such as wsi-run/train-mil/ENCODER/MODEL",
         )
     kept = [
         folder
