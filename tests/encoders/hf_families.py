@@ -181,6 +181,7 @@ def save_family(folder: Path, model_type: str, seed: int = 0) -> Path:
     family = FAMILIES[model_type]
     config = transformers.AutoConfig.for_model(model_type, **family.config)
     network = randomise(transformers.AutoModel.from_config(config), seed)
+    folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder)
     name = family.processor or processor_class(model_type)
     if name != "none":

@@ -30,7 +30,8 @@ _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 _UNUSED = ("mask_token", "position_ids", "relative_position_index", "inv_freq", "num_batches_tracked")
 """Tensors that no image passes through in evaluation, or that are computed anew."""
 _HEADS = ("classifier", "head", "heads", "fc", "lm_head", "cls", "pooler", "decoder", "decode_head", "auxiliary_head",
-          "logit_scale", "logit_bias", "text_model", "text_projection", "projector")  # fmt: skip
+          "logit_scale", "logit_bias", "text_model", "text_projection", "visual_projection",
+          "projector")  # fmt: skip
 """Parts of other models of the same family that an encoder leaves out, where its network has none of that name."""
 _RANDOM = {"rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "bernoulli",
            "multinomial", "normal", "normal_functional", "uniform", "exponential"}  # fmt: skip
