@@ -27,7 +27,7 @@ from wsi_pipeline.cohort.refusals import (
 from wsi_pipeline.cohort.sites import site_association, site_warnings
 from wsi_pipeline.cohort.stratify import deal_folds, hold_out
 from wsi_pipeline.cohort.wording import counted, listed
-from wsi_pipeline.cohort.words import in_order, split_word
+from wsi_pipeline.cohort.words import alike, in_order, patient_key, split_word
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.specs import MilSpec
 
@@ -83,7 +83,7 @@ def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None
     if strata.classes and not spec.allow_few:
         refuse_one_class_training(folds, strata.codes, strata.names)
     association = site_association(table, strata.codes, strata.names, spec.seed)
-    warnings += _copies(table) + site_warnings(association, whole_sites=spec.site_folds)
+    warnings += _spellings(table, strata) + _copies(table) + site_warnings(association, whole_sites=spec.site_folds)
     return Splits(folds, strata.names, fixed, tuple(warnings))
 
 
@@ -221,6 +221,18 @@ def _part_warnings(fold: Fold, strata: Strata, spec: MilSpec, repeats: int) -> l
             words = {"train": "training", "val": "early-stopping", "test": "test"}[part]
             found.append(f"{name.capitalize()}: no slide of class {' or '.join(missing)} among its {words} slides.")
     return found
+
+
+def _spellings(table: pd.DataFrame, strata: Strata) -> list[str]:
+    """Sentences about classes, and patients, that differ only in how they are written."""
+    classes = alike(strata.names) if strata.classes else []
+    patients = alike(dict.fromkeys(table["patient_id"].astype(str)), patient_key)
+    found = [("Classes", names, len(names), "--fold-labels joins them") for names in classes]
+    found += [("Patients", names, len(names), "write each alike in all rows") for names in patients]
+    return [
+        f"{what} {listed([repr(name) for name in names])} differ only in writing and count as {count}: {todo}."
+        for what, names, count, todo in found
+    ]
 
 
 def _copies(table: pd.DataFrame) -> list[str]:
