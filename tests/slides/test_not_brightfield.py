@@ -287,3 +287,20 @@ def test_a_check_tells_once_what_is_shown(tmp_path: Path) -> None:
     assert found.note == (
         "plane 0 of 3 (0 to 2) is read; stated mpp 0.05 makes this slide 0.0208 mm wide (is it another unit?)"
     )
+
+
+@pytest.mark.parametrize("compression", ["zstd", "jpeg_2000_lossy"])
+def test_a_choice_in_files_openslide_cannot_open(compression: str, tmp_path: Path) -> None:
+    path = pages(tmp_path / "a.tif", [*EIGHT], photometric="minisblack", compression=compression)
+    same_whatever_reads(path, np.repeat(EIGHT[2][..., None], 3, axis=2), None, plane="2")
+
+
+def test_focal_planes_of_aperio_under_its_own_jpeg_2000(tmp_path: Path) -> None:
+    text = "Aperio Image Library |MPP = 0.5"
+    for number, stack in enumerate(([RGB], [RGB, np.roll(RGB, 40, 1)])):
+        pages(tmp_path / f"{number}.svs", stack, photometric="rgb", compression=33003, description=text)
+    with open_slide(tmp_path / "0.svs", "openslide") as slide:
+        right = slide.read_region(0, 0, 0, 416, 320)
+    assert "auto" in same_whatever_reads(tmp_path / "1.svs", right, MPP)
+    with pytest.raises(SlideError, match="33003"):
+        open_slide(tmp_path / "1.svs", plane="1")

@@ -138,7 +138,7 @@ def _open_tiff(found: Sniffed, image: SlideImage) -> Slide:
         log.debug("%s: %s", found.path.name, error.what)
         refused = error.what if error.what.startswith(CANNOT_OPEN) else ""
     try:
-        return _beside_openslide(TiffSlideSlide(found.path, image), found.path, refused)
+        return _beside_openslide(TiffSlideSlide(found.path, image), found.path, refused, upright=image.as_stored)
     except SlideError as own:
         try:
             return _with_openslide(found.path, image, fewer_levels=True)
@@ -149,12 +149,19 @@ def _open_tiff(found: Sniffed, image: SlideImage) -> Slide:
         raise
 
 
-def _beside_openslide(slide: Slide, path: Path, refused: str) -> Slide:
+def _beside_openslide(slide: Slide, path: Path, refused: str, *, upright: bool) -> Slide:
     """`slide` with what OpenSlide knows of the same file: why it refuses it, or its bounds."""
     if refused:
         slide.info = replace(slide.info, notes=(*slide.info.notes, f"read by tiffslide, as {refused}"))
         return slide
-    with OpenSlideSlide(path) as other:
+    if not upright:
+        return slide
+    try:
+        other = OpenSlideSlide(path)
+    except SlideError as error:
+        log.debug("%s: %s", path.name, error.what)
+        return slide
+    with other:
         if other.info.size == slide.info.size:
             slide.info = replace(slide.info, bounds=other.info.bounds)
     return slide
@@ -171,6 +178,7 @@ def _with_openslide(path: Path, image: SlideImage, *, fewer_levels: bool = False
             todo="Let the backend be chosen (auto).",
         )
     slide = OpenSlideSlide(path)
+    slide.first_of_each_size()
     seen = [(level.size.width, level.size.height) for level in slide.info.levels]
     if seen != image.sizes and not (fewer_levels and seen[0] == image.sizes[0] and set(seen) < set(image.sizes)):
         slide.close()

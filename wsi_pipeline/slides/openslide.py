@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ class OpenSlideSlide(Slide):
         self._lock = threading.Lock()
         handle = _open(path)
         self._handle: openslide.OpenSlide | None = handle
+        self._numbers = list(range(handle.level_count))
         x, y = (number(self.property(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
         mpp, note = one_mpp(x, y)
         self.info = SlideInfo(
@@ -50,6 +52,12 @@ class OpenSlideSlide(Slide):
             notes=_dicom_notes(self.property),
             bounds=self._bounds(),
         )
+
+    def first_of_each_size(self) -> None:
+        """Leave out levels of the size of an earlier one: it counts focal planes as levels, first ones first."""
+        sizes = [level.size for level in self.info.levels]
+        self._numbers = [number for number, size in enumerate(sizes) if size not in sizes[:number]]
+        self.info = replace(self.info, levels=tuple(self.info.levels[number] for number in self._numbers))
 
     def property(self, name: str) -> str:
         """A property as OpenSlide names it (`dicom.SeriesInstanceUID`), or an empty string."""
@@ -71,11 +79,12 @@ class OpenSlideSlide(Slide):
         handle = self._handle
         if handle is None:
             raise SlideError("slide is closed")
+        number = self._numbers[level]
         try:
-            return _rgb_on_white(handle.read_region((x, y), level, (width, height)))
+            return _rgb_on_white(handle.read_region((x, y), number, (width, height)))
         except openslide.OpenSlideError as error:
             log.debug("%s: reading (%d, %d) at level %d failed: %s", self._path, x, y, level, error)
-        return self._read_again(handle, (x, y), level, (width, height))
+        return self._read_again(handle, (x, y), number, (width, height))
 
     def _read_again(
         self, dead: openslide.OpenSlide, corner: tuple[int, int], level: int, size: tuple[int, int]

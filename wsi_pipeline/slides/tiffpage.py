@@ -19,6 +19,7 @@ from wsi_pipeline.slides.tiffcheck import MAX_SEGMENT_PIXELS
 
 ToRgb = Callable[[NDArray[Any]], Pixels]
 
+_JPEG2000_YCBCR = 33003
 _JPEG = (6, 7, 34892, 33007)
 
 
@@ -36,6 +37,8 @@ def check_page(page: Any, level: int) -> None:
     compression = int(page.compression)
     if compression != 1 and compression not in tifffile.TIFF.DECOMPRESSORS:
         raise SlideError(f"TIFF compression {compression} is not supported", todo=CONVERT)
+    if compression == _JPEG2000_YCBCR:
+        raise SlideError("TIFF of JPEG 2000 in Aperio's YCbCr (33003), which only OpenSlide reads", todo=CONVERT)
     if int(page.photometric) == YCBCR and compression not in _JPEG:
         raise SlideError(f"TIFF with YCbCr colours under compression {compression} is not supported", todo=CONVERT)
     segment = segment_size(page)
