@@ -149,7 +149,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pipe": (_pipe, "is neither a file nor a folder: "),
     "short": (_file("a.svs", b"II"), "not a slide: header b'II' is no TIFF, DICOM or MIRAX"),
     "html": (_file("a.svs", b"<html>login please"), "not a slide: header b'<htm' is no TIFF, DICOM or MIRAX"),
-    "png": (_file("a.svs", b"\x89PNG\r\n\x1a\n" + bytes(200)), "not a slide: a PNG picture"),
+    "png": (_file("a.svs", b"\x89PNG\r\n\x1a\n" + bytes(200)), "picture that cannot be read: "),
     "folder": (lambda folder: folder, "is a folder without DICOM files: "),
     "mirax": (_file("a.mrxs", b"\xff\xd8\xff\xe0"), "MIRAX slide without its data folder: a/Slidedat.ini is missing"),
     "dicom": (_file("a.dcm", DICOM_WITHOUT_SLIDE), "DICOM that "),
