@@ -20,7 +20,7 @@ from wsi_pipeline.errors import EncoderError
 DEFAULT_CROP = 0.875
 """timm's crop_pct where a configuration says none."""
 _POSITION_NAME = re.compile(
-    r"pos_?embed|position|rel_?pos|relative|rel_coords|attention_bias|attn_bias|_rel$|rel_indices|rope|inv_freq|_pos$"
+    r"pos_?emb|position|rel_?pos|relative|rel_coords|attention_bias|attn_bias|_rel$|rel_indices|rope|inv_freq|_pos$"
 )
 _POSITION_CLASS = re.compile(r"Rotary|Rope|PosEmbed|Positional|RelPos(?!Enc)")
 

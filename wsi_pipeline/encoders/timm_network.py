@@ -183,9 +183,13 @@ def _built_for(network: Any) -> tuple[int, ...]:
 
 
 def _token_side(network: Any) -> int:
-    """Side of a patch token in pixels; 1 where the network does not say."""
-    size = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    return int(size[0]) if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1] else 1
+    """Side in pixels of patch tokens that lie side by side; 1 where tokens overlap or the network does not say."""
+    embed = getattr(network, "patch_embed", None)
+    size = getattr(embed, "patch_size", None)
+    if not isinstance(size, list | tuple) or len(size) != 2 or size[0] != size[1]:
+        return 1
+    stride = getattr(getattr(embed, "proj", None), "stride", size)
+    return int(size[0]) if tuple(stride) == tuple(size) else 1
 
 
 def _uneven(network: Any, side: int) -> str:
