@@ -84,7 +84,7 @@ def _folders(path: Path, features: str | None, model: str | None) -> list[Path]:
     found = found or sorted(folder.parent for folder in (path / "predict").glob("*/*/model.json"))
     if not found:
         raise UsageError(
-            f"no trained model and no predictions in {path}",
+            f"no trained model in {path}, and no predictions",
             todo="Name a run folder, or a folder such as wsi-run/train-mil/ENCODER/MODEL",
         )
     kept = [
