@@ -30,7 +30,7 @@ import tissue_scenes  # noqa: E402
 
 from wsi_pipeline.specs import SegmentSpec  # noqa: E402
 from wsi_pipeline.tissue.cleanup import clean_mask  # noqa: E402
-from wsi_pipeline.tissue.detectors import SEGMENTERS  # noqa: E402
+from wsi_pipeline.tissue.detectors import NONE, SEGMENTERS  # noqa: E402
 
 Mask = NDArray[np.bool_]
 SPEC = SegmentSpec()
@@ -56,7 +56,7 @@ def fixed_saturation(rgb: NDArray[np.uint8], mpp: float) -> Mask:
 
 
 METHODS: dict[str, Callable[[NDArray[np.uint8], float], Mask]] = {
-    **{name: SEGMENTERS.get(name) for name in SEGMENTERS},
+    **{name: SEGMENTERS.get(name) for name in SEGMENTERS if name != NONE},
     "saturation > 8": fixed_saturation,
 }
 
