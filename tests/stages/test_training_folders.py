@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,4 +147,3 @@ def test_patients_who_only_tested_were_not_trained_on(tmp_path: Path) -> None:
     bags.table["split"] = ["train"] * 8 + ["test"] * 4
     split = train(run, "colour", bags, SPEC, name="split").folder
     assert trained_patients(split) == {f"p{i}" for i in range(8)}
-    assert json.loads((split / "metrics.json").read_text())["name"] == "split"

@@ -114,7 +114,6 @@ def _train(
     metrics = {
         "digest": training_digest(slides, spec),
         "encoder": folder.parent.name,
-        "name": folder.name,
         "model": _base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
         **result.metrics,
