@@ -171,3 +171,12 @@ def test_what_is_no_ome_xml() -> None:
     assert not is_ome("Aperio Image Library |OME = 3")
     assert not is_ome("<HOMER>")
     assert is_ome('<?xml version="1.0"?><ome:OME xmlns:ome="x">')
+
+
+@pytest.mark.parametrize(
+    "channels", ["", "<Channel/>", '<Channel SamplesPerPixel="3"/>', "<Channel/><Channel/><Channel/>"]
+)
+def test_the_directory_says_whether_samples_are_colours(channels: str, tmp_path: Path) -> None:
+    one = image(0, RGB, SIZE, FIRST)
+    text = xml(one[: one.index("<Channel")] + channels + one[one.index("<TiffData") :])
+    same_whatever_reads(write(tmp_path / "a.ome.tif", text, RGB), RGB, 0.5)

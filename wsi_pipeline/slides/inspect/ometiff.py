@@ -72,10 +72,11 @@ def _first_page(image: OmeImage, chain: Sequence[Directory]) -> Directory | None
 
 
 def _is_colour(image: OmeImage, chain: Sequence[Directory]) -> bool:
-    """One channel of three or four samples that the directory itself calls colours."""
+    """One channel of three or four samples, or as many channels, in a directory that calls them colours."""
     page = _first_page(image, chain)
-    samples = image.samples or (page.samples if page else 1)
-    return len(image.channels) == 1 and samples in (3, 4) and page is not None and page.photometric not in (0, 1)
+    if page is None or page.samples not in (3, 4) or page.photometric in (0, 1):
+        return False
+    return len(image.channels) in (1, page.samples)
 
 
 def _sampled_channels(image: OmeImage, chain: Sequence[Directory], choice: Choice) -> tuple[str, ...]:
