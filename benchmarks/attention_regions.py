@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from wsi_pipeline.demo.layout import TUMOUR
 from wsi_pipeline.demo.truth import class_fractions
 from wsi_pipeline.geometry import Box
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.store.tables.feature_table import read_features
 
 CLASS, RESAMPLES = "tumour", 2000
 

@@ -25,7 +25,7 @@ import argparse
 import os
 from pathlib import Path
 
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 
 
 def main() -> None:

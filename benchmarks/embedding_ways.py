@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 from wsi_pipeline.cli import main as command
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.encoders.registry import plan_encoder
+from wsi_pipeline.config.specs import EmbedSpec
+from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder, prepare
-from wsi_pipeline.reading.patches import PatchReader
-from wsi_pipeline.specs import EmbedSpec
+from wsi_pipeline.reading.patch_reader import PatchReader
 from wsi_pipeline.stages.embed import EmbedStage
-from wsi_pipeline.stages.pixelchild import Reading, SlideJob, open_patches
-from wsi_pipeline.stages.pixelfeed import PixelFeed, warm_up
-from wsi_pipeline.stages.stream import Watchers, stream_cohort, survey
-from wsi_pipeline.store.patches import PatchTable, read_patches, write_patches
+from wsi_pipeline.stages.streaming.reader_client import PixelFeed, warm_up
+from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob, open_patches
+from wsi_pipeline.stages.streaming.stream import Watchers, stream_cohort, survey
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches, write_patches
 from wsi_pipeline.tiling.grid import PatchGrid
 
 

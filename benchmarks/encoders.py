@@ -27,9 +27,9 @@ from sklearn.preprocessing import StandardScaler
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wsi_pipeline.encoders.base import Encoder  # noqa: E402
 from wsi_pipeline.encoders.colour import ColourEncoder  # noqa: E402
-from wsi_pipeline.encoders.registry import open_encoder  # noqa: E402
+from wsi_pipeline.encoders.encoder import Encoder  # noqa: E402
+from wsi_pipeline.encoders.names import open_encoder  # noqa: E402
 
 Patches = NDArray[np.uint8]
 Features = NDArray[np.float32]

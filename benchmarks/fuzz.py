@@ -39,13 +39,13 @@ with atheris.instrument_imports(["wsi_pipeline", "pathotune"]) if HERE in sys.ar
     from pathotune.errors import PathoTuneError
     from wsi_pipeline.cohort.manifest import read_cohort
     from wsi_pipeline.commands.run import read_plan
+    from wsi_pipeline.config.specs import LabelSpec
     from wsi_pipeline.errors import WsiPipelineError
     from wsi_pipeline.geometry import Size
-    from wsi_pipeline.labelled.annotation import read_annotation
-    from wsi_pipeline.labelled.regions import class_areas
-    from wsi_pipeline.labelled.table import read_label_table
-    from wsi_pipeline.slides.tiffcheck import check_complete
-    from wsi_pipeline.specs import LabelSpec
+    from wsi_pipeline.labelled.sources.annotation_files import read_annotation
+    from wsi_pipeline.labelled.sources.label_table import read_label_table
+    from wsi_pipeline.labelled.sources.regions import class_areas
+    from wsi_pipeline.slides.tiff.tiffcheck import check_complete
 
 
 @dataclass(frozen=True)

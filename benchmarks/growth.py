@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.store.features import read_features, write_features
-from wsi_pipeline.store.patches import read_patches, write_patches
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.tables.feature_table import read_features, write_features
+from wsi_pipeline.store.tables.patch_table import read_patches, write_patches
 from wsi_pipeline.tiling.grid import lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry
 from wsi_pipeline.tissue.mask import TissueMask

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 
 prepare_process()  # before torch is imported, as the command line does; for all ways
 
@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.fold import FoldRows
-from wsi_pipeline.mil.objectives import Classification
-from wsi_pipeline.mil.training import fit, fit_folds
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.training.fit import fit, fit_folds
+from wsi_pipeline.mil.training.objectives import Classification
+from wsi_pipeline.mil.training.training_run import FoldRows
 
 try:
     from torchmil.models import ABMIL

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_pipeline.errors import WsiPipelineError
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 
 SLIDES = ("slides", "derived")
 LOADED = "metaplasia-HE.svs"
@@ -37,7 +37,7 @@ def ours(path: Path, mpp: float, own_mpp: float | None, folder: Path) -> str:
     """Tile one slide with the stages of `tile`; how many patches."""
     from wsi_pipeline.cohort.manifest import SlideRecord
     from wsi_pipeline.cohort.rundir import RunDir
-    from wsi_pipeline.specs import SegmentSpec, TileSpec
+    from wsi_pipeline.config.specs import SegmentSpec, TileSpec
     from wsi_pipeline.stages.segment import SegmentStage
     from wsi_pipeline.stages.tile import TileStage
 
@@ -113,8 +113,8 @@ def loader_table(path: Path, patches: int, rounds: int) -> None:
     from torch.utils.data import DataLoader, Subset
     from wsidata import open_wsi
 
-    from wsi_pipeline.stages.pixelchild import Reading, SlideJob
-    from wsi_pipeline.stages.pixelfeed import PixelFeed
+    from wsi_pipeline.stages.streaming.reader_client import PixelFeed
+    from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob
 
     wsi = open_wsi(path, store=None)
     zs.pp.find_tissues(wsi)
@@ -141,7 +141,7 @@ def loader_table(path: Path, patches: int, rounds: int) -> None:
 
 
 def _rows(path: Path) -> int:
-    from wsi_pipeline.store.patches import read_patches
+    from wsi_pipeline.store.tables.patch_table import read_patches
 
     return len(read_patches(path).grid)
 

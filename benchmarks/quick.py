@@ -27,9 +27,9 @@ from tests.stages.cohorts import write_cohort  # noqa: E402
 from wsi_pipeline.cli import main as command  # noqa: E402
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv  # noqa: E402
 from wsi_pipeline.geometry import Size  # noqa: E402
-from wsi_pipeline.labelled.split import split_patches  # noqa: E402
-from wsi_pipeline.report.heatmaps import Heat, draw_heat  # noqa: E402
-from wsi_pipeline.report.overlays import draw_overlay  # noqa: E402
+from wsi_pipeline.labelled.splits.patch_split import split_patches  # noqa: E402
+from wsi_pipeline.report.maps.heatmaps import Heat, draw_heat  # noqa: E402
+from wsi_pipeline.report.maps.overlays import draw_overlay  # noqa: E402
 
 PATCHES, RESAMPLES, SLIDES, REPEATS = 100_000, 1000, 100, 3
 

@@ -32,10 +32,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from wsi_pipeline.reading.patches import PatchReader, SlidePatches, shrink_to
-from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.config.specs import TileSpec
+from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches, shrink_to
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.specs import TileSpec
+from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 
 BATCH = 16

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.encoders.registry import plan_encoder
-from wsi_pipeline.reading.patches import PatchReader, SlidePatches
+from wsi_pipeline.encoders.names import plan_encoder
+from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.tiling.resolve import PatchGeometry
 

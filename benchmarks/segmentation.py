@@ -28,9 +28,9 @@ import segmentation_outlines as outlines  # noqa: E402
 import segmentation_stains  # noqa: E402
 import tissue_scenes  # noqa: E402
 
-from wsi_pipeline.specs import SegmentSpec  # noqa: E402
+from wsi_pipeline.config.specs import SegmentSpec  # noqa: E402
 from wsi_pipeline.tissue.cleanup import clean_mask  # noqa: E402
-from wsi_pipeline.tissue.detectors import NONE, SEGMENTERS  # noqa: E402
+from wsi_pipeline.tissue.detectors.methods import NONE, SEGMENTERS  # noqa: E402
 
 Mask = NDArray[np.bool_]
 SPEC = SegmentSpec()

@@ -24,9 +24,9 @@ import zarr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from wsi_pipeline.atomic import write_bytes
-from wsi_pipeline.store.base import ArraySpec
 from wsi_pipeline.store.files import create_store, open_store
+from wsi_pipeline.store.store import ArraySpec
+from wsi_pipeline.system.atomic import write_bytes
 
 BY = 16
 

@@ -4,8 +4,8 @@
 
 Encodes random patches with an untrained ViT on the CPU, in turn with OpenMP threads that spin while they wait
 (`OMP_WAIT_POLICY=ACTIVE`), with libgomp's default, with threads that sleep (`PASSIVE`), and as the command line sets
-it (`wsi_pipeline.machine`: they sleep after a short while, and freed memory is kept), while as many busy processes as
-there are cores run beside it and while none does. Prints milliseconds a patch and ratios.
+it (`wsi_pipeline.system.machine`: they sleep after a short while, and freed memory is kept), while as many busy
+processes as there are cores run beside it and while none does. Prints milliseconds a patch and ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 ROUNDS = 3
 POLICIES = ("ACTIVE", "default", "PASSIVE", "ours")
 _OURS = """
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 prepare_process()
 """
 _ENCODE = """

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from pathotune import PathoTune, PathoTuneConfig, open_backbone, save_adapter
 from pathotune.adapters import configure
-from wsi_pipeline.cohort.marks import marks
+from wsi_pipeline.cohort.patient_hashes import marks
 
 BACKBONE = "test_vit"
 """timm's smallest plain ViT: 6 layers, 64 wide, patches of 16 px."""

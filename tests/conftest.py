@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 
 prepare_process()  # as the command line does; test processes share the cores
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_pipeline.atomic import atomic_path, recover, write_text, write_text_if_changed
+from wsi_pipeline.config.fields import canonical_json, digest_of, from_mapping
+from wsi_pipeline.config.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
+from wsi_pipeline.config.units import is_plausible_mpp
 from wsi_pipeline.errors import SlideError, UsageError
-from wsi_pipeline.fields import canonical_json, digest_of, from_mapping
 from wsi_pipeline.geometry import Box, Size
-from wsi_pipeline.owner import this_process
 from wsi_pipeline.registry import Registry
-from wsi_pipeline.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
-from wsi_pipeline.units import is_plausible_mpp
+from wsi_pipeline.system.atomic import atomic_path, recover, write_text, write_text_if_changed
+from wsi_pipeline.system.process_identity import this_process
 
 SPECS = [SegmentSpec, TileSpec, EmbedSpec, MilSpec]
 
@@ -132,7 +132,7 @@ def test_folders_are_replaced_whole_and_a_torn_replacement_is_mended(tmp_path: P
 
 def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from wsi_pipeline.atomic import atomic_path\n"
+        "import os, sys; from pathlib import Path; from wsi_pipeline.system.atomic import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as t:\n t.write_text('half'); os._exit(9)\n"
     )
     target = tmp_path / "a.txt"

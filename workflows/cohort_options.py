@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wsi_pipeline.commands.table import COMMANDS
+from wsi_pipeline.commands.catalogue import COMMANDS
+from wsi_pipeline.config.fields import options_of
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.fields import options_of
 
 S = TypeVar("S")
 

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import wsi_pipeline
-from wsi_pipeline.cohort.locks import clear_stale
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
-from wsi_pipeline.commands.console import Console
-from wsi_pipeline.commands.table import COMMANDS, Command
+from wsi_pipeline.commands.catalogue import COMMANDS, Command
+from wsi_pipeline.commands.shell.console import Console
+from wsi_pipeline.config.fields import quoting, value_type
 from wsi_pipeline.errors import DamagedStoreError, UsageError, WsiPipelineError
-from wsi_pipeline.fields import quoting, value_type
-from wsi_pipeline.machine import prepare_process
-from wsi_pipeline.termination import raise_on_ctrl_c, raise_on_sigterm
+from wsi_pipeline.system.locks import clear_stale
+from wsi_pipeline.system.machine import prepare_process
+from wsi_pipeline.system.termination import raise_on_ctrl_c, raise_on_sigterm
 
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
-    from wsi_pipeline.commands.logfile import log_to
-    from wsi_pipeline.commands.request import Request, parse_chunk
-    from wsi_pipeline.commands.sections import split_sections
+    from wsi_pipeline.commands.shell.logfile import log_to
+    from wsi_pipeline.commands.shell.request import Request, parse_chunk
+    from wsi_pipeline.commands.shell.sections import split_sections
 
     command: Command = args.command
     run_dir = RunDir(Path(args.run))

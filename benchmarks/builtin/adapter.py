@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from pathotune.builtin import default_adapter_path, vit_mini  # noqa: E402
 from pathotune.checkpoint import load_adapter, read_adapter, save_adapter  # noqa: E402
 from wsi_pipeline.cli import main as wsi_pipeline  # noqa: E402
-from wsi_pipeline.demo.cohort import ANNOTATED, make_cohort  # noqa: E402
+from wsi_pipeline.demo.demo_cohort import ANNOTATED, make_cohort  # noqa: E402
 
 SEED = 2002
 """`make demo` uses 0 and vit-mini was taught on 1001."""

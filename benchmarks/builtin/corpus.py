@@ -21,13 +21,13 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from wsi_pipeline.config.specs import SegmentSpec  # noqa: E402
 from wsi_pipeline.demo.plan import SlidePlan, plan_cohort  # noqa: E402
 from wsi_pipeline.demo.tissue import Painting, paint_tissue  # noqa: E402
 from wsi_pipeline.slides.open import open_slide  # noqa: E402
 from wsi_pipeline.slides.thumbnail import read_whole  # noqa: E402
-from wsi_pipeline.specs import SegmentSpec  # noqa: E402
 from wsi_pipeline.tiling.grid import lay_patches  # noqa: E402
-from wsi_pipeline.tissue.segment import segment_tissue  # noqa: E402
+from wsi_pipeline.tissue.segmentation import segment_tissue  # noqa: E402
 
 Pixels = NDArray[np.uint8]
 SIDE = 448

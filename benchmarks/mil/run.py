@@ -19,8 +19,8 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.mil.sets import load_set
-from wsi_pipeline.mil.crossval import cross_validate
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.validation.crossval import cross_validate
 
 Json = dict[str, Any]
 RESULTS = Path(__file__).with_name("results.jsonl")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from wsi_pipeline.errors import DamagedStoreError
-from wsi_pipeline.store.base import ArraySpec
 from wsi_pipeline.store.files import create_store, open_store
+from wsi_pipeline.store.store import ArraySpec
 
 SUFFIXES = (".h5", ".zarr")
 _STUCK_SECONDS = 30.0

@@ -35,7 +35,7 @@ from pathotune.checkpoint import save_adapter
 from pathotune.config import TaskText
 from pathotune.model import PathoTune
 from pathotune.training import FitOptions, FitResult, fit, probabilities
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 
 Json = dict[str, Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -159,7 +159,7 @@ def calibration_error(labels: NDArray[np.int64], found: NDArray[np.float32], bin
 
 def _colour(train: Part, test: Part) -> Json:
     """Stain and texture statistics with a logistic regression: what can be had without a network."""
-    from wsi_pipeline.encoders.registry import open_encoder
+    from wsi_pipeline.encoders.names import open_encoder
 
     encoder = open_encoder("colour", device="cpu")
     started = time.perf_counter()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tuning.job import Job
-from wsi_pipeline.machine import prepare_process
+from wsi_pipeline.system.machine import prepare_process
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]

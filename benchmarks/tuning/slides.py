@@ -20,11 +20,11 @@ from benchmarks.tuning.shift import features
 from pathotune.adapters import configure
 from pathotune.batches import ArrayImages
 from pathotune.model import PathoTune
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.inference import probabilities
-from wsi_pipeline.mil.objectives import Classification
-from wsi_pipeline.mil.training import fit
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.trained.inference import probabilities
+from wsi_pipeline.mil.training.fit import fit
+from wsi_pipeline.mil.training.objectives import Classification
 
 if TYPE_CHECKING:
     from benchmarks.tuning.job import Job

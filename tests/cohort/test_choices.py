@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wsi_pipeline.cohort.choices import split_choice, with_choice
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
+from wsi_pipeline.files.path_choices import split_choice, with_choice
 
 
 def table(folder: Path, text: str) -> Path:

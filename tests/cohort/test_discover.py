@@ -11,10 +11,10 @@ import tifffile
 from tests.dicom_files import ANNOTATIONS, EXPLICIT, IMPLICIT, element, sequence, with_meta, write_dicom_slide
 from tests.slide_files import tissue_like, write_generic_tiff, write_pyramid_tiff
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.dicomheader import read_header
 from wsi_pipeline.cohort.discover import find_slides
 from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.errors import ManifestError, SlideError, UsageError
+from wsi_pipeline.files.dicom_header import read_header
 from wsi_pipeline.slides.open import open_slide
 
 SMALL = tissue_like(256, 192)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_pipeline.cohort.manifest import Cohort, read_cohort, read_run, to_csv
-from wsi_pipeline.cohort.words import in_order, is_missing, label_key, patient_key, split_word
+from wsi_pipeline.cohort.table_words import in_order, is_missing, label_key, patient_key, split_word
+from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError
-from wsi_pipeline.execution import TableOptions
 
 
 def read(folder: Path, text: str, options: TableOptions | None = None) -> Cohort:

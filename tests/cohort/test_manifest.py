@@ -14,7 +14,7 @@ from tests.dicom_files import write_dicom_slide
 from tests.slide_files import tissue_like
 from wsi_pipeline.cohort.formulas import is_formula
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem, read_cohort, to_csv
-from wsi_pipeline.cohort.words import is_missing
+from wsi_pipeline.cohort.table_words import is_missing
 from wsi_pipeline.errors import ManifestError, UsageError
 
 

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_pipeline.cohort.cells import HAPPENED, NOT_SEEN
-from wsi_pipeline.cohort.choices import split_choice
-from wsi_pipeline.cohort.columns import ALIASES
 from wsi_pipeline.cohort.manifest import MAX_ID_LENGTH, SPLITS, Cohort, SlideRecord, id_problem, read_cohort
-from wsi_pipeline.cohort.words import UNKNOWN
+from wsi_pipeline.cohort.table_words import UNKNOWN
+from wsi_pipeline.cohort.tables.cells import HAPPENED, NOT_SEEN
+from wsi_pipeline.cohort.tables.columns import ALIASES
+from wsi_pipeline.commands.catalogue import COMMANDS
 from wsi_pipeline.commands.run import STEPS, TOP_KEYS, read_plan
-from wsi_pipeline.commands.table import COMMANDS
-from wsi_pipeline.fields import from_mapping
-from wsi_pipeline.units import MAX_MPP, MIN_MPP
+from wsi_pipeline.config.fields import from_mapping
+from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
+from wsi_pipeline.files.path_choices import split_choice
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"

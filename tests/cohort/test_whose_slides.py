@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from wsi_pipeline.cohort.doubts import doubt_words
 from wsi_pipeline.cohort.manifest import Cohort, read_cohort, read_run, to_csv
+from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
+from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.execution import TableOptions
 
 PATIENTS, SLIDES = 20, 3
 

@@ -15,10 +15,10 @@ from tests.adapter_files import write_adapter, write_backbone
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.encoders.registry import plan_encoder
+from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.errors import EncoderError, UsageError
-from wsi_pipeline.stages.adapters import find_adapter, remembered
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.stages.inputs.find_adapter import find_adapter, remembered
+from wsi_pipeline.store.tables.feature_table import read_features
 
 TILE = ("--workers", "0", "--patch-px", "128")
 has_built_in = pytest.mark.skipif(not default_adapter_path().is_file(), reason="the built-in adapter is not made yet")

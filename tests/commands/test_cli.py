@@ -13,7 +13,7 @@ import pytest
 
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import build_parser, main
-from wsi_pipeline.commands.table import COMMANDS
+from wsi_pipeline.commands.catalogue import COMMANDS
 
 
 def test_help_lists_every_command_with_its_purpose() -> None:

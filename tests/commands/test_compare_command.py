@@ -13,9 +13,10 @@ import pytest
 from tests.mil.synthetic import QUICK, planted
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.specs import MilSpec
-from wsi_pipeline.stages.bags import SlideBags
-from wsi_pipeline.stages.train_mil import Training, read_training, train
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags
+from wsi_pipeline.stages.results.trainings import Training, read_training
+from wsi_pipeline.stages.train_mil import train
 
 TINY = replace(QUICK, model="mean", epochs=6, bootstrap=100, folds=3, permutations=20)
 

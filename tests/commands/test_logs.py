@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.commands.logfile import log_to
+from wsi_pipeline.commands.shell.logfile import log_to
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.redaction import REDACTED, redact
+from wsi_pipeline.system.redaction import REDACTED, redact
 
 TOKEN = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"
 _WORDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=16, max_size=40)

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.stages.cohorts import write_cohort
 from tests.stages.tune_files import BACKBONE, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.processes import process_context
+from wsi_pipeline.system.processes import process_context
 
 RUNS = """
 with open({tally!r}, "a") as tally:
@@ -66,7 +66,7 @@ OWN = """
 import sys
 sys.path.insert(0, {root!r})
 from concurrent.futures import ProcessPoolExecutor
-from wsi_pipeline.processes import process_context, spawn_context
+from wsi_pipeline.system.processes import process_context, spawn_context
 
 class Mine:
     pass

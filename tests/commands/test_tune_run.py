@@ -10,7 +10,7 @@ import pytest
 from tests.stages.cohorts import write_cohort
 from tests.stages.tune_files import BACKBONE, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
-from wsi_pipeline.commands.console import BarProgress, Console, LineProgress, Progress
+from wsi_pipeline.commands.shell.console import BarProgress, Console, LineProgress, Progress
 
 QUICK = f"""
 tune:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_pipeline.demo.cohort import make_cohort
+from wsi_pipeline.demo.demo_cohort import make_cohort
 
 SEED, SIDES, ANNOTATED_SLIDES = 7, (1100, 1400), 2
 

@@ -16,7 +16,7 @@ from PIL import Image
 from shapely.geometry import Point, box, shape
 
 from tests.demo.conftest import ANNOTATED_SLIDES, SEED, SIDES, MadeCohort
-from wsi_pipeline.demo.cohort import COLUMNS, make_cohort
+from wsi_pipeline.demo.demo_cohort import COLUMNS, make_cohort
 from wsi_pipeline.demo.layout import STEP, TISSUE_CLASSES
 from wsi_pipeline.demo.plan import plan_cohort
 from wsi_pipeline.errors import UsageError

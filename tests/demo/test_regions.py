@@ -11,14 +11,14 @@ from PIL import Image
 from shapely.geometry import shape
 
 from tests.demo.conftest import SEED, SIDES, MadeCohort
-from wsi_pipeline.demo.cohort import ANNOTATED, COLUMNS
+from wsi_pipeline.config.specs import LabelSpec
+from wsi_pipeline.demo.demo_cohort import ANNOTATED, COLUMNS
 from wsi_pipeline.demo.layout import TISSUE_CLASSES
 from wsi_pipeline.demo.plan import plan_annotated, plan_cohort
-from wsi_pipeline.demo.regions import region_map
+from wsi_pipeline.demo.region_map import region_map
 from wsi_pipeline.demo.truth import class_fractions
 from wsi_pipeline.geometry import Box
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.specs import LabelSpec
+from wsi_pipeline.labelled.open_labelled import open_labelled
 
 LEAST = {"tumour": 0.4, "gland": 0.1, "stroma": 0.5, "lymphoid": 0.2, "fat": 0.3}
 """Smallest part of a patch that its own class covers: at the rim of a region less than in its middle."""

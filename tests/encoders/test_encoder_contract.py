@@ -6,7 +6,7 @@ import pytest
 from encoder_files import HuggingFaceFolder, TimmFile
 from suites.encoder_contract import EncoderCase, EncoderContract
 
-from wsi_pipeline.encoders.registry import plan_encoder
+from wsi_pipeline.encoders.names import plan_encoder
 
 
 class TestColour(EncoderContract):

@@ -11,11 +11,11 @@ import torch
 
 from tests.encoders.encoder_files import save_timm
 from tests.suites.encoder_contract import assert_same_direction, tissue_patches
+from wsi_pipeline.encoders.names import open_encoder
 from wsi_pipeline.encoders.nvjpeg import decode_jpegs
 from wsi_pipeline.encoders.probe import probe_batch
-from wsi_pipeline.encoders.registry import open_encoder
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.reading.patches import decode_jpeg, encode_jpeg
+from wsi_pipeline.reading.patch_reader import decode_jpeg, encode_jpeg
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 MODEL = "test_vit"

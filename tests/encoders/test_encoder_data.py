@@ -15,8 +15,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from wsi_pipeline.encoders.base import Encoder
-from wsi_pipeline.encoders.registry import open_encoder
+from wsi_pipeline.encoders.encoder import Encoder
+from wsi_pipeline.encoders.names import open_encoder
 
 pytestmark = pytest.mark.data
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]

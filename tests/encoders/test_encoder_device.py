@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsi_pipeline.encoders import device as device_module
-from wsi_pipeline.encoders.device import choose_device, choose_precision, cpu_flags, suggest_batch
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.system import device as device_module
+from wsi_pipeline.system.device import choose_device, choose_precision, cpu_flags, suggest_batch
 
 CPU = torch.device("cpu")
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -16,7 +16,7 @@ from hf_families import FAMILIES, save_family
 from PIL import Image
 from suites.encoder_contract import tissue_patches
 
-from wsi_pipeline.encoders.registry import encoder_info, open_encoder
+from wsi_pipeline.encoders.names import encoder_info, open_encoder
 
 pytestmark = pytest.mark.slow
 

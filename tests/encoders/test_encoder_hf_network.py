@@ -16,8 +16,8 @@ from hf_families import BOTH, FAMILIES, TEXT, VIT, save_family
 from PIL import Image
 from suites.encoder_contract import EncoderCase, EncoderContract, tissue_patches
 
-from wsi_pipeline.encoders.hf_network import measure
-from wsi_pipeline.encoders.registry import open_encoder, plan_encoder
+from wsi_pipeline.encoders.hf_models.hf_network import measure
+from wsi_pipeline.encoders.names import open_encoder, plan_encoder
 from wsi_pipeline.errors import EncoderError
 
 SMALL = {**VIT, "image_size": 64, "patch_size": 16}
@@ -156,7 +156,7 @@ def test_models_without_one_row_an_image_are_refused(model_type: str, config: di
 
 def test_networks_that_draw_random_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A masked autoencoder whose patches nobody puts in order stands for any other."""
-    monkeypatch.setattr("wsi_pipeline.encoders.hf_network._fixed_order", lambda network, images: {})
+    monkeypatch.setattr("wsi_pipeline.encoders.hf_models.hf_network._fixed_order", lambda network, images: {})
     with pytest.raises(EncoderError, match=r"draws random numbers \(rand\)"):
         measure(transformers.ViTMAEConfig(**MAE), [64])
 

@@ -14,8 +14,8 @@ import transformers
 from PIL import Image
 from suites.encoder_contract import tissue_patches
 
-from wsi_pipeline.encoders.base import EncoderInfo
-from wsi_pipeline.encoders.hf_processor import Preprocessing, read_processor
+from wsi_pipeline.encoders.encoder import EncoderInfo
+from wsi_pipeline.encoders.hf_models.hf_processor import Preprocessing, read_processor
 from wsi_pipeline.encoders.torch_encoder import prepare
 from wsi_pipeline.errors import EncoderError
 

@@ -15,13 +15,13 @@ from encoder_files import TimmFile, save_huggingface
 from hub_server import hub_serving
 
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.registry import open_encoder
+from wsi_pipeline.encoders.names import open_encoder
 from wsi_pipeline.errors import EncoderError
 
 SCRIPT = """
 import logging, sys
 import numpy as np
-from wsi_pipeline.encoders.registry import open_encoder
+from wsi_pipeline.encoders.names import open_encoder
 from wsi_pipeline.errors import EncoderError
 logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s", stream=sys.stdout)
 for name in sys.argv[1:]:

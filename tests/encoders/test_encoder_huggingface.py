@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from suites.encoder_contract import tissue_patches
 
-from wsi_pipeline.encoders.registry import encoder_info, open_encoder, plan_encoder
+from wsi_pipeline.encoders.names import encoder_info, open_encoder, plan_encoder
 from wsi_pipeline.errors import EncoderError
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from suites.encoder_contract import tissue_patches
 from timm.data import create_transform
 
-from wsi_pipeline.encoders.base import EncoderInfo
+from wsi_pipeline.encoders.encoder import EncoderInfo
 from wsi_pipeline.encoders.resample import FILTERS as OTHER_FILTERS
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder, _resize_on_cpu, _resize_on_gpu, prepare
 from wsi_pipeline.errors import EncoderError

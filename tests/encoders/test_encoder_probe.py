@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from wsi_pipeline.encoders import probe
-from wsi_pipeline.encoders.base import Encoder, EncoderInfo
 from wsi_pipeline.encoders.colour import ColourPlan
+from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo
 from wsi_pipeline.encoders.probe import probe_batch
 from wsi_pipeline.errors import EncoderError
 

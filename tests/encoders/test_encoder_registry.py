@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from encoder_files import TimmFile
 
-from wsi_pipeline.encoders.registry import ENCODERS, encoder_info, family_of, open_encoder, plan_encoder
+from wsi_pipeline.encoders.names import ENCODERS, encoder_info, family_of, open_encoder, plan_encoder
 from wsi_pipeline.errors import EncoderError
 
 
@@ -102,7 +102,7 @@ def run_python(*lines: str) -> str:
 def test_importing_the_registry_is_light() -> None:
     heavy = "('torch', 'timm', 'transformers', 'skimage', 'huggingface_hub')"
     printed = run_python(
-        "import sys, wsi_pipeline.encoders.registry, wsi_pipeline.encoders.base",
+        "import sys, wsi_pipeline.encoders.names, wsi_pipeline.encoders.encoder",
         f"print([name for name in {heavy} if name in sys.modules])",
     )
     assert printed == "[]"
@@ -111,7 +111,7 @@ def test_importing_the_registry_is_light() -> None:
 def test_colour_needs_no_torch() -> None:
     printed = run_python(
         "import sys, numpy as np",
-        "from wsi_pipeline.encoders.registry import open_encoder",
+        "from wsi_pipeline.encoders.names import open_encoder",
         "features = open_encoder('colour').encode(np.zeros((2, 32, 32, 3), np.uint8))",
         "print(len(features), 'torch' in sys.modules)",
     )

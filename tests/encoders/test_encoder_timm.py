@@ -14,8 +14,8 @@ from encoder_files import TimmFile
 from safetensors.torch import load_file, save_file
 from suites.encoder_contract import assert_same_direction, tissue_patches
 
-from wsi_pipeline.encoders.registry import encoder_info, open_encoder, plan_encoder
-from wsi_pipeline.encoders.timm_network import Architecture
+from wsi_pipeline.encoders.names import encoder_info, open_encoder, plan_encoder
+from wsi_pipeline.encoders.timm_models.timm_network import Architecture
 from wsi_pipeline.errors import EncoderError
 
 

@@ -14,8 +14,8 @@ from suites.encoder_contract import EncoderCase, EncoderContract, tissue_patches
 from pathotune import load_adapter, open_backbone
 from pathotune.builtin import default_adapter_path
 from tests.adapter_files import BACKBONE, CLASSES, INPUT_PX, write_adapter, write_backbone
+from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.encoders.pathotune import PathoTunePlan
-from wsi_pipeline.encoders.registry import plan_encoder
 from wsi_pipeline.encoders.torch_encoder import prepare
 
 METHODS = ("pathotune", "linear", "vpt-shallow", "vpt-deep", "lora", "full")

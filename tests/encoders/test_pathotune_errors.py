@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from pathotune import PathoTune, TaskText, open_backbone, save_adapter
 from pathotune.adapters import configure
 from tests.adapter_files import BACKBONE, write_adapter, write_backbone
+from wsi_pipeline.encoders.names import ENCODERS, family_of, plan_encoder
 from wsi_pipeline.encoders.pathotune import PathoTunePlan
-from wsi_pipeline.encoders.registry import ENCODERS, family_of, plan_encoder
 from wsi_pipeline.errors import EncoderError
 
 
@@ -169,7 +169,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import numpy as np
 from pathlib import Path
-from wsi_pipeline.encoders.registry import open_encoder
+from wsi_pipeline.encoders.names import open_encoder
 encoder = open_encoder("pathotune", adapter=Path({str(adapter)!r}), device="cpu", precision="fp32")
 print(encoder.encode(np.full((2, 64, 64, 3), 128, np.uint8)).shape)
 """

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from suites.encoder_contract import assert_same_direction, tissue_patches
 from timm.data import create_transform, resolve_data_config
 
-from wsi_pipeline.encoders.registry import plan_encoder
-from wsi_pipeline.encoders.timm_input import has_positions
+from wsi_pipeline.encoders.names import plan_encoder
+from wsi_pipeline.encoders.timm_models.timm_input import has_positions
 from wsi_pipeline.errors import EncoderError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "encoders.md"

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from suites.encoder_contract import assert_same_direction, tissue_patches
 from timm.data import create_transform, resolve_data_config
 
-from wsi_pipeline.encoders.registry import open_encoder, plan_encoder
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.encoders.names import open_encoder, plan_encoder
 from wsi_pipeline.encoders.weights import hash_tensors
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.fields import digest_of
 
 UNI_LIKE = {
     "tag": "x", "custom_load": True, "input_size": [3, 224, 224], "fixed_input_size": False,

@@ -18,8 +18,8 @@ from tests.stages.cohorts import blob_slide
 from tests.store.feature_files import write_feature_store
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.mil.checkpoint import load_ensemble
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+from wsi_pipeline.store.tables.feature_table import read_features
 
 FLIPS = 60
 

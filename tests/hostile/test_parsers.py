@@ -21,14 +21,14 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.formulas import is_formula, safe_cell
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
 from wsi_pipeline.commands.run import read_plan
-from wsi_pipeline.commands.safeyaml import MAX_VALUES, _check_size, read_yaml
+from wsi_pipeline.commands.shell.safeyaml import MAX_VALUES, _check_size, read_yaml
+from wsi_pipeline.config.fields import validate
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.errors import LabelError, ManifestError, UsageError, WsiPipelineError
-from wsi_pipeline.fields import validate
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.labelled.annotation import read_annotation
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.labelled.regions import class_areas
-from wsi_pipeline.specs import SegmentSpec
+from wsi_pipeline.labelled.open_labelled import open_labelled
+from wsi_pipeline.labelled.sources.annotation_files import read_annotation
+from wsi_pipeline.labelled.sources.regions import class_areas
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST_MESSAGE = 20_000

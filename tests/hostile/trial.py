@@ -12,11 +12,11 @@ from tests.hostile.slide_cases import Case, make
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.commands.check_slide import check_slide
-from wsi_pipeline.specs import SegmentSpec, TileSpec
-from wsi_pipeline.stages.isolate import Crash, Limits, run_isolated
-from wsi_pipeline.stages.runner import process_slide
+from wsi_pipeline.config.specs import SegmentSpec, TileSpec
+from wsi_pipeline.stages.engine.runner import process_slide
 from wsi_pipeline.stages.segment import SegmentStage
 from wsi_pipeline.stages.tile import TileStage
+from wsi_pipeline.system.isolate import Crash, Limits, run_isolated
 
 LIMITS = Limits(seconds=300.0, memory=4 << 30)
 SPEC = TileSpec(patch_px=128, pixels="jpeg", min_coverage=0.05, allow_upsample=True)

@@ -11,9 +11,9 @@ from shapely.geometry import Polygon, box
 
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.labelled import annotation as module
-from wsi_pipeline.labelled.annotation import read_annotation
-from wsi_pipeline.labelled.regions import Region, class_areas
+from wsi_pipeline.labelled.sources import annotation_files as module
+from wsi_pipeline.labelled.sources.annotation_files import read_annotation
+from wsi_pipeline.labelled.sources.regions import Region, class_areas
 
 SIZE = Size(1000, 800)
 SQUARE = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]

@@ -10,7 +10,7 @@ from shapely.geometry import MultiPoint, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.labelled.cover import covered_cells
+from wsi_pipeline.labelled.sources.cover import covered_cells
 
 
 def one_by_one(area: BaseGeometry, size: Size, patch: int, stride: int) -> dict[tuple[int, int], float]:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tests.labelled.images import picture, save, write_table
+from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError, UsageError
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.labelled.patches import LabelledPatches
-from wsi_pipeline.specs import LabelSpec
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches
+from wsi_pipeline.labelled.open_labelled import open_labelled
 
 
 def class_folders(root: Path, *, grouped: bool = False, per_class: int = 3) -> Path:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.labelled.images import picture, save
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.labelled import imagefile
-from wsi_pipeline.labelled.images import cut, mirrored
+from wsi_pipeline.labelled import image_file as imagefile
+from wsi_pipeline.labelled.image_patches import cut, mirrored
 
 
 def read(path: Path) -> np.ndarray:

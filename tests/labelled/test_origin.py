@@ -19,12 +19,12 @@ from tests.labelled.images import write_table
 from tests.slide_bounds import write_scn, write_tiff_with_gaps
 from tests.slide_files import tissue_like, write_generic_tiff
 from wsi_pipeline.cli import main
-from wsi_pipeline.labelled.annotation import read_annotation
-from wsi_pipeline.labelled.open import open_labelled
+from wsi_pipeline.config.specs import LabelSpec
+from wsi_pipeline.labelled.open_labelled import open_labelled
+from wsi_pipeline.labelled.sources.annotation_files import read_annotation
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.specs import LabelSpec
-from wsi_pipeline.stages.segment import qupath_origin
-from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.stages.engine.qupath_origin import qupath_origin
+from wsi_pipeline.store.tables.segment_table import read_segment
 from wsi_pipeline.tissue.geojson import from_geojson
 
 CORNER, SIZE = (1536, 768), (4096, 2560)

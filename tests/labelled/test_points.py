@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.labelled.images import picture, save, write_table
+from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.labelled.images import ImageSet, PointPatches
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.specs import LabelSpec
+from wsi_pipeline.labelled.image_patches import ImageSet, PointPatches
+from wsi_pipeline.labelled.open_labelled import open_labelled
 
 HEADER = ("image", "class", "x", "y")
 

@@ -14,15 +14,15 @@ from tests.demo.conftest import MadeCohort, cohort
 from tests.labelled.images import write_table
 from tests.slide_files import tissue_like, write_pyramid_tiff
 from wsi_pipeline.cli import main
+from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.labelled.leaks import check_leaks, find_leaks
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.labelled.patches import LabelledPatches
-from wsi_pipeline.labelled.split import PatchSplit, split_patches
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches
+from wsi_pipeline.labelled.open_labelled import open_labelled
+from wsi_pipeline.labelled.splits.patch_leaks import check_leaks, find_leaks
+from wsi_pipeline.labelled.splits.patch_split import PatchSplit, split_patches
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.specs import LabelSpec
-from wsi_pipeline.store.labels import write_labels
-from wsi_pipeline.store.patches import read_patches
+from wsi_pipeline.store.tables.patch_labels import write_labels
+from wsi_pipeline.store.tables.patch_table import read_patches
 
 __all__ = ["cohort"]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from wsi_pipeline.config.execution import TableOptions
+from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.execution import TableOptions
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.specs import LabelSpec
+from wsi_pipeline.labelled.open_labelled import open_labelled
 
 ASKED = "the patients of these slides are not known"
 

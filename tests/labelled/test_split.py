@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from tests.labelled.images import picture, save, write_table
 from tests.work import calls
+from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.labelled.leaks import check_leaks, find_leaks
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.labelled.split import PatchSplit, split_patches
-from wsi_pipeline.specs import LabelSpec
+from wsi_pipeline.labelled.open_labelled import open_labelled
+from wsi_pipeline.labelled.splits.patch_leaks import check_leaks, find_leaks
+from wsi_pipeline.labelled.splits.patch_split import PatchSplit, split_patches
 
 CLASSES = ("benign", "malignant", "stroma")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.specs import MilSpec
 
 QUICK = MilSpec(
     hidden_dim=32, attention_dim=16, epochs=40, patience=8, learning_rate=3e-3, bootstrap=200, folds=5, precision="fp32"

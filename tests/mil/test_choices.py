@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.mil.choices import candidates, chosen_settings, named
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.validation.choices import candidates, chosen_settings, named
 
 
 def test_nothing_to_choose_is_the_settings_themselves() -> None:

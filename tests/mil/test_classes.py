@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from tests.mil.synthetic import QUICK, planted
-from wsi_pipeline.cohort.splits import class_strata, make_splits
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.crossval import cross_validate
 from wsi_pipeline.mil.tasks.classification import make_classification
-from wsi_pipeline.mil.tasks.make import make_task
+from wsi_pipeline.mil.tasks.make_task import make_task
+from wsi_pipeline.mil.validation.crossval import cross_validate
+from wsi_pipeline.splits.assign import class_strata, make_splits
 
 TINY = replace(QUICK, model="mean", epochs=3, bootstrap=100, folds=2, permutations=0)
 

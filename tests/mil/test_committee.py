@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from wsi_pipeline.cohort.splits import make_splits
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.mil.committee import Committee
-from wsi_pipeline.mil.crossval import CrossValidation, cross_validate
-from wsi_pipeline.mil.inference import attention, contributions, outputs
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
+from wsi_pipeline.mil.trained.committee import Committee
+from wsi_pipeline.mil.trained.inference import attention, contributions, outputs
+from wsi_pipeline.mil.validation.crossval import CrossValidation, cross_validate
+from wsi_pipeline.splits.assign import make_splits
 
 SPEC = MilSpec(
     model="gated-abmil", hidden_dim=8, attention_dim=4, folds=2, committee=3, epochs=4, bootstrap=100, permutations=0

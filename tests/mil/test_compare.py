@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.mil.synthetic import QUICK
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.compare import Validated, compare, sentence
 from wsi_pipeline.mil.tasks import make_task
+from wsi_pipeline.mil.validation.paired import Validated, compare, sentence
 
 
 def side(noise: float, *, seed: int = 0, n: int = 84, slides: int = 1, repeats: int = 1) -> Validated:

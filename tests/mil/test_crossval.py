@@ -13,8 +13,8 @@ import torch
 from tests.mil.synthetic import QUICK, patient_noise, planted
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
-from wsi_pipeline.mil.models import MIL_MODELS
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.mil.validation.crossval import CrossValidation, Progress, cross_validate
 
 TINY = replace(QUICK, epochs=3, bootstrap=100, folds=3)
 

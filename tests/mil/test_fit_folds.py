@@ -10,12 +10,12 @@ import torch
 
 from tests.mil.synthetic import QUICK, planted, random_bags
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil import pieces
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.fold import Fitted, FoldRows
-from wsi_pipeline.mil.models import MIL_MODELS
-from wsi_pipeline.mil.objectives import Classification
-from wsi_pipeline.mil.training import fit, fit_folds
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.mil.training import batching as pieces
+from wsi_pipeline.mil.training.fit import fit, fit_folds
+from wsi_pipeline.mil.training.objectives import Classification
+from wsi_pipeline.mil.training.training_run import Fitted, FoldRows
 
 BAGS, TABLE = planted(40)
 LABELS = torch.tensor((TABLE["label"] == "tumour").to_numpy(dtype=np.int64))

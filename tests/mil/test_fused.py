@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_pipeline.mil import fused
-from wsi_pipeline.mil.fused import AttentionWeights, attention_pool
-from wsi_pipeline.mil.segments import segment_pool, segment_softmax
+from wsi_pipeline.mil.models import fused_attention as fused
+from wsi_pipeline.mil.models.fused_attention import AttentionWeights, attention_pool
+from wsi_pipeline.mil.models.ragged import segment_pool, segment_softmax
 
 DIM, HIDDEN, GATES = 5, 6, 4
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=7)

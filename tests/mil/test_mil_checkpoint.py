@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, StoreError
-from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.mil.models import MIL_MODELS, MilModel, build_model
+from wsi_pipeline.mil.models.zoo import MIL_MODELS, MilModel, build_model
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.regression import RegressionTask
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
 
 SPEC = MilSpec(hidden_dim=6, attention_dim=4)
 ENCODER = {"name": "colour", "dim": 5, "weights": None}

@@ -11,11 +11,11 @@ import torch
 
 from tests.mil.synthetic import QUICK, planted, random_bags
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil import pieces
-from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble, save_ensemble
-from wsi_pipeline.mil.crossval import cross_validate
-from wsi_pipeline.mil.predict import attention, mean_attention, predict, probabilities
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
+from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble, save_ensemble
+from wsi_pipeline.mil.trained.ensemble import attention, mean_attention, predict, probabilities
+from wsi_pipeline.mil.training import batching as pieces
+from wsi_pipeline.mil.validation.crossval import cross_validate
 
 BAGS, TABLE = planted(40)
 

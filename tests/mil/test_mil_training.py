@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tests.mil.synthetic import QUICK, planted, random_bags
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil import pieces
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.fold import MIN_GAIN, Fitted
-from wsi_pipeline.mil.models import MIL_MODELS, build_model
-from wsi_pipeline.mil.objectives import Classification
-from wsi_pipeline.mil.seeding import seeded, sub_seed
-from wsi_pipeline.mil.standardise import Moments
-from wsi_pipeline.mil.training import fit
+from wsi_pipeline.mil.models.zoo import MIL_MODELS, build_model
+from wsi_pipeline.mil.training import batching as pieces
+from wsi_pipeline.mil.training.fit import fit
+from wsi_pipeline.mil.training.objectives import Classification
+from wsi_pipeline.mil.training.seeding import seeded, sub_seed
+from wsi_pipeline.mil.training.standardise import Moments
+from wsi_pipeline.mil.training.training_run import MIN_GAIN, Fitted
 
 TRAIN, VAL = np.arange(24), np.arange(24, 34)
 BAGS, TABLE = planted(40)

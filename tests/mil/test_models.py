@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.suites.mil_contract import MilContract, awake
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
-from wsi_pipeline.mil.models import MIL_MODELS, build_model
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.models.zoo import MIL_MODELS, build_model
 
 SPEC = MilSpec(hidden_dim=7, attention_dim=5)
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.mil.synthetic import QUICK, planted
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.bootstrap import Scored, bootstrap, interval
-from wsi_pipeline.mil.crossval import CrossValidation, Progress, cross_validate
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.validation.crossval import CrossValidation, Progress, cross_validate
+from wsi_pipeline.statistics.bootstrap import Scored, bootstrap, interval
 
 TINY = replace(QUICK, model="mean", epochs=4, bootstrap=100, folds=3, permutations=50)
 GRID = replace(TINY, choose="mean,max learning_rate=1e-2,1e-6", epochs=6)

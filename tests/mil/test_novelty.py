@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
 from wsi_pipeline.errors import MilError, StoreError
-from wsi_pipeline.mil import novelty
 from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.trained import novelty
 
 
 def cohort(n: int, *, dim: int = 24, seed: int = 0, shift: float = 0.0, patches: int = 30) -> Bags:

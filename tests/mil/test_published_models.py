@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional
 
 from tests.suites.mil_contract import awake
-from wsi_pipeline.mil.clam import INSTANCE_WEIGHT, TOP
-from wsi_pipeline.mil.contract import MilModel
-from wsi_pipeline.mil.models import MIL_MODELS, build_model
-from wsi_pipeline.mil.nystrom import NystromAttention
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.models.clam import INSTANCE_WEIGHT, TOP
+from wsi_pipeline.mil.models.mil_model import MilModel
+from wsi_pipeline.mil.models.nystrom import NystromAttention
+from wsi_pipeline.mil.models.zoo import MIL_MODELS, build_model
 
 DIM, CLASSES = 6, 3
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_pipeline.mil.segments import segment_mean, segment_pool, segment_softmax, segment_sum, segment_uniform
+from wsi_pipeline.mil.models.ragged import segment_mean, segment_pool, segment_softmax, segment_sum, segment_uniform
 
 LENGTHS = st.lists(st.integers(0, 6), max_size=7)
 

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from tests.mil.synthetic import QUICK, planted, random_bags
 from tests.mil.test_fused import DIM, GATES, HIDDEN
-from wsi_pipeline.mil import steps
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.fold import Fitted, Fold, FoldRows
-from wsi_pipeline.mil.fused import AttentionWeights, attention_pool
-from wsi_pipeline.mil.models import MIL_MODELS
-from wsi_pipeline.mil.objectives import Classification
-from wsi_pipeline.mil.segments import segment_ids
-from wsi_pipeline.mil.stacked import stacked_logits, stacked_pool
-from wsi_pipeline.mil.standardise import Moments
-from wsi_pipeline.mil.training import fit_folds
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.models.fused_attention import AttentionWeights, attention_pool
+from wsi_pipeline.mil.models.ragged import segment_ids
+from wsi_pipeline.mil.models.stacked_folds import stacked_logits, stacked_pool
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.mil.training import steps
+from wsi_pipeline.mil.training.fit import fit_folds
+from wsi_pipeline.mil.training.objectives import Classification
+from wsi_pipeline.mil.training.standardise import Moments
+from wsi_pipeline.mil.training.training_run import Fitted, Fold, FoldRows
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 BAGS, TABLE = planted(40)

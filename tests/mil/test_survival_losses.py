@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_pipeline.mil.objectives import Classification, Regression
-from wsi_pipeline.mil.survival import CoxSurvival, DiscreteSurvival, cox_losses, intervals
+from wsi_pipeline.mil.training.objectives import Classification, Regression
+from wsi_pipeline.mil.training.survival_losses import CoxSurvival, DiscreteSurvival, cox_losses, intervals
 
 EDGES = (2.0, 5.0, 9.0)
 

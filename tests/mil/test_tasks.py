@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.mil.synthetic import QUICK
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.mil.inference import outputs
-from wsi_pipeline.mil.models import MilModel, build_model
-from wsi_pipeline.mil.predict import predict
+from wsi_pipeline.mil.models.zoo import MilModel, build_model
 from wsi_pipeline.mil.tasks import Task, make_task, task_from_json
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.regression import RegressionTask
-from wsi_pipeline.mil.training import fit
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
+from wsi_pipeline.mil.trained.ensemble import predict
+from wsi_pipeline.mil.trained.inference import outputs
+from wsi_pipeline.mil.training.fit import fit
 
 SPECS = {
     "classes": MilSpec(),

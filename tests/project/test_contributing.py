@@ -33,7 +33,7 @@ class TestNpy(SlideContract):
         return SlideCase(lambda: open_slide(path), tissue_like(500, 400))
 """
 STORE = '''
-from wsi_pipeline.store.hdf5 import Hdf5File
+from wsi_pipeline.store.backends.hdf5 import Hdf5File
 
 
 class OtherFile(Hdf5File):
@@ -95,7 +95,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_an_encoder(checkout: Checkout) -> None:
     plan, name, test = _recipe("Add an encoder")
     checkout.add(plan)
-    checkout.append("wsi_pipeline/encoders/registry.py", name)
+    checkout.append("wsi_pipeline/encoders/names.py", name)
     checkout.append("tests/encoders/test_encoder_contract.py", test)
     checkout.passes("tests/encoders/test_encoder_contract.py", "-k", "TestEdges", tests=20)
 
@@ -105,7 +105,7 @@ def test_a_mil_model(checkout: Checkout) -> None:
     (model,) = _recipe("Add a MIL model")
     checkout.add(model)
     module = model.partition("\n")[0].removeprefix("# ").removesuffix(".py").replace("/", ".")
-    checkout.append("wsi_pipeline/mil/models.py", f"import {module}  # noqa: E402\n")
+    checkout.append("wsi_pipeline/mil/models/zoo.py", f"import {module}  # noqa: E402\n")
     checkout.passes("tests/mil/test_models.py", "-k", "norm and TestEveryModel", tests=15)
 
 
@@ -115,7 +115,7 @@ def test_a_slide_format(checkout: Checkout) -> None:
     checkout.add(slide)
     module = slide.partition("\n")[0].removeprefix("# ").removesuffix(".py").replace("/", ".")
     here = '        if path.suffix.lower() == ".mrxs":\n'
-    checkout.change("wsi_pipeline/slides/sniff.py", here, sniffed + here)
+    checkout.change("wsi_pipeline/slides/inspect/sniff.py", here, sniffed + here)
     here = '    if found.kind == "picture":\n'
     checkout.change("wsi_pipeline/slides/open.py", here, f"    from {module} import NpySlide\n\n{opened}{here}")
     (checkout.folder / "tests/slides/test_npy.py").write_text(SLIDE_TEST, encoding="utf-8")
@@ -126,12 +126,12 @@ def test_a_slide_format(checkout: Checkout) -> None:
 def test_a_store_format(checkout: Checkout) -> None:
     (checkout.folder / "wsi_pipeline/store/other.py").write_text(STORE, encoding="utf-8")
     checkout.change("wsi_pipeline/cohort/rundir.py", '"zarr": ".zarr"}', '"zarr": ".zarr", "other": ".other"}')
-    here = "    from wsi_pipeline.store.hdf5 import Hdf5File\n"
+    here = "    from wsi_pipeline.store.backends.hdf5 import Hdf5File\n"
     other = "from wsi_pipeline.store.other import OtherFile"
     case = f'    if (suffix or path.suffix) == ".other":\n        {other}\n\n        return OtherFile(path, mode)\n'
     checkout.change("wsi_pipeline/store/files.py", here, case + here)
     checkout.change("tests/store/test_stores.py", '(".h5", ".zarr")', '(".h5", ".zarr", ".other")')
-    checkout.change("wsi_pipeline/execution.py", '("hdf5", "zarr")', '("hdf5", "zarr", "other")')
+    checkout.change("wsi_pipeline/config/execution.py", '("hdf5", "zarr")', '("hdf5", "zarr", "other")')
     checkout.change("tests/store/test_stores.py", 'if suffix == ".h5":', 'if suffix != ".zarr":')
     checkout.passes("tests/store/test_stores.py", "-k", "other", tests=5)
 
@@ -139,5 +139,5 @@ def test_a_store_format(checkout: Checkout) -> None:
 @pytest.mark.slow
 def test_a_tissue_detector(checkout: Checkout) -> None:
     (detector,) = _recipe("Add a tissue detector")
-    checkout.append("wsi_pipeline/tissue/detectors.py", detector)
+    checkout.append("wsi_pipeline/tissue/detectors/methods.py", detector)
     checkout.passes("tests/tissue/test_segment.py", "-k", "dark and (tiny or bright)", tests=15)

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.slide_files import damage_tile, tissue_like, write_pyramid_tiff
+from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.reading.patches import PatchReader, SlidePatches, decode_jpeg, encode_jpeg, shrink_to
-from wsi_pipeline.slides.array import ArraySlide
+from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches, decode_jpeg, encode_jpeg, shrink_to
+from wsi_pipeline.slides.backends.array import ArraySlide
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.specs import TileSpec
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 
 

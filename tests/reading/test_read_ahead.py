@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.reading.cohort import AHEAD, read_ahead
+from wsi_pipeline.reading.read_ahead import AHEAD, read_ahead
 
 
 class Patches:

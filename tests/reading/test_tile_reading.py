@@ -16,13 +16,13 @@ from tests.slide_files import damage_tile, tissue_like
 from tests.slides.jpeg_tiffs import Dialect, write_jpeg_tiff
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.images.area_filter import area_weights
 from wsi_pipeline.reading.jpegs import read_jpegs, stored_as_they_are
-from wsi_pipeline.reading.patches import PatchReader, SlidePatches, decode_jpeg
+from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches, decode_jpeg
 from wsi_pipeline.reading.pixels import shrink_to
 from wsi_pipeline.reading.tilecache import OnceCache
-from wsi_pipeline.slides.areafilter import area_weights
-from wsi_pipeline.slides.base import Slide, StoredTiles
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.slide import Slide, StoredTiles
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 RGB = tissue_like(700, 560, seed=2)

@@ -10,20 +10,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.mil.tasks.base import Task
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.regression import make_regression as regression_of
-from wsi_pipeline.mil.validation import validation_metrics
+from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.mil.validation.validation_metrics import validation_metrics
 from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow
-from wsi_pipeline.report.heatmaps import Heat, draw_heat
-from wsi_pipeline.report.pictures import shrink_png
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.report.maps.heatmaps import Heat, draw_heat
+from wsi_pipeline.report.maps.pictures import shrink_png
 
 CLASSES = ("normal", "tumour")
 TRACEBACK = """Traceback (most recent call last):
-  File "wsi_pipeline/stages/runner.py", line 88, in work
+  File "wsi_pipeline/stages/engine/runner.py", line 88, in work
     stage.run(slide)
   File "wsi_pipeline/slides/open.py", line 41, in open_slide
     raise SlideError("not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX")

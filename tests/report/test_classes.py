@@ -15,8 +15,7 @@ from shapely.geometry import box
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.class_overlay import OPACITY, class_cover, draw_classes, percent
-from wsi_pipeline.report.classes import (
+from wsi_pipeline.report.maps.class_areas import (
     BARE,
     PALETTE,
     UNCLEAR,
@@ -27,6 +26,7 @@ from wsi_pipeline.report.classes import (
     class_polygons,
     patch_labels,
 )
+from wsi_pipeline.report.maps.class_overlay import OPACITY, class_cover, draw_classes, percent
 from wsi_pipeline.tissue.geojson import from_geojson
 
 CLASSES = ("a", "b", "c")

@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from wsi_pipeline.report.class_section import fraction_bar, hex_of
-from wsi_pipeline.report.classes import class_colours
 from wsi_pipeline.report.data import ClassRow, ClassSection, ReportData, SlideRow
-from wsi_pipeline.report.html import render_report
-from wsi_pipeline.report.pictures import shrink_png
+from wsi_pipeline.report.maps.class_areas import class_colours
+from wsi_pipeline.report.maps.pictures import shrink_png
+from wsi_pipeline.report.page.class_view import fraction_bar, hex_of
+from wsi_pipeline.report.page.html import render_report
 
 CLASSES = ("stroma", "<b>tumour</b>", "fat & co")
 

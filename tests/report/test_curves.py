@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from wsi_pipeline.report.curves import patch_count_outliers, pr_band, pr_points, roc_band, roc_points
+from wsi_pipeline.report.figures.curves import patch_count_outliers, pr_band, pr_points, roc_band, roc_points
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40)
 

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from wsi_pipeline.report.calibration import calibration_figure
 from wsi_pipeline.report.data import Estimate
-from wsi_pipeline.report.figures import (
+from wsi_pipeline.report.figures.calibration_figure import calibration_figure
+from wsi_pipeline.report.figures.charts import (
     confusion_figure,
     interval_axis,
     interval_bar,
     patch_count_figure,
     training_figure,
 )
-from wsi_pipeline.report.roc import roc_figure
-from wsi_pipeline.report.svg import Scale, el, log_ticks, nice_step
+from wsi_pipeline.report.figures.roc import roc_figure
+from wsi_pipeline.report.figures.svg import Scale, el, log_ticks, nice_step
 
 HOSTILE = "<i id='x'>one</i>\"&"
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from wsi_pipeline.report.data import ModelSection, PredictionSection, ReportData, SlideRow
-from wsi_pipeline.report.findings import baseline_of, cautions, estimate_words, findings, interval_words, ranked
+from wsi_pipeline.report.page.findings import baseline_of, cautions, estimate_words, findings, interval_words, ranked
 
 
 def model(

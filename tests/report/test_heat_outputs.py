@@ -11,10 +11,10 @@ import pytest
 from shapely.geometry import shape
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report import heat_bands
-from wsi_pipeline.report.heat_bands import BANDS, attention_geojson
-from wsi_pipeline.report.heat_sheet import draw_attention_sheet, strongest_and_weakest
-from wsi_pipeline.report.heat_tiff import write_pyramid
+from wsi_pipeline.report.maps import heat_bands
+from wsi_pipeline.report.maps.heat_bands import BANDS, attention_geojson
+from wsi_pipeline.report.maps.heat_sheet import draw_attention_sheet, strongest_and_weakest
+from wsi_pipeline.report.maps.heat_tiff import write_pyramid
 from wsi_pipeline.slides.open import open_slide
 
 SIZE = Size(10_000, 8000)

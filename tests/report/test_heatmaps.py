@@ -12,8 +12,8 @@ from PIL import Image
 from tests.work import calls
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.heat import patch_field, percentiles
-from wsi_pipeline.report.heatmaps import Heat, blend_heat, draw_heat, share_words
+from wsi_pipeline.report.maps.heat import patch_field, percentiles
+from wsi_pipeline.report.maps.heatmaps import Heat, blend_heat, draw_heat, share_words
 
 SLIDE = Size(6400, 4800)
 

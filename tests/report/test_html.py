@@ -24,9 +24,9 @@ from fixture import (
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow
-from wsi_pipeline.report.html import render_report
-from wsi_pipeline.report.pictures import plan_pictures, shrink_png
-from wsi_pipeline.report.slide_view import slide_cards
+from wsi_pipeline.report.maps.pictures import plan_pictures, shrink_png
+from wsi_pipeline.report.page.html import render_report
+from wsi_pipeline.report.page.slide_view import slide_cards
 
 HOSTILE = "<i>one</i>\"'&<b id=x>two</b>"
 VOID = {"meta", "link", "img", "input", "br", "hr"}

@@ -8,7 +8,7 @@ from shapely.geometry import Polygon, box
 
 from tests.work import calls
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.overlays import OUTLINE, draw_overlay
+from wsi_pipeline.report.maps.overlays import OUTLINE, draw_overlay
 
 PAPER = np.full((300, 400, 3), 240, dtype=np.uint8)
 SLIDE = Size(40_000, 30_000)

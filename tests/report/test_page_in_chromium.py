@@ -11,7 +11,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from fixture import make_predictions, make_regression, make_report, make_survival, make_validated
 
-from wsi_pipeline.report.html import render_report
+from wsi_pipeline.report.page.html import render_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 

@@ -11,7 +11,7 @@ from fixture import paint_slide
 from PIL import Image
 
 from wsi_pipeline.errors import WsiPipelineError
-from wsi_pipeline.report.pictures import data_uri, picture_size, plan_pictures, shrink_png
+from wsi_pipeline.report.maps.pictures import data_uri, picture_size, plan_pictures, shrink_png
 
 
 def png(image: Image.Image) -> bytes:

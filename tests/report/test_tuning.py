@@ -16,8 +16,15 @@ from matplotlib.text import Text
 from PIL import Image
 from shapely import Polygon, STRtree, affinity, box
 
-from wsi_pipeline.report.sheet import EACH, MOST_CLASSES, Verdicts, choose_examples, draw_sheet, sheet_png
-from wsi_pipeline.report.tuning import confusion_png, curves_png, draw_confusion, short
+from wsi_pipeline.report.figures.tuning_figures import confusion_png, curves_png, draw_confusion, short
+from wsi_pipeline.report.maps.example_sheet import (
+    EACH,
+    MOST_CLASSES,
+    Verdicts,
+    choose_examples,
+    draw_sheet,
+    sheet_png,
+)
 
 LONG = (
     "adipose tissue",

@@ -13,10 +13,10 @@ from test_html import HOSTILE, Page
 from test_tuning import epochs
 
 from wsi_pipeline.report.data import ReportData, TuningSection
-from wsi_pipeline.report.html import render_report
-from wsi_pipeline.report.pictures import shrink_png
-from wsi_pipeline.report.tuning import confusion_png, curves_png
-from wsi_pipeline.stages.scores import patch_scores
+from wsi_pipeline.report.figures.tuning_figures import confusion_png, curves_png
+from wsi_pipeline.report.maps.pictures import shrink_png
+from wsi_pipeline.report.page.html import render_report
+from wsi_pipeline.stages.results.patch_scores import patch_scores
 
 CLASSES = ("benign", HOSTILE)
 

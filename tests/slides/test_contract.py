@@ -18,7 +18,7 @@ from tests.slide_files import (
     write_stripped_tiff,
 )
 from tests.suites.slide_contract import Pixels, SlideCase, SlideContract
-from wsi_pipeline.slides.array import ArraySlide
+from wsi_pipeline.slides.backends.array import ArraySlide
 from wsi_pipeline.slides.open import open_slide
 
 RGB = tissue_like(704, 544)

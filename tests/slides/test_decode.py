@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from tests.slide_files import tissue_like, write_stripped_tiff
-from wsi_pipeline.slides import tiffslide
+from wsi_pipeline.slides.backends import tiffslide
 from wsi_pipeline.slides.open import open_slide
 
 RGB = tissue_like(301, 203)

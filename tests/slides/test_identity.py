@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.identity import _pieces, quick_digest
+from wsi_pipeline.slides.inspect.identity import _pieces, quick_digest
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -17,13 +17,13 @@ from PIL import Image
 from tests.slide_files import damage_tile, tissue_like, write_generic_tiff, write_pyramid_tiff
 from tests.slides.jpeg_tiffs import Dialect, write_jpeg_tiff
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.areafilter import area_shrink, area_weights, block_mean
-from wsi_pipeline.slides.array import ArraySlide
-from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.images.area_filter import area_shrink, area_weights, block_mean
+from wsi_pipeline.slides.backends.array import ArraySlide
+from wsi_pipeline.slides.backends.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.choice import Choice
-from wsi_pipeline.slides.inspect.tiffimage import tiff_image
-from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.tiff.tiff_image import tiff_image
 
 RGB = tissue_like(500, 420)
 DIALECTS = {

@@ -14,10 +14,10 @@ from tests.slide_files import Pixels, resolution, shrunk, tissue_like
 from tests.slides.test_tiff_directories import same_whatever_reads
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.commands.check_slide import check_slide
+from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.base import SLIDE_BACKENDS
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.specs import TileSpec
+from wsi_pipeline.slides.slide import SLIDE_BACKENDS
 
 RGB = tissue_like(416, 320)
 RNG = np.random.default_rng(0)

@@ -11,8 +11,8 @@ import tifffile
 from tests.slide_files import Pixels, resolution, shrunk, tissue_like
 from tests.slides.test_tiff_directories import same_whatever_reads
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.inspect.omexml import is_ome, ome_images
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.tiff.ome_xml import is_ome, ome_images
 
 RGB = tissue_like(416, 320)
 SMALL = shrunk(RGB, 4)

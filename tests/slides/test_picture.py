@@ -12,9 +12,9 @@ from tests.labelled.images import write_table
 from tests.slide_files import tissue_like
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides import picture as module
+from wsi_pipeline.slides.backends import picture as module
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.store.patches import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patches
 
 RGB = tissue_like(320, 256)
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.slide_files import tissue_like, write_stripped_tiff
-from wsi_pipeline.slides import tiffslide
+from wsi_pipeline.slides.backends import tiffslide
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.segments import Pixels, SegmentCache
+from wsi_pipeline.slides.tiff.tiff_segments import Pixels, SegmentCache
 
 
 def _segment(size: int) -> Pixels:

@@ -24,12 +24,12 @@ from tests.slide_files import (
     write_stripped_tiff,
 )
 from wsi_pipeline.errors import SlideError, UsageError
-from wsi_pipeline.slides import tiffpage
-from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide
-from wsi_pipeline.slides.codec import codec_of
+from wsi_pipeline.slides.backends import tiffpage
+from wsi_pipeline.slides.backends.openslide import OpenSlideSlide
+from wsi_pipeline.slides.inspect.sniff import refusal
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.openslide import OpenSlideSlide
-from wsi_pipeline.slides.sniff import refusal
+from wsi_pipeline.slides.slide import SLIDE_BACKENDS, Slide
+from wsi_pipeline.slides.tiff.codec import codec_of
 
 RGB = tissue_like(600, 500)
 

@@ -6,8 +6,8 @@ import pytest
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.base import Level, SlideInfo
 from wsi_pipeline.slides.metadata import number, one_mpp
+from wsi_pipeline.slides.slide import Level, SlideInfo
 from wsi_pipeline.slides.spacing import resolve_mpp, spacing_of
 
 

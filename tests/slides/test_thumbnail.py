@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tests.slide_files import tissue_like, write_pyramid_tiff
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.images.shrink import AreaSum, area_resize
+from wsi_pipeline.images.white import white
 from wsi_pipeline.slides import thumbnail
-from wsi_pipeline.slides.array import ArraySlide
-from wsi_pipeline.slides.base import Slide, SlideInfo, levels_of, white
+from wsi_pipeline.slides.backends.array import ArraySlide
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.shrink import AreaSum, area_resize
+from wsi_pipeline.slides.slide import Slide, SlideInfo, levels_of
 from wsi_pipeline.slides.thumbnail import best_level, read_whole
 
 

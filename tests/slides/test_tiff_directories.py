@@ -13,8 +13,8 @@ import tifffile
 
 from tests.slide_files import Pixels, resolution, shrunk, tissue_like
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.base import SLIDE_BACKENDS
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.slide import SLIDE_BACKENDS
 
 RGB = tissue_like(832, 640)
 OTHER = tissue_like(416, 320, seed=3)

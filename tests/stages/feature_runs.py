@@ -11,11 +11,12 @@ import pandas as pd
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.specs import MilSpec
-from wsi_pipeline.stages.bags import gather
-from wsi_pipeline.stages.train_mil import Training, train
-from wsi_pipeline.store.features import write_features
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.stages.inputs.slide_bags import gather
+from wsi_pipeline.stages.results.trainings import Training
+from wsi_pipeline.stages.train_mil import train
 from wsi_pipeline.store.schema import FEATURE_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 GEOMETRY = PatchGeometry(64, 64, 64, 0, 64, 0.5, False)

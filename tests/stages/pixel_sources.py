@@ -11,7 +11,7 @@ import numpy as np
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.stages.pixelchild import Reading, SlideJob
+from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob
 
 SIDE = 8
 

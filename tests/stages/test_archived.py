@@ -10,7 +10,7 @@ import pytest
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.cohort.status import read_status
+from wsi_pipeline.cohort.slide_status import read_status
 
 
 def test_a_run_whose_slides_were_archived_is_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

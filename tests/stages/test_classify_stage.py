@@ -18,11 +18,11 @@ from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.encoders.pathotune import PathoTunePlan
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.reading.patches import SlidePatches
-from wsi_pipeline.report.classes import class_colours
+from wsi_pipeline.reading.patch_reader import SlidePatches
+from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.store.classes import read_classes
-from wsi_pipeline.store.patches import read_patches
+from wsi_pipeline.store.tables.class_table import read_classes
+from wsi_pipeline.store.tables.patch_table import read_patches
 from wsi_pipeline.tissue.geojson import from_geojson
 
 GOOD = ("s0", "s1")

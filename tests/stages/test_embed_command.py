@@ -11,7 +11,7 @@ import pytest
 from tests.encoders.encoder_files import save_timm
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.store.tables.feature_table import read_features
 
 VIT = "test_vit"
 GOOD = ("s0", "s1", "blank")

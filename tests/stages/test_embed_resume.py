@@ -15,10 +15,10 @@ import pytest
 from tests.encoders.encoder_files import save_timm
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.store.partial import read_partial
+from wsi_pipeline.store.tables.partial import read_partial
 
 MODEL = "test_vit"
-KEEPING = "import sys, wsi_pipeline.stages.rows as r; r.KEEP_SECONDS = 0.0; "
+KEEPING = "import sys, wsi_pipeline.stages.streaming.slide_rows as r; r.KEEP_SECONDS = 0.0; "
 SLOWLY = (
     "import time, wsi_pipeline.encoders.torch_encoder as t; old = t.TorchEncoder._begin; "
     "t.TorchEncoder._begin = lambda self, batch: (time.sleep(0.15), old(self, batch))[1]; "

@@ -19,11 +19,11 @@ from tests.stages.feature_runs import QUICK, cohort, trained
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.mil.checkpoint import load_ensemble
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
-from wsi_pipeline.stages.train_mil import Training
+from wsi_pipeline.stages.results.trainings import Training
 
 N = 24
 LABELS = ["ab"[i % 2] for i in range(N)]

@@ -17,13 +17,13 @@ from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import SlideRecord, read_cohort
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.checkpoint import load_ensemble
-from wsi_pipeline.mil.inference import attention
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+from wsi_pipeline.mil.trained.inference import attention
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.stages.attention import model_numbers, who_may_tell
-from wsi_pipeline.stages.train_mil import read_training
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.stages.outputs.explain import model_numbers, who_may_tell
+from wsi_pipeline.stages.results.trainings import read_training
+from wsi_pipeline.store.tables.feature_table import read_features
 
 PATCH = 128
 

@@ -15,7 +15,7 @@ from tests.labelled.images import write_table
 from tests.slide_bounds import write_scn
 from tests.slide_files import tissue_like
 from wsi_pipeline.cli import main
-from wsi_pipeline.store.patches import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patches
 from wsi_pipeline.tissue.geojson import from_geojson, origin_in
 
 CORNER, PATCH = (1536, 768), 128

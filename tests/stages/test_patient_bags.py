@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from tests.store.feature_files import GEOMETRY
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.mil.models import build_model
+from wsi_pipeline.mil.models.zoo import build_model
 from wsi_pipeline.mil.tasks import make_task
-from wsi_pipeline.specs import MilSpec
-from wsi_pipeline.stages.bags import SlideBags, SlidePart, gather
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags, SlidePart, gather
 from wsi_pipeline.stages.predict import predict_slides
-from wsi_pipeline.store.features import write_features
 from wsi_pipeline.store.schema import FEATURE_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.tables.feature_table import write_features
 
 ENCODER = {"name": "colour", "fingerprint": "f"}
 SPECS = {"tile": {"patch_px": 64, "mpp": 0.5, "overlap_px": 0}}

@@ -12,8 +12,8 @@ import pytest
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.store.features import write_features
 from wsi_pipeline.store.schema import FEATURE_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 GEOMETRY = PatchGeometry(

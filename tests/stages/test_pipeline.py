@@ -16,10 +16,10 @@ from PIL import Image
 
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.store.features import read_features
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.patches import read_patches
-from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.segment_table import read_segment
 
 GOOD = ("s0", "s1", "s2", "s3")
 

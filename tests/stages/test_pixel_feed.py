@@ -13,8 +13,8 @@ import pytest
 
 from tests.stages.pixel_sources import READING, job, pixels
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.stages.pixelchild import SlideJob
-from wsi_pipeline.stages.pixelfeed import PixelFeed
+from wsi_pipeline.stages.streaming.reader_client import PixelFeed
+from wsi_pipeline.stages.streaming.reader_process import SlideJob
 
 
 def collect(feed: PixelFeed, wanted: SlideJob) -> list[int]:

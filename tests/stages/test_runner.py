@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from wsi_pipeline.cohort.locks import locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.cohort.status import StageStatus, read_status
+from wsi_pipeline.cohort.slide_status import StageStatus, read_status
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.stages.isolate import Crash, run_isolated
-from wsi_pipeline.stages.runner import Freshness, run_cohort
+from wsi_pipeline.stages.engine.runner import Freshness, run_cohort
+from wsi_pipeline.system.isolate import Crash, run_isolated
+from wsi_pipeline.system.locks import locked
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ import pytest
 
 from tests.stages.pixel_sources import READING, SIDE, job, pixels
 from tests.store.feature_files import GEOMETRY
-from wsi_pipeline.cohort.locks import locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.cohort.status import StageStatus, read_status
+from wsi_pipeline.cohort.slide_status import StageStatus, read_status
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.reading.patches import decode_jpeg, encode_jpeg
-from wsi_pipeline.stages import rows as rows_module
-from wsi_pipeline.stages.rows import Rows, RowsPlan, Submit
-from wsi_pipeline.stages.runner import CohortResult, Freshness
-from wsi_pipeline.stages.stream import Survey, Watchers, stream_cohort, survey
-from wsi_pipeline.store.partial import PartialRows, RowsKey, partial_path, read_partial
-from wsi_pipeline.store.patches import PatchTable, read_patches, write_patches
+from wsi_pipeline.reading.patch_reader import decode_jpeg, encode_jpeg
+from wsi_pipeline.stages.engine.runner import CohortResult, Freshness
+from wsi_pipeline.stages.streaming import slide_rows as rows_module
+from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, Submit
+from wsi_pipeline.stages.streaming.stream import Survey, Watchers, stream_cohort, survey
 from wsi_pipeline.store.schema import PATCH_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.tables.partial import PartialRows, RowsKey, partial_path, read_partial
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches, write_patches
+from wsi_pipeline.system.locks import locked
 from wsi_pipeline.tiling.grid import PatchGrid
 
 SLIDES = {"a": 10, "b": 3, "empty": 0, "c": 7}

@@ -10,12 +10,13 @@ import pytest
 
 from wsi_pipeline.cohort.manifest import Cohort
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.mil import novelty
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.specs import MilSpec
-from wsi_pipeline.stages.bags import SlideBags
+from wsi_pipeline.mil.trained import novelty
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.report import write_report
-from wsi_pipeline.stages.train_mil import train, trainings
+from wsi_pipeline.stages.results.trainings import trainings
+from wsi_pipeline.stages.train_mil import train
 
 SPEC = MilSpec(hidden_dim=4, attention_dim=4, epochs=1, folds=2, allow_few=True, bootstrap=100, permutations=0)
 

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.checkpoint import load_ensemble
-from wsi_pipeline.specs import MilSpec
-from wsi_pipeline.stages.bags import SlideBags
-from wsi_pipeline.stages.former import check_name
-from wsi_pipeline.stages.train_mil import read_training, train, trained_patients, training_name, trainings
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags
+from wsi_pipeline.stages.results.former import check_name
+from wsi_pipeline.stages.results.trainings import read_training, trained_patients, training_name, trainings
+from wsi_pipeline.stages.train_mil import train
 
 SPEC = MilSpec(
     model="mean", hidden_dim=4, epochs=1, folds=2, allow_few=True, bootstrap=100, permutations=0, batch_bags=8

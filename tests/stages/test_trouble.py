@@ -21,11 +21,11 @@ from tests.stages.cohorts import blob_slide
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.cohort.status import read_status
+from wsi_pipeline.cohort.slide_status import read_status
+from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.specs import SegmentSpec, TileSpec
 from wsi_pipeline.stages import segment, tile
-from wsi_pipeline.stages.runner import run_cohort
+from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.store.files import open_store
 
 PROGRAM = [sys.executable, "-m", "wsi_pipeline"]

@@ -26,11 +26,11 @@ from pathotune.config import FEATURES, PathoTuneConfig, TaskText
 from pathotune.training import MONITORS, FitOptions
 from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.locks import locked
-from wsi_pipeline.cohort.marks import marks
+from wsi_pipeline.cohort.patient_hashes import marks
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.specs import LabelSpec, TuneSpec
-from wsi_pipeline.stages.tuning import TuneInputs, read_tuning, why_anew
+from wsi_pipeline.config.specs import LabelSpec, TuneSpec
+from wsi_pipeline.stages.results.tuning_files import TuneInputs, read_tuning, why_anew
+from wsi_pipeline.system.locks import locked
 
 Out = Callable[[], str]
 FILES = {
@@ -383,7 +383,7 @@ def test_without_labels_and_without_a_run_the_remedy_is_named(
 
 
 def test_options_are_those_of_the_library() -> None:
-    """What specs.py states again, because it may not import torch, is what pathotune has."""
+    """What config/specs.py states again, because it may not import torch, is what pathotune has."""
     fields = {field.name: field for field in dataclasses.fields(TuneSpec)}
     assert fields["method"].metadata["choices"] == tuple(METHODS)
     assert fields["feature"].metadata["choices"] == FEATURES

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.binary import calibration_json
-from wsi_pipeline.mil.validation import Resampler
-from wsi_pipeline.stages.scores import patch_scores
+from wsi_pipeline.mil.validation.classification_report import calibration_json
+from wsi_pipeline.mil.validation.validation_metrics import Resampler
+from wsi_pipeline.stages.results.patch_scores import patch_scores
 
 NAMES = ("gland", 'odd "name", <b>', "stroma")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_pipeline.store.features import write_features
 from wsi_pipeline.store.schema import FEATURE_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 GEOMETRY = PatchGeometry(patch_px=64, patch_level0=64, stride_level0=64, level=0, level_px=64, mpp=0.5, resampled=False)

@@ -11,9 +11,9 @@ import pytest
 
 from tests.store.feature_files import write_feature_store
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.store.base import ArraySpec
-from wsi_pipeline.store.cohort_features import read_cohort_features
 from wsi_pipeline.store.files import amend_store
+from wsi_pipeline.store.store import ArraySpec
+from wsi_pipeline.store.tables.cohort_features import read_cohort_features
 
 LENGTHS = (5, 0, 300, 1)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from wsi_pipeline.errors import DamagedStoreError, StoreError
-from wsi_pipeline.stages.freshness import read_header, stale
-from wsi_pipeline.store.base import ArraySpec
+from wsi_pipeline.stages.engine.freshness import read_header, stale
 from wsi_pipeline.store.files import amend_store, create_store, open_store
 from wsi_pipeline.store.quarantine import set_aside
+from wsi_pipeline.store.store import ArraySpec
 
 SUFFIXES = (".h5", ".zarr")
 suffixes = pytest.mark.parametrize("suffix", SUFFIXES)

@@ -21,17 +21,17 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.golden.make_golden import SUFFIXES, build
-from wsi_pipeline.cohort.status import read_status
-from wsi_pipeline.fields import digest_of
+from wsi_pipeline.cohort.slide_status import read_status
+from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.checkpoint import load_ensemble
-from wsi_pipeline.mil.predict import probabilities
-from wsi_pipeline.stages.train_mil import read_training
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+from wsi_pipeline.mil.trained.ensemble import probabilities
+from wsi_pipeline.stages.results.trainings import read_training
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.patches import read_patches
-from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.segment_table import read_segment
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.encoders.colour import ColourPlan
-from wsi_pipeline.store.features import read_features
+from wsi_pipeline.store.tables.feature_table import read_features
 
 PATCH_PX, OVERLAP_PX = 64, 16
 TRIDENT_INTEGERS = ("patch_size", "patch_size_level0", "overlap", "level0_width", "level0_height")

@@ -11,8 +11,8 @@ import pytest
 
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.store.files import amend_store, open_store
-from wsi_pipeline.store.labels import write_labels
-from wsi_pipeline.store.patches import read_patches
+from wsi_pipeline.store.tables.patch_labels import write_labels
+from wsi_pipeline.store.tables.patch_table import read_patches
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "v1"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsi_pipeline.store.partial import PartialRows, RowsKey, partial_path, read_partial
+from wsi_pipeline.store.tables.partial import PartialRows, RowsKey, partial_path, read_partial
 
 KEY = RowsKey("digest", rows=100, dim=3, dtype="float32", batch=8)
 NONE = np.zeros((0, 3), np.float32)

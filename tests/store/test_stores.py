@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.store.base import ArraySpec
 from wsi_pipeline.store.files import create_store, open_store
+from wsi_pipeline.store.store import ArraySpec
 
 SUFFIXES = (".h5", ".zarr")
 arrays = hnp.arrays(

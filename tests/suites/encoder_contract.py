@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from wsi_pipeline.encoders.base import Encoder, EncoderPlan
+from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan
 from wsi_pipeline.errors import EncoderError
 
 Patches = NDArray[np.uint8]

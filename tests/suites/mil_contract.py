@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsi_pipeline.mil.models import MIL_MODELS, MilModel, MilOutput, build_model
-from wsi_pipeline.mil.segments import segment_sum
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.models.ragged import segment_sum
+from wsi_pipeline.mil.models.zoo import MIL_MODELS, MilModel, MilOutput, build_model
 
 DIM, CLASSES = 10, 3
 LENGTHS = [5, 1, 0, 12, 3]

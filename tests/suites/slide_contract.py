@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.base import MAX_REGION_PIXELS, Slide
+from wsi_pipeline.slides.slide import MAX_REGION_PIXELS, Slide
 
 Pixels = NDArray[np.uint8]
 

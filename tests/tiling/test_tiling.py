@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.base import Level, SlideInfo
-from wsi_pipeline.specs import TileSpec
+from wsi_pipeline.slides.slide import Level, SlideInfo
 from wsi_pipeline.tiling.coverage import box_coverage
 from wsi_pipeline.tiling.grid import lay_patches
 from wsi_pipeline.tiling.resolve import resolve_geometry

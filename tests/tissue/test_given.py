@@ -21,11 +21,11 @@ from tests.slide_files import tissue_like, write_generic_tiff, write_pyramid_tif
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
-from wsi_pipeline.slides.base import Level, SlideInfo
-from wsi_pipeline.store.patches import read_patches
-from wsi_pipeline.store.segments import read_segment
-from wsi_pipeline.tissue.given import given_tissue
+from wsi_pipeline.slides.slide import Level, SlideInfo
+from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.segment_table import read_segment
 from wsi_pipeline.tissue.mask import TissueMask
+from wsi_pipeline.tissue.own.given import given_tissue
 
 INFO = SlideInfo((Level(Size(1024, 768), 1.0),), 0.5, None, "test", "test")
 DENSE = tissue_like(512, 384)

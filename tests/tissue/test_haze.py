@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tissue_scenes
 
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.specs import SegmentSpec
-from wsi_pipeline.tissue.haze import even_share
-from wsi_pipeline.tissue.segment import segment_tissue
+from wsi_pipeline.tissue.detectors.smear_check import even_share
+from wsi_pipeline.tissue.segmentation import segment_tissue
 
 
 def warning(rgb: np.ndarray, mpp: float = 8.0) -> str:

@@ -7,12 +7,12 @@ import pytest
 import tissue_scenes
 from scipy import ndimage as ndi
 
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.specs import SegmentSpec
-from wsi_pipeline.tissue.optics import DARKEST, mean_density, optical_density
-from wsi_pipeline.tissue.pen import pen_mask
-from wsi_pipeline.tissue.segment import segment_tissue
-from wsi_pipeline.tissue.windows import local_deviation
+from wsi_pipeline.tissue.detectors.filters import local_deviation
+from wsi_pipeline.tissue.detectors.optics import DARKEST, mean_density, optical_density
+from wsi_pipeline.tissue.detectors.pen import pen_mask
+from wsi_pipeline.tissue.segmentation import segment_tissue
 
 ZOOM = 4
 WIDTHS_UM = (48, 120, 360)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.specs import SegmentSpec
-from wsi_pipeline.tissue.segment import segment_tissue
+from wsi_pipeline.tissue.segmentation import segment_tissue
 
 pytestmark = pytest.mark.data
 

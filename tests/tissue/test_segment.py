@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage as ndi
 
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.specs import SegmentSpec
-from wsi_pipeline.tissue.detectors import NONE, SEGMENTERS
-from wsi_pipeline.tissue.segment import segment_tissue
+from wsi_pipeline.tissue.detectors.methods import NONE, SEGMENTERS
+from wsi_pipeline.tissue.segmentation import segment_tissue
 
 SCENES = {scene.name: scene for scene in tissue_scenes.scenes()}
 RED_ON_RED = "trichrome, red pen"

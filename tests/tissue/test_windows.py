@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage as ndi
 
-from wsi_pipeline.tissue import windows
+from wsi_pipeline.tissue.detectors import filters as windows
 
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
 masks = hnp.arrays(np.bool_, shapes)

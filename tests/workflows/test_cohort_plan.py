@@ -16,9 +16,9 @@ from tests.workflows.snakemake_calls import WORKFLOWS
 from wsi_pipeline.cli import build_parser
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem
 from wsi_pipeline.commands.run import TOP_KEYS, read_plan
-from wsi_pipeline.commands.sections import split_sections
+from wsi_pipeline.commands.shell.sections import split_sections
+from wsi_pipeline.config.specs import EmbedSpec, MilSpec, TileSpec
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.specs import EmbedSpec, MilSpec, TileSpec
 
 IDS = st.lists(
     st.text(min_size=1, max_size=12).filter(lambda text: id_problem(text) is None and "," not in text),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import wsi_pipeline.stages
 from wsi_pipeline.cohort import rundir
-from wsi_pipeline.commands.table import COMMANDS
+from wsi_pipeline.commands.catalogue import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {"segment", "tile", "tune", "embed", "classify", "train_mil", "predict", "heatmap", "report"}

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_pipeline.cohort.dicomheader import DicomHeader, is_dicom, read_header
-from wsi_pipeline.cohort.foreign import KINDS, elsewhere, foreign_kind
-from wsi_pipeline.cohort.ids import Named, distinct_ids
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.cohort.suffixes import DICOM_SUFFIXES, PICTURE_SUFFIXES, SLIDE_SUFFIXES, slide_id_of
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.files.dicom_header import DicomHeader, is_dicom, read_header
+from wsi_pipeline.files.foreign_formats import KINDS, elsewhere, foreign_kind
+from wsi_pipeline.files.slide_ids import Named, distinct_ids
+from wsi_pipeline.files.suffixes import DICOM_SUFFIXES, PICTURE_SUFFIXES, SLIDE_SUFFIXES, slide_id_of
 
 __all__ = [
     "PICTURE_SUFFIXES", "SLIDE_SUFFIXES", "FoundSlides", "at_home", "find_slides", "is_slide_file", "slide_id_of",

@@ -12,8 +12,17 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from wsi_pipeline.cohort.cellrows import read_rows
-from wsi_pipeline.cohort.checks import (
+from wsi_pipeline.cohort.discover import at_home, find_slides
+from wsi_pipeline.cohort.records import OUTCOME, Cohort, Fault, SlideRecord
+from wsi_pipeline.cohort.table_words import MISSING_WORDS
+from wsi_pipeline.cohort.tables.cell_rows import read_rows
+from wsi_pipeline.cohort.tables.columns import ALIASES, Columns, find_column, is_patient_name, map_columns, normalise
+from wsi_pipeline.cohort.tables.label_words import Numbered, settle_labels
+from wsi_pipeline.cohort.tables.manifest_table import EACH_SLIDE, OWN_COLUMNS, WRITTEN, Table
+from wsi_pipeline.cohort.tables.patient_doubts import doubt_words, may_be_patients
+from wsi_pipeline.cohort.tables.patients import settle_patients
+from wsi_pipeline.cohort.tables.row_record import SPLITS, record_of
+from wsi_pipeline.cohort.tables.table_checks import (
     MAX_ID_LENGTH,
     SHOWN,
     check_encoding,
@@ -22,18 +31,9 @@ from wsi_pipeline.cohort.checks import (
     check_texts,
     id_problem,
 )
-from wsi_pipeline.cohort.columns import ALIASES, Columns, find_column, is_patient_name, map_columns, normalise
-from wsi_pipeline.cohort.discover import at_home, find_slides
-from wsi_pipeline.cohort.doubts import doubt_words, may_be_patients
-from wsi_pipeline.cohort.ids import Named, distinct_ids
-from wsi_pipeline.cohort.labelwords import Numbered, settle_labels
-from wsi_pipeline.cohort.patients import settle_patients
-from wsi_pipeline.cohort.records import OUTCOME, Cohort, Fault, SlideRecord
-from wsi_pipeline.cohort.rowrecord import SPLITS, record_of
-from wsi_pipeline.cohort.table import EACH_SLIDE, OWN_COLUMNS, WRITTEN, Table
-from wsi_pipeline.cohort.words import MISSING_WORDS
+from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError
-from wsi_pipeline.execution import TableOptions
+from wsi_pipeline.files.slide_ids import Named, distinct_ids
 
 __all__ = [
     "MAX_ID_LENGTH", "MISSING_WORDS", "SPLITS", "Cohort", "Fault", "SlideRecord", "id_problem", "read_cohort",

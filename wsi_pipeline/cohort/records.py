@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_pipeline.cohort.words import in_order
+from wsi_pipeline.cohort.table_words import in_order
 from wsi_pipeline.errors import UsageError
 
 OUTCOME = ("time", "event")

@@ -7,17 +7,17 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.formulas import safe_cell
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run
 from wsi_pipeline.cohort.rundir import RunDir
 from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
 from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
-from wsi_pipeline.commands.console import MOST_ROWS, Console, clock, count_text
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, plural, shown
-from wsi_pipeline.execution import CheckOptions, CohortOptions, QuPathOptions, TableOptions, usable_cores
-from wsi_pipeline.specs import TileSpec
-from wsi_pipeline.stages.isolate import Crash, Limits, run_isolated
+from wsi_pipeline.commands.shell.console import MOST_ROWS, Console, clock, count_text
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, plural, shown
+from wsi_pipeline.config.execution import CheckOptions, CohortOptions, QuPathOptions, TableOptions, usable_cores
+from wsi_pipeline.config.specs import TileSpec
+from wsi_pipeline.system.atomic import write_text
+from wsi_pipeline.system.isolate import Crash, Limits, run_isolated
 
 MOST_SECONDS = 120.0
 """A slide that takes longer to look at hangs, or lies on a share that does."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.cohort.discover import is_slide_file
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.commands.check_slide import SlideCheck
+from wsi_pipeline.files.path_choices import split_choice
 
 MOST_FOLDERS = 1000
 _FLOAT16 = 2

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.config.specs import LabelSpec, SegmentSpec, TileSpec
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.labelled.annotated import bare_note, cut_annotated
-from wsi_pipeline.labelled.annotation import read_annotation
-from wsi_pipeline.reading.patches import encode_jpeg
-from wsi_pipeline.slides.base import Slide, SlideInfo
+from wsi_pipeline.images.shrink import area_resize
+from wsi_pipeline.labelled.sources.annotated_slides import bare_note, cut_annotated
+from wsi_pipeline.labelled.sources.annotation_files import read_annotation
+from wsi_pipeline.reading.patch_reader import encode_jpeg
+from wsi_pipeline.slides.inspect.preflight import FileFacts, Look, file_facts, look
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.preflight import FileFacts, Look, file_facts, look
-from wsi_pipeline.slides.shrink import area_resize
+from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, spacing_of
 from wsi_pipeline.slides.thumbnail import best_level, read_whole
-from wsi_pipeline.specs import LabelSpec, SegmentSpec, TileSpec
-from wsi_pipeline.stages.runner import failure
+from wsi_pipeline.stages.engine.runner import failure
 from wsi_pipeline.tiling.grid import lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
-from wsi_pipeline.tissue.given import given_tissue
 from wsi_pipeline.tissue.mask import TissueMask
+from wsi_pipeline.tissue.own.given import given_tissue
 
 MAX_SAMPLE_PX = 1024
 """Side of a sampled region at most, however large the patches are."""

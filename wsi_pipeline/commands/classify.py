@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsi_pipeline.commands.console import MOST_ROWS, count_text
-from wsi_pipeline.commands.patches import over_patches, tell_network
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.over_patches import over_patches, tell_network
+from wsi_pipeline.commands.shell.console import MOST_ROWS, count_text
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tell_end, tell_redone
+from wsi_pipeline.config.execution import ClassifyExecution, QuPathOptions
+from wsi_pipeline.config.specs import ClassifySpec
 from wsi_pipeline.encoders.pathotune import PathoTunePlan
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.execution import ClassifyExecution, QuPathOptions
-from wsi_pipeline.report.class_overlay import percent
-from wsi_pipeline.specs import ClassifySpec
-from wsi_pipeline.stages.adapters import plan_in_run
+from wsi_pipeline.report.maps.class_overlay import percent
 from wsi_pipeline.stages.classify import ClassifyStage
-from wsi_pipeline.stages.fractions import current_header, write_fractions
-from wsi_pipeline.stages.runner import CohortResult, StageResult
-from wsi_pipeline.store.patches import PatchTable
+from wsi_pipeline.stages.engine.runner import CohortResult, StageResult
+from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
+from wsi_pipeline.stages.results.fractions import current_header, write_fractions
+from wsi_pipeline.store.tables.patch_table import PatchTable
 
 _MOST_CLASSES = 4
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.atomic import write_text
-from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.config.execution import CompareOptions
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.execution import CompareOptions
-from wsi_pipeline.mil.compare import compare as compare_validations
-from wsi_pipeline.mil.compare import metric_words, p_words, sentence
-from wsi_pipeline.stages.predicted_side import NOTES, is_prediction
-from wsi_pipeline.stages.sides import Pair, pairs, validated
+from wsi_pipeline.mil.validation.paired import compare as compare_validations
+from wsi_pipeline.mil.validation.paired import metric_words, p_words, sentence
+from wsi_pipeline.stages.outputs.comparison_inputs import Pair, pairs, validated
+from wsi_pipeline.stages.outputs.predicted_side import NOTES, is_prediction
+from wsi_pipeline.system.atomic import write_text
 
 
 def compare(request: Request) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_pipeline.commands.request import EXIT_DONE, Request, shown
-from wsi_pipeline.demo.cohort import ANNOTATED, make_cohort
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
+from wsi_pipeline.demo.demo_cohort import ANNOTATED, make_cohort
 from wsi_pipeline.errors import UsageError
 
 ANNOTATED_SLIDES = 8

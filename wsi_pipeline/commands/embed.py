@@ -7,17 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from wsi_pipeline.commands.console import MOST_ROWS
-from wsi_pipeline.commands.patches import over_patches, tell_network
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
-from wsi_pipeline.commands.sections import refuse_twice
+from wsi_pipeline.commands.over_patches import over_patches, tell_network
+from wsi_pipeline.commands.shell.console import MOST_ROWS
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.sections import refuse_twice
 from wsi_pipeline.commands.tile import tell_end, tell_redone
-from wsi_pipeline.execution import EmbedExecution
-from wsi_pipeline.specs import EmbedSpec
-from wsi_pipeline.stages.adapters import plan_in_run
+from wsi_pipeline.config.execution import EmbedExecution
+from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.stages.embed import EmbedStage
-from wsi_pipeline.stages.runner import CohortResult
-from wsi_pipeline.store.patches import PatchTable
+from wsi_pipeline.stages.engine.runner import CohortResult
+from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
+from wsi_pipeline.store.tables.patch_table import PatchTable
 
 
 def embed(request: Request) -> int:

@@ -12,12 +12,11 @@ import pandas as pd
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import existing_store, slug
 from wsi_pipeline.commands.embed import embed
-from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
-from wsi_pipeline.commands.estimates import unit as resampled_unit
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
+from wsi_pipeline.commands.shell.estimates import unit as resampled_unit
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.commands.tile import tile
-from wsi_pipeline.errors import UsageError
-from wsi_pipeline.execution import (
+from wsi_pipeline.config.execution import (
     CohortOptions,
     EmbedExecution,
     MilExecution,
@@ -26,19 +25,20 @@ from wsi_pipeline.execution import (
     TableOptions,
     TileExecution,
 )
-from wsi_pipeline.fields import from_mapping
-from wsi_pipeline.mil import novelty
-from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
-from wsi_pipeline.mil.compare import metric_words
-from wsi_pipeline.mil.external import SEEN
-from wsi_pipeline.specs import EmbedSpec, HeatmapSpec, SegmentSpec, TileSpec
-from wsi_pipeline.stages.adapters import adapter_of_model
-from wsi_pipeline.stages.bags import SlideBags
+from wsi_pipeline.config.fields import from_mapping
+from wsi_pipeline.config.specs import EmbedSpec, HeatmapSpec, SegmentSpec, TileSpec
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.mil.trained import novelty
+from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
+from wsi_pipeline.mil.validation.external import SEEN
+from wsi_pipeline.mil.validation.paired import metric_words
+from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.stages.heatmap import HeatmapStage
+from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
-from wsi_pipeline.stages.runner import run_cohort
-from wsi_pipeline.stages.train_mil import trainings
+from wsi_pipeline.stages.results.trainings import trainings
 
 
 def heatmap(request: Request) -> int:

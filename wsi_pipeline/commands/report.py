@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import Cohort
-from wsi_pipeline.commands.request import EXIT_DONE, Request, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.stages.report import write_report
-from wsi_pipeline.stages.tuning import tunings
+from wsi_pipeline.stages.results.tuning_files import tunings
 
 
 def report(request: Request) -> int:

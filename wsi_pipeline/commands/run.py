@@ -12,12 +12,12 @@ from typing import Any
 
 from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
-from wsi_pipeline.commands.logfile import log_to
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request
-from wsi_pipeline.commands.safeyaml import read_yaml
-from wsi_pipeline.commands.table import COMMANDS, Command
+from wsi_pipeline.commands.catalogue import COMMANDS, Command
+from wsi_pipeline.commands.shell.logfile import log_to
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request
+from wsi_pipeline.commands.shell.safeyaml import read_yaml
+from wsi_pipeline.config.fields import keys_of, options_of
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.fields import keys_of, options_of
 
 TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
 STEPS = ("tile", "tune", "embed", "classify", "train-mil")
@@ -57,7 +57,7 @@ def _foresee(steps: Sequence[Step]) -> None:
     """Look up what the steps name; what knows the names is imported only where a step needs it anyway."""
     if any(command.name in ("embed", "train-mil") for command, _ in steps):
         options = [item for _, sections in steps for section in sections for item in section]
-        import_module("wsi_pipeline.commands.foresee").foresee(options)
+        import_module("wsi_pipeline.commands.shell.resolve_names").foresee(options)
 
 
 def read_plan(path: Path) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from wsi_pipeline.cohort.status import SlideStatus, read_status
-from wsi_pipeline.commands.console import MOST_ROWS
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
-from wsi_pipeline.stages.train_mil import trainings
-from wsi_pipeline.stages.tuning import tunings
+from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
+from wsi_pipeline.commands.shell.console import MOST_ROWS
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.stages.results.trainings import trainings
+from wsi_pipeline.stages.results.tuning_files import tunings
 
 
 def status(request: Request) -> int:

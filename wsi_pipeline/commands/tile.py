@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir
-from wsi_pipeline.commands.console import MOST_ROWS, count_text
-from wsi_pipeline.commands.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
-from wsi_pipeline.execution import CohortOptions, QuPathOptions, TileExecution
-from wsi_pipeline.specs import SegmentSpec, TileSpec
-from wsi_pipeline.stages.runner import CohortResult, SlideStage, StageResult, run_cohort
+from wsi_pipeline.commands.shell.console import MOST_ROWS, count_text
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution
+from wsi_pipeline.config.specs import SegmentSpec, TileSpec
+from wsi_pipeline.stages.engine.runner import CohortResult, SlideStage, StageResult, run_cohort
 from wsi_pipeline.stages.segment import SegmentStage
 from wsi_pipeline.stages.tile import TileStage
 

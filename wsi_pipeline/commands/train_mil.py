@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsi_pipeline.cohort.doubts import doubt_words
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
-from wsi_pipeline.cohort.wording import NOT_KNOWN, tested_words
-from wsi_pipeline.commands.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number, unit
+from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
-from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number, unit
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.config.execution import MilExecution, TrainingOptions
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
-from wsi_pipeline.execution import MilExecution, TrainingOptions
-from wsi_pipeline.mil.compare import metric_words
-from wsi_pipeline.mil.crossval import Progress
-from wsi_pipeline.specs import MilSpec
-from wsi_pipeline.stages.bags import OUTCOMES, SlideBags, gather
-from wsi_pipeline.stages.former import check_name
-from wsi_pipeline.stages.train_mil import Training, train, training_name
+from wsi_pipeline.mil.validation.crossval import Progress
+from wsi_pipeline.mil.validation.paired import metric_words
+from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags, gather
+from wsi_pipeline.stages.results.former import check_name
+from wsi_pipeline.stages.results.trainings import Training, training_name
+from wsi_pipeline.stages.train_mil import train
+from wsi_pipeline.wording import NOT_KNOWN, tested_words
 
 
 def train_mil(request: Request) -> int:

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.commands.console import Progress, count_text
 from wsi_pipeline.commands.report import report_of
-from wsi_pipeline.commands.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.commands.shell.console import Progress, count_text
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.config.execution import QuPathOptions, TableOptions, TuneExecution
+from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.errors import LabelError, UsageError
-from wsi_pipeline.execution import QuPathOptions, TableOptions, TuneExecution
-from wsi_pipeline.labelled.leaks import check_leaks
-from wsi_pipeline.labelled.open import open_labelled
-from wsi_pipeline.labelled.patches import LabelledPatches
-from wsi_pipeline.labelled.split import PatchSplit, split_patches
-from wsi_pipeline.specs import LabelSpec, TuneSpec
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches
+from wsi_pipeline.labelled.open_labelled import open_labelled
+from wsi_pipeline.labelled.splits.patch_leaks import check_leaks
+from wsi_pipeline.labelled.splits.patch_split import PatchSplit, split_patches
 from wsi_pipeline.stages import tune as stage
-from wsi_pipeline.stages.former import FORMER, check_name
-from wsi_pipeline.stages.scores import POOLED
+from wsi_pipeline.stages.results.former import FORMER, check_name
+from wsi_pipeline.stages.results.patch_scores import POOLED
+from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning
 from wsi_pipeline.stages.tune import EpochRow, TuneJob, Watch
-from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning
 
 DEFAULT_NAME = "pathotune"
 MOST_CLASSES = 30

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from wsi_pipeline.atomic import atomic_path
+from wsi_pipeline.system.atomic import atomic_path
 
 LIBRARY = "Aperio Image Library v12.0.15"
 """The software name readers recognise the format by."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_pipeline.config.execution import usable_cores
+from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import colour_statistics
-from wsi_pipeline.encoders.base import Encoder, EncoderInfo, EncoderPlan
 from wsi_pipeline.encoders.colour_statistics import describe_patch, feature_names
-from wsi_pipeline.execution import usable_cores
-from wsi_pipeline.fields import digest_of
+from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, EncoderPlan
 
 if TYPE_CHECKING:
-    from wsi_pipeline.encoders.base import Batch
+    from wsi_pipeline.encoders.encoder import Batch
 
 _MAX_THREADS = 16
 _BATCH = 64

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from wsi_pipeline.encoders.base import Batch
+    from wsi_pipeline.encoders.encoder import Batch
 
 _BUFFERS = 3
 

@@ -27,18 +27,18 @@ from pathotune.builtin import VIT_MINI, default_adapter_path
 from pathotune.checkpoint import AdapterInfo, load_adapter, read_adapter
 from pathotune.errors import PathoTuneError
 from pathotune.model import PathoTune
-from wsi_pipeline.encoders.base import BUILT_IN, SPACING_TOLERANCE, EncoderInfo, EncoderPlan
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
+from wsi_pipeline.encoders.encoder import BUILT_IN, SPACING_TOLERANCE, EncoderInfo, EncoderPlan
 from wsi_pipeline.encoders.pathology import known_facts
-from wsi_pipeline.encoders.timm import PREFIX as HUB_PREFIX
-from wsi_pipeline.encoders.timm import plan_timm
+from wsi_pipeline.encoders.timm_models.plan_timm import PREFIX as HUB_PREFIX
+from wsi_pipeline.encoders.timm_models.plan_timm import plan_timm
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import hash_tensors
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.fields import digest_of
-from wsi_pipeline.units import MAX_MPP, MIN_MPP
 
 if TYPE_CHECKING:
-    from wsi_pipeline.encoders.base import Batch, Pending
+    from wsi_pipeline.encoders.encoder import Batch, Pending
 
 log = logging.getLogger(__name__)
 

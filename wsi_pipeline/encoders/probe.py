@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.encoders.base import Encoder
+from wsi_pipeline.encoders.encoder import Encoder
 from wsi_pipeline.errors import EncoderError
 
 logger = logging.getLogger(__name__)

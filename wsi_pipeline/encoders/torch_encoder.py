@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_pipeline.encoders.base import Encoder, EncoderInfo, Pending, Triple
 from wsi_pipeline.encoders.cuda import CudaLane
-from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision, probe_sizes, suggest_batch
+from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, Pending, Triple
 from wsi_pipeline.encoders.resample import resize_by_weights
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.system.device import Precision, choose_device, choose_precision, probe_sizes, suggest_batch
 
 if TYPE_CHECKING:
-    from wsi_pipeline.encoders.base import Batch
+    from wsi_pipeline.encoders.encoder import Batch
 
 _OF_TORCH = ("bilinear", "bicubic")
 """The filters that PyTorch resizes with, antialiased, on every device."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wsi_pipeline.cohort.formulas import is_formula
-from wsi_pipeline.cohort.words import in_order
+from wsi_pipeline.cohort.table_words import in_order
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.fields import digest_of
-from wsi_pipeline.labelled.patches import LabelledPatches, PatchPixels, Rows
-from wsi_pipeline.specs import LabelSpec
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches, PatchPixels, Rows
 
 _VERSION = 1
 """Raised when the same files begin to give other patches."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.reading.patch_sources import SlidePatches
 from wsi_pipeline.reading.pixels import encode_jpeg
-from wsi_pipeline.reading.sources import SlidePatches
 
 _PIECE = 16
 """Patches that one thread makes at a time."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.slides.areafilter import area_shrink
+from wsi_pipeline.images.area_filter import area_shrink
 
 Pixels = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.base import StoredTiles
+from wsi_pipeline.slides.slide import StoredTiles
 
 CACHE_BYTES = 256 << 20
 """Decoded tiles held at most for one slide: a row of them across a slide 300,000 pixels wide. Beyond it tiles are

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.reading.pixels import shrink_to
-from wsi_pipeline.slides.base import Level, StoredTiles
+from wsi_pipeline.slides.slide import Level, StoredTiles
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 Pixels = NDArray[np.uint8]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_pipeline.cohort.choices import split_choice
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.files.path_choices import split_choice
 
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _RANGE = re.compile(rf"^(?P<which>.*?)\s*@\s*(?P<low>{_NUMBER})\s*(?:-|:|to)\s*(?P<high>{_NUMBER})$", re.IGNORECASE)

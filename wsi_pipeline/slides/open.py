@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsi_pipeline.errors import SlideError, WsiPipelineError
-from wsi_pipeline.slides.base import SLIDE_BACKENDS, Slide
+from wsi_pipeline.slides.backends.jpegtiff import JpegTiffSlide
+from wsi_pipeline.slides.backends.openslide import CANNOT_OPEN, OpenSlideSlide
+from wsi_pipeline.slides.backends.picture import open_picture
+from wsi_pipeline.slides.backends.tiffslide import TiffSlideSlide
 from wsi_pipeline.slides.choice import Choice, choice_of
-from wsi_pipeline.slides.inspect.slideimage import SlideImage
-from wsi_pipeline.slides.inspect.tiffimage import tiff_image
-from wsi_pipeline.slides.jpegtiff import JpegTiffSlide
-from wsi_pipeline.slides.openslide import CANNOT_OPEN, OpenSlideSlide
-from wsi_pipeline.slides.picture import open_picture
-from wsi_pipeline.slides.sniff import Sniffed, other_series, pyramids_of, refusal, sniff
-from wsi_pipeline.slides.tiffslide import TiffSlideSlide
+from wsi_pipeline.slides.inspect.sniff import Sniffed, other_series, pyramids_of, refusal, sniff
+from wsi_pipeline.slides.slide import SLIDE_BACKENDS, Slide
+from wsi_pipeline.slides.tiff.slide_image import SlideImage
+from wsi_pipeline.slides.tiff.tiff_image import tiff_image
 
 __all__ = ["AUTO", "SLIDE_BACKENDS", "open_slide"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wsi_pipeline.config.units import MAX_MPP, MIN_MPP, Mpp, is_plausible_mpp
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.base import SlideInfo
-from wsi_pipeline.units import MAX_MPP, MIN_MPP, Mpp, is_plausible_mpp
+from wsi_pipeline.slides.slide import SlideInfo
 
 SpacingSource = Literal["slide", "manifest", "default"]
 MANIFEST_TOLERANCE = 0.05

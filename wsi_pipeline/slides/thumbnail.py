@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
-from wsi_pipeline.slides.base import Level, Slide, StoredTiles
-from wsi_pipeline.slides.shrink import AreaSum
+from wsi_pipeline.images.shrink import AreaSum
+from wsi_pipeline.slides.slide import Level, Slide, StoredTiles
 
 Pixels = NDArray[np.uint8]
 

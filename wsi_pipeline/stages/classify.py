@@ -3,7 +3,7 @@
 classify/<adapter>/<slide_id>.h5        probabilities float32 (N, C), row for row with the patch store
 classify/<adapter>/<slide_id>.png       classes in colour over the thumbnail
 classify/<adapter>/<slide_id>.geojson   areas of each class, for QuPath
-classify/<adapter>/fractions.csv        part of each class in each slide (stages/fractions.py)
+classify/<adapter>/fractions.csv        part of each class in each slide (stages/results/fractions.py)
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.atomic import write_bytes, write_text
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store, slug
-from wsi_pipeline.cohort.status import StageStatus, State
-from wsi_pipeline.encoders.base import Encoder
+from wsi_pipeline.cohort.slide_status import StageStatus, State
+from wsi_pipeline.config.specs import ClassifySpec
+from wsi_pipeline.encoders.encoder import Encoder
 from wsi_pipeline.encoders.pathotune import PatchClassifier, PathoTunePlan
 from wsi_pipeline.errors import EncoderError, StoreError
-from wsi_pipeline.report.class_overlay import draw_classes
-from wsi_pipeline.report.classes import UNCLEAR, class_areas, class_geojson, patch_labels
-from wsi_pipeline.specs import ClassifySpec
-from wsi_pipeline.stages.adapters import remembered
-from wsi_pipeline.stages.freshness import REVISIONS, classify_digest, read_header, stale
-from wsi_pipeline.stages.rows import Rows, RowsPlan, Submit
-from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.segment import drop_other_format, origin_in_run, qupath_origin
-from wsi_pipeline.store.classes import read_classes, write_classes
-from wsi_pipeline.store.partial import RowsKey
-from wsi_pipeline.store.patches import PatchTable
+from wsi_pipeline.report.maps.class_areas import UNCLEAR, class_areas, class_geojson, patch_labels
+from wsi_pipeline.report.maps.class_overlay import draw_classes
+from wsi_pipeline.stages.engine.freshness import REVISIONS, classify_digest, read_header, stale
+from wsi_pipeline.stages.engine.guards import drop_other_format
+from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
+from wsi_pipeline.stages.engine.runner import Freshness
+from wsi_pipeline.stages.inputs.find_adapter import remembered
+from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, Submit
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
-from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.store.tables.class_table import read_classes, write_classes
+from wsi_pipeline.store.tables.partial import RowsKey
+from wsi_pipeline.store.tables.patch_table import PatchTable
+from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.system.atomic import write_bytes, write_text
 from wsi_pipeline.tissue.geojson import from_origin, origin_of_file
 
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.marks import marks
+from wsi_pipeline.cohort.patient_hashes import marks
 from wsi_pipeline.cohort.rundir import RunDir, require_store, slug
-from wsi_pipeline.cohort.status import StageStatus
-from wsi_pipeline.encoders.base import Encoder, EncoderPlan
-from wsi_pipeline.specs import EmbedSpec
-from wsi_pipeline.stages.adapters import remembered
-from wsi_pipeline.stages.freshness import REVISIONS, embed_digest, read_header, stale
-from wsi_pipeline.stages.rows import Rows, RowsPlan, Submit
-from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.segment import drop_other_format
-from wsi_pipeline.store.features import write_features
-from wsi_pipeline.store.partial import RowsKey
-from wsi_pipeline.store.patches import PatchTable
+from wsi_pipeline.cohort.slide_status import StageStatus
+from wsi_pipeline.config.specs import EmbedSpec
+from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan
+from wsi_pipeline.stages.engine.freshness import REVISIONS, embed_digest, read_header, stale
+from wsi_pipeline.stages.engine.guards import drop_other_format
+from wsi_pipeline.stages.engine.runner import Freshness
+from wsi_pipeline.stages.inputs.find_adapter import remembered
+from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, Submit
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
+from wsi_pipeline.store.tables.feature_table import write_features
+from wsi_pipeline.store.tables.partial import RowsKey
+from wsi_pipeline.store.tables.patch_table import PatchTable
 
 
 @dataclass

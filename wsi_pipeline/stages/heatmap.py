@@ -24,20 +24,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.atomic import remove
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store
-from wsi_pipeline.cohort.status import StageStatus
+from wsi_pipeline.cohort.slide_status import StageStatus
+from wsi_pipeline.config.fields import canonical_json, digest_of
+from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.fields import canonical_json, digest_of
-from wsi_pipeline.mil.checkpoint import Ensemble, load_ensemble
-from wsi_pipeline.reading.patches import PatchSource, SlidePatches, StoredPatches
+from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
+from wsi_pipeline.reading.patch_reader import PatchSource, SlidePatches, StoredPatches
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.specs import HeatmapSpec
-from wsi_pipeline.stages.attention import look, who_may_tell
-from wsi_pipeline.stages.freshness import REVISIONS, read_header
-from wsi_pipeline.stages.heatmap_files import (
+from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header
+from wsi_pipeline.stages.engine.guards import check_same_slide
+from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
+from wsi_pipeline.stages.engine.runner import Freshness
+from wsi_pipeline.stages.outputs.explain import look, who_may_tell
+from wsi_pipeline.stages.outputs.heatmap_files import (
     DIGEST,
     SETTINGS,
     Drawing,
@@ -46,15 +48,13 @@ from wsi_pipeline.stages.heatmap_files import (
     write_sheet,
     write_tiff,
 )
-from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.segment import origin_in_run, qupath_origin
-from wsi_pipeline.stages.tile import check_same_slide
-from wsi_pipeline.stages.train_mil import Training, require_training
-from wsi_pipeline.store.features import FeatureTable, read_features
+from wsi_pipeline.stages.results.trainings import Training, require_training
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.patches import read_patches
 from wsi_pipeline.store.schema import FEATURE_FORMAT
-from wsi_pipeline.store.segments import read_segment
+from wsi_pipeline.store.tables.feature_table import FeatureTable, read_features
+from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.system.atomic import remove
 from wsi_pipeline.tissue.geojson import origin_of_file
 
 logger = logging.getLogger(__name__)

@@ -23,20 +23,20 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.atomic import remove, write_text
-from wsi_pipeline.cohort.locks import locked
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, slug
-from wsi_pipeline.cohort.wording import counted, listed
-from wsi_pipeline.encoders.device import choose_device
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil import novelty
-from wsi_pipeline.mil.checkpoint import Ensemble
-from wsi_pipeline.mil.external import AT_CUT, SEEN, Cut, by_patient, external_metrics
-from wsi_pipeline.mil.predict import predict
-from wsi_pipeline.stages import predict_files as files
-from wsi_pipeline.stages.bags import SlideBags, gather, outcomes_of
-from wsi_pipeline.stages.train_mil import trained_patients, training_name, tuned_on_warnings
+from wsi_pipeline.mil.trained import novelty
+from wsi_pipeline.mil.trained.checkpoint import Ensemble
+from wsi_pipeline.mil.trained.ensemble import predict
+from wsi_pipeline.mil.validation.external import AT_CUT, SEEN, Cut, by_patient, external_metrics
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather, outcomes_of, tuned_on_warnings
+from wsi_pipeline.stages.results import prediction_files as files
+from wsi_pipeline.stages.results.trainings import trained_patients, training_name
+from wsi_pipeline.system.atomic import remove, write_text
+from wsi_pipeline.system.device import choose_device
+from wsi_pipeline.system.locks import locked
+from wsi_pipeline.wording import counted, listed
 
 NAME = "predict"
 

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import wsi_pipeline
-from wsi_pipeline.atomic import write_text
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, existing_store
-from wsi_pipeline.cohort.status import SlideStatus, read_status
+from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
 from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow, TuningSection
-from wsi_pipeline.report.html import render_report
-from wsi_pipeline.report.pictures import shrink_png
-from wsi_pipeline.stages.class_section import class_sections
-from wsi_pipeline.stages.fractions import classified
-from wsi_pipeline.stages.freshness import read_header
-from wsi_pipeline.stages.predict_files import METRICS, PATIENTS, read_json, read_predictions
-from wsi_pipeline.stages.report_pictures import SlidePictures
-from wsi_pipeline.stages.train_mil import Training, trainings
-from wsi_pipeline.stages.tuning import CONFUSION, CURVES, SHEET, Tuning, tunings
+from wsi_pipeline.report.maps.pictures import shrink_png
+from wsi_pipeline.report.page.html import render_report
+from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.outputs.report_classes import class_sections
+from wsi_pipeline.stages.outputs.report_pictures import SlidePictures
+from wsi_pipeline.stages.results.fractions import classified
+from wsi_pipeline.stages.results.prediction_files import METRICS, PATIENTS, read_json, read_predictions
+from wsi_pipeline.stages.results.trainings import Training, trainings
+from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning, tunings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
+from wsi_pipeline.system.atomic import write_text
 
 logger = logging.getLogger(__name__)
 

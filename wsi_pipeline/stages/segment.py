@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.atomic import remove, write_bytes, write_text
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import STORE_SUFFIXES, RunDir, existing_store
-from wsi_pipeline.cohort.status import StageStatus
-from wsi_pipeline.errors import SlideError
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.slide_status import StageStatus
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.overlays import draw_overlay
-from wsi_pipeline.slides.base import Slide, SlideInfo
-from wsi_pipeline.slides.identity import quick_digest
+from wsi_pipeline.images.shrink import area_resize
+from wsi_pipeline.report.maps.overlays import write_overlay
+from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.shrink import area_resize
+from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.specs import SegmentSpec
-from wsi_pipeline.stages.freshness import REVISIONS, read_header, segment_digest, stale
-from wsi_pipeline.stages.runner import Freshness
+from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, segment_digest, stale
+from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format
+from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, bounds_origin
+from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
-from wsi_pipeline.store.segments import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_segment
+from wsi_pipeline.store.tables.segment_table import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_segment
+from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.tissue.contours import tissue_polygons
-from wsi_pipeline.tissue.detectors import SEGMENTERS
-from wsi_pipeline.tissue.geojson import Origin, from_origin, origin_of_file, to_geojson
-from wsi_pipeline.tissue.given import given_tissue, tissue_digest
+from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
+from wsi_pipeline.tissue.geojson import from_origin, origin_of_file, to_geojson
 from wsi_pipeline.tissue.mask import TissueMask
-from wsi_pipeline.tissue.segment import Segmentation, segment_tissue
+from wsi_pipeline.tissue.own.given import given_tissue, tissue_digest
+from wsi_pipeline.tissue.segmentation import Segmentation, segment_tissue
 
-_OVERLAY_COMPRESSION = 1
-"""zlib level: the usual 6 takes three times as long for a tenth fewer bytes."""
-
-_ORIGIN = "bounds_origin"
 _MAY_HAVE_BOUNDS = {"argos", "generic-tiff", "hamamatsu", "leica", "mirax", "philips", "trestle", "ventana"}
 """Vendors whose slides may have bounds in OpenSlide."""
 
@@ -101,7 +96,7 @@ class SegmentStage:
                 "revision": REVISIONS["segment"],
                 "warning": note,
                 "tissue_mm2": round(found.mask.tissue_mm2, 4),
-                **({_ORIGIN: list(info.origin)} if any(info.origin) else {}),
+                **({ORIGIN: list(info.origin)} if any(info.origin) else {}),
                 **({"tissue": record.tissue.name} if record.tissue else {}),
             },
         )
@@ -149,57 +144,11 @@ class SegmentStage:
             write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
 
 
-def bounds_origin(segment: Header) -> Origin:
-    """Level-0 pixel that QuPath calls (0, 0) on a slide, from its segment store."""
-    x, y = segment.extra.get(_ORIGIN, (0, 0))
-    return int(x), int(y)
-
-
-def qupath_origin(segment: Header, no_crop: bool) -> Origin | None:
-    """The level-0 pixel from which outlines for QuPath count; None for a slide without bounds, where all agree."""
-    origin = bounds_origin(segment)
-    return None if origin == (0, 0) else (0, 0) if no_crop else origin
-
-
-def origin_in_run(run: RunDir, slide_id: str, no_crop: bool) -> Origin | None:
-    """`qupath_origin` of a slide that was segmented."""
-    path = existing_store(run.segment_store(slide_id))
-    header = read_header(path, SEGMENT_FORMAT) if path else None
-    return qupath_origin(header, no_crop) if header else None
-
-
-def write_overlay(
-    path: Path, thumbnail: NDArray[np.uint8], mask: TissueMask, coords: NDArray[np.int64] | None, patch_level0: int
-) -> None:
-    """Draw thumbnail, contours and (where laid) the patch grid of one slide to a PNG."""
-    image = draw_overlay(thumbnail, mask.slide_size, tissue_polygons(mask), coords, patch_level0, mpp=mask.mpp)
-    out = io.BytesIO()
-    image.save(out, "PNG", compress_level=_OVERLAY_COMPRESSION)
-    write_bytes(path, out.getvalue())
-
-
 def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """At most THUMBNAIL_PX on the longer side, by area averaging."""
     height, width = rgb.shape[:2]
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
     return area_resize(rgb, Size(max(1, round(width * scale)), max(1, round(height * scale))))
-
-
-def check_unchanged(path: Path, identity: SlideIdentity) -> None:
-    """Refuse a slide file that is not, or no more, the one its stores tell of; asked when its pixels were read."""
-    if quick_digest(path) != identity.quick_digest:
-        raise SlideError(
-            f"{path} was replaced or changed since its tissue mask was begun",
-            slide=identity.slide_id,
-            todo="Run again: wsi-pipeline tile slides.csv",
-        )
-
-
-def drop_other_format(path: Path) -> None:
-    """Remove the same slide's store in the format that was used before, so that there is one truth."""
-    for suffix in STORE_SUFFIXES.values():
-        if suffix != path.suffix:
-            remove(path.with_suffix(suffix))
 
 
 def _picture_mpp(spec: SegmentSpec, info: SlideInfo, mpp: float) -> float:

@@ -9,19 +9,20 @@ from typing import Any, TypeVar
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.rundir import RunDir, require_store
-from wsi_pipeline.cohort.status import StageStatus, State
+from wsi_pipeline.cohort.slide_status import StageStatus, State
+from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.reading.jpegs import read_jpegs
-from wsi_pipeline.reading.patches import PatchReader, SlidePatches
-from wsi_pipeline.slides.base import Slide
+from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches
+from wsi_pipeline.report.maps.overlays import write_overlay
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.specs import TileSpec
-from wsi_pipeline.stages.freshness import REVISIONS, read_header, stale, tile_digest
-from wsi_pipeline.stages.runner import Freshness
-from wsi_pipeline.stages.segment import check_unchanged, drop_other_format, write_overlay
-from wsi_pipeline.store.patches import write_patches
-from wsi_pipeline.store.schema import PATCH_FORMAT, SEGMENT_FORMAT, Header, SlideIdentity
-from wsi_pipeline.store.segments import SegmentTable, read_segment
+from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, stale, tile_digest
+from wsi_pipeline.stages.engine.guards import check_same_slide, check_unchanged, drop_other_format
+from wsi_pipeline.stages.engine.runner import Freshness
+from wsi_pipeline.store.schema import PATCH_FORMAT, SEGMENT_FORMAT, Header
+from wsi_pipeline.store.tables.patch_table import write_patches
+from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment
 from wsi_pipeline.tiling.grid import PatchGrid, lay_patches
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 
@@ -111,18 +112,6 @@ def _then(items: Iterable[T], check: Callable[[], None]) -> Iterator[T]:
         check()  # a file that is written over does not decode: that is not damage
         raise
     check()
-
-
-def check_same_slide(slide: Slide, identity: SlideIdentity) -> None:
-    """Refuse a slide whose size is not the one its stores were made from."""
-    if slide.info.size != identity.size:
-        size = slide.info.size
-        raise SlideError(
-            f"the slide is {size.width} x {size.height} pixels now, its tissue mask was made from "
-            f"{identity.width} x {identity.height}",
-            slide=identity.slide_id,
-            todo="Run: wsi-pipeline tile slides.csv",
-        )
 
 
 def _status(header: Header) -> StageStatus:

@@ -30,20 +30,27 @@ from pathotune.text import locate
 from pathotune.training import FitOptions, FitResult, fit, probabilities
 from pathotune.training import Watch as Watch
 from pathotune.trainstate import EpochRow as EpochRow
-from wsi_pipeline.atomic import remove, write_bytes, write_text
-from wsi_pipeline.cohort.locks import LockedError, locked
-from wsi_pipeline.cohort.marks import marks
+from wsi_pipeline.cohort.patient_hashes import marks
 from wsi_pipeline.cohort.rundir import RunDir, slug
-from wsi_pipeline.encoders.device import Precision, choose_device, choose_precision
+from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.errors import EncoderError, UsageError
-from wsi_pipeline.labelled.patches import LabelledPatches
-from wsi_pipeline.labelled.split import PatchSplit
-from wsi_pipeline.report.sheet import Verdicts, choose_examples, sheet_png
-from wsi_pipeline.report.tuning import confusion_png, curves_png
-from wsi_pipeline.specs import LabelSpec, TuneSpec
-from wsi_pipeline.stages import tuning as files
-from wsi_pipeline.stages.scores import patch_scores
-from wsi_pipeline.stages.tuning import Json, TuneInputs, Tuning, keep_former_tuning, read_tuning, why_anew
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches
+from wsi_pipeline.labelled.splits.patch_split import PatchSplit
+from wsi_pipeline.report.figures.tuning_figures import confusion_png, curves_png
+from wsi_pipeline.report.maps.example_sheet import Verdicts, choose_examples, sheet_png
+from wsi_pipeline.stages.results import tuning_files as files
+from wsi_pipeline.stages.results.patch_scores import patch_scores
+from wsi_pipeline.stages.results.tuning_files import (
+    Json,
+    TuneInputs,
+    Tuning,
+    keep_former_tuning,
+    read_tuning,
+    why_anew,
+)
+from wsi_pipeline.system.atomic import remove, write_bytes, write_text
+from wsi_pipeline.system.device import Precision, choose_device, choose_precision
+from wsi_pipeline.system.locks import LockedError, locked
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.fields import canonical_json
-from wsi_pipeline.store.backend import ArrayFacts
+from wsi_pipeline.config.fields import canonical_json
+from wsi_pipeline.store.backends.backend import ArrayFacts
 
 SEAL, CHECKSUMS = "seal", "checksums"
 """Root attributes: the digest over the rest, and what each array's checksums are."""

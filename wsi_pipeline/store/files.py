@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from wsi_pipeline.atomic import atomic_path, recover
 from wsi_pipeline.cohort.rundir import STORE_SUFFIXES as SUFFIXES
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.store.backend import Backend
-from wsi_pipeline.store.base import Store, StoreWriter
+from wsi_pipeline.store.backends.backend import Backend
+from wsi_pipeline.store.store import Store, StoreWriter
+from wsi_pipeline.system.atomic import atomic_path, recover
 
 
 def open_store(path: Path) -> Store:
@@ -58,9 +58,9 @@ def _writing(temporary: Path, suffix: str, mode: Literal["w", "r+"]) -> Iterator
 
 def _backend(path: Path, mode: Literal["r", "w", "r+"], suffix: str | None = None) -> Backend:
     if (suffix or path.suffix) == SUFFIXES["zarr"]:
-        from wsi_pipeline.store.zarr import ZarrFolder
+        from wsi_pipeline.store.backends.zarr import ZarrFolder
 
         return ZarrFolder(path, mode)
-    from wsi_pipeline.store.hdf5 import Hdf5File
+    from wsi_pipeline.store.backends.hdf5 import Hdf5File
 
     return Hdf5File(path, mode)

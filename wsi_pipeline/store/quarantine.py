@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from wsi_pipeline.atomic import glob_escape
 from wsi_pipeline.errors import DamagedStoreError
-from wsi_pipeline.store.base import file_mark
+from wsi_pipeline.store.store import file_mark
+from wsi_pipeline.system.atomic import glob_escape
 
 logger = logging.getLogger(__name__)
 _ENDING = ".damaged-"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.base import SlideInfo
-from wsi_pipeline.specs import TileSpec
+from wsi_pipeline.slides.slide import SlideInfo
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
-from wsi_pipeline.cohort.words import in_order, label_key
+from wsi_pipeline.cohort.table_words import in_order, label_key
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.bootstrap import weighted_metrics
-from wsi_pipeline.mil.metrics import POOLED, point_values, to_scored
-from wsi_pipeline.mil.objectives import Classification
-from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, column_of, listed
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, column_of, listed
+from wsi_pipeline.mil.training.objectives import Classification
+from wsi_pipeline.statistics.bootstrap import weighted_metrics
+from wsi_pipeline.statistics.class_metrics import POOLED, point_values, to_scored
 
 MAX_CLASSES = 1024
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from wsi_pipeline.mil.metrics_survival import concordance
-from wsi_pipeline.mil.survival import CoxSurvival
-from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, numbers_of, values_of
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.tasks.outcome import COLUMNS, by_risk, fold_of, outcome_of, some, strata_of
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, numbers_of, values_of
+from wsi_pipeline.mil.training.survival_losses import CoxSurvival
+from wsi_pipeline.statistics.survival_metrics import concordance
 
 
 @dataclass(frozen=True)

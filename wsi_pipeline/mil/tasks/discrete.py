@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.metrics_survival import concordance, integrated_brier
-from wsi_pipeline.mil.survival import DiscreteSurvival
-from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, numbers_of, values_of
 from wsi_pipeline.mil.tasks.outcome import COLUMNS, by_risk, outcome_of, some, strata_of
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, numbers_of, values_of
+from wsi_pipeline.mil.training.survival_losses import DiscreteSurvival
+from wsi_pipeline.statistics.survival_metrics import concordance, integrated_brier
 
 MAX_EDGES = 1000
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.metrics_survival import Mask, risk_groups
-from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, numbers_of, quantile_groups
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, numbers_of, quantile_groups
+from wsi_pipeline.statistics.survival_metrics import Mask, risk_groups
 
 COLUMNS = ("time", "event")
 

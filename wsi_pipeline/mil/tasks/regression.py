@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.metrics_regression import HIGHER_IS_BETTER, regression_metrics
-from wsi_pipeline.mil.objectives import Regression
-from wsi_pipeline.mil.tasks.base import Codes, Floats, Json, numbers_of, quantile_groups, values_of
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, numbers_of, quantile_groups, values_of
+from wsi_pipeline.mil.training.objectives import Regression
+from wsi_pipeline.statistics.regression_metrics import HIGHER_IS_BETTER, regression_metrics
 
 _MOST_STRATA, _ROWS_A_STRATUM = 5, 10
 

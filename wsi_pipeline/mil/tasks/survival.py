@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.base import listed
 from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.outcome import COLUMNS, outcome_of
-from wsi_pipeline.specs import MilSpec
+from wsi_pipeline.mil.tasks.task import listed
 
 
 def make_survival(table: pd.DataFrame, spec: MilSpec) -> CoxTask | DiscreteTask:

@@ -1,0 +1,152 @@
+"""The test against chance: uniform where nothing is there, patients kept whole, equal to its definition."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.mil.synthetic import QUICK
+from wsi_pipeline.mil.tasks import Task, make_task
+from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test, selection_scorer
+from wsi_pipeline.statistics.permutation import permutation_p_value, shuffles
+
+
+def frame(seed: int, n: int = 40, slides: int = 1, signal: float = 0.0) -> pd.DataFrame:
+    """Predictions of a classification with one label a patient."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(n), slides)
+    label = (np.arange(n) % 2)[patient]
+    p = 1 / (1 + np.exp(-(signal * (label - 0.5) + rng.normal(size=n)[patient] + 0.1 * rng.normal(size=len(patient)))))
+    names = np.array(["normal", "tumour"])
+    return pd.DataFrame(
+        {
+            "slide_id": [f"s{i}" for i in range(len(patient))], "patient_id": [f"p{k}" for k in patient],
+            "repeat": 0, "fold": patient % 4, "label": names[label], "predicted": names[(p > 0.5).astype(int)],
+            "p_normal": 1 - p, "p_tumour": p,
+        }
+    )  # fmt: skip
+
+
+def task_of(table: pd.DataFrame, **spec: str) -> Task:
+    return make_task(table, replace(QUICK, **spec))
+
+
+def test_p_is_uniform_where_nothing_is_there() -> None:
+    """Slides of a patient look alike; a test that shuffled slides would be fooled far more often."""
+    found = []
+    for seed in range(150):
+        table = frame(seed, n=16, slides=3)
+        found.append(permutation_test(task_of(table), [table], 99, seed)["p_value"])
+    for level in (0.1, 0.3, 0.6):
+        assert np.mean(np.array(found) <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 150))
+
+
+def test_a_signal_is_found_and_the_test_names_its_unit() -> None:
+    table = frame(0, signal=3)
+    found = permutation_test(task_of(table), [table], 999, 0)
+    assert found["p_value"] == 0.001
+    assert (found["unit"], found["n_patients"], found["n"], found["metric"]) == ("patient", 40, 999, "auroc")
+    assert "nothing was trained anew" in found["says"]
+
+
+def test_p_is_the_part_of_all_permutations() -> None:
+    """Five patients: every permutation counted one by one."""
+    outcome, score = np.array([0, 0, 1, 1, 1]), np.array([0.1, 0.6, 0.5, 0.7, 0.9])
+
+    def value(order: np.ndarray) -> float:
+        return float(score[outcome[order] == 1].sum())
+
+    everything = np.mean([value(np.array(order)) >= value(np.arange(5)) for order in itertools.permutations(range(5))])
+    orders = shuffles(np.arange(5), outcome, 4000, 0)
+    p_value, n = permutation_p_value(value, orders, 5)
+    assert n == 4000
+    assert p_value == pytest.approx(everything, abs=0.03)
+
+
+def test_outcomes_are_dealt_among_patients() -> None:
+    patient, outcome = np.array([0, 0, 1, 2, 2, 2]), np.array([1, 1, 0, 0, 0, 0])
+    seen = set()
+    for order in shuffles(patient, outcome, 50, 0):
+        given = outcome[order]
+        assert all(len(set(given[patient == p])) == 1 for p in range(3))
+        assert sum(given[np.array([0, 2, 3])]) == 1
+        seen.add(tuple(given))
+    assert len(seen) == 3
+
+
+def test_patients_with_several_outcomes_change_places_with_their_like() -> None:
+    patient, outcome = np.array([0, 1, 1, 2, 2, 3]), np.array([0, 0, 1, 1, 1, 1])
+    for order in shuffles(patient, outcome, 50, 0):
+        assert sorted(order) == list(range(6))
+        assert {order[0], order[5]} == {0, 5}
+        assert sorted([tuple(order[1:3]), tuple(order[3:5])]) == [(1, 2), (3, 4)]
+
+
+def test_a_shuffle_without_a_score_counts_against() -> None:
+    values = iter([1.0, np.nan, 0.0, 0.0])
+    assert permutation_p_value(lambda order: next(values), iter([np.arange(2)] * 3), 2) == (0.5, 3)
+
+
+def regression_frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=30)
+    ids = [f"s{i}" for i in range(30)]
+    return pd.DataFrame({"slide_id": ids, "patient_id": ids, "repeat": 0, "fold": 0, "label": truth,
+                         "predicted": truth + rng.normal(size=30)})  # fmt: skip
+
+
+def survival_frame() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    risk = rng.normal(size=40)
+    ids = [f"s{i}" for i in range(40)]
+    return pd.DataFrame({"slide_id": ids, "patient_id": ids, "repeat": 0, "fold": np.arange(40) % 3,
+                         "time": rng.exponential(np.exp(-risk)) + 0.01, "event": rng.integers(0, 2, 40),
+                         "risk": risk})  # fmt: skip
+
+
+CASES = {
+    "two classes": (frame(3, signal=1), {}),
+    "regression": (regression_frame(), {"task": "regression"}),
+    "discrete": (survival_frame(), {"task": "survival"}),
+    "cox": (survival_frame(), {"task": "survival", "survival_loss": "cox"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_fast_score_is_the_tasks_own(name: str) -> None:
+    table, settings = CASES[name]
+    task = task_of(table, **settings)
+    table = table.assign(**dict.fromkeys(getattr(task, "survived", ()), 0.5))
+    score = selection_scorer(task, table)
+    rng = np.random.default_rng(0)
+    for order in (np.arange(len(table)), *(rng.permutation(len(table)) for _ in range(5))):
+        outcomes = {column: table[column].to_numpy()[order] for column in task.columns}
+        assert score(order) == pytest.approx(task.selection(table.assign(**outcomes)))
+
+
+def test_chance_values_are_what_such_guesses_score() -> None:
+    table = frame(0).assign(label=["normal"] * 25 + ["tumour"] * 15)
+    task = task_of(table)
+    found = chance_values(task, table)
+    blind = table.assign(predicted="normal", p_normal=0.625, p_tumour=0.375)
+    assert task.score(blind) == pytest.approx({**found, "balanced_accuracy": 0.5})
+    numbers = regression_frame()
+    regression = task_of(numbers, task="regression")
+    expected = chance_values(regression, numbers)
+    assert regression.score(numbers.assign(predicted=numbers["label"].median()))["mae"] == pytest.approx(
+        expected["mae"]
+    )
+    mean = regression.score(numbers.assign(predicted=numbers["label"].mean()))
+    assert (mean["rmse"], mean["r2"]) == pytest.approx((expected["rmse"], expected["r2"]), abs=1e-9)
+    assert chance_values(task_of(survival_frame(), task="survival"), survival_frame()) == {"c_index": 0.5}
+
+
+def test_no_test_without_shuffles_or_in_large_cohorts() -> None:
+    table = frame(0)
+    assert permutation_test(task_of(table), [table], 0, 0) is None
+    large = frame(0, n=302)
+    assert permutation_test(task_of(large), [large], 10, 0) is None

@@ -1,0 +1,61 @@
+"""What a cell of the manifest means: numbers as people write them, words for yes and no. Each says what is wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from wsi_pipeline.config.units import MAX_MPP, MIN_MPP, is_plausible_mpp
+
+HAPPENED = ("1", "yes", "y", "true", "dead", "deceased", "died", "death", "event")
+NOT_SEEN = ("0", "no", "n", "false", "alive", "living", "censored")
+"""Words for `event`, in any case: it was seen, or the patient was last seen without it."""
+
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
+
+
+def number(text: str) -> float:
+    """A finite number, with a point or a comma before its decimals.
+
+    Raises ValueError saying why it is none; `1,234` may be two numbers and is none.
+    """
+    text = text.strip()
+    if _THOUSANDS.fullmatch(text):
+        raise ValueError(f"must be a number, got {text!r}, which may be {text.replace(',', '')} or a decimal comma")
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"must be a number, got {text!r}")
+    return value
+
+
+def mpp(text: str) -> float:
+    """Micrometres per pixel. Raises ValueError for what is none."""
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        raise ValueError(f"must be a number, got {text!r}") from None
+    if not is_plausible_mpp(value):
+        raise ValueError(f"must be between {MIN_MPP} and {MAX_MPP} micrometres per pixel, got {text}")
+    return value
+
+
+def time(text: str) -> float:
+    """A time in the table's own unit. Raises ValueError for what is none."""
+    return number(text)
+
+
+def event(text: str) -> int:
+    """1 where the event was seen, 0 where not: a word of HAPPENED or NOT_SEEN; `1:DECEASED` is read as its code.
+
+    Raises ValueError for any other word.
+    """
+    word = text.strip().lower().split(":")[0].strip()
+    word = word.removesuffix(".0")  # how a spreadsheet writes 1 in a column with gaps
+    if word in HAPPENED:
+        return 1
+    if word in NOT_SEEN:
+        return 0
+    raise ValueError(f"must be 1 or 0 (or {', '.join(HAPPENED[1:])}; {', '.join(NOT_SEEN[1:])}), got {text!r}")

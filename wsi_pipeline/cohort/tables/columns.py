@@ -1,0 +1,194 @@
+"""Which column of a CSV means what: our names, and those the peers' users already have in their files.
+
+Names are compared in lower case with all that is no letter or digit as an underscore. Aliases come from the CSV
+conventions of TRIDENT (`wsi`), CLAM (`slide_id`, `case_id`), STAMP (`FILENAME`, `PATIENT`) and cohort portals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsi_pipeline.cohort.table_words import is_missing
+from wsi_pipeline.cohort.tables.survival_columns import EVENTS, TIMES, SurvivalColumns, survival_columns
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "slide_id": ("slide", "slide_name", "slidename", "id", "image_id", "slideid", "name"),
+    "path": (
+        "wsi",
+        "filename",
+        "file_name",
+        "file",
+        "filepath",
+        "file_path",
+        "slide_path",
+        "wsi_path",
+        "image",
+        "image_path",
+        "slide_file",
+        "location",
+    ),
+    "patient_id": (
+        "patient",
+        "case_id",
+        "case",
+        "caseid",
+        "patientid",
+        "patient_name",
+        "subject",
+        "subject_id",
+        "submitter_id",
+        "donor",
+        "donor_id",
+        "case_submitter_id",
+        "cases_submitter_id",
+        "cases_case_id",
+        "bcr_patient_barcode",
+        "bcr_patient_uuid",
+        "patient_barcode",
+        "participant",
+        "participant_id",
+        "individual",
+        "individual_id",
+        "person_id",
+        "pid",
+        "ptid",
+        "mrn",
+        "medical_record_number",
+        "animal_id",
+        "mouse_id",
+    ),
+    "label": ("target", "class", "diagnosis", "y", "ground_truth", "outcome", "category"),
+    "mpp": ("mpp_x", "microns_per_pixel", "um_per_px", "resolution_um", "pixel_size"),
+    "site": ("center", "centre", "hospital", "institution", "lab", "tissue_source_site"),
+    "stain": ("staining", "stain_type"),
+    "split": ("set", "partition", "subset", "fold_split"),
+    "annotation": ("annotations", "annotation_path", "annotation_file", "geojson"),
+    "image": ("scene", "series", "image_index"),
+    "channel": ("channels",),
+    "plane": ("focal_plane", "z_plane"),
+    "time": TIMES,
+    "event": EVENTS,
+    "tissue": ("tissue_mask", "tissue_path", "tissue_file", "tissue_geojson"),
+}
+"""Our column name -> other names it is known by, most specific first."""
+
+
+PATIENT_NAME = re.compile(
+    r"(\w+_)?(patient|participant|subject)s?_?(id|nr|no|num|number|code|key|uid|uuid|barcode|identifier|pseudonym)"
+    r"|(pat|pt|person|individual|case|donor|animal|mouse)s?_?(id|nr|no|num|number|code|uid|uuid|barcode|identifier)"
+)
+"""Other spellings of a column of patients, as `normalise` gives them."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a header mean.
+
+    places     our name -> place of the column
+    unused     places nobody claimed
+    faults     what has to be mended
+    notes      what people should know
+    survival   how time and event are told
+    """
+
+    places: dict[str, int]
+    unused: tuple[int, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    survival: SurvivalColumns
+
+
+def normalise(name: str) -> str:
+    """`Patient-ID ` -> `patient_id`, `Overall Survival (Months)` -> `overall_survival_months`."""
+    return re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")
+
+
+def map_columns(
+    header: Sequence[str], body: Sequence[Sequence[str]] = (), patient_column: str | None = None
+) -> Columns:
+    """Find our columns in a CSV header; `body` are the rows below.
+
+    patient_column   the column of patients, as the user names it
+
+    An exact name wins over an alias; two aliases of one column are a fault, as it is not for us to choose, unless
+    both say the same patients.
+    """
+    names = [normalise(name) for name in header]
+    places: dict[str, int] = {}
+    faults: list[str] = []
+    for ours in ALIASES:
+        if ours in ("time", "event"):
+            continue
+        exact: list[int] = []
+        if ours == "patient_id":
+            hits = _patients(names, header, body, patient_column)
+        else:
+            exact = [i for i, name in enumerate(names) if name == ours]
+            hits = exact or [i for i, name in enumerate(names) if name in ALIASES[ours]]
+        if ours == "path" and not exact:
+            hits = _files(hits, names, body)
+        if ours == "image":
+            hits = [hit for hit in hits if hit not in places.values()]
+        if len(hits) > 1:
+            hint = ", or name it with --patient-column" if ours == "patient_id" else ""
+            faults.append(f"columns {', '.join(repr(header[i]) for i in hits)} all mean {ours}; keep one{hint}")
+        elif hits:
+            places[ours] = hits[0]
+    survival = survival_columns(names, header, body)
+    places |= {ours: place for ours, place in (("time", survival.time), ("event", survival.event)) if place is not None}
+    used = {*places.values(), *survival.used}
+    unused = tuple(i for i in range(len(header)) if i not in used)
+    return Columns(places, unused, (*faults, *survival.faults), survival.notes, survival)
+
+
+def _files(hits: list[int], names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:
+    """Columns of paths: one named `image` only where no other is, and where it holds more than numbers of images."""
+    others = [hit for hit in hits if names[hit] != "image"]
+
+    def has_names(place: int) -> bool:
+        return not body or any(place < len(row) and not _is_number(row[place]) for row in body)
+
+    return others or [hit for hit in hits if has_names(hit)]
+
+
+def _is_number(cell: str) -> bool:
+    return is_missing(cell.strip()) or cell.strip().isdigit()
+
+
+def is_patient_name(name: str) -> bool:
+    """Whether a column of this name says whose slide it is."""
+    plain = normalise(name)
+    return plain == "patient_id" or plain in ALIASES["patient_id"] or PATIENT_NAME.fullmatch(plain) is not None
+
+
+def find_column(header: Sequence[str], wanted: str) -> int | None:
+    """The place of the column a user names: as it is written, else by its spelling; None where there is none."""
+    if wanted in header:
+        return list(header).index(wanted)
+    names = [normalise(name) for name in header]
+    return names.index(normalise(wanted)) if normalise(wanted) in names else None
+
+
+def _patients(
+    names: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]], wanted: str | None
+) -> list[int]:
+    """Columns of patients; one where several say the same, such as GDC's `case_id` and `case_submitter_id`."""
+    if wanted is not None:
+        place = find_column(header, wanted)
+        return [] if place is None else [place]
+    filled = [any(i < len(row) and not is_missing(row[i]) for row in body) for i in range(len(names))]
+    exact = [i for i, name in enumerate(names) if name == "patient_id"]
+    known = [i for i, name in enumerate(names) if name in ALIASES["patient_id"]]
+    spelt = [i for i, name in enumerate(names) if PATIENT_NAME.fullmatch(name)]
+    levels = (exact, known, spelt)
+    hits = next((found for level in levels if (found := [i for i in level if filled[i]])), [*exact, *known, *spelt][:1])
+    first = hits[:1]
+    return first if all(_same(body, first[0], other) for other in hits[1:]) else hits
+
+
+def _same(body: Sequence[Sequence[str]], one: int, other: int) -> bool:
+    """Whether two columns divide the rows alike."""
+    pairs = {(row[one].strip(), row[other].strip()) for row in body if max(one, other) < len(row)}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 0

@@ -1,0 +1,94 @@
+"""Which labels of a table are classes: words for no value are none, spellings of one class are told or joined."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from wsi_pipeline.cohort.records import Fault, SlideRecord
+from wsi_pipeline.cohort.table_words import MISSING_WORDS, alike, is_missing, label_key
+from wsi_pipeline.config.execution import TableOptions
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.wording import counted, listed
+
+Numbered = list[tuple[int, SlideRecord]]
+
+MOST_GRADES = 20
+"""More different numbers than this are measurements: `1` and `1.0` are then one value however they are written."""
+
+
+def settle_labels(
+    numbered: Numbered, options: TableOptions, before: Sequence[str] | None, *, told: bool
+) -> tuple[Numbered, dict[str, str], list[Fault]]:
+    """The records with the labels that are meant; slide_id -> what was written instead; and notes.
+
+    numbered   row and record, whose label is the cell as it is
+    before     labels as they were written, where those of the records are settled already
+    told       whether rows without a label are worth a note: the table has the column
+
+    Raises UsageError where a label is to be kept that is not there.
+    """
+    raw = [record.label or "" for _, record in numbered] if before is None else list(before)
+    kept, fold = set(options.kept_labels), options.fold_labels
+    if before is not None:  # what was said of them before still holds
+        settled = [(text, record.label) for text, (_, record) in zip(before, numbered, strict=True) if record.label]
+        kept |= {text.casefold() for text, _ in settled if is_missing(text)}
+        fold = fold or any(text != label for text, label in settled)
+    counts = Counter(text for text in raw if text)
+    _check_kept(counts, options)
+    classes = {name: name for name in counts if not is_missing(name) or name.casefold() in kept}
+    faults = _note_words(counts, classes)
+    groups = _alike(list(classes), counts)
+    if fold:
+        classes |= {name: group[0] for group in groups for name in group}
+    faults += [Fault(None, _alike_words(group, counts, joined=fold), fatal=False) for group in groups]
+    made, written = [], dict[str, str]()
+    for text, (row, record) in zip(raw, numbered, strict=True):
+        label = classes.get(text)
+        if text.lower() not in MISSING_WORDS and (label != text or is_missing(text)):
+            written[record.slide_id] = text
+        if told and text.lower() in MISSING_WORDS and label is None:
+            words = f"empty label: {record.slide_id} is tiled and embedded, not trained on"
+            faults.append(Fault(row, words, fatal=False))
+        made.append((row, replace(record, label=label)))
+    if written or before is not None:
+        written = {record.slide_id: text for text, (_, record) in zip(raw, numbered, strict=True) if text}
+    return made, written, faults
+
+
+def _check_kept(counts: Counter[str], options: TableOptions) -> None:
+    missing = sorted(options.kept_labels - {name.casefold() for name in counts})
+    if missing:
+        raise UsageError(
+            f"keep_label names {listed([repr(name) for name in missing])}, which no slide has as its label",
+            todo=f"Labels are: {listed([repr(name) for name in counts], 20)}",
+        )
+
+
+def _note_words(counts: Counter[str], classes: dict[str, str]) -> list[Fault]:
+    """Words for no value that are more than an empty cell."""
+    words = [name for name in counts if name not in classes and name.lower() not in MISSING_WORDS]
+    return [
+        Fault(
+            None,
+            f"label {name!r} of {counted(counts[name], 'slide')} counts as no label: not trained on; "
+            f"to keep it as a class, --keep-label {name!r}",
+            fatal=False,
+        )
+        for name in words
+    ]
+
+
+def _alike(names: Sequence[str], counts: Counter[str]) -> list[tuple[str, ...]]:
+    """Labels that differ in writing only, the most frequent first; none where labels are measurements."""
+    if len(names) > MOST_GRADES and all(label_key(name).replace(".", "").lstrip("-").isdecimal() for name in names):
+        return []
+    return alike(sorted(names, key=lambda name: -counts[name]), label_key)
+
+
+def _alike_words(group: Sequence[str], counts: Counter[str], *, joined: bool) -> str:
+    named = ", ".join(f"{name!r} ({counts[name]})" for name in group)
+    if joined:
+        return f"labels {named} differ only in writing: joined as {group[0]!r}"
+    return f"labels {named} differ only in writing and count as {len(group)} classes: mend them, or --fold-labels"

@@ -1,0 +1,61 @@
+"""A manifest as rows of cells with their meaning, before they become records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsi_pipeline.cohort.records import OUTCOME
+from wsi_pipeline.cohort.table_words import is_missing
+from wsi_pipeline.cohort.tables.columns import Columns
+from wsi_pipeline.cohort.tables.survival_columns import with_survival
+
+WRITTEN, EACH_SLIDE = "label_as_written", "each_slide_a_patient"
+OWN_COLUMNS = (WRITTEN, EACH_SLIDE)
+"""Columns of a run's cohort.csv behind those of the manifest: what was said of the table, and can be said anew."""
+
+
+class Table:
+    """Header, rows below it, and what the columns mean; time and event that several columns tell are added.
+
+    places   our name -> place in each row
+    """
+
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]], columns: Columns) -> None:
+        self.header, self.columns = list(header), columns
+        self.rows: list[list[str]] = [list(row) for row in rows]
+        self.places = dict(columns.places)
+        if columns.survival.gdc:
+            width = len(header)
+            self.rows = [
+                [*row[:width], *[""] * (width - len(row)), *with_survival(columns.survival, row)] for row in rows
+            ]
+            self.places |= {name: width + k for k, name in enumerate(OUTCOME)}
+
+    def cells(self, name: str) -> tuple[str, ...]:
+        """One of our columns as it is written; empty where a cell is no value, or there is no such column."""
+        place = self.places.get(name)
+        found = ("" if place is None or place >= len(row) else row[place] for row in self.rows)
+        return tuple("" if is_missing(cell) else cell for cell in found)
+
+    def written(self) -> tuple[str, ...] | None:
+        """Labels as they were before a run settled them; None where no run has."""
+        if WRITTEN not in self.header:
+            return None
+        place = self.header.index(WRITTEN)
+        return tuple(row[place].strip() if place < len(row) else "" for row in self.rows)
+
+    def says_each_slide(self) -> bool:
+        """Whether the table says in every row that its slide is a patient of its own."""
+        if EACH_SLIDE not in self.header or not self.rows:
+            return False
+        place = self.header.index(EACH_SLIDE)
+        return all(place < len(row) and row[place].strip().lower() == "yes" for row in self.rows)
+
+    def unclaimed(self) -> dict[str, tuple[str, ...]]:
+        """Columns that mean nothing to us: header -> cells without outer spaces. Of two of one name the first."""
+        found: dict[str, tuple[str, ...]] = {}
+        for place in self.columns.unused:
+            cells = tuple(row[place].strip() if place < len(row) else "" for row in self.rows)
+            if self.header[place].strip() and self.header[place] not in OWN_COLUMNS:
+                found.setdefault(self.header[place], cells)
+        return found

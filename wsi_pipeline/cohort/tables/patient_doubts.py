@@ -1,0 +1,242 @@
+"""Where no column of patients is known: other columns, and beginnings of slide names, that may be patients.
+
+A column may be patients where its values repeat over slides and each has one outcome, and where that would not come
+about by chance. What cannot be told from patients by its values is told by its name (`scanner`, `age`) or by its size:
+a few values for many slides are a site or a scanner, not patients.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from wsi_pipeline.cohort.records import Cohort, SlideRecord
+from wsi_pipeline.cohort.table_words import is_missing
+from wsi_pipeline.cohort.tables.columns import normalise
+
+Key = str | None
+Outcome = tuple[str | float | int | None, ...]
+
+FEWEST, FEWEST_WORDS, MOST_SLIDES = 5, 10, 12
+"""Patients that are not named so: at least so many (of values without a digit more), of few slides on average."""
+NAMED_SLIDES = 30
+"""Slides a patient may have on average where a name says `patient`."""
+UNLIKELY = 0.05
+"""How likely each value may have one outcome by chance at most."""
+_FEW_CLASSES = 20
+
+_PERSON = frozenset({
+    "patient", "patients", "pat", "pt", "participant", "subject", "case", "person", "donor", "individual", "mrn", "pid",
+    "ptid", "animal", "mouse", "submitter",
+})  # fmt: skip
+_NO_PERSON = frozenset({
+    "scanner", "site", "stain", "staining", "batch", "date", "day", "month", "year", "age", "sex", "gender", "race",
+    "ethnicity", "grade", "stage", "subtype", "type", "organ", "tissue", "center", "centre", "hospital", "lab",
+    "laboratory", "vendor", "magnification", "objective", "mpp", "resolution", "tnm", "histology", "size", "cohort",
+    "dataset", "project", "fold", "set", "split", "label", "class", "diagnosis", "score", "status", "time", "width",
+    "height", "count", "marker", "gene", "mutation", "percent", "percentage", "location", "region", "country", "model",
+    "device", "protocol", "version", "comment", "note", "notes", "pathologist", "annotator", "rater", "reader",
+    "reviewer", "quality", "therapy", "treatment", "morphology", "icd", "oncotree", "pattern", "molecular", "group",
+    "finding", "kind", "entity", "disease", "cancer", "tumor", "tumour", "primary", "category",
+})  # fmt: skip
+"""Words in the name of a column; those of the second kind weigh more (`patient_age`)."""
+
+_BARCODE = re.compile(
+    r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|TARGET-\d{2}-[A-Z0-9]{6}|C3[LN]-\d{5}|GTEX-[A-Z0-9]{4,5}|HTA\d+_\d+)(?![A-Z0-9])",
+    re.I,
+)
+_NUMBERED = re.compile(
+    r"(patients?|pat|pt|p|cases?|subject|subj|sub|donor|participant|person|individual|animal|mouse)[-_ .#]*\d+(?!\d)",
+    re.I,
+)
+_ENDINGS = (
+    re.compile(r"(.*\d.*?)[-_ .]+[A-Za-z]{0,4}\d{0,3}[A-Za-z]?", re.S),
+    re.compile(r"(.*\d.*?)[-_ .]+[A-Za-z]{0,6}[-_ .]*\d{0,3}[-_ .]+[A-Za-z]{0,4}\d{0,3}[A-Za-z]?", re.S),
+    re.compile(r"(.*\d)[A-Za-z]", re.S),
+)
+"""`P01_1`, `12-A2`, `case12_slide_3`, `12a`: what comes before is the patient, where it has a digit."""
+_DATE = re.compile(r"(19|20)\d\d([-_.]?\d\d){0,2}|\d\d?[-/.]\d\d?[-/.](19|20)?\d\d")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What may be patients: a column (None: beginnings of slide names), how many values over how many slides."""
+
+    column: str | None
+    values: int
+    slides: int
+    example: str
+    example_slides: int
+
+    def __str__(self) -> str:
+        count = f"over {self.slides} slides, {self.example_slides} of them {self.example!r}"
+        if self.column is None:
+            return f"slide names begin alike, as those of one patient do ({self.values} beginnings {count})"
+        return f"column {self.column!r} looks like patients ({self.values} values {count})"
+
+
+def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
+    """What leaves open whose slides these are, the likeliest first: a sentence, and what to do about it."""
+    found = []
+    for doubt in patient_doubts(cohort.records, cohort.without_patient, cohort.kept):
+        how = "Add a column patient_id to the CSV and run wsi-pipeline tile again"
+        if doubt.column is not None:
+            how = f"Say --patient-column {shlex.quote(doubt.column)}"
+        slides = f"{len(cohort.without_patient)} of the" if cohort.patients_stated == "some" else "these"
+        found.append(
+            (
+                f"the patients of {slides} slides are not known, and {doubt}",
+                f"{how}, or --each-slide-a-patient if no patient has two slides",
+            )
+        )
+    return found
+
+
+def may_be_patients(
+    records: Sequence[SlideRecord], columns: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Of columns that mean nothing else those that may be patients, or are named so and repeat."""
+    everyone = frozenset(record.slide_id for record in records)
+    doubted = {doubt.column for doubt in patient_doubts(records, everyone, columns)}
+    return {name: cells for name, cells in columns.items() if name in doubted or _named_and_repeats(name, cells)}
+
+
+def _named_and_repeats(header: str, cells: Sequence[str]) -> bool:
+    known = [cell for cell in cells if not is_missing(cell)]
+    return 1 < len(set(known)) < len(known) and _named_person(header)
+
+
+def patient_doubts(
+    records: Sequence[SlideRecord], without: frozenset[str], columns: Mapping[str, Sequence[str]]
+) -> list[Doubt]:
+    """What may be patients, the likeliest first; none where nobody's patient is in question.
+
+    without   slides of which nobody says whose they are
+    columns   header -> cell of each record, of columns that mean nothing else
+    """
+    if not without:
+        return []
+    outcomes: list[Outcome] = [(r.label, r.time, r.event) if r.time and r.event is not None else (r.label, None, None)
+                               for r in records]  # fmt: skip
+    found = []
+    if len(without) == len(records):
+        for header, cells in columns.items():
+            keys: list[Key] = [None if is_missing(cell) else cell for cell in cells]
+            named = _named_person(header)
+            if not _named_otherwise(header) and (named or not _is_measured(keys, outcomes)):
+                found += [(not named, doubt) for doubt in _doubt(header, keys, outcomes, named=named)]
+    first: dict[str, str] = {}
+    begins = [_begins(record.slide_id) for record in records]
+    names = [first.setdefault(name.casefold(), name) for name in begins]
+    known = defaultdict(set)
+    for name, record in zip(names, records, strict=True):
+        known[name].add(record.patient_id)
+    open_to = {name for name, record in zip(names, records, strict=True) if record.slide_id in without}
+    torn: list[Key] = [name if name in open_to and len(known[name]) > 1 else record.slide_id
+                       for name, record in zip(names, records, strict=True)]  # fmt: skip
+    found += [(False, doubt) for doubt in _doubt(None, torn, outcomes, named=True)]
+    if not found and len(without) == len(records):
+        for ending in _ENDINGS:
+            found += [(True, doubt) for doubt in _doubt(None, _cut(records, ending), outcomes, named=False)]
+    return [doubt for _, doubt in sorted(found, key=lambda item: item[0])]
+
+
+def _doubt(column: str | None, keys: Sequence[Key], outcomes: Sequence[Outcome], *, named: bool) -> list[Doubt]:
+    """The doubt, if these groups of slides may be patients."""
+    trained = [any(value is not None for value in outcome) for outcome in outcomes]
+    if any(trained):  # the others are in no fold
+        keys = [key if used else None for key, used in zip(keys, trained, strict=True)]
+    elif not named:
+        return []
+    sizes = Counter(key for key in keys if key is not None)
+    repeated = [key for key, size in sizes.items() if size > 1]
+    if len(sizes) < 2 or not repeated:
+        return []
+    few = sum(sizes.values()) <= NAMED_SLIDES * len(sizes)
+    likely = few if named else _looks_like(keys, sizes, outcomes)
+    most = max(repeated, key=lambda key: sizes[key])
+    return [Doubt(column, len(sizes), sum(sizes.values()), most, sizes[most])] if likely else []
+
+
+def _looks_like(keys: Sequence[Key], sizes: Counter[str], outcomes: Sequence[Outcome]) -> bool:
+    """Whether groups nobody calls patients may be: many, small, of one outcome each, and not by chance."""
+    slides = sum(sizes.values())
+    fewest = FEWEST if any(letter.isdigit() for key in sizes for letter in key) else FEWEST_WORDS
+    if len(sizes) < fewest or slides > MOST_SLIDES * len(sizes) or slides < len(keys) / 2:
+        return False
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for key, outcome in zip(keys, outcomes, strict=True):
+        if key is not None:
+            groups[key].append(outcome)
+    if any(
+        len({value for value in field if value is not None}) > 1
+        for group in groups.values()
+        for field in zip(*group, strict=True)
+    ):
+        return False
+    if _is_recoded(groups):
+        return False
+    return _by_chance(list(groups.values())) < UNLIKELY
+
+
+def _is_recoded(groups: Mapping[str, Sequence[Outcome]]) -> bool:
+    """Whether each class has one value, as in a column that says the label in other words."""
+    classes = [{outcome[0] for outcome in group if outcome[0] is not None} for group in groups.values()]
+    names = [next(iter(found)) for found in classes if found]
+    return len(set(names)) == len(names) <= _FEW_CLASSES and not any(o[1] for group in groups.values() for o in group)
+
+
+def _by_chance(groups: Sequence[Sequence[Outcome]]) -> float:
+    """About how likely each group has one outcome where outcomes are dealt at random."""
+    counts = Counter(outcome for group in groups for outcome in group)
+    shares = [count / sum(counts.values()) for count in counts.values()]
+    return math.prod(sum(share ** len(group) for share in shares) for group in groups if len(group) > 1)
+
+
+def _is_measured(keys: Sequence[Key], outcomes: Sequence[Outcome]) -> bool:
+    """Whether values are dates, or numbers from which the label may have been cut, rather than numbers of people."""
+    known = [(key, outcome[0]) for key, outcome in zip(keys, outcomes, strict=True) if key is not None]
+    if all(_DATE.match(key) for key, _ in known):
+        return True
+    if not known or not all(_NUMBER.fullmatch(key) and len(key) < 16 for key, _ in known):
+        return False
+    values = [float(key.replace(",", ".")) for key, _ in known]
+    if any(value != round(value) for value in values):
+        return True
+    dense = len(set(values)) >= 0.8 * (max(values) - min(values) + 1)
+    ranges: dict[object, tuple[float, float]] = {}
+    for value, (_, label) in zip(values, known, strict=True):
+        low, high = ranges.get(label, (value, value))
+        ranges[label] = (min(low, value), max(high, value))
+    ordered = sorted(ranges.values())
+    cut = len(ordered) > 1 and all(a[1] < b[0] for a, b in pairwise(ordered))
+    return cut and not dense
+
+
+def _named_person(header: str) -> bool:
+    return bool(_PERSON & set(normalise(header).split("_"))) and not _named_otherwise(header)
+
+
+def _named_otherwise(header: str) -> bool:
+    return bool(_NO_PERSON & set(normalise(header).split("_")))
+
+
+def _begins(slide_id: str) -> str:
+    """The patient a name begins with, by the rules of portals or by a word for patients; else the whole name."""
+    found = _BARCODE.match(slide_id) or _NUMBERED.match(slide_id)
+    return found[0] if found else slide_id
+
+
+def _cut(records: Sequence[SlideRecord], ending: re.Pattern[str]) -> list[Key]:
+    """Names without an ending; whole where they have none, or begin with a date."""
+    found = [ending.fullmatch(record.slide_id) for record in records]
+    return [
+        hit[1] if hit and not _DATE.fullmatch(hit[1]) else record.slide_id
+        for hit, record in zip(found, records, strict=True)
+    ]

@@ -1,0 +1,117 @@
+"""One row of a manifest as a record of its slide; what is wrong with it becomes a fault that names the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from wsi_pipeline.cohort.discover import slide_id_of, with_suffix_found
+from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
+from wsi_pipeline.cohort.table_words import is_missing, split_word
+from wsi_pipeline.cohort.tables import cells
+from wsi_pipeline.cohort.tables.table_checks import SHOWN
+from wsi_pipeline.files.foreign_formats import base_name, elsewhere, local_name
+from wsi_pipeline.files.path_choices import id_of_part, split_choice, with_choice
+
+V = TypeVar("V")
+
+SPLITS = ("train", "val", "test")
+
+
+def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, faults: list[Fault]) -> SlideRecord:
+    """The record of one row; `columns` is our name -> position, `base` the folder of relative paths.
+
+    `label` is as it is written; `patient_id` is the slide's where none is given.
+    """
+
+    def cell(name: str) -> str:
+        index = columns.get(name)
+        return given[index].strip() if index is not None and index < len(given) else ""
+
+    def optional(name: str) -> str | None:
+        return None if is_missing(cell(name)) else cell(name)
+
+    name = local_name(cell("path") or (cell("slide_id") if "path" not in columns else ""))
+    part = {key: optional(key) for key in ("image", "channel", "plane")}
+    path = with_choice(_path(row, "path", name, base, faults), part)
+    file, chosen = split_choice(path)
+    own_name = file.name if chosen or ("\\" in name and file.exists()) else base_name(name)
+    slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else ""
+    slide_id = slide_id or id_of_part(slide_id_of(Path(own_name)), chosen)
+    if not name:
+        faults.append(Fault(row, "path is empty"))
+    elif not slide_id:
+        faults.append(Fault(row, f"path {name!r} names no slide"))
+    elif problem := elsewhere(file):
+        faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
+    elif not file.exists():
+        shown = str(file) if str(file).isprintable() else repr(str(file))
+        faults.append(Fault(row, f"file not found: {shown}", fatal=False))
+    time, event = (optional(key) for key in OUTCOME)
+    if note := _outcome_note(slide_id or name, columns, time, event):
+        faults.append(Fault(row, note, fatal=False))
+    side = optional("split")
+    split = split_word(side) if side else None
+    if side and split is None:
+        faults.append(Fault(row, f"split must be one of {', '.join(SPLITS)}, got {side!r}"))
+    outlines, tissue = optional("annotation"), optional("tissue")
+    return SlideRecord(
+        slide_id=slide_id,
+        path=path,
+        patient_id=optional("patient_id") or slide_id,
+        label=cell("label") or None,
+        mpp=_parsed(row, "mpp", optional("mpp"), cells.mpp, faults),
+        site=optional("site"),
+        stain=optional("stain"),
+        split=split,
+        annotation=_path(row, "annotation", outlines, base, faults) if outlines else None,
+        time=_time(row, slide_id, time, faults),
+        **chosen,
+        event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
+        tissue=_path(row, "tissue", tissue, base, faults) if tissue else None,
+    )
+
+
+def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> Path:
+    """The file a cell names; a fault where it can name none."""
+    try:
+        if "\0" in name:
+            raise ValueError("it holds a null character")
+        if elsewhere(name):
+            return Path(name)
+        path = (base / Path(name).expanduser()).absolute()
+        if "\\" in name and not path.exists():  # a relative path as Windows writes it
+            turned = (base / name.replace("\\", "/")).absolute()
+            path = turned if turned.exists() else path
+        return with_suffix_found(path) if column == "path" else path
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
+        faults.append(Fault(row, f"{column} {name[:SHOWN]!r} cannot name a file: {error}"))
+        return base / "-"
+
+
+def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], faults: list[Fault]) -> V | None:
+    """A cell by one of the parsers of `cells`; a fault where it does not fit."""
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        faults.append(Fault(row, f"{what} {error}"))
+        return None
+
+
+def _time(row: int, slide: str, text: str | None, faults: list[Fault]) -> float | None:
+    """The time; none, with a note, where nobody was followed for any."""
+    value = _parsed(row, f"time of {slide}", text, cells.time, faults)
+    if value is None or value > 0:
+        return value
+    faults.append(
+        Fault(row, f"time of {slide} is {text}: not used for survival, which needs times above 0", fatal=False)
+    )
+    return None
+
+
+def _outcome_note(slide: str, columns: dict[str, int], time: str | None, event: str | None) -> str | None:
+    """What is odd about half an outcome; no outcome at all is not."""
+    if "time" in columns and "event" in columns and (time is None) != (event is None):
+        return f"empty {'time' if time is None else 'event'}: {slide} is not used for survival"
+    return None

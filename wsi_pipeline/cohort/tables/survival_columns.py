@@ -1,0 +1,216 @@
+"""Which columns tell survival: a time with an event, the pairs of portals (`OS`, `OS.time`), GDC's three columns.
+
+Names are as `columns.normalise` gives them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from wsi_pipeline.cohort.table_words import is_missing
+from wsi_pipeline.cohort.tables import cells
+
+TIMES = (
+    "survival_time", "time_to_event", "follow_up", "followup", "follow_up_time", "survival_days", "survival_months",
+    "duration", "os_time", "os_days", "os_months", "overall_survival_days", "overall_survival_months",
+)  # fmt: skip
+EVENTS = (
+    "event_observed", "os_event", "os_status", "vital_status", "death", "dead", "deceased", "survival_status", "status",
+    "os", "overall_survival_status",
+)  # fmt: skip
+"""Other names of `time` and `event`."""
+
+DEATH = ("days_to_death", "death_days_to")
+LAST_SEEN = ("days_to_last_follow_up", "days_to_last_followup", "last_contact_days_to")
+VITAL = "vital_status"
+"""GDC: the time is the first where the patient is dead, else the second."""
+
+_ENDPOINTS = {
+    "OS": ("os", "overall_survival"),
+    "PFS": ("pfs", "progression_free_survival", "progress_free_survival"),
+    "PFI": ("pfi", "progression_free_interval"),
+    "DFS": ("dfs", "disease_free_survival"),
+    "DFI": ("dfi", "disease_free_interval"),
+    "DSS": ("dss", "disease_specific_survival"),
+    "RFS": ("rfs", "relapse_free_survival", "recurrence_free_survival"),
+    "EFS": ("efs", "event_free_survival"),
+}
+_UNITS = ("time", "days", "months", "years")
+_PART = re.compile("^(demographic|diagnos[ei]s|follow_ups|clinical|patient)_(?=days_|vital_|last_|death_)")
+"""What exports of a portal put before the name of a column."""
+_WEAK = ("duration", "status", "os", "survival_status")
+"""Names that mean something else in other tables: they count only beside the other half of an outcome."""
+
+
+@dataclass(frozen=True)
+class SurvivalColumns:
+    """Where time and event are told.
+
+    time, event   places of the columns; None where there is none
+    used          places of all columns that are read, those of GDC's three among them
+    faults        sentences about columns of which one would have to be chosen
+    notes         what people should know of the choice
+    gdc           places of death, last seen and vital status (or None), where time is told so
+    """
+
+    time: int | None = None
+    event: int | None = None
+    used: frozenset[int] = frozenset()
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    gdc: tuple[int, int, int | None] | None = None
+
+
+def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[str]]) -> SurvivalColumns:
+    """Find them in a header. `names` are normalised, `shown` as they are written; `body` the rows below.
+
+    Our own names win over others. A pair of one endpoint wins over columns of different ones, overall survival over
+    other endpoints.
+    """
+    names = [_PART.sub("", name) for name in names]
+    exact = {ours: [i for i, name in enumerate(names) if name == ours] for ours in ("time", "event")}
+    if any(len(places) > 1 for places in exact.values()):
+        return SurvivalColumns(faults=tuple(_keep_one(shown, p, ours) for ours, p in exact.items() if len(p) > 1))
+    time, event = (places[0] if places else None for places in exact.values())
+    if time is not None and event is not None:
+        return _found(time, event)
+    if time is None and event is None and (pair := _pair(names, shown, body)):
+        return pair
+    gdc = _gdc(names)
+    times = [i for i, name in enumerate(names) if name in TIMES] if time is None else [time]
+    if gdc and time is None and not _strong(times, names):
+        vital = event if event is not None else gdc[2]
+        how = f"dead by {shown[vital]!r}" if vital is not None else f"{shown[gdc[0]]!r} is filled in"
+        note = f"survival: time is {shown[gdc[0]]!r} where {how}, else {shown[gdc[1]]!r}"
+        used = frozenset(place for place in (gdc[0], gdc[1], vital) if place is not None)
+        return SurvivalColumns(used=used, notes=(note,), gdc=(gdc[0], gdc[1], vital))
+    events = [i for i, name in enumerate(names) if name in EVENTS] if event is None else [event]
+    return _single(times, events, names, shown, body)
+
+
+def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, str]:
+    """Time and event of a row by GDC's three columns, as text; empty where they are not told."""
+    if columns.gdc is None:
+        return "", ""
+    death, seen, vital = (
+        "" if place is None or place >= len(row) or is_missing(row[place]) else row[place].strip()
+        for place in columns.gdc
+    )
+    if columns.gdc[2] is None:
+        return (death, "1") if death else (seen, "0" if seen else "")
+    try:
+        dead = cells.event(vital) == 1 if vital else None
+    except ValueError:  # the fault is told where the event is parsed
+        return "", vital
+    return ("", "") if dead is None else (death, vital) if dead else (seen, vital)
+
+
+def _pair(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[str]]) -> SurvivalColumns | None:
+    """Time and event of the first endpoint that has both."""
+    pairs = {}
+    for endpoint, starts in _ENDPOINTS.items():
+        times = _named(names, [f"{start}_{unit}" for start in starts for unit in _UNITS])
+        events = _named(names, [f"{start}_{end}" for start in starts for end in ("event", "status")])
+        alone = _named(names, list(starts))
+        if times and not events:
+            events = [place for place in alone if _readable(place, body)]
+        elif events and not times:
+            times = alone
+        if times and events:
+            pairs[endpoint] = (times, events)
+    if not pairs:
+        return None
+    chosen, (times, events) = next(iter(pairs.items()))
+    plain = [i for i, name in enumerate(names) if name in ("survival_time", "time_to_event", "survival_days",
+             "survival_months", "event_observed")]  # fmt: skip
+    if chosen != "OS" and plain:
+        return None
+    if faults := _several(shown, times, events):
+        return SurvivalColumns(used=frozenset([*times, *events]), faults=faults)
+    notes = []
+    if len(pairs) > 1 or chosen != "OS":
+        more = f"; {', '.join(name for name in pairs if name != chosen)} not used" if len(pairs) > 1 else ""
+        notes.append(
+            f"survival is {chosen} ({shown[times[0]]!r}, {shown[events[0]]!r}){more}: "
+            "to learn another, name its columns time and event"
+        )
+    return _found(times[0], events[0], notes)
+
+
+def _single(
+    times: Sequence[int],
+    events: Sequence[int],
+    names: Sequence[str],
+    shown: Sequence[str],
+    body: Sequence[Sequence[str]],
+) -> SurvivalColumns:
+    """One column of each, weak names only where the other half is there."""
+    strong_times, strong_events = _strong(times, names), _strong(events, names)
+    usable = [place for place in events if _readable(place, body) or place in strong_events]
+    times = strong_times or (list(times) if usable else [])
+    events = strong_events or (usable if times else [])
+    if faults := _several(shown, times, events):
+        return SurvivalColumns(used=frozenset([*times, *events]), faults=faults)
+    return _found(times[0] if times else None, events[0] if events else None, _of_r(times, events, names, shown, body))
+
+
+def _of_r(
+    times: Sequence[int],
+    events: Sequence[int],
+    names: Sequence[str],
+    shown: Sequence[str],
+    body: Sequence[Sequence[str]],
+) -> list[str]:
+    """A note on a column that counts 1 and 2, as R's survival may: which of them is the event is not for us to say."""
+    if not times or events:
+        return []
+    for place, name in enumerate(names):
+        told = {row[place].strip() for row in body if place < len(row) and not is_missing(row[place])}
+        if name in EVENTS and told == {"1", "2"}:
+            return [f"column {shown[place]!r} holds 1 and 2: write 1 where the event was seen and 0 where not"]
+    return []
+
+
+def _found(time: int | None, event: int | None, notes: Sequence[str] = ()) -> SurvivalColumns:
+    used = frozenset(place for place in (time, event) if place is not None)
+    return SurvivalColumns(time, event, used, (), tuple(notes))
+
+
+def _gdc(names: Sequence[str]) -> tuple[int, int, int | None] | None:
+    places: Mapping[str, int] = {name: i for i, name in reversed(list(enumerate(names)))}
+    death, seen = (next((places[name] for name in known if name in places), None) for known in (DEATH, LAST_SEEN))
+    return None if death is None or seen is None else (death, seen, places.get(VITAL))
+
+
+def _named(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    return [i for i, name in enumerate(names) if name in wanted]
+
+
+def _strong(places: Sequence[int], names: Sequence[str]) -> list[int]:
+    return [place for place in places if names[place] not in _WEAK]
+
+
+def _readable(place: int, body: Sequence[Sequence[str]]) -> bool:
+    """Whether every cell of a column that says anything says whether an event was seen, and some do."""
+    told = [row[place] for row in body if place < len(row) and not is_missing(row[place])]
+    return bool(told) and all(_is_event(cell) for cell in told)
+
+
+def _is_event(cell: str) -> bool:
+    try:
+        cells.event(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _keep_one(shown: Sequence[str], places: Sequence[int], ours: str) -> str:
+    return f"columns {', '.join(repr(shown[i]) for i in places)} all mean {ours}; keep one"
+
+
+def _several(shown: Sequence[str], times: Sequence[int], events: Sequence[int]) -> tuple[str, ...]:
+    """Faults where several columns mean the time, or the event."""
+    found = (("time", times), ("event", events))
+    return tuple(_keep_one(shown, places, ours) for ours, places in found if len(places) > 1)

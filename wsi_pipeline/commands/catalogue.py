@@ -1,0 +1,167 @@
+"""The commands: name, purpose, example, options, and where the work is. Imports nothing heavy, for a quick --help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_pipeline.config.execution import (
+    CheckOptions,
+    ClassifyExecution,
+    CohortOptions,
+    CompareOptions,
+    EmbedExecution,
+    MilExecution,
+    PredictOptions,
+    QuPathOptions,
+    TableOptions,
+    TileExecution,
+    TrainingOptions,
+    TuneExecution,
+)
+from wsi_pipeline.config.specs import (
+    ClassifySpec,
+    EmbedSpec,
+    HeatmapSpec,
+    LabelSpec,
+    MilSpec,
+    SegmentSpec,
+    TileSpec,
+    TuneSpec,
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of wsi-pipeline.
+
+    options    dataclasses whose fields become options
+    sources    metavar and help of positional arguments, or None; `needed` says whether one must be given
+    handler    `module:function` taking a Request and returning the exit code
+    stage      True where the command is a stage with an output folder of the same name
+    """
+
+    name: str
+    purpose: str
+    example: str
+    handler: str
+    options: tuple[type, ...] = ()
+    sources: tuple[str, str] | None = None
+    needed: bool = False
+    stage: bool = True
+
+
+_COHORT = ("SLIDES", "a CSV (see manifests/README.md), a folder of slides, or a quoted glob; default: this run's")
+
+COMMANDS = (
+    Command(
+        "segment",
+        "find tissue; write masks, contours for QuPath, overlay pictures",
+        "wsi-pipeline segment slides.csv",
+        "wsi_pipeline.commands.tile:segment",
+        (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileExecution),
+        _COHORT,
+    ),
+    Command(
+        "tile",
+        "segment tissue, lay patches, write one patch store per slide",
+        "wsi-pipeline tile slides.csv --mpp 0.5 --patch-px 256",
+        "wsi_pipeline.commands.tile:tile",
+        (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileSpec, TileExecution),
+        _COHORT,
+    ),
+    Command(
+        "tune",
+        "tune a vision transformer on labelled patches; keep the adapter, measured on groups it never saw",
+        "wsi-pipeline tune crops --method pathotune",
+        "wsi_pipeline.commands.tune:tune",
+        (TuneSpec, LabelSpec, QuPathOptions, TableOptions, TuneExecution),
+        ("LABELS", "class folders, a CSV, or a manifest with annotations; default: the labels of this run"),
+    ),
+    Command(
+        "embed",
+        "turn patches into features with an encoder",
+        "wsi-pipeline embed --model vit_small_patch16_224 --weights vit.safetensors",
+        "wsi_pipeline.commands.embed:embed",
+        (EmbedSpec, EmbedExecution),
+    ),
+    Command(
+        "classify",
+        "tell the class of every patch with a tuned adapter; fractions, pictures, polygons",
+        "wsi-pipeline classify --model pathotune",
+        "wsi_pipeline.commands.classify:classify",
+        (ClassifySpec, ClassifyExecution, QuPathOptions),
+    ),
+    Command(
+        "train-mil",
+        "train a slide-level model with patient-grouped cross-validation, and report",
+        "wsi-pipeline train-mil --folds 5",
+        "wsi_pipeline.commands.train_mil:train_mil",
+        (MilSpec, TableOptions, MilExecution, TrainingOptions, QuPathOptions),
+    ),
+    Command(
+        "predict",
+        "apply a trained model to this run's slides, or to new ones",
+        "wsi-pipeline predict new.csv --trained wsi-run/train-mil/colour/gated-abmil --run new-run",
+        "wsi_pipeline.commands.mil:predict",
+        (CohortOptions, QuPathOptions, TableOptions, PredictOptions, TileExecution),
+        _COHORT,
+    ),
+    Command(
+        "heatmap",
+        "draw each slide's attention: pictures, a pyramidal TIFF, outlines for QuPath, values as CSV",
+        "wsi-pipeline heatmap",
+        "wsi_pipeline.commands.mil:heatmap",
+        (HeatmapSpec, MilExecution, QuPathOptions),
+    ),
+    Command(
+        "report",
+        "write report.html: the cohort, overlays, metrics, heatmaps, in one file",
+        "wsi-pipeline report",
+        "wsi_pipeline.commands.report:report",
+    ),
+    Command(
+        "run",
+        "run all stages from one YAML file",
+        "wsi-pipeline run cohort.yaml",
+        "wsi_pipeline.commands.run:run",
+        sources=("YAML", "what to run, and in which folder (its key `run`); see manifests/examples/cohort.yaml"),
+        needed=True,
+        stage=False,
+    ),
+    Command(
+        "compare",
+        "compare two trained models on the same patients: differences with intervals, DeLong's test",
+        "wsi-pipeline compare wsi-run/train-mil/colour/mean wsi-run/train-mil/pathotune/mean",
+        "wsi_pipeline.commands.compare:compare",
+        (CompareOptions,),
+        ("RUN", "two runs, or two folders of train-mil/ or predict/"),
+        needed=True,
+        stage=False,
+    ),
+    Command(
+        "status",
+        "show where the cohort stands",
+        "wsi-pipeline status",
+        "wsi_pipeline.commands.status:status",
+        stage=False,
+    ),
+    Command(
+        "check",
+        "read the manifest, open every slide, say what will not work",
+        "wsi-pipeline check slides.csv",
+        "wsi_pipeline.commands.check:check",
+        (CheckOptions, CohortOptions, QuPathOptions, TableOptions, TileSpec),
+        _COHORT,
+        stage=False,
+    ),
+    Command(
+        "demo",
+        "make a cohort of synthetic slides to try everything on",
+        "wsi-pipeline demo demo-cohort",
+        "wsi_pipeline.commands.demo:demo",
+        sources=("FOLDER", "where to put the slides and slides.csv"),
+        needed=True,
+        stage=False,
+    ),
+)
+"""All commands, in the order a person meets them."""

@@ -1,0 +1,1 @@
+"""What every command needs to talk to its user: options, console, log file, YAML."""

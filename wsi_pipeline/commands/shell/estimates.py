@@ -1,0 +1,75 @@
+"""Metrics as the commands print them: estimates with their intervals, and what is said of a validation in a line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from wsi_pipeline.commands.shell.request import plural
+from wsi_pipeline.mil.validation.choices import named
+from wsi_pipeline.mil.validation.paired import metric_words, p_words
+
+MOST_WARNINGS = 12
+MOST_METRICS = 5
+
+
+def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was chosen, the threshold, calibration, the test against chance: one line each, where there is one."""
+    told = []
+    chosen = Counter(named(fold["chosen"]) for fold in (metrics.get("folds") or ()) if fold.get("chosen"))
+    if chosen:
+        told.append(("chosen", "; ".join(f"{text} ({plural(n, 'fold')})" for text, n in chosen.most_common())))
+    if "threshold" in metrics:
+        cut = metrics["threshold"]
+        rates = ", ".join(f"{name} {estimate(cut[name])}" for name in ("sensitivity", "specificity"))
+        told.append(("cut", f"{cut['class']} from {cut['value']:.2f} on, chosen on {cut['chosen_on']}: {rates}"))
+    if "calibration" in metrics:
+        found = metrics["calibration"]
+        told.append(
+            (
+                "calibr.",
+                f"Brier {estimate(found['brier'])} (class shares alone: {found['brier_of_chance']:.3f}), "
+                f"ECE {estimate(found['ece'])}",
+            )
+        )
+    test = metrics.get("permutation")
+    if test:
+        told.append(
+            (
+                "chance",
+                f"{metric_words(test['metric'])} against {test['n']} shuffles of the outcomes over "
+                f"{plural(test['n_patients'], unit(metrics))}: {p_words(test['p_value'])}",
+            )
+        )
+    return told
+
+
+def cell(metrics: Mapping[str, Any], name: str) -> str:
+    """A metric over all that was tested, with its interval."""
+    found = metrics["pooled"].get(name) or {}
+    return estimate(found, _digits(metrics))
+
+
+def estimate(found: Mapping[str, Any], digits: str = ".3f") -> str:
+    """`0.912 [0.842, 0.968]`, without the interval where there is none."""
+    if found.get("value") is None:
+        return "undefined"
+    if found.get("low") is None or found.get("high") is None:
+        return f"{found['value']:{digits}}"
+    return f"{found['value']:{digits}} [{found['low']:{digits}}, {found['high']:{digits}}]"
+
+
+def number(metrics: Mapping[str, Any], value: float | None) -> str:
+    """A plain number with the digits of its task; "" for none."""
+    return "" if value is None else f"{value:{_digits(metrics)}}"
+
+
+def unit(metrics: Mapping[str, Any]) -> str:
+    """What was resampled and shuffled: patients, or slides where nobody says whose they are."""
+    return "slide" if metrics.get("patients") == "not known" else "patient"
+
+
+def _digits(metrics: Mapping[str, Any]) -> str:
+    """Numbers in a unit of their own have digits as they need; parts of 1 have three."""
+    return "#.3g" if metrics["task"] == "regression" else ".3f"

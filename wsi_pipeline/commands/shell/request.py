@@ -1,0 +1,170 @@
+"""What a command was asked: the run, the options as specs, the slides, and how to talk to the user."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run, to_csv
+from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
+from wsi_pipeline.commands.shell.console import Console
+from wsi_pipeline.config.execution import CohortOptions, TableOptions
+from wsi_pipeline.errors import ManifestError, UsageError
+from wsi_pipeline.system.atomic import write_text_if_changed
+
+S = TypeVar("S")
+logger = logging.getLogger(__name__)
+
+EXIT_DONE, EXIT_SOME_FAILED = 0, 3
+MOST_NOTES = 20
+MOST_LABELS = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a command.
+
+    options   one object per option dataclass of the command
+    only      slide ids to restrict the work to, separated by commas; empty: all
+    chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
+    command   as typed, for the log and the report
+    log_json  whether a log for machines is kept too
+    sections  the options of each of several encoders, for embed; none: `options` are those of the only one
+    """
+
+    run_dir: RunDir
+    options: tuple[Any, ...]
+    console: Console
+    sources: tuple[str, ...] = ()
+    only: str = ""
+    chunk: tuple[int, int] | None = None
+    command: str = ""
+    log_json: bool = False
+    sections: tuple[tuple[Any, ...], ...] = ()
+
+    def get(self, kind: type[S]) -> S:
+        """The options of one kind; their defaults where the command has none of that kind."""
+        return next((item for item in self.options if isinstance(item, kind)), kind())
+
+    def with_options(self, *options: Any) -> Request:
+        """The same request with other options."""
+        return replace(self, options=options, sections=())
+
+    def each(self) -> tuple[Request, ...]:
+        """One request for each section."""
+        return tuple(self.with_options(*options) for options in self.sections) or (self,)
+
+    def next(self, *steps: str) -> str:
+        """`next: wsi-pipeline STEP, then ...`, with --run where the run is not in the usual folder: to be typed so."""
+        root = self.run_dir.root
+        where = "" if root == Path(DEFAULT_RUN) else f" --run {shlex.quote(shown(root))}"
+        return "next: " + ", then ".join(f"wsi-pipeline {step}{where}" for step in steps)
+
+    def open_cohort(self) -> Cohort:
+        """The cohort named, recorded in the run folder; or, where none is named, the run's.
+
+        Raises ManifestError with every fault. Tells the user of what is odd.
+        """
+        if not self.sources:
+            return self.known_cohort()
+        options = self.get(TableOptions)
+        cohort = read_cohort(self.sources, mixed_labels=self.get(CohortOptions).mixed_labels, options=options)
+        self._tell(cohort)
+        write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
+        return cohort
+
+    def known_cohort(self) -> Cohort:
+        """The cohort this run was started with, and what is said of it now, which the run keeps."""
+        run = RunDir.existing(self.run_dir.root)
+        options = self.get(TableOptions)
+        if options == TableOptions() or self.sources:
+            return read_cohort([run.cohort_csv], mixed_labels=True)
+        cohort = read_run(run.cohort_csv, options)
+        write_text_if_changed(run.cohort_csv, to_csv(cohort))
+        return cohort
+
+    def select(self, cohort: Cohort) -> tuple[SlideRecord, ...]:
+        """The slides to work on: all, those of --only, or one chunk."""
+        records = cohort.only(self._named(cohort)) if self.only else cohort.records
+        if self.chunk is None:
+            return records
+        index, count = self.chunk
+        return records[index - 1 :: count]
+
+    def _named(self, cohort: Cohort) -> tuple[str, ...]:
+        """The ids in --only: separated by commas, unless the whole is an id (which may hold commas itself)."""
+        known = {record.slide_id for record in cohort.records}
+        return (self.only,) if self.only in known else tuple(name for name in self.only.split(",") if name)
+
+    def _tell(self, cohort: Cohort) -> None:
+        counts, (followed, events) = cohort.label_counts(), cohort.event_counts()
+        labels = ", ".join(f"{label} {count}" for label, count in counts.items())
+        if len(counts) > MOST_LABELS:
+            labels = f"{len(counts)} different ones"
+        parts = [
+            plural(len(cohort), "slide"),
+            patients_in_words(cohort),
+            f"labels: {labels}" if labels else "no labels",
+        ]
+        if followed:
+            parts.append(f"time and event of {plural(followed, 'patient')}, {plural(events, 'event')}")
+        self.console.fact("cohort", f"{', '.join(parts)}  -> {self.run_dir.root}/")
+        for note in cohort.notes[:MOST_NOTES]:
+            self.console.note(str(note))
+        if len(cohort.notes) > MOST_NOTES:
+            self.console.note(f"and {len(cohort.notes) - MOST_NOTES} more, all in {self.run_dir.log}")
+        for note in cohort.notes:
+            logger.warning("manifest %s: %s", cohort.source, note)
+        self._tell_dropped(cohort)
+
+    def _tell_dropped(self, cohort: Cohort) -> None:
+        if not self.run_dir.cohort_csv.is_file():
+            return
+        try:
+            before = self.known_cohort()
+        except ManifestError as error:  # damaged, or of a version that took what is refused now: it is written anew
+            logger.warning("%s", error)
+            return
+        gone = {record.slide_id for record in before.records} - {item.slide_id for item in cohort.records}
+        if gone:
+            named = ", ".join(sorted(gone)[:5]) + (", ..." if len(gone) > 5 else "")
+            verb = "is" if len(gone) == 1 else "are"
+            self.console.note(
+                f"{plural(len(gone), 'slide')} of this run {verb} not in the cohort now: {named}; their files stay"
+            )
+
+
+def parse_chunk(text: str | None) -> tuple[int, int] | None:
+    """`3/40` -> (3, 40). Raises UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise UsageError(f"chunk must look like 3/40, got {text!r}") from None
+    if not 1 <= index <= count:
+        raise UsageError(f"chunk must be between 1/{count} and {count}/{count}, got {text}")
+    return index, count
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 slide`, `2 slides`; `many` is the plural where it does not end in s."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}".replace(",", " ")
+
+
+def patients_in_words(cohort: Cohort) -> str:
+    """`12 patients`, or that nobody says whose slides they are."""
+    if cohort.patients_stated == "not known":
+        return "patients not known"
+    return plural(cohort.patients, "patient")
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it from here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,28 @@
+"""Names in a plan that no spec can check, looked up before its first step: encoders and slide-level models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wsi_pipeline.commands.shell.sections import refuse_twice
+from wsi_pipeline.config.specs import EmbedSpec, MilSpec
+from wsi_pipeline.encoders.names import HUB_PREFIX, family_of, plan_encoder
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.mil.validation.choices import candidates
+
+
+def foresee(options: Iterable[object]) -> None:
+    """Look up what the options of all steps name; asks no hub, and nothing of what earlier steps will make.
+
+    Raises EncoderError or UsageError for a name that is none, UsageError for an encoder that is there twice.
+    """
+    encoders = []
+    for item in options:
+        if isinstance(item, MilSpec):
+            for candidate in candidates(item):
+                MIL_MODELS.get(candidate.model)
+        if isinstance(item, EmbedSpec):
+            encoders.append(item.model)
+            if family_of(item.model) == "timm" and not item.model.startswith(HUB_PREFIX):
+                plan_encoder(item.model)
+    refuse_twice(encoders)

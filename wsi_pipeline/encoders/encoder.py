@@ -1,0 +1,240 @@
+"""The contract of every encoder: image batch in, feature vectors out, and the facts known before weights load.
+
+Three steps, from cheap to dear: an `EncoderPlan` knows what the encoder is (`info`) and which weights it will
+use (`fingerprint`), and `open` loads it. A stage that finds all its outputs up to date never takes the last.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    Batch = NDArray[np.uint8] | torch.Tensor
+    """Patches as uint8 of shape (B, P, P, 3), numpy or torch."""
+
+Pending = Callable[[], NDArray[np.float32]]
+"""Features being computed: called, it waits for them and returns them, float32 (B, D)."""
+
+BUILT_IN = "built-in"
+"""How the adapter that comes with the package is called, where a file could be named."""
+
+SPACING_TOLERANCE = 0.10
+"""Largest relative difference between a patch's mpp and the one an encoder was made for."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder says about itself without its weights.
+
+    name           as the user writes it after --model; names the feature folder
+    family         registered family: colour, timm, huggingface, ...
+    input_px       side of the square the network sees; other patch sizes are resized to it. None: any size as it is
+    resize_px      side that patches are resized to before the central input_px are cut out, or a black frame is laid
+                   round where it is smaller; None: the same, no cut
+    corner_px      first row and column of what is cut out; None: the middle, rounded as timm does
+    mpp            micrometres per pixel it was trained for, or None where any spacing is as good
+    mean, std      normalisation of RGB scaled to 0..1
+    dim            length D of a feature vector
+    feature        which tokens or positions a feature is made of, for people; "" where that is not said
+    interpolation  how patches are resized: bilinear or bicubic, antialiased; seldom nearest, box, hamming, lanczos
+    precision      note on arithmetic, for people
+    licence        note on the licence of the weights, for people
+    """
+
+    name: str
+    family: str
+    input_px: int | None
+    mpp: float | None
+    mean: Triple
+    std: Triple
+    dim: int
+    interpolation: str = "bicubic"
+    precision: str = "fp32 or bf16"
+    licence: str = "not stated"
+    resize_px: int | None = None
+    corner_px: int | None = None
+    feature: str = ""
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise EncoderError(f"{self.name}: dim must be >= 1, got {self.dim}")
+        if self.input_px is not None and self.input_px < 8:
+            raise EncoderError(f"{self.name}: input_px must be >= 8, got {self.input_px}")
+        if self.resize_px is not None and (self.input_px is None or self.resize_px < 8):
+            raise EncoderError(f"{self.name}: resize_px must be >= 8 and needs input_px, got {self.resize_px}")
+        if min(self.std) <= 0 or not all(map(math.isfinite, self.mean)):
+            raise EncoderError(f"{self.name}: mean {self.mean} and std {self.std} do not normalise an image")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields for a store; later ones only where they are set, as old stores lack them."""
+        later = {"resize_px", "corner_px", "feature"}
+        return {key: value for key, value in asdict(self).items() if value or key not in later}
+
+    def cut_note(self) -> tuple[str, ...]:
+        """How much of a patch the network sees, where that is not all of it, as a line; else nothing."""
+        if self.resize_px is None or self.input_px is None:
+            return ()
+        if self.resize_px < self.input_px:
+            return (
+                f"patches are resized to {self.resize_px} px and framed in black, as the model's configuration says",
+            )
+        seen = 100 * self.input_px**2 / self.resize_px**2
+        return (
+            f"patches are resized to {self.resize_px} px and the central {self.input_px} px are seen ({seen:.0f} % of "
+            "the area), as the model's configuration says; --whole-patch shows all of it",
+        )
+
+    def check_spacing(self, mpp: float) -> None:
+        """Refuse patches whose mpp differs by more than 10 % from the one the encoder was trained for.
+
+        Raises EncoderError saying which --mpp to tile with. Does nothing where `self.mpp` is None.
+        """
+        if self.mpp is None or abs(mpp - self.mpp) <= SPACING_TOLERANCE * self.mpp + 1e-9:
+            return
+        raise EncoderError(
+            f"encoder {self.name} was trained at {self.mpp:g} micrometres per pixel, these patches have {mpp:g}",
+            todo=f"Tile again with --mpp {self.mpp:g}, or choose an encoder made for {mpp:g}.",
+        )
+
+
+class Encoder(ABC):
+    """A loaded encoder on one device.
+
+    info         facts, see EncoderInfo
+    fingerprint  SHA-256 (hex) of weights and preprocessing: equal fingerprints give equal features up to rounding
+    device       where it runs, as torch spells it: cpu, cuda:0, mps
+    summary      the same with the arithmetic, for people: `cpu, bf16 (AMX)`
+    batch        patches in one batch that suit the device, where the user asks for no number
+    batches      other sizes worth trying out, see `probe.py`; none where the size makes no difference
+    """
+
+    info: EncoderInfo
+    fingerprint: str
+    device: str
+    summary: str
+    batch: int
+    batches: tuple[int, ...] = ()
+
+    @abstractmethod
+    def _encode(self, batch: Batch) -> NDArray[np.float32]:
+        """Features of a batch that was already checked and is not empty."""
+
+    def _begin(self, batch: Batch) -> Pending:
+        """Begin to encode a checked batch. Devices that work by themselves override it; others compute at once."""
+        features = self._encode(batch)
+        return lambda: features
+
+    def encode(self, batch: Batch) -> NDArray[np.float32]:
+        """Features float32 (B, D) of patches uint8 (B, P, P, 3), RGB, numpy or torch; B may be 0.
+
+        A row does not depend on the other patches of its batch beyond rounding. Raises EncoderError for another
+        shape or type, and for features that are not finite.
+        """
+        return self.submit(batch)()
+
+    def submit(self, batch: Batch) -> Pending:
+        """Begin to encode a batch, which may change once this returns; what is returned waits for its features.
+
+        Raises EncoderError as `encode` does, at once for a wrong batch and from the waiting for bad features.
+        """
+        _check_batch(batch)
+        count = int(batch.shape[0])
+        if count == 0:
+            return lambda: np.zeros((0, self.info.dim), np.float32)
+        wait = self._begin(batch)
+        return lambda: self._checked(wait(), count)
+
+    def _checked(self, features: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        if features.shape != (count, self.info.dim):
+            raise EncoderError(f"encoder {self.info.name} gave {features.shape}, expected ({count}, {self.info.dim})")
+        if not np.isfinite(features).all():
+            rows = int((~np.isfinite(features)).any(axis=1).sum())
+            raise EncoderError(
+                f"encoder {self.info.name} gave features that are not finite for {rows} of {len(features)} patches",
+                todo="Try --precision fp32; if it stays, the weights are damaged.",
+            )
+        return features
+
+    def compile(self) -> bool:
+        """Compile the network to faster code, at its first batch; False where there is none to compile."""
+        return False
+
+    def describe(self, batch: int | None = None) -> str:
+        """One line for the user, such as `cpu, bf16 (AMX), batch 16`."""
+        return f"{self.summary}, batch {batch or self.batch}"
+
+    def check_spacing(self, mpp: float) -> None:
+        """Refuse patches of the wrong mpp: `EncoderInfo.check_spacing`."""
+        self.info.check_spacing(mpp)
+
+
+class EncoderPlan(ABC):
+    """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them.
+
+    adapter   the file of a tuned encoder's adapter, or `built-in`; "" for encoders without one
+    groups    marks (`cohort.marks`) of the patients or slides whose labels a tuned encoder has learned from
+    """
+
+    info: EncoderInfo
+    adapter: str = ""
+    groups: frozenset[str] = frozenset()
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What `Encoder.fingerprint` will be. Finds the weights (or fetches them, saying so) and hashes the file.
+
+        Raises EncoderError when they cannot be had, saying which file to bring.
+        """
+
+    @abstractmethod
+    def open(self, device: str = "auto", precision: str = "auto") -> Encoder:
+        """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
+
+    def about(self) -> tuple[str, ...]:
+        """What the user should know of it, a line or a few; which tokens the feature is made of is among it."""
+        info = self.info
+        size = f"input {info.input_px} px" if info.input_px else "any patch size"
+        first = f"{info.family}, {size}, {info.dim} features; licence: {info.licence}"
+        feature = (f"feature: {info.feature}",) if info.feature else ()
+        return (first, *feature, *info.cut_note())
+
+    def fit_note(self, patch_px: int, mpp: float) -> str:
+        """What is odd about patches of this size and resolution for this encoder; "" where nothing is."""
+        return ""
+
+    def suggest_batch(self, device: str = "auto") -> int:
+        """What `Encoder.batch` will be. Raises UsageError for a device that is not on this machine."""
+        from wsi_pipeline.system.device import choose_device, suggest_batch
+
+        return suggest_batch(choose_device(device))
+
+    def describe(self, device: str = "auto", precision: str = "auto", batch: int | None = None) -> str:
+        """What `Encoder.describe` will be: `cpu, bf16 (AMX), batch 16`. Raises UsageError as `suggest_batch` does."""
+        from wsi_pipeline.system.device import choose_device, choose_precision
+
+        chosen = choose_device(device)
+        return f"{chosen}, {choose_precision(precision, chosen)}, batch {batch or self.suggest_batch(device)}"
+
+
+def _check_batch(batch: Batch) -> None:
+    shape, kind = tuple(batch.shape), str(batch.dtype).removeprefix("torch.")
+    if kind != "uint8":
+        raise EncoderError(f"a batch must be uint8 (pixels 0 to 255, not normalised), got {kind}")
+    if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2] or shape[1] < 1:
+        raise EncoderError(f"a batch must have the shape (B, P, P, 3), got {shape}")

@@ -1,0 +1,1 @@
+"""Any timm network as an encoder: its own input, its own tokens."""

@@ -1,0 +1,1 @@
+"""Slide files where there is no table: found, named, and refused by name where they cannot be read."""

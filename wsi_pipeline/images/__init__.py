@@ -1,0 +1,1 @@
+"""Pure functions on pixel arrays that know no slide."""

@@ -1,0 +1,97 @@
+"""Open labelled patches by what they are: the way into this package."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_pipeline.cohort.manifest import Cohort, read_cohort, read_run
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
+from wsi_pipeline.config.execution import TableOptions
+from wsi_pipeline.config.specs import LabelSpec
+from wsi_pipeline.errors import LabelError
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches
+from wsi_pipeline.labelled.sources.annotated_slides import is_annotated, open_annotated
+from wsi_pipeline.labelled.sources.annotation_files import ANNOTATION_SUFFIXES
+from wsi_pipeline.labelled.sources.csv_files import open_image_csv, open_point_csv
+from wsi_pipeline.labelled.sources.folders import is_class_folders, open_class_folders
+from wsi_pipeline.labelled.sources.label_stores import has_labels, open_labelled_stores
+from wsi_pipeline.labelled.sources.label_table import TABLE_SUFFIXES, read_label_table
+
+_KINDS = (
+    "Name a folder of class folders, a CSV with path and label, a CSV with image, class, x and y, a CSV of slides "
+    "with a column annotation, or a run folder whose patch stores have labels"
+)
+
+
+def open_labelled(
+    source: str | Path,
+    spec: LabelSpec | None = None,
+    *,
+    default_mpp: float | None = None,
+    options: TableOptions | None = None,
+    no_crop: bool = False,
+) -> LabelledPatches:
+    """Labelled patches from whatever `source` is; nothing is decoded yet but what must be.
+
+    source        ROOT/<class>/[<group>/]file (also below train, val, test); CSV path, label[, group][, split];
+                  CSV image, class, x, y[, group][, split]; manifest of slides with `annotation`; run with labels
+    default_mpp   micrometres per pixel of annotated slides that state none
+    options       whose slides they are, where they are named by a CSV or a run
+    no_crop       annotations of QuPath count from the corner of the whole slide, not of its bounds
+
+    Raises LabelError in one sentence for anything else, and where no row can be used.
+    """
+    path, spec, options = Path(source).expanduser(), spec or LabelSpec(), options or TableOptions()
+    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return _open_table(path, spec, default_mpp, options, no_crop)
+    run = RunDir(path.parent if path.name == "tile" else path)
+    if path.is_dir() and run.cohort_csv.is_file():
+        return _open_run(run, spec, default_mpp, options, no_crop)
+    if path.is_dir() and is_class_folders(path):
+        if options.patient_column is not None:
+            raise LabelError("class folders have no columns", todo="Say whose images these are with --group-pattern")
+        return open_class_folders(path, spec)
+    what = "holds no class folders with images" if path.is_dir() else "is no CSV" if path.exists() else "is not there"
+    raise LabelError(f"no labelled patches: {path} {what}", todo=_KINDS)
+
+
+def _open_run(
+    run: RunDir, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
+) -> LabelledPatches:
+    """Patch stores with labels where there are any, else the annotations of the run's slides."""
+    cohort = _patients_known(read_run(run.cohort_csv, options), spec)
+    if has_labels(run, cohort):
+        return open_labelled_stores(run, cohort, spec)
+    if is_annotated(cohort):
+        return open_annotated(cohort, spec, default_mpp, no_crop)
+    raise LabelError(
+        f"no labelled patches: no patch store of {run.root} has labels, and no slide of it an annotation", todo=_KINDS
+    )
+
+
+def _open_table(
+    path: Path, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
+) -> LabelledPatches:
+    told = options.patient_column if spec.group_column is None else spec.group_column
+    table = read_label_table(path, replace(spec, group_column=told))
+    have = set(table.columns)
+    if any(cell.lower().endswith(ANNOTATION_SUFFIXES) for cell in table.cells("annotation")):
+        cohort = _patients_known(read_cohort([path], mixed_labels=True, options=options), spec)
+        return open_annotated(cohort, spec, default_mpp, no_crop)
+    if {"path", "label", "x", "y"} <= have:
+        return open_point_csv(table, spec)
+    if {"path", "label"} <= have:
+        return open_image_csv(table, spec)
+    columns = ", ".join(table.header)
+    missing = " and ".join(name for name in ("path", "label") if name not in have)
+    raise LabelError(f"{path} has no column {missing}; its columns are {columns}", todo=_KINDS)
+
+
+def _patients_known(cohort: Cohort, spec: LabelSpec) -> Cohort:
+    """The cohort. Raises LabelError where its groups are patients, and slides may share one that nobody names."""
+    if spec.group_column is None and not spec.group_pattern:
+        for what, todo in doubt_words(cohort):
+            raise LabelError(f"{what}. Slides of one patient on both sides make every metric wrong", todo=todo)
+    return cohort

@@ -1,0 +1,1 @@
+"""Where labelled patches come from: class folders, CSVs, patch stores, annotated slides."""

@@ -1,0 +1,100 @@
+"""Labels from the patch stores of a run: those that have a dataset `labels`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.config.specs import LabelSpec
+from wsi_pipeline.errors import LabelError, StoreError
+from wsi_pipeline.labelled.assemble import LabelRows, assemble
+from wsi_pipeline.labelled.faults import Faults
+from wsi_pipeline.labelled.labelled_patches import LabelledPatches
+from wsi_pipeline.labelled.slide_patches import CutFromSlide, KeptInStore, PatchesOfSlides, SlidePart
+from wsi_pipeline.labelled.splits.slide_groups import slide_groups, slide_splits
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import LABELS
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches
+
+
+def has_labels(run: RunDir, cohort: Cohort) -> bool:
+    """Whether any patch store of a run has labels. Stores that cannot be read count as without."""
+    return any(_is_labelled(path) for record in cohort.records if (path := _store(run, record)))
+
+
+def open_labelled_stores(run: RunDir, cohort: Cohort, spec: LabelSpec) -> LabelledPatches:
+    """Labelled patches from the patch stores of a run; groups are patients, patches with label -1 are not used.
+
+    Pixels come from the store where it keeps them, else from the slide. Raises LabelError where stores have patches of
+    different sizes, or no label can be used.
+    """
+    faults, rows = Faults(str(run.root)), LabelRows()
+    tables: list[tuple[SlideRecord, PatchTable]] = []
+    parts: list[SlidePart] = []
+    part_of, patch_of = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for record in cohort.records:
+        table = _table(run, record, faults)
+        if table is None or table.labels is None:
+            continue
+        labelled = np.flatnonzero(table.labels.values >= 0)
+        part_of.append(np.full(len(labelled), len(parts), np.int64))
+        patch_of.append(labelled.astype(np.int64))
+        parts.append(_part(run, record, table))
+        tables.append((record, table))
+        for row in labelled.tolist():
+            x, y = table.grid.coords[row].tolist()
+            rows.add(f"{record.slide_id} ({x}, {y})", table.labels.classes[int(table.labels.values[row])], "")
+    rows.notes += faults.notes("labelled slides", len(parts))
+    owners = np.concatenate(part_of)
+    records = [record for record, _ in tables]
+    groups, splits = slide_groups(records, spec, rows.notes), slide_splits(records)
+    rows.groups = [groups[k] for k in owners]
+    rows.splits = None if splits is None else [splits[k] for k in owners]
+    patch_px, mpp = _common(tables)
+    key = [table.header.digest for _, table in tables]
+    pixels = PatchesOfSlides(tuple(parts), owners, np.concatenate(patch_of), patch_px, mpp, key)
+    return assemble(rows, pixels, str(run.root), spec)
+
+
+def _store(run: RunDir, record: SlideRecord) -> Path | None:
+    return existing_store(run.patch_store(record.slide_id))
+
+
+def _is_labelled(path: Path) -> bool:
+    try:
+        with open_store(path) as store:
+            return LABELS in store.names()
+    except StoreError:
+        return False
+
+
+def _table(run: RunDir, record: SlideRecord, faults: Faults) -> PatchTable | None:
+    path = _store(run, record)
+    if path is None:
+        return None
+    try:
+        return read_patches(path)
+    except StoreError as error:
+        faults.add(record.slide_id, error.what)
+        return None
+
+
+def _part(run: RunDir, record: SlideRecord, table: PatchTable) -> SlidePart:
+    content, path = table.header.slide.quick_digest, _store(run, record)
+    if table.pixels != "none" and path is not None:
+        return KeptInStore(record.slide_id, content, path, table.pixels)
+    return CutFromSlide(record.slide_id, content, record.path, table.grid.coords, table.geometry)
+
+
+def _common(tables: list[tuple[SlideRecord, PatchTable]]) -> tuple[int, float]:
+    """Side and resolution asked for, which all stores must share."""
+    found = {(table.geometry.patch_px, float(table.header.specs["tile"]["mpp"])) for _, table in tables}
+    if len(found) > 1:
+        listed = " and ".join(f"{side} px at {mpp:g} mpp" for side, mpp in sorted(found)[:2])
+        raise LabelError(
+            f"the patch stores of the run differ: {listed}", todo="Run again: wsi-pipeline tile slides.csv"
+        )
+    return found.pop()

@@ -1,0 +1,1 @@
+"""Parts of labelled patches that divide no group."""

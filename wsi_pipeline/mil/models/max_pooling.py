@@ -1,0 +1,48 @@
+"""Max pooling of embeddings: Wang et al., "Revisiting multiple instance neural networks", 2018 (MI-Net)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, classify, head, head_contributions, projection
+from wsi_pipeline.mil.models.ragged import segment_argmax
+
+
+@MIL_MODELS.register("max")
+class MaxPooling(nn.Module):
+    """Bag embedding z_d = max_k h_kd, then a linear classifier.
+
+    Each value of z comes from one instance, the first where several are equal, and only that one gets its gradient.
+    The attention of an instance is the part of the values that come from it. An empty bag has z = 0.
+    """
+
+    def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
+        super().__init__()
+        self.projection = projection(in_dim, spec)
+        self.head = head(n_outputs, spec)
+
+    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+        """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,)."""
+        instances = self.projection(features)
+        pooled, winners = _largest(instances, offsets)
+        ones = torch.ones(winners.numel(), device=features.device)
+        share = torch.zeros(len(features), device=features.device).index_add(0, winners.flatten(), ones)
+        return MilOutput(classify(self.head, pooled), share / instances.shape[1])
+
+    def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Exact: each value of z counts for the instance that it comes from, (sum N, C)."""
+        instances = self.projection(features)
+        _, winners = _largest(instances, offsets)
+        kept = torch.zeros_like(instances).scatter(0, winners, 1.0)
+        return head_contributions(self.head, instances * kept)
+
+
+def _largest(instances: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest value of each column in each bag (B, H), 0 in an empty bag, and the rows they are from (b, H)."""
+    winners = segment_argmax(instances, offsets)
+    filled = winners[:, :1] >= 0
+    rows = winners[filled[:, 0]]
+    pooled = instances.new_zeros(winners.shape).masked_scatter(filled, instances.gather(0, rows))
+    return pooled, rows

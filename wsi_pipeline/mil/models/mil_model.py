@@ -1,0 +1,156 @@
+"""What every slide-level model is: ragged bags in, logits and attention out, behind one standardisation.
+
+A model of the registry is a *network*: a module called as `network(features, offsets, targets) -> MilOutput` on
+standardised float32 features, made by `Network(in_dim, n_outputs, spec)`. `MilModel` wraps it with what all share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.registry import Registry
+
+Network = Callable[[int, int, MilSpec], nn.Module]
+
+MIL_MODELS: Registry[Network] = Registry("MIL model")
+
+
+@dataclass(frozen=True, eq=False)
+class MilOutput:
+    """What a network says of some bags.
+
+    logits     (B, C), one row a bag
+    attention  (sum N,), one weight an instance, summing to 1 within each bag
+    auxiliary  (B,) a loss of the network's own for each bag, already weighted, to be added to the objective's; only
+               in training, where targets were given and the paper asks for it
+    """
+
+    logits: Tensor
+    attention: Tensor
+    auxiliary: Tensor | None = None
+
+
+class Contributing(Protocol):
+    """What every network can say beside its forward pass."""
+
+    def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """How much each instance moves each logit, (sum N, C), from standardised features (sum N, D)."""
+
+
+class MilModel(nn.Module):
+    """A network behind the standardisation of its training fold.
+
+    Features of any float type (sum N, D) become float32, less the mean and over the standard deviation of the
+    training instances, which are buffers: they travel with the weights. Offsets are int64 (B + 1).
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, network: nn.Module, in_dim: int, n_outputs: int) -> None:
+        super().__init__()
+        self.network = network
+        self.in_dim = in_dim
+        self.n_outputs = n_outputs
+        self.register_buffer("feature_mean", torch.zeros(in_dim))
+        self.register_buffer("feature_std", torch.ones(in_dim))
+
+    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+        """Logits (B, C) and attention (sum N,); `targets` int64 (B,) are class codes, for auxiliary losses.
+
+        Raises MilError for features of another width.
+        """
+        return cast(MilOutput, self.network(self.standard(features), offsets, targets))
+
+    def standard(self, features: Tensor) -> Tensor:
+        """Features as the network gets them: standardised, in the type of the autocast this runs under."""
+        if features.ndim != 2 or features.shape[1] != self.in_dim:
+            raise MilError(f"this model takes features of {self.in_dim} values, got shape {tuple(features.shape)}")
+        scale = 1 / self.feature_std
+        return _scaled(features, scale, -self.feature_mean * scale, _arithmetic(features.device))
+
+    def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """How much each instance moves each logit, (sum N, C); see `inference.contributions`."""
+        network = cast(Contributing, self.network)
+        return network.contributions(self.standard(features), offsets)
+
+    def set_standardisation(self, mean: Tensor, std: Tensor) -> None:
+        """Take the mean and standard deviation (D,) of the training instances; std must be positive."""
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std)
+
+
+_ROWS = 512
+
+
+def _arithmetic(device: torch.device) -> torch.dtype:
+    """The type of the features that a network gets: that of the autocast it runs under, else float32."""
+    lowered = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if lowered else torch.float32
+
+
+def _scaled(features: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
+    """features * scale + shift, computed in float32 and given in `dtype`."""
+    if features.requires_grad or dtype == torch.float32:
+        return torch.addcmul(shift, features.float(), scale).to(dtype)
+    result = torch.empty(features.shape, dtype=dtype, device=features.device)
+    for source, target in zip(
+        torch.split(features, _ROWS), torch.split(result, _ROWS), strict=True
+    ):  # it stays in the cache
+        target.copy_(torch.addcmul(shift, source.float(), scale))
+    return result
+
+
+def build_model(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
+    """A fresh model, weights drawn from torch's current generator. Raises UsageError for an unknown name."""
+    return MilModel(MIL_MODELS.get(spec.model)(in_dim, n_outputs, spec), in_dim, n_outputs)
+
+
+class Dropout(nn.Module):
+    """Dropout with a generator of its own where it is given one: trainings side by side do not share their luck."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """In training, values are 0 with probability p and the others divided by 1 - p."""
+        if not self.training or self.p == 0:
+            return values
+        kept = torch.rand(values.shape, generator=self.generator, device=values.device) >= self.p
+        return values * kept / (1 - self.p)
+
+
+def projection(in_dim: int, spec: MilSpec) -> nn.Sequential:
+    """Instance projection (sum N, D) -> (sum N, hidden_dim)."""
+    return nn.Sequential(nn.Linear(in_dim, spec.hidden_dim), nn.ReLU())
+
+
+def head_contributions(head: nn.Module, weighted: Tensor) -> Tensor:
+    """The share of each instance in the logits of a linear head: (sum N, hidden_dim) -> (sum N, C).
+
+    `weighted` are the terms whose sum over a bag is its embedding; with the head's bias the shares add up to the
+    logits exactly.
+    """
+    linear = cast(nn.Sequential, head)[1]
+    return functional.linear(weighted, cast(nn.Linear, linear).weight)
+
+
+def classify(head: nn.Module, embeddings: Tensor) -> Tensor:
+    """The head on bag embeddings (B, hidden_dim), in float32 whatever arithmetic the instances had: (B, C)."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return cast(Tensor, head(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))))
+
+
+def head(n_outputs: int, spec: MilSpec) -> nn.Module:
+    """Bag embedding (B, hidden_dim) -> outputs (B, C)."""
+    return nn.Sequential(Dropout(spec.dropout), nn.Linear(spec.hidden_dim, n_outputs))

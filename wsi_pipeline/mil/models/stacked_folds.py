@@ -1,0 +1,78 @@
+"""Attention models of several folds as one: a step on small bags is more calls than arithmetic, so folds share calls.
+
+The weights of F models lie in one array (F, ...), and the rows of each fold's own bags, filled up to the longest, in
+one (F, R, D). Everything is a plain operation on such arrays, with gradients by autograd. The memory they take grows
+with the rows of a step, which is why larger bags go through `fused` instead, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from wsi_pipeline.mil.bags import BagBatch
+from wsi_pipeline.mil.models.abmil import AttentionPooling
+from wsi_pipeline.mil.models.fused_attention import ROW_STEP, AttentionWeights
+from wsi_pipeline.mil.models.mil_model import MilModel, classify
+from wsi_pipeline.mil.models.ragged import segment_ids
+
+
+def stackable(model: MilModel) -> bool:
+    """Whether models like this one can be computed together: attention pooling and nothing else."""
+    return isinstance(model.network, AttentionPooling)
+
+
+def stacked_logits(models: Sequence[MilModel], batches: Sequence[BagBatch], arithmetic: torch.dtype) -> list[Tensor]:
+    """The logits (b, C) of each model on its own bags, up to rounding those that it gives by itself.
+
+    models      alike in everything but their weights, and `stackable`
+    arithmetic  type in which matrices are multiplied
+    """
+    device = models[0].feature_mean.device
+    with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
+        each = [model.standard(batch.features.to(device)) for model, batch in zip(models, batches, strict=True)]
+    longest = -(-max(map(len, each)) // ROW_STEP) * ROW_STEP
+    features = each[0].new_zeros(len(each), longest, each[0].shape[1])
+    bags = torch.full((len(each), longest), -1)
+    for k, (rows, batch) in enumerate(zip(each, batches, strict=True)):
+        features[k, : len(rows)] = rows
+        bags[k, : len(rows)] = segment_ids(batch.offsets)
+    networks = [cast(AttentionPooling, model.network) for model in models]
+    n_bags = max(len(batch.indices) for batch in batches)
+    pooled = stacked_pool(features, bags.to(device), n_bags, _stacked([network.weights() for network in networks]))
+    return [
+        classify(network.head, own[: len(batch.indices)])
+        for network, own, batch in zip(networks, pooled.unbind(), batches, strict=True)
+    ]
+
+
+def stacked_pool(features: Tensor, bags: Tensor, n_bags: int, weights: AttentionWeights) -> Tensor:
+    """Bag embeddings (F, B, H), those of `fused.attention_pool` for F models at once.
+
+    features  (F, R, D); matrices are multiplied in their type, the rest is float32 (float64 from float64)
+    bags      int64 (F, R): which of its fold's bags, 0 to B - 1, a row is of; -1 where it only fills up
+    weights   as of one model, each with a first axis F
+    """
+    own = bags[:, None] == torch.arange(n_bags, device=bags.device)[:, None]
+    hidden = _linear(features, weights.projection, weights.projection_bias).relu_()
+    gates = _linear(hidden, weights.gates, weights.gates_bias)
+    wide, halves = weights.score.dtype, gates.shape[2] // weights.score.shape[1]
+    first, *second = (half.to(wide) for half in gates.chunk(halves, 2))
+    inner = first.tanh() * second[0].sigmoid() if second else first.tanh()
+    scores = torch.bmm(inner, weights.score[:, :, None]).transpose(1, 2)  # a softmax does not see their bias
+    attention = torch.where(own, scores, torch.finfo(wide).min).softmax(2) * own
+    return torch.bmm(attention.to(hidden.dtype), hidden).to(wide)
+
+
+def _stacked(each: Sequence[AttentionWeights]) -> AttentionWeights:
+    names = [field.name for field in fields(AttentionWeights)]
+    return AttentionWeights(*(torch.stack([getattr(weights, name) for weights in each]) for name in names))
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(F, R, I), (F, O, I) and (F, O) -> (F, R, O) in the type of the rows."""
+    return torch.baddbmm(bias.to(rows.dtype)[:, None], rows, weight.to(rows.dtype).transpose(1, 2))

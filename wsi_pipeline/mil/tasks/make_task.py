@@ -1,0 +1,60 @@
+"""Which task it is: learned from a table as the settings ask, or read from a model's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.tasks.classification import ClassificationTask, make_classification
+from wsi_pipeline.mil.tasks.cox import CoxTask
+from wsi_pipeline.mil.tasks.discrete import DiscreteTask
+from wsi_pipeline.mil.tasks.regression import RegressionTask, make_regression
+from wsi_pipeline.mil.tasks.survival import make_survival
+from wsi_pipeline.mil.tasks.task import Task
+
+
+def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
+    """The task `spec.task` over the rows of a table (slide_id, patient_id and the outcome columns).
+
+    Classes, mean and spread, or intervals of time are learned from the rows given. Raises MilError, in words a
+    user understands, where they hold nothing to learn or the outcome is of another kind.
+    """
+    if spec.positive is not None and spec.task != "classification":
+        raise MilError(f"{spec.task} has no positive class", todo="Leave out --positive")
+    if spec.task == "regression":
+        return make_regression(table)
+    if spec.task == "survival":
+        return make_survival(table, spec)
+    return make_classification(table, spec.positive)
+
+
+def task_from_json(value: Any) -> Task:
+    """The task that `to_json` wrote. Raises MilError for anything else: this may come from a file of anyone's."""
+    if not isinstance(value, Mapping):
+        raise MilError(f"a task must be a JSON object, got {type(value).__name__}")
+    given = dict(value)
+    kind = (given.pop("name", None), given.pop("loss", None))
+    if kind == ("classification", None) and set(given) == {"classes"}:
+        return ClassificationTask(_list(given["classes"], str))
+    if kind == ("regression", None) and set(given) == {"mean", "sd"}:
+        return RegressionTask(*_list([given["mean"], given["sd"]], float))
+    if kind == ("survival", "discrete") and set(given) == {"edges"}:
+        return DiscreteTask(_list(given["edges"], float))
+    if kind == ("survival", "cox") and not given:
+        return CoxTask()
+    raise MilError(f"no task that this program knows: {str(dict(value))[:200]}")
+
+
+def _list(values: Any, kind: type[str] | type[float]) -> tuple[Any, ...]:
+    """A JSON list of text or of numbers as a tuple."""
+    kinds = (str,) if kind is str else (int, float)
+    if not isinstance(values, list) or not all(type(value) in kinds for value in values):
+        raise MilError(f"a task must hold a list of {kind.__name__} values, got {str(values)[:200]}")
+    try:
+        return tuple(kind(value) for value in values)
+    except OverflowError:
+        raise MilError("a task must hold numbers of a usual size") from None

@@ -1,0 +1,140 @@
+"""What a task is: the outcome it needs, the loss that trains it, the words of its predictions, its metrics.
+
+A task knows tables and arrays, not models: training sees its `objective`, everything else the columns it makes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsi_pipeline.cohort.tables.cells import number
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.training.objectives import Objective
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+NAMED = 5
+"""How many slides a message names before it says how many more."""
+
+
+class Task(Protocol):
+    """One kind of outcome; a frozen dataclass of all that was learned about it from a table.
+
+    A *table* has a row a bag: slide_id, patient_id, and the outcome columns. *Predictions* are a table with the
+    columns of `outcomes` beside its own, and `fold` where several models made them.
+    """
+
+    @property
+    def name(self) -> str:
+        """classification, regression or survival."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of a model, C."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The outcome columns a table must have."""
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The metrics to show first."""
+
+    @property
+    def higher_is_better(self) -> dict[str, bool]:
+        """Metric -> whether more of it is better."""
+
+    @property
+    def relative(self) -> bool:
+        """Whether outputs of two models differ by a constant that means nothing (the risk of a Cox model)."""
+
+    def to_json(self) -> Json:
+        """The task as a JSON object; `task_from_json` makes it again."""
+
+    def learned(self, table: pd.DataFrame) -> Self:
+        """The same task, with what only the training rows of a fold may tell learned from `table` instead.
+
+        Regression learns the mean and standard deviation of its target; the others are returned as they are.
+        """
+
+    def objective(self, table: pd.DataFrame, spec: MilSpec) -> Objective:
+        """The loss over the rows of `table`: row i is bag i. Raises MilError naming rows without a usable outcome."""
+
+    def strata(self, table: pd.DataFrame) -> Codes:
+        """Groups (n,) of alike outcomes, 0, 1, ..., which folds should hold in equal shares."""
+
+    def outcomes(self, outputs: Floats) -> pd.DataFrame:
+        """Prediction columns from the outputs (B, C) of one model."""
+
+    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
+        """Every metric; None where it is undefined. Raises MilError for predictions without rows."""
+
+    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
+        """Every metric (R,) when row j counts weights[r, j] times, weights (R, n); NaN where undefined."""
+
+    def selection(self, predictions: pd.DataFrame) -> float:
+        """What the choice between models maximises on validation rows; NaN where undefined."""
+
+    def details(self, predictions: pd.DataFrame) -> Json:
+        """Facts for metrics.json that are no single numbers, such as a confusion matrix."""
+
+
+def column_of(table: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """A column of a table whose every row has a value. Raises MilError naming the slides that have none."""
+    if column not in table:
+        raise MilError(
+            f"the slides have no column `{column}`", todo=f"Add it to the CSV of slides (manifests/README.md): {column}"
+        )
+    missing = table[column].isna() | (table[column].astype(str).str.strip() == "")
+    if missing.any():
+        raise MilError(f"{column} is missing for {listed(table.loc[missing, 'slide_id'])}")
+    return table[column]
+
+
+def numbers_of(table: pd.DataFrame, column: str) -> Floats:
+    """A column as finite numbers (n,). Raises MilError naming the first slide whose value is none."""
+    found = column_of(table, column)
+    if pd.api.types.is_numeric_dtype(found):
+        values = np.array(found, dtype=np.float64)  # a copy: torch wants to be allowed to write
+    else:
+        values = np.array([_number(cell) for cell in found], dtype=np.float64)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        slide, cell = table["slide_id"][wrong].iloc[0], found[wrong].iloc[0]
+        raise MilError(f"{column} must be a number, got {cell!r}", slide=str(slide))
+    return values
+
+
+def _number(cell: object) -> float:
+    """A cell as the manifest reads numbers; NaN where it is none."""
+    try:
+        return number(str(cell))
+    except ValueError:
+        return float("nan")
+
+
+def values_of(samples: dict[str, Floats]) -> dict[str, float | None]:
+    """The first sample of each metric as a plain number, None for NaN."""
+    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in samples.items()}
+
+
+def listed(names: pd.Series[Any]) -> str:
+    """The first few names, and how many more."""
+    shown = ", ".join(str(name) for name in names.iloc[:NAMED])
+    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def quantile_groups(values: Floats, n_groups: int) -> Codes:
+    """Which of up to `n_groups` groups of about equal size each value is in, by its rank; equal values together."""
+    if len(values) == 0:
+        return np.zeros(0, np.int64)
+    edges = np.unique(np.quantile(values, np.arange(1, n_groups) / n_groups, method="inverted_cdf"))
+    codes = np.searchsorted(edges, values, side="left")
+    return np.unique(codes, return_inverse=True)[1].astype(np.int64)

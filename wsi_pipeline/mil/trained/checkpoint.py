@@ -1,0 +1,193 @@
+"""A trained ensemble on disk: config.json and one safetensors file a fold. Numbers and JSON only, nothing that runs.
+
+    config.json         format, version, task, spec, feature_dim, encoder, folds (file, sha256), provenance
+    fold0.safetensors   weights and standardisation of the model of fold 0, float32
+    ...
+
+Every file appears whole or not at all; config.json comes last and knows the others by their SHA-256, so a
+folder whose writing was cut short is recognised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError, StoreError
+from wsi_pipeline.mil.models.zoo import MilModel
+from wsi_pipeline.mil.tasks import Task
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
+from wsi_pipeline.mil.trained.committee import build
+from wsi_pipeline.mil.trained.model_config import FORMAT, RETRAIN, VERSION, check_alike, read_config
+from wsi_pipeline.system.atomic import atomic_path, write_text
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """The fold models of one training (CPU, eval mode) and all that is needed to use them.
+
+    spec         what was asked for; `specs` what each model was made by, which is another where the folds chose
+    task         what they predict; `tasks` the same with what each fold learned from its own training rows
+    encoder      identity of the encoder whose features they take
+    provenance   whatever was passed in when it was saved
+    fingerprint  SHA-256 of config.json, which holds those of the weights: changes when anything does
+    """
+
+    models: tuple[MilModel, ...]
+    spec: MilSpec
+    task: Task
+    feature_dim: int
+    encoder: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    fingerprint: str
+    specs: tuple[MilSpec, ...]
+    tasks: tuple[Task, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the outputs; none where the task has none."""
+        return self.task.classes if isinstance(self.task, ClassificationTask) else ()
+
+    def check_encoder(self, encoder: Mapping[str, Any]) -> None:
+        """Raise MilError naming what differs, unless `encoder` is the one these models were trained on."""
+        differing = sorted(key for key in {*self.encoder, *encoder} if self.encoder.get(key) != encoder.get(key))
+        if differing:
+            details = "; ".join(f"{key} {encoder.get(key)!r}, not {self.encoder.get(key)!r}" for key in differing)
+            raise MilError(
+                f"the features are of another encoder than this model was trained on: {details}",
+                todo="Embed the slides with the model's encoder, or train on these features.",
+            )
+
+
+def save_ensemble(
+    folder: Path,
+    models: Sequence[MilModel],
+    *,
+    spec: MilSpec,
+    task: Task,
+    encoder: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    specs: Sequence[MilSpec] | None = None,
+    tasks: Sequence[Task] | None = None,
+) -> None:
+    """Write fold models and their config into `folder`; fold files of an earlier, larger ensemble are removed.
+
+    specs, tasks   of each model, where they are not `spec` and `task`: settings chosen by the fold, `task.learned`
+
+    `encoder` and `provenance` must be JSON values. Raises MilError for models or tasks of another kind.
+    """
+    specs, tasks = specs or [spec] * len(models), tasks or [task] * len(models)
+    folds = []
+    for number, (model, own_spec, own_task) in enumerate(zip(models, specs, tasks, strict=True)):
+        check_alike(own_task, task)
+        entry: dict[str, Any] = _save_fold(folder, number, model)
+        if own_spec != spec:
+            entry["spec"] = dataclasses.asdict(own_spec)
+        if own_task != task:
+            entry["task"] = own_task.to_json()
+        folds.append(entry)
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": task.to_json(),
+        "spec": dataclasses.asdict(spec),
+        "feature_dim": models[0].in_dim,
+        "encoder": dict(encoder),
+        "folds": folds,
+        "provenance": dict(provenance),
+    }
+    write_text(folder / CONFIG, json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    for path in folder.glob("fold*.safetensors"):
+        if re.fullmatch(r"fold\d+\.safetensors", path.name) and int(path.stem[4:]) >= len(models):
+            path.unlink(missing_ok=True)
+
+
+def load_ensemble(folder: Path) -> Ensemble:
+    """Read an ensemble back, everything checked before memory is taken for it.
+
+    Raises StoreError for files that are missing, damaged, of another format or version, or not of one piece.
+    """
+    config = read_config(folder / CONFIG)
+    models = []
+    for number, fold in enumerate(config.folds):
+        path = folder / f"fold{number}.safetensors"
+        _check_sum(path, fold.sha256)
+        models.append(_load_fold(path, fold.spec, config.feature_dim, fold.task.n_outputs))
+    return Ensemble(
+        tuple(models),
+        config.spec,
+        config.task,
+        config.feature_dim,
+        config.encoder,
+        config.provenance,
+        _sha256(folder / CONFIG),
+        tuple(fold.spec for fold in config.folds),
+        tuple(fold.task for fold in config.folds),
+    )
+
+
+def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
+    path = folder / f"fold{number}.safetensors"
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        # One entry only: safetensors writes several in any order, and equal models should be equal files.
+        # Not safetensors' own writer: its files are for their owner alone, and a cohort is often a group's.
+        temporary.write_bytes(save(state, metadata={"format": f"{FORMAT} {VERSION}"}))
+        return {"file": path.name, "sha256": _sha256(temporary)}
+
+
+def _load_fold(path: Path, spec: MilSpec, dim: int, n_outputs: int) -> MilModel:
+    """The model of one file; shapes are compared with the header before anything is allocated."""
+    with torch.device("meta"):
+        model = build(spec, dim, n_outputs)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            shapes = {name: tuple(part.get_shape()) for name, part in found.items()}
+            kinds = {part.get_dtype() for part in found.values()}
+            if shapes != expected or kinds != {"F32"}:
+                raise StoreError(f"{path}: {_difference(shapes, expected) or 'weights must be float32'}", todo=RETRAIN)
+            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in expected}
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{path} is no safetensors file: {error}", todo=RETRAIN) from error
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise StoreError(f"{path}: {name} holds NaN or infinite values", todo=RETRAIN)
+    if any((tensor <= 0).any() for name, tensor in state.items() if name.endswith("feature_std")):
+        raise StoreError(f"{path}: feature_std must be positive", todo=RETRAIN)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def _difference(shapes: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    for name in sorted({*shapes, *expected}):
+        if shapes.get(name) != expected.get(name):
+            return f"{name} must be of shape {expected.get(name)}, got {shapes.get(name)}"
+    return ""
+
+
+def _check_sum(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise StoreError(f"{path} is missing", todo=RETRAIN)
+    if _sha256(path) != expected:
+        raise StoreError(f"{path} is not the file that {CONFIG} beside it was written with", todo=RETRAIN)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,80 @@
+"""Several models of one outer fold that speak as one.
+
+With one part set aside, a tenth or a fifth of a small cohort trains nothing, and chance decides which tenth. Here every
+training patient stops one member and trains the others; the mean of the members predicts (cross-validation
+committees: Parmanto, Munro, Doyle, "Improving committee diagnosis with resampling techniques", NIPS 1995). Where nobody
+is set aside the members differ by their seeds, which takes out the luck of the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.models.mil_model import MilModel, MilOutput
+from wsi_pipeline.mil.models.zoo import build_model
+from wsi_pipeline.mil.training.training_run import Epoch, Fitted
+
+
+class Committee(MilModel):
+    """Models of the same kind; logits, attention and contributions are the means of theirs.
+
+    Each member standardises features by itself; `feature_mean` and `feature_std` are means, for whoever asks what the
+    training instances were like.
+    """
+
+    def __init__(self, members: Sequence[MilModel]) -> None:
+        super().__init__(nn.ModuleList(members), members[0].in_dim, members[0].n_outputs)
+        with torch.no_grad():
+            self.set_standardisation(
+                torch.stack([member.feature_mean for member in members]).mean(0),
+                torch.stack([member.feature_std for member in members]).mean(0),
+            )
+
+    @property
+    def members(self) -> list[MilModel]:
+        """The models."""
+        return [cast(MilModel, member) for member in cast(nn.ModuleList, self.network)]
+
+    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+        """Mean logits (B, C) and attention (sum N,). A committee is not trained: there are no auxiliary losses."""
+        outputs = [member(features, offsets) for member in self.members]
+        logits = torch.stack([output.logits for output in outputs]).mean(0)
+        return MilOutput(logits, torch.stack([output.attention for output in outputs]).mean(0))
+
+    def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """How much each instance moves each mean logit, (sum N, C)."""
+        return torch.stack([member.contributions(features, offsets) for member in self.members]).mean(0)
+
+
+def build(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
+    """A fresh model as `spec` describes one fold's: a committee where it asks for one."""
+    if spec.committee == 1:
+        return build_model(spec, in_dim, n_outputs)
+    return Committee([build_model(spec, in_dim, n_outputs) for _ in range(spec.committee)])
+
+
+def joined(members: Sequence[Fitted]) -> Fitted:
+    """The members of one outer fold as one training: median of the best epochs, mean losses of those still training."""
+    if len(members) == 1:
+        return members[0]
+    epochs = [
+        [member.history[number] for member in members if number < len(member.history)]
+        for number in range(max(len(member.history) for member in members))
+    ]
+    history = tuple(
+        Epoch(number, fmean(epoch.train_loss for epoch in each), _mean_val([epoch.val_loss for epoch in each]))
+        for number, each in enumerate(epochs, 1)
+    )
+    best = round(median(member.best_epoch for member in members))
+    return Fitted(Committee([member.model for member in members]).eval(), best, history)
+
+
+def _mean_val(losses: Sequence[float | None]) -> float | None:
+    known = [loss for loss in losses if loss is not None]
+    return fmean(known) if known else None

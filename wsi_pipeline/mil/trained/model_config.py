@@ -1,0 +1,140 @@
+"""The config.json of a trained ensemble, read with every field's type and range checked. It may be anyone's file.
+
+Version 1 knew classification only: `task` was its name, `classes` stood beside it. Version 2 has the task as a JSON
+object, and for each fold its settings and task where they are not those of the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_pipeline.config.fields import from_mapping
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError, StoreError, UsageError
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.mil.tasks import Task, task_from_json
+
+FORMAT, VERSION = "wsi-pipeline-mil", 2
+READABLE = (1, 2)
+RETRAIN = "Train it again with: wsi-pipeline train-mil"
+
+_MAX_CONFIG_BYTES = 16 << 20
+_MAX_DIM, _MAX_FOLDS = 1 << 16, 1 << 10
+
+
+@dataclass(frozen=True)
+class FoldConfig:
+    """One model: the SHA-256 of its file, its settings, its task."""
+
+    sha256: str
+    spec: MilSpec
+    task: Task
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of config.json."""
+
+    spec: MilSpec
+    task: Task
+    feature_dim: int
+    encoder: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    folds: tuple[FoldConfig, ...]
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read and check a config. Raises StoreError for one that is missing, too large, damaged, or of another version."""
+    config = _read_json(path)
+    for field, (expected, test) in _FIELDS.items():
+        if not test(config.get(field)):
+            raise StoreError(f"{path}: {field} must be {expected}", todo=RETRAIN)
+    spec, task = _spec(path, config["spec"]), _task(path, _task_value(path, config))
+    folds = tuple(_fold(path, entry, spec, task) for entry in config["folds"])
+    return ModelConfig(spec, task, config["feature_dim"], config["encoder"], config["provenance"], folds)
+
+
+def check_alike(own: Task, task: Task) -> None:
+    """Raise MilError unless a fold's task makes the same columns as the ensemble's."""
+    columns = [list(each.outcomes(np.zeros((0, each.n_outputs))).columns) for each in (own, task)]
+    if type(own) is not type(task) or columns[0] != columns[1]:
+        raise MilError(f"a fold's task must be that of all, {task.to_json()}, got {own.to_json()}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise StoreError(f"{path} is missing", todo=RETRAIN)
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise StoreError(f"{path} must be at most {_MAX_CONFIG_BYTES} bytes, got {path.stat().st_size}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is no JSON: {error}", todo=RETRAIN) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise StoreError(f"{path} is no config of a slide-level model (format {FORMAT})")
+    version = config.get("version")
+    if type(version) is not int or version not in READABLE:
+        raise StoreError(
+            f"{path} is of format version {version!r}; this program reads versions 1 to {VERSION}",
+            todo="Use the version of wsi-pipeline that wrote it, or train it again.",
+        )
+    return config
+
+
+def _task_value(path: Path, config: Mapping[str, Any]) -> Any:
+    """The task's JSON object; version 1 said `classification` and had the classes beside it."""
+    if config["version"] != 1:
+        return config.get("task")
+    if config.get("task") != "classification":
+        raise StoreError(f"{path}: task must be classification", todo=RETRAIN)
+    return {"name": "classification", "classes": config.get("classes")}
+
+
+def _task(path: Path, value: Any) -> Task:
+    try:
+        return task_from_json(value)
+    except MilError as error:
+        raise StoreError(f"{path}: task: {error.what}", todo=RETRAIN) from error
+
+
+def _spec(path: Path, value: Mapping[str, Any]) -> MilSpec:
+    try:
+        spec = from_mapping(MilSpec, value, f"{path}: spec")
+        MIL_MODELS.get(spec.model)
+        return spec
+    except UsageError as error:
+        raise StoreError(error.what, todo=error.todo) from error
+
+
+def _fold(path: Path, entry: Mapping[str, Any], spec: MilSpec, task: Task) -> FoldConfig:
+    own_spec = _spec(path, entry["spec"]) if "spec" in entry else spec
+    own_task = _task(path, entry["task"]) if "task" in entry else task
+    try:
+        check_alike(own_task, task)
+    except MilError as error:
+        raise StoreError(f"{path}: {error.what}", todo=RETRAIN) from error
+    return FoldConfig(entry["sha256"], own_spec, own_task)
+
+
+def _is_folds(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 1 <= len(value) <= _MAX_FOLDS
+        and all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in value)
+        and all(isinstance(entry.get("spec", {}), dict) for entry in value)
+    )
+
+
+_FIELDS: dict[str, tuple[str, Any]] = {
+    "spec": ("an object", lambda value: isinstance(value, dict)),
+    "feature_dim": (f"1 to {_MAX_DIM}", lambda value: type(value) is int and 1 <= value <= _MAX_DIM),
+    "encoder": ("an object", lambda value: isinstance(value, dict)),
+    "folds": (f"a list of 1 to {_MAX_FOLDS} objects with sha256", _is_folds),
+    "provenance": ("an object", lambda value: isinstance(value, dict)),
+}

@@ -1,0 +1,65 @@
+"""One step of training: of one fold, in pieces that fit in memory, or of several that share the work on small bags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsi_pipeline.mil.models.stacked_folds import stackable, stacked_logits
+from wsi_pipeline.mil.training import batching as pieces
+from wsi_pipeline.mil.training.training_run import Fold, Rows
+
+SHARED_ROWS, SHARED_ROWS_ELSEWHERE = 4096, 65_536
+"""Instances of a shared step, on a CPU and elsewhere. Beyond, a CPU's caches no longer hold what the calls leave for
+each other, and there is more arithmetic than calls to save."""
+
+SHARED_BAGS = 64
+"""Bags of each fold in a shared step: its attention is an array of bags by rows."""
+
+
+def sharing(fold: Fold) -> int:
+    """How many folds like this one may share a step; 0 if it is of another kind, or its steps are too large."""
+    spec, lengths = fold.spec, fold.bags.lengths
+    if not stackable(fold.model) or spec.batch_bags > SHARED_BAGS:
+        return 0
+    rows = SHARED_ROWS if fold.device.type == "cpu" else SHARED_ROWS_ELSEWHERE
+    drawn = np.minimum(lengths, spec.max_instances) if spec.max_instances else lengths
+    largest = int(np.sort(drawn)[-spec.batch_bags :].sum())
+    return min(rows, pieces.MAX_INSTANCES) // max(largest, 1)
+
+
+def take_step(folds: Sequence[Fold], steps: Sequence[Rows], together: bool) -> list[list[Tensor]]:
+    """Each fold takes a step on its bags; the sums of its weighted losses, one a piece.
+
+    together   they share the work, otherwise each is computed by itself
+    """
+    for fold in folds:
+        fold.optimizer.zero_grad(set_to_none=True)
+    alone = zip(folds, steps, strict=True)
+    losses = _shared(folds, steps) if together else [_alone(fold, step) for fold, step in alone]
+    for fold in folds:
+        fold.optimizer.step()
+    return losses
+
+
+def _alone(fold: Fold, step: Rows) -> list[Tensor]:
+    """Gradients of one fold: those of the pieces add up to those of the whole step."""
+    weight, total = fold.weight(step), []
+    for piece in fold.pieces(step):
+        loss = fold.loss(piece)
+        (loss / weight).backward()  # type: ignore[no-untyped-call]
+        total.append(loss.detach())
+    return total
+
+
+def _shared(folds: Sequence[Fold], steps: Sequence[Rows]) -> list[list[Tensor]]:
+    """Gradients of all folds at once; each step is small, so that it is one piece."""
+    batches = [next(fold.pieces(step)) for fold, step in zip(folds, steps, strict=True)]
+    every = stacked_logits([fold.model for fold in folds], batches, folds[0].arithmetic)
+    losses = [fold.loss_of(logits, batch.indices) for fold, logits, batch in zip(folds, every, batches, strict=True)]
+    parts = [loss / fold.weight(step) for fold, loss, step in zip(folds, losses, steps, strict=True)]
+    torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
+    return [[loss.detach()] for loss in losses]

@@ -1,0 +1,1 @@
+"""What a model is worth: nested cross-validation, its metrics, paired comparisons."""

@@ -1,0 +1,133 @@
+"""What only classification has: metrics of each class, calibration, and, of two classes, a threshold's rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsi_pipeline.statistics.bootstrap import Floats, Samples, Scored, Weighted, weighted_metrics
+from wsi_pipeline.statistics.calibration import (
+    Calibration,
+    brier_terms,
+    calibration,
+    curve,
+    expected_error,
+    weighted_mean,
+)
+from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.thresholds import FALLBACK, weighted_rates
+
+Json = dict[str, Any]
+
+PER_CLASS = ("auroc", "precision", "recall", "specificity", "f1")
+
+
+class Estimator(Protocol):
+    """Gives metrics of all rows their intervals (see `validation.Resampler`)."""
+
+    def estimates(self, weighted: Weighted) -> dict[str, Json]:
+        """Each metric as `{"value", "low", "high", "n_undefined", "unit", "n"}`."""
+
+
+def per_class(predictions: pd.DataFrame, classes: Sequence[str], estimator: Estimator) -> dict[str, Json]:
+    """One class against the rest: n_slides, n_patients, each metric, and under `intervals` its interval.
+
+    Of several repeats, all predictions are pooled. `recall` is sensitivity.
+    """
+    scored = to_scored(predictions, classes)
+
+    def weighted(weights: Floats) -> Samples:
+        found = weighted_metrics(scored, weights)
+        return {f"{name} {k}": found[f"class_{name}"][:, k] for name in PER_CLASS for k in range(len(classes))}
+
+    estimates = estimator.estimates(weighted)
+    return {name: _of_class(predictions, name, k, estimates) for k, name in enumerate(classes)}
+
+
+def _of_class(predictions: pd.DataFrame, name: str, code: int, estimates: dict[str, Json]) -> Json:
+    own = predictions[predictions["label"].astype(str) == name]
+    found = {metric: estimates[f"{metric} {code}"] for metric in PER_CLASS}
+    return {
+        "n_slides": int(own["slide_id"].nunique()),
+        "n_patients": int(own["patient_id"].nunique()),
+        **{metric: estimate["value"] for metric, estimate in found.items()},
+        "intervals": {metric: {k: v for k, v in one.items() if k != "value"} for metric, one in found.items()},
+    }
+
+
+def calibration_json(predictions: pd.DataFrame, classes: Sequence[str], estimator: Estimator) -> Json:
+    """Calibration curve (bins), Brier score and ECE, of the second class of two or of the predicted class of more."""
+    scored = to_scored(predictions, classes)
+    found, terms = calibration_of(scored), brier_terms(scored.truth, scored.probabilities)
+    estimates = estimator.estimates(
+        lambda weights: {"brier": weighted_mean(terms, weights), "ece": expected_error(found, weights)}
+    )
+    return {
+        "of": classes[1] if len(classes) == 2 else "the predicted class",
+        "bins": curve(found),
+        "brier": estimates["brier"],
+        "brier_of_chance": float(_brier_of_shares(scored)),
+        "ece": estimates["ece"],
+    }
+
+
+def threshold_json(
+    predictions: pd.DataFrame, classes: Sequence[str], facts: Sequence[Json], estimator: Estimator
+) -> Json:
+    """`{"threshold": ...}` of the second of two classes: each fold's own threshold applied to its test slides.
+
+    A fold whose validation slides chose none (one class only) uses 0.5. Empty for more classes.
+    """
+    if len(classes) != 2:
+        return {}
+    positive = (predictions["label"].astype(str) == classes[1]).to_numpy()
+    chosen = {(fact["repeat"], fact["fold"]): fact.get("threshold") for fact in facts}
+    keys = zip(predictions["repeat"], predictions["fold"], strict=True)
+    limits = np.array([FALLBACK if (limit := chosen[key]) is None else limit for key in keys])
+    called = predictions[f"p_{classes[1]}"].to_numpy(np.float64) >= limits
+    known = [value for value in chosen.values() if value is not None]
+    return {
+        "threshold": {
+            "class": classes[1],
+            "value": float(np.median(known)) if known else FALLBACK,
+            "value_is": "median of the folds",
+            "chosen_on": "validation slides of each fold",
+            "rule": "highest sensitivity + specificity",
+            "folds_without": len(chosen) - len(known),
+            **rates_json(predictions, positive, called, estimator),
+        }
+    }
+
+
+def rates_json(
+    predictions: pd.DataFrame, positive: NDArray[np.bool_], called: NDArray[np.bool_], estimator: Estimator
+) -> Json:
+    """Sensitivity and specificity of calls, as estimates with how many patients (`n`) and slides each is of."""
+    rates = estimator.estimates(lambda weights: weighted_rates(positive, called, weights))
+    rows = {"sensitivity": positive, "specificity": ~positive}
+    return {name: {**rate, **_counts(predictions, rows[name])} for name, rate in rates.items()}
+
+
+def _counts(predictions: pd.DataFrame, rows: NDArray[np.bool_]) -> Json:
+    """How many a rate is of."""
+    own = predictions[rows]
+    return {"n": int(own["patient_id"].nunique()), "n_slides": int(own["slide_id"].nunique())}
+
+
+def calibration_of(scored: Scored) -> Calibration:
+    """Calibration of the second class's probability where there are two classes, else of the predicted class's."""
+    if scored.n_classes == 2:
+        return calibration(scored.truth == 1, scored.probabilities[:, 1])
+    sure = scored.probabilities[np.arange(len(scored.truth)), scored.predicted]
+    return calibration(scored.truth == scored.predicted, sure)
+
+
+def _brier_of_shares(scored: Scored) -> float:
+    """The Brier score of always saying how common each class is."""
+    shares = np.bincount(scored.truth, minlength=scored.n_classes) / len(scored.truth)
+    constant = np.broadcast_to(shares, scored.probabilities.shape)
+    return float(brier_terms(scored.truth, constant).mean())

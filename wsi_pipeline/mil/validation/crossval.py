@@ -1,0 +1,257 @@
+"""Nested cross-validation: every slide predicted by models that never saw its patient, in training or in choosing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.mil.tasks.make_task import make_task
+from wsi_pipeline.mil.tasks.task import Task, numbers_of
+from wsi_pipeline.mil.training.seeding import sub_seed
+from wsi_pipeline.mil.training.training_run import Epoch, Fitted, FoldRows
+from wsi_pipeline.mil.validation.choices import candidates, chosen_settings
+from wsi_pipeline.mil.validation.nested import Candidate, Choice, Trainings, fit_and_choose, predicted
+from wsi_pipeline.mil.validation.validation_metrics import validation_metrics
+from wsi_pipeline.splits.assign import Strata, checked_table, make_splits
+from wsi_pipeline.splits.fold import Fold, Splits
+from wsi_pipeline.splits.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
+from wsi_pipeline.statistics.thresholds import youden_threshold
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An epoch was finished: of which training (counted from 0) of how many, and how many epochs each has at most.
+
+    There are folds x members x repeats x candidates trainings; several may run at once, so their epochs may be
+    told by turns.
+    """
+
+    fold: int
+    n_folds: int
+    epoch: Epoch
+    max_epochs: int
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """The result of a cross-validation.
+
+    task         what was predicted
+    predictions  one row a tested slide and repeat, in the order of the table: slide_id, patient_id, repeat, fold,
+                 outcome and prediction columns; with a fixed split only its test slides
+    splits       the folds, as row positions of the table; `assignment` is the same as a table (repeat, fold, part,
+                 slide_id, patient_id)
+    choices      of each fold, in the order of the splits: its task and the chosen candidate with its trained model
+    metrics      the content of metrics.json
+    """
+
+    task: Task
+    predictions: pd.DataFrame
+    splits: Splits
+    assignment: pd.DataFrame
+    choices: tuple[Choice, ...]
+    metrics: Json
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes; none where the task has none."""
+        return tuple(self.task.to_json().get("classes", ()))
+
+    @property
+    def fitted(self) -> tuple[Fitted, ...]:
+        """The trained model of each fold, with its best epoch and history."""
+        return tuple(choice.chosen.fitted for choice in self.choices)
+
+    @property
+    def histories(self) -> list[list[dict[str, float | None]]]:
+        """For each fold its epochs in order: {"epoch", "train_loss", "val_loss"}."""
+        return [[vars(epoch).copy() for epoch in fitted.history] for fitted in self.fitted]
+
+
+def cross_validate(
+    bags: Bags,
+    table: pd.DataFrame,
+    spec: MilSpec,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[Progress], None] | None = None,
+) -> CrossValidation:
+    """Train, choose and test on folds over patients as `spec` asks; the test part of a fold chooses nothing.
+
+    table   columns slide_id, patient_id, the outcome of `spec.task`, and optionally split (train, val, test: one fold
+            as given), site, content (a digest of the file)
+    bags    of at least the rows of the table, in any order
+
+    Raises MilError where the folds cannot be made honestly (see `cohort.splits.make_splits`), a bag is missing, or
+    the outcome is none; UsageError for a choice between what there is not.
+    """
+    specs = candidates(spec)
+    for candidate in specs:
+        MIL_MODELS.get(candidate.model)
+    whole = _table(table, spec)
+    strange = untrained_rows(whole) if spec.task == "classification" else np.zeros(len(whole), bool)
+    table, every = whole[~strange].reset_index(drop=True), bags
+    task = _task(table, spec)
+    splits = make_splits(table, spec, _strata(task, table))
+    bags = _aligned(bags, table)
+    trainings = [_trainings(fold, spec) for fold in splits.folds]
+    report = _reporter(progress, sum(len(each.members) for each in trainings), len(specs), spec)
+    choices = fit_and_choose(bags, table, task, trainings, specs, device=device, on_epoch=report)
+    columns = ["slide_id", "patient_id", *task.columns]
+    tested = [
+        _tested(bags, table[columns], fold, choice, device) for fold, choice in zip(splits.folds, choices, strict=True)
+    ]
+    predictions = _in_order(tested, columns)
+    facts = [_facts(fold, choice, spec) for fold, choice in zip(splits.folds, choices, strict=True)]
+    warnings = [*splits.warnings, *_choice_warnings(specs, splits)]
+    metrics = validation_metrics(task, predictions, facts, spec, warnings, fixed=splits.fixed)
+    assignment = splits.assignment(table)
+    if strange.any():
+        others = whole[strange].reset_index(drop=True)
+        tested_too = others[sides_of(others) == "test"].reset_index(drop=True)
+        predictions = _with_untrained(predictions, every, tested_too, choices[0], device)
+        assignment = with_others(assignment, others)
+        metrics |= {"untrained": untrained_json(others)}
+        metrics["warnings"] = [*untrained_warnings(others), *metrics["warnings"]]
+    return CrossValidation(task, predictions, splits, assignment, tuple(choices), metrics)
+
+
+def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
+    """Checked, rows counted from 0; measured numbers as numbers, however the CSV writes them."""
+    table = checked_table(table, ("label",) if spec.task == "classification" else ())
+    return table.assign(label=numbers_of(table, "label")) if spec.task == "regression" else table
+
+
+def _task(table: pd.DataFrame, spec: MilSpec) -> Task:
+    """The task, once it is sure that there are patients enough to speak of one."""
+    if len(table) == 0:
+        raise MilError("no labelled slides to train on", todo="Fill in the outcome of each slide in the CSV and rerun.")
+    task = make_task(table, spec)
+    if task.name == "survival" and not spec.allow_few:
+        events = int(table.loc[table["event"].astype(float) == 1, "patient_id"].nunique())
+        if events < spec.folds:
+            raise MilError(
+                f"{spec.folds}-fold validation of survival needs at least {spec.folds} patients with an event, "
+                f"got {events}",
+                todo="Use fewer --folds, or accept it with --allow-few",
+            )
+    return task
+
+
+def _strata(task: Task, table: pd.DataFrame) -> Strata:
+    codes = task.strata(table)
+    if task.name == "classification":
+        return Strata(codes, tuple(task.to_json()["classes"]))
+    what = "outcome group" if task.name == "regression" else "event and time group"
+    return Strata(codes, tuple(f"{what} {k + 1}" for k in range(int(codes.max()) + 1)), classes=False)
+
+
+def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
+    """Bags in the order of the table; the same object where they are already."""
+    wanted = tuple(table["slide_id"])
+    if bags.slide_ids == wanted:
+        return bags
+    where = {slide: index for index, slide in enumerate(bags.slide_ids)}
+    missing = [str(slide) for slide in wanted if slide not in where]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise MilError(
+            f"no features for {', '.join(missing[:5])}{more}", todo="Embed these slides, or take them out of the table."
+        )
+    return bags.subset([where[slide] for slide in wanted])
+
+
+def _trainings(fold: Fold, spec: MilSpec) -> Trainings:
+    """One training for the fold, or one for each member of its committee."""
+    seed = _seed_of(fold, spec)
+    if not fold.inner:
+        return Trainings(fold.train, (FoldRows(fold.train, fold.val, seed),))
+    members = [FoldRows(*rows, sub_seed(seed, number)) for number, rows in enumerate(fold.inner)]
+    return Trainings(fold.train, tuple(members))
+
+
+def _seed_of(fold: Fold, spec: MilSpec) -> int:
+    return sub_seed(spec.seed, fold.number, *([fold.repeat] if fold.repeat else []))
+
+
+def _reporter(
+    progress: Callable[[Progress], None] | None, n_trainings: int, n_candidates: int, spec: MilSpec
+) -> Callable[[int, int, Epoch], None] | None:
+    if progress is None:
+        return None
+    total = n_trainings * n_candidates
+    return lambda candidate, one, epoch: progress(Progress(candidate * n_trainings + one, total, epoch, spec.epochs))
+
+
+def _tested(bags: Bags, table: pd.DataFrame, fold: Fold, choice: Choice, device: torch.device | str) -> pd.DataFrame:
+    """The predictions of one fold's test rows, with the index of their rows in the table."""
+    found = predicted(bags, table, choice.task, choice.chosen.fitted, fold.test, device)
+    return found.assign(repeat=fold.repeat, fold=fold.number)
+
+
+def _with_untrained(
+    predictions: pd.DataFrame, bags: Bags, others: pd.DataFrame, choice: Choice, device: torch.device | str
+) -> pd.DataFrame:
+    """The predictions, and behind them those of slides of classes that the one fold has not trained."""
+    columns = ["slide_id", "patient_id", *choice.task.columns]
+    everyone = np.arange(len(others), dtype=np.int64)
+    found = predicted(_aligned(bags, others), others[columns], choice.task, choice.chosen.fitted, everyone, device)
+    return pd.concat([predictions, found.assign(repeat=0, fold=0)[list(predictions.columns)]], ignore_index=True)
+
+
+def _in_order(tested: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """All predictions, repeat by repeat, in the order of the table."""
+    joined = pd.concat(tested)
+    order = np.lexsort((joined.index.to_numpy(), joined["repeat"].to_numpy()))
+    names = [*columns[:2], "repeat", "fold", *columns[2:]]
+    return joined.iloc[order].reset_index(drop=True)[[*names, *(c for c in joined.columns if c not in names)]]
+
+
+def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
+    """What metrics.json says of a fold beside its metrics."""
+    chosen = choice.chosen
+    found: Json = {
+        "repeat": fold.repeat,
+        "fold": fold.number,
+        "n_train": len(fold.train),
+        "n_val": len(fold.val),
+        **({"committee": len(fold.inner)} if fold.inner else {}),
+        "n_test": len(fold.test),
+        "best_epoch": chosen.fitted.best_epoch,
+        "epochs": len(chosen.fitted.history),
+    }
+    if spec.choose:
+        found["chosen"] = chosen_settings(chosen.spec, spec)
+        found["candidates"] = [_candidate_json(candidate, spec) for candidate in choice.candidates]
+    classes = choice.task.to_json().get("classes", ())
+    if len(classes) == 2:
+        positive = (chosen.validation["label"].astype(str) == classes[1]).to_numpy()
+        probability = chosen.validation[f"p_{classes[1]}"].to_numpy(np.float64)
+        found["threshold"] = youden_threshold(positive, probability) if len(positive) else None
+    return found
+
+
+def _candidate_json(candidate: Candidate, spec: MilSpec) -> Json:
+    return {
+        **chosen_settings(candidate.spec, spec),
+        "selection": candidate.selection if np.isfinite(candidate.selection) else None,
+        "val_loss": candidate.val_loss if np.isfinite(candidate.val_loss) else None,
+    }
+
+
+def _choice_warnings(specs: Sequence[MilSpec], splits: Splits) -> list[str]:
+    if len(specs) == 1:
+        return []
+    blind = sum(len(fold.val) == 0 and not fold.inner for fold in splits.folds)
+    return [f"{blind} folds had no validation slides: they keep the first setting of --choose."] if blind else []

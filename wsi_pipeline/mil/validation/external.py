@@ -1,0 +1,219 @@
+"""How good predictions of other patients are: what cross-validation reports, of models that are finished.
+
+Rows whose outcome the model does not know (a class it was not trained on, a time that is none) are left out by name,
+and so are rows of patients the model was trained on: they are no test. Where all rows are of such patients they are
+measured all the same, `external` is false, and the first warning says what that means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.tasks.outcome import outcome_of
+from wsi_pipeline.mil.tasks.task import Task, numbers_of
+from wsi_pipeline.mil.training.seeding import sub_seed
+from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test
+from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, rates_json
+from wsi_pipeline.mil.validation.validation_metrics import Resampler, metric_warnings, pooled_estimates
+from wsi_pipeline.statistics.class_metrics import LEVEL
+from wsi_pipeline.wording import counted, listed
+
+Json = dict[str, Any]
+
+AT_CUT, SEEN = "predicted_at_cut", "patient_in_training"
+"""Columns: the class by the cut that training chose; whether the model was trained on the patient, `yes` or `no`."""
+
+SAYS = (
+    "how often outcomes dealt anew among the patients fit the predictions as well as the true ones do; what the "
+    "predictions rest on (tumour, stain, hospital) is not tested"
+)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """From which probability of one of two classes a slide is called that class, as training chose it."""
+
+    positive: str
+    value: float
+
+    def called(self, table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+        """The class of each row: `positive` from the cut on, else the other one."""
+        (other,) = (name for name in classes if name != self.positive)
+        above = table[f"p_{self.positive}"].to_numpy(np.float64) >= self.value
+        return [self.positive if yes else other for yes in above]
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Rows that can be measured, and names of those that cannot: outcomes of no class (or number) the model knows."""
+
+    rows: np.ndarray[Any, np.dtype[np.bool_]]
+    unknown: dict[str, list[str]]
+
+
+def external_metrics(
+    task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, warnings: Sequence[str] = ()
+) -> Json | None:
+    """The metrics of a prediction table (slide_id, patient_id, outcome and prediction columns, perhaps SEEN).
+
+    spec   of the training: its bag, bootstrap, permutations and seed
+    cut    chosen in training, for two classes
+
+    None where no row has an outcome; without `pooled`, and with the reason in `warnings`, where none can be measured.
+    """
+    if not set(task.columns) <= set(table) or table[list(task.columns)].isna().any(axis=1).all():
+        return None
+    names = table["slide_id"].astype(str)
+    usable = usable_rows(task, table, names)
+    seen = (table[SEEN] == "yes").to_numpy() if SEEN in table else np.zeros(len(table), bool)
+    unseen = usable.rows & ~seen
+    external = bool(unseen.any())
+    rows = unseen if external else usable.rows
+    told = [*_about_seen(usable.rows, seen, spec), *_about_unknown(task, usable.unknown, spec), *warnings]
+    found: Json = {"task": task.name, "bag": spec.bag, "external": external}
+    if rows.any():
+        found |= _measured(task, table[rows].reset_index(drop=True), spec, cut, told)
+    without = table[list(task.columns)].isna().any(axis=1).to_numpy()
+    left_out = {name: "no " + " and ".join(task.columns) for name in names[without]}
+    left_out |= {name: f"{'/'.join(task.columns)} {value}" for value, own in usable.unknown.items() for name in own}
+    if external:
+        left_out |= dict.fromkeys(names[usable.rows & seen], "the model was trained on this patient")
+    return {**found, "warnings": told, "unknown_labels": usable.unknown, "left_out": left_out}
+
+
+def by_patient(task: Task, table: pd.DataFrame, cut: Cut | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """One row a patient: the mean of its slides' predictions, and the outcome they agree on.
+
+    Returns (patient_id, n_slides, outcome, prediction columns, SEEN), patients in the order of their first slide, and
+    the patients whose slides contradict each other in the outcome, who have none here.
+    """
+    made = list(task.outcomes(np.zeros((0, task.n_outputs))).columns)
+    numbers = [name for name in made if name in table and not (task.name == "classification" and name == "predicted")]
+    groups = table.groupby(table["patient_id"].astype(str), sort=False)
+    means = groups[numbers].mean()
+    found = pd.DataFrame({"patient_id": means.index, "n_slides": groups.size().to_numpy()})
+    outcomes, torn = [column for column in task.columns if column in table], set[str]()
+    for column in outcomes:
+        values = [list(dict.fromkeys(own.dropna())) for _, own in groups[column]]
+        torn |= {who for who, own in zip(means.index, values, strict=True) if len(own) > 1}
+        found[column] = pd.Series([own[0] if len(own) == 1 else None for own in values], dtype=object)
+    if outcomes:
+        found.loc[found["patient_id"].isin(torn), outcomes] = None
+    if task.name == "classification":
+        classes = [name.removeprefix("p_") for name in numbers]
+        found["predicted"] = [classes[k] for k in means.to_numpy().argmax(1)]
+    for name in numbers:
+        found[name] = means[name].to_numpy()
+    if task.name == "classification" and cut is not None:
+        found.insert(list(found.columns).index("predicted") + 1, AT_CUT, cut.called(found, classes))
+    if SEEN in table:
+        found[SEEN] = ["yes" if (own == "yes").any() else "no" for _, own in groups[SEEN]]
+    return found, sorted(torn)
+
+
+def usable_rows(task: Task, table: pd.DataFrame, names: pd.Series[str]) -> Usable:
+    """Which rows have an outcome that the task can measure; the outcomes it does not know, with the rows' names."""
+    known = table[list(task.columns)].notna().all(axis=1).to_numpy()
+    rows, unknown = known.copy(), dict[str, list[str]]()
+    for i in np.flatnonzero(known).tolist():
+        if not _measurable(task, table.iloc[[i]]):
+            rows[i] = False
+            value = " ".join(str(table[column].iloc[i]) for column in task.columns)
+            unknown.setdefault(value, []).append(str(names.iloc[i]))
+    return Usable(rows, unknown)
+
+
+def _measurable(task: Task, row: pd.DataFrame) -> bool:
+    classes = task.to_json().get("classes")
+    if classes is not None:
+        return str(row["label"].iloc[0]) in classes
+    try:
+        numbers_of(row, "label") if task.name == "regression" else outcome_of(row)
+    except MilError:
+        return False
+    return True
+
+
+def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, told: list[str]) -> Json:
+    """Everything of rows that can be measured; sentences about the metrics are added to `told`."""
+    resampler = Resampler(table["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
+    plain = table.drop(columns=["repeat", "fold"], errors="ignore")
+    pooled, _ = pooled_estimates(task, plain.assign(repeat=0), [plain], resampler)
+    told += metric_warnings(task, plain, pooled, spec.bootstrap)
+    permutation = permutation_test(task, [plain], spec.permutations, sub_seed(spec.seed, 2, 1))
+    found: Json = {
+        **task.details(plain),
+        **({"n_slides": len(plain)} if spec.bag == "slide" else {}),
+        "n_patients": resampler.n,
+        "interval": {
+            "level": LEVEL, "unit": "patient", "resamples": spec.bootstrap,
+            "method": "percentile bootstrap of the predictions",
+        },
+        "pooled": pooled,
+        "chance": chance_values(task, plain),
+        "permutation": permutation and {**permutation, "says": SAYS},
+    }  # fmt: skip
+    if task.name == "classification":
+        classes = found["classes"]
+        found |= {"per_class": per_class(plain, classes, resampler)}
+        found |= {"calibration": calibration_json(plain, classes, resampler)}
+        if cut is not None and AT_CUT in plain:
+            found |= {"threshold": _threshold(plain, cut, resampler)}
+    return found
+
+
+def _threshold(table: pd.DataFrame, cut: Cut, resampler: Resampler) -> Json:
+    positive = (table["label"].astype(str) == cut.positive).to_numpy()
+    called = (table[AT_CUT].astype(str) == cut.positive).to_numpy()
+    return {
+        "class": cut.positive,
+        "value": cut.value,
+        "value_is": "chosen in training",
+        "chosen_on": "validation slides of the training",
+        "rule": "highest sensitivity + specificity",
+        **rates_json(table, positive, called, resampler),
+    }
+
+
+def _about_seen(usable: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], spec: MilSpec) -> list[str]:
+    """What rows of patients the model was trained on mean for the numbers."""
+    n, every = int((usable & seen).sum()), int(usable.sum())
+    if not n:
+        return []
+    if n == every:
+        return [
+            f"No external test: all {counted(every, spec.bag)} with an outcome are by name of patients the model was "
+            "trained on, so these numbers flatter. How good it is train-mil's own metrics say."
+        ]
+    return [
+        f"{n} of {counted(every, spec.bag)} with an outcome are by name of patients the model was trained on: no "
+        "external test, and left out of these numbers."
+    ]
+
+
+def _about_unknown(task: Task, unknown: dict[str, list[str]], spec: MilSpec) -> list[str]:
+    if not unknown:
+        return []
+    classes = task.to_json().get("classes") or ()
+    parts = [f"{value!r}{_meant(value, classes)} ({listed(names, 3)})" for value, names in unknown.items()]
+    n = sum(len(names) for names in unknown.values())
+    what = f"a label that the model does not know ({', '.join(classes)})" if classes else "an outcome that is none"
+    have = "has" if n == 1 else "have"
+    return [f"{counted(n, spec.bag)} {have} {what} and {'is' if n == 1 else 'are'} left out: {listed(parts)}."]
+
+
+def _meant(value: str, classes: Sequence[str]) -> str:
+    """` (the model knows 'mutant')` where a label differs from a class in writing alone."""
+    alike = [name for name in classes if _folded(name) == _folded(value)]
+    return f" (the model knows {alike[0]!r}: write it so)" if alike else ""
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split()).removesuffix(".0")

@@ -1,0 +1,145 @@
+"""Inside one outer fold: train every candidate, let the validation part choose, never look at the test part.
+
+What is given to the functions here are the training and validation rows of each fold alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.mil.trained.committee import joined
+from wsi_pipeline.mil.trained.inference import outputs
+from wsi_pipeline.mil.training.fit import fit_folds
+from wsi_pipeline.mil.training.training_run import Epoch, Fitted, FoldRows
+
+
+@dataclass(frozen=True, eq=False)
+class Trainings:
+    """What is trained in one outer fold.
+
+    train     rows from which the task learns classes, scales and bins
+    members   the trainings, one or (a committee) several whose mean predicts
+    """
+
+    train: NDArray[np.int64]
+    members: tuple[FoldRows, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One trained candidate in one fold.
+
+    selection   what the task's choice maximises, on the validation rows; NaN where it is undefined
+    val_loss    lowest validation loss (mean over members), which breaks ties; infinite without validation rows
+    validation  predictions of the validation rows, with their outcomes; of each inner fold by the member it stopped,
+                whose number is `fold`: risks of different Cox models have no common zero
+    """
+
+    spec: MilSpec
+    fitted: Fitted
+    selection: float
+    val_loss: float
+    validation: pd.DataFrame
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Higher is better."""
+        return (-math.inf if math.isnan(self.selection) else self.selection, -self.val_loss)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The candidates of one fold, the chosen one among them, and the task as its training rows taught it."""
+
+    task: Task
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate
+
+
+def fit_and_choose(
+    bags: Bags,
+    table: pd.DataFrame,
+    task: Task,
+    folds: Sequence[Trainings],
+    specs: Sequence[MilSpec],
+    *,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int, int, Epoch], None] | None = None,
+) -> list[Choice]:
+    """For each fold the best of the candidates `specs` by its own validation rows; the first where they cannot say.
+
+    table      row i is bag i; with the outcome columns
+    on_epoch   told the position of candidate and of the training among those of all folds, and the epoch
+    """
+    tasks = [task.learned(table.iloc[fold.train]) for fold in folds]
+    found: list[list[Candidate]] = [[] for _ in folds]
+    for number, spec in enumerate(specs):
+        trained = _fit_all(bags, table, tasks, folds, spec, device, _reporter(on_epoch, number))
+        for k, members in enumerate(trained):
+            found[k].append(_judged(bags, table, tasks[k], folds[k], spec, members, device))
+    return [
+        Choice(task, tuple(candidates), max(candidates, key=lambda candidate: candidate.rank))
+        for task, candidates in zip(tasks, found, strict=True)
+    ]
+
+
+def predicted(
+    bags: Bags, table: pd.DataFrame, task: Task, fitted: Fitted, rows: NDArray[np.int64], device: torch.device | str
+) -> pd.DataFrame:
+    """The rows of the table with the prediction columns of one model, keeping their index."""
+    values = outputs(fitted.model, bags, rows, device=device)
+    fitted.model.cpu()
+    chosen = table.iloc[rows]
+    return pd.concat([chosen, task.outcomes(values).set_index(chosen.index)], axis=1)
+
+
+def _fit_all(
+    bags: Bags,
+    table: pd.DataFrame,
+    tasks: Sequence[Task],
+    folds: Sequence[Trainings],
+    spec: MilSpec,
+    device: torch.device | str,
+    on_epoch: Callable[[int, Epoch], None] | None,
+) -> list[list[Fitted]]:
+    """One candidate in all folds together; each aims at what its own training rows taught it."""
+    objectives = [task.objective(table, spec) for task, fold in zip(tasks, folds, strict=True) for _ in fold.members]
+    members = [member for fold in folds for member in fold.members]
+    each = iter(fit_folds(bags, objectives, members, replace(spec, committee=1), device=device, on_epoch=on_epoch))
+    return [[next(each) for _ in fold.members] for fold in folds]
+
+
+def _judged(
+    bags: Bags,
+    table: pd.DataFrame,
+    task: Task,
+    fold: Trainings,
+    spec: MilSpec,
+    members: Sequence[Fitted],
+    device: torch.device | str,
+) -> Candidate:
+    pairs = list(zip(members, fold.members, strict=True))
+    told = [predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs]
+    validation = pd.concat([part.assign(fold=number) for number, part in enumerate(told)])
+    selection = task.selection(validation) if len(validation) else math.nan
+    losses = [min((epoch.val_loss for epoch in fitted.history if epoch.val_loss is not None), default=math.inf)
+              for fitted in members]  # fmt: skip
+    own = replace(spec, committee=len(members))
+    return Candidate(own, joined(members), selection, fmean(losses), validation)
+
+
+def _reporter(
+    on_epoch: Callable[[int, int, Epoch], None] | None, candidate: int
+) -> Callable[[int, Epoch], None] | None:
+    return None if on_epoch is None else lambda fold, epoch: on_epoch(candidate, fold, epoch)

@@ -1,0 +1,221 @@
+"""Two validations of the same patients: by how much the second is better, and could that be chance?
+
+Every metric by a paired bootstrap (each resample draws the same patients for both; mean over repeats), the area under
+the ROC curve of two classes by DeLong's test too. Both take the trained models as they are: what another division
+into folds or another seed would change is not in the intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.statistics.bootstrap import Samples, bootstrap_mean, interval
+from wsi_pipeline.statistics.class_metrics import LEVEL
+from wsi_pipeline.statistics.delong import delong, difference
+from wsi_pipeline.wording import counted, listed
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+
+_NAMES = {"auroc": "AUROC", "macro_f1": "macro F1", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+
+
+@dataclass(frozen=True, eq=False)
+class Validated:
+    """One side: the task and its out-of-fold predictions (slide_id, patient_id, repeat, fold, outcome, ...).
+
+    Without slide_id a row is a patient.
+    """
+
+    task: Task
+    predictions: pd.DataFrame
+
+    def repeats(self) -> list[pd.DataFrame]:
+        """The predictions of each repeat, rows in the order of slide_id."""
+        frame = self.predictions if "repeat" in self.predictions else self.predictions.assign(repeat=0)
+        key = "slide_id" if "slide_id" in frame else "patient_id"
+        ordered = frame.assign(slide_id=frame[key].astype(str)).sort_values(["repeat", "slide_id"])
+        return [part.reset_index(drop=True) for _, part in ordered.groupby("repeat", sort=True)]
+
+
+def compare(first: Validated, second: Validated, *, resamples: int = 2000, seed: int = 0) -> Json:
+    """What the second has more than the first, as JSON:
+
+    {task, n_patients, n_slides, repeats: [of the first, of the second], same_folds, interval: {level, unit,
+    resamples, method}, metrics: {name: {a, b, difference, low, high, p_value, n_undefined, unit, n, better}},
+    delong?: {class, a, b, difference, low, high, p_value, unit, n}}; `better` is "a", "b" or null.
+
+    Raises MilError, saying how, where the two are not of the same patients, slides, outcomes and task.
+    """
+    a, b = first.repeats(), second.repeats()
+    check_paired(first.task, a, second.task, b)
+    number = pd.factorize(a[0]["patient_id"].astype(str), sort=True)[0].astype(np.int64)
+    n = int(number.max()) + 1
+    drawn = [
+        bootstrap_mean([(number, partial(side.task.resampled, frame)) for frame in frames], resamples, seed)
+        for side, frames in ((first, a), (second, b))
+    ]
+    values = [_means(side.task, frames) for side, frames in ((first, a), (second, b))]
+    found: Json = {
+        "task": first.task.name,
+        "n_patients": n,
+        "n_slides": len(a[0]),
+        "repeats": [len(a), len(b)],
+        "same_folds": _same_folds(a, b),
+        "interval": {
+            "level": LEVEL,
+            "unit": "patient",
+            "resamples": resamples,
+            "method": "paired percentile bootstrap",
+        },
+        "metrics": _differences(first.task, values, drawn, n),
+    }
+    classes = first.task.to_json().get("classes", ())
+    if len(classes) == 2:
+        found["delong"] = _delong(a, b, str(classes[1]), number)
+    return found
+
+
+def check_paired(task: Task, a: Sequence[pd.DataFrame], other: Task, b: Sequence[pd.DataFrame]) -> None:
+    """Raise MilError naming what differs, unless both are of the same task, slides, patients and outcomes."""
+    if task.name != other.name or task.to_json().get("classes") != other.to_json().get("classes"):
+        raise MilError(f"the two do not predict the same: {_task_words(task)}, and {_task_words(other)}")
+    left, right = a[0].set_index("slide_id"), b[0].set_index("slide_id")
+    only = [sorted(set(x.index) - set(y.index)) for x, y in ((left, right), (right, left))]
+    if any(only):
+        said = [f"only {name} has {listed(slides)}" for name, slides in zip("AB", only, strict=True) if slides]
+        raise MilError(
+            f"the two were not tested on the same slides: {'; '.join(said)}",
+            todo="Train both on the same slides (--only, or the same CSV), then compare.",
+        )
+    for column in ("patient_id", *task.columns):
+        differs = (left[column].astype(str) != right.loc[left.index, column].astype(str)).to_numpy()
+        if differs.any():
+            slide = left.index[differs][0]
+            raise MilError(
+                f"{column} differs for {counted(int(differs.sum()), 'slide')}: {slide} has {left[column][slide]} in A "
+                f"and {right[column][slide]} in B",
+                todo="Train both with the same CSV, then compare.",
+            )
+
+
+def sentence(found: Mapping[str, Any], names: tuple[str, str] = ("A", "B"), metric: str | None = None) -> str:
+    """`B's AUROC is higher by 0.03 [-0.01, 0.07], DeLong p = 0.21, 84 patients`.
+
+    metric   the first one where None; DeLong's interval and p-value where there are any
+    """
+    name = metric or next(iter(found["metrics"]))
+    entry, by = found["metrics"][name], "bootstrap"
+    if name == "auroc" and found.get("delong", {}).get("p_value") is not None:
+        entry, by = found["delong"], "DeLong"
+    patients = counted(found["n_patients"], "patient")
+    if entry["difference"] is None:
+        return f"{metric_words(name)} cannot be compared: it is undefined for one of the two, {patients}"
+    more = entry["difference"]
+    if abs(more) < 5e-13:
+        return f"{names[1]}'s {metric_words(name)} equals {names[0]}'s, {patients}"
+    bounds = "" if entry["low"] is None else f" [{entry['low']:.2f}, {entry['high']:.2f}]"
+    chance = "" if entry["p_value"] is None else f", {by} {p_words(entry['p_value'])}"
+    word = "higher" if more > 0 else "lower"
+    if more < 0 and entry["low"] is not None:
+        bounds = f" [{-entry['high']:.2f}, {-entry['low']:.2f}]"
+    return f"{names[1]}'s {metric_words(name)} is {word} by {abs(more):.2f}{bounds}{chance}, {patients}"
+
+
+def metric_words(name: str) -> str:
+    """How people write a metric."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def p_words(value: float) -> str:
+    """`p = 0.21`, `p < 0.001`."""
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.3f}"
+
+
+def _differences(task: Task, values: Sequence[Mapping[str, float | None]], drawn: Sequence[Samples], n: int) -> Json:
+    """The differences of the metrics of both, the headline first; a Cox model has no Brier score."""
+    names = [*task.headline, *(name for name in values[0] if name not in task.headline)]
+    both = [name for name in names if all(name in side for side in values)]
+    return {name: _difference_json(task, name, values, drawn, n) for name in both}
+
+
+def _difference_json(
+    task: Task, name: str, values: Sequence[Mapping[str, float | None]], drawn: Sequence[Samples], n: int
+) -> Json:
+    a, b = values[0][name], values[1][name]
+    found: Json = {"a": a, "b": b, "difference": None, "low": None, "high": None, "p_value": None, "better": None}
+    samples = drawn[1][name] - drawn[0][name]
+    if a is not None and b is not None:
+        found["difference"] = b - a
+        if abs(b - a) > 1e-12:
+            found["better"] = "b" if (b > a) == task.higher_is_better.get(name, True) else "a"
+        if n > 1:
+            bounds = interval(samples, LEVEL)
+            found |= {"low": bounds.low, "high": bounds.high, "p_value": _bootstrap_p(samples)}
+    return {**found, "n_undefined": int(np.isnan(samples).sum()), "unit": "patient", "n": n}
+
+
+def _bootstrap_p(samples: Floats) -> float | None:
+    """Two-sided: twice the part of the resamples on the rarer side of no difference, at most 1.
+
+    None where nothing varies.
+    """
+    defined = samples[~np.isnan(samples)]
+    if len(defined) == 0 or np.ptp(defined) == 0:
+        return None
+    rarer = min((defined <= 0).sum(), (defined >= 0).sum())
+    return float(min(1.0, 2 * (1 + rarer) / (1 + len(defined))))
+
+
+def _delong(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], positive: str, patient: NDArray[np.int64]) -> Json:
+    """DeLong's test of the areas of the two, each the mean over its repeats."""
+    truth = (a[0]["label"].astype(str) == positive).to_numpy()
+    if truth.all() or not truth.any():
+        return {}
+    # A mean over repeats does not change when each repeat counts twice: so both get one number of them.
+    times = math.lcm(len(a), len(b))
+    both = np.stack([_scores(frames * (times // len(frames)), positive) for frames in (list(a), list(b))])
+    areas = delong(truth, both, patient)
+    found = difference(areas, 0, 1, LEVEL)
+    return {
+        "class": positive, "a": float(areas.values[0]), "b": float(areas.values[1]), "difference": found.value,
+        "low": found.low, "high": found.high, "p_value": found.p_value, "unit": "patient", "n": areas.n_patients,
+    }  # fmt: skip
+
+
+def _scores(frames: Sequence[pd.DataFrame], positive: str) -> Floats:
+    """Probabilities (repeats, n) of one class."""
+    return np.stack([frame[f"p_{positive}"].to_numpy(np.float64) for frame in frames])
+
+
+def _means(task: Task, frames: Sequence[pd.DataFrame]) -> dict[str, float | None]:
+    """Each metric's mean over the repeats; None where one of them has none."""
+    scores = [task.score(frame) for frame in frames]
+    columns = {name: [score[name] for score in scores] for name in scores[0]}
+    return {
+        name: None if any(value is None for value in values) else float(np.mean(np.array(values, np.float64)))
+        for name, values in columns.items()
+    }
+
+
+def _same_folds(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame]) -> bool:
+    return len(a) == len(b) and all(
+        (x["fold"].to_numpy() == y["fold"].to_numpy()).all() for x, y in zip(a, b, strict=True)
+    )
+
+
+def _task_words(task: Task) -> str:
+    classes = task.to_json().get("classes")
+    return task.name + (f" of {', '.join(map(str, classes))}" if classes else "")

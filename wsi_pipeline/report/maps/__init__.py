@@ -1,0 +1,1 @@
+"""Pictures of slides: overlays, heat maps, class maps, example sheets."""

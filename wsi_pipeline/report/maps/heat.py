@@ -1,0 +1,131 @@
+"""One number for each patch as a field over the slide: percentiles, exact averages where patches overlap, areas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.maps.class_areas import BARE, UNCLEAR, ClassAreas, Corners
+
+_Steps = tuple[NDArray[np.int64], NDArray[np.float64]]
+_Ends = tuple[NDArray[np.int64], ...]
+
+
+def percentiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Where each value stands among all of them, 0 to 100, (N,): half the part below it and half that not above it.
+
+    Equal values stand alike, and all at 50 where all are equal. The order is kept, distances are not.
+    """
+    if len(values) == 0:
+        return np.zeros(0)
+    return np.asarray((rankdata(values) - 0.5) * (100.0 / len(values)), dtype=np.float64)
+
+
+def patch_field(
+    shape: tuple[int, ...],
+    slide_size: Size,
+    coords: NDArray[np.int64],
+    patch_size_level0: int,
+    values: NDArray[np.floating],
+    rows: tuple[int, int] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean value and covered fraction of each pixel of a picture of the slide, both float64 (h, w), by exact area.
+
+    shape    (h, w) of the picture, which spans the whole slide
+    coords   int64 (N, 2), level-0 top-left of each patch; values (N,), row for row
+    rows     only these rows of the picture, first to one after the last (default: all)
+
+    A pixel that several patches share holds their mean, weighted by the area of the pixel each covers;
+    a pixel that no patch touches holds 0 and has coverage 0. Patches are clipped to the slide.
+    """
+    height, width = int(shape[0]), int(shape[1])
+    first, end = rows or (0, height)
+    down, across = height / slide_size.height, width / slide_size.width
+    near = (coords[:, 1] * down < end) & ((coords[:, 1] + patch_size_level0) * down > first)
+    coords, values = coords[near], values[near]
+    if not len(coords):
+        return np.zeros((end - first, width)), np.zeros((end - first, width))
+    left, top = (np.asarray(coords[:, axis], np.float64) for axis in (0, 1))
+    steps_x = _edge_steps(left * across, patch_size_level0 * across, width)
+    steps_y = _edge_steps(top * down - first, patch_size_level0 * down, end - first)
+    offset = float(values.min())
+    weight = _accumulate(steps_x, steps_y, np.ones(len(coords)), (end - first, width))
+    total = _accumulate(steps_x, steps_y, values.astype(np.float64) - offset, (end - first, width))
+    touched = weight > 1e-6
+    mean = np.divide(total, weight, out=np.zeros_like(total), where=touched)
+    return np.where(touched, mean + offset, 0.0), np.where(touched, np.minimum(weight, 1.0), 0.0)
+
+
+def check_patches(coords: NDArray[np.int64], patch_size_level0: int, values: NDArray[np.floating]) -> None:
+    """Raise WsiPipelineError when shapes disagree or a value is not finite."""
+    if coords.ndim != 2 or coords.shape[1] != 2 or values.shape != (len(coords),):
+        raise WsiPipelineError(f"coords must be (N, 2) and values (N,), got {coords.shape} and {values.shape}")
+    if patch_size_level0 < 1:
+        raise WsiPipelineError(f"patch_size_level0 must be >= 1, got {patch_size_level0}")
+    if not np.all(np.isfinite(values)):
+        raise WsiPipelineError(f"heatmap values must be finite, got {int(np.sum(~np.isfinite(values)))} that are not")
+
+
+def band_areas(
+    coords: NDArray[np.int64],
+    patch_size_level0: int,
+    values: NDArray[np.float64],
+    slide_size: Size,
+    floors: Sequence[float],
+) -> ClassAreas:
+    """Which parts of a slide reach which floor: labels 0, 1... for the first of `floors` that the mean value reaches.
+
+    Floors descend. The mean is over the patches that lie on each other there; UNCLEAR where it reaches none.
+    """
+    edges, ends = _cut(coords, patch_size_level0, slide_size)
+    xs, ys = edges
+    if len(xs) < 2 or len(ys) < 2:
+        return ClassAreas(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((0, 0), np.int64))
+    corners = Corners.of(edges, *ends)
+    layers = corners.sums(np.ones(len(coords)))
+    mean = corners.sums(values) / np.maximum(layers, 1.0)
+    labels = np.full(layers.shape, UNCLEAR, np.int64)
+    for number, floor in reversed(list(enumerate(floors))):
+        labels[mean >= floor - 1e-9] = number
+    labels[layers < 0.5] = BARE
+    return ClassAreas(xs, ys, labels)
+
+
+def _cut(coords: NDArray[np.int64], side: int, size: Size) -> tuple[_Ends, tuple[_Ends, _Ends]]:
+    """The edges of all patches along both axes, and where each patch begins and ends; all within the slide."""
+    across = tuple(np.clip(coords[:, 0] + shift, 0, size.width) for shift in (0, side))
+    down = tuple(np.clip(coords[:, 1] + shift, 0, size.height) for shift in (0, side))
+    edges = tuple(np.unique(np.concatenate(pair)) for pair in (across, down))
+    return edges, (across, down)
+
+
+def _edge_steps(start: NDArray[np.float64], length: float, limit: int) -> _Steps:
+    """Where and by how much a box's coverage changes along one axis: indices and steps, both (4, N).
+
+    Their running sum is the covered fraction of each pixel, fractional at both edges: an edge at
+    position t steps by 1 - frac(t) in pixel floor(t) and by frac(t) in the next.
+    """
+    edges = np.clip(np.stack([start, start + length]), 0.0, float(limit))
+    first = np.floor(edges).astype(np.int64)
+    part = edges - first
+    index = np.concatenate([first, first + 1])
+    step = np.concatenate([1.0 - part, part]) * np.array([1.0, -1.0, 1.0, -1.0])[:, None]
+    return index, step
+
+
+def _accumulate(
+    steps_x: _Steps, steps_y: _Steps, values: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Sum over boxes of value x covered fraction, float64 (h, w): steps scattered once, then summed along both axes."""
+    height, width = shape
+    (column, column_step), (row, row_step) = steps_x, steps_y
+    where = row[:, None, :] * (width + 2) + column[None, :, :]
+    step = row_step[:, None, :] * column_step[None, :, :] * values
+    flat = np.bincount(where.ravel(), weights=step.ravel(), minlength=(height + 2) * (width + 2))
+    summed = flat.reshape(height + 2, width + 2).cumsum(axis=0).cumsum(axis=1)
+    return np.asarray(summed[:height, :width])

@@ -1,0 +1,172 @@
+"""Attention over a picture of the slide: exact in place, averaged where patches overlap, coloured by percentile.
+
+Attention sums to 1 over a slide's patches and is often steep: a few patches hold most of it. Colour is therefore the
+patch's percentile within its slide, and the bar below says what that means in attention, as a multiple of an even
+share (1 / number of patches). A slide on which the weakest and the strongest patch differ little has them all near 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from matplotlib import colormaps, get_data_path
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.maps.heat import check_patches, patch_field, percentiles
+
+COLOUR_MAP = "viridis"
+"""Perceptually uniform, readable with every colour vision, and of hues that no common stain has."""
+SIGNED_MAP = "PuOr_r"
+"""Orange for, purple against; told apart with every colour vision."""
+ALPHA = 0.6
+
+_MIN_WIDTH = 300
+_BAND_ROWS = 512
+_FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+_BoxPx: TypeAlias = tuple[int, int, int, int]
+_Font: TypeAlias = ImageFont.FreeTypeFont
+_Painter: TypeAlias = Callable[[ImageDraw.ImageDraw, _BoxPx, _Font], None]
+_INK, _PAPER = (38, 42, 48), (255, 255, 255)
+
+
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """What is laid over a slide: one value for each patch and how it is coloured.
+
+    coords        int64 (N, 2), level-0 top-left (x, y); patch_level0: side of a patch, level-0 pixels
+    unit          float64 (N,), positions on the colour map, 0 to 1
+    told          words for the ends and the middle of the bar
+    label         what the bar shows
+    signed        opacity grows from nothing at 0.5 towards both ends, on a map of two hues
+    """
+
+    coords: NDArray[np.int64]
+    patch_level0: int
+    unit: NDArray[np.float64]
+    told: tuple[str, str, str]
+    label: str
+    signed: bool = False
+
+    @classmethod
+    def of_attention(
+        cls, coords: NDArray[np.int64], patch_level0: int, values: NDArray[np.floating], label: str = "attention"
+    ) -> Heat:
+        """Coloured by percentile. Raises WsiPipelineError when shapes disagree or a value is not finite."""
+        check_patches(coords, patch_level0, values)
+        if not len(values):
+            return cls(coords, patch_level0, np.zeros(0), ("", "", ""), label)
+        low, middle, high = (share_words(float(v), len(values)) for v in np.quantile(values, [0, 0.5, 1]))
+        told = (f"weakest {low}", f"median {middle}", f"strongest {high}")
+        return cls(coords, patch_level0, percentiles(values) / 100, told, label)
+
+    @classmethod
+    def of_contribution(
+        cls, coords: NDArray[np.int64], patch_level0: int, values: NDArray[np.floating], label: str
+    ) -> Heat:
+        """Coloured by value about zero, to the 99th percentile of its size. Raises WsiPipelineError as above."""
+        check_patches(coords, patch_level0, values)
+        end = float(np.quantile(np.abs(values), 0.99)) if len(values) else 0.0
+        unit = np.clip(0.5 + values.astype(np.float64) / (2 * end), 0, 1) if end > 0 else np.full(len(values), 0.5)
+        return cls(coords, patch_level0, unit, (f"against {-end:.2g}", "0", f"for {end:+.2g}"), label, signed=True)
+
+
+def draw_heat(thumbnail: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> Image.Image:
+    """Lay heat over a thumbnail; the thumbnail's pixels keep their place, a bar is added below.
+
+    thumbnail   uint8 (h, w, 3), spans the whole slide of `slide_size` level-0 pixels
+    alpha       opacity of the heat where patches lie, 0 to 1
+
+    Under the heat the thumbnail is shown grey, so that colour means value alone. Without patches the bare thumbnail
+    is returned with a note.
+    """
+    if len(heat.coords) == 0:
+        return _with_strip(thumbnail, lambda draw, box, font: _note(draw, box, font, f"no patches, no {heat.label}"))
+    heated = blend_heat(thumbnail, slide_size, heat, alpha)
+    return _with_strip(heated, lambda draw, box, font: _colour_bar(draw, box, font, heat))
+
+
+def blend_heat(picture: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> NDArray[np.uint8]:
+    """The picture uint8 (h, w, 3) of the whole slide with heat laid over, band by band: memory for one band at a time.
+
+    Raises WsiPipelineError when the picture is of another kind.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise WsiPipelineError(f"thumbnail must be uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
+    out = picture.copy()
+    for first in range(0, len(picture) if len(heat.coords) else 0, _BAND_ROWS):
+        rows = (first, min(first + _BAND_ROWS, len(picture)))
+        unit, cover = patch_field(picture.shape, slide_size, heat.coords, heat.patch_level0, heat.unit, rows)
+        opacity = cover * alpha * (np.sqrt(np.abs(2 * unit - 1)) if heat.signed else 1.0)
+        out[rows[0] : rows[1]] = _blend(picture[rows[0] : rows[1]], unit, cover, opacity, heat.signed)
+    return out
+
+
+def share_words(value: float, n: int) -> str:
+    """Attention as a multiple of an even share among n patches: `<0.01×`, `0.12×`, `1.3×`, `41×`."""
+    times = value * n
+    if times < 0.01:
+        return "<0.01×"
+    return f"{times:.0f}×" if times >= 9.95 else f"{times:.1f}×" if times >= 0.995 else f"{times:.2f}×"
+
+
+def _blend(
+    picture: NDArray[np.uint8],
+    unit: NDArray[np.float64],
+    cover: NDArray[np.float64],
+    opacity: NDArray[np.float64],
+    signed: bool,
+) -> NDArray[np.uint8]:
+    heat = _colours(signed)[np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)]
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    base = np.where((cover > 0)[..., None], grey[..., None], picture)
+    return np.rint(base + (heat - base) * opacity[..., None]).astype(np.uint8)
+
+
+def _colours(signed: bool) -> NDArray[np.float64]:
+    return np.asarray(colormaps[SIGNED_MAP if signed else COLOUR_MAP](np.arange(256))[:, :3] * 255.0)
+
+
+def _with_strip(picture: NDArray[np.uint8], paint: _Painter) -> Image.Image:
+    """The picture with its top-left corner in place and a white strip below for `paint`."""
+    height, width = picture.shape[:2]
+    canvas_width = max(width, _MIN_WIDTH)
+    font_px = max(11, round(canvas_width * 0.026))
+    canvas = Image.new("RGB", (canvas_width, height + 4 * font_px), _PAPER)
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    box = (font_px, height + font_px, canvas_width - font_px, height + 3 * font_px)
+    paint(ImageDraw.Draw(canvas), box, ImageFont.truetype(str(_FONT), font_px))
+    return canvas
+
+
+def _note(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, text: str) -> None:
+    draw.text((box[0], (box[1] + box[3]) / 2), text, fill=_INK, font=font, anchor="lm")
+
+
+def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, heat: Heat) -> None:
+    """`label [gradient]` and under the gradient's ends and middle what they mean."""
+    left, top, right, bottom = box
+    line = (bottom - top) // 2
+    start = round(left + font.getlength(heat.label) + 0.8 * line)
+    draw.text((left, top + line / 2), heat.label, fill=_INK, font=font, anchor="lm")
+    colours = _colours(heat.signed).round().astype(int)
+    flat = len(heat.unit) > 0 and bool((heat.unit == heat.unit[0]).all())
+    for x in range(start, right):
+        place = 127 if flat else round(255 * (x - start) / max(1, right - start - 1))
+        red, green, blue = colours[place].tolist()
+        draw.line([(x, top + 0.1 * line), (x, top + 0.8 * line)], fill=(red, green, blue))
+    for words, at, anchor in _placed(heat.told, start, right, font):
+        draw.text((at, bottom), words, fill=_INK, font=font, anchor=anchor)
+
+
+def _placed(told: Sequence[str], start: float, end: float, font: _Font) -> list[tuple[str, float, str]]:
+    """The words under the bar: both ends, and the middle where there is room."""
+    places = [(told[0], start, "ls"), (told[1], (start + end) / 2, "ms"), (told[2], end, "rs")]
+    taken = sum(font.getlength(words) for words in told) + 2 * font.size
+    return places if taken <= end - start else [places[0], places[2]]

@@ -1,0 +1,1 @@
+"""The report's sections and the HTML page they make."""

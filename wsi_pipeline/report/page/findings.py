@@ -1,0 +1,230 @@
+"""What the report says in words: the finding, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from wsi_pipeline.report.data import (
+    LOWER_IS_BETTER,
+    OF_CHANCE,
+    Estimate,
+    ModelSection,
+    ReportData,
+    SlideRow,
+    metric_words,
+)
+from wsi_pipeline.report.figures.curves import patch_count_outliers
+from wsi_pipeline.wording import NOT_KNOWN
+
+_NAMED = 4
+
+
+def ranked(models: Sequence[ModelSection]) -> list[ModelSection]:
+    """Models by the metric of their task, best first; those without one last, in the order given."""
+    values = [(model, _goodness(model)) for model in models]
+    return [model for model, good in sorted(values, key=lambda pair: (pair[1] is None, -(pair[1] or 0.0)))]
+
+
+def _goodness(model: ModelSection) -> float | None:
+    best = model.best
+    return None if best is None else -best.value if model.headline in LOWER_IS_BETTER else best.value
+
+
+def baseline_of(model: ModelSection, models: Sequence[ModelSection]) -> ModelSection | None:
+    """The colour baseline to hold a model against: the one with the same MIL model, else the best there is."""
+    others = [other for other in ranked(models) if other.is_baseline and other is not model]
+    others = [other for other in others if _question(other) == _question(model)]
+    if model.is_baseline or not others:
+        return None
+    return next((other for other in others if other.mil_model == model.mil_model), others[0])
+
+
+def estimate_words(estimate: Estimate | None) -> str:
+    """`0.912 (0.842–0.968)`, without the interval where there is none, or `undefined`."""
+    if estimate is None:
+        return "undefined"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
+
+
+def interval_words(model: ModelSection) -> str:
+    """How the intervals of a model were made: `95 % interval, bootstrap, 1000 resamples of patients`."""
+    interval = model.metrics.get("interval") or {}
+    level = interval.get("level")
+    parts = [f"{level * 100:g}\u00a0% interval" if level else "interval"]
+    if interval.get("method"):
+        parts.append(str(interval["method"]))
+    if interval.get("resamples"):
+        parts.append(f"{interval['resamples']} resamples of {_unit(model, str(interval.get('unit') or 'unit'))}s")
+    return ", ".join(parts) if interval else "no interval recorded"
+
+
+def sample_words(model: ModelSection) -> str:
+    """How many were tested: `40 slides of 30 patients`, or the patients alone where a prediction is of a patient."""
+    words = ("slide", "patient") if model.patients_known else ("slide",)
+    counts = [(model.metrics.get(f"n_{word}s"), word) for word in words]
+    return " of ".join(_counted(count, word) for count, word in counts if count) or f"? {model.unit}s"
+
+
+def _unit(model: ModelSection, unit: str) -> str:
+    return unit if model.patients_known else "slide"
+
+
+def findings(data: ReportData) -> list[str]:
+    """The result in at most two sentences for each question asked; empty when no model was trained."""
+    questions = dict.fromkeys(_question(model) for model in data.models)
+    return [
+        text
+        for question in questions
+        for text in _finding(ranked([m for m in data.models if _question(m) == question]), data)
+    ]
+
+
+def external_findings(data: ReportData) -> list[str]:
+    """How good predictions of labelled slides are, a sentence a model; what is no external test is said to be none."""
+    said = []
+    for section in data.predictions:
+        encoder, _, name = section.name.partition("/")
+        model = ModelSection(encoder, name, section.metrics)
+        if model.best is not None:
+            words = metric_words(model.headline)
+            where = "on an external test" if section.metrics.get("external") else "on patients it was trained on"
+            article = "an" if words[0] in "AM" else "a"
+            reached = f"reaches {article} {words} of {_with_level(model.best, model)} {where}, {sample_words(model)}"
+            said.append(f"{_name(model)} {reached}.")
+    return said
+
+
+def _question(model: ModelSection) -> tuple[str, ...]:
+    """What models that may be held against each other have in common: the task and its classes."""
+    return (model.task, *sorted(model.classes))
+
+
+def _finding(order: Sequence[ModelSection], data: ReportData) -> list[str]:
+    """About the models of one question, best first."""
+    best = order[0]
+    value, words = best.best, metric_words(best.headline)
+    if value is None:
+        return [f"No model has a defined {words}: see the warnings of each model below."]
+    article = "an" if words[0] in "AM" else "a"
+    said = [f"{_name(best)} reaches {article} {words} of {_with_level(value, best)} on {sample_words(best)}."]
+    reference = baseline_of(best, data.models)
+    floor = reference.best if reference and reference.headline == best.headline else None
+    if best.is_baseline and len(order) > 1:
+        said.append("That is the colour baseline: no deep encoder here does better than stain and texture statistics.")
+    elif floor is not None:
+        against = "" if best.headline in LOWER_IS_BETTER else _held_against(value, floor)
+        said.append(f"The colour baseline reaches {estimate_words(floor)}{against}.")
+    return said
+
+
+def _with_level(estimate: Estimate, model: ModelSection) -> str:
+    """`0.912 (95 % interval 0.842–0.968)`."""
+    level = (model.metrics.get("interval") or {}).get("level")
+    words = estimate_words(estimate)
+    return words.replace("(", f"({level * 100:g}\u00a0% interval ") if level else words
+
+
+def _held_against(auroc: Estimate, floor: Estimate) -> str:
+    difference = f", {auroc.value - floor.value:.3f} less"
+    if auroc.low is None or floor.high is None:
+        return difference
+    apart = auroc.low > floor.high
+    return f"{difference}; the two intervals {'do not overlap' if apart else 'overlap'}"
+
+
+def cautions(data: ReportData) -> list[str]:
+    """Plain sentences on what could mislead a reader, the gatherer's own first."""
+    said = [*data.warnings, *_about_slides(data)]
+    for model in ranked(data.models):
+        said += _about_model(model)
+    said += _about_predictions(data)
+    for question in dict.fromkeys(_question(model) for model in data.models):
+        compared = [model for model in data.models if model.best and _question(model) == question]
+        if sum(not model.is_baseline for model in compared) > 1:
+            said.append(
+                f"{len(compared)} models were compared on the same slides: the best of several looks better than it is."
+            )
+    return list(dict.fromkeys(said))
+
+
+def _about_slides(data: ReportData) -> list[str]:
+    said = []
+    failed = [slide.slide_id for slide in data.slides if slide.state == "failed"]
+    empty = [slide.slide_id for slide in data.slides if slide.state == "empty"]
+    if failed:
+        said.append(
+            f"{_counted(len(failed), 'slide')} failed and {_is(failed)} in none of the numbers: {_named(failed)}."
+        )
+    if empty:
+        said.append(f"No tissue was found on {_counted(len(empty), 'slide')}: {_named(empty)}.")
+    odd = outliers(data.slides)
+    if odd:
+        said.append(f"Patch counts far from the median of the cohort: {_named(odd)}. Look at the overlays.")
+    if data.models and _sites_give_labels_away(data.slides):
+        said.append("No site has slides of more than one class: a model may be telling the stains of the sites apart.")
+    return said
+
+
+def outliers(slides: Sequence[SlideRow]) -> list[str]:
+    """slide_id of every slide whose patch count is out of line."""
+    marks = patch_count_outliers(np.array([slide.patches or 0 for slide in slides], np.int64))
+    return [slide.slide_id for slide, mark in zip(slides, marks, strict=True) if mark]
+
+
+def _sites_give_labels_away(slides: Sequence[SlideRow]) -> bool:
+    pairs = {(slide.site, slide.label) for slide in slides if slide.site and slide.label}
+    sites, labels = {site for site, _ in pairs}, {label for _, label in pairs}
+    return len(labels) > 1 and len(sites) > 1 and len(pairs) == len(sites)
+
+
+def _about_model(model: ModelSection) -> list[str]:
+    name = _name(model)
+    said = [] if model.patients_known else [NOT_KNOWN]
+    said += [f"{name}: {warning}" for warning in model.metrics.get("warnings") or ()]
+    value, chance, words = model.best, OF_CHANCE.get(model.headline), metric_words(model.headline)
+    if chance is not None and value is not None and value.low is not None and value.low <= chance:
+        said.append(
+            f"{name}: the {words} interval reaches {chance:g}, so this model is not shown to be better than chance."
+        )
+    return said
+
+
+def _about_predictions(data: ReportData) -> list[str]:
+    """Slides, or patients, that are far from those a model was trained on."""
+    said = []
+    for section in data.predictions:
+        patients = (section.metrics.get("by_patient") or {}).get("warnings") or ()
+        own = [*(section.metrics.get("warnings") or ()), *patients]
+        said += [f"Predictions by {section.name}: {text}" for text in own]
+        if "far_from_training" in section.table:
+            flagged = section.table["far_from_training"] == "yes"
+            far = section.table.loc[flagged, f"{section.unit}_id"].astype(str).tolist()
+            if far:
+                said.append(
+                    f"{_counted(len(far), section.unit)} predicted by {section.name} {_is(far)} far from the "
+                    f"{section.unit}s it was trained on, where its predictions mean little: {_named(far)}."
+                )
+    return said
+
+
+def _name(model: ModelSection) -> str:
+    return f"{model.encoder} with {model.mil_model}"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _is(items: Sequence[str]) -> str:
+    return "is" if len(items) == 1 else "are"
+
+
+def _named(names: Iterable[str]) -> str:
+    """The first few names and how many more."""
+    every = list(names)
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more

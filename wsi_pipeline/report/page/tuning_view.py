@@ -1,0 +1,127 @@
+"""What the report's section on tuning shows, made ready for the template: numbers, sentences, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wsi_pipeline.report.data import Estimate, TuningSection
+from wsi_pipeline.report.maps.pictures import data_uri, picture_size
+from wsi_pipeline.report.page.findings import estimate_words
+
+_WIDE_PX, _SQUARE_PX, _TALL_PX = 320, 560, 900
+
+Json = Mapping[str, Any]
+
+
+def tuning_views(tunings: Sequence[TuningSection]) -> list[dict[str, Any]]:
+    """One view per tuning; measured on test patches before the others, then by macro F1, best first."""
+    return [_view(tuning) for tuning in sorted(tunings, key=_rank)]
+
+
+def measured_alike(tunings: Sequence[TuningSection]) -> bool:
+    """Whether all were measured on the same patches: equal data, equal split, the same part of it."""
+    return len({_measured_on(tuning.metrics) for tuning in tunings}) <= 1
+
+
+def tuning_findings(tunings: Sequence[TuningSection]) -> list[str]:
+    """How good the best tuning is, in a sentence; nothing where none has a macro F1."""
+    for view in tuning_views(tunings)[:1]:
+        score = Estimate.read(view["pooled"].get("macro_f1"))
+        if score is not None:
+            on = f"{view['n_patches']} {view['part']} patches of {view['n_groups']} groups"
+            return [f"The tuned adapter {view['name']} reaches a macro F1 of {estimate_words(score)} on {on}."]
+    return []
+
+
+def tuning_cautions(tunings: Sequence[TuningSection]) -> list[str]:
+    """Sentences on what could mislead a reader."""
+    said = [f"Tuning {t.name}: {text}" for t in tunings for text in t.metrics.get("warnings") or ()]
+    said += [
+        f"Tuning {t.name} was measured on validation patches, which also chose its epoch: the scores flatter."
+        for t in tunings
+        if t.metrics.get("part") != "test"
+    ]
+    if len(tunings) > 2 and measured_alike(tunings):
+        said.append(f"{len(tunings)} tunings were compared on the same patches: the best looks better than it is.")
+    return said
+
+
+def _rank(tuning: TuningSection) -> tuple[bool, float, str]:
+    score = ((tuning.metrics.get("pooled") or {}).get("macro_f1") or {}).get("value")
+    return tuning.metrics.get("part") != "test", -(score if score is not None else -1.0), tuning.name
+
+
+def _measured_on(metrics: Json) -> tuple[Any, ...]:
+    spec = (metrics.get("specs") or {}).get("tune") or {}
+    split = tuple(spec.get(name) for name in ("seed", "val_fraction", "test_fraction"))
+    return metrics.get("data_digest"), metrics.get("part"), split
+
+
+def _view(tuning: TuningSection) -> dict[str, Any]:
+    metrics = tuning.metrics
+    trained = metrics.get("trained") or {}
+    part = str(metrics.get("part") or "test")
+    return {
+        "name": tuning.name,
+        "method": str(metrics.get("method") or "?"),
+        "backbone": str((metrics.get("backbone") or {}).get("name") or "?"),
+        "part": part,
+        "share": f"{trained['share']:.2%}" if trained.get("share") is not None else "–",
+        "pooled": metrics.get("pooled") or {},
+        "per_class": {name: _with_intervals(row) for name, row in (metrics.get("per_class") or {}).items()},
+        "n_patches": metrics.get("n_patches"),
+        "n_groups": metrics.get("n_groups"),
+        "heading": f"On {_counted(metrics)} of the {part} part",
+        "told": _told(metrics, trained),
+        "interval": _interval(metrics),
+        # Metrics written before `ece_bins` are of 15 bins of equal width, of the predicted class.
+        "ece_bins": str(metrics.get("ece_bins") or "15 bins of equal width"),
+        "curves": _picture(tuning.curves, _WIDE_PX),
+        "confusion": _picture(tuning.confusion, _SQUARE_PX),
+        "sheet": _picture(tuning.sheet, _TALL_PX),
+    }
+
+
+def _told(metrics: Json, trained: Json) -> str:
+    """What was trained, on what, and for how long."""
+    training, data = metrics.get("training") or {}, metrics.get("data") or {}
+    split = (metrics.get("split") or {}).get("train") or {}
+    parts = []
+    if trained.get("parameters") is not None:
+        count = f"{trained['parameters']:,}".replace(",", "\u202f")
+        parts.append(f"{count} parameters trained, {trained['share']:.2%} of the backbone's")
+    if split:
+        counts = f"{split.get('patches', '?')} patches of {split.get('groups', '?')} groups"
+        parts.append(f"on {counts} from {data.get('source')}")
+    if training:
+        stopped = ", stopped early" if training.get("stopped_early") else ""
+        parts.append(f"epoch {training.get('best_epoch')} of {training.get('epochs')} kept{stopped}")
+    return "; ".join(parts)
+
+
+def _counted(metrics: Json) -> str:
+    return f"{metrics.get('n_patches', '?')} patches of {metrics.get('n_groups', '?')} groups"
+
+
+def _interval(metrics: Json) -> str:
+    found = metrics.get("interval") or {}
+    if not found.get("level"):
+        return "No interval recorded"
+    return (
+        f"{found['level'] * 100:g}\u00a0% intervals by {found.get('method')}, {found.get('resamples')} resamples "
+        f"of {metrics.get('n_groups')} groups"
+    )
+
+
+def _with_intervals(row: Json) -> dict[str, Any]:
+    intervals = row.get("intervals") or {}
+    return {name: {"value": value, **intervals[name]} if name in intervals else value for name, value in row.items()}
+
+
+def _picture(encoded: bytes | None, most: int) -> dict[str, Any] | None:
+    if encoded is None:
+        return None
+    width, height = picture_size(encoded)
+    # Pictures are drawn at 200 dpi: half their pixels is their size on paper.
+    return {"uri": data_uri(encoded), "width": width, "height": height, "most": min(most, round(0.55 * height))}

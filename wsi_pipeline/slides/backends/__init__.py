@@ -1,0 +1,1 @@
+"""Readers of slide files, each behind the Slide contract."""

@@ -1,0 +1,78 @@
+"""Tiled JPEG and JPEG 2000 TIFF, tile by tile: SVS, generic tiled TIFF, BigTIFF, OME-TIFF with its levels in SubIFDs.
+
+Another backend opens the file first and says what the slide is (levels, mpp, vendor). Here the TIFF directory of each
+of its levels is found, and the compressed tiles are read and decoded directly, which is several times faster and lets
+the patch reader decode each tile once and at a reduced size. What is not understood stays with the other backend, level
+by level, and so does what differs from that backend's pixels (`tilecheck`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.images.white import white
+from wsi_pipeline.slides.slide import Slide, level_box
+from wsi_pipeline.slides.tiff.slide_image import SlideImage
+from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache, paste
+from wsi_pipeline.slides.tiles.tilecheck import same_pixels
+from wsi_pipeline.slides.tiles.tilelevel import TiledLevel
+from wsi_pipeline.slides.tiles.tilepages import tiled_levels
+
+Pixels = NDArray[np.uint8]
+
+CACHE_BYTES = 64 << 20
+"""Decoded tiles kept for `read_region`."""
+
+
+class JpegTiffSlide(Slide):
+    """A slide whose tiles are decoded here; `other` is the same `image` in the backend that describes it.
+
+    Takes over `other`, which reads the levels that are not decoded here and is closed with this slide. Raises
+    SlideError, leaving `other` open, where no level can be decoded here.
+    """
+
+    def __init__(self, path: Path, other: Slide, image: SlideImage) -> None:
+        self._other, self._levels = other, same_pixels(tiled_levels(path, other, image), other, path.name)
+        if 0 not in self._levels:
+            raise SlideError("its level 0 did not pass the comparison")
+        self._cache = SegmentCache(CACHE_BYTES)
+        self._lock, self._closed = threading.Lock(), False
+        self.info = replace(other.info, backend="jpegtiff")
+
+    def tiles(self, level: int) -> TiledLevel | None:
+        """The stored tiles of a level, or None where the other backend reads it."""
+        return self._levels.get(level)
+
+    def _read(self, x: int, y: int, level: int, width: int, height: int) -> Pixels:
+        if self._closed:
+            raise SlideError("slide is closed")
+        tiles = self._levels.get(level)
+        if tiles is None:
+            return self._other.read_region(x, y, level, width, height)
+        image = white(width, height)
+        box = level_box(self.info.levels[level], x, y, width, height)
+        inside = box.clipped(tiles.size)
+        if inside is None:
+            return image
+        step = tiles.tile
+        for row in range(inside.y // step.height, (inside.bottom - 1) // step.height + 1):
+            for column in range(inside.x // step.width, (inside.right - 1) // step.width + 1):
+                found = self._cache.get((level, row, column), partial(tiles.decode, column, row))
+                if found is not None:
+                    paste(image, box, found, column * step.width, row * step.height)
+        return image
+
+    def close(self) -> None:
+        """Let go of the file, which closes when the last read under way in another thread has ended."""
+        with self._lock:
+            self._closed = True
+            self._levels = {}
+            self._other.close()
+        self._cache.clear()

@@ -1,0 +1,118 @@
+"""What a slide turns out to be when it is opened and looked at here and there, without reading it whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Box
+from wsi_pipeline.slides.inspect.identity import quick_digest, size_in_bytes
+from wsi_pipeline.slides.inspect.sniff import refusal
+from wsi_pipeline.slides.slide import Slide, SlideInfo
+from wsi_pipeline.slides.tiff.codec import UNKNOWN, codec_of
+
+SAMPLES_ACROSS = 3
+MAX_OVERVIEW_PIXELS = 1 << 22
+"""A coarsest level up to this size (4 Mpx) is read whole: it decodes in tenths of a second and shows the tissue."""
+
+_STEP = 4
+"""Every fourth pixel of a region tells how much of it is tissue."""
+
+_COLOURED, _DARK = 18, 170
+"""Tissue, roughly: channels differ by more than this, or the mean is darker. For an estimate of patches only."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the file is: its size over all parts, its codec, and a digest of samples that tells copies."""
+
+    nbytes: int
+    codec: str
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What was seen on an open slide.
+
+    tissue              bool (h, w) spanning the slide, from its coarsest level; None where that is too large
+    fraction            part of the slide that is tissue: of `tissue`, else of the nine regions
+    pixels_per_second   decoded while looking, in this process
+    sample              one region uint8 (side, side, 3) with most tissue in it, as it would be read for a patch
+    """
+
+    tissue: NDArray[np.bool_] | None
+    fraction: float
+    pixels_per_second: float
+    sample: NDArray[np.uint8]
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Size, codec and digest of a slide; reads less than 1 MB. Raises SlideError where it cannot be read."""
+    try:
+        nbytes, digest = size_in_bytes(path), quick_digest(path)
+    except OSError as error:
+        raise refusal(error, path) from error
+    try:
+        return FileFacts(nbytes, codec_of(path), digest)
+    except (SlideError, OSError):  # broken headers; opening it will say how
+        return FileFacts(nbytes, UNKNOWN, digest)
+
+
+def look(slide: Slide, level: int, side: int) -> Look:
+    """Decode nine regions of `level` spread over the slide, its last pixels, and its coarsest level if that is small.
+
+    side   of each region, pixels of `level`
+
+    A copy that broke off, or data that does not decode at these places, raises SlideError with the place.
+    """
+    started, pixels = time.perf_counter(), 0
+    samples = []
+    for box in sample_boxes(slide.info, level, side):
+        samples.append(_read(slide, level, box))
+        pixels += box.width * box.height
+    parts = [float(looks_like_tissue(sample[::_STEP, ::_STEP]).mean()) for sample in samples]
+    best = samples[int(np.argmax(parts))]
+    tissue = None
+    coarsest = len(slide.info.levels) - 1
+    size = slide.info.levels[coarsest].size
+    if size.pixels <= MAX_OVERVIEW_PIXELS:
+        tissue = looks_like_tissue(slide.read_region(0, 0, coarsest, size.width, size.height))
+        pixels += size.pixels
+    fraction = float(np.mean(parts[: SAMPLES_ACROSS**2] if tissue is None else tissue))
+    return Look(tissue, fraction, pixels / max(1e-6, time.perf_counter() - started), best)
+
+
+def sample_boxes(info: SlideInfo, level: int, side: int) -> list[Box]:
+    """Nine squares in the middle of the ninths of a level, row by row, then one in its last corner; in its pixels.
+
+    Squares are cut to the level where it is smaller than `side`.
+    """
+    size = info.levels[level].size
+    width, height = min(side, size.width), min(side, size.height)
+    middles = [(2 * k + 1) / (2 * SAMPLES_ACROSS) for k in range(SAMPLES_ACROSS)]
+    boxes = [Box(_start(x, size.width, width), _start(y, size.height, height), width, height)
+             for y in middles for x in middles]  # fmt: skip
+    return [*boxes, Box(size.width - width, size.height - height, width, height)]
+
+
+def _start(middle: float, length: int, side: int) -> int:
+    return min(max(0, round(middle * length - side / 2)), length - side)
+
+
+def _read(slide: Slide, level: int, box: Box) -> NDArray[np.uint8]:
+    down = slide.info.levels[level].downsample
+    return slide.read_region(round(box.x * down), round(box.y * down), level, box.width, box.height)
+
+
+def looks_like_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Coloured or dark pixels of uint8 (h, w, 3): a rough mask for estimates, not the tissue detector."""
+    red, green, blue = (rgb[..., channel] for channel in range(3))
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    total = red.astype(np.uint16) + green + blue
+    return (high - low > _COLOURED) | (total < 3 * _DARK)

@@ -1,0 +1,166 @@
+"""The image of a TIFF file that is the slide: its directories by level, what is shown of them, what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.slides.choice import Choice, listed, number_of, numbers_of
+from wsi_pipeline.slides.tiff.bright_field import (
+    CONVERT,
+    MIN_IS_BLACK,
+    MIN_IS_WHITE,
+    OR_CONVERT,
+    RGB,
+    check_bright_field,
+    check_channels,
+)
+from wsi_pipeline.slides.tiff.directories import Directory
+from wsi_pipeline.wording import counted
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SlideImage:
+    """What is read of a file.
+
+    levels     the directories of each level, finest first: one, or the three that become red, green and blue
+    samples    of a pixel that are shown, one or three; None: its colours, as they are
+    window     values that become 0 and 255; None: 8 bits, as they are
+    mpp, note  as the image states them: see SlideInfo
+    vendor     of the file, where it is told by its texts
+    told       what the user should know: other images, planes, orientation
+    """
+
+    levels: tuple[tuple[Directory, ...], ...]
+    samples: tuple[int, ...] | None = None
+    window: Window | None = None
+    mpp: float | None = None
+    mpp_note: str = ""
+    objective: float | None = None
+    vendor: str = "generic-tiff"
+    told: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> Directory:
+        """The first directory of the finest level."""
+        return self.levels[0][0]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height) of each level as stored, finest first."""
+        return [(level[0].size.width, level[0].size.height) for level in self.levels]
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the pixels are shown as other readers would: all colours, 8 bits, upright."""
+        return self.samples is None and self.window is None and self.base.orientation == 1
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Channels (None: colours as stored) and plane taken of a stack."""
+
+    channels: tuple[int, ...] | None
+    plane: int
+    told: tuple[str, ...] = ()
+
+
+def pick(kind: str, channels: Sequence[str], planes: int, choice: Choice, *, first_plane: bool) -> Picked:
+    """What is read of a stack of `planes` with single-sample `channels` (empty: RGB).
+
+    first_plane   the first plane is a fair picture of the slide, and is read where none is asked for
+
+    Raises SlideError, saying what there is, where the choice is open or not among it.
+    """
+    chosen = numbers_of(choice.which, channels, "channel") if choice.which is not None and channels else None
+    if choice.which is not None and not channels:
+        raise SlideError(
+            f"no channel {choice.which!r}: {kind} has RGB pixels", todo="Leave the column channel empty for it."
+        )
+    if len(channels) > 1 and chosen is None:
+        raise SlideError(
+            f"{kind} of {len(channels)} channels, not one RGB image",
+            todo=f"Choose one in the manifest (column channel: {listed(channels)}; or three as red+green+blue), "
+            f"{OR_CONVERT}",
+        )
+    plane = 0
+    if choice.plane is not None:
+        plane = number_of(choice.plane, ("",) * planes, "plane")
+    elif planes > 1 and not first_plane:
+        raise SlideError(
+            f"{kind} of {planes} planes of equal size (focal planes, times or separate slides), not one RGB image",
+            todo=f"Choose one in the manifest (column plane: 0 to {planes - 1}), {OR_CONVERT}",
+        )
+    told = (f"plane {plane} of {planes} (0 to {planes - 1}) is read",) if planes > 1 else ()
+    return Picked(chosen, plane, told)
+
+
+def sampled_channels(image: Directory, choice: Choice) -> tuple[str, ...]:
+    """Names of channels that are samples of one image's pixels, where they are to be told apart; else empty."""
+    if image.photometric == RGB and choice.which is not None:
+        return ("red", "green", "blue", *("",) * (image.samples - 3))
+    return ("",) * image.samples if image.photometric in (MIN_IS_WHITE, MIN_IS_BLACK) and image.samples > 1 else ()
+
+
+def checked(image: SlideImage) -> SlideImage:
+    """`image`, after every directory of it was found fit to be shown; SlideError where level 0 is not.
+
+    Coarser levels that are not fit, or not stored like level 0, are left out.
+    """
+    check = check_bright_field if image.samples is None else check_channels
+    for directory in image.levels[0]:
+        check(directory, image.window)
+    kept = [image.levels[0]]
+    for level in image.levels[1:]:
+        if all(alike(directory, image.base) for directory in level):
+            kept.append(level)
+    told = image.told
+    if image.base.orientation != 1:
+        if not 1 <= image.base.orientation <= 8:
+            raise SlideError(f"TIFF with orientation {image.base.orientation}, which TIFF does not know", todo=CONVERT)
+        told = (*told, f"turned as its orientation tag {image.base.orientation} says")
+    return SlideImage(**{**image.__dict__, "levels": tuple(kept), "told": told})
+
+
+def alike(one: Directory, other: Directory) -> bool:
+    """Whether two directories hold samples of the same kind, lying alike."""
+    return (one.samples, one.bits, one.kind, one.orientation, one.depth) == (
+        other.samples, other.bits, other.kind, other.orientation, other.depth,
+    )  # fmt: skip
+
+
+def is_reduction(small: Size, large: Size) -> bool:
+    """Whether one size is the other, shrunk and rounded up or down a few times."""
+    if small.width >= large.width or small.height >= large.height or small.width < 1 or small.height < 1:
+        return False
+    expected = large.height * small.width / large.width
+    return abs(small.height - expected) <= 2 + 2 * small.height / small.width
+
+
+def others_told(scene: int, sizes: Sequence[Size], names: Sequence[str]) -> tuple[str, ...]:
+    """One sentence about the images that are not read."""
+    if len(sizes) < 2:
+        return ()
+    rest = [
+        f"{index}{f' {name!r}' if name else ''} ({size.width} x {size.height})"
+        for index, (size, name) in enumerate(zip(sizes, names, strict=True))
+        if index != scene
+    ]
+    shown, more = rest[:4], len(rest) - 4
+    return (
+        f"image {scene} of the file is read, {counted(len(rest), 'other')} not: {', '.join(shown)}"
+        + (f" and {more} more" if more > 0 else "")
+        + "; column image or #scene=N chooses",
+    )
+
+
+def by_size(levels: Iterable[tuple[Directory, ...]]) -> tuple[tuple[Directory, ...], ...]:
+    """Levels finest first, one of each size."""
+    found: dict[Size, tuple[Directory, ...]] = {}
+    for level in levels:
+        found.setdefault(level[0].size, level)
+    return tuple(found[size] for size in sorted(found, key=lambda size: -size.width * size.height))

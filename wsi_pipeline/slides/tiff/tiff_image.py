@@ -1,0 +1,68 @@
+"""Which image of a TIFF file is the slide: by its OME-XML, else by its directories."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.slides.choice import Choice
+from wsi_pipeline.slides.tiff.bright_field import CONVERT
+from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS
+from wsi_pipeline.slides.tiff.directories import directories, every_page
+from wsi_pipeline.slides.tiff.ome_tiff import ome_slide
+from wsi_pipeline.slides.tiff.ome_xml import is_ome, ome_images
+from wsi_pipeline.slides.tiff.plain_tiff import imagej_counts, plain_slide
+from wsi_pipeline.slides.tiff.same_picture import same_picture
+from wsi_pipeline.slides.tiff.slide_image import SlideImage
+
+_STACKS = {
+    "is_stk": "MetaMorph stack",
+    "is_lsm": "Zeiss LSM file",
+    "is_fluoview": "Olympus FluoView file",
+    "is_nih": "NIH Image stack",
+    "is_scanimage": "ScanImage stack",
+    "is_mdgel": "MD Gel file",
+    "is_eer": "EER movie",
+}
+"""Microscope files whose channels, planes or values are told by private tags that are not read here."""
+
+_TRUNCATED = re.compile(r'"truncated"\s*:\s*true')
+
+
+def tiff_image(path: Path, choice: Choice) -> SlideImage:
+    """The slide of a TIFF file; raises SlideError where it is none that can be shown, by what it is."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return _image(tiff, path, choice)
+    except SlideError:
+        raise
+    except PARSE_ERRORS as error:
+        reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
+        raise SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo=CONVERT) from error
+
+
+def _image(tiff: Any, path: Path, choice: Choice) -> SlideImage:
+    kind = next((name for flag, name in _STACKS.items() if getattr(tiff, flag, False)), None)
+    if kind is not None:
+        raise SlideError(f"{kind}, not a bright-field slide", todo=CONVERT)
+    chain = directories(tiff)
+    text = next((item.description for item in chain if is_ome(item.description)), "")
+    images = ome_images(text, path.name) if text else ()
+    if images:
+        return ome_slide(images, chain, choice)
+    _refuse_hidden_planes(chain[0].description, len(chain))
+    pages = every_page(tiff)
+    return plain_slide(chain, choice, lambda large, small: same_picture(pages[large.offset], pages[small.offset]))
+
+
+def _refuse_hidden_planes(description: str, directories_there: int) -> None:
+    """Stacks whose later planes follow the first one's data without directories of their own."""
+    counts = imagej_counts(description)
+    hidden = counts[1] if counts is not None else 0
+    if hidden > directories_there or (description.startswith('{"shape"') and _TRUNCATED.search(description)):
+        what = f"ImageJ stack of {hidden} planes" if hidden else "TIFF stack"
+        raise SlideError(f"{what} of which only the first has a directory, not one RGB image", todo=CONVERT)

@@ -1,0 +1,1 @@
+"""Compressed tiles of TIFF files: found, read, decoded."""

@@ -1,0 +1,84 @@
+"""A look at a few tiles when a slide is opened: are they what the other backend reads there?
+
+JPEG has more dialects than any decoder's author has seen. Where our pixels are not the other backend's, that backend
+goes on alone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.images.area_filter import block_mean
+from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.tiles.tilelevel import TiledLevel
+
+log = logging.getLogger(__name__)
+
+_COARSE = 16
+_MOST_COARSE_DIFFERENCE = 12
+"""Of means of 16 x 16 pixels on lower levels, where positions fall between pixels and OpenSlide interpolates."""
+
+
+def same_pixels(levels: dict[int, TiledLevel], other: Slide, name: str) -> dict[int, TiledLevel]:
+    """The levels whose sampled tiles decode to what `other` reads; one of which no tile could be compared is left out.
+
+    At level 0 up to three tiles (the one with most bytes, a middling one, the last) must be equal; below, the one with
+    most bytes must show the same picture. `name` is the slide's, for the log.
+    """
+    good = {}
+    for number, level in levels.items():
+        why = _fault(number, level, other)
+        if why:
+            log.info("%s: level %d is read by %s: %s", name, number, other.info.backend, why)
+        else:
+            good[number] = level
+    return good
+
+
+def _fault(number: int, level: TiledLevel, other: Slide) -> str:
+    """Why a level is not to be decoded here, or an empty string."""
+    compared = 0
+    for index in _sample(level, 3 if number == 0 else 1):
+        row, column = divmod(int(index), level.columns)
+        theirs = _read(number, level, other, column, row)
+        if theirs is None:
+            continue
+        try:
+            ours = level.decode(column, row)
+        except SlideError as error:
+            return error.what
+        difference = _difference(ours, theirs, coarse=number > 0)
+        if difference > (_MOST_COARSE_DIFFERENCE if number else 0):
+            return f"pixels of tile ({column}, {row}) differ by up to {difference}"
+        compared += 1
+    return "" if compared else "no tile could be compared"
+
+
+def _sample(level: TiledLevel, count: int) -> NDArray[np.int64]:
+    """Up to `count` tiles of the file: the largest, the median by size, the last. The first where it has none."""
+    there = np.flatnonzero(~level.missing)
+    if not len(there):
+        return np.zeros(1, np.int64)
+    by_size = there[np.argsort(level.counts[there], kind="stable")]
+    return np.unique([by_size[-1], by_size[len(by_size) // 2], there[-1]][:count])
+
+
+def _read(number: int, level: TiledLevel, other: Slide, column: int, row: int) -> NDArray[np.uint8] | None:
+    """One tile as the other backend reads it; None where it does not decode there either."""
+    downsample = other.info.levels[number].downsample
+    x, y = round(column * level.tile.width * downsample), round(row * level.tile.height * downsample)
+    try:
+        return other.read_region(x, y, number, level.tile.width, level.tile.height)
+    except SlideError:
+        return None
+
+
+def _difference(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, coarse: bool) -> int:
+    """The largest difference in grey values, of single pixels or of means of 16 x 16."""
+    if coarse:
+        ours, theirs = block_mean(ours, _COARSE), block_mean(theirs, _COARSE)
+    return int(np.abs(ours.astype(np.int16) - theirs).max())

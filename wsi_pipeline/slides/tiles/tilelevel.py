@@ -1,0 +1,113 @@
+"""One level of a tiled TIFF whose tiles are read and decoded here: bytes by position, pixels by `TileCodec`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.images.area_filter import block_mean
+from wsi_pipeline.images.white import white
+from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
+from wsi_pipeline.slides.tiles.tilecodec import TileCodec
+
+Pixels = NDArray[np.uint8]
+
+
+class TileBytes:
+    """A file read by position from any thread; closed when the last who holds it lets go, never under a reader."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset` on, fewer at the end of the file."""
+        return os.pread(self._descriptor, count, offset)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):  # not where opening failed
+            os.close(self._descriptor)
+
+
+class TiledLevel:
+    """The tiles of one TIFF page: see `base.StoredTiles`.
+
+    page     tifffile's page: grid, offsets and sizes
+    number   of the level, for messages
+    """
+
+    def __init__(self, page: Any, number: int, file: TileBytes, codec: TileCodec) -> None:
+        self.size = Size(int(page.imagewidth), int(page.imagelength))
+        self.tile = Size(int(page.tilewidth), int(page.tilelength))
+        self.columns, self.rows = -(-self.size.width // self.tile.width), -(-self.size.height // self.tile.height)
+        self.scales = codec.scales
+        self._offsets = np.asarray(page.dataoffsets, np.int64)
+        self._counts = np.asarray(page.databytecounts, np.int64)
+        if not len(self._offsets) == len(self._counts) == self.columns * self.rows:
+            raise SlideError(f"its directory lists {len(self._counts)} of {self.columns * self.rows} tiles")
+        self._number, self._file, self._codec = number, file, codec
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """Which tiles the file does not hold, in file order."""
+        missing: NDArray[np.bool_] = (self._counts == 0) | (self._offsets == 0)
+        return missing
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Bytes of each tile, in file order: row by row."""
+        return self._counts
+
+    def decode(self, column: int, row: int, shrink: int = 1, out: Pixels | None = None) -> Pixels:
+        """RGB of one tile, shrunk: see `StoredTiles.decode`."""
+        data = self._bytes(column, row)
+        if data is None:
+            return white(self.tile.width // shrink, self.tile.height // shrink)
+        inside_x = min(self.tile.width, self.size.width - column * self.tile.width)
+        inside_y = min(self.tile.height, self.size.height - row * self.tile.height)
+        if (inside_x, inside_y) == (self.tile.width, self.tile.height):
+            return self._decoded(data, column, row, shrink, out)
+        whole = np.array(self._decoded(data, column, row, 1, None))
+        whole[inside_y:], whole[:, inside_x:] = 255, 255
+        return block_mean(whole, shrink)
+
+    def raw(self, column: int, row: int) -> bytes | None:
+        """One tile as a JPEG file: see `StoredTiles.raw`. An edge tile shows what is stored beyond the level too."""
+        data = self._bytes(column, row)
+        try:
+            return None if data is None else self._codec.as_jpeg(data)
+        except DECODE_ERRORS as error:
+            raise self._damaged(column, row, str(error)) from error
+
+    def _decoded(self, data: bytes, column: int, row: int, shrink: int, out: Pixels | None) -> Pixels:
+        try:
+            pixels = self._codec.decode(data, shrink, out)
+        except DECODE_ERRORS as error:
+            raise self._damaged(column, row, " ".join(str(error).split()) or type(error).__name__) from error
+        expected = (self.tile.height // shrink, self.tile.width // shrink, 3)
+        if pixels.shape != expected:
+            raise self._damaged(column, row, f"it holds {pixels.shape} values instead of {expected}")
+        return pixels
+
+    def _bytes(self, column: int, row: int) -> bytes | None:
+        """Compressed bytes of one tile; None where the file holds none."""
+        index = row * self.columns + column
+        offset, count = int(self._offsets[index]), int(self._counts[index])
+        if not offset or not count:
+            return None
+        data = self._file.read(offset, count)
+        if len(data) < count:
+            raise self._damaged(column, row, "the file ends before it")
+        return data
+
+    def _damaged(self, column: int, row: int, why: str) -> SlideError:
+        x, y = column * self.tile.width, row * self.tile.height
+        return SlideError(
+            f"tile at ({x}, {y}) of level {self._number} does not decode: {why}",
+            todo="The file is damaged there; copy it again from its source.",
+        )

@@ -1,0 +1,93 @@
+"""Which TIFF directory each level of a slide lies in, and whether its tiles can be decoded here."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
+from wsi_pipeline.slides.tiff.directories import every_page
+from wsi_pipeline.slides.tiff.slide_image import SlideImage
+from wsi_pipeline.slides.tiles.jpegstream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
+from wsi_pipeline.slides.tiles.tilecodec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
+from wsi_pipeline.slides.tiles.tilelevel import TileBytes, TiledLevel
+
+log = logging.getLogger(__name__)
+
+_JPEG, _JPEG2000 = 7, (33004, 33005, 34712)
+_RGB, _YCBCR = 2, 6
+_PARSE_ERRORS = (*DECODE_ERRORS, ArithmeticError, AssertionError, AttributeError, LookupError)
+_HEADER_BYTES = 1 << 16
+
+
+def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, TiledLevel]:
+    """The levels of `other` (the same `image` in another backend) whose tiles can be decoded here, by their numbers.
+
+    Raises SlideError, saying why, where level 0 cannot.
+    """
+    if not image.as_stored:
+        raise SlideError("a channel, a display range or an orientation is applied to its tiles")
+    if len(image.levels) != len(other.info.levels):
+        raise SlideError(f"{other.info.backend} does not see all of its levels")
+    file, found = TileBytes(path), {}
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = every_page(tiff)
+            for number, level in enumerate(image.levels):
+                try:
+                    page = _tiled(pages[level[0].offset])
+                    found[number] = TiledLevel(page, number, file, _codec(page, file))
+                except SlideError as error:
+                    if number == 0:
+                        raise
+                    log.info("%s: level %d is read by %s: %s", path.name, number, other.info.backend, error.what)
+    except _PARSE_ERRORS as error:
+        raise SlideError(f"its TIFF directories are not understood ({type(error).__name__}: {error})") from error
+    return _without_repaired(found, other)
+
+
+def _tiled(page: Any) -> Any:
+    if not page.is_tiled:
+        raise SlideError("it is stored in strips")
+    return page
+
+
+def _codec(page: Any, file: TileBytes) -> TileCodec:
+    """The decoder of a page's tiles; raises SlideError saying what is not decoded here."""
+    compression, photometric = int(page.compression), int(page.photometric)
+    if int(page.samplesperpixel) != 3 or page.bitspersample != 8 or page.dtype != np.uint8:
+        raise SlideError(f"{page.samplesperpixel} samples of {page.bitspersample} bits are not three of 8")
+    if int(page.planarconfig) != 1 or int(page.imagedepth) != 1 or int(page.fillorder) != 1:
+        raise SlideError("colours in separate planes, a volume, or bits in reverse order")
+    tile = Size(int(page.tilewidth), int(page.tilelength))
+    if compression == _JPEG and photometric in (_RGB, _YCBCR):
+        transform = RGB_TRANSFORM if photometric == _RGB else YCBCR_TRANSFORM
+        head = _first_bytes(page, file)
+        return JpegCodec(tile, page.jpegtables, transform, chroma_step(head) if head else (1, 1))
+    if compression in _JPEG2000 and photometric == _RGB:
+        return Jpeg2000Codec(tile, wavelet_levels(_first_bytes(page, file)))
+    raise SlideError(f"compression {compression} of kind {page.photometric.name} is not decoded here")
+
+
+def _first_bytes(page: Any, file: TileBytes) -> bytes:
+    """Of the first tile there is, empty where there is none; all tiles of a level are written alike."""
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if offset and count:
+            return file.read(offset, min(count, _HEADER_BYTES))
+    return b""
+
+
+def _without_repaired(levels: dict[int, TiledLevel], other: Slide) -> dict[int, TiledLevel]:
+    """OpenSlide paints over tiles missing from an Aperio pyramid with what level 0 shows: it keeps those levels."""
+    if other.info.backend != "openslide" or other.info.vendor != "aperio":
+        return levels
+    if not any(level.missing.any() for level in levels.values()):
+        return levels
+    return {0: levels[0]}

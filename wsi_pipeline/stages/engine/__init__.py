@@ -1,0 +1,1 @@
+"""One slide through one stage: run, skip, isolate, record."""

@@ -1,0 +1,99 @@
+"""When is a stage's output up to date? Digests of (its settings + what it was made from), and the words for a miss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.config.specs import ClassifySpec, EmbedSpec, SegmentSpec, TileSpec
+from wsi_pipeline.errors import DamagedStoreError, StoreError
+from wsi_pipeline.stages.engine.runner import Freshness
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.quarantine import set_aside, set_aside_copies
+from wsi_pipeline.store.schema import RESULT_VERSION as VERSION
+from wsi_pipeline.store.schema import Header, SlideIdentity
+
+REVISIONS = {"segment": 3, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "train-mil": 4, "heatmap": 2}
+"""Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
+
+
+def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None) -> str:
+    """Digest of a tissue mask: settings, the slide's bytes, its resolution; `tissue` is that of the user's own file."""
+    return digest_of(
+        stage="segment",
+        version=VERSION,
+        revision=REVISIONS["segment"],
+        spec=asdict(spec),
+        slide=slide.digest_parts(),
+        **({} if tissue is None else {"tissue": tissue}),
+    )
+
+
+def tile_digest(spec: TileSpec, segment: str) -> str:
+    """Digest of a patch store: settings and the mask it was laid over."""
+    return digest_of(stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment)
+
+
+def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
+    """Digest of a feature store: settings, the patches, the encoder's weights."""
+    return digest_of(
+        stage="embed",
+        version=VERSION,
+        revision=REVISIONS["embed"],
+        spec=spec.facts(),
+        parent=tile,
+        model=fingerprint,
+    )
+
+
+def classify_digest(spec: ClassifySpec, tile: str, fingerprint: str) -> str:
+    """Digest of a class store: settings, the patches, the adapter."""
+    return digest_of(
+        stage="classify", version=VERSION, revision=REVISIONS["classify"], spec=asdict(spec), parent=tile,
+        model=fingerprint,
+    )  # fmt: skip
+
+
+def read_header(path: Path, wanted: str) -> Header | None:
+    """The header of a store; None where it is absent, damaged or of another version, so that it is made anew.
+
+    A damaged one is set aside.
+    """
+    try:
+        with open_store(path) as store:
+            return Header.parse(store.attrs, wanted, path)
+    except DamagedStoreError as error:
+        set_aside(error)
+    except StoreError:
+        pass
+    return None
+
+
+def stale(
+    path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]], fingerprint: str | None = None
+) -> Freshness:
+    """Not up to date; says why: not there, settings that differ (old -> new), another encoder, or a changed source.
+
+    fingerprint   of the network that would be used now
+    """
+    if header is None:
+        copies = set_aside_copies(path)
+        damaged = f"damaged, kept as {copies[-1].name}" if copies else ""
+        return Freshness(False, "unreadable or of another version" if path.exists() else damaged)
+    changed = [
+        f"{key} {header.specs.get(stage, {}).get(key)} -> {value}"
+        for stage, spec in specs.items()
+        for key, value in spec.items()
+        if header.specs.get(stage, {}).get(key) != value
+    ]
+    changed += [
+        f"{stage} code revision {header.extra.get('revision')} -> {REVISIONS[stage]}"
+        for stage in specs
+        if header.extra.get("revision") != REVISIONS[stage]
+    ]
+    if fingerprint and header.extra.get("encoder", {}).get("fingerprint") != fingerprint:
+        changed.append("other weights or preparation of images")
+    return Freshness(False, ", ".join(changed) or "what it was made from has changed")

@@ -1,0 +1,284 @@
+"""The runner: takes slides through stages, skips what is up to date, and lets no slide stop the others.
+
+The only place with a broad except. What is caught is recorded in the slide's status file and the log.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.slide_status import StageStatus, read_status, record_status
+from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
+from wsi_pipeline.store.quarantine import set_aside
+from wsi_pipeline.system.isolate import Crash, run_isolated
+from wsi_pipeline.system.locks import LockedError, locked
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Action = Literal["made", "fresh", "failed", "blocked", "busy"]
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Whether a stage's output is there and up to date; `reason` says why it must be made."""
+
+    fresh: bool
+    reason: str = ""
+    status: StageStatus | None = None
+
+
+class CheckedStage(Protocol):
+    """A stage that knows which slides it need not do again. Picklable, where it is to run in worker processes."""
+
+    @property
+    def name(self) -> str:
+        """Name in status files and locks: `tile`, `embed/colour`."""
+
+    def check(self, record: SlideRecord) -> Freshness:
+        """Compare digests; reads only headers. May raise as the stage does."""
+
+
+class SlideStage(CheckedStage, Protocol):
+    """A stage that works slide by slide."""
+
+    def run(self, record: SlideRecord) -> StageStatus:
+        """Make the output. Raises WsiPipelineError for a slide that cannot be done."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What was done about one stage of one slide: made, fresh (skipped), failed, busy (another process)."""
+
+    slide_id: str
+    stage: str
+    action: Action
+    status: StageStatus
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class CohortResult:
+    """All results of one command, in manifest order; `last` holds one result per slide."""
+
+    results: tuple[StageResult, ...] = field(default=())
+
+    @property
+    def last(self) -> dict[str, StageResult]:
+        """Slide id -> result of the last stage it reached."""
+        return {result.slide_id: result for result in self.results}
+
+    @property
+    def failed(self) -> tuple[StageResult, ...]:
+        """Slides that failed or could not be reached because an earlier stage failed; the first failure of each."""
+        found = [result for result in self.results if result.action in ("failed", "blocked")]
+        return tuple({result.slide_id: result for result in reversed(found)}.values())[::-1]
+
+
+def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
+    """Take one slide through `stages` in order, stopping at the first that fails. Never raises for a slide."""
+    results = []
+    for stage in stages:
+        result = _process_stage(stage, run, record)
+        results.append(result)
+        if result.action in ("failed", "busy"):
+            break
+    return results
+
+
+def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord) -> StageResult:
+    started = time.monotonic()
+    try:
+        with locked(run.lock(stage.name, record.slide_id)):
+            state = stage.check(record)
+            if state.fresh and state.status:
+                return up_to_date(stage, run, record, state.status)
+            status = replace(stage.run(record), seconds=round(time.monotonic() - started, 3))
+            record_outcome(run, record, stage.name, status)
+            logger.info(
+                "%s: %s %s%s", record.slide_id, stage.name, status.state, f" ({status.note})" * bool(status.note)
+            )
+            return StageResult(record.slide_id, stage.name, "made", status, state.reason)
+    except LockedError:
+        return StageResult(record.slide_id, stage.name, "busy", StageStatus("failed", "another process works on it"))
+    except Exception as error:  # noqa: BLE001 - the one place that keeps a slide from stopping the cohort
+        status = failure(error, time.monotonic() - started)
+        record_outcome(run, record, stage.name, status)
+        return StageResult(record.slide_id, stage.name, "failed", status)
+
+
+def attempt(function: Callable[[], T]) -> T | StageStatus:
+    """What a function gives or, where it raises, the failure as a status; for parts of a slide's way."""
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001 - see the module
+        return failure(error)
+
+
+_ONCE_MORE = "run the same command again: what is done is kept"
+_TODO = {
+    errno.ENOSPC: f"Free space on that disk, then {_ONCE_MORE}",
+    errno.EDQUOT: f"Free some of your quota, then {_ONCE_MORE}",
+    errno.EFBIG: f"Raise the limit on the size of files (ulimit -f), then {_ONCE_MORE}",
+    errno.EROFS: "Choose a folder that can be written: --run FOLDER",
+    errno.EACCES: "Check who may read and write it",
+    errno.EPERM: "Check who may read and write it",
+    errno.ENAMETOOLONG: "Choose a shorter --run FOLDER or slide_id",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or use fewer --workers",
+    errno.EIO: f"Check the disk, then {_ONCE_MORE}",
+    errno.ESTALE: f"The file server has lost the file; {_ONCE_MORE}",
+}
+"""What to do about what the system refuses."""
+
+
+def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
+    """An exception as a status: our own errors speak for themselves, others are named by their type.
+
+    A store that was found damaged is set aside.
+    """
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, DamagedStoreError):
+        error = set_aside(error)
+    if isinstance(error, WsiPipelineError):
+        return StageStatus("failed", error.what, error.todo or "", traceback=trace, seconds=round(seconds, 3))
+    if isinstance(error, MemoryError):
+        return StageStatus("failed", "out of memory", "Use fewer --workers or a machine with more memory", "", trace)
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        todo = _TODO.get(error.errno or 0, "")
+        return StageStatus("failed", f"{error.strerror}{where}", todo, traceback=trace, seconds=round(seconds, 3))
+    reason = f"unexpected {type(error).__name__}: {error}"
+    return StageStatus(
+        "failed", reason, "Please report it with the traceback", traceback=trace, seconds=round(seconds, 3)
+    )
+
+
+def up_to_date(stage: CheckedStage, run: RunDir, record: SlideRecord, status: StageStatus) -> StageResult:
+    """Up to date. A process killed between store and status file left no status: mend that."""
+    known = read_status(run.status(record.slide_id), record.slide_id).stages.get(stage.name)
+    if known is None or known.digest != status.digest or known.state == "failed":
+        record_outcome(run, record, stage.name, status)
+    return StageResult(record.slide_id, stage.name, "fresh", status)
+
+
+def record_outcome(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
+    """Put the outcome of a stage into the slide's status file.
+
+    Where that cannot be written (a full disk), the log says so, and the next run mends it from what is there.
+    """
+    slide_id = record.slide_id
+    try:
+        record_status(run.status(slide_id), slide_id, stage, status, run.lock("status", slide_id))
+    except (OSError, LockedError) as error:
+        logger.error("%s: %s: its status cannot be written: %s", slide_id, stage, error)
+
+
+def run_cohort(
+    stages: Sequence[SlideStage],
+    run: RunDir,
+    records: Sequence[SlideRecord],
+    *,
+    workers: int,
+    on_result: Callable[[list[StageResult]], None] = lambda results: None,
+) -> CohortResult:
+    """Take slides through stages.
+
+    workers     slides at a time, each in a process of its own, so that a crash or a leak in an image codec costs
+                that slide only; 0 works in this process, one after the other
+    on_result   called with the results of each slide as it ends
+
+    Slides that another process holds are tried again until they are done.
+    """
+    done: dict[str, list[StageResult]] = {}
+    waiting = list(records)
+    while waiting:
+        busy = []
+        for record, results in _pass(stages, run, waiting, workers):
+            if results[-1].action == "busy":
+                busy.append(record)
+                continue
+            done[record.slide_id] = results
+            log_results(results)
+            on_result(results)
+        waiting = busy
+        if busy:
+            time.sleep(1.0)
+    return CohortResult(tuple(result for record in records for result in done[record.slide_id]))
+
+
+def log_results(results: Sequence[StageResult]) -> None:
+    """Workers have no log file of their own, so what they did is logged here."""
+    for result in results:
+        status = result.status
+        if result.action == "failed":
+            logger.error("%s: %s failed: %s\n%s", result.slide_id, result.stage, status.reason, status.traceback)
+        else:
+            note = f" ({status.note})" if status.note else ""
+            logger.info("%s: %s %s, %s%s", result.slide_id, result.stage, result.action, status.state, note)
+
+
+def _pass(
+    stages: Sequence[SlideStage], run: RunDir, records: Sequence[SlideRecord], workers: int
+) -> Iterator[tuple[SlideRecord, list[StageResult]]]:
+    stale = []
+    for record in records:
+        quick = _all_fresh(stages, run, record)
+        if quick is not None:
+            yield record, quick
+        else:
+            stale.append(record)
+    if workers == 0:
+        yield from ((record, process_slide(stages, run, record)) for record in stale)
+        return
+    jobs: Iterable[tuple[Any, ...]] = ((tuple(stages), run, record) for record in stale)
+    for (_, _, record), outcome in run_isolated(process_slide, jobs, workers, preload=_preload(stages)):
+        yield record, _crashed(stages, run, record, outcome) if isinstance(outcome, Crash) else outcome
+
+
+def _preload(stages: Sequence[SlideStage]) -> list[str]:
+    return sorted({type(stage).__module__ for stage in stages})
+
+
+def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult] | None:
+    """Results if every stage is up to date, found without starting a worker; else None."""
+    results = []
+    for stage in stages:
+        try:
+            state = stage.check(record)
+        except (WsiPipelineError, OSError):
+            return None
+        if not state.fresh or state.status is None:
+            return None
+        results.append(up_to_date(stage, run, record, state.status))
+    return results
+
+
+def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, crash: Crash) -> list[StageResult]:
+    """The worker died. The stage it died in is the first that is not up to date."""
+    results: list[StageResult] = []
+    for stage in stages:
+        quick = _all_fresh([stage], run, record)
+        if quick is None:
+            status = StageStatus("failed", crash.reason, "The file may be damaged in a way its codec does not survive")
+            record_outcome(run, record, stage.name, status)
+            return [*results, StageResult(record.slide_id, stage.name, "failed", status)]
+        results += quick
+    return results
+
+
+def blocked(record: SlideRecord, run: RunDir, stage: str, needs: Sequence[str]) -> StageResult | None:
+    """A result for a slide that failed in one of the stages `stage` needs, so that it has nothing to work on."""
+    stages = read_status(run.status(record.slide_id), record.slide_id).stages
+    for name in needs:
+        if name in stages and stages[name].state == "failed":
+            status = replace(stages[name], note=f"failed in {name}")
+            return StageResult(record.slide_id, stage, "blocked", status)
+    return None

@@ -1,0 +1,1 @@
+"""What a stage starts from: bags of features, the adapter that is meant."""

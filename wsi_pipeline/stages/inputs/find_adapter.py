@@ -1,0 +1,135 @@
+"""Which adapter file `--model pathotune` means: the one place that decides it, for embed, classify and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.encoders.encoder import BUILT_IN, EncoderPlan
+from wsi_pipeline.encoders.names import TUNED, is_tuned, plan_encoder
+from wsi_pipeline.errors import EncoderError, MilError, UsageError
+
+_TUNE = "tune one with: wsi-pipeline tune ..."
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """An adapter file, None for the built-in one, and a remark on why it is this one ("" where that is plain)."""
+
+    path: Path | None
+    remark: str = ""
+
+
+def find_adapter(run: RunDir, model: str, given: str | None = None) -> AdapterChoice | None:
+    """The adapter that `--model` and `--adapter` mean in a run; None for an encoder without one.
+
+    A file that was given wins; `built-in` is the package's. `pathotune:NAME` is tune/NAME of the run; `pathotune` is
+    tune/pathotune, where that is there, else the built-in one. Raises EncoderError for a NAME that was not tuned,
+    UsageError for an adapter given to another encoder.
+    """
+    if not is_tuned(model):
+        if given:
+            raise UsageError(f"--adapter is for --model {TUNED}, got --model {model}", todo="Leave --adapter out.")
+        return None
+    if given:
+        return AdapterChoice(None if given == BUILT_IN else Path(given))
+    name = model.partition(":")[2] or TUNED
+    path = run.adapter(name)
+    if path.is_file():
+        return AdapterChoice(path)
+    tuned = tuned_names(run)
+    if model == TUNED:
+        others = f"this run has {', '.join(tuned)}: choose with --model {TUNED}:NAME"
+        return AdapterChoice(None, others if tuned else f"no adapter tuned in this run; {_TUNE}")
+    raise EncoderError(
+        f"no adapter {name} in this run: {path} is missing",
+        todo=f"There are: {', '.join(tuned)}" if tuned else _TUNE.capitalize(),
+    )
+
+
+def tuned_names(run: RunDir) -> tuple[str, ...]:
+    """Names of the adapters tuned in a run, sorted."""
+    return tuple(sorted(path.parent.name for path in run.adapter("x").parent.parent.glob("*/adapter.safetensors")))
+
+
+def plan_in_run(
+    run: RunDir,
+    model: str,
+    *,
+    adapter: str | None = None,
+    weights: str | None = None,
+    patch_px: int | None = None,
+    input_px: int | None = None,
+    whole_patch: bool = False,
+) -> tuple[EncoderPlan, str]:
+    """The plan of an encoder as a run means its name, and the remark on its adapter. Raises as its parts do."""
+    choice = find_adapter(run, model, adapter)
+    plan = plan_encoder(
+        model,
+        weights=Path(weights) if weights else None,
+        patch_px=patch_px,
+        adapter=choice.path if choice else None,
+        input_px=input_px,
+        whole_patch=whole_patch,
+    )
+    return plan, choice.remark if choice else ""
+
+
+def remembered(run: RunDir, adapter: str) -> str:
+    """How a store remembers an adapter file: its path within the run, where it lies there, else the whole path."""
+    if adapter in ("", BUILT_IN):
+        return adapter
+    path, root = Path(adapter).resolve(), run.root.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def adapter_of_model(
+    encoder: Mapping[str, Any], recorded: str, trained: Path, run: RunDir, given: str | None = None
+) -> str | None:
+    """The adapter that a slide-level model was trained on, for `--adapter`; None for an encoder without one.
+
+    encoder    identity of the encoder in the trained model: name and fingerprint
+    recorded   what its training remembered of the adapter (see `remembered`)
+    trained    folder of the trained model, train-mil/<encoder>/<mil model> of its run
+    run        where it is to be applied
+
+    What was recorded is looked for in the run of the training, then in this one; a file counts only if its
+    fingerprint is the one trained on. Raises MilError where there is none.
+    """
+    name, wanted = str(encoder["name"]), str(encoder["fingerprint"])
+    if not is_tuned(name):
+        if given:
+            raise UsageError(f"--adapter is for models of {TUNED} features, got a model of {name} features")
+        return None
+    tried = []
+    for candidate in [given] if given else _candidates(recorded, trained, run):
+        found = _fingerprint(name, candidate)
+        if found == wanted:
+            return candidate
+        tried.append(f"{candidate} {'is missing or unreadable' if found is None else f'has {found[:12]}'}")
+    raise MilError(
+        f"the model was trained on {name} features of an adapter with the fingerprint {wanted[:12]}: "
+        f"{'; '.join(tried) or 'no file is recorded'}",
+        todo="Name the adapter file it was trained on with --adapter FILE, or train again on features made with this.",
+    )
+
+
+def _candidates(recorded: str, trained: Path, run: RunDir) -> Iterator[str]:
+    if recorded == BUILT_IN or Path(recorded).is_absolute():
+        yield recorded
+    elif recorded:
+        folder = trained.resolve()
+        yield from dict.fromkeys(str(root / recorded) for root in (*folder.parents[2:3], run.root.resolve()))
+
+
+def _fingerprint(name: str, adapter: str) -> str | None:
+    """Fingerprint of the encoder with this adapter; None where the file is missing or no adapter."""
+    try:
+        path = None if adapter == BUILT_IN else Path(adapter)
+        # The built-in adapter goes by the plain name only.
+        return plan_encoder(TUNED if path is None else name, adapter=path).fingerprint
+    except EncoderError:
+        return None

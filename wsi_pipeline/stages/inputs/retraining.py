@@ -1,0 +1,74 @@
+"""May a training take the place of the one in its folder? Not where its settings or its labels are others.
+
+New slides and features made again are the same question asked of more: the training is done again. Other settings or
+other labels are another question, whose answer must not go where the first one is looked up.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.config.fields import from_mapping
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.mil.trained.checkpoint import CONFIG
+from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES
+from wsi_pipeline.wording import counted, listed
+
+
+def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, spec: MilSpec) -> None:
+    """Raise UsageError, naming what differs, where the training in `folder` has other settings or other labels.
+
+    predictions   of the training that is there
+    table         the bags that are to be trained on
+    """
+    said = _settings(folder, spec)
+    said = said or [*(_labels(predictions, table, column) for column in OUTCOMES[spec.task])]
+    if told := [words for words in said if words]:
+        raise UsageError(
+            f"{folder} holds a training with {listed(told)}",
+            todo=f"Keep both: --name NAME. Or train in its place: --replace ({folder.name} is then kept under former/)",
+        )
+
+
+def _settings(folder: Path, spec: MilSpec) -> list[str]:
+    """`epochs 60, not 2`; nothing where the settings are equal, or cannot be read any more."""
+    try:
+        given: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["spec"]
+        before = asdict(from_mapping(MilSpec, given, CONFIG))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError):
+        return []
+    now = asdict(spec)
+    return [f"{key} {before[key]!r}, not {now[key]!r}" for key in now if before[key] != now[key]]
+
+
+def _labels(predictions: pd.DataFrame, table: pd.DataFrame, column: str) -> str:
+    """`another label for 3 slides (s01: a, not b)`; "" where those that both have are equal."""
+    key = "slide_id" if "slide_id" in predictions else "patient_id"
+    if column not in predictions or column not in table:
+        return ""
+    before = predictions.assign(**{key: predictions[key].astype(str)}).drop_duplicates(key).set_index(key)[column]
+    now = table.assign(slide_id=table["slide_id"].astype(str)).set_index("slide_id")[column]
+    both = before.index.intersection(now.index)
+    differs = [name for name in both if not _equal(before[name], now[name])]
+    if not differs:
+        return ""
+    first = differs[0]
+    example = f"{first}: {before[first]}, not {now[first]}"
+    return f"another {column} for {counted(len(differs), key.removesuffix('_id'))} ({example})"
+
+
+def _equal(one: object, other: object) -> bool:
+    """Whether two cells say the same: as text or, where both are numbers, as numbers to the digits of the file."""
+    if str(one) == str(other):
+        return True
+    try:
+        a, b = float(str(one)), float(str(other))
+    except ValueError:
+        return False
+    return abs(a - b) <= 1e-6 * max(abs(a), abs(b))

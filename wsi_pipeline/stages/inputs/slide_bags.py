@@ -1,0 +1,261 @@
+"""From feature stores to what slide-level models take: bags and a table, and who is left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.slide_status import read_status
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
+from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.store.schema import PATCH_FORMAT, Header
+from wsi_pipeline.store.tables.cohort_features import read_cohort_features
+
+OUTCOMES = {"classification": ("label",), "regression": ("label",), "survival": ("time", "event")}
+"""Task -> the columns of the table that say what is to be learned."""
+
+
+@dataclass(frozen=True)
+class SlidePart:
+    """The rows start to stop, within the bag of a patient, that are of one slide."""
+
+    slide_id: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class SlideBags:
+    """Slides, or patients with all their slides, with features of one encoder.
+
+    table       slide_id, patient_id, label (None where unknown); time, event, split, site where any slide has one;
+                content (a digest of the slide's file); row i is bag i. For a patient's bag slide_id is the
+                patient's id: it is the name of the bag
+    bags        their features
+    encoder     identity of the encoder: the same for all
+    specs       the settings of segment, tile and embed: the same for all
+    digests     slide_id -> digest of its feature store (patient: of those of all slides)
+    left_out    slide_id -> why it is not here
+    adapter     the encoder's adapter file, as stages.adapters remembers it; "" for an encoder without one
+    tuned_on    slides (patients) whose own labels, or their patient's, the encoder was tuned on
+    parts       the slides of each bag, where bags are patients; else empty
+    """
+
+    table: pd.DataFrame
+    bags: Bags
+    encoder: dict[str, Any]
+    specs: dict[str, dict[str, Any]]
+    digests: dict[str, str]
+    left_out: dict[str, str]
+    adapter: str = ""
+    tuned_on: tuple[str, ...] = ()
+    parts: tuple[tuple[SlidePart, ...], ...] = ()
+
+    def for_training(self, spec: MilSpec) -> SlideBags:
+        """The bags that `spec.bag` asks for, of those whose outcome for `spec.task` is known.
+
+        Raises MilError where slides of a patient that is to be one bag contradict each other.
+        """
+        bags = self.by_patient() if spec.bag == "patient" else self
+        return bags.labelled(OUTCOMES[spec.task])
+
+    def labelled(self, columns: Sequence[str] = ("label",)) -> SlideBags:
+        """Only the bags that have a value in all of these columns; the others are left out with the reason."""
+        known = np.ones(len(self.table), dtype=bool)
+        unknown: dict[str, str] = {}
+        for column in columns:
+            missing = self.table[column].isna().to_numpy() if column in self.table else np.ones(len(known), dtype=bool)
+            unknown |= dict.fromkeys(self.table["slide_id"][missing & known], f"no {column}")
+            known &= ~missing
+        rows = np.flatnonzero(known)
+        table = self.table.iloc[rows].reset_index(drop=True)
+        kept = {slide: self.digests[slide] for slide in table["slide_id"]}
+        return replace(
+            self,
+            table=table,
+            bags=_chosen(self.bags, rows),
+            digests=kept,
+            left_out={**self.left_out, **unknown},
+            tuned_on=tuple(slide for slide in self.tuned_on if slide in kept),
+            parts=tuple(self.parts[row] for row in rows) if self.parts else (),
+        )
+
+    def by_patient(self, *, refuse: bool = True) -> SlideBags:
+        """All slides of a patient as one bag, in the order of the table; patients in the order of their first slide.
+
+        refuse   raise MilError where slides of a patient differ in label, time, event or split; else the
+                 patient has no value there
+
+        A value that only some slides of a patient have is the patient's.
+        """
+        codes, names = pd.factorize(self.table["patient_id"])
+        rows = {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
+        order = np.concatenate(list(rows.values()))
+        sorted_bags = _chosen(self.bags, order)
+        ends = np.cumsum([0, *(len(slides) for slides in rows.values())])
+        slides = self.table["slide_id"]
+        joined = {p: [[slides[row], self.digests[slides[row]]] for row in rows[p]] for p in rows}
+        tuned = set(self.tuned_on)
+        return replace(
+            self,
+            table=_patient_table(self.table, rows, refuse=refuse),
+            bags=Bags(sorted_bags.features, sorted_bags.offsets[ends], tuple(rows)),
+            digests={patient: digest_of(slides=pairs) for patient, pairs in joined.items()},
+            tuned_on=tuple(p for p in rows if tuned & set(slides[rows[p]])),
+            parts=tuple(_parts(slides[rows[p]], self.bags.lengths[rows[p]]) for p in rows),
+        )
+
+
+def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBags:
+    """Read the features of `records` by `encoder` (a folder name under embed/).
+
+    Empty, failed and not yet embedded slides are left out. Raises MilError when none is left, when features are
+    older than their patches, or when slides were embedded with different weights or settings.
+    """
+    stores = {record.slide_id: existing_store(run.feature_store(encoder, record.slide_id)) for record in records}
+    left_out = {
+        record.slide_id: _why_missing(run, record, encoder) for record in records if stores[record.slide_id] is None
+    }
+    found = [record for record in records if record.slide_id not in left_out]
+    if not found:
+        raise _nothing(encoder)
+    cohort = read_cohort_features([path for path in stores.values() if path is not None])
+    for record, header in zip(found, cohort.headers, strict=True):
+        _check_current(run, record, header, encoder)
+    full = np.flatnonzero(np.diff(cohort.offsets))
+    left_out |= {found[i].slide_id: "empty" for i in np.flatnonzero(np.diff(cohort.offsets) == 0)}
+    if not len(full):
+        raise _nothing(encoder)
+    kept, headers = [found[i] for i in full], [cohort.headers[i] for i in full]
+    _check_alike(headers, encoder)
+    ids = tuple(record.slide_id for record in kept)
+    # An empty slide has no rows, so that leaving it out is leaving out its offset.
+    offsets = np.concatenate([cohort.offsets[full], cohort.offsets[-1:]])
+    return SlideBags(
+        table=_table(kept, [header.slide.quick_digest for header in headers]),
+        bags=Bags(cohort.features, offsets, ids),
+        encoder=headers[0].extra["encoder"],
+        specs=headers[0].specs,
+        digests={slide: header.digest for slide, header in zip(ids, headers, strict=True)},
+        left_out={record.slide_id: left_out[record.slide_id] for record in records if record.slide_id in left_out},
+        adapter=str(headers[0].extra.get("adapter", "")),
+        tuned_on=tuple(slide for slide, header in zip(ids, headers, strict=True) if header.extra.get("tuned_on")),
+    )
+
+
+def outcomes_of(records: Sequence[SlideRecord], bag: str) -> pd.DataFrame:
+    """Who they are and the outcomes of all slides, or of all patients without slide_id, features or not."""
+    table = _table(records, [""] * len(records)).drop(columns=CONTENT)
+    if bag != "patient":
+        return table
+    codes, names = pd.factorize(table["patient_id"])
+    rows = {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
+    return _patient_table(table, rows, refuse=False).drop(columns="slide_id")
+
+
+def _nothing(encoder: str) -> MilError:
+    return MilError(f"no slide has features of {encoder}", todo=f"Run first: wsi-pipeline embed --model {encoder}")
+
+
+def _chosen(bags: Bags, rows: NDArray[np.int64]) -> Bags:
+    """The bags at `rows`; themselves where that is all of them in order, as features may be large."""
+    return bags if np.array_equal(rows, np.arange(len(bags))) else bags.subset(rows)
+
+
+def _parts(slides: pd.Series[str], lengths: NDArray[np.int64]) -> tuple[SlidePart, ...]:
+    """Where each slide lies within its patient's bag."""
+    ends = np.cumsum(lengths)
+    return tuple(SlidePart(slide, int(end - n), int(end)) for slide, n, end in zip(slides, lengths, ends, strict=True))
+
+
+def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *, refuse: bool) -> pd.DataFrame:
+    """One row a patient; `site` of a patient with several is all of them; equal `content` where a file is shared."""
+    found: dict[str, list[Any]] = {"slide_id": list(rows), "patient_id": list(rows)}
+    for column in table.columns.drop(["slide_id", "patient_id", CONTENT], errors="ignore"):
+        found[column] = [_agreed(table.iloc[rows[patient]], column, refuse=refuse) for patient in rows]
+    if CONTENT in table:
+        linked = joined([codes_of(table["patient_id"]), codes_of(table[CONTENT])])
+        found[CONTENT] = [table[CONTENT].iloc[int(np.argmax(linked == linked[slides[0]]))] for slides in rows.values()]
+    return pd.DataFrame(found, dtype=object)
+
+
+def _agreed(slides: pd.DataFrame, column: str, *, refuse: bool) -> Any:
+    """The one value that a patient's slides have in a column; None where they have none."""
+    known = slides[slides[column].notna()]
+    values = list(dict.fromkeys(known[column]))
+    if len(values) < 2:
+        return values[0] if values else None
+    if column == "site":
+        return " + ".join(sorted(map(str, values)))
+    if not refuse:
+        return None
+    first = known.drop_duplicates(column)
+    named = ", ".join(f"{value} ({slide})" for value, slide in zip(first[column], first["slide_id"], strict=True))
+    raise MilError(
+        f"slides of patient {slides['patient_id'].iloc[0]} differ in {column}: {named}",
+        todo="A patient that is one bag has one outcome: mend the CSV, or train with --bag slide.",
+    )
+
+
+def _table(records: Sequence[SlideRecord], contents: Sequence[str]) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {
+        "slide_id": [record.slide_id for record in records],
+        "patient_id": [record.patient_id for record in records],
+        "label": [record.label for record in records],
+    }
+    for name in ("time", "event", "split", "site"):
+        values = [getattr(record, name) for record in records]
+        if any(value is not None for value in values):
+            columns[name] = values
+    columns[CONTENT] = list(contents)
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _why_missing(run: RunDir, record: SlideRecord, encoder: str) -> str:
+    failed = read_status(run.status(record.slide_id), record.slide_id).failed
+    return f"failed in {failed[0]}" if failed else f"not embedded with {encoder}"
+
+
+def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: str) -> None:
+    path = existing_store(run.patch_store(record.slide_id))
+    patches = read_header(path, PATCH_FORMAT) if path else None
+    if patches is not None and patches.digest != header.parent_digest:
+        raise MilError(
+            f"features of {encoder} are older than the slide's patches",
+            slide=record.slide_id,
+            todo=f"Run again: wsi-pipeline embed --model {header.extra['encoder']['name']}",
+        )
+
+
+def _check_alike(headers: Sequence[Header], encoder: str) -> None:
+    first = headers[0]
+    for header in headers[1:]:
+        same_weights = header.extra["encoder"]["fingerprint"] == first.extra["encoder"]["fingerprint"]
+        if not same_weights or header.specs != first.specs:
+            what = "other settings" if same_weights else "other weights"
+            raise MilError(
+                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
+                todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {first.extra['encoder']['name']}",
+            )
+
+
+def tuned_on_warnings(slides: SlideBags) -> list[str]:
+    """A warning where the features of tested slides have seen labels of the same patients."""
+    if not slides.tuned_on:
+        return []
+    named = ", ".join(slides.tuned_on[:5]) + (", ..." if len(slides.tuned_on) > 5 else "")
+    return [
+        f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these {len(slides.table)} slides "
+        f"({named}): the metrics may flatter. Tune on other patients, or read them beside an encoder not tuned here."
+    ]

@@ -1,0 +1,101 @@
+"""The trainings that `compare` is asked about: found by run or folder, read with their task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wsi_pipeline.cohort.rundir import slug
+from wsi_pipeline.errors import MilError, StoreError, UsageError
+from wsi_pipeline.mil.tasks.make_task import task_from_json
+from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.mil.trained.checkpoint import CONFIG
+from wsi_pipeline.mil.validation.paired import Validated
+from wsi_pipeline.stages.outputs.predicted_side import aligned, is_prediction, read_side, task_of_prediction
+from wsi_pipeline.stages.results.trainings import METRICS, NAME, Training, require_training
+
+Pair = tuple[Training, Training]
+
+
+def pairs(first: Path, second: Path, *, features: str | None = None, model: str | None = None) -> list[Pair]:
+    """The trainings to compare: one each, or, of two runs, those of the same encoder and model.
+
+    first, second     a run folder, or the folder of a training or of predictions; of a run without trainings its
+                      predictions are taken
+    features, model   only these, by name
+
+    Raises UsageError where there is none, or where it is not clear which.
+    """
+    left, right = (_folders(path, features, model) for path in (first, second))
+    if len(left) == len(right) == 1:
+        chosen = [(left[0], right[0])]
+    else:
+        names = {path.parts[-2:]: path for path in right}
+        chosen = [(path, names[path.parts[-2:]]) for path in left if path.parts[-2:] in names]
+    if not chosen:
+        raise UsageError(
+            f"{first} has {_names(left)}, {second} has {_names(right)}: it is not clear which to compare",
+            todo="Name two folders of train-mil/ or predict/, or narrow the choice with --features and --model",
+        )
+    same = [a for a, b in chosen if a.resolve() == b.resolve()]
+    if same:
+        raise UsageError(
+            f"{same[0]} cannot be compared with itself", todo="Name two runs, or two folders of train-mil/"
+        )
+    return [_read(a, b) for a, b in chosen]
+
+
+def _read(a: Path, b: Path) -> Pair:
+    if not (is_prediction(a) or is_prediction(b)):
+        return require_training(a), require_training(b)
+    one, other = (read_side(path) if is_prediction(path) else require_training(path) for path in (a, b))
+    return aligned(one, other, (read_task(a), read_task(b)))
+
+
+def validated(training: Training) -> Validated:
+    """A training as one side of a comparison."""
+    task, rows = read_task(training.folder), training.predictions
+    if training.metrics.get("untrained"):  # of classes that only the test part has: in no metric
+        rows = rows[rows["label"].isin(task.to_json()["classes"])].reset_index(drop=True)
+    return Validated(task, rows)
+
+
+def read_task(folder: Path) -> Task:
+    """The task of a trained model, from its config alone. Raises StoreError where it cannot be read."""
+    path = folder / CONFIG
+    if is_prediction(folder):
+        return task_of_prediction(folder)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        task = config["task"]
+        # Version 1 named the task and kept the classes beside it.
+        return task_from_json({"name": task, "classes": config["classes"]} if isinstance(task, str) else task)
+    except (OSError, ValueError, KeyError, TypeError, MilError) as error:
+        raise StoreError(
+            f"{path} does not say what was predicted: {error}", todo="Train it again with: wsi-pipeline train-mil"
+        ) from error
+
+
+def _folders(path: Path, features: str | None, model: str | None) -> list[Path]:
+    """Folders of trainings at or under `path`; of predictions where it has no training."""
+    if (path / METRICS).is_file() or is_prediction(path):
+        return [path]
+    found = sorted(folder.parent for folder in (path / NAME).glob(f"*/*/{METRICS}"))
+    found = found or sorted(folder.parent for folder in (path / "predict").glob("*/*/model.json"))
+    if not found:
+        raise UsageError(
+            f"no trained model in {path}, and no predictions",
+            todo="Name a run folder, or a folder such as wsi-run/train-mil/ENCODER/MODEL",
+        )
+    kept = [
+        folder
+        for folder in found
+        if (features is None or folder.parts[-2] == slug(features)) and (model is None or folder.parts[-1] == model)
+    ]
+    if not kept:
+        raise UsageError(f"no such trained model in {path}", todo=f"There are: {_names(found)}")
+    return kept
+
+
+def _names(folders: list[Path]) -> str:
+    return ", ".join("/".join(folder.parts[-2:]) for folder in folders)

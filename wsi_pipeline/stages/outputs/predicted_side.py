@@ -1,0 +1,104 @@
+"""Predictions of a finished model as one side of a comparison, beside a validation or another model's predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wsi_pipeline.errors import MilError, StoreError
+from wsi_pipeline.mil.tasks.make_task import task_from_json
+from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.mil.validation.external import SEEN, by_patient, usable_rows
+from wsi_pipeline.stages.results.prediction_files import MODEL, PREDICTIONS, read_json, read_predictions
+from wsi_pipeline.stages.results.trainings import Training
+from wsi_pipeline.wording import counted
+
+DROPPED, NOTES = "dropped", "notes"
+"""Keys of a side's metrics: names of rows that are no test, and sentences about the side."""
+
+
+def is_prediction(folder: Path) -> bool:
+    """Whether a folder is one of predict/."""
+    return (folder / PREDICTIONS).is_file() and (folder / MODEL).is_file()
+
+
+def task_of_prediction(folder: Path) -> Task:
+    """What the model of a folder of predict/ predicts. Raises StoreError where the folder does not say."""
+    try:
+        return task_from_json((read_json(folder / MODEL) or {}).get("task"))
+    except MilError as error:
+        raise StoreError(
+            f"{folder / MODEL} does not say what was predicted", todo="Predict again with: wsi-pipeline predict"
+        ) from error
+
+
+def read_side(folder: Path) -> Training:
+    """The predictions in `folder` that are a test: with an outcome, of patients the model was not trained on.
+
+    Raises StoreError for files that cannot be read, MilError where no row is a test.
+    """
+    task = task_of_prediction(folder)
+    try:
+        table = read_predictions(folder / PREDICTIONS)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder / PREDICTIONS} cannot be read: {error}", todo="Predict again") from error
+    missing = [name for name in task.columns if name not in table]
+    if missing:
+        raise MilError(f"{folder / PREDICTIONS} has no column {missing[0]}: nothing to compare with")
+    names = _names(table)
+    usable = usable_rows(task, table, names).rows
+    seen = (table[SEEN] == "yes").to_numpy() if SEEN in table else np.zeros(len(table), bool)
+    kept = usable & ~seen
+    if not kept.any():
+        why = "are of patients the model was trained on" if (usable & seen).any() else "have no outcome it knows"
+        raise MilError(
+            f"no prediction in {folder} is a test: all {why}", todo="Compare validations: two folders of train-mil/"
+        )
+    said = []
+    if not kept.all():
+        parts = (
+            f"{(usable & seen).sum()} of patients its model was trained on",
+            f"{(~usable).sum()} without an outcome",
+        )
+        said.append(f"left out of {folder}, and of the other: {' and '.join(parts)}")
+    rows = table[kept].reset_index(drop=True).assign(repeat=0, fold=0)
+    return Training(folder, {DROPPED: list(names[~kept]), NOTES: said}, rows, [], fresh=True)
+
+
+def aligned(one: Training, other: Training, tasks: tuple[Task, Task]) -> tuple[Training, Training]:
+    """Both without what is no test for either; by patient where slides differ and patients do not."""
+    dropped = {name for side in (one, other) for name in side.metrics.get(DROPPED) or ()}
+    both = [replace(side, predictions=_without(side.predictions, dropped)) for side in (one, other)]
+    slides, patients = ([set(_names(s.predictions, key)) for s in both] for key in ("slide_id", "patient_id"))
+    if slides[0] != slides[1] and patients[0] == patients[1]:
+        n = counted(len(patients[0]), "patient")
+        told = f"the slides differ, the {n} do not: one prediction a patient, the mean of its slides, is compared"
+        both = [_of_patients(side, task) for side, task in zip(both, tasks, strict=True)]
+        both[0] = replace(both[0], metrics={**both[0].metrics, NOTES: [*(both[0].metrics.get(NOTES) or ()), told]})
+    return both[0], both[1]
+
+
+def _without(table: pd.DataFrame, dropped: set[str]) -> pd.DataFrame:
+    return table[~_names(table).isin(dropped)].reset_index(drop=True)
+
+
+def _of_patients(side: Training, task: Task) -> Training:
+    """One row a patient and repeat; a patient is in one fold of a repeat."""
+    table = side.predictions if "repeat" in side.predictions else side.predictions.assign(repeat=0)
+    parts = []
+    for repeat, rows in table.groupby("repeat", sort=True):
+        patients, torn = by_patient(task, rows)
+        if torn:
+            raise MilError(
+                f"slides of patient {torn[0]} differ in {' or '.join(task.columns)}: they cannot be compared"
+            )
+        folds = rows.groupby(rows["patient_id"].astype(str), sort=False)["fold"].first()
+        parts.append(patients.assign(repeat=repeat, fold=folds.to_numpy()))
+    return replace(side, predictions=pd.concat(parts, ignore_index=True))
+
+
+def _names(table: pd.DataFrame, key: str = "slide_id") -> pd.Series[str]:
+    return table[key if key in table else "patient_id"].astype(str)

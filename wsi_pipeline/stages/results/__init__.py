@@ -1,0 +1,1 @@
+"""The files that results are kept in: trainings, tunings, predictions, fractions; read and put together."""

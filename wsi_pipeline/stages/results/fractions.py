@@ -1,0 +1,105 @@
+"""fractions.csv: how much of each class every slide of a run holds, by one adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir, existing_store, slug
+from wsi_pipeline.errors import StoreError
+from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
+from wsi_pipeline.system.atomic import write_text
+from wsi_pipeline.system.locks import LockedError, locked
+
+LOCK_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Fractions:
+    """One row per classified slide; `table` as in fractions.csv, `left_out` the slides classified with other settings.
+
+    headers   slide_id -> header of its class store, for the slides of the table
+    """
+
+    table: pd.DataFrame
+    left_out: tuple[str, ...]
+    headers: dict[str, Header]
+
+
+def write_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], like: Header) -> Fractions:
+    """Gather all class stores of `model` that were made as `like` was, and write fractions.csv.
+
+    A lock is held meanwhile: of several jobs that end together, the last to write knows the slides of all. Raises
+    StoreError when another process does not let go of it.
+    """
+    path = run.fractions(model)
+    try:
+        with locked(run.lock("fractions", slug(model)), LOCK_WAIT_SECONDS):
+            found = gather_fractions(run, model, records, like)
+            write_text(path, found.table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    except LockedError:
+        raise StoreError(f"another process has been writing {path} for a minute", todo="Run it again.") from None
+    return found
+
+
+def gather_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], like: Header | None = None) -> Fractions:
+    """The table of one adapter over the slides of a run, in the order of `records`.
+
+    like   a header whose adapter and settings count; None: those of the first slide there is
+    """
+    rows, left_out, headers = [], [], {}
+    for record in records:
+        header = current_header(run, model, record)
+        like = like or header
+        if header is None or like is None:
+            continue
+        if _made_alike(header, like):
+            rows.append({"slide_id": record.slide_id, **_row(header)})
+            headers[record.slide_id] = header
+        else:
+            left_out.append(record.slide_id)
+    return Fractions(pd.DataFrame(rows, columns=_columns(like)), tuple(left_out), headers)
+
+
+def current_header(run: RunDir, model: str, record: SlideRecord) -> Header | None:
+    """Header of a slide's class store; None where there is none or its patches have changed since."""
+    path, source = (
+        existing_store(place(record.slide_id)) for place in (lambda name: run.class_store(model, name), run.patch_store)
+    )
+    header = read_header(path, CLASS_FORMAT) if path else None
+    patches = read_header(source, PATCH_FORMAT) if source else None
+    if header is None or patches is None or header.parent_digest != patches.digest:
+        return None
+    return header
+
+
+def classified(run: RunDir) -> tuple[str, ...]:
+    """Folder names under classify/, sorted: the adapters that this run's slides were classified with."""
+    folder = run.classify("x").parent
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+
+
+def _made_alike(header: Header, like: Header) -> bool:
+    same_adapter = header.extra["encoder"]["fingerprint"] == like.extra["encoder"]["fingerprint"]
+    return same_adapter and header.specs == like.specs
+
+
+def _columns(like: Header | None) -> list[str]:
+    classes = list(like.extra["classes"]) if like else []
+    fractions = [f"fraction_{name}" for name in classes]
+    return ["slide_id", "patches", *fractions, "unclear", *(f"mean_p_{name}" for name in classes)]
+
+
+def _row(header: Header) -> dict[str, object]:
+    """Numbers of one slide; a slide without patches has no fractions."""
+    extra = header.extra
+    return {
+        "patches": int(extra["patches"]),
+        **{f"fraction_{name}": part for name, part in extra["fractions"].items()},
+        "unclear": extra["unclear"] if extra["patches"] else None,
+        **{f"mean_p_{name}": part for name, part in extra["mean_probabilities"].items()},
+    }

@@ -1,0 +1,90 @@
+"""Finished trainings of a run: where they lie and how they are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import StoreError
+
+NAME = "train-mil"
+PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
+CHOSEN = "chosen"
+"""Folder of a training in which each fold chose its model or settings."""
+_TEXT = ("slide_id", "patient_id", "label", "predicted")
+"""Columns of predictions.csv that are text; the last two are numbers where a number is predicted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A finished training: its folder, metrics, and the losses of each fold.
+
+    former   where the results are whose place this one has taken
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    predictions: pd.DataFrame
+    histories: list[list[dict[str, Any]]]
+    fresh: bool
+    former: Path | None = None
+
+
+def trained_patients(folder: Path) -> frozenset[str]:
+    """Patients by whose slides the models of a training were made; none where its folds.csv cannot be read.
+
+    Those who only tested, in a fixed split, are not among them.
+    """
+    try:
+        rows = pd.read_csv(folder / FOLDS, usecols=["patient_id", "part"], dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(rows.loc[rows["part"] != "test", "patient_id"])
+
+
+def training_name(spec: MilSpec) -> str:
+    """The folder of a training unless it is given a name: `gated-abmil`, `mean.survival`, `abmil.survival-cox.patient`.
+
+    The model (`chosen` where each fold chooses), then what of task and bag is not the default.
+    """
+    cox = "-cox" if spec.task == "survival" and spec.survival_loss == "cox" else ""
+    task = [] if spec.task == "classification" else [spec.task + cox]
+    bag = [] if spec.bag == "slide" else [spec.bag]
+    return ".".join([base_name(spec), *task, *bag])
+
+
+def base_name(spec: MilSpec) -> str:
+    return CHOSEN if spec.choose.strip() else spec.model
+
+
+def read_training(folder: Path) -> Training | None:
+    """The training in `folder`, or None where there is no whole one."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        histories = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+        text = _TEXT if metrics.get("task", "classification") == "classification" else _TEXT[:2]
+        predictions = pd.read_csv(folder / PREDICTIONS, dtype=dict.fromkeys(text, str), keep_default_na=False)
+    except (OSError, ValueError):
+        return None
+    return Training(folder, metrics, predictions, histories, fresh=True)
+
+
+def trainings(run: RunDir) -> list[Training]:
+    """Every whole training of a run, by folder name."""
+    root = run.root / NAME
+    folders = sorted(root.glob("*/*")) if root.is_dir() else []
+    return [training for folder in folders if (training := read_training(folder)) is not None]
+
+
+def require_training(folder: Path) -> Training:
+    """The training in `folder`; raises StoreError where there is none."""
+    training = read_training(folder)
+    if training is None:
+        raise StoreError(f"no trained model in {folder}", todo="Train one with: wsi-pipeline train-mil")
+    return training

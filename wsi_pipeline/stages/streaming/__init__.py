@@ -1,0 +1,1 @@
+"""Patches of all slides in one stream through a network."""

@@ -1,0 +1,37 @@
+"""Patches that the patch store keeps as JPEG, decoded on the device itself: only bytes are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from wsi_pipeline.encoders.nvjpeg import decode_jpegs
+from wsi_pipeline.stages.streaming.reader_process import SlideJob
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import JPEG
+
+if TYPE_CHECKING:
+    import torch
+
+
+def jpeg_blocks(job: SlideJob, rows: int, device: str) -> Iterator[tuple[int, torch.Tensor]]:
+    """Iterate over (first row, uint8 (B, P, P, 3) on `device`) from `job.start` on, `rows` at a time.
+
+    The bytes of the next block are read meanwhile. Raises StoreError for a damaged store, EncoderError for what the
+    device does not decode.
+    """
+    firsts = range(job.start, job.rows, rows)
+    with closing(open_store(job.path)) as store, ThreadPoolExecutor(1, thread_name_prefix="jpegs") as pool:
+
+        def read(first: int) -> list[bytes]:
+            return store.read_bytes(JPEG, first, min(job.rows, first + rows))
+
+        ahead = pool.submit(read, firsts[0]) if firsts else None
+        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
+            assert ahead is not None
+            jpegs = ahead.result()
+            if following is not None:
+                ahead = pool.submit(read, following)
+            yield first, decode_jpegs(jpegs, device)

@@ -1,0 +1,167 @@
+"""The reading process: reads patches of slide after slide into memory shared with the process that computes.
+
+It imports no framework. What crashes here, a codec on a damaged tile above all, ends this process and no other.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.errors import SlideError, WsiPipelineError
+from wsi_pipeline.reading.patch_reader import PatchSource, SlidePatches, StoredPatches
+from wsi_pipeline.reading.read_ahead import read_ahead
+from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.stages.engine.guards import check_same_slide
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import JPEG
+from wsi_pipeline.store.tables.patch_table import read_patches
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """Patches to read: those of the patch store at `path` from row `start` to `rows`.
+
+    pixels   which pixels the store keeps: none, jpeg or images
+    """
+
+    record: SlideRecord
+    path: Path
+    rows: int
+    start: int = 0
+    pixels: str = "none"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the reading process says: it begins a slide, has filled a slot with rows, or a slide cannot be read.
+
+    number   of the slide among the jobs
+    """
+
+    kind: Literal["open", "rows", "failed"]
+    number: int
+    slot: int = 0
+    first: int = 0
+    shape: tuple[int, ...] = ()
+    error: BaseException | None = None
+
+
+def open_patches(job: SlideJob) -> PatchSource:
+    """The patches of a slide: from its store where that keeps pixels, else from the slide.
+
+    Raises SlideError for a slide that cannot be opened or is another than was tiled, StoreError for a damaged store.
+    """
+    table = read_patches(job.path)
+    if table.pixels != "none":
+        return StoredPatches(open_store(job.path), table.pixels)
+    slide = open_slide(job.record.path)
+    try:
+        check_same_slide(slide, table.header.slide)
+    except SlideError:
+        slide.close()
+        raise
+    return SlidePatches(slide, table.grid.coords, table.geometry)
+
+
+Opener = Callable[[SlideJob], PatchSource]
+
+BLOCK_BYTES = 32 << 20
+"""Most bytes of one block."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How patches are read.
+
+    patch_px   largest side of the patches to come
+    block      most patches at a time
+    threads    threads that read and decode
+    open       opens the patches of a slide, in the reading process; picklable
+    decode_on  device that decodes JPEG patches of the store by itself; "" where none does
+    """
+
+    patch_px: int
+    block: int = 16
+    threads: int = 2
+    open: Opener = open_patches
+    decode_on: str = ""
+
+    def by_device(self, job: SlideJob) -> bool:
+        """Whether the device decodes the patches of a slide."""
+        return bool(self.decode_on) and job.pixels == JPEG
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of one patch, RGB."""
+        return self.patch_px * self.patch_px * 3
+
+    @property
+    def rows(self) -> int:
+        """Patches of one block, as many as fit in BLOCK_BYTES."""
+        return max(1, min(self.block, BLOCK_BYTES // self.patch_bytes))
+
+
+def read_slides(
+    sender: Connection, free: Connection, slots: Sequence[Any], jobs: Sequence[SlideJob], reading: Reading
+) -> None:
+    """Body of the reading process: `jobs` in order, block by block, into `slots` as they are free.
+
+    sender   Messages go here
+    free     numbers of slots that may be filled come from here; at its end the process ends
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    outbox = _Outbox(sender)
+    openers = [partial(_announced, outbox, reading.open, number, job) for number, job in enumerate(jobs)]
+    try:
+        for found in read_ahead(openers, reading.rows, reading.threads, lambda number: jobs[number].start):
+            if len(found) == 2:
+                outbox.send(Message("failed", found[0], error=_portable(found[1])))
+            else:
+                number, first, batch = found
+                slot = free.recv()
+                view(slots[slot], batch.shape)[:] = batch
+                outbox.send(Message("rows", number, slot, first, batch.shape))
+    except (EOFError, BrokenPipeError):
+        return  # nobody listens any more
+
+
+def view(slot: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The rows in a slot, uint8 of `shape`, without a copy."""
+    count = int(np.prod(shape))
+    return np.frombuffer(slot, np.uint8, count).reshape(shape)
+
+
+class _Outbox:
+    """Sends messages from several threads."""
+
+    def __init__(self, sender: Connection) -> None:
+        self._sender, self._lock = sender, threading.Lock()
+
+    def send(self, message: Message) -> None:
+        with self._lock:
+            self._sender.send(message)
+
+
+def _announced(outbox: _Outbox, opener: Opener, number: int, job: SlideJob) -> PatchSource:
+    outbox.send(Message("open", number))
+    return opener(job)
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An error that crosses processes: ours and the system's as they are, others told in words."""
+    if isinstance(error, WsiPipelineError | OSError | MemoryError):
+        return error
+    trace = "".join(traceback.format_exception(error))
+    return SlideError(f"unexpected {type(error).__name__} while reading: {error}", todo=f"Please report it:\n{trace}")

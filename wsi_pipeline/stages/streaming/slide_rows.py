@@ -1,0 +1,149 @@
+"""One row per patch of one slide, as a network makes them: batched, kept on disk every so often, finished once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.store.tables.partial import PartialRows, RowsKey, partial_path, read_partial
+
+KEEP_SECONDS = 10.0
+"""Longest time between two savings of a slide's unfinished rows."""
+
+IN_FLIGHT = 2
+"""Batches begun on a device before the first is waited for."""
+
+Rows = NDArray[np.floating[Any]]
+Submit = Callable[[Any], Callable[[], Rows]]
+"""Begin to compute a batch of patches; what it returns waits for the rows (B, D)."""
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """What is to be made of a slide: rows like `key`, for the store at `path`."""
+
+    path: Path
+    key: RowsKey
+
+
+class SlideRows:
+    """The rows of one slide being made. `take` is called with blocks of patches in order, then `end` once.
+
+    A slide that was begun before goes on where it was kept, in batches of the size it was begun in, so that its rows
+    are those of an undisturbed run, bit for bit.
+
+    start, done   rows there at the beginning, and now
+    """
+
+    def __init__(self, plan: RowsPlan, submit: Submit, writer: Executor) -> None:
+        """`submit` is used by the thread that calls `take`; `writer` runs what goes to the disk."""
+        key, kept = _resume(plan)
+        self.start, self.batch = len(kept), max(1, key.batch)
+        self._plan, self._key, self._submit, self._writer = plan, key, submit, writer
+        self._out = np.zeros((key.rows, key.dim), key.dtype)
+        self._out[: self.start] = kept
+        self.done = self._kept = self._next = self.start
+        self._held: Any = None
+        self._n_held = 0
+        self._begun: deque[tuple[int, int, Callable[[], Rows]]] = deque()
+        self._saved, self._saves = time.monotonic(), deque[Future[None]]()
+        self._partial: PartialRows | None = None
+
+    def take(self, first: int, block: Any) -> int:
+        """Take patches uint8 (B, P, P, 3), numpy or torch, from row `first` on; returns how many rows were done.
+
+        Those done already are passed over. The block may change once this returns. Raises what `submit` does.
+        """
+        before = self.done
+        block = block[max(0, self._next - first) :]
+        while len(block):
+            count = self._take_part(block)
+            self._next += count
+            block = block[count:]
+        return self.done - before
+
+    def end(self) -> Rows:
+        """All rows (N, D), when the last patch was taken. Raises OSError where rows could not be kept meanwhile."""
+        if self._n_held:
+            self._begin(self._next - self._n_held, self._held[: self._n_held])
+            self._n_held = 0
+        self._collect(0)
+        for save in self._saves:
+            save.result()
+        return self._out
+
+    def discard(self) -> None:
+        """Remove what was kept of the unfinished slide: its store is there."""
+        partial_path(self._plan.path).unlink(missing_ok=True)
+
+    def _take_part(self, block: Any) -> int:
+        """Begin a batch with the head of `block`, or hold it until a batch is full; returns the patches used."""
+        if self._n_held == 0 and len(block) >= self.batch:
+            self._begin(self._next, block[: self.batch])
+            return self.batch
+        if self._held is None:
+            self._held = _room_for(block, self.batch)
+        count = min(self.batch - self._n_held, len(block))
+        self._held[self._n_held : self._n_held + count] = block[:count]
+        self._n_held += count
+        if self._n_held == self.batch:
+            self._begin(self._next + count - self.batch, self._held)
+            self._n_held = 0
+        return count
+
+    def _begin(self, first: int, batch: Any) -> None:
+        self._begun.append((first, len(batch), self._submit(batch)))
+        self._collect(IN_FLIGHT - 1)
+
+    def _collect(self, most: int) -> None:
+        """Wait until at most `most` batches are in flight."""
+        while len(self._begun) > most:
+            first, count, wait = self._begun.popleft()
+            with np.errstate(over="ignore"):  # an overflow to infinity is refused, with its row, at the write
+                self._out[first : first + count] = wait()
+            self.done = first + count
+        if time.monotonic() - self._saved >= KEEP_SECONDS and self.done < self._key.rows:
+            self._save()
+
+    def _save(self) -> None:
+        rows = self._out[self._kept : self.done].copy()
+        self._saves.append(self._writer.submit(self._append, rows))
+        self._kept, self._saved = self.done, time.monotonic()
+
+    def _append(self, rows: Rows) -> None:
+        if self._partial is None:
+            self._partial = PartialRows(partial_path(self._plan.path), self._key, self._out[: self.start])
+        self._partial.append(rows)
+
+
+def _room_for(block: Any, count: int) -> Any:
+    """Uninitialised memory for `count` patches, of the kind and in the place that `block` is."""
+    shape = (count, *block.shape[1:])
+    return np.empty(shape, np.uint8) if isinstance(block, np.ndarray) else block.new_empty(shape)
+
+
+def kept_rows(plan: RowsPlan) -> int:
+    """How many rows of an unfinished slide are there to go on from."""
+    return len(_resume(plan)[1])
+
+
+def _resume(plan: RowsPlan) -> tuple[RowsKey, Rows]:
+    """The key to go on with and the rows that are there."""
+    wanted = plan.key
+    found = read_partial(partial_path(plan.path))
+    if found is not None:
+        key, rows = found
+        same = (key.digest, key.rows, key.dim, key.dtype) == (wanted.digest, wanted.rows, wanted.dim, wanted.dtype)
+        # Whole batches only: half a batch would be filled up with other neighbours.
+        whole = len(rows) - (len(rows) % key.batch if key.batch and len(rows) < key.rows else 0)
+        if same and key.batch:
+            return key, rows[:whole]
+    return wanted, np.zeros((0, wanted.dim), wanted.dtype)

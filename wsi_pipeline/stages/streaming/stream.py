@@ -1,0 +1,282 @@
+"""Stages that take patches through networks: all slides in one stream, so that the device never waits.
+
+Three things go on at once: a process reads the patches to come (`pixelfeed`), this thread computes, and another thread
+writes what is finished. Several stages (one per encoder) share one pass over the pixels. Locks, freshness, status files
+and isolation are those of the runner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.slide_status import StageStatus
+from wsi_pipeline.errors import SlideError
+from wsi_pipeline.stages.engine.guards import check_unchanged
+from wsi_pipeline.stages.engine.runner import (
+    Action,
+    CheckedStage,
+    CohortResult,
+    StageResult,
+    attempt,
+    log_results,
+    record_outcome,
+    up_to_date,
+)
+from wsi_pipeline.stages.streaming.jpegblocks import jpeg_blocks
+from wsi_pipeline.stages.streaming.reader_client import PixelFeed
+from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob
+from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, SlideRows, Submit, kept_rows
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches
+from wsi_pipeline.system.locks import LockedError, locked
+
+_UNWRITTEN = 2
+"""Slides whose rows may wait to be written."""
+
+
+class RowStage(CheckedStage, Protocol):
+    """A stage that makes one row per patch with a network."""
+
+    def patch_store(self, record: SlideRecord) -> Path:
+        """The slide's patch store. Raises StoreError where there is none."""
+
+    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
+        """What is to be made of a slide, or all its rows where they are known. Raises for a slide that does not fit."""
+
+    @property
+    def submit(self) -> Submit:
+        """The network, loaded when it is first asked for."""
+
+    def finish(self, record: SlideRecord, table: PatchTable, rows: Rows) -> StageStatus:
+        """Write the output; called from another thread."""
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Who is told: of every patch that went through one network, and of the results of each slide."""
+
+    on_patches: Callable[[int], None] = lambda count: None
+    on_result: Callable[[list[StageResult]], None] = lambda results: None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is to be done: slides that have patches to read, in order, and how many patches there are to compute.
+
+    patches   over all stages: a patch that two encoders need counts twice
+    """
+
+    jobs: tuple[SlideJob, ...]
+    patches: int
+
+
+def survey(stages: Sequence[RowStage], slides: Sequence[tuple[SlideRecord, PatchTable]]) -> Survey:
+    """Look, without locks, what `stages` have to do on `slides`; a slide whose stores cannot be read has nothing."""
+    jobs, patches = [], 0
+    for record, table in slides:
+        left = [_left(stage, record, table) for stage in stages]
+        patches += sum(left)
+        if any(left):
+            start = len(table.grid) - max(left)
+            jobs.append(SlideJob(record, stages[0].patch_store(record), len(table.grid), start, table.pixels))
+    return Survey(tuple(jobs), patches)
+
+
+def _left(stage: RowStage, record: SlideRecord, table: PatchTable) -> int:
+    """Patches of a slide that a stage has to compute; 0 also where it will fail before it reads one."""
+
+    def look() -> int:
+        if stage.check(record).fresh:
+            return 0
+        plan = stage.wanted(record, table)
+        return plan.key.rows - kept_rows(plan) if isinstance(plan, RowsPlan) else 0
+
+    found = attempt(look)
+    return found if isinstance(found, int) else 0
+
+
+def stream_cohort(
+    stages: Sequence[RowStage],
+    run: RunDir,
+    records: Sequence[SlideRecord],
+    jobs: Sequence[SlideJob],
+    reading: Reading,
+    watch: Watchers,
+) -> CohortResult:
+    """Take slides through `stages`, all stages in one pass over each slide's pixels.
+
+    jobs   what is to be read of them, from `survey`, so that the next slide is read ahead
+
+    Slides that another process holds are tried again until they are done. Never raises for a slide.
+    """
+    done: dict[str, list[StageResult]] = {}
+    waiting = list(records)
+    while waiting:
+        for results in _Stream(stages, run, reading, watch).through(waiting, jobs):
+            slide_id = results[0].slide_id
+            done[slide_id] = _merge(done.get(slide_id, []), results)
+            if all(item.action != "busy" for item in results):
+                log_results(done[slide_id])
+                watch.on_result(done[slide_id])
+        waiting = [record for record in waiting if any(item.action == "busy" for item in done[record.slide_id])]
+        if waiting:
+            time.sleep(1.0)
+    return CohortResult(tuple(result for record in records for result in done[record.slide_id]))
+
+
+def _merge(old: Sequence[StageResult], new: Sequence[StageResult]) -> list[StageResult]:
+    """Results of a slide that was tried again: what was made the first time is fresh by now, but was made."""
+    before = {result.stage: result for result in old if result.action != "busy"}
+    return [before.get(result.stage, result) for result in new]
+
+
+@dataclass
+class _Work:
+    """One stage of one slide on its way.
+
+    rows      being made
+    known     all of them
+    outcome   where it has ended already: fresh or busy (a result), failed (a status)
+    """
+
+    stage: RowStage
+    why: str = ""
+    rows: SlideRows | None = None
+    known: Rows | None = None
+    outcome: StageResult | StageStatus | None = None
+
+
+@dataclass
+class _Slide:
+    """A slide on its way, with the locks held for it."""
+
+    record: SlideRecord
+    work: list[_Work] = field(default_factory=list)
+    table: PatchTable | None = None
+    locks: ExitStack = field(default_factory=ExitStack)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def open(self) -> list[tuple[_Work, SlideRows]]:
+        """Work that still takes patches."""
+        return [(work, work.rows) for work in self.work if work.rows is not None and work.outcome is None]
+
+
+class _Stream:
+    """One pass over some slides."""
+
+    def __init__(self, stages: Sequence[RowStage], run: RunDir, reading: Reading, watch: Watchers) -> None:
+        self._stages, self._run, self._reading, self._watch = stages, run, reading, watch
+
+    def through(self, records: Sequence[SlideRecord], jobs: Sequence[SlideJob]) -> Iterator[list[StageResult]]:
+        """Results of slide after slide, in order."""
+        with ExitStack() as locks, ThreadPoolExecutor(1, "writer") as writer, PixelFeed(jobs, self._reading) as feed:
+            unwritten: deque[Future[list[StageResult]]] = deque()
+            for record in records:
+                slide = _Slide(record)
+                locks.callback(slide.locks.close)
+                slide.work = [self._enter(stage, slide, writer) for stage in self._stages]
+                self._compute(slide, feed)
+                unwritten.append(writer.submit(self._finish, slide))
+                if len(unwritten) > _UNWRITTEN:
+                    yield unwritten.popleft().result()
+            while unwritten:
+                yield unwritten.popleft().result()
+
+    def _enter(self, stage: RowStage, slide: _Slide, writer: Executor) -> _Work:
+        """Lock one stage of a slide and see what is to be done."""
+        entered = attempt(lambda: self._locked(stage, slide) and self._planned(stage, slide, writer))
+        if isinstance(entered, StageStatus):
+            return _Work(stage, outcome=entered)
+        if entered is False:
+            status = StageStatus("failed", "another process works on it")
+            return _Work(stage, outcome=StageResult(slide.record.slide_id, stage.name, "busy", status))
+        return entered
+
+    def _locked(self, stage: RowStage, slide: _Slide) -> bool:
+        try:
+            slide.locks.enter_context(locked(self._run.lock(stage.name, slide.record.slide_id)))
+        except LockedError:
+            return False
+        return True
+
+    def _planned(self, stage: RowStage, slide: _Slide, writer: Executor) -> _Work:
+        state = stage.check(slide.record)
+        if state.fresh and state.status:
+            return _Work(stage, outcome=up_to_date(stage, self._run, slide.record, state.status))
+        if slide.table is None:
+            slide.table = read_patches(stage.patch_store(slide.record))
+        plan = stage.wanted(slide.record, slide.table)
+        if not isinstance(plan, RowsPlan):
+            return _Work(stage, state.reason, known=plan)
+        # The network is loaded by the first batch, so that slides without patches need none.
+        return _Work(stage, state.reason, rows=SlideRows(plan, lambda batch: stage.submit(batch), writer))
+
+    def _compute(self, slide: _Slide, feed: PixelFeed) -> None:
+        """Take the slide's patches through every network that is to see them."""
+        if slide.open and slide.table is not None:
+            first = min(rows.start for _, rows in slide.open)
+            path = slide.open[0][0].stage.patch_store(slide.record)
+            job = SlideJob(slide.record, path, len(slide.table.grid), first, slide.table.pixels)
+            stopped = attempt(lambda: self._pump(slide, feed, job))
+            for work, rows in slide.open:
+                self._end(work, rows, stopped)
+
+    def _pump(self, slide: _Slide, feed: PixelFeed, job: SlideJob) -> None:
+        here = self._reading.by_device(job)
+        for first, block in jpeg_blocks(job, self._reading.rows, self._reading.decode_on) if here else feed.blocks(job):
+            for work, rows in slide.open:
+                count = attempt(partial(rows.take, first, block))
+                if isinstance(count, StageStatus):
+                    work.outcome = count
+                else:
+                    self._watch.on_patches(count)
+            if not slide.open:
+                return
+
+    def _end(self, work: _Work, rows: SlideRows, stopped: StageStatus | None) -> None:
+        before = rows.done
+        known: Rows | StageStatus = stopped if stopped is not None else attempt(rows.end)
+        if isinstance(known, StageStatus):
+            work.outcome = known
+        else:
+            self._watch.on_patches(rows.done - before)
+            work.known = known
+
+    def _finish(self, slide: _Slide) -> list[StageResult]:
+        """Write what was made of a slide and say how it went; in the writer's thread."""
+        results = [self._settle(slide, work) for work in slide.work]
+        slide.locks.close()
+        return results
+
+    def _settle(self, slide: _Slide, work: _Work) -> StageResult:
+        if isinstance(work.outcome, StageResult):
+            return work.outcome
+        ended = work.outcome if work.outcome is not None else attempt(lambda: self._write(slide, work))
+        status = replace(ended, seconds=round(time.monotonic() - slide.started, 3))
+        record_outcome(self._run, slide.record, work.stage.name, status)
+        action: Action = "failed" if status.state == "failed" else "made"
+        return StageResult(slide.record.slide_id, work.stage.name, action, status, work.why)
+
+    def _write(self, slide: _Slide, work: _Work) -> StageStatus:
+        assert slide.table is not None
+        assert work.known is not None
+        if work.rows is not None and slide.table.pixels == "none":
+            try:
+                check_unchanged(slide.record.path, slide.table.header.slide)
+            except SlideError:
+                work.rows.discard()  # rows that were kept may be of another image
+                raise
+        status = work.stage.finish(slide.record, slide.table, work.known)
+        if work.rows is not None:
+            work.rows.discard()
+        return status

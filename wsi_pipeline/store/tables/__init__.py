@@ -1,0 +1,1 @@
+"""The tables a store holds: patches, features, classes, masks, labels."""

@@ -1,0 +1,119 @@
+"""Rows of a slide that is not finished, kept beside its store, so that a killed run goes on where it was.
+
+One file, only ever appended to: a line of JSON that says what the rows are, then blocks of rows, each with its
+length and checksum. What was being written when the process died does not check and is cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.system.atomic import write_bytes
+
+_MAGIC = "wsi-pipeline/partial"
+_DTYPES = ("float16", "float32")
+_DIGEST_BYTES = 16
+_BLOCK = struct.Struct(f"<Q{_DIGEST_BYTES}s")
+
+
+@dataclass(frozen=True)
+class RowsKey:
+    """What unfinished rows must agree on to be used: the digest of the store to be, and how rows lie.
+
+    batch   patches of one batch: rows are rounded a little otherwise in batches of another size, so that a slide is
+            finished in the batches it was begun in
+    """
+
+    digest: str
+    rows: int
+    dim: int
+    dtype: str
+    batch: int
+
+
+def partial_path(store: Path) -> Path:
+    """Where the unfinished rows of a store lie: a hidden sibling."""
+    return store.with_name(f".{store.stem}.partial")
+
+
+def read_partial(path: Path) -> tuple[RowsKey, NDArray[Any]] | None:
+    """The rows that are whole, (n, D) with n <= key.rows, and what they are; None where there are none to use."""
+    try:
+        with path.open("rb") as file:
+            key = _parse(file.readline())
+            if key is None:
+                return None
+            blocks = list(_blocks(file, key))
+    except OSError:
+        return None
+    rows = np.concatenate([np.zeros((0, key.dim), key.dtype), *blocks])
+    return (key, rows) if len(rows) <= key.rows else None
+
+
+class PartialRows:
+    """Appends rows to the file at `path`, which starts anew unless it holds exactly `kept`. For one thread."""
+
+    def __init__(self, path: Path, key: RowsKey, kept: NDArray[Any]) -> None:
+        self.path, self.done, self._key = path, len(kept), key
+        # Written whole, not cut in place: rewriting what was kept drops a torn tail and cannot tear anything itself.
+        write_bytes(path, _head(key) + (_block(kept.astype(key.dtype, copy=False)) if len(kept) else b""))
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows (n, D) after those that are there, flushed to the disk."""
+        if len(rows) == 0:
+            return
+        with self.path.open("ab") as file:
+            file.write(_block(np.ascontiguousarray(rows, dtype=self._key.dtype)))
+            file.flush()
+            os.fsync(file.fileno())
+        self.done += len(rows)
+
+
+def _head(key: RowsKey) -> bytes:
+    return json.dumps({"format": _MAGIC, **asdict(key)}, sort_keys=True).encode() + b"\n"
+
+
+def _parse(line: bytes) -> RowsKey | None:
+    try:
+        facts = json.loads(line)
+        if facts.pop("format") != _MAGIC or not line.endswith(b"\n"):
+            return None
+        key = RowsKey(**facts)
+        np.dtype(key.dtype)
+        numbers = (key.rows, key.dim, key.batch)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return key if all(type(number) is int and number >= 0 for number in numbers) and key.dtype in _DTYPES else None
+
+
+def _block(rows: NDArray[Any]) -> bytes:
+    data = rows.tobytes()
+    return _BLOCK.pack(len(rows), _checksum(data)) + data
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+def _blocks(file: IO[bytes], key: RowsKey) -> Iterator[NDArray[Any]]:
+    """Blocks up to the first that is torn or damaged."""
+    left, width = key.rows, key.dim * np.dtype(key.dtype).itemsize
+    while len(head := file.read(_BLOCK.size)) == _BLOCK.size:
+        count, checksum = _BLOCK.unpack(head)
+        if not 0 < count <= left:
+            return
+        data = file.read(count * width)
+        if len(data) != count * width or _checksum(data) != checksum:
+            return
+        left -= count
+        yield np.frombuffer(data, key.dtype).reshape(count, key.dim)

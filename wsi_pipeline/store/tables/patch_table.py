@@ -1,0 +1,124 @@
+"""The patch store: where the patches of one slide lie, how much tissue is under each, and optionally their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import StoreError
+from wsi_pipeline.store.files import create_store, open_store
+from wsi_pipeline.store.schema import COORDS, COVERAGE, IMAGES, JPEG, PATCH_FORMAT, ROWS_PER_CHUNK, Header
+from wsi_pipeline.store.store import ArraySpec, Store, StoreWriter
+from wsi_pipeline.store.tables.patch_labels import PatchLabels, read_labels
+from wsi_pipeline.tiling.grid import PatchGrid
+from wsi_pipeline.tiling.resolve import PatchGeometry
+
+
+@dataclass(frozen=True, eq=False)
+class PatchTable:
+    """All of a patch store but its pixels."""
+
+    header: Header
+    geometry: PatchGeometry
+    grid: PatchGrid
+    pixels: str
+    """none, jpeg or images: which pixels the store keeps."""
+    labels: PatchLabels | None = None
+
+
+def write_patches(
+    path: Path,
+    header: Header,
+    geometry: PatchGeometry,
+    grid: PatchGrid,
+    images: Iterable[tuple[int, NDArray[np.uint8]]] | None = None,
+    jpegs: Iterable[list[bytes]] | None = None,
+) -> None:
+    """Write a patch store at `path`, atomically.
+
+    images   (first row, uint8 (B, P, P, 3)) batches that together cover all rows, in order
+    jpegs    lists of JPEGs that together hold one for each row, in order
+    """
+    n, side = len(grid), geometry.patch_px
+    with create_store(path) as writer:
+        write_coords(writer, grid.coords, coords_attrs(header, geometry))
+        writer.create(ArraySpec(COVERAGE, (n,), "float32", ROWS_PER_CHUNK))
+        writer.write(COVERAGE, 0, grid.coverage)
+        if images is not None:
+            writer.create(ArraySpec(IMAGES, (n, side, side, 3), "uint8", 1))  # patches are read one by one
+            for first, batch in images:
+                writer.write(IMAGES, first, batch)
+        if jpegs is not None:
+            writer.append_bytes(JPEG, [])
+            for items in jpegs:
+                writer.append_bytes(JPEG, items)
+        writer.set_attrs(header.attrs())
+
+
+def write_coords(writer: StoreWriter, coords: NDArray[np.int64], attrs: dict[str, Any]) -> None:
+    """The `coords` array that patch and feature stores share."""
+    writer.create(ArraySpec(COORDS, (len(coords), 2), "int64", ROWS_PER_CHUNK, attrs=attrs))
+    writer.write(COORDS, 0, coords)
+
+
+def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
+    """Attributes of `coords`: TRIDENT's names, so that its readers open our files, and our exact geometry.
+
+    Magnifications are nominal (10 / mpp); TRIDENT expects them. `mpp` is what was really delivered.
+    """
+    slide, tile = header.slide, header.specs["tile"]
+    return {
+        "name": slide.slide_id,
+        "patch_size": geometry.patch_px,
+        "patch_size_level0": geometry.patch_level0,
+        "overlap": tile["overlap_px"],
+        "level0_magnification": _nominal(slide.objective or 10 / slide.mpp),
+        "target_magnification": _nominal(10 / tile["mpp"]),
+        "level0_width": slide.width,
+        "level0_height": slide.height,
+        **asdict(geometry),
+    }
+
+
+def read_patches(path: Path) -> PatchTable:
+    """Read a patch store but for its pixels. Raises StoreError if it is no such store or is damaged."""
+    with closing(open_store(path)) as store:
+        return read_table(store, path)
+
+
+def read_table(store: Store, path: Path) -> PatchTable:
+    """Like `read_patches`, from an open store."""
+    header = Header.parse(store.attrs, PATCH_FORMAT, path)
+    geometry = geometry_from(store.array_attrs(COORDS), path)
+    coords, coverage = store.read(COORDS), store.read(COVERAGE)
+    if len(coords) != len(coverage):
+        raise StoreError(f"{path}: {len(coords)} coords but {len(coverage)} coverage values")
+    kind = next((name for name in (IMAGES, JPEG) if name in store.names()), "none")
+    return PatchTable(header, geometry, PatchGrid(coords, coverage), kind, read_labels(store, len(coords), path))
+
+
+def geometry_from(attrs: dict[str, Any], path: Path) -> PatchGeometry:
+    """The geometry in the attributes of `coords`."""
+    try:
+        return PatchGeometry(
+            patch_px=int(attrs["patch_px"]),
+            patch_level0=int(attrs["patch_level0"]),
+            stride_level0=int(attrs["stride_level0"]),
+            level=int(attrs["level"]),
+            level_px=int(attrs["level_px"]),
+            mpp=float(attrs["mpp"]),
+            resampled=bool(attrs["resampled"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"{path}: coords lack their geometry ({error})", todo="Make the store again") from None
+
+
+def _nominal(magnification: float) -> float | int:
+    rounded = round(magnification)
+    return rounded if rounded >= 1 and abs(magnification - rounded) < 0.2 * rounded else float(magnification)

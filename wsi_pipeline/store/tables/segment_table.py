@@ -1,0 +1,54 @@
+"""The segment store: the tissue mask of one slide and a small picture of it, enough to draw without the slide."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_pipeline.store.files import create_store, open_store
+from wsi_pipeline.store.schema import MASK, SEGMENT_FORMAT, THUMBNAIL, Header
+from wsi_pipeline.store.store import ArraySpec
+from wsi_pipeline.tissue.mask import TissueMask
+
+THUMBNAIL_LEAST_PX, THUMBNAIL_PX = 1000, 1200
+"""Longest side of the stored thumbnail, pixels: as a level of the pyramid has it that lies between, else the larger."""
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentTable:
+    """A whole segment store: the mask, the thumbnail uint8 (h, w, 3), and what was odd ("" if nothing)."""
+
+    header: Header
+    mask: TissueMask
+    thumbnail: NDArray[np.uint8]
+    warning: str
+
+
+def write_segment(path: Path, header: Header, mask: TissueMask, thumbnail: NDArray[np.uint8]) -> None:
+    """Write a segment store at `path`, atomically; `header.extra` carries the warning."""
+    jpeg = io.BytesIO()
+    Image.fromarray(thumbnail).save(jpeg, "JPEG", quality=88)
+    data = np.frombuffer(jpeg.getvalue(), np.uint8)
+    with create_store(path) as writer:
+        rows = max(1, (1 << 20) // mask.pixels.shape[1])
+        writer.create(ArraySpec(MASK, mask.pixels.shape, "uint8", rows, compress=True))
+        writer.write(MASK, 0, mask.pixels.astype(np.uint8))
+        writer.create(ArraySpec(THUMBNAIL, data.shape, "uint8", len(data)))
+        writer.write(THUMBNAIL, 0, data)
+        writer.set_attrs(header.attrs())
+
+
+def read_segment(path: Path) -> SegmentTable:
+    """Read a segment store. Raises StoreError if it is no such store or is damaged."""
+    with closing(open_store(path)) as store:
+        header = Header.parse(store.attrs, SEGMENT_FORMAT, path)
+        pixels = store.read(MASK).astype(np.bool_)
+        thumbnail = np.asarray(Image.open(io.BytesIO(store.read(THUMBNAIL).tobytes())).convert("RGB"))
+    mask = TissueMask(pixels, header.slide.size, header.slide.mpp)
+    return SegmentTable(header, mask, thumbnail, str(header.extra.get("warning", "")))

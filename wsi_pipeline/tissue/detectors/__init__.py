@@ -1,0 +1,1 @@
+"""Tissue detectors and the image operations they share."""

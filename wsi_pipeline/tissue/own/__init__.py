@@ -1,0 +1,1 @@
+"""Tissue masks of the user's own: outlines and pictures in place of a detector."""

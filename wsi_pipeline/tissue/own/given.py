@@ -1,0 +1,180 @@
+"""A tissue mask of the user's own: outlines as GeoJSON, or a picture. It takes the place of a detector's.
+
+GeoJSON of QuPath, TRIDENT, LazySlide or this program, plain or packed with gzip: everything areal is tissue, but for
+QuPath's ignored classes (`Ignore*`) and detected objects. A picture is a mask of the whole slide, or of its bounds, in
+any scale that keeps their shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.affinity import scale as scaled
+from shapely.affinity import translate
+from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
+from skimage.draw import polygon as inside_polygon
+
+from wsi_pipeline.errors import SlideError, UsageError
+from wsi_pipeline.geometry import Size
+from wsi_pipeline.slides.slide import SlideInfo
+from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
+from wsi_pipeline.tissue.geojson import from_geojson, is_of_qupath, origin_in
+from wsi_pipeline.tissue.mask import TissueMask
+from wsi_pipeline.tissue.own.mask_picture import place_picture, read_mask_picture
+from wsi_pipeline.tissue.own.plain_file import read_plain
+from wsi_pipeline.tissue.segmentation import Segmentation
+
+MAX_BYTES = 256 << 20
+MOST_OFF, NOTED_OFF = 0.5, 0.02
+"""Part of an outline that lies off the slide: more is refused, more is noted."""
+MOSTLY_GLASS = 0.1
+"""Less of the given tissue than this being tissue to the detector as well is noted."""
+_OUTLINES = (".geojson", ".json")
+_OBJECTS = ("annotation", "tile", "root")
+
+
+def tissue_digest(path: Path, no_crop: bool) -> str:
+    """SHA-256 (hex) of a tissue file and of where it counts from. Raises SlideError where it is not there."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256")
+    except OSError as error:
+        raise _missing(path, error) from None
+    found.update(b"no crop" if no_crop else b"")
+    return found.hexdigest()
+
+
+def given_tissue(
+    path: Path, info: SlideInfo, mpp: float, mask_mpp: float, picture: NDArray[np.uint8], *, no_crop: bool = False
+) -> Segmentation:
+    """The tissue that a file says, as a mask of the slide.
+
+    mpp        micrometres per level-0 pixel; mask_mpp: of the mask's pixels
+    picture    uint8 (h, w, 3) of the whole slide, to see whether the mask belongs to it
+    no_crop    outlines of QuPath count from the corner of the whole slide, not of its bounds
+
+    Raises SlideError where the file cannot be read or does not fit the slide.
+    """
+    try:
+        raw = read_plain(path, MAX_BYTES)
+    except OSError as error:
+        raise _missing(path, error) from None
+    except UsageError as error:
+        raise SlideError(f"tissue file {path.name}: {error.what}", todo=_TODO) from None
+    if raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+        area, note = _outlines(raw, path, info, no_crop)
+        pixels = _filled(area, info.size, _mask_size(info.size, mpp, mask_mpp))
+        note = note or ("" if pixels.any() else f"the outlines of {path.name} are smaller than a pixel of the mask")
+    else:
+        marked = read_mask_picture(path)
+        bounds = None if no_crop else info.bounds
+        pixels, note = place_picture(marked, path.name, info.size, bounds, _mask_size(info.size, mpp, mask_mpp)), ""
+        note = note or ("" if pixels.any() else f"the mask {path.name} marks nothing")
+    mask = TissueMask(pixels, info.size, mpp)
+    return Segmentation(mask, note or _glass_note(mask, picture, path.name))
+
+
+_TODO = "Name a GeoJSON file of outlines, or a PNG mask of the whole slide."
+
+
+def _missing(path: Path, error: OSError) -> SlideError:
+    return SlideError(
+        f"tissue file {path}: {error.strerror or error}", todo="Check the column tissue, or leave it empty."
+    )
+
+
+def _outlines(raw: bytes, path: Path, info: SlideInfo, no_crop: bool) -> tuple[BaseGeometry, str]:
+    """The area of all outlines on the slide, and what is odd about where they lie."""
+    try:
+        document = json.loads(raw.decode("utf-8-sig"))
+        polygons = from_geojson(_areal(document))
+    except (ValueError, RecursionError, UsageError) as error:
+        what = error.what if isinstance(error, UsageError) else str(error)
+        raise SlideError(f"tissue file {path.name} is no GeoJSON that can be read: {what}", todo=_TODO) from None
+    stated = origin_in(document)
+    bounds = info.origin if is_of_qupath(document) and not no_crop else (0, 0)
+    x, y = bounds if stated is None else stated
+    area = translate(shapely.union_all([_valid(polygon) for polygon in polygons]), x, y)
+    if not polygons or area.is_empty or not np.isfinite(area.bounds).all():
+        raise SlideError(f"tissue file {path.name} outlines no area", todo=_TODO)
+    slide = shapely.box(0, 0, info.size.width, info.size.height)
+    inner = shapely.intersection(area, slide)
+    off = 1 - inner.area / area.area if area.area else 1.0
+    if off > MOST_OFF:
+        left, top, right, bottom = area.bounds
+        raise SlideError(
+            f"the outlines of {path.name} lie off the slide: x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f} "
+            f"of {info.size.width} x {info.size.height} pixels",
+            todo="Coordinates are level-0 pixels; name the file that belongs to this slide.",
+        )
+    return inner, f"{off:.0%} of the outlines of {path.name} lie off the slide" if off > NOTED_OFF else ""
+
+
+def _areal(document: Any) -> Any:
+    """The document without QuPath's detections and ignored classes."""
+    inner = document.get("features") if isinstance(document, Mapping) else document
+    return [item for item in inner if _counts(item)] if isinstance(inner, list) else document
+
+
+def _counts(feature: Any) -> bool:
+    told = feature.get("properties") if isinstance(feature, Mapping) else None
+    if not isinstance(told, Mapping):
+        return True
+    kind = told.get("objectType", told.get("object_type", "annotation"))
+    classification = told.get("classification")
+    name = classification.get("name") if isinstance(classification, Mapping) else classification
+    return kind in _OBJECTS and not str(name or "").strip().endswith("*")
+
+
+def _valid(polygon: Polygon) -> BaseGeometry:
+    if polygon.is_valid:
+        return polygon
+    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
+
+
+def _mask_size(size: Size, mpp: float, mask_mpp: float) -> Size:
+    """Of a mask of the whole slide; never finer than the slide."""
+    shrink = max(1.0, mask_mpp / mpp)
+    return Size(max(1, round(size.width / shrink)), max(1, round(size.height / shrink)))
+
+
+def _filled(area: BaseGeometry, size: Size, mask: Size) -> NDArray[np.bool_]:
+    """Mask pixels (h, w) whose centres lie in a valid area of level-0 pixels."""
+    small = scaled(area, mask.width / size.width, mask.height / size.height, origin=(0, 0))
+    pixels = np.zeros((mask.height, mask.width), np.bool_)
+    for part in shapely.get_parts(small):
+        if isinstance(part, Polygon):
+            for ring in (part.exterior, *part.interiors):  # even-odd: a hole turns its pixels back
+                x, y = np.asarray(ring.coords).T
+                rows, columns = _inside(y - 0.5, x - 0.5, pixels.shape)
+                pixels[rows, columns] ^= True
+    return pixels
+
+
+def _inside(rows: Any, columns: Any, shape: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    found: tuple[NDArray[np.intp], NDArray[np.intp]] = inside_polygon(rows, columns, shape)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _glass_note(mask: TissueMask, picture: NDArray[np.uint8], name: str) -> str:
+    """A sentence where hardly any of the given tissue looks like tissue: an inverted mask, or another slide's."""
+    height, width = picture.shape[:2]
+    picture_mpp = mask.mpp * float(np.sqrt(mask.slide_size.pixels / (height * width)))
+    rows = (np.arange(height) * mask.pixels.shape[0] // height)[:, None]
+    columns = np.arange(width) * mask.pixels.shape[1] // width
+    given = mask.pixels[rows, columns]
+    found = SEGMENTERS.get("hybrid")(picture, picture_mpp)
+    if not given.any() or not found.any():
+        return ""
+    share = float(found[given].mean())
+    if share >= MOSTLY_GLASS:
+        return ""
+    return f"only {share:.0%} of the tissue in {name} looks like tissue: perhaps it is inverted, or of another slide"
