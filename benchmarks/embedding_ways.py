@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from wsi_pipeline.cli import main as command
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder, prepare

@@ -45,7 +45,7 @@ with atheris.instrument_imports(["wsi_pipeline", "pathotune"]) if HERE in sys.ar
     from wsi_pipeline.labelled.sources.annotation_files import read_annotation
     from wsi_pipeline.labelled.sources.label_table import read_label_table
     from wsi_pipeline.labelled.sources.regions import class_areas
-    from wsi_pipeline.slides.tiff.tiffcheck import check_complete
+    from wsi_pipeline.slides.tiff.tiff_check import check_complete
 
 
 @dataclass(frozen=True)

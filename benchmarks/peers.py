@@ -36,7 +36,7 @@ BATCH, WORKERS, PATCH_PX = 16, 2, 256
 def ours(path: Path, mpp: float, own_mpp: float | None, folder: Path) -> str:
     """Tile one slide with the stages of `tile`; how many patches."""
     from wsi_pipeline.cohort.manifest import SlideRecord
-    from wsi_pipeline.cohort.rundir import RunDir
+    from wsi_pipeline.cohort.run_dir import RunDir
     from wsi_pipeline.config.specs import SegmentSpec, TileSpec
     from wsi_pipeline.stages.segment import SegmentStage
     from wsi_pipeline.stages.tile import TileStage

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, to_csv
-from wsi_pipeline.cohort.rundir import slug
+from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.errors import UsageError
 

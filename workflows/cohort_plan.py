@@ -16,7 +16,7 @@ from cohort_options import Call, read_section
 
 from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.manifest import read_cohort
-from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir, slug
+from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir, slug
 from wsi_pipeline.config.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TuneExecution
 from wsi_pipeline.config.fields import digest_of, keys_of
 from wsi_pipeline.config.specs import ClassifySpec, EmbedSpec, TuneSpec

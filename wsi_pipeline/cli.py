@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import wsi_pipeline
-from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
+from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.catalogue import COMMANDS, Command
 from wsi_pipeline.commands.shell.console import Console
 from wsi_pipeline.config.fields import quoting, value_type

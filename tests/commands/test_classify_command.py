@@ -14,7 +14,7 @@ from pathotune.builtin import default_adapter_path
 from tests.adapter_files import write_adapter, write_backbone
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.stages.inputs.find_adapter import find_adapter, remembered

@@ -12,7 +12,7 @@ import pytest
 
 from tests.mil.synthetic import QUICK, planted
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.results.trainings import Training, read_training

@@ -20,7 +20,7 @@ from tests.slide_files import write_ome_tiff, write_pyramid_tiff, write_stripped
 from tests.stages.cohorts import blob_slide
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.tiff.tiffcheck import _check_chain, _Layout, check_complete
+from wsi_pipeline.slides.tiff.tiff_check import _check_chain, _Layout, check_complete
 
 OF_EACH_KIND = 6
 DICOM = "slides/multiframe_camelyon_challenge_image.dcm"

@@ -125,7 +125,7 @@ def test_a_slide_format(checkout: Checkout) -> None:
 @pytest.mark.slow
 def test_a_store_format(checkout: Checkout) -> None:
     (checkout.folder / "wsi_pipeline/store/other.py").write_text(STORE, encoding="utf-8")
-    checkout.change("wsi_pipeline/cohort/rundir.py", '"zarr": ".zarr"}', '"zarr": ".zarr", "other": ".other"}')
+    checkout.change("wsi_pipeline/cohort/run_dir.py", '"zarr": ".zarr"}', '"zarr": ".zarr", "other": ".other"}')
     here = "    from wsi_pipeline.store.backends.hdf5 import Hdf5File\n"
     other = "from wsi_pipeline.store.other import OtherFile"
     case = f'    if (suffix or path.suffix) == ".other":\n        {other}\n\n        return OtherFile(path, mode)\n'

@@ -20,7 +20,7 @@ from wsi_pipeline.images.area_filter import area_weights
 from wsi_pipeline.reading.jpegs import read_jpegs, stored_as_they_are
 from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches, decode_jpeg
 from wsi_pipeline.reading.pixels import shrink_to
-from wsi_pipeline.reading.tilecache import OnceCache
+from wsi_pipeline.reading.tile_cache import OnceCache
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide, StoredTiles
 from wsi_pipeline.tiling.resolve import PatchGeometry

@@ -24,7 +24,7 @@ from tests.slide_files import (
     write_stripped_tiff,
 )
 from wsi_pipeline.errors import SlideError, UsageError
-from wsi_pipeline.slides.backends import tiffpage
+from wsi_pipeline.slides.backends import tiff_page
 from wsi_pipeline.slides.backends.openslide import OpenSlideSlide
 from wsi_pipeline.slides.inspect.sniff import refusal
 from wsi_pipeline.slides.open import open_slide
@@ -208,7 +208,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_strips_too_large_to_decode_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiffpage, "MAX_SEGMENT_PIXELS", RGB.shape[0] * RGB.shape[1] - 1)
+    monkeypatch.setattr(tiff_page, "MAX_SEGMENT_PIXELS", RGB.shape[0] * RGB.shape[1] - 1)
     path = write_stripped_tiff(tmp_path / "a.tif", RGB, rows=None, compression="lzw")
     with pytest.raises(SlideError, match=r"level 0 is stored in strips of 600 x 500 pixels") as caught:
         open_slide(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.stages.inputs.slide_bags import gather
 from wsi_pipeline.stages.results.trainings import Training

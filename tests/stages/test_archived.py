@@ -9,7 +9,7 @@ import pytest
 
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import read_status
 
 

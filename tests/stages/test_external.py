@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 from tests.stages.feature_runs import QUICK, cohort, trained
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.store.feature_files import GEOMETRY
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.bags import Bags

@@ -11,7 +11,7 @@ import pytest
 
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.store.schema import FEATURE_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.tiling.resolve import PatchGeometry

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.stages.engine.runner import Freshness, run_cohort

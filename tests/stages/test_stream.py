@@ -14,7 +14,7 @@ import pytest
 from tests.stages.pixel_sources import READING, SIDE, job, pixels
 from tests.store.feature_files import GEOMETRY
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.reading.patch_reader import decode_jpeg, encode_jpeg

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.bags import Bags

@@ -20,7 +20,7 @@ from tests.slide_files import write_pyramid_tiff
 from tests.stages.cohorts import blob_slide
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.errors import SlideError

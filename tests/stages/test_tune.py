@@ -27,7 +27,7 @@ from pathotune.training import MONITORS, FitOptions
 from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.patient_hashes import marks
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages.results.tuning_files import TuneInputs, read_tuning, why_anew
 from wsi_pipeline.system.locks import locked

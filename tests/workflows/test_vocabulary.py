@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import wsi_pipeline.stages
-from wsi_pipeline.cohort import rundir
+from wsi_pipeline.cohort import run_dir
 from wsi_pipeline.commands.catalogue import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,6 @@ def test_each_rule_calls_its_own_command_and_no_other() -> None:
 
 
 def test_output_folders() -> None:
-    layout = (rundir.__doc__ or "").split("wsi-run/\n")[1]
+    layout = (run_dir.__doc__ or "").split("wsi-run/\n")[1]
     folders = set(re.findall(r"(?:^|  )([\w-]+)/", "\n".join(line[2:] for line in layout.split("\n")), re.MULTILINE))
     assert {name.replace("-", "_") for name in folders - BOOKKEEPING} == STAGES

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.files.dicom_header import DicomHeader, is_dicom, read_header
 from wsi_pipeline.files.foreign_formats import KINDS, elsewhere, foreign_kind

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.formulas import safe_cell
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
 from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
 from wsi_pipeline.commands.shell.console import MOST_ROWS, Console, clock, count_text

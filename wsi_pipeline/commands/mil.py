@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
-from wsi_pipeline.cohort.rundir import existing_store, slug
+from wsi_pipeline.cohort.run_dir import existing_store, slug
 from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
 from wsi_pipeline.commands.shell.estimates import unit as resampled_unit

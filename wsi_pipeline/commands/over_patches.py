@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.commands.shell.request import Request, plural
 from wsi_pipeline.config.execution import EmbedExecution
 from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan

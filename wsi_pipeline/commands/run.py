@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_pipeline.cohort.discover import at_home
-from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
+from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.catalogue import COMMANDS, Command
 from wsi_pipeline.commands.shell.logfile import log_to
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request

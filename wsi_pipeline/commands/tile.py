@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.commands.shell.console import MOST_ROWS, count_text
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
 from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution

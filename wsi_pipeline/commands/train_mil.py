@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
 from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number, unit

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import Cohort, read_cohort, read_run
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.config.specs import LabelSpec

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.reading.pixels import decode_jpeg, shrink_to
-from wsi_pipeline.reading.tilecache import OnceCache
-from wsi_pipeline.reading.tileplan import GetTile, TilePlan, plan_patches
+from wsi_pipeline.reading.tile_cache import OnceCache
+from wsi_pipeline.reading.tile_plan import GetTile, TilePlan, plan_patches
 from wsi_pipeline.slides.slide import MAX_REGION_PIXELS, Slide
 from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache
 from wsi_pipeline.store.schema import IMAGES, JPEG

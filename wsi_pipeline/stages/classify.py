@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store, slug
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store, require_store, slug
 from wsi_pipeline.cohort.slide_status import StageStatus, State
 from wsi_pipeline.config.specs import ClassifySpec
 from wsi_pipeline.encoders.encoder import Encoder

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.patient_hashes import marks
-from wsi_pipeline.cohort.rundir import RunDir, require_store, slug
+from wsi_pipeline.cohort.run_dir import RunDir, require_store, slug
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan

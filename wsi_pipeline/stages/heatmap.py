@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store, require_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store, require_store
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.fields import canonical_json, digest_of
 from wsi_pipeline.config.specs import HeatmapSpec

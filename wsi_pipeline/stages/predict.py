@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble

@@ -13,7 +13,7 @@ from typing import Any
 
 import wsi_pipeline
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
 from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow, TuningSection
 from wsi_pipeline.report.maps.pictures import shrink_png

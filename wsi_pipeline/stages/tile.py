@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, require_store
+from wsi_pipeline.cohort.run_dir import RunDir, require_store
 from wsi_pipeline.cohort.slide_status import StageStatus, State
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.trained import novelty

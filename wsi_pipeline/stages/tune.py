@@ -31,7 +31,7 @@ from pathotune.training import FitOptions, FitResult, fit, probabilities
 from pathotune.training import Watch as Watch
 from pathotune.trainstate import EpochRow as EpochRow
 from wsi_pipeline.cohort.patient_hashes import marks
-from wsi_pipeline.cohort.rundir import RunDir, slug
+from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from wsi_pipeline.cohort.rundir import STORE_SUFFIXES as SUFFIXES
+from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES as SUFFIXES
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.store.backends.backend import Backend
 from wsi_pipeline.store.store import Store, StoreWriter

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run, to_csv
-from wsi_pipeline.cohort.rundir import DEFAULT_RUN, RunDir
+from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.shell.console import Console
 from wsi_pipeline.config.execution import CohortOptions, TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError

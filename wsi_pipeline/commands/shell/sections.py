@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from wsi_pipeline.cohort.rundir import slug
+from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.errors import UsageError
 
 LEADING = "model"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError, StoreError
 from wsi_pipeline.labelled.assemble import LabelRows, assemble

@@ -3,7 +3,7 @@
 Another backend opens the file first and says what the slide is (levels, mpp, vendor). Here the TIFF directory of each
 of its levels is found, and the compressed tiles are read and decoded directly, which is several times faster and lets
 the patch reader decode each tile once and at a reduced size. What is not understood stays with the other backend, level
-by level, and so does what differs from that backend's pixels (`tilecheck`).
+by level, and so does what differs from that backend's pixels (`tile_check`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from wsi_pipeline.images.white import white
 from wsi_pipeline.slides.slide import Slide, level_box
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache, paste
-from wsi_pipeline.slides.tiles.tilecheck import same_pixels
-from wsi_pipeline.slides.tiles.tilelevel import TiledLevel
-from wsi_pipeline.slides.tiles.tilepages import tiled_levels
+from wsi_pipeline.slides.tiles.tile_check import same_pixels
+from wsi_pipeline.slides.tiles.tile_level import TiledLevel
+from wsi_pipeline.slides.tiles.tile_pages import tiled_levels
 
 Pixels = NDArray[np.uint8]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.white import white
-from wsi_pipeline.slides.backends.tiffpage import (
+from wsi_pipeline.slides.backends.tiff_page import (
     Image,
     JoinedImage,
     MappedImage,

@@ -10,7 +10,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.files.dicom_header import read_header
 from wsi_pipeline.files.foreign_formats import BY_NAME_ALONE, elsewhere, foreign_kind
 from wsi_pipeline.slides.inspect.vendor import vendor_of
-from wsi_pipeline.slides.tiff.tiffcheck import TIFF_MAGIC, check_complete
+from wsi_pipeline.slides.tiff.tiff_check import TIFF_MAGIC, check_complete
 
 PICTURE_MAGIC = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
 

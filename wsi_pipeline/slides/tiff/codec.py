@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wsi_pipeline.files.path_choices import split_choice
-from wsi_pipeline.slides.tiff.tiffcheck import TIFF_MAGIC, compression_of
+from wsi_pipeline.slides.tiff.tiff_check import TIFF_MAGIC, compression_of
 
 _TIFF_CODECS = {
     1: "none",

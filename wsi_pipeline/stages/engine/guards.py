@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_pipeline.cohort.rundir import STORE_SUFFIXES
+from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.slide import Slide

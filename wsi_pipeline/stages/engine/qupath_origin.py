@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header
 from wsi_pipeline.tissue.geojson import Origin

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.encoders.encoder import BUILT_IN, EncoderPlan
 from wsi_pipeline.encoders.names import TUNED, is_tuned, plan_encoder
 from wsi_pipeline.errors import EncoderError, MilError, UsageError

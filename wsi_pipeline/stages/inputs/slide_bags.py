@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec

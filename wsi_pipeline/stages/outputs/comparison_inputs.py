@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from wsi_pipeline.cohort.rundir import slug
+from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.errors import MilError, StoreError, UsageError
 from wsi_pipeline.mil.tasks.make_task import task_from_json
 from wsi_pipeline.mil.tasks.task import Task

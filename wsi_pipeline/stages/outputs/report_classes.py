@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.report.data import ClassRow, ClassSection
 from wsi_pipeline.stages.results.fractions import classified, gather_fractions
 from wsi_pipeline.store.schema import Header

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.report.data import ModelSection
 from wsi_pipeline.report.maps.pictures import PicturePlan, plan_pictures, shrink_png

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_pipeline.cohort.rundir import slug
+from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.system.atomic import make_folder
 

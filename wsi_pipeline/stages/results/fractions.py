@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir, existing_store, slug
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store, slug
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import StoreError
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages.engine.freshness import REVISIONS

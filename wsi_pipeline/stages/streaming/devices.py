@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.stages.engine.runner import CohortResult, StageResult, log_results, record_outcome
 from wsi_pipeline.stages.streaming.reader_process import Reading

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.rundir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.stages.engine.guards import check_unchanged

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.store.backends.backend import ArrayFacts, ArraySpec, Backend
-from wsi_pipeline.store.backends.safedisk import SafeDisk
+from wsi_pipeline.store.backends.safe_disk import SafeDisk
 
 
 class Hdf5File(Backend):

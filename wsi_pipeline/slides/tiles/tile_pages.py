@@ -15,9 +15,9 @@ from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
 from wsi_pipeline.slides.tiff.directories import every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
-from wsi_pipeline.slides.tiles.jpegstream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
-from wsi_pipeline.slides.tiles.tilecodec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
-from wsi_pipeline.slides.tiles.tilelevel import TileBytes, TiledLevel
+from wsi_pipeline.slides.tiles.jpeg_stream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
+from wsi_pipeline.slides.tiles.tile_codec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
+from wsi_pipeline.slides.tiles.tile_level import TileBytes, TiledLevel
 
 log = logging.getLogger(__name__)
 

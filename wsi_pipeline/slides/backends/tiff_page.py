@@ -14,7 +14,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.slides.tiff.bright_field import ASSOCIATED, CONVERT, MIN_IS_WHITE, YCBCR
 from wsi_pipeline.slides.tiff.decode import Pixels, samples_together, segment_size
-from wsi_pipeline.slides.tiff.tiffcheck import MAX_SEGMENT_PIXELS
+from wsi_pipeline.slides.tiff.tiff_check import MAX_SEGMENT_PIXELS
 from wsi_pipeline.slides.to_rgb import grey_to_rgb, on_white, windowed
 
 ToRgb = Callable[[NDArray[Any]], Pixels]

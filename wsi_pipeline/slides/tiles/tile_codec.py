@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.tiles.jpegstream import YCBCR_TRANSFORM, head_of, whole
+from wsi_pipeline.slides.tiles.jpeg_stream import YCBCR_TRANSFORM, head_of, whole
 
 Pixels = NDArray[np.uint8]
 _MAX_LEVELS_FIELD = 9

@@ -14,7 +14,7 @@ from wsi_pipeline.geometry import Size
 from wsi_pipeline.images.area_filter import block_mean
 from wsi_pipeline.images.white import white
 from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
-from wsi_pipeline.slides.tiles.tilecodec import TileCodec
+from wsi_pipeline.slides.tiles.tile_codec import TileCodec
 
 Pixels = NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.images.area_filter import block_mean
 from wsi_pipeline.slides.slide import Slide
-from wsi_pipeline.slides.tiles.tilelevel import TiledLevel
+from wsi_pipeline.slides.tiles.tile_level import TiledLevel
 
 log = logging.getLogger(__name__)
 
