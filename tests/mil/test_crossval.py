@@ -14,7 +14,7 @@ from tests.mil.synthetic import QUICK, patient_noise, planted
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.zoo import MIL_MODELS
-from wsi_pipeline.mil.validation.crossval import CrossValidation, Progress, cross_validate
+from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate
 
 TINY = replace(QUICK, epochs=3, bootstrap=100, folds=3)
 
@@ -132,7 +132,7 @@ def test_a_fixed_split_is_one_fold() -> None:
 
 
 def test_progress_and_histories_tell_the_same() -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     result = cross_validate(*planted(30), TINY, progress=seen.append)
     assert {(step.n_folds, step.max_epochs) for step in seen} == {(3, 3)}
     for fold, history in enumerate(result.histories):

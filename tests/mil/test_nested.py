@@ -15,7 +15,7 @@ from tests.mil.synthetic import QUICK, planted
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.validation.crossval import CrossValidation, Progress, cross_validate
+from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate
 from wsi_pipeline.statistics.bootstrap import Scored, bootstrap, interval
 
 TINY = replace(QUICK, model="mean", epochs=4, bootstrap=100, folds=3, permutations=50)
@@ -119,14 +119,14 @@ def test_a_fixed_split_chooses_on_its_val_part() -> None:
 
 
 def test_a_model_that_is_none_is_refused_before_anything_is_trained() -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     with pytest.raises(UsageError, match="unknown MIL model 'nonesuch'"):
         cross_validate(*planted(30), replace(TINY, choose="mean,nonesuch"), progress=seen.append)
     assert seen == []
 
 
 def test_progress_counts_every_training() -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     cross_validate(*planted(30), replace(GRID, repeats=2, epochs=1), progress=seen.append)
     assert {step.n_folds for step in seen} == {4 * 6}
     assert {step.fold for step in seen} == set(range(24))

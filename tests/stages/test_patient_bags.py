@@ -20,7 +20,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.zoo import build_model
 from wsi_pipeline.mil.tasks import make_task
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.stages.inputs.slide_bags import SlideBags, SlidePart, gather
+from wsi_pipeline.stages.inputs.slide_bags import BagPart, SlideBags, gather
 from wsi_pipeline.stages.predict import predict_slides
 from wsi_pipeline.store.schema import FEATURE_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.tables.feature_table import write_features
@@ -82,7 +82,7 @@ def test_a_patient_is_all_its_slides_in_order(run: RunDir) -> None:
     assert patients.table["label"].tolist() == ["a", "b", None]
     np.testing.assert_array_equal(patients.bags.bag(0), np.concatenate([rows_of(0, 2), rows_of(2, 3)]))
     np.testing.assert_array_equal(patients.bags.bag(1), np.concatenate([rows_of(1, 1), rows_of(4, 4)]))
-    assert patients.parts[1] == (SlidePart("p2-1", 0, 1), SlidePart("p2-2", 1, 5))
+    assert patients.parts[1] == (BagPart("p2-1", 0, 1), BagPart("p2-2", 1, 5))
     known = patients.labelled()
     assert known.left_out == {"p3": "no label"}
     assert (len(known.parts), len(known.bags), list(known.digests)) == (2, 2, ["p1", "p2"])

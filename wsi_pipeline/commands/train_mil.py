@@ -13,7 +13,7 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, show
 from wsi_pipeline.config.execution import MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
-from wsi_pipeline.mil.validation.crossval import Progress
+from wsi_pipeline.mil.validation.crossval import TrainingProgress
 from wsi_pipeline.mil.validation.paired import metric_words
 from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags, gather
 from wsi_pipeline.stages.results.former import check_name
@@ -48,7 +48,7 @@ def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str, p
     with request.console.progress(f"{encoder} {name}", spec.folds * spec.epochs, "epochs") as step:
         reached: dict[int, int] = {}
 
-        def on_epoch(progress: Progress) -> None:
+        def on_epoch(progress: TrainingProgress) -> None:
             step.total = progress.n_folds * progress.max_epochs
             reached[progress.fold] = progress.epoch.epoch
             step(sum(reached.values()) - step.done)

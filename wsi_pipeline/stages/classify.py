@@ -32,7 +32,7 @@ from wsi_pipeline.stages.engine.guards import drop_other_format
 from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.inputs.find_adapter import remembered
-from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, Submit
+from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submit
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.class_table import read_classes, write_classes
 from wsi_pipeline.store.tables.partial import RowsKey
@@ -109,7 +109,7 @@ class ClassifyStage:
             return Freshness(True, status=_status(header))
         return stale(path, header, {"classify": asdict(self.spec)}, self.plan.fingerprint)
 
-    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
+    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
         """Probabilities of all patches; those known where only pictures are to be drawn again.
 
         Raises EncoderError for patches of another spacing than the adapter's.
@@ -122,7 +122,7 @@ class ClassifyStage:
         key = RowsKey(self._network(table.header), rows, classes, "float32", self.batch)
         return RowsPlan(self._store(record), key)
 
-    def finish(self, record: SlideRecord, table: PatchTable, rows: Rows) -> StageStatus:
+    def finish(self, record: SlideRecord, table: PatchTable, rows: OutputRows) -> StageStatus:
         """Draw the pictures, then write the store."""
         probabilities = rows.astype(np.float32, copy=False)
         header = self._header(table, probabilities)

@@ -18,7 +18,7 @@ from wsi_pipeline.stages.engine.freshness import REVISIONS, embed_digest, read_h
 from wsi_pipeline.stages.engine.guards import drop_other_format
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.inputs.find_adapter import remembered
-from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, Submit
+from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submit
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.store.tables.partial import RowsKey
@@ -72,7 +72,7 @@ class EmbedStage:
             return Freshness(True, status=_status(header))
         return stale(path, header, {"embed": self.spec.facts()}, self.plan.fingerprint)
 
-    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
+    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
         """All features of a slide. Raises EncoderError for patches of another spacing than the encoder's."""
         self.plan.info.check_spacing(table.geometry.mpp)
         rows, dim, dtype = len(table.grid), self.plan.info.dim, self.spec.dtype
@@ -80,7 +80,7 @@ class EmbedStage:
             return np.zeros((0, dim), np.dtype(dtype))
         return RowsPlan(self._store(record), RowsKey(self._digest(table.header), rows, dim, dtype, self.batch))
 
-    def finish(self, record: SlideRecord, table: PatchTable, rows: Rows) -> StageStatus:
+    def finish(self, record: SlideRecord, table: PatchTable, rows: OutputRows) -> StageStatus:
         """Write the feature store."""
         header = self._header(record, table.header, len(table.grid))
         path = self._store(record)

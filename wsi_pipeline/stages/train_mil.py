@@ -30,7 +30,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import save_ensemble
-from wsi_pipeline.mil.validation.crossval import CrossValidation, Progress, cross_validate
+from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate
 from wsi_pipeline.stages.engine.freshness import REVISIONS
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, tuned_on_warnings
@@ -61,7 +61,7 @@ def train(
     replace: bool = False,
     patients: str = "stated",
     device: str = "auto",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
     """Cross-validate `spec.model` on `slides` (all labelled), or read the training that is there and up to date.
 
@@ -95,7 +95,7 @@ def _said(training: Training, patients: str) -> Training:
 
 
 def _train(
-    folder: Path, slides: SlideBags, spec: MilSpec, device: str, progress: Callable[[Progress], None] | None
+    folder: Path, slides: SlideBags, spec: MilSpec, device: str, progress: Callable[[TrainingProgress], None] | None
 ) -> Training:
     result = cross_validate(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
     metrics = {

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """An epoch was finished: of which training (counted from 0) of how many, and how many epochs each has at most.
 
     There are folds x members x repeats x candidates trainings; several may run at once, so their epochs may be
@@ -85,7 +85,7 @@ def cross_validate(
     spec: MilSpec,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
 ) -> CrossValidation:
     """Train, choose and test on folds over patients as `spec` asks; the test part of a fold chooses nothing.
 
@@ -186,12 +186,14 @@ def _seed_of(fold: Fold, spec: MilSpec) -> int:
 
 
 def _reporter(
-    progress: Callable[[Progress], None] | None, n_trainings: int, n_candidates: int, spec: MilSpec
+    progress: Callable[[TrainingProgress], None] | None, n_trainings: int, n_candidates: int, spec: MilSpec
 ) -> Callable[[int, int, Epoch], None] | None:
     if progress is None:
         return None
     total = n_trainings * n_candidates
-    return lambda candidate, one, epoch: progress(Progress(candidate * n_trainings + one, total, epoch, spec.epochs))
+    return lambda candidate, one, epoch: progress(
+        TrainingProgress(candidate * n_trainings + one, total, epoch, spec.epochs)
+    )
 
 
 def _tested(bags: Bags, table: pd.DataFrame, fold: Fold, choice: Choice, device: torch.device | str) -> pd.DataFrame:

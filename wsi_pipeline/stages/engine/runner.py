@@ -1,6 +1,8 @@
-"""The runner: takes slides through stages, skips what is up to date, and lets no slide stop the others.
+"""The runner: take slides through stages, skip what is up to date, and never let one slide stop the others.
 
-The only place with a broad except. What is caught is recorded in the slide's status file and the log.
+`except Exception` stands here alone, twice: around a stage, and in `catch_failure` around a part of one. What is
+caught goes into the slide's status file and the log. (`except BaseException`, which cleans up and raises again, is
+used in `system` only.)
 """
 
 from __future__ import annotations
@@ -109,17 +111,17 @@ def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord) -> Stage
             return StageResult(record.slide_id, stage.name, "made", status, state.reason)
     except LockedError:
         return StageResult(record.slide_id, stage.name, "busy", StageStatus("failed", "another process works on it"))
-    except Exception as error:  # noqa: BLE001 - the one place that keeps a slide from stopping the cohort
+    except Exception as error:  # noqa: BLE001 - one slide must not stop the cohort
         status = failure(error, time.monotonic() - started)
         record_outcome(run, record, stage.name, status)
         return StageResult(record.slide_id, stage.name, "failed", status)
 
 
-def attempt(function: Callable[[], T]) -> T | StageStatus:
-    """What a function gives or, where it raises, the failure as a status; for parts of a slide's way."""
+def catch_failure(function: Callable[[], T]) -> T | StageStatus:
+    """The result of `function`, or the exception it raised as a failed status; for part of a stage."""
     try:
         return function()
-    except Exception as error:  # noqa: BLE001 - see the module
+    except Exception as error:  # noqa: BLE001 - one slide must not stop the cohort
         return failure(error)
 
 

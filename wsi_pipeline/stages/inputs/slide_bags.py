@@ -27,7 +27,7 @@ OUTCOMES = {"classification": ("label",), "regression": ("label",), "survival": 
 
 
 @dataclass(frozen=True)
-class SlidePart:
+class BagPart:
     """The rows start to stop, within the bag of a patient, that are of one slide."""
 
     slide_id: str
@@ -60,7 +60,7 @@ class SlideBags:
     left_out: dict[str, str]
     adapter: str = ""
     tuned_on: tuple[str, ...] = ()
-    parts: tuple[tuple[SlidePart, ...], ...] = ()
+    parts: tuple[tuple[BagPart, ...], ...] = ()
 
     def for_training(self, spec: MilSpec) -> SlideBags:
         """The bags that `spec.bag` asks for, of those whose outcome for `spec.task` is known.
@@ -173,10 +173,10 @@ def _chosen(bags: Bags, rows: NDArray[np.int64]) -> Bags:
     return bags if np.array_equal(rows, np.arange(len(bags))) else bags.subset(rows)
 
 
-def _parts(slides: pd.Series[str], lengths: NDArray[np.int64]) -> tuple[SlidePart, ...]:
+def _parts(slides: pd.Series[str], lengths: NDArray[np.int64]) -> tuple[BagPart, ...]:
     """Where each slide lies within its patient's bag."""
     ends = np.cumsum(lengths)
-    return tuple(SlidePart(slide, int(end - n), int(end)) for slide, n, end in zip(slides, lengths, ends, strict=True))
+    return tuple(BagPart(slide, int(end - n), int(end)) for slide, n, end in zip(slides, lengths, ends, strict=True))
 
 
 def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *, refuse: bool) -> pd.DataFrame:

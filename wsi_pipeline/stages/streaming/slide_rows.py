@@ -21,8 +21,9 @@ KEEP_SECONDS = 10.0
 IN_FLIGHT = 2
 """Batches begun on a device before the first is waited for."""
 
-Rows = NDArray[np.floating[Any]]
-Submit = Callable[[Any], Callable[[], Rows]]
+OutputRows = NDArray[np.floating[Any]]
+"""What a network gives for N patches, (N, D): features, or probabilities of classes."""
+Submit = Callable[[Any], Callable[[], OutputRows]]
 """Begin to compute a batch of patches; what it returns waits for the rows (B, D)."""
 
 
@@ -53,7 +54,7 @@ class SlideRows:
         self.done = self._kept = self._next = self.start
         self._held: Any = None
         self._n_held = 0
-        self._begun: deque[tuple[int, int, Callable[[], Rows]]] = deque()
+        self._begun: deque[tuple[int, int, Callable[[], OutputRows]]] = deque()
         self._saved, self._saves = time.monotonic(), deque[Future[None]]()
         self._partial: PartialRows | None = None
 
@@ -70,7 +71,7 @@ class SlideRows:
             block = block[count:]
         return self.done - before
 
-    def end(self) -> Rows:
+    def end(self) -> OutputRows:
         """All rows (N, D), when the last patch was taken. Raises OSError where rows could not be kept meanwhile."""
         if self._n_held:
             self._begin(self._next - self._n_held, self._held[: self._n_held])
@@ -118,7 +119,7 @@ class SlideRows:
         self._saves.append(self._writer.submit(self._append, rows))
         self._kept, self._saved = self.done, time.monotonic()
 
-    def _append(self, rows: Rows) -> None:
+    def _append(self, rows: OutputRows) -> None:
         if self._partial is None:
             self._partial = PartialRows(partial_path(self._plan.path), self._key, self._out[: self.start])
         self._partial.append(rows)
@@ -135,7 +136,7 @@ def kept_rows(plan: RowsPlan) -> int:
     return len(_resume(plan)[1])
 
 
-def _resume(plan: RowsPlan) -> tuple[RowsKey, Rows]:
+def _resume(plan: RowsPlan) -> tuple[RowsKey, OutputRows]:
     """The key to go on with and the rows that are there."""
     wanted = plan.key
     found = read_partial(partial_path(plan.path))

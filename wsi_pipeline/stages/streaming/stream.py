@@ -27,7 +27,7 @@ from wsi_pipeline.stages.engine.runner import (
     CheckedStage,
     CohortResult,
     StageResult,
-    attempt,
+    catch_failure,
     log_results,
     record_outcome,
     up_to_date,
@@ -35,7 +35,7 @@ from wsi_pipeline.stages.engine.runner import (
 from wsi_pipeline.stages.streaming.jpegblocks import jpeg_blocks
 from wsi_pipeline.stages.streaming.reader_client import PixelFeed
 from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob
-from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, SlideRows, Submit, kept_rows
+from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, SlideRows, Submit, kept_rows
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches
 from wsi_pipeline.system.locks import LockedError, locked
 
@@ -49,14 +49,14 @@ class RowStage(CheckedStage, Protocol):
     def patch_store(self, record: SlideRecord) -> Path:
         """The slide's patch store. Raises StoreError where there is none."""
 
-    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
+    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
         """What is to be made of a slide, or all its rows where they are known. Raises for a slide that does not fit."""
 
     @property
     def submit(self) -> Submit:
         """The network, loaded when it is first asked for."""
 
-    def finish(self, record: SlideRecord, table: PatchTable, rows: Rows) -> StageStatus:
+    def finish(self, record: SlideRecord, table: PatchTable, rows: OutputRows) -> StageStatus:
         """Write the output; called from another thread."""
 
 
@@ -100,7 +100,7 @@ def _left(stage: RowStage, record: SlideRecord, table: PatchTable) -> int:
         plan = stage.wanted(record, table)
         return plan.key.rows - kept_rows(plan) if isinstance(plan, RowsPlan) else 0
 
-    found = attempt(look)
+    found = catch_failure(look)
     return found if isinstance(found, int) else 0
 
 
@@ -151,7 +151,7 @@ class _Work:
     stage: RowStage
     why: str = ""
     rows: SlideRows | None = None
-    known: Rows | None = None
+    known: OutputRows | None = None
     outcome: StageResult | StageStatus | None = None
 
 
@@ -194,7 +194,7 @@ class _Stream:
 
     def _enter(self, stage: RowStage, slide: _Slide, writer: Executor) -> _Work:
         """Lock one stage of a slide and see what is to be done."""
-        entered = attempt(lambda: self._locked(stage, slide) and self._planned(stage, slide, writer))
+        entered = catch_failure(lambda: self._locked(stage, slide) and self._planned(stage, slide, writer))
         if isinstance(entered, StageStatus):
             return _Work(stage, outcome=entered)
         if entered is False:
@@ -227,7 +227,7 @@ class _Stream:
             first = min(rows.start for _, rows in slide.open)
             path = slide.open[0][0].stage.patch_store(slide.record)
             job = SlideJob(slide.record, path, len(slide.table.grid), first, slide.table.pixels)
-            stopped = attempt(lambda: self._pump(slide, feed, job))
+            stopped = catch_failure(lambda: self._pump(slide, feed, job))
             for work, rows in slide.open:
                 self._end(work, rows, stopped)
 
@@ -235,7 +235,7 @@ class _Stream:
         here = self._reading.by_device(job)
         for first, block in jpeg_blocks(job, self._reading.rows, self._reading.decode_on) if here else feed.blocks(job):
             for work, rows in slide.open:
-                count = attempt(partial(rows.take, first, block))
+                count = catch_failure(partial(rows.take, first, block))
                 if isinstance(count, StageStatus):
                     work.outcome = count
                 else:
@@ -245,7 +245,7 @@ class _Stream:
 
     def _end(self, work: _Work, rows: SlideRows, stopped: StageStatus | None) -> None:
         before = rows.done
-        known: Rows | StageStatus = stopped if stopped is not None else attempt(rows.end)
+        known: OutputRows | StageStatus = stopped if stopped is not None else catch_failure(rows.end)
         if isinstance(known, StageStatus):
             work.outcome = known
         else:
@@ -261,7 +261,7 @@ class _Stream:
     def _settle(self, slide: _Slide, work: _Work) -> StageResult:
         if isinstance(work.outcome, StageResult):
             return work.outcome
-        ended = work.outcome if work.outcome is not None else attempt(lambda: self._write(slide, work))
+        ended = work.outcome if work.outcome is not None else catch_failure(lambda: self._write(slide, work))
         status = replace(ended, seconds=round(time.monotonic() - slide.started, 3))
         record_outcome(self._run, slide.record, work.stage.name, status)
         action: Action = "failed" if status.state == "failed" else "made"
