@@ -20,7 +20,7 @@ from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.reading.patch_reader import decode_jpeg, encode_jpeg
 from wsi_pipeline.stages.engine.runner import CohortResult, Freshness
 from wsi_pipeline.stages.streaming import slide_rows as rows_module
-from wsi_pipeline.stages.streaming.slide_rows import Rows, RowsPlan, Submit
+from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submit
 from wsi_pipeline.stages.streaming.stream import Survey, Watchers, stream_cohort, survey
 from wsi_pipeline.store.schema import PATCH_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.tables.partial import PartialRows, RowsKey, partial_path, read_partial
@@ -57,7 +57,7 @@ class Means:
         there = self.path(record).exists()
         return Freshness(there, status=StageStatus("done", digest="d") if there else None)
 
-    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | Rows:
+    def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
         if record.slide_id == self.refuses:
             raise EncoderError("does not fit")
         count = len(table.grid)
@@ -77,7 +77,7 @@ class Means:
 
         return submit
 
-    def finish(self, record: SlideRecord, table: PatchTable, rows: Rows) -> StageStatus:
+    def finish(self, record: SlideRecord, table: PatchTable, rows: OutputRows) -> StageStatus:
         self.path(record).parent.mkdir(parents=True, exist_ok=True)
         np.save(self.path(record), rows)
         self.wrote_in.add(threading.current_thread().name)

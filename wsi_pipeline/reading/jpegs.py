@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.reading.patch_sources import SlidePatches
 from wsi_pipeline.reading.pixels import encode_jpeg
+from wsi_pipeline.system.prefetch import prefetch
 
 _PIECE = 16
 """Patches that one thread makes at a time."""
@@ -27,16 +27,7 @@ def read_jpegs(source: SlidePatches, quality: int, threads: int = 2) -> Iterator
     """
     jpegs = _Jpegs(source, quality)
     with ThreadPoolExecutor(threads, thread_name_prefix="jpegs") as pool:
-        pending: deque[Future[list[bytes]]] = deque()
-        try:
-            for first in range(0, len(source), _PIECE):
-                pending.append(pool.submit(jpegs.rows, first, min(first + _PIECE, len(source))))
-                if len(pending) > 2 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from prefetch(pool, jpegs.piece, range(0, len(source), _PIECE), 2 * threads)
 
 
 def stored_as_they_are(source: SlidePatches) -> NDArray[np.bool_]:
@@ -57,9 +48,10 @@ class _Jpegs:
         self._place = np.cumsum(~self._as_it_is) - 1
         _, self._fill = replace(source, coords=source.coords[~self._as_it_is]).in_order(0)
 
-    def rows(self, first: int, stop: int) -> list[bytes]:
-        """JPEGs of rows first to stop."""
-        return [self._stored(row) or self._encoded(row) for row in range(first, stop)]
+    def piece(self, first: int) -> list[bytes]:
+        """JPEGs of _PIECE rows from `first` on, fewer at the end."""
+        rows = range(first, min(first + _PIECE, len(self._source)))
+        return [self._stored(row) or self._encoded(row) for row in rows]
 
     def _stored(self, row: int) -> bytes | None:
         """The stored tile of a patch that is one; None where it is none, or the file holds none, or no JPEG."""

@@ -7,14 +7,16 @@ from it, and the slide is not touched.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 
-from wsi_pipeline.reading.patch_sources import Batch, Fill, PatchSource, SlidePatches, StoredPatches, in_order
+from wsi_pipeline.reading.patch_sources import Batch, PatchSource, SlidePatches, StoredPatches, in_order
 from wsi_pipeline.reading.pixels import decode_jpeg, encode_jpeg, shrink_to
+from wsi_pipeline.system.prefetch import prefetch
 
 __all__ = [
     "Batch", "PatchReader", "PatchSource", "SlidePatches", "StoredPatches", "decode_jpeg", "encode_jpeg", "shrink_to",
@@ -38,30 +40,40 @@ class PatchReader:
         self.source, self.batch, self.threads, self.start = source, max(1, batch), max(1, threads), start
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
-        starts = range(self.start, len(self.source), self.batch)
-        if not starts:
+        if self.start >= len(self.source):
             return
         side, fill = in_order(self.source, self.start)
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="patches") as pool:
-            pending: deque[tuple[int, Batch, list[Future[None]]]] = deque()
-            try:
-                for first in starts:
-                    out = np.empty((min(self.batch, len(self.source) - first), side, side, 3), np.uint8)
-                    pending.append((first, out, self._submit(pool, fill, first, out)))
-                    if len(pending) > AHEAD:
-                        yield _finished(*pending.popleft())
-                while pending:
-                    yield _finished(*pending.popleft())
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, fill: Fill, first: int, out: Batch) -> list[Future[None]]:
-        """Start filling one batch, in pieces of neighbouring rows, which share tiles."""
-        step = -(-len(out) // (self.threads * _PIECES_PER_THREAD))
-        return [pool.submit(fill, first + k, out[k : k + step]) for k in range(0, len(out), step)]
+        def read(piece: _Piece) -> _Piece:
+            fill(piece.first + piece.start, piece.batch[piece.start : piece.stop])
+            return piece
+
+        ahead = AHEAD * -(-self.batch // self._step(self.batch))
+        with (
+            ThreadPoolExecutor(self.threads, thread_name_prefix="patches") as pool,
+            closing(prefetch(pool, read, self._pieces(side), ahead)) as pieces,
+        ):
+            for piece in pieces:
+                if piece.stop == len(piece.batch):
+                    yield piece.first, piece.batch
+
+    def _pieces(self, side: int) -> Iterator[_Piece]:
+        """Batches yet to be filled, in pieces of neighbouring rows, which share tiles."""
+        for first in range(self.start, len(self.source), self.batch):
+            batch = np.empty((min(self.batch, len(self.source) - first), side, side, 3), np.uint8)
+            step = self._step(len(batch))
+            for start in range(0, len(batch), step):
+                yield _Piece(first, batch, start, min(start + step, len(batch)))
+
+    def _step(self, rows: int) -> int:
+        """Rows of a piece of a batch of `rows`."""
+        return -(-rows // (self.threads * _PIECES_PER_THREAD))
 
 
-def _finished(first: int, out: Batch, pieces: list[Future[None]]) -> tuple[int, Batch]:
-    for piece in pieces:
-        piece.result()
-    return first, out
+class _Piece(NamedTuple):
+    """Rows start to stop of a batch whose own first row in the store is `first`."""
+
+    first: int
+    batch: Batch
+    start: int
+    stop: int

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import repeat, takewhile
 
 from wsi_pipeline.reading.patch_reader import Batch, PatchReader, PatchSource
+from wsi_pipeline.system.prefetch import prefetch
 
 AHEAD = 2
 """Batches kept ready beyond the one in use, whichever slide they belong to."""
@@ -34,18 +36,10 @@ def read_ahead(
     """
     with ThreadPoolExecutor(1, thread_name_prefix="slides") as outer:
         steps = _Steps(enumerate(openers), batch, threads, start)
-        pending: deque[Future[SlideBatch | SlideFailure | None]] = deque()
         try:
-            while True:
-                while len(pending) <= AHEAD:
-                    pending.append(outer.submit(steps.next))
-                found = pending.popleft().result()
-                if found is None:
-                    return
-                yield found
+            with closing(prefetch(outer, lambda _: steps.next(), repeat(None), AHEAD)) as found:
+                yield from takewhile(lambda step: step is not None, found)
         finally:
-            for future in pending:
-                future.cancel()
             outer.submit(steps.close).result()
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.shrink import AreaSum
 from wsi_pipeline.slides.slide import Level, Slide, StoredTiles
+from wsi_pipeline.system.prefetch import prefetch
 
 Pixels = NDArray[np.uint8]
 
@@ -120,18 +120,7 @@ def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[
 def _in_order(boxes: Iterable[Box], read: Callable[[Box], Pixels]) -> Iterator[tuple[Box, Pixels]]:
     """Each box with what `read` makes of it, READERS of them read ahead."""
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[tuple[Box, Future[Pixels]]] = deque()
-        try:
-            for box in boxes:
-                waiting.append((box, pool.submit(read, box)))
-                if len(waiting) > READERS:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from prefetch(pool, lambda box: (box, read(box)), boxes, READERS)
 
 
 def _blocks(size: Size) -> Iterator[Box]:

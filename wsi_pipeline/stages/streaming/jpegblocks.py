@@ -11,6 +11,7 @@ from wsi_pipeline.encoders.nvjpeg import decode_jpegs
 from wsi_pipeline.stages.streaming.reader_process import SlideJob
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import JPEG
+from wsi_pipeline.system.prefetch import prefetch
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +29,6 @@ def jpeg_blocks(job: SlideJob, rows: int, device: str) -> Iterator[tuple[int, to
         def read(first: int) -> list[bytes]:
             return store.read_bytes(JPEG, first, min(job.rows, first + rows))
 
-        ahead = pool.submit(read, firsts[0]) if firsts else None
-        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
-            assert ahead is not None
-            jpegs = ahead.result()
-            if following is not None:
-                ahead = pool.submit(read, following)
-            yield first, decode_jpegs(jpegs, device)
+        with closing(prefetch(pool, read, firsts, ahead=1)) as blocks:
+            for first, jpegs in zip(firsts, blocks, strict=True):
+                yield first, decode_jpegs(jpegs, device)
