@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from wsi_pipeline.demo.layout import TUMOUR
 from wsi_pipeline.demo.truth import class_fractions
 from wsi_pipeline.geometry import Box
-from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 CLASS, RESAMPLES = "tumour", 2000
 
@@ -70,7 +70,7 @@ def measured(folder: Path, cohort: Path, run: Path) -> pd.DataFrame:
 def tumour_patches(slide: str, values: pd.DataFrame, cohort: Path, features: Path) -> NDArray[np.bool_]:
     """Whether at least half of each patch (N,) is tumour."""
     classes = np.asarray(Image.open(cohort / "truth" / f"{slide}.classes.png"))
-    side = read_features(features / f"{slide}.h5").geometry.patch_level0
+    side = read_feature_table(features / f"{slide}.h5").geometry.patch_level0
     boxes = [Box(int(x), int(y), side, side) for x, y in values[["x", "y"]].to_numpy()]
     return np.array([class_fractions(classes, box)[TUMOUR] for box in boxes]) >= 0.5
 

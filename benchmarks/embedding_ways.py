@@ -26,7 +26,7 @@ from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.streaming.reader_client import PixelFeed, warm_up
 from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob, open_patches
 from wsi_pipeline.stages.streaming.stream import Watchers, stream_cohort, survey
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches, write_patches
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table, write_patches
 from wsi_pipeline.tiling.grid import PatchGrid
 
 
@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, run: RunDir, record: SlideRecord, stage: EmbedStage, readers: int, patches: int) -> None:
         self.run, self.record, self.stage, self.readers = run, record, stage, readers
-        self.table: PatchTable = read_patches(stage.patch_store(record))
+        self.table: PatchTable = read_patch_table(stage.patch_store(record))
         self.count = min(patches, len(self.table.grid))
         assert isinstance(stage.encoder, TorchEncoder)
         self.encoder = stage.encoder
@@ -137,7 +137,7 @@ def tiled(slide: Path, patches: int, patch_px: int) -> Iterator[tuple[RunDir, Sl
 
 
 def _keep_first(path: Path, count: int) -> None:
-    table = read_patches(path)
+    table = read_patch_table(path)
     middle = max(0, (len(table.grid) - count) // 2)
     rows = slice(middle, middle + count)
     grid = PatchGrid(table.grid.coords[rows], table.grid.coverage[rows])

@@ -19,9 +19,9 @@ import numpy as np
 
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header, SlideIdentity
-from wsi_pipeline.store.tables.feature_table import read_features, write_features
-from wsi_pipeline.store.tables.patch_table import read_patches, write_patches
-from wsi_pipeline.tiling.grid import lay_patches
+from wsi_pipeline.store.tables.feature_table import read_feature_table, write_features
+from wsi_pipeline.store.tables.patch_table import read_patch_table, write_patches
+from wsi_pipeline.tiling.grid import lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry
 from wsi_pipeline.tissue.mask import TissueMask
 
@@ -52,18 +52,18 @@ def row(patches: int, folder: Path) -> dict[str, float]:
     side = PATCH * round(patches**0.5)
     size = Size(side, side)
     mask = TissueMask(np.ones((side // 32, side // 32), bool), size, MPP)
-    grid = lay_patches(mask, PATCH, PATCH, 0.1)
+    grid = lay_grid(mask, PATCH, PATCH, 0.1)
     slide = identity(side)
     features = np.random.default_rng(0).normal(size=(len(grid), DIM)).astype(np.float16)
     tiled, embedded = folder / "patches.h5", folder / "features.h5"
     header = Header(PATCH_FORMAT, "d", "p", slide, SPECS, {})
     own = Header(FEATURE_FORMAT, "d", "p", slide, SPECS, {})
     works = {
-        "grid": lambda: lay_patches(mask, PATCH, PATCH, 0.1),
+        "grid": lambda: lay_grid(mask, PATCH, PATCH, 0.1),
         "write patches": lambda: write_patches(tiled, header, GEOMETRY, grid),
-        "read patches": lambda: read_patches(tiled),
+        "read patches": lambda: read_patch_table(tiled),
         "write features": lambda: write_features(embedded, own, GEOMETRY, grid.coords, features),
-        "read features": lambda: read_features(embedded),
+        "read features": lambda: read_feature_table(embedded),
     }
     return {"patches": len(grid), **{name: fastest(work) / len(grid) * 1e6 for name, work in works.items()}}
 

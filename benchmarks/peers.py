@@ -141,9 +141,9 @@ def loader_table(path: Path, patches: int, rounds: int) -> None:
 
 
 def _rows(path: Path) -> int:
-    from wsi_pipeline.store.tables.patch_table import read_patches
+    from wsi_pipeline.store.tables.patch_table import read_patch_table
 
-    return len(read_patches(path).grid)
+    return len(read_patch_table(path).grid)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from wsi_pipeline.demo.plan import SlidePlan, plan_cohort  # noqa: E402
 from wsi_pipeline.demo.tissue import Painting, paint_tissue  # noqa: E402
 from wsi_pipeline.slides.open import open_slide  # noqa: E402
 from wsi_pipeline.slides.thumbnail import read_whole  # noqa: E402
-from wsi_pipeline.tiling.grid import lay_patches  # noqa: E402
+from wsi_pipeline.tiling.grid import lay_grid  # noqa: E402
 from wsi_pipeline.tissue.segmentation import segment_tissue  # noqa: E402
 
 Pixels = NDArray[np.uint8]
@@ -118,7 +118,7 @@ def _real(path: Path, use: str) -> Iterator[tuple[Row, Pixels]]:
     with open_slide(path) as slide:
         size, mpp = slide.info.size, slide.info.mpp or TCGA_MPP
         mask = segment_tissue(read_whole(slide, mpp, spec.mask_mpp), size, mpp, spec).mask
-        for x, y in lay_patches(mask, SIDE, SIDE, COVERAGE).coords.tolist():
+        for x, y in lay_grid(mask, SIDE, SIDE, COVERAGE).coords.tolist():
             if x + SIDE <= size.width and y + SIDE <= size.height:
                 yield Row(path.stem, x, y, mpp, use, False), slide.read_region(x, y, 0, SIDE, SIDE)
 

@@ -18,7 +18,7 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.stages.inputs.find_adapter import find_adapter, remembered
-from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 TILE = ("--workers", "0", "--patch-px", "128")
 has_built_in = pytest.mark.skipif(not default_adapter_path().is_file(), reason="the built-in adapter is not made yet")
@@ -65,7 +65,7 @@ def test_the_adapter_of_the_run_is_taken_and_named(work: Path, capsys: pytest.Ca
         "licence",
     ):
         assert line in out
-    store = read_features(work / "run" / "embed" / "pathotune" / "s0.h5")
+    store = read_feature_table(work / "run" / "embed" / "pathotune" / "s0.h5")
     assert store.header.extra["adapter"] == "tune/pathotune/adapter.safetensors"
     assert store.features.shape[1] == 64
 

@@ -19,7 +19,7 @@ from tests.store.feature_files import write_feature_store
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
-from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 FLIPS = 60
 
@@ -72,7 +72,7 @@ def test_features_that_are_no_numbers_are_refused_with_their_place(tmp_path: Pat
         write_feature_store(tmp_path / "a.h5", features)
     assert list(tmp_path.iterdir()) == []
     write_feature_store(tmp_path / "a.h5", np.nan_to_num(features, posinf=1, neginf=1))
-    assert len(read_features(tmp_path / "a.h5").features) == 9
+    assert len(read_feature_table(tmp_path / "a.h5").features) == 9
 
 
 def test_no_patch_and_one_patch_go_through_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_no_patch_and_one_patch_go_through_every_stage(tmp_path: Path, capsys: p
         assert f"\n{name} " in out
     assert main(["embed", "--model", "colour", "--device", "cpu", *run]) == 0
     counts = {
-        path.stem: len(read_features(path).features) for path in (tmp_path / "r" / "embed" / "colour").glob("*.h5")
+        path.stem: len(read_feature_table(path).features) for path in (tmp_path / "r" / "embed" / "colour").glob("*.h5")
     }
     assert counts["none0"] == counts["none1"] == 0
     assert 1 in counts.values()

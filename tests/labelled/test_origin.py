@@ -24,7 +24,7 @@ from wsi_pipeline.labelled.open_labelled import open_labelled
 from wsi_pipeline.labelled.sources.annotation_files import read_annotation
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages.engine.qupath_origin import qupath_origin
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.tissue.geojson import from_geojson
 
 CORNER, SIZE = (1536, 768), (4096, 2560)
@@ -147,7 +147,7 @@ def test_contours_are_written_where_qupath_shows_them(tmp_path: Path, options: t
     """Moved back by the corner that QuPath counts from, they enclose the mask; read back here, they do too."""
     slide, run = scn(tmp_path / "s.scn"), tmp_path / "run"
     assert main(["segment", str(slide), "--run", str(run), "--workers", "0", "--quiet", *options]) == 0
-    path, segment = run / "segment" / "s.geojson", read_segment(run / "segment" / "s.h5")
+    path, segment = run / "segment" / "s.geojson", read_segment_table(run / "segment" / "s.h5")
     x, y = (0, 0) if options else CORNER
     document = json.loads(path.read_text())
     assert document["level0_origin"] == [x, y]
@@ -167,7 +167,7 @@ def test_contours_of_old_runs_are_written_again(tmp_path: Path, capsys: pytest.C
     words = ["segment", str(slide), "--run", str(run), "--workers", "0"]
     assert main(words) == 0
     contours = run / "segment" / "s.geojson"
-    placed, digest = contours.read_text(), read_segment(run / "segment" / "s.h5").header.digest
+    placed, digest = contours.read_text(), read_segment_table(run / "segment" / "s.h5").header.digest
     assert main(words) == 0
     assert "1 up to date" in capsys.readouterr().out
     assert main([*words, "--qupath-no-crop"]) == 0
@@ -175,7 +175,7 @@ def test_contours_of_old_runs_are_written_again(tmp_path: Path, capsys: pytest.C
     assert main(words) == 0
     assert "another corner" in capsys.readouterr().out
     assert contours.read_text() == placed
-    assert read_segment(run / "segment" / "s.h5").header.digest == digest
+    assert read_segment_table(run / "segment" / "s.h5").header.digest == digest
 
 
 def test_contours_of_runs_from_before_bounds_were_known_are_written_again(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_slides_without_bounds_have_one_corner(tmp_path: Path) -> None:
     write_generic_tiff(tmp_path / "plain.tif", tissue_like(1024, 768), mpp=0.5)
     for slide in (scn(tmp_path / "s.scn"), tmp_path / "plain.tif"):
         assert main(["segment", str(slide), "--run", str(run), *words]) == 0
-    bounded, plain = (read_segment(run / "segment" / f"{name}.h5").header for name in ("s", "plain"))
+    bounded, plain = (read_segment_table(run / "segment" / f"{name}.h5").header for name in ("s", "plain"))
     assert (qupath_origin(bounded, False), qupath_origin(bounded, True)) == (CORNER, (0, 0))
     assert (qupath_origin(plain, False), qupath_origin(plain, True)) == (None, None)
 

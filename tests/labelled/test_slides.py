@@ -22,7 +22,7 @@ from wsi_pipeline.labelled.splits.patch_leaks import check_leaks, find_leaks
 from wsi_pipeline.labelled.splits.patch_split import PatchSplit, split_patches
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.store.tables.patch_labels import write_labels
-from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 
 __all__ = ["cohort"]
 
@@ -186,7 +186,7 @@ def labelled_run(folder: Path, pixels: str) -> tuple[Path, LabelledPatches]:
     with pytest.raises(LabelError, match=r"no patch store of .* has labels"):
         open_labelled(run)
     for path in (run / "tile").glob("*.h5"):
-        coords = read_patches(path).grid.coords
+        coords = read_patch_table(path).grid.coords
         values = coords[:, 0] // 64 % 2
         values[0] = -1
         write_labels(path, values, ["even", "odd"])
@@ -199,7 +199,7 @@ def test_stores_with_labels(tmp_path: Path, pixels: str) -> None:
     assert patches.classes == ("even", "odd")
     assert patches.patch_px == 64
     assert patches.mpp == 0.5
-    counts = [len(read_patches(path).grid) for path in sorted((run / "tile").glob("*.h5"))]
+    counts = [len(read_patch_table(path).grid) for path in sorted((run / "tile").glob("*.h5"))]
     assert len(patches) == sum(counts) - 2
     for name, label in zip(patches.names, patches.labels.tolist(), strict=True):
         assert corner(name)[1] // 64 % 2 == label
@@ -216,12 +216,12 @@ def test_stores_with_labels(tmp_path: Path, pixels: str) -> None:
 def test_relabelling_changes_the_digest_and_nothing_else(tmp_path: Path) -> None:
     run, patches = labelled_run(tmp_path, "none")
     path = run / "tile" / "s0.h5"
-    before = read_patches(path)
+    before = read_patch_table(path)
     assert before.labels is not None
     values = before.labels.values.copy()
     values[-1] = 1 - values[-1]
     write_labels(path, values, ["even", "odd"])
-    after = read_patches(path)
+    after = read_patch_table(path)
     assert after.header == before.header
     np.testing.assert_array_equal(after.grid.coords, before.grid.coords)
     assert open_labelled(run).digest != patches.digest

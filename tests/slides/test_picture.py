@@ -14,7 +14,7 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.backends import picture as module
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 
 RGB = tissue_like(320, 256)
 
@@ -85,7 +85,7 @@ def test_patches_of_a_region_are_cut_at_the_manifest_s_resolution(
         main(["tile", str(tmp_path / "m.csv"), "--patch-px", "64", "--method", "none", "--pixels", "raw", *words]) == 3
     )
     assert "no mpp" in capsys.readouterr().out
-    table = read_patches(tmp_path / "run/tile/roi.h5")
+    table = read_patch_table(tmp_path / "run/tile/roi.h5")
     assert {tuple(place) for place in table.grid.coords.tolist()} == {
         (x, y) for x in range(0, 320, 64) for y in range(0, 256, 64)
     }

@@ -21,8 +21,8 @@ from wsi_pipeline.errors import StoreError
 from wsi_pipeline.reading.patch_reader import SlidePatches
 from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.store.tables.class_table import read_classes
-from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.class_table import read_class_table
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.tissue.geojson import from_geojson
 
 GOOD = ("s0", "s1")
@@ -68,7 +68,7 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 def patches_of(folder: Path, slide: str) -> NDArray[np.uint8]:
-    table = read_patches(folder / "run" / "tile" / f"{slide}.h5")
+    table = read_patch_table(folder / "run" / "tile" / f"{slide}.h5")
     with open_slide(folder / f"{slide}.svs") as opened:
         source = SlidePatches(opened, table.grid.coords, table.geometry)
         return np.stack([source.read(row) for row in range(len(source))])
@@ -77,8 +77,8 @@ def patches_of(folder: Path, slide: str) -> NDArray[np.uint8]:
 def test_row_i_is_the_same_patch_and_its_probability_the_network_s(made: Path) -> None:
     plan = PathoTunePlan("pathotune", made / ADAPTER, made / "weights.safetensors")
     for slide in GOOD:
-        patches = read_patches(made / "run" / "tile" / f"{slide}.h5")
-        table = read_classes(place(made, f"{slide}.h5"))
+        patches = read_patch_table(made / "run" / "tile" / f"{slide}.h5")
+        table = read_class_table(place(made, f"{slide}.h5"))
         np.testing.assert_array_equal(table.coords, patches.grid.coords)
         assert table.header.parent_digest == patches.header.digest
         assert table.header.extra["encoder"]["fingerprint"] == plan.fingerprint
@@ -104,7 +104,7 @@ def test_fractions_count_patches_by_their_likeliest_class(made: Path) -> None:
     table = pd.read_csv(place(made, "fractions.csv")).set_index("slide_id")
     assert list(table.index) == [*GOOD, "blank"]
     for slide in GOOD:
-        chances = read_classes(place(made, f"{slide}.h5")).probabilities
+        chances = read_class_table(place(made, f"{slide}.h5")).probabilities
         assert table.patches[slide] == len(chances)
         for number, name in enumerate(CLASSES):
             assert table[f"fraction_{name}"][slide] == pytest.approx((chances.argmax(1) == number).mean(), abs=1e-6)
@@ -116,7 +116,7 @@ def test_fractions_count_patches_by_their_likeliest_class(made: Path) -> None:
 
 def test_polygons_lie_where_patches_of_the_class_lie(made: Path) -> None:
     for slide in GOOD:
-        table = read_classes(place(made, f"{slide}.h5"))
+        table = read_class_table(place(made, f"{slide}.h5"))
         document = json.loads((place(made, f"{slide}.geojson")).read_text())
         labels = table.probabilities.argmax(axis=1)
         for number, name in enumerate(CLASSES):
@@ -134,7 +134,7 @@ def test_polygons_lie_where_patches_of_the_class_lie(made: Path) -> None:
 
 
 def test_the_overlay_has_the_colour_of_the_class_at_each_patch(made: Path) -> None:
-    table = read_classes(place(made, "s0.h5"))
+    table = read_class_table(place(made, "s0.h5"))
     image = np.asarray(Image.open(place(made, "s0.png"))).astype(int)
     scale = image.shape[1] / table.header.slide.width
     colours = np.array(class_colours(len(CLASSES)))
@@ -154,14 +154,14 @@ def test_running_again_changes_nothing_and_says_so(work: Path, capsys: pytest.Ca
 
 
 def test_another_threshold_draws_anew_but_computes_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = read_classes(place(work, "s0.h5")).probabilities
+    before = read_class_table(place(work, "s0.h5")).probabilities
     least = float(np.median(before.max(axis=1)))
     capsys.readouterr()
     assert classify(work, "--min-probability", str(least)) == 3
     out = capsys.readouterr().out
     assert "classify 0/0 patches" in out
     assert f"3 slides made again, classify/pathotune: min_probability 0.0 -> {least}" in out
-    table = read_classes(place(work, "s0.h5"))
+    table = read_class_table(place(work, "s0.h5"))
     np.testing.assert_array_equal(table.probabilities, before)
     unclear = (before.max(axis=1) < least - 1e-6).mean()
     assert 0 < unclear < 1
@@ -187,7 +187,7 @@ def test_a_damaged_store_is_made_again(work: Path, capsys: pytest.CaptureFixture
     store = place(work, "s1.h5")
     store.write_bytes(before["s1.h5"][: len(before["s1.h5"]) // 2])
     with pytest.raises(StoreError):
-        read_classes(store)
+        read_class_table(store)
     classify(work)
     aside = place(work, "s1.h5.damaged-1")
     assert "1 slide made again, classify/pathotune: damaged, kept as s1.h5.damaged-1" in capsys.readouterr().out
@@ -219,14 +219,14 @@ def test_new_patches_make_their_slide_again(work: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     classify(work, "--only", "s0")
     assert "1 slide made again, classify/pathotune: what it was made from has changed" in capsys.readouterr().out
-    patches = read_patches(work / "run" / "tile" / "s0.h5")
-    np.testing.assert_array_equal(read_classes(place(work, "s0.h5")).coords, patches.grid.coords)
+    patches = read_patch_table(work / "run" / "tile" / "s0.h5")
+    np.testing.assert_array_equal(read_class_table(place(work, "s0.h5")).coords, patches.grid.coords)
 
 
 def test_zarr_holds_the_same(work: Path) -> None:
-    before = read_classes(place(work, "s0.h5"))
+    before = read_class_table(place(work, "s0.h5"))
     assert classify(work, "--store", "zarr") == 3
     assert not (place(work, "s0.h5")).exists()
-    after = read_classes(place(work, "s0.zarr"))
+    after = read_class_table(place(work, "s0.zarr"))
     np.testing.assert_array_equal(after.probabilities, before.probabilities)
     assert after.header == before.header

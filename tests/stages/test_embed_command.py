@@ -11,7 +11,7 @@ import pytest
 from tests.encoders.encoder_files import save_timm
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
-from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 VIT = "test_vit"
 GOOD = ("s0", "s1", "blank")
@@ -74,7 +74,7 @@ def test_slides_shared_out_over_processes_give_the_same(made: Path, capsys: pyte
     assert counted.split("/")[0] == counted.split("/")[1]
     assert set(stores(run)) == set(stores(made / "one"))
     for name in stores(run):
-        features = [read_features(made / which / name).features.astype(float) for which in ("one", "shared")]
+        features = [read_feature_table(made / which / name).features.astype(float) for which in ("one", "shared")]
         np.testing.assert_allclose(*features, rtol=2e-3, atol=2e-3)  # another number of threads rounds otherwise
 
 
@@ -87,10 +87,10 @@ def test_one_device_by_number_or_name_is_as_device(made: Path, capsys: pytest.Ca
 @pytest.mark.slow
 def test_compiled_gives_the_same_direction(made: Path, tmp_path: Path) -> None:
     words = ["embed", "--model", VIT, "--weights", str(made / "w.safetensors"), "--batch", "8", "--quiet"]
-    before = read_features(made / "one" / "embed" / VIT / "s0.h5").features.astype(float)
+    before = read_feature_table(made / "one" / "embed" / VIT / "s0.h5").features.astype(float)
     (made / "one" / "embed" / VIT / "s0.h5").unlink()
     assert main([*words, "--run", str(made / "one"), "--compile"]) == 3
-    after = read_features(made / "one" / "embed" / VIT / "s0.h5").features.astype(float)
+    after = read_feature_table(made / "one" / "embed" / VIT / "s0.h5").features.astype(float)
     cosine = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
     assert cosine.min() > 0.999
 
@@ -131,7 +131,7 @@ def test_size_and_crop_are_told_and_can_be_chosen(made: Path, capsys: pytest.Cap
     assert "input 128 px" in out
     assert "central" not in out
     assert "input_px None -> 128, whole_patch None -> True" in out
-    features = read_features(run / "embed" / VIT / "s0.h5")
+    features = read_feature_table(run / "embed" / VIT / "s0.h5")
     assert features.header.specs["embed"]["input_px"] == 128
     assert features.header.extra["encoder"]["feature"] == "class token"
     assert main([*words, "--input-px", "100"]) == 2

@@ -23,7 +23,7 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.outputs.explain import model_numbers, who_may_tell
 from wsi_pipeline.stages.results.trainings import read_training
-from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 PATCH = 128
 
@@ -46,7 +46,7 @@ def files(folder: Path) -> Path:
 
 def test_values_are_raw_and_row_for_row_with_the_features(made: Path) -> None:
     values = pd.read_csv(files(made) / "s0.csv")
-    table = read_features(made / "run" / "embed" / "colour" / "s0.h5")
+    table = read_feature_table(made / "run" / "embed" / "colour" / "s0.h5")
     assert list(values) == ["x", "y", "attention", "percentile", "contribution_a", "contribution_b"]
     np.testing.assert_array_equal(values[["x", "y"]], table.coords)
     assert values["attention"].sum() == pytest.approx(1, abs=1e-4)
@@ -55,7 +55,7 @@ def test_values_are_raw_and_row_for_row_with_the_features(made: Path) -> None:
 
 def test_heat_lies_under_patches_and_nowhere_else(made: Path) -> None:
     """To the pixel of a patch corner: where there is no patch the picture is the slide."""
-    coords = read_features(made / "run" / "embed" / "colour" / "s0.h5").coords
+    coords = read_feature_table(made / "run" / "embed" / "colour" / "s0.h5").coords
     covered = np.zeros((256, 256), bool)
     for x, y in coords // 4:
         covered[y : y + PATCH // 4, x : x + PATCH // 4] = True
@@ -139,6 +139,6 @@ def test_of_a_training_on_patients_the_model_that_tested_the_patient_tells(made:
         (model,) = who_may_tell(training, ensemble, record)
         assert model is ensemble.models[tested[record.patient_id]]
         values = pd.read_csv(work / "heatmap" / "colour" / "gated-abmil.patient" / f"{record.slide_id}.csv")
-        table = read_features(work / "embed" / "colour" / f"{record.slide_id}.h5")
+        table = read_feature_table(work / "embed" / "colour" / f"{record.slide_id}.h5")
         own = attention(model, Bags.from_arrays([table.features], [record.slide_id]))
         np.testing.assert_allclose(values["attention"], own, atol=1e-4)

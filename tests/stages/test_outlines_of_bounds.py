@@ -15,7 +15,7 @@ from tests.labelled.images import write_table
 from tests.slide_bounds import write_scn
 from tests.slide_files import tissue_like
 from wsi_pipeline.cli import main
-from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.tissue.geojson import from_geojson, origin_in
 
 CORNER, PATCH = (1536, 768), 128
@@ -47,7 +47,7 @@ def outlines(path: Path) -> shapely.Geometry:
 
 
 def patches(folder: Path, slide: str) -> shapely.Geometry:
-    x, y = read_patches(folder / "run" / "tile" / f"{slide}.h5").grid.coords.T
+    x, y = read_patch_table(folder / "run" / "tile" / f"{slide}.h5").grid.coords.T
     return shapely.union_all(shapely.box(x, y, x + PATCH, y + PATCH))
 
 

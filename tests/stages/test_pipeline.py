@@ -17,9 +17,9 @@ from PIL import Image
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.tables.feature_table import read_features
-from wsi_pipeline.store.tables.patch_table import read_patches
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.feature_table import read_feature_table
+from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 
 GOOD = ("s0", "s1", "s2", "s3")
 
@@ -74,8 +74,8 @@ def test_patch_store_is_as_the_format_says(made: Path) -> None:
 
 
 def test_row_i_is_the_same_patch_everywhere(made: Path) -> None:
-    patches = read_patches(made / "wsi-run" / "tile" / "s1.h5")
-    features = read_features(made / "wsi-run" / "embed" / "colour" / "s1.h5")
+    patches = read_patch_table(made / "wsi-run" / "tile" / "s1.h5")
+    features = read_feature_table(made / "wsi-run" / "embed" / "colour" / "s1.h5")
     np.testing.assert_array_equal(patches.grid.coords, features.coords)
     assert features.features.dtype == np.float16
     assert features.header.parent_digest == patches.header.digest
@@ -161,7 +161,7 @@ def test_predict_on_new_slides_uses_the_training_settings(work: Path, capsys: py
     table = pd.read_csv(work / "p" / "predict" / "colour" / "gated-abmil" / "predictions.csv")
     assert list(table.slide_id) == ["s0", "s1"]
     assert np.allclose(table.p_a + table.p_b, 1, atol=1e-5)
-    assert read_patches(work / "p" / "tile" / "s0.h5").geometry.patch_px == 128
+    assert read_patch_table(work / "p" / "tile" / "s0.h5").geometry.patch_px == 128
     assert "2 of 2 slides by name of patients the models were trained on" in capsys.readouterr().out
     pd.read_csv(new).assign(patient_id=["p0", "new"]).to_csv(new, index=False)
     assert main(["predict", str(new), "--trained", str(trained), "--run", str(work / "p")]) == 0
@@ -202,7 +202,7 @@ def test_kept_pixels_are_the_slides_and_are_embedded_alike(made: Path, tmp_path:
         args = ["tile", str(made / "slides.csv"), "--workers", "0", "--patch-px", "128", "--pixels", pixels]
         assert main([*args, *options]) == 0
         suffix = {"hdf5": ".h5", "zarr": ".zarr"}[store]
-        table = read_patches(run / "tile" / f"s0{suffix}")
+        table = read_patch_table(run / "tile" / f"s0{suffix}")
         assert table.pixels == {"raw": "images", "jpeg": "jpeg"}[pixels]
         with open_store(run / "tile" / f"s0{suffix}") as patches, openslide.OpenSlide(made / "s0.svs") as slide:
             rows = range(0, len(table.grid), 7)
@@ -217,12 +217,12 @@ def test_kept_pixels_are_the_slides_and_are_embedded_alike(made: Path, tmp_path:
         (record_csv := run / "cohort.csv").write_text(record_csv.read_text().replace(str(made), str(tmp_path / "gone")))
         assert main(["embed", "--model", "colour", *options]) == 0
         if pixels == "raw":
-            ours = read_features(run / "embed" / "colour" / f"s0{suffix}").features
-            np.testing.assert_array_equal(ours, read_features(made / "wsi-run" / "embed/colour/s0.h5").features)
+            ours = read_feature_table(run / "embed" / "colour" / f"s0{suffix}").features
+            np.testing.assert_array_equal(ours, read_feature_table(made / "wsi-run" / "embed/colour/s0.h5").features)
 
 
 def test_segment_store_is_enough_to_draw(made: Path) -> None:
-    segment = read_segment(made / "wsi-run" / "segment" / "s0.h5")
+    segment = read_segment_table(made / "wsi-run" / "segment" / "s0.h5")
     assert segment.mask.slide_size.width == 1024
     assert 0.1 < segment.mask.fraction < 0.6
     assert segment.thumbnail.dtype == np.uint8

@@ -24,7 +24,7 @@ from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submi
 from wsi_pipeline.stages.streaming.stream import Survey, Watchers, stream_cohort, survey
 from wsi_pipeline.store.schema import PATCH_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.tables.partial import PartialRows, RowsKey, partial_path, read_partial
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches, write_patches
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table, write_patches
 from wsi_pipeline.system.locks import locked
 from wsi_pipeline.tiling.grid import PatchGrid
 
@@ -95,7 +95,7 @@ def write_tiles(run: RunDir, slides: dict[str, int]) -> list[tuple[SlideRecord, 
         images = np.zeros((count, SIDE, SIDE, 3), np.uint8)  # in the store, so that no slide file is looked for
         grid = PatchGrid(coords, np.ones(count, np.float32))
         write_patches(path, header, replace(GEOMETRY, patch_px=SIDE), grid, images=[(0, images)])
-        found.append((job(slide_id, 0).record, read_patches(path)))
+        found.append((job(slide_id, 0).record, read_patch_table(path)))
     return found
 
 
@@ -242,7 +242,7 @@ def test_patches_decoded_by_the_device_are_those_of_the_store(run: RunDir) -> No
     jpegs = [encode_jpeg(patch, 90) for patch in patches]
     grid = PatchGrid(np.zeros((11, 2), np.int64), np.ones(11, np.float32))
     write_patches(run.patch_store("a"), header, replace(GEOMETRY, patch_px=SIDE), grid, jpegs=iter([jpegs]))
-    slides = [(job("a", 0).record, read_patches(run.patch_store("a")))]
+    slides = [(job("a", 0).record, read_patch_table(run.patch_store("a")))]
     stage = Means(run, batch=3)
     todo = survey([stage], slides)
     reading = replace(READING, decode_on="cpu")  # torchvision decodes there too, in the same layout

@@ -225,8 +225,8 @@ def replaced_while(moment: str, path: Path, other: Path, monkeypatch: pytest.Mon
         real = segment.read_whole
         monkeypatch.setattr(segment, "read_whole", lambda *args: (real(*args), shutil.copy(other, path))[0])
     else:
-        lay = tile.lay_patches
-        monkeypatch.setattr(tile, "lay_patches", lambda *args: (lay(*args), shutil.copy(other, path))[0])
+        lay = tile.lay_grid
+        monkeypatch.setattr(tile, "lay_grid", lambda *args: (lay(*args), shutil.copy(other, path))[0])
 
 
 @pytest.mark.parametrize("moment", ["segment", "tile"])

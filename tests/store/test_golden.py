@@ -29,9 +29,9 @@ from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.mil.trained.ensemble import probabilities
 from wsi_pipeline.stages.results.trainings import read_training
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.tables.feature_table import read_features
-from wsi_pipeline.store.tables.patch_table import read_patches
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.feature_table import read_feature_table
+from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -104,7 +104,7 @@ suffixes = pytest.mark.parametrize("suffix", list(SUFFIXES.values()))
 
 @suffixes
 def test_segment_reads_as_it_was_written(golden: Path, suffix: str) -> None:
-    segment = read_segment(golden / f"segment{suffix}")
+    segment = read_segment_table(golden / f"segment{suffix}")
     assert segment.mask.pixels.shape == (128, 160)
     assert segment.mask.pixels.sum() == 6426
     assert segment.mask.pixels[30].nonzero()[0][[0, -1]].tolist() == [44, 106]
@@ -120,7 +120,7 @@ def test_segment_reads_as_it_was_written(golden: Path, suffix: str) -> None:
 @pytest.mark.parametrize("pixels", ["none", "jpeg", "raw"])
 def test_patches_read_as_they_were_written(golden: Path, suffix: str, pixels: str) -> None:
     path = golden / f"patches-{pixels}{suffix}"
-    table = read_patches(path)
+    table = read_patch_table(path)
     assert table.grid.coords.tolist() == COORDS
     np.testing.assert_allclose(table.grid.coverage, COVERAGE, rtol=1e-6)
     assert table.geometry == GEOMETRY
@@ -147,7 +147,7 @@ def test_kept_pixels_read_as_they_were_written(golden: Path, suffix: str) -> Non
 
 @suffixes
 def test_features_read_as_they_were_written(golden: Path, suffix: str) -> None:
-    table = read_features(golden / f"features{suffix}")
+    table = read_feature_table(golden / f"features{suffix}")
     assert table.features.shape == (12, 133)
     assert table.features.dtype == np.float16
     assert {place: float(table.features[place]) for place in FEATURES} == FEATURES
@@ -162,9 +162,9 @@ def test_features_read_as_they_were_written(golden: Path, suffix: str) -> None:
 
 @suffixes
 def test_digests_follow_the_documented_recipe(golden: Path, suffix: str) -> None:
-    segment = read_segment(golden / f"segment{suffix}").header
-    tile = read_patches(golden / f"patches-none{suffix}").header
-    embed = read_features(golden / f"features{suffix}").header
+    segment = read_segment_table(golden / f"segment{suffix}").header
+    tile = read_patch_table(golden / f"patches-none{suffix}").header
+    embed = read_feature_table(golden / f"features{suffix}").header
     parts = {"quick_digest": segment.slide.quick_digest, "mpp": segment.slide.mpp}
     revision = REVISIONS[golden.name]
     assert segment.digest == digest_of(
@@ -185,7 +185,7 @@ def test_the_model_predicts_as_it_did(golden: Path) -> None:
     ensemble = load_ensemble(golden / "model")
     assert ensemble.classes == ("blue", "red")
     assert (ensemble.feature_dim, len(ensemble.models), ensemble.spec.hidden_dim) == (133, 2, 8)
-    bags = Bags.from_arrays([read_features(golden / "features.h5").features], ["g0"])
+    bags = Bags.from_arrays([read_feature_table(golden / "features.h5").features], ["g0"])
     found = [probabilities(model, bags)[0].tolist() for model in ensemble.models]
     np.testing.assert_allclose(found, MODEL_PROBABILITIES[golden.name], atol=2e-5)
     training = read_training(golden / "model")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.encoders.colour import ColourPlan
-from wsi_pipeline.store.tables.feature_table import read_features
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 PATCH_PX, OVERLAP_PX = 64, 16
 TRIDENT_INTEGERS = ("patch_size", "patch_size_level0", "overlap", "level0_width", "level0_height")
@@ -127,7 +127,7 @@ def test_clam_gets_a_row_for_every_coordinate(run: Path) -> None:
     assert features.dtype == torch.float16
     linear = torch.nn.Linear(133, 4)
     assert linear(features.float()).isfinite().all()
-    ours = read_features(run / "embed" / "colour" / "s0.h5")
+    ours = read_feature_table(run / "embed" / "colour" / "s0.h5")
     np.testing.assert_array_equal(features.numpy(), ours.features)
     np.testing.assert_array_equal(coords, ours.coords)
 

@@ -12,7 +12,7 @@ import pytest
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.store.files import amend_store, open_store
 from wsi_pipeline.store.tables.patch_labels import write_labels
-from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "v1"
 
@@ -30,14 +30,14 @@ def store_copy(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize("suffix", [".h5", ".zarr"])
 def test_labels_are_added_and_replaced_and_all_else_stays(tmp_path: Path, suffix: str) -> None:
     path = store_copy(tmp_path, suffix)
-    before = read_patches(path)
+    before = read_patch_table(path)
     assert before.labels is None
     with open_store(path) as store:
         jpegs = store.read_bytes("jpeg")
     values = np.arange(len(before.grid)) % 3 - 1
     for classes in (["tumour", "stroma"], ["Drüse", "Rest"]):
         write_labels(path, values, classes)
-        after = read_patches(path)
+        after = read_patch_table(path)
         assert after.labels is not None
         assert after.labels.values.dtype == np.int16
         assert after.labels.values.tolist() == values.tolist()
@@ -55,12 +55,12 @@ def test_a_failed_change_leaves_the_store_as_it_was(tmp_path: Path, suffix: str)
     with pytest.raises(RuntimeError), amend_store(path) as writer:
         writer.remove("coords")
         raise RuntimeError
-    assert len(read_patches(path).grid) > 0
+    assert len(read_patch_table(path).grid) > 0
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = store_copy(tmp_path, ".h5")
-    count = len(read_patches(path).grid)
+    count = len(read_patch_table(path).grid)
     for labels, classes, words in (
         (np.zeros(count + 1, int), ["a"], "must be whole numbers"),
         (np.zeros(count), ["a"], "must be whole numbers"),
@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(StoreError, match=words):
             write_labels(path, labels, classes)
-    assert read_patches(path).labels is None
+    assert read_patch_table(path).labels is None
     with pytest.raises(StoreError, match="is no wsi-pipeline/patches store"):
         (tmp_path / "f.h5").write_bytes((GOLDEN / "features.h5").read_bytes())
         write_labels(tmp_path / "f.h5", np.zeros(count, int), ["a"])
@@ -88,10 +88,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 )
 def test_labels_written_elsewhere_are_checked(tmp_path: Path, classes: str | None, shift: int, words: str) -> None:
     path = store_copy(tmp_path, ".h5")
-    count = len(read_patches(path).grid)
+    count = len(read_patch_table(path).grid)
     with h5py.File(path, "r+", locking=False) as file:
         array = file.create_dataset("labels", data=np.full(count, shift, np.int16))
         if classes is not None:
             array.attrs["classes"] = classes
     with pytest.raises(StoreError, match=words):
-        read_patches(path)
+        read_patch_table(path)

@@ -14,7 +14,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.slide import Level, SlideInfo
 from wsi_pipeline.tiling.coverage import box_coverage
-from wsi_pipeline.tiling.grid import lay_patches
+from wsi_pipeline.tiling.grid import lay_grid
 from wsi_pipeline.tiling.resolve import resolve_geometry
 from wsi_pipeline.tissue.mask import TissueMask
 
@@ -112,7 +112,7 @@ def test_coverage_equals_the_definition(mask: TissueMask, side: int, stride: int
 @given(mask=masks, side=st.integers(2, 90), overlap=st.floats(0, 0.9), least=st.floats(0, 1))
 def test_grid_properties(mask: TissueMask, side: int, overlap: float, least: float) -> None:
     stride = max(1, round(side * (1 - overlap)))
-    grid = lay_patches(mask, side, stride, least)
+    grid = lay_grid(mask, side, stride, least)
     assert grid.coords.dtype == np.int64
     assert (grid.coords % stride == 0).all()  # anchored at (0, 0)
     assert (grid.coords >= 0).all()
@@ -126,7 +126,7 @@ def test_grid_properties(mask: TissueMask, side: int, overlap: float, least: flo
 @settings(deadline=None)
 @given(mask=masks, side=st.integers(2, 60))
 def test_no_candidate_with_enough_tissue_is_missed(mask: TissueMask, side: int) -> None:
-    grid = {tuple(xy) for xy in lay_patches(mask, side, side, 0.5).coords.tolist()}
+    grid = {tuple(xy) for xy in lay_grid(mask, side, side, 0.5).coords.tolist()}
     for x in range(0, mask.slide_size.width, side):
         for y in range(0, mask.slide_size.height, side):
             true = naive_coverage(mask, x, y, side)
@@ -138,10 +138,10 @@ def test_no_candidate_with_enough_tissue_is_missed(mask: TissueMask, side: int) 
 @given(mask=masks, side=st.integers(2, 60))
 def test_coordinates_do_not_move_when_the_mask_does(mask: TissueMask, side: int) -> None:
     everywhere = dataclasses.replace(mask, pixels=np.ones_like(mask.pixels))
-    some = {tuple(xy) for xy in lay_patches(mask, side, side, 0.1).coords.tolist()}
-    assert some <= {tuple(xy) for xy in lay_patches(everywhere, side, side, 0.0).coords.tolist()}
+    some = {tuple(xy) for xy in lay_grid(mask, side, side, 0.1).coords.tolist()}
+    assert some <= {tuple(xy) for xy in lay_grid(everywhere, side, side, 0.0).coords.tolist()}
 
 
 def test_no_tissue_is_no_patch_even_where_none_is_asked_for() -> None:
     mask = TissueMask(np.zeros((4, 4), bool), Size(400, 400), 0.5)
-    assert len(lay_patches(mask, 100, 100, 0.0)) == 0
+    assert len(lay_grid(mask, 100, 100, 0.0)) == 0

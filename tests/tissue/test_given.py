@@ -22,8 +22,8 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.slides.slide import Level, SlideInfo
-from wsi_pipeline.store.tables.patch_table import read_patches
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.own.given import given_tissue
 
@@ -237,7 +237,7 @@ def tile(folder: Path, *words: str) -> int:
 
 
 def corners(folder: Path, slide: str = "s") -> set[tuple[int, int]]:
-    return {(x, y) for x, y in read_patches(folder / "run" / "tile" / f"{slide}.h5").grid.coords.tolist()}
+    return {(x, y) for x, y in read_patch_table(folder / "run" / "tile" / f"{slide}.h5").grid.coords.tolist()}
 
 
 def test_the_column_tissue_takes_the_place_of_detection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +246,7 @@ def test_the_column_tissue_takes_the_place_of_detection(tmp_path: Path, capsys: 
     write_table(tmp_path / "m.csv", ("path", "tissue"), [("s.svs", "t.geojson")])
     assert tile(tmp_path, "--mask-mpp", "2") == 0
     assert corners(tmp_path) == {(x, y) for x in range(256, 512, 64) for y in range(128, 320, 64)}
-    assert read_segment(tmp_path / "run/segment/s.h5").header.extra["tissue"] == "t.geojson"
+    assert read_segment_table(tmp_path / "run/segment/s.h5").header.extra["tissue"] == "t.geojson"
     capsys.readouterr()
     assert tile(tmp_path, "--mask-mpp", "2") == 0
     assert "1 up to date" in capsys.readouterr().out
@@ -292,7 +292,7 @@ def test_method_none_takes_everything(tmp_path: Path) -> None:
     write_table(tmp_path / "m.csv", ("path",), [("s.tif",)])
     assert tile(tmp_path, "--method", "none") == 0
     assert corners(tmp_path) == {(x, y) for x in range(0, 256, 64) for y in range(0, 192, 64)}
-    segment = read_segment(tmp_path / "run/segment/s.h5")
+    segment = read_segment_table(tmp_path / "run/segment/s.h5")
     assert segment.mask.fraction == 1
     assert segment.warning == ""
 

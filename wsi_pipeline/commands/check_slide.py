@@ -18,7 +18,7 @@ from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, spacing_of
 from wsi_pipeline.slides.thumbnail import best_level, read_whole
 from wsi_pipeline.stages.engine.runner import failure
-from wsi_pipeline.tiling.grid import lay_patches
+from wsi_pipeline.tiling.grid import lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.own.given import given_tissue
@@ -136,7 +136,7 @@ def _cost(slide: Slide, spec: TileSpec, geometry: PatchGeometry, spacing: Spacin
 def _patches(seen: Look, info: SlideInfo, spec: TileSpec, geometry: PatchGeometry, mpp: float) -> int:
     if seen.tissue is not None:
         mask = TissueMask(seen.tissue, info.size, mpp)
-        return len(lay_patches(mask, geometry.patch_level0, geometry.stride_level0, spec.min_coverage))
+        return len(lay_grid(mask, geometry.patch_level0, geometry.stride_level0, spec.min_coverage))
     return int(seen.fraction * info.size.pixels / geometry.stride_level0**2)
 
 

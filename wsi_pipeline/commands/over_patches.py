@@ -17,7 +17,7 @@ from wsi_pipeline.stages.streaming.devices import PlacedStage, stream_on
 from wsi_pipeline.stages.streaming.reader_client import warm_up
 from wsi_pipeline.stages.streaming.reader_process import Reading
 from wsi_pipeline.stages.streaming.stream import Survey, Watchers, survey
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.system.device import choose_device, list_devices
 
 _NEEDS = ("segment", "tile")
@@ -142,7 +142,7 @@ def _sort_out(
             kept_back += [failed] if failed else []
             continue
         try:
-            ready.append((record, read_patches(path)))
+            ready.append((record, read_patch_table(path)))
         except StoreError as error:
             kept_back.append(StageResult(record.slide_id, stage, "failed", failure(error)))
     return ready, kept_back

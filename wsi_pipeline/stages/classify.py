@@ -34,10 +34,10 @@ from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.inputs.find_adapter import remembered
 from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submit
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
-from wsi_pipeline.store.tables.class_table import read_classes, write_classes
+from wsi_pipeline.store.tables.class_table import read_class_table, write_classes
 from wsi_pipeline.store.tables.partial import RowsKey
 from wsi_pipeline.store.tables.patch_table import PatchTable
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.system.atomic import write_bytes, write_text
 from wsi_pipeline.tissue.geojson import from_origin, origin_of_file
 
@@ -138,7 +138,7 @@ class ClassifyStage:
         if path is None or header is None or header.extra.get("network") != self._network(table.header):
             return None
         try:
-            return read_classes(path).probabilities
+            return read_class_table(path).probabilities
         except StoreError:
             return None
 
@@ -147,7 +147,7 @@ class ClassifyStage:
         areas = class_areas(
             table.grid.coords, table.geometry.patch_level0, probabilities, slide.size, self.spec.min_probability
         )
-        segment = read_segment(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
+        segment = read_segment_table(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
         fractions = [extra["fractions"].get(name, 0.0) for name in classes]
         image = draw_classes(segment.thumbnail, slide.size, areas, classes, fractions, unclear=extra["unclear"])
         png, geojson = io.BytesIO(), class_geojson(areas, classes, slide.mpp)

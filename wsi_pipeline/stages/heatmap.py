@@ -51,9 +51,9 @@ from wsi_pipeline.stages.outputs.heatmap_files import (
 from wsi_pipeline.stages.results.trainings import Training, require_training
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import FEATURE_FORMAT
-from wsi_pipeline.store.tables.feature_table import FeatureTable, read_features
-from wsi_pipeline.store.tables.patch_table import read_patches
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.feature_table import FeatureTable, read_feature_table
+from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.system.atomic import remove
 from wsi_pipeline.tissue.geojson import origin_of_file
 
@@ -115,8 +115,8 @@ class HeatmapStage:
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Draw one slide. A slide whose file is gone is drawn from its stores, without what needs the file."""
-        table, digest = read_features(self._features(record)), self._digest(record)
-        segment = read_segment(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
+        table, digest = read_feature_table(self._features(record)), self._digest(record)
+        segment = read_segment_table(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
         models = who_may_tell(self.training, self.ensemble, record)
         looked = look(self.ensemble, models, record.slide_id, table.features, self.device)
         drawing = Drawing(
@@ -145,7 +145,7 @@ class HeatmapStage:
 
     def _patches(self, record: SlideRecord, table: FeatureTable, stack: ExitStack) -> PatchSource:
         path = existing_store(self.run_dir.patch_store(record.slide_id))
-        kept = read_patches(path).pixels if path else "none"
+        kept = read_patch_table(path).pixels if path else "none"
         if path is not None and kept != "none":
             return StoredPatches(stack.enter_context(open_store(path)), kept)
         slide = stack.enter_context(open_slide(record.path))

@@ -22,8 +22,8 @@ from wsi_pipeline.stages.engine.guards import check_same_slide, check_unchanged,
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.schema import PATCH_FORMAT, SEGMENT_FORMAT, Header
 from wsi_pipeline.store.tables.patch_table import write_patches
-from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment
-from wsi_pipeline.tiling.grid import PatchGrid, lay_patches
+from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment_table
+from wsi_pipeline.tiling.grid import PatchGrid, lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 
 T = TypeVar("T")
@@ -52,11 +52,11 @@ class TileStage:
 
     def run(self, record: SlideRecord) -> StageStatus:
         """Tile one slide; the patch store is written last."""
-        segment = read_segment(self._segment_path(record))
+        segment = read_segment_table(self._segment_path(record))
         with open_slide(record.path) as slide:
             check_same_slide(slide, segment.header.slide)
             geometry = resolve_geometry(self.spec, slide.info, segment.header.slide.mpp)
-            grid = lay_patches(segment.mask, geometry.patch_level0, geometry.stride_level0, self.spec.min_coverage)
+            grid = lay_grid(segment.mask, geometry.patch_level0, geometry.stride_level0, self.spec.min_coverage)
             header = self._header(segment, geometry, grid)
             write_overlay(
                 self.run_dir.overlay(record.slide_id),

@@ -35,7 +35,7 @@ class PatchGrid:
         return len(self.coords)
 
 
-def lay_patches(mask: TissueMask, patch_level0: int, stride_level0: int, min_coverage: float) -> PatchGrid:
+def lay_grid(mask: TissueMask, patch_level0: int, stride_level0: int, min_coverage: float) -> PatchGrid:
     """Lay square patches over tissue.
 
     The grid is anchored at level-0 (0, 0) with a fixed stride, so that coordinates do not move when the mask

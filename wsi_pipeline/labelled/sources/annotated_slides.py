@@ -25,7 +25,7 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.slides.spacing import spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.tiling.grid import lay_patches
+from wsi_pipeline.tiling.grid import lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segmentation import segment_tissue
@@ -147,7 +147,7 @@ def bare_note(found: Mapping[str, tuple[int, int]]) -> list[str]:
 
 def _with_tissue(mask: TissueMask, patch: int, stride: int, least: float) -> set[Cell]:
     """Patches of the grid that are tissue to at least this part."""
-    corners = lay_patches(mask, patch, stride, least).coords // stride
+    corners = lay_grid(mask, patch, stride, least).coords // stride
     return {(x, y) for x, y in corners.tolist()}
 
 

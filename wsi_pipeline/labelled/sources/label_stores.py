@@ -17,7 +17,7 @@ from wsi_pipeline.labelled.slide_patches import CutFromSlide, KeptInStore, Patch
 from wsi_pipeline.labelled.splits.slide_groups import slide_groups, slide_splits
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import LABELS
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 
 
 def has_labels(run: RunDir, cohort: Cohort) -> bool:
@@ -76,7 +76,7 @@ def _table(run: RunDir, record: SlideRecord, faults: Faults) -> PatchTable | Non
     if path is None:
         return None
     try:
-        return read_patches(path)
+        return read_patch_table(path)
     except StoreError as error:
         faults.add(record.slide_id, error.what)
         return None

@@ -18,7 +18,7 @@ from wsi_pipeline.report.data import ModelSection
 from wsi_pipeline.report.maps.pictures import PicturePlan, plan_pictures, shrink_png
 from wsi_pipeline.report.page.findings import ranked
 from wsi_pipeline.stages.outputs.heatmap_files import PICTURE
-from wsi_pipeline.store.tables.segment_table import read_segment
+from wsi_pipeline.store.tables.segment_table import read_segment_table
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class SlidePictures:
         if path is None:
             return None
         try:
-            return shrink_png(read_segment(path).thumbnail, self.plan.side)
+            return shrink_png(read_segment_table(path).thumbnail, self.plan.side)
         except StoreError as error:
             logger.warning("%s: no thumbnail in the report: %s", record.slide_id, error)
             return None

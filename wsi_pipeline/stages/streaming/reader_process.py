@@ -26,7 +26,7 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages.engine.guards import check_same_slide
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import JPEG
-from wsi_pipeline.store.tables.patch_table import read_patches
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_patches(job: SlideJob) -> PatchSource:
 
     Raises SlideError for a slide that cannot be opened or is another than was tiled, StoreError for a damaged store.
     """
-    table = read_patches(job.path)
+    table = read_patch_table(job.path)
     if table.pixels != "none":
         return StoredPatches(open_store(job.path), table.pixels)
     slide = open_slide(job.record.path)

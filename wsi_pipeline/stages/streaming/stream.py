@@ -36,7 +36,7 @@ from wsi_pipeline.stages.streaming.jpegblocks import jpeg_blocks
 from wsi_pipeline.stages.streaming.reader_client import PixelFeed
 from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob
 from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, SlideRows, Submit, kept_rows
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patches
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.system.locks import LockedError, locked
 
 _UNWRITTEN = 2
@@ -214,7 +214,7 @@ class _Stream:
         if state.fresh and state.status:
             return _Work(stage, outcome=up_to_date(stage, self._run, slide.record, state.status))
         if slide.table is None:
-            slide.table = read_patches(stage.patch_store(slide.record))
+            slide.table = read_patch_table(stage.patch_store(slide.record))
         plan = stage.wanted(slide.record, slide.table)
         if not isinstance(plan, RowsPlan):
             return _Work(stage, state.reason, known=plan)

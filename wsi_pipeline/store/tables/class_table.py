@@ -43,7 +43,7 @@ def write_classes(
         writer.set_attrs(header.attrs())
 
 
-def read_classes(path: Path) -> ClassTable:
+def read_class_table(path: Path) -> ClassTable:
     """Read a class store. Raises StoreError if it is no such store or is damaged."""
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, CLASS_FORMAT, path)

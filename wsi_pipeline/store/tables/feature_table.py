@@ -58,7 +58,7 @@ def check_finite(features: NDArray[np.floating[Any]], coords: NDArray[np.int64])
         )
 
 
-def read_features(path: Path) -> FeatureTable:
+def read_feature_table(path: Path) -> FeatureTable:
     """Read a feature store. Raises StoreError if it is no such store or is damaged."""
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, FEATURE_FORMAT, path)

@@ -86,14 +86,14 @@ def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
     }
 
 
-def read_patches(path: Path) -> PatchTable:
+def read_patch_table(path: Path) -> PatchTable:
     """Read a patch store but for its pixels. Raises StoreError if it is no such store or is damaged."""
     with closing(open_store(path)) as store:
         return read_table(store, path)
 
 
 def read_table(store: Store, path: Path) -> PatchTable:
-    """Like `read_patches`, from an open store."""
+    """Like `read_patch_table`, from an open store."""
     header = Header.parse(store.attrs, PATCH_FORMAT, path)
     geometry = geometry_from(store.array_attrs(COORDS), path)
     coords, coverage = store.read(COORDS), store.read(COVERAGE)

@@ -44,7 +44,7 @@ def write_segment(path: Path, header: Header, mask: TissueMask, thumbnail: NDArr
         writer.set_attrs(header.attrs())
 
 
-def read_segment(path: Path) -> SegmentTable:
+def read_segment_table(path: Path) -> SegmentTable:
     """Read a segment store. Raises StoreError if it is no such store or is damaged."""
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, SEGMENT_FORMAT, path)
