@@ -33,11 +33,12 @@ test: $(VENV)/.developing lint docs-links ## lint, types, import contracts, link
 test-slow: $(VENV)/.developing ## what takes minutes, or needs Slurm or a GPU where there is one
 	$(BIN)/python -m pytest -m "slow or gpu"
 
-lint: $(VENV)/.developing ## ruff, mypy, import contracts
+lint: $(VENV)/.developing ## ruff, mypy, import contracts, house rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/house_rules.py
 
 docs: $(VENV)/.developing ## the site of docs and API in build/docs (docs/adr/0012-the-site.md); a broken link is an error
 	rm -rf build/docs

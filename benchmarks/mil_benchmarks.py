@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.mil.run import NUMBERS, Json, Results, Trial, run
 from benchmarks.mil.sets import CLASSICAL, SETS
 from benchmarks.tuning.__main__ import put
-from benchmarks.tuning.tables import grid
+from benchmarks.tuning.plans import grid
 from wsi_pipeline.system.machine import prepare_process
 
 MODELS = ("abmil", "gated-abmil", "mean", "max", "clam-sb", "dsmil", "transmil")

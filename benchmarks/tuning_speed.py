@@ -22,8 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from pathotune.adapters import METHODS, configure
-from pathotune.arithmetic import ON_CPU, quick_backward
 from pathotune.model import PathoTune
+from pathotune.training.arithmetic import ON_CPU, quick_backward
 
 
 def stepper(method: str, side: int, batch: int) -> tuple[PathoTune, Callable[[], None]]:

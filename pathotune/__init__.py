@@ -9,7 +9,7 @@ not public, so each open choice is a field of `PathoTuneConfig`.
     ...                                                # pathotune.training.fit, or a loop of your own
     save_adapter("adapter.safetensors", model, card)
     model = load_adapter("adapter.safetensors", open_backbone("vit-mini")[0])
-    features = model.features(normalise(images, card)) # pathotune.batches.normalise; images in 0..255
+    features = model.features(normalise(images, card)) # pathotune.training.batches.normalise; images in 0..255
 
 Names are looked up on first use, so that importing the package costs no import of torch.
 """

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pathotune.adapters import configure
-from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, open_backbone
-from pathotune.batches import ArrayImages, batches, normalise
 from pathotune.model import PathoTune
+from pathotune.training.arithmetic import Compute
+from pathotune.training.batches import ArrayImages, batches, normalise
 from wsi_pipeline.mil.bags import Bags
 
 DATA = Path(os.environ.get("WSI_PIPELINE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -17,8 +17,9 @@ import os
 import re
 from pathlib import Path
 
+from benchmarks.tuning.plans import SIZES, Plan, best_rates
 from benchmarks.tuning.queue import Results, work_off
-from benchmarks.tuning.tables import SIZES, TABLES, Plan, best_rates
+from benchmarks.tuning.tables import TABLES
 
 
 def main() -> None:

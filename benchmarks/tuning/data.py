@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from pathotune.batches import ArrayImages
+from pathotune.training.batches import ArrayImages
 
 DATA = Path(os.environ.get("WSI_PIPELINE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CROP, PATCH = 48, 224

@@ -1,41 +1,27 @@
-"""One training: what to train on what, and what came of it. Run in a process of its own, so that memory is its own.
-
-python -m benchmarks.tuning.job '{"dataset": "crc", "method": "linear", ...}'
-"""
+"""One training of the tuning benchmark: what is asked for, the model it gives, and how it is scored."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import os
-import resource
-import sys
-import tempfile
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from benchmarks.tuning import shift, variants
-from benchmarks.tuning.data import DATA, INPUT_PX, Part, classes_of, split
+from benchmarks.tuning import variants
+from benchmarks.tuning.data import DATA, INPUT_PX, classes_of
 from pathotune.adapters import configure
-from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, open_backbone
-from pathotune.batches import LabelledImages
-from pathotune.checkpoint import save_adapter
 from pathotune.config import TaskText
 from pathotune.model import PathoTune
-from pathotune.training import FitOptions, FitResult, fit, probabilities
-from wsi_pipeline.system.machine import prepare_process
+from pathotune.training import FitOptions, FitResult, fit
+from pathotune.training.arithmetic import Compute
+from pathotune.training.batches import LabelledImages
 
 Json = dict[str, Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -91,52 +77,6 @@ def train_model(
     return model, card, fit(model, card, train, validation, options, Compute(DEVICE))
 
 
-def run(job: Job) -> Json:
-    """Train and test; scores, costs, and test scores under changes that need no training of their own."""
-    if job.fold is not None:
-        from benchmarks.tuning.slides import run_fold
-
-        return run_fold(job)
-    train, validation, test = split(job.dataset, job.seed, job.sizes)
-    if job.method == "colour":
-        return _colour(train, test)
-    model, card, result = train_model(job, train.data, validation.data)
-    found = probabilities(model, card, test.data, Compute(DEVICE))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "adapter.safetensors"
-        save_adapter(path, model, card)
-        size = path.stat().st_size
-    best = result.history[result.best_epoch - 1]
-    return {
-        **scores(test.data.labels, found),
-        "validation_macro_f1": best.val_macro_f1,
-        "best_epoch": result.best_epoch,
-        "trained": sum(value.numel() for value in model.trained_parameters().values()),
-        "share": model.trained_fraction(),
-        "adapter_bytes": size,
-        "seconds_per_epoch": float(np.median([row.seconds for row in result.history])),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "threads": torch.get_num_threads(),
-        "device": DEVICE,
-        "per_task": _per_task(test, found),
-        "at_test": _probe(model, card, test) if job.probes else {},
-    }
-
-
-def _probe(model: PathoTune, card: BackboneCard, test: Part) -> Json:
-    own = variants.at_test(model, card, test.data, lambda found: scores(test.data.labels, found), DEVICE)
-    return {**own, **shift.at_test(model, card, test.data, DEVICE)}
-
-
-def _per_task(test: Part, found: NDArray[np.float32]) -> Json:
-    tasks = test.data.tasks
-    return (
-        {}
-        if tasks is None
-        else {str(t): scores(test.data.labels[tasks == t], found[tasks == t]) for t in np.unique(tasks)}
-    )
-
-
 def scores(labels: NDArray[np.int64], found: NDArray[np.float32]) -> Json:
     """Accuracy, macro F1, macro AUROC one against the rest, expected calibration error in 15 bins."""
     guess = found.argmax(axis=1)
@@ -155,33 +95,3 @@ def calibration_error(labels: NDArray[np.int64], found: NDArray[np.float32], bin
     place = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = [abs(sure[place == b].mean() - right[place == b].mean()) * (place == b).mean() for b in np.unique(place)]
     return float(np.sum(gaps))
-
-
-def _colour(train: Part, test: Part) -> Json:
-    """Stain and texture statistics with a logistic regression: what can be had without a network."""
-    from wsi_pipeline.encoders.names import open_encoder
-
-    encoder = open_encoder("colour", device="cpu")
-    started = time.perf_counter()
-    features = [encoder.encode(part.data.pixels) for part in (train, test)]
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    model.fit(features[0], train.data.labels)
-    found = model.predict_proba(features[1]).astype(np.float32)
-    return {
-        **scores(test.data.labels, found),
-        "seconds_per_epoch": time.perf_counter() - started,
-        "trained": 0,
-        "share": 0,
-    }
-
-
-def main() -> None:
-    """Run the job in the argument; its result is the last line printed."""
-    prepare_process()
-    values = json.loads(sys.argv[1])
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    print(json.dumps(run(Job(**{**values, "sizes": tuple(values["sizes"])}))))
-
-
-if __name__ == "__main__":
-    main()

@@ -57,7 +57,7 @@ def work_off(jobs: Iterable[Job], results: Results, workers: int) -> None:
 
 def _one(job: Job, results: Results, threads: int) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    words = [sys.executable, "-m", "benchmarks.tuning.job", json.dumps(dataclasses.asdict(job))]
+    words = [sys.executable, "-m", "benchmarks.tuning.run_job", json.dumps(dataclasses.asdict(job))]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode:
         return done.stderr[-2000:]

@@ -20,19 +20,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.tuning.data import SMALL_TMAS, load
-from pathotune.arithmetic import Compute
+from benchmarks.tuning.job import scores
 from pathotune.backbone import BackboneCard
-from pathotune.batches import ArrayImages, LabelledImages, batches, normalise
 from pathotune.model import PathoTune
 from pathotune.training import probabilities
+from pathotune.training.arithmetic import Compute
+from pathotune.training.batches import ArrayImages, LabelledImages, batches, normalise
 
 Json = dict[str, Any]
 
 
 def at_test(model: PathoTune, card: BackboneCard, test: ArrayImages, device: str) -> Json:
     """Scores under both shifts."""
-    from benchmarks.tuning.job import scores
-
     brown = ArrayImages(as_immunostain(test.pixels), test.labels)
     return {
         "ihc": scores(test.labels, probabilities(model, card, brown, Compute(device))),

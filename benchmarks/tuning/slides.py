@@ -8,26 +8,25 @@ ucsb   each of the 5 TMAs held out once; bag label benign or malignant; instance
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from benchmarks.tuning.data import Patches, load
+from benchmarks.tuning.data import INPUT_PX, Patches, load
+from benchmarks.tuning.job import BACKBONE, DEVICE, WEIGHTS, Job, train_model
 from benchmarks.tuning.shift import features
 from pathotune.adapters import configure
-from pathotune.batches import ArrayImages
+from pathotune.backbone import open_backbone
 from pathotune.model import PathoTune
+from pathotune.training.batches import ArrayImages
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained.inference import probabilities
 from wsi_pipeline.mil.training.fit import fit
 from wsi_pipeline.mil.training.objectives import Classification
-
-if TYPE_CHECKING:
-    from benchmarks.tuning.job import Job
 
 Json = dict[str, Any]
 FOLDS, PER_IMAGE = 5, 60
@@ -35,8 +34,6 @@ FOLDS, PER_IMAGE = 5, 60
 
 def run_fold(job: Job) -> Json:
     """Probabilities of the held-out images with frozen and with tuned features: {image: [label, frozen, tuned]}."""
-    from benchmarks.tuning.job import BACKBONE, DEVICE, INPUT_PX, WEIGHTS, open_backbone, train_model
-
     patches = load(job.dataset)
     images, labels = bag_labels(job.dataset, patches)
     train, val, test = fold_of(job, patches, images, labels)

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard
-from pathotune.batches import LabelledImages
 from pathotune.model import PathoTune
 from pathotune.training import probabilities
+from pathotune.training.arithmetic import Compute
+from pathotune.training.batches import LabelledImages
 
 Json = dict[str, Any]
 

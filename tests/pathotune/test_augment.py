@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pathotune.augment import jitter_stains, turn
+from pathotune.training.augment import jitter_stains, turn
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from pathotune.adapters import METHODS, configure
-from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, fingerprint
-from pathotune.batches import ArrayImages
 from pathotune.checkpoint import load_adapter, save_adapter
 from pathotune.config import TaskText
 from pathotune.errors import AdapterError, ConfigError
 from pathotune.model import PathoTune
 from pathotune.training import FitOptions, FitResult, Watch, fit, probabilities, schedule
+from pathotune.training.arithmetic import Compute
+from pathotune.training.batches import ArrayImages
 from tests.pathotune.vits import SIDE, small_vit, states
 
 CARD = BackboneCard("small", SIDE, (0.5,) * 3, (0.5,) * 3)

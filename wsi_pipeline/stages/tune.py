@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from pathotune.adapters import METHODS, configure
-from pathotune.arithmetic import Compute
 from pathotune.backbone import BackboneCard, fingerprint, open_backbone
 from pathotune.checkpoint import save_adapter
 from pathotune.config import PathoTuneConfig, TaskText
@@ -29,7 +28,8 @@ from pathotune.model import PathoTune
 from pathotune.text import locate
 from pathotune.training import FitOptions, FitResult, fit, probabilities
 from pathotune.training import Watch as Watch
-from pathotune.trainstate import EpochRow as EpochRow
+from pathotune.training.arithmetic import Compute
+from pathotune.training.trainstate import EpochRow as EpochRow
 from wsi_pipeline.cohort.patient_hashes import marks
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec

@@ -22,14 +22,14 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pathotune.arithmetic import ON_CPU, Compute, quick_backward
-from pathotune.augment import jitter_stains, turn
 from pathotune.backbone import BackboneCard
-from pathotune.batches import LabelledImages, batches, normalise
 from pathotune.checks import check_choice, check_whole
 from pathotune.errors import ConfigError
 from pathotune.model import PathoTune
-from pathotune.trainstate import EpochRow, Progress, restore, store
+from pathotune.training.arithmetic import ON_CPU, Compute, quick_backward
+from pathotune.training.augment import jitter_stains, turn
+from pathotune.training.batches import LabelledImages, batches, normalise
+from pathotune.training.trainstate import EpochRow, Progress, restore, store
 
 MONITORS = ("macro_f1", "loss")
 _NETWORKS = ("ivp.refine.", "ttp.project.")
