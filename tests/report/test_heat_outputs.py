@@ -11,8 +11,8 @@ import pytest
 from shapely.geometry import shape
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.maps import heat_bands
-from wsi_pipeline.report.maps.heat_bands import BANDS, attention_geojson
+from wsi_pipeline.report.maps import heat
+from wsi_pipeline.report.maps.heat import BANDS, attention_geojson
 from wsi_pipeline.report.maps.heat_sheet import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat_tiff import write_pyramid
 from wsi_pipeline.slides.open import open_slide
@@ -73,7 +73,7 @@ def test_a_large_slide_makes_a_small_file(monkeypatch: pytest.MonkeyPatch) -> No
     size = Size(15_000, 10_000)
     made = attention_geojson(coords, 100, values / values.sum(), size, 0.25)
     assert len(json.dumps(made)) < 1_500_000
-    monkeypatch.setattr(heat_bands, "MOST_AREAS", 50)
+    monkeypatch.setattr(heat, "MOST_AREAS", 50)
     few = attention_geojson(coords, 100, values / values.sum(), size, 0.25)
     assert len(few["features"]) == 100
     kept = [shape(f["geometry"]).area for f in few["features"]]

@@ -46,6 +46,38 @@ class ClassAreas:
     labels: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The cells that the edges of patches cut a slide into; every patch covers whole cells.
+
+    xs, ys    int64 (w + 1,) and (h + 1,), level-0 edges of the cells, within the slide
+    corners   int64 (4, N), flat position of each patch's four corners among the edges
+    """
+
+    xs: NDArray[np.int64]
+    ys: NDArray[np.int64]
+    corners: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, coords: NDArray[np.int64], patch_level0: int, slide_size: Size) -> Cells:
+        """Of square patches at `coords` (N, 2), clipped to the slide."""
+        left, right = (np.clip(coords[:, 0] + shift, 0, slide_size.width) for shift in (0, patch_level0))
+        top, bottom = (np.clip(coords[:, 1] + shift, 0, slide_size.height) for shift in (0, patch_level0))
+        xs, ys = (np.unique(np.concatenate(ends)) for ends in ((left, right), (top, bottom)))
+        if len(xs) < 2 or len(ys) < 2:  # no patch reaches into the slide
+            return cls(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((4, len(coords)), np.int64))
+        columns, rows = [np.searchsorted(xs, x) for x in (left, right)], [np.searchsorted(ys, y) for y in (top, bottom)]
+        return cls(xs, ys, np.stack([row * len(xs) + column for row in rows for column in columns]))
+
+    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of `values` (N,) over the patches on each cell, (h, w): steps at the corners, summed along both axes."""
+        steps = np.array([1.0, -1.0, -1.0, 1.0])[:, None] * values
+        shape = len(self.ys), len(self.xs)
+        flat = np.bincount(self.corners.ravel(), weights=steps.ravel(), minlength=shape[0] * shape[1])
+        summed = flat.reshape(shape).cumsum(axis=0).cumsum(axis=1)
+        return np.asarray(summed[:-1, :-1])
+
+
 def class_colours(count: int) -> list[Colour]:
     """A colour for each class: the palette, then its darker and lighter shades, then again."""
     plain = np.array([[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in PALETTE])
@@ -79,21 +111,16 @@ def class_areas(
     """
     if coords.shape != (len(probabilities), 2) or probabilities.ndim != 2:
         raise WsiPipelineError(f"coords {coords.shape} and probabilities {probabilities.shape} do not match")
-    left, right = (np.clip(coords[:, 0] + shift, 0, slide_size.width) for shift in (0, patch_level0))
-    top, bottom = (np.clip(coords[:, 1] + shift, 0, slide_size.height) for shift in (0, patch_level0))
-    xs, ys = (np.unique(np.concatenate(ends)) for ends in ((left, right), (top, bottom)))
-    if len(xs) < 2 or len(ys) < 2:
-        return ClassAreas(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((0, 0), np.int64))
-    corners = Corners.of((xs, ys), (left, right), (top, bottom))
-    layers = corners.sums(np.ones(len(coords)))
+    cells = Cells.of(coords, patch_level0, slide_size)
+    layers = cells.sums(np.ones(len(coords)))
     best, labels = np.full(layers.shape, -1.0), np.full(layers.shape, UNCLEAR, np.int64)
     for number, chances in enumerate(probabilities.T):
-        mean = corners.sums(chances.astype(np.float64)) / np.maximum(layers, 1.0)
+        mean = cells.sums(chances.astype(np.float64)) / np.maximum(layers, 1.0)
         better = mean > best + _EQUAL
         best, labels = np.where(better, mean, best), np.where(better, number, labels)
     labels[best < min_probability - _ROUNDING] = UNCLEAR
     labels[layers < 0.5] = BARE
-    return ClassAreas(xs, ys, labels)
+    return ClassAreas(cells.xs, cells.ys, labels)
 
 
 def class_polygons(areas: ClassAreas, number: int) -> list[Polygon]:
@@ -118,29 +145,3 @@ def class_geojson(areas: ClassAreas, classes: Sequence[str], mpp: float) -> dict
         polygons = class_polygons(areas, number)
         features += to_geojson(polygons, mpp, name=name, colour=colour, locked=False)["features"]
     return {"type": "FeatureCollection", "features": features}
-
-
-@dataclass(frozen=True, eq=False)
-class Corners:
-    """Where in a grid of cells each patch begins and ends: flat places and signs, (4, N), and the grid's shape."""
-
-    places: NDArray[np.int64]
-    shape: tuple[int, int]
-
-    @classmethod
-    def of(cls, edges: Any, across: Any, down: Any) -> Corners:
-        """Of patches from across[0] to across[1] and down[0] to down[1], in cells between `edges` (xs, ys)."""
-        xs, ys = edges
-        (left, right), (top, bottom) = (
-            tuple(np.searchsorted(ends, values) for values in pair) for ends, pair in ((xs, across), (ys, down))
-        )
-        flat = [row * len(xs) + column for row, column in ((top, left), (top, right), (bottom, left), (bottom, right))]
-        return cls(np.stack(flat), (len(ys), len(xs)))
-
-    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum of `values` (N,) over the patches on each cell: steps at the four corners, summed along both axes."""
-        steps = np.array([1.0, -1.0, -1.0, 1.0])[:, None] * values
-        rows, columns = self.shape
-        flat = np.bincount(self.places.ravel(), weights=steps.ravel(), minlength=rows * columns)
-        summed = flat.reshape(rows, columns).cumsum(axis=0).cumsum(axis=1)
-        return np.asarray(summed[:-1, :-1])

@@ -1,19 +1,32 @@
-"""One number for each patch as a field over the slide: percentiles, exact averages where patches overlap, areas."""
+"""Attention as a field over the slide, in numbers and in outlines: percentiles, averages of overlapping patches, bands.
+
+Outlines are for QuPath: a pathologist wants to go to what the model attends to, not to browse one object per patch.
+Patches that touch and belong to the same band (the strongest 5 %, the next 15 %) share one outline with its mean
+attention, so that QuPath's list, sorted by it, is a list of places to visit. The CSV beside it has every patch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from shapely.geometry import Polygon
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.maps.class_areas import BARE, UNCLEAR, ClassAreas, Corners
+from wsi_pipeline.report.maps.class_areas import BARE, UNCLEAR, Cells, ClassAreas, class_polygons
+from wsi_pipeline.tissue.geojson import to_geojson
+
+BANDS = ((95.0, "Attention: strongest 5 %", (253, 231, 37)), (80.0, "Attention: next 15 %", (33, 145, 140)))
+"""Lowest percentile, class name and colour of each band, strongest first."""
+MOST_AREAS = 1000
+"""Outlines of a band that are kept, the largest first: a file of a few hundred kilobytes at most."""
 
 _Steps = tuple[NDArray[np.int64], NDArray[np.float64]]
-_Ends = tuple[NDArray[np.int64], ...]
 
 
 def percentiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -82,26 +95,58 @@ def band_areas(
 
     Floors descend. The mean is over the patches that lie on each other there; UNCLEAR where it reaches none.
     """
-    edges, ends = _cut(coords, patch_size_level0, slide_size)
-    xs, ys = edges
-    if len(xs) < 2 or len(ys) < 2:
-        return ClassAreas(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((0, 0), np.int64))
-    corners = Corners.of(edges, *ends)
-    layers = corners.sums(np.ones(len(coords)))
-    mean = corners.sums(values) / np.maximum(layers, 1.0)
+    cells = Cells.of(coords, patch_size_level0, slide_size)
+    layers = cells.sums(np.ones(len(coords)))
+    mean = cells.sums(values) / np.maximum(layers, 1.0)
     labels = np.full(layers.shape, UNCLEAR, np.int64)
     for number, floor in reversed(list(enumerate(floors))):
         labels[mean >= floor - 1e-9] = number
     labels[layers < 0.5] = BARE
-    return ClassAreas(xs, ys, labels)
+    return ClassAreas(cells.xs, cells.ys, labels)
 
 
-def _cut(coords: NDArray[np.int64], side: int, size: Size) -> tuple[_Ends, tuple[_Ends, _Ends]]:
-    """The edges of all patches along both axes, and where each patch begins and ends; all within the slide."""
-    across = tuple(np.clip(coords[:, 0] + shift, 0, size.width) for shift in (0, side))
-    down = tuple(np.clip(coords[:, 1] + shift, 0, size.height) for shift in (0, side))
-    edges = tuple(np.unique(np.concatenate(pair)) for pair in (across, down))
-    return edges, (across, down)
+def attention_geojson(
+    coords: NDArray[np.int64],
+    patch_size_level0: int,
+    values: NDArray[np.floating],
+    slide_size: Size,
+    mpp: float,
+) -> dict[str, Any]:
+    """A FeatureCollection of both bands' areas, in level-0 pixels, strongest first.
+
+    mpp   micrometres per level-0 pixel
+
+    Where patches overlap an area's percentile is the mean of theirs. Each feature has the measurements `Attention
+    (even share = 1)`, the mean over its patches, and `Patches`, those whose centre lies in it. The band itself notes
+    under `left_out` how many smaller areas were not kept.
+    """
+    areas = band_areas(coords, patch_size_level0, percentiles(values), slide_size, [floor for floor, _, _ in BANDS])
+    shares, centres = values.astype(np.float64) * len(values), np.asarray(coords + patch_size_level0 / 2, np.float64)
+    features: list[Any] = []
+    left_out = {}
+    for number, (_, name, colour) in enumerate(BANDS):
+        polygons = sorted(class_polygons(areas, number), key=lambda polygon: -polygon.area)
+        kept = polygons[:MOST_AREAS]
+        made = to_geojson(kept, mpp, name=name, colour=colour, locked=False)["features"]
+        features += _measured(made, kept, centres, shares)
+        left_out[name] = len(polygons) - len(kept)
+    return {"type": "FeatureCollection", "features": features, "left_out": left_out}
+
+
+def _measured(
+    features: list[Any], polygons: Sequence[Polygon], centres: NDArray[np.float64], shares: NDArray[np.float64]
+) -> list[Any]:
+    """The features with their attention, strongest first."""
+    if not polygons:
+        return []
+    points = shapely.points(centres)
+    point, area = shapely.STRtree(points).query(polygons, predicate="intersects")[::-1]
+    count = np.bincount(area, minlength=len(polygons))
+    mean = np.bincount(area, weights=shares[point], minlength=len(polygons)) / np.maximum(count, 1)
+    for feature, share, patches in zip(features, mean.tolist(), count.tolist(), strict=True):
+        told = {"Attention (even share = 1)": round(share, 3), "Patches": patches}
+        feature["properties"]["measurements"].update(told)
+    return [features[i] for i in np.argsort(-mean, kind="stable")]
 
 
 def _edge_steps(start: NDArray[np.float64], length: float, limit: int) -> _Steps:
