@@ -22,6 +22,7 @@ from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.registry import Registry
 from wsi_pipeline.system.atomic import atomic_path, recover, write_text, write_text_if_changed
 from wsi_pipeline.system.process_identity import this_process
+from wsi_pipeline.wording import counted, listed
 
 SPECS = [SegmentSpec, TileSpec, EmbedSpec, MilSpec]
 
@@ -92,9 +93,9 @@ def test_every_field_of_a_spec_is_in_its_digest(kind: type) -> None:
         elif field.metadata["choices"]:
             other = next(choice for choice in field.metadata["choices"] if choice != value)
         else:
-            other = (
-                value + 1 if isinstance(value, int) else value * 0.9 + 0.01 if isinstance(value, float) else value + "x"
-            )
+            tried = (224, 7) if isinstance(value, int) else (0.1, 0.9) if isinstance(value, float) else ("x",)
+            check = field.metadata["check"]
+            other = next(item for item in tried if item != value and (check is None or check[1](item)))
         changed = dataclasses.replace(base, **{field.name: other})
         assert digest_of(spec=changed) != digest_of(spec=base), field.name
 
@@ -151,3 +152,12 @@ def test_unchanged_text_is_not_written_again(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before
     assert write_text_if_changed(path, "y")
     assert os.listdir(tmp_path) == ["a.txt"]  # noqa: PTH208
+
+
+def test_messages_count_and_list() -> None:
+    assert [counted(n, "slide") for n in (0, 1, 2482)] == ["0 slides", "1 slide", "2 482 slides"]
+    assert counted(2, "patch", "patches") == "2 patches"
+    assert listed(range(5)) == "0, 1, 2, 3, 4"
+    assert listed("abcdef", 2) == "a, b and 4 more"
+    assert listed((name for name in "abc"), 1, "; ", "sites") == "a; and 2 more sites"
+    assert listed([]) == ""

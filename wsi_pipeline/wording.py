@@ -1,17 +1,31 @@
-"""Small words of messages: lists that stop after a few names, counts with their noun."""
+"""Wording shared by messages: counts with their noun, lists cut off after a few names, how slides were tested."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 NAMED = 5
-"""How many patients or slides a message names before it says how many more."""
+"""Number of patients or slides a message names before it says how many more there are."""
 
 
-def listed(names: Sequence[object], most: int = NAMED) -> str:
-    """`a, b, c and 4 more`."""
-    more = len(names) - most
-    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
+def grouped(number: int) -> str:
+    """`2482` -> `2 482`."""
+    return f"{number:,}".replace(",", " ")
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 patient`, `2 482 patients`; `plural` where it is not the noun with an s."""
+    return f"{grouped(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(items: Iterable[object], most: int = NAMED, separator: str = ", ", noun: str = "") -> str:
+    """`a, b, c and 4 more`; with another separator `a; b; and 4 more`. `noun` says four more of what."""
+    every = [str(item) for item in items]
+    more = len(every) - most
+    if more <= 0:
+        return separator.join(every)
+    joint = " " if separator == ", " else separator
+    return separator.join(every[:most]) + f"{joint}and {grouped(more)} more" + (f" {noun}" if noun else "")
 
 
 def tested_words(patients: str) -> str:
@@ -29,8 +43,3 @@ NOT_KNOWN = (
     "were tested on, and the metrics flatter."
 )
 """What there is to be wary of where nobody says whose slides they are."""
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 patient`, `2 patients`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

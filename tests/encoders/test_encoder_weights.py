@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from wsi_pipeline.encoders.weights import compare, first_few, hash_tensors, read_header, read_tensors
+from wsi_pipeline.encoders.weights import compare, hash_tensors, read_header, read_tensors
 from wsi_pipeline.errors import EncoderError
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -105,5 +105,3 @@ def test_comparison_names_what_does_not_fit() -> None:
     fit = compare(wanted, {"b": torch.zeros(4), "c": torch.zeros(1)})
     assert (fit.missing, fit.reshaped, fit.extra, fit.good) == (("a",), ("b",), ("c",), False)
     assert compare(wanted, {"a": torch.zeros(2), "b": torch.zeros(3)}).good
-    assert first_few(list("abcdef"), 2) == "a, b and 4 more"
-    assert first_few(["a"]) == "a"

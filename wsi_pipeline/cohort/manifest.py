@@ -34,6 +34,7 @@ from wsi_pipeline.cohort.tables.table_checks import (
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError
 from wsi_pipeline.files.slide_ids import Named, distinct_ids
+from wsi_pipeline.wording import counted, listed
 
 __all__ = [
     "MAX_ID_LENGTH", "MISSING_WORDS", "SPLITS", "Cohort", "Fault", "SlideRecord", "id_problem", "read_cohort",
@@ -220,13 +221,9 @@ def _finish(records: list[SlideRecord], source: str, faults: list[Fault]) -> Coh
     if not records and not fatal:
         fatal = [Fault(None, "no slides in it")]
     if fatal:
-        told = [*fatal, *notes]
-        lines = "\n".join(f"  {fault}" for fault in told[:MOST_FAULTS])
-        if len(told) > MOST_FAULTS:
-            lines += f"\n  and {len(told) - MOST_FAULTS} more"
-        count = f"{len(fatal)} fault{'s' if len(fatal) > 1 else ''}"
+        lines = listed([*fatal, *notes], MOST_FAULTS, "\n  ")
         raise ManifestError(
-            f"{source} cannot be used: {count}\n{lines}",
+            f"{source} cannot be used: {counted(len(fatal), 'fault')}\n  {lines}",
             todo="Mend the rows named; the columns are in manifests/README.md",
         )
     return Cohort(tuple(records), source, tuple(notes))

@@ -12,12 +12,13 @@ from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
 from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
-from wsi_pipeline.commands.shell.console import MOST_ROWS, Console, clock, count_text
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, plural, shown
+from wsi_pipeline.commands.shell.console import MOST_ROWS, Console, clock
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, shown
 from wsi_pipeline.config.execution import CheckOptions, CohortOptions, QuPathOptions, TableOptions, usable_cores
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.system.isolate import Crash, Limits, run_isolated
+from wsi_pipeline.wording import counted, grouped, listed
 
 MOST_SECONDS = 120.0
 """A slide that takes longer to look at hangs, or lies on a share that does."""
@@ -83,7 +84,7 @@ def _tell_slides(console: Console, checks: Sequence[SlideCheck]) -> None:
     headers = ("slide", "format", "codec", "size", "levels", "mpp", "objective", "MB", "patches", "note")
     console.table(headers, [_row(item) for item in shown_here], right=(3, 4, 6, 7, 8))
     if len(checks) > MOST_ROWS:
-        console.say(f"... of {plural(len(checks), 'slide')}, those with a note are shown")
+        console.say(f"... of {counted(len(checks), 'slide')}, those with a note are shown")
 
 
 def _row(item: SlideCheck) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def _row(item: SlideCheck) -> tuple[str, ...]:
         f"{spacing.mpp:.4f} {spacing.source}" if spacing else "-",
         f"{info.objective:g}x" if info and info.objective else "-",
         f"{file.nbytes / 1e6:.1f}" if file else "-",
-        f"~{count_text(cost.patches)}" if cost else "-",
+        f"~{grouped(cost.patches)}" if cost else "-",
         _note(item),
     )
 
@@ -111,28 +112,26 @@ def _note(item: SlideCheck) -> str:
 def _tell_labels(console: Console, cohort: Cohort) -> None:
     labels = join_labels(cohort)
     if not labels.counts:
-        console.fact("labels", f"none ({plural(cohort.patients, 'patient')}): enough for tile and embed, not to train")
+        console.fact("labels", f"none ({counted(cohort.patients, 'patient')}): enough for tile and embed, not to train")
         return
     counts = [
-        f"{label} {plural(slides, 'slide')} of {plural(patients, 'patient')}"
+        f"{label} {counted(slides, 'slide')} of {counted(patients, 'patient')}"
         for label, (slides, patients) in labels.counts.items()
     ]
     console.fact("labels", "; ".join(counts))
     if labels.without:
-        console.note(f"{plural(len(labels.without), 'slide')} without a label, not trained on: {_some(labels.without)}")
+        console.note(
+            f"{counted(len(labels.without), 'slide')} without a label, not trained on: {listed(labels.without)}"
+        )
     if labels.without_file:
-        console.note(f"{plural(len(labels.without_file), 'label')} without a slide: {_some(labels.without_file)}")
+        console.note(f"{counted(len(labels.without_file), 'label')} without a slide: {listed(labels.without_file)}")
 
 
 def _tell_unlisted(console: Console, records: Sequence[SlideRecord]) -> None:
     files = unlisted_files(records)
     if files:
-        names = _some([path.name for path in files])
-        console.note(f"{plural(len(files), 'slide file')} beside these that no row names: {names}")
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        names = listed([path.name for path in files])
+        console.note(f"{counted(len(files), 'slide file')} beside these that no row names: {names}")
 
 
 def _tell_cost(request: Request, cost: RunCost) -> None:
@@ -140,7 +139,7 @@ def _tell_cost(request: Request, cost: RunCost) -> None:
     if not cost.patches:
         return
     encode = cost.patches / options.patches_per_second
-    console.fact("run", f"an estimate from what was read just now: about {count_text(cost.patches)} patches")
+    console.fact("run", f"an estimate from what was read just now: about {grouped(cost.patches)} patches")
     console.fact(
         "time",
         f"tile {clock(cost.tile_seconds)}; embed {clock(max(encode, cost.read_seconds))} with an encoder of "
@@ -160,9 +159,9 @@ def _bytes(count: float) -> str:
 def _end(console: Console, checks: Sequence[SlideCheck], cost: RunCost) -> int:
     failed = [item for item in checks if item.failure]
     copies = sum(bool(item.copy_of) for item in checks)
-    parts = [f"{plural(len(checks) - len(failed), 'slide')} can be tiled, {len(failed)} cannot"]
+    parts = [f"{counted(len(checks) - len(failed), 'slide')} can be tiled, {len(failed)} cannot"]
     if copies:
-        parts.append(f"{plural(copies, 'slide')} with the content of another: keep one, or training counts it twice")
+        parts.append(f"{counted(copies, 'slide')} with the content of another: keep one, or training counts it twice")
     if not cost.fits:
         parts.append("the disk is too small for the run: choose another with --run FOLDER")
     console.say("; ".join(parts))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsi_pipeline.commands.over_patches import over_patches, tell_network
-from wsi_pipeline.commands.shell.console import MOST_ROWS, count_text
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.console import MOST_ROWS
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import tell_end, tell_redone
 from wsi_pipeline.config.execution import ClassifyExecution, QuPathOptions
 from wsi_pipeline.config.specs import ClassifySpec
@@ -18,6 +18,7 @@ from wsi_pipeline.stages.engine.runner import CohortResult, StageResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
 from wsi_pipeline.stages.results.fractions import current_header, write_fractions
 from wsi_pipeline.store.tables.patch_table import PatchTable
+from wsi_pipeline.wording import counted, grouped
 
 _MOST_CLASSES = 4
 
@@ -52,7 +53,7 @@ def _tell(request: Request, result: CohortResult) -> None:
         rows = [line for line in rows if line[-1]][:MOST_ROWS]
     console.table(("slide", "patches", "classes", "note"), rows, right=(1,))
     if hidden > 0:
-        console.say(f"... of {plural(len(last), 'slide')}, those with a note are shown")
+        console.say(f"... of {counted(len(last), 'slide')}, those with a note are shown")
     tell_redone(request, result)
     done = [item for item in last if item.action in ("made", "fresh")]
     tell_end(request, result, _gather(request, done) if done else "nothing was classified")
@@ -66,15 +67,15 @@ def _gather(request: Request, done: Sequence[StageResult]) -> str:
     like = current_header(run, model, first)
     folder = shown(run.classify(model))
     if like is None:  # its patches were made anew by another process in the meantime
-        return f"{plural(len(done), 'slide')} in {folder}/"
+        return f"{counted(len(done), 'slide')} in {folder}/"
     found = write_fractions(run, model, cohort.records, like)
     if found.left_out:
         request.console.note(
             f"not in fractions.csv, because classified with another adapter or other settings: "
-            f"{plural(len(found.left_out), 'slide')}; wsi-pipeline classify does them again"
+            f"{counted(len(found.left_out), 'slide')}; wsi-pipeline classify does them again"
         )
     return (
-        f"{plural(len(done), 'slide')} in {folder}/ · fractions of all {len(found.table)}: "
+        f"{counted(len(done), 'slide')} in {folder}/ · fractions of all {len(found.table)}: "
         f"{shown(run.fractions(model))} · polygons for QuPath: *.geojson · {request.next('report')}"
     )
 
@@ -89,4 +90,4 @@ def _row(result: StageResult) -> tuple[str, str, str, str]:
     ranked = sorted(((part, name) for name, part in parts.items() if part), key=lambda item: -item[0])
     words = [f"{name} {percent(part)}" for part, name in ranked[:_MOST_CLASSES]]
     words += ["..."] if len(ranked) > _MOST_CLASSES else []
-    return result.slide_id, count_text(int(summary["patches"])), ", ".join(words) or "-", status.note
+    return result.slide_id, grouped(int(summary["patches"])), ", ".join(words) or "-", status.note

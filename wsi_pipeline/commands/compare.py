@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import CompareOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.validation.paired import compare as compare_validations
@@ -15,6 +15,7 @@ from wsi_pipeline.mil.validation.paired import metric_words, p_words, sentence
 from wsi_pipeline.stages.outputs.comparison_inputs import Pair, pairs, validated
 from wsi_pipeline.stages.outputs.predicted_side import NOTES, is_prediction
 from wsi_pipeline.system.atomic import write_text
+from wsi_pipeline.wording import counted
 
 
 def compare(request: Request) -> int:
@@ -63,7 +64,7 @@ def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
     interval = found["interval"]
     told = [
         f"differences with {100 * interval['level']:.0f} % intervals by {interval['resamples']} paired bootstrap "
-        f"resamples of {plural(found['n_patients'], 'patient')}; no p-value is corrected for there being several"
+        f"resamples of {counted(found['n_patients'], 'patient')}; no p-value is corrected for there being several"
     ]
     told += [text for training in pair for text in training.metrics.get(NOTES) or ()]
     predicted = [name for name, side in zip("AB", pair, strict=True) if is_prediction(side.folder)]

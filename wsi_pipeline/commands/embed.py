@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_pipeline.commands.over_patches import over_patches, tell_network
 from wsi_pipeline.commands.shell.console import MOST_ROWS
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.sections import refuse_twice
 from wsi_pipeline.commands.tile import tell_end, tell_redone
 from wsi_pipeline.config.execution import EmbedExecution
@@ -18,6 +18,7 @@ from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.engine.runner import CohortResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
 from wsi_pipeline.store.tables.patch_table import PatchTable
+from wsi_pipeline.wording import counted
 
 
 def embed(request: Request) -> int:
@@ -71,4 +72,4 @@ def _tell(request: Request, result: CohortResult) -> None:
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     models = [part.get(EmbedSpec).model for part in request.each()]
     folders = ", ".join(f"{shown(request.run_dir.feature_store(model, 'x').parent)}/" for model in models)
-    tell_end(request, result, f"{plural(len(done), 'slide')} in {folders} · {request.next('train-mil')}")
+    tell_end(request, result, f"{counted(len(done), 'slide')} in {folders} · {request.next('train-mil')}")

@@ -14,7 +14,7 @@ from wsi_pipeline.cohort.run_dir import existing_store, slug
 from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
 from wsi_pipeline.commands.shell.estimates import unit as resampled_unit
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.config.execution import (
     CohortOptions,
@@ -39,6 +39,7 @@ from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.results.trainings import trainings
+from wsi_pipeline.wording import counted
 
 
 def heatmap(request: Request) -> int:
@@ -115,7 +116,7 @@ def left_out_words(slides: SlideBags) -> str:
     reasons: dict[str, list[str]] = {}
     for slide, why in slides.left_out.items():
         reasons.setdefault(why, []).append(slide)
-    parts = [f"{ids[0] if len(ids) == 1 else plural(len(ids), 'slide')}: {why}" for why, ids in reasons.items()]
+    parts = [f"{ids[0] if len(ids) == 1 else counted(len(ids), 'slide')}: {why}" for why, ids in reasons.items()]
     return f" ({'; '.join(parts)})" if parts else ""
 
 
@@ -127,7 +128,7 @@ def _tell_left_out(request: Request, slides: SlideBags) -> None:
 def _tell_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
     if seen.any():
         request.console.note(
-            f"{seen.sum()} of {plural(len(seen), unit)} by name of patients the models were trained on: "
+            f"{seen.sum()} of {counted(len(seen), unit)} by name of patients the models were trained on: "
             "these predictions do not show how good the models are, train-mil's own do"
         )
 
@@ -155,14 +156,14 @@ def _tell_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> No
         interval = own["interval"]
         request.console.say(
             f"[{100 * interval['level']:.0f} % intervals] by {interval['resamples']} bootstrap resamples of "
-            f"{plural(own['n_patients'], resampled_unit(own))}"
+            f"{counted(own['n_patients'], resampled_unit(own))}"
         )
 
 
 def _tell_files(request: Request, found: Predicted, unit: str) -> None:
     others = len(found.whole) - len(found.table)
-    kept = f", beside {plural(others, unit)} of earlier calls" if others else ""
-    request.console.say(f"{plural(len(found.table), unit)} in {shown(found.path)}{kept}")
+    kept = f", beside {counted(others, unit)} of earlier calls" if others else ""
+    request.console.say(f"{counted(len(found.table), unit)} in {shown(found.path)}{kept}")
     if found.former is not None:
         request.console.note(
             f"predictions by the same training before it was trained again are kept in {shown(found.former)}"

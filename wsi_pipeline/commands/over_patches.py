@@ -7,7 +7,7 @@ from typing import Protocol
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store
-from wsi_pipeline.commands.shell.request import Request, plural
+from wsi_pipeline.commands.shell.request import Request
 from wsi_pipeline.config.execution import EmbedExecution
 from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan
 from wsi_pipeline.encoders.probe import WORTH_PATCHES, probe_batch
@@ -19,6 +19,7 @@ from wsi_pipeline.stages.streaming.reader_process import Reading
 from wsi_pipeline.stages.streaming.stream import Survey, Watchers, survey
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.system.device import choose_device, list_devices
+from wsi_pipeline.wording import counted
 
 _NEEDS = ("segment", "tile")
 
@@ -59,7 +60,7 @@ def over_patches(
     result = CohortResult((*_stream(request, command, stages, ready).results, *kept_back))
     waiting = len(records) - len(result.last)
     if waiting:
-        request.console.note(f"not tiled yet, so not {done}: {plural(waiting, 'slide')}; wsi-pipeline tile does it")
+        request.console.note(f"not tiled yet, so not {done}: {counted(waiting, 'slide')}; wsi-pipeline tile does it")
     return result
 
 

@@ -6,16 +6,17 @@ from collections import Counter
 
 from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
 from wsi_pipeline.commands.shell.console import MOST_ROWS
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.stages.results.trainings import trainings
 from wsi_pipeline.stages.results.tuning_files import tunings
+from wsi_pipeline.wording import counted
 
 
 def status(request: Request) -> int:
     """Print how many slides are done, empty, failed or pending in each stage, and what failed."""
     records = request.select(request.known_cohort())
     slides = [read_status(request.run_dir.status(record.slide_id), record.slide_id) for record in records]
-    request.console.fact("run", f"{shown(request.run_dir.root)}/  {plural(len(slides), 'slide')}")
+    request.console.fact("run", f"{shown(request.run_dir.root)}/  {counted(len(slides), 'slide')}")
     stages = list(dict.fromkeys(["segment", "tile", *(name for slide in slides for name in slide.stages)]))
     rows = [[stage, *(str(count) for count in _counts(slides, stage))] for stage in stages]
     request.console.table(("stage", "done", "empty", "failed", "pending"), rows, right=(1, 2, 3, 4))

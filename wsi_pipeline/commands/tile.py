@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
-from wsi_pipeline.commands.shell.console import MOST_ROWS, count_text
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, plural, shown
+from wsi_pipeline.commands.shell.console import MOST_ROWS
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.stages.engine.runner import CohortResult, SlideStage, StageResult, run_cohort
 from wsi_pipeline.stages.segment import SegmentStage
 from wsi_pipeline.stages.tile import TileStage
+from wsi_pipeline.wording import counted, grouped
 
 _WHAT_NEXT = "embed --model pathotune"
 
@@ -61,12 +62,12 @@ def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult
     asked = f"mpp (asked {request.get(TileSpec).mpp:g})"
     console.table(("slide", "patches", "tissue mm2", asked, "note"), rows, right=(1, 2))
     if hidden > 0:
-        console.say(f"... of {plural(len(result.last), 'slide')}, those with a note are shown")
+        console.say(f"... of {counted(len(result.last), 'slide')}, those with a note are shown")
     tell_redone(request, result)
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
     if done:
-        console.say(f"{count_text(patches)} patches on {plural(len(done), 'slide')}")
+        console.say(f"{grouped(patches)} patches on {counted(len(done), 'slide')}")
     overlays = f"overlays: {shown(request.run_dir.root)}/segment/"
     tell_end(request, result, f"{overlays} · {request.next(_WHAT_NEXT)}" if patches else overlays)
 
@@ -78,7 +79,7 @@ def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
         return result.slide_id, "-", "-", "-", f"FAILED {status.reason}"
     summary = status.summary
     resampled = ", resampled" if summary.get("resampled") else ""
-    patches = count_text(int(summary["patches"])) if "patches" in summary else "-"
+    patches = grouped(int(summary["patches"])) if "patches" in summary else "-"
     note = status.note
     if note:
         note += f": look at {shown(run.overlay(result.slide_id))}"
@@ -97,7 +98,7 @@ def tell_redone(request: Request, result: CohortResult) -> None:
         if item.action == "made" and item.why:
             reasons[f"{item.stage}: {item.why}"] = reasons.get(f"{item.stage}: {item.why}", 0) + 1
     for reason, count in reasons.items():
-        request.console.say(f"{plural(count, 'slide')} made again, {reason}")
+        request.console.say(f"{counted(count, 'slide')} made again, {reason}")
 
 
 def tell_end(request: Request, result: CohortResult, after: str) -> None:

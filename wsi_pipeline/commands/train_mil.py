@@ -9,7 +9,7 @@ from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
 from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number, unit
-from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
@@ -19,7 +19,7 @@ from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags, gather
 from wsi_pipeline.stages.results.former import check_name
 from wsi_pipeline.stages.results.trainings import Training, training_name
 from wsi_pipeline.stages.train_mil import train
-from wsi_pipeline.wording import NOT_KNOWN, tested_words
+from wsi_pipeline.wording import NOT_KNOWN, counted, tested_words
 
 
 def train_mil(request: Request) -> int:
@@ -77,7 +77,7 @@ def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str, p
 
 def _bag_words(slides: SlideBags, spec: MilSpec) -> str:
     noun = "slide" if spec.bag == "slide" else "patient"
-    return f"{plural(len(slides.table), noun)} usable"
+    return f"{counted(len(slides.table), noun)} usable"
 
 
 def _encoders(request: Request) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def _tell(request: Request, done: Sequence[Training]) -> None:
         request.console.note(NOT_KNOWN)
     request.console.say(
         f"{tested_words(patients)}; [{100 * interval['level']:.0f} % intervals] by "
-        f"{interval['resamples']} bootstrap resamples of {plural(first['n_patients'], unit(first))}"
+        f"{interval['resamples']} bootstrap resamples of {counted(first['n_patients'], unit(first))}"
     )
     for training in done:
         request.console.say(f"models, predictions, metrics: {shown(training.folder)}/")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_pipeline.commands.report import report_of
-from wsi_pipeline.commands.shell.console import Progress, count_text
-from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, plural, shown
+from wsi_pipeline.commands.shell.console import Progress
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import QuPathOptions, TableOptions, TuneExecution
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.errors import LabelError, UsageError
@@ -21,6 +21,7 @@ from wsi_pipeline.stages.results.former import FORMER, check_name
 from wsi_pipeline.stages.results.patch_scores import POOLED
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning
 from wsi_pipeline.stages.tune import EpochRow, TuneJob, Watch
+from wsi_pipeline.wording import counted, grouped, listed
 
 DEFAULT_NAME = "pathotune"
 MOST_CLASSES = 30
@@ -85,7 +86,7 @@ def _split(request: Request, patches: LabelledPatches) -> PatchSplit:
     if not len(split.validation):
         raise LabelError("no patch is left to choose the best epoch on", todo="Give some rows the split val")
     parts = {word: patches.take(rows) for word, rows in split.parts().items() if len(rows)}
-    told = [f"{_WORDS[word]} {count_text(len(part))} of {_groups(part)}" for word, part in parts.items()]
+    told = [f"{_WORDS[word]} {grouped(len(part))} of {_groups(part)}" for word, part in parts.items()]
     given = "as given" if patches.splits else "no group in two parts"
     request.console.fact("split", f"{', '.join(told)}; {given}")
     for note in split.notes:
@@ -94,16 +95,15 @@ def _split(request: Request, patches: LabelledPatches) -> PatchSplit:
 
 
 def _groups(patches: LabelledPatches) -> str:
-    return plural(len(set(patches.groups)), "group")
+    return counted(len(set(patches.groups)), "group")
 
 
 def _tell_patches(request: Request, patches: LabelledPatches) -> None:
     side = f"{patches.patch_px} px" + (f" at {patches.mpp:.4g} micrometres per pixel" if patches.mpp else "")
-    measured = f"{plural(len(patches), 'patch', 'patches')} of {_groups(patches)}, {side}"
+    measured = f"{counted(len(patches), 'patch', 'patches')} of {_groups(patches)}, {side}"
     request.console.fact("labels", f"{patches.source}: {measured}")
-    counts = [f"{name} {count_text(count)}" for name, count in patches.class_counts().items()]
-    more = f" and {len(counts) - MOST_CLASSES} more" if len(counts) > MOST_CLASSES else ""
-    request.console.fact("classes", ", ".join(counts[:MOST_CLASSES]) + more)
+    counts = [f"{name} {grouped(count)}" for name, count in patches.class_counts().items()]
+    request.console.fact("classes", listed(counts, MOST_CLASSES))
     for note in patches.notes:
         request.console.note(note)
 
@@ -161,8 +161,8 @@ class _Epochs:
 
 def _share(trained: Mapping[str, Any]) -> str:
     return (
-        f"{count_text(trained['parameters'])} parameters, {trained['share']:.2%} of the backbone's "
-        f"{count_text(trained['backbone'])}"
+        f"{grouped(trained['parameters'])} parameters, {trained['share']:.2%} of the backbone's "
+        f"{grouped(trained['backbone'])}"
     )
 
 
@@ -172,7 +172,7 @@ def _tell_scores(request: Request, tuning: Tuning) -> None:
     part, interval = metrics["part"], metrics["interval"]
     best = metrics["training"]["best_epoch"]
     console.say(f"epoch {best} of {metrics['training']['epochs']} kept, chosen on the validation part")
-    measured = f"{plural(metrics['n_patches'], 'patch', 'patches')} of {plural(metrics['n_groups'], 'group')}"
+    measured = f"{counted(metrics['n_patches'], 'patch', 'patches')} of {counted(metrics['n_groups'], 'group')}"
     if part == "test":
         console.fact("test", f"{measured}, used for nothing else")
     else:
@@ -187,7 +187,7 @@ def _tell_scores(request: Request, tuning: Tuning) -> None:
     console.table(("class", "precision", "recall", "F1", "patches", "groups"), rows, right=(4, 5))
     console.say(
         f"[{interval['level']:.0%} intervals] by {interval['resamples']} bootstrap resamples over "
-        f"{plural(metrics['n_groups'], 'group')}"
+        f"{counted(metrics['n_groups'], 'group')}"
     )
     for sentence in metrics["warnings"]:
         console.note(sentence)
@@ -195,7 +195,7 @@ def _tell_scores(request: Request, tuning: Tuning) -> None:
 
 def _class_row(row: Mapping[str, Any]) -> list[str]:
     values = [_cell({"value": row[name], **row["intervals"][name]}) for name in ("precision", "recall", "f1")]
-    return [*values, count_text(row["n_patches"]), count_text(row["n_groups"])]
+    return [*values, grouped(row["n_patches"]), grouped(row["n_groups"])]
 
 
 def _cell(estimate: Mapping[str, Any]) -> str:

@@ -120,12 +120,6 @@ def compare(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
     return Fit(tuple(missing), tuple(extra), tuple(reshaped))
 
 
-def first_few(names: Sequence[str], most: int = 4) -> str:
-    """`a, b, c and 12 more`, for messages."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
 def _entry(path: Path, data_start: int, facts: Any) -> TensorEntry:
     try:
         begin, end = (int(value) for value in facts["data_offsets"])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_pipeline.wording import listed
+
 
 @dataclass(frozen=True)
 class Named:
@@ -39,8 +41,7 @@ def distinct_ids(slides: Sequence[Named]) -> tuple[list[str], list[str]]:
         examples += dict.fromkeys(made)
     if not examples:
         return ids, []
-    shown = ", ".join(examples[:4]) + (f" and {len(examples) - 4} more" if len(examples) > 4 else "")
-    return ids, [f"files of one name have ids with the names of their folders or suffixes: {shown}"]
+    return ids, [f"files of one name have ids with the names of their folders or suffixes: {listed(examples, 4)}"]
 
 
 def _apart(group: list[Named], taken: set[str]) -> list[str]:

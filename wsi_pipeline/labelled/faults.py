@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from wsi_pipeline.errors import LabelError
+from wsi_pipeline.wording import listed
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Faults:
         noun   what a row is, in the plural: images, points, slides
         """
         bad = len(self.messages)
-        first = "; ".join(self.messages[:_NAMED]) + (f"; and {bad - _NAMED} more" if bad > _NAMED else "")
+        first = listed(self.messages, _NAMED, "; ")
         if good == 0:
             what = f"none of {bad} {noun} can be used: {first}" if bad else f"no {noun} in it"
             raise LabelError(f"{self.source}: {what}", todo="Mend what is named, or name another source of labels")

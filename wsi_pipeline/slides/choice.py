@@ -66,7 +66,7 @@ def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:
     parts = [whole] if whole is not None else [_number_of(part.strip(), names) for part in text.split("+")]
     known = [part for part in parts if part is not None]
     if len(known) != len(parts) or len(parts) not in (1, 3):
-        raise SlideError(f"no {what} {text!r} in it; it has {listed(names)}", todo=f"Correct the column {what}.")
+        raise SlideError(f"no {what} {text!r} in it; it has {numbered(names)}", todo=f"Correct the column {what}.")
     return tuple(known)
 
 
@@ -74,11 +74,11 @@ def number_of(text: str, names: Sequence[str], what: str) -> int:
     """The number of the one image or plane `text` names; raises SlideError with those there are."""
     found = _number_of(text, names)
     if found is None:
-        raise SlideError(f"no {what} {text!r} in it; it has {listed(names)}", todo=f"Correct the column {what}.")
+        raise SlideError(f"no {what} {text!r} in it; it has {numbered(names)}", todo=f"Correct the column {what}.")
     return found
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
+def numbered(names: Sequence[str], most: int = 8) -> str:
     """`0 to 4 (DAPI, CD3, ...)`, names as far as there are any."""
     span = "0" if len(names) == 1 else f"0 to {len(names) - 1}"
     known = [name for name in names if name]

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.splits.groups import codes_of
+from wsi_pipeline.wording import listed
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -52,7 +53,7 @@ class Association:
             f"{site}: " + ", ".join(f"{name} {n}" for name, n in zip(self.classes, row, strict=True))
             for site, row in zip(self.sites, self.counts, strict=True)
         ]
-        return "; ".join(rows[:most]) + (f"; and {len(rows) - most} more sites" if len(rows) > most else "")
+        return listed(rows, most, "; ", "sites")
 
 
 def site_association(table: pd.DataFrame, strata: Codes, classes: tuple[str, ...], seed: int = 0) -> Association | None:

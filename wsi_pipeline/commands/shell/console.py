@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from wsi_pipeline.wording import grouped
+
 LINE_EVERY_SECONDS = 15.0
 MOST_ROWS = 40
 
@@ -117,7 +119,7 @@ class LineProgress(Progress):
         self.console.say(f"{self._head()}  {clock(time.monotonic() - self.started)}")
 
     def _head(self) -> str:
-        return f"{self.name} {count_text(self.done)}/{count_text(self.total)} {self.unit}  {self.rate:.3g}/s"
+        return f"{self.name} {grouped(self.done)}/{grouped(self.total)} {self.unit}  {self.rate:.3g}/s"
 
 
 class BarProgress(Progress):
@@ -156,13 +158,8 @@ class BarProgress(Progress):
         self._bar.stop()
 
     def _show(self) -> None:
-        counts = f"{count_text(self.done)}/{count_text(self.total)} {self._unit}"
+        counts = f"{grouped(self.done)}/{grouped(self.total)} {self._unit}"
         self._bar.update(self._task, completed=self.done, counts=counts, speed=f"{self.rate:.3g}/s")
-
-
-def count_text(count: int) -> str:
-    """`2482` -> `2 482`."""
-    return f"{count:,}".replace(",", " ")
 
 
 def clock(seconds: float) -> str:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from wsi_pipeline.commands.shell.request import plural
 from wsi_pipeline.mil.validation.choices import named
 from wsi_pipeline.mil.validation.paired import metric_words, p_words
+from wsi_pipeline.wording import counted
 
 MOST_WARNINGS = 12
 MOST_METRICS = 5
@@ -19,7 +19,7 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = []
     chosen = Counter(named(fold["chosen"]) for fold in (metrics.get("folds") or ()) if fold.get("chosen"))
     if chosen:
-        told.append(("chosen", "; ".join(f"{text} ({plural(n, 'fold')})" for text, n in chosen.most_common())))
+        told.append(("chosen", "; ".join(f"{text} ({counted(n, 'fold')})" for text, n in chosen.most_common())))
     if "threshold" in metrics:
         cut = metrics["threshold"]
         rates = ", ".join(f"{name} {estimate(cut[name])}" for name in ("sensitivity", "specificity"))
@@ -39,7 +39,7 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             (
                 "chance",
                 f"{metric_words(test['metric'])} against {test['n']} shuffles of the outcomes over "
-                f"{plural(test['n_patients'], unit(metrics))}: {p_words(test['p_value'])}",
+                f"{counted(test['n_patients'], unit(metrics))}: {p_words(test['p_value'])}",
             )
         )
     return told

@@ -14,6 +14,7 @@ from wsi_pipeline.commands.shell.console import Console
 from wsi_pipeline.config.execution import CohortOptions, TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError
 from wsi_pipeline.system.atomic import write_text_if_changed
+from wsi_pipeline.wording import counted, listed
 
 S = TypeVar("S")
 logger = logging.getLogger(__name__)
@@ -105,12 +106,12 @@ class Request:
         if len(counts) > MOST_LABELS:
             labels = f"{len(counts)} different ones"
         parts = [
-            plural(len(cohort), "slide"),
+            counted(len(cohort), "slide"),
             patients_in_words(cohort),
             f"labels: {labels}" if labels else "no labels",
         ]
         if followed:
-            parts.append(f"time and event of {plural(followed, 'patient')}, {plural(events, 'event')}")
+            parts.append(f"time and event of {counted(followed, 'patient')}, {counted(events, 'event')}")
         self.console.fact("cohort", f"{', '.join(parts)}  -> {self.run_dir.root}/")
         for note in cohort.notes[:MOST_NOTES]:
             self.console.note(str(note))
@@ -130,10 +131,10 @@ class Request:
             return
         gone = {record.slide_id for record in before.records} - {item.slide_id for item in cohort.records}
         if gone:
-            named = ", ".join(sorted(gone)[:5]) + (", ..." if len(gone) > 5 else "")
             verb = "is" if len(gone) == 1 else "are"
             self.console.note(
-                f"{plural(len(gone), 'slide')} of this run {verb} not in the cohort now: {named}; their files stay"
+                f"{counted(len(gone), 'slide')} of this run {verb} not in the cohort now: {listed(sorted(gone))}; "
+                "their files stay"
             )
 
 
@@ -150,16 +151,11 @@ def parse_chunk(text: str | None) -> tuple[int, int] | None:
     return index, count
 
 
-def plural(count: int, noun: str, many: str | None = None) -> str:
-    """`1 slide`, `2 slides`; `many` is the plural where it does not end in s."""
-    return f"{count:,} {noun if count == 1 else many or noun + 's'}".replace(",", " ")
-
-
 def patients_in_words(cohort: Cohort) -> str:
     """`12 patients`, or that nobody says whose slides they are."""
     if cohort.patients_stated == "not known":
         return "patients not known"
-    return plural(cohort.patients, "patient")
+    return counted(cohort.patients, "patient")
 
 
 def shown(path: Path) -> str:

@@ -17,8 +17,9 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsi_pipeline.encoders.hf_models.hf_processor import quiet
-from wsi_pipeline.encoders.weights import first_few, read_tensors
+from wsi_pipeline.encoders.weights import read_tensors
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import listed
 
 log = logging.getLogger(__name__)
 auto: Any = transformers
@@ -82,7 +83,7 @@ def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
     faults = [key for key in missing if key not in pooler] + shapes
     surplus, left_out = _surplus(network, facts["unexpected_keys"], tensors)
     told = [
-        f"{len(names)} tensors {kind} ({first_few(names)})"
+        f"{len(names)} tensors {kind} ({listed(names)})"
         for kind, names in (("missing or of another shape", faults), ("more than the config has", surplus))
         if names
     ]
@@ -92,7 +93,7 @@ def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
             todo="Bring the model.safetensors that belongs to this config.json.",
         )
     if left_out:
-        log.info("%s: left out what is no part of the encoder: %s", files[0].name, first_few(left_out))
+        log.info("%s: left out what is no part of the encoder: %s", files[0].name, listed(left_out))
     if pooler:
         log.info("%s has no pooler: the class token is the feature", files[0].name)
     return _unmasked(network.float().eval()), not pooler

@@ -26,8 +26,9 @@ from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.timm_models.timm_input import Preparation, Wish, read_preparation
 from wsi_pipeline.encoders.timm_models.timm_network import Architecture, Fitted, fit, models
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
-from wsi_pipeline.encoders.weights import CONVERT, compare, first_few, hash_tensors, read_tensors
+from wsi_pipeline.encoders.weights import CONVERT, compare, hash_tensors, read_tensors
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _in_folder(folder: Path) -> Path:
     pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
     if pickled and not (folder / SAFE_FILE).is_file():
         raise EncoderError(
-            f"{folder} has {first_few(pickled)} but no {SAFE_FILE}: pickled weights are not opened", todo=CONVERT
+            f"{folder} has {listed(pickled)} but no {SAFE_FILE}: pickled weights are not opened", todo=CONVERT
         )
     return folder / SAFE_FILE
 
@@ -152,14 +153,14 @@ def load_into(
     fit = compare(wanted, tensors)
     extra = [key for key in fit.extra if not _is_head(key, config)]
     faults = [("missing", list(fit.missing)), ("of another shape", list(fit.reshaped)), ("not in the model", extra)]
-    told = [f"{len(names)} {kind} ({first_few(names)})" for kind, names in faults if names]
+    told = [f"{len(names)} {kind} ({listed(names)})" for kind, names in faults if names]
     if told:
         raise EncoderError(
             f"{source} does not fit {config.get('architecture') or type(network).__name__}: tensors {'; '.join(told)}",
             todo="Name the timm model these weights were saved from.",
         )
     if fit.extra:
-        log.info("%s: left out the classifier's tensors: %s", source.name, first_few(fit.extra))
+        log.info("%s: left out the classifier's tensors: %s", source.name, listed(fit.extra))
     network.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
 
 
@@ -180,7 +181,7 @@ def _converted(network: torch.nn.Module, given: dict[str, torch.Tensor]) -> dict
         return given
     resampled = [key for key in given if key in converted and converted[key].shape != given[key].shape]
     if resampled:
-        log.info("resampled to the model's image size: %s", first_few(resampled))
+        log.info("resampled to the model's image size: %s", listed(resampled))
     return {key: value for key, value in converted.items() if isinstance(value, torch.Tensor)}
 
 

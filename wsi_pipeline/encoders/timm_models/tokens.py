@@ -13,6 +13,7 @@ import torch
 
 from wsi_pipeline.encoders.pathology import CLASS_AND_MEAN
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import counted
 
 _POOLS = {
     "avg": "mean",
@@ -46,7 +47,7 @@ class Tokens:
         """`, class token and 4 register tokens left out`; "" where nothing is. `class_token`: whether it is named."""
         named = ["class token"] if class_token and self.class_token else []
         named += ["distillation token"] if self.distilled else []
-        named += [_count(self.registers, "register token")] if self.registers else []
+        named += [counted(self.registers, "register token")] if self.registers else []
         return f", {' and '.join(named)} left out" if named else ""
 
 
@@ -113,7 +114,7 @@ def choose_pooling(network: torch.nn.Module, images: torch.Tensor, published: st
         return Pooling("grid", f"mean of {height} x {width} positions", tokens, channels_last=last, changed=last)
     if tokens.class_token:
         return Pooling("class", "class token", tokens, changed=not getattr(network, "num_prefix_tokens", 0))
-    said = f"mean of {_count(shape[1] - tokens.prefix, 'patch token')}{tokens.others(class_token=False)}"
+    said = f"mean of {counted(shape[1] - tokens.prefix, 'patch token')}{tokens.others(class_token=False)}"
     return Pooling("mean", said, tokens, changed=tokens.prefix > 0)
 
 
@@ -122,7 +123,7 @@ def _class_and_mean(network: torch.nn.Module, images: torch.Tensor, shape: tuple
         raise EncoderError("it has no class token, but its published feature is that with the mean of the patch tokens")
     if len(shape) != 3:
         shape = tuple(_tokens_of(network, images).shape)
-    patches = _count(shape[1] - tokens.prefix, "patch token")
+    patches = counted(shape[1] - tokens.prefix, "patch token")
     said = f"class token + mean of {patches}{tokens.others(class_token=False)}"
     return Pooling(CLASS_AND_MEAN, said, tokens, changed=True)
 
@@ -143,7 +144,7 @@ def _own_words(network: torch.nn.Module, images: torch.Tensor, tokens: Tokens, d
     if pool == "token":
         return "mean of class token and distillation token" if tokens.distilled else "class token"
     if pool == "map" and len(shape) == 3:
-        return f"attention pooling of {_count(shape[1], 'token')}"
+        return f"attention pooling of {counted(shape[1], 'token')}"
     if pool not in _POOLS or len(shape) not in (3, 4):
         return f"the network's own pooling ({pool})" if pool else "the network's own pooling"
     if len(shape) == 4:
@@ -152,8 +153,8 @@ def _own_words(network: torch.nn.Module, images: torch.Tensor, tokens: Tokens, d
         hidden = dim not in {shape[3 if last else 1], 2 * shape[3 if last else 1]}
         return f"{_POOLS[pool]} of {height} x {width} positions{', through a hidden layer' if hidden else ''}"
     if getattr(network, "pool_include_prefix", False):
-        return f"{_POOLS[pool]} of all {_count(shape[1], 'token')}"
-    patches = _count(shape[1] - tokens.prefix, "patch token")
+        return f"{_POOLS[pool]} of all {counted(shape[1], 'token')}"
+    patches = counted(shape[1] - tokens.prefix, "patch token")
     return f"{_POOLS[pool]} of {patches}{tokens.others(class_token=True)}"
 
 
@@ -165,7 +166,3 @@ def _pool_name(network: torch.nn.Module) -> str:
         if isinstance(name, str) and name:
             return name
     return ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
 from wsi_pipeline.labelled.splits.patch_split import PatchSplit
-
-_NAMED = 5
+from wsi_pipeline.wording import listed
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,8 @@ def check_leaks(patches: LabelledPatches, split: PatchSplit) -> None:
     """Raise LabelError naming what is on more than one side of the split, if anything is."""
     leaks = find_leaks(patches, split)
     if leaks:
-        named = "; ".join(str(leak) for leak in leaks[:_NAMED])
-        more = f"; and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
         raise LabelError(
-            f"the split leaks, {len(leaks)} on more than one side: {named}{more}",
+            f"the split leaks, {len(leaks)} on more than one side: {listed(leaks, separator='; ')}",
             todo="Give copies of an image, and all patches of a patient, the same group and the same split",
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.labelled_patches import SPLITS, Rows
 from wsi_pipeline.labelled.splits.holdout import hold_out_groups
+from wsi_pipeline.wording import counted
 
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -95,8 +96,7 @@ def _refuse_divided(parts: Rows, codes: Rows, groups: Sequence[str]) -> None:
         first = np.flatnonzero(codes == divided[0])
         sides = " and ".join(SPLITS[k] for k in np.unique(parts[first]))
         raise LabelError(
-            f"the given split divides {len(divided)} group{'s' if len(divided) > 1 else ''}: "
-            f"{groups[int(first[0])]} is in {sides}",
+            f"the given split divides {counted(len(divided), 'group')}: {groups[int(first[0])]} is in {sides}",
             todo="Give all patches of a group the same split, or remove the column split",
         )
 

@@ -9,6 +9,7 @@ from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.splits.image_groups import group_by_pattern
+from wsi_pipeline.wording import listed
 
 _COLUMNS = ("patient_id", "slide_id", "site", "stain")
 
@@ -39,6 +40,6 @@ def slide_splits(records: Sequence[SlideRecord]) -> list[str] | None:
     missing = [record.slide_id for record in records if record.split is None]
     if missing:
         raise LabelError(
-            f"split must be filled in for every labelled slide or for none; it is not for {', '.join(missing[:5])}"
+            f"split must be filled in for every labelled slide or for none; it is not for {listed(missing)}"
         )
     return [split or "" for split in splits]

@@ -14,10 +14,11 @@ from sklearn.metrics import confusion_matrix
 from wsi_pipeline.cohort.table_words import in_order, label_key
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, column_of, listed
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, column_of
 from wsi_pipeline.mil.training.objectives import Classification
 from wsi_pipeline.statistics.bootstrap import weighted_metrics
 from wsi_pipeline.statistics.class_metrics import POOLED, point_values, to_scored
+from wsi_pipeline.wording import listed
 
 MAX_CLASSES = 1024
 
@@ -126,12 +127,12 @@ def make_classification(table: pd.DataFrame, positive: str | None = None) -> Cla
     patients = table.assign(label=labels).groupby("label")["patient_id"].nunique()
     if _are_measurements(labels, np.array(patients, dtype=np.int64)):
         raise MilError(
-            f"the labels are numbers, {len(classes)} different ones ({listed(pd.Series(classes))})",
+            f"the labels are numbers, {len(classes)} different ones ({listed(classes)})",
             todo="If they are measurements, use --task regression; if they are classes, give them names.",
         )
     if len(classes) > 2 and patients.max() == 1:
         raise MilError(
-            f"no two patients share a label ({listed(pd.Series(classes))}): they look like identifiers",
+            f"no two patients share a label ({listed(classes)}): they look like identifiers",
             todo="The column label must hold classes that several patients share.",
         )
     return ClassificationTask(classes)

@@ -10,7 +10,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.outcome import COLUMNS, outcome_of
-from wsi_pipeline.mil.tasks.task import listed
+from wsi_pipeline.wording import listed
 
 
 def make_survival(table: pd.DataFrame, spec: MilSpec) -> CoxTask | DiscreteTask:

@@ -15,6 +15,7 @@ from wsi_pipeline.cohort.tables.cells import number
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.training.objectives import Objective
+from wsi_pipeline.wording import listed
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -123,12 +124,6 @@ def _number(cell: object) -> float:
 def values_of(samples: dict[str, Floats]) -> dict[str, float | None]:
     """The first sample of each metric as a plain number, None for NaN."""
     return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in samples.items()}
-
-
-def listed(names: pd.Series[Any]) -> str:
-    """The first few names, and how many more."""
-    shown = ", ".join(str(name) for name in names.iloc[:NAMED])
-    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def quantile_groups(values: Floats, n_groups: int) -> Codes:

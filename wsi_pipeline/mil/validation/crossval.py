@@ -25,6 +25,7 @@ from wsi_pipeline.splits.assign import Strata, checked_table, make_splits
 from wsi_pipeline.splits.fold import Fold, Splits
 from wsi_pipeline.splits.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
 from wsi_pipeline.statistics.thresholds import youden_threshold
+from wsi_pipeline.wording import listed
 
 Json = dict[str, Any]
 
@@ -165,10 +166,7 @@ def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
     where = {slide: index for index, slide in enumerate(bags.slide_ids)}
     missing = [str(slide) for slide in wanted if slide not in where]
     if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise MilError(
-            f"no features for {', '.join(missing[:5])}{more}", todo="Embed these slides, or take them out of the table."
-        )
+        raise MilError(f"no features for {listed(missing)}", todo="Embed these slides, or take them out of the table.")
     return bags.subset([where[slide] for slide in wanted])
 
 

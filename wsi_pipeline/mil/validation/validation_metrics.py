@@ -22,6 +22,7 @@ from wsi_pipeline.mil.validation.baselines import chance_values, permutation_tes
 from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, threshold_json
 from wsi_pipeline.statistics.bootstrap import Floats, Interval, Samples, Weighted, bootstrap_mean, interval
 from wsi_pipeline.statistics.class_metrics import LEVEL
+from wsi_pipeline.wording import counted
 
 Json = dict[str, Any]
 
@@ -137,7 +138,7 @@ def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Jso
         counts = predictions.groupby("label")["patient_id"].nunique()
         for name, count in ((name, counts[name]) for name in in_order(counts.index) if counts[name] < FEW_PATIENTS):
             told.append(
-                f"Only {count} patient{'' if count == 1 else 's'} of class {name} tested: intervals are rough, and one "
+                f"Only {counted(count, 'patient')} of class {name} tested: intervals are rough, and one "
                 f"patient moves the sensitivity for {name} by {1 / count:.2f}."
             )
     elif n < 2 * FEW_PATIENTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from wsi_pipeline.report.data import (
     metric_words,
 )
 from wsi_pipeline.report.figures.curves import patch_count_outliers
-from wsi_pipeline.wording import NOT_KNOWN
+from wsi_pipeline.wording import NOT_KNOWN, counted, listed
 
 _NAMED = 4
 
@@ -66,7 +66,7 @@ def sample_words(model: ModelSection) -> str:
     """How many were tested: `40 slides of 30 patients`, or the patients alone where a prediction is of a patient."""
     words = ("slide", "patient") if model.patients_known else ("slide",)
     counts = [(model.metrics.get(f"n_{word}s"), word) for word in words]
-    return " of ".join(_counted(count, word) for count, word in counts if count) or f"? {model.unit}s"
+    return " of ".join(counted(count, word) for count, word in counts if count) or f"? {model.unit}s"
 
 
 def _unit(model: ModelSection, unit: str) -> str:
@@ -157,13 +157,14 @@ def _about_slides(data: ReportData) -> list[str]:
     empty = [slide.slide_id for slide in data.slides if slide.state == "empty"]
     if failed:
         said.append(
-            f"{_counted(len(failed), 'slide')} failed and {_is(failed)} in none of the numbers: {_named(failed)}."
+            f"{counted(len(failed), 'slide')} failed and {_is(failed)} in none of the numbers: "
+            f"{listed(failed, _NAMED)}."
         )
     if empty:
-        said.append(f"No tissue was found on {_counted(len(empty), 'slide')}: {_named(empty)}.")
+        said.append(f"No tissue was found on {counted(len(empty), 'slide')}: {listed(empty, _NAMED)}.")
     odd = outliers(data.slides)
     if odd:
-        said.append(f"Patch counts far from the median of the cohort: {_named(odd)}. Look at the overlays.")
+        said.append(f"Patch counts far from the median of the cohort: {listed(odd, _NAMED)}. Look at the overlays.")
     if data.models and _sites_give_labels_away(data.slides):
         said.append("No site has slides of more than one class: a model may be telling the stains of the sites apart.")
     return said
@@ -205,8 +206,8 @@ def _about_predictions(data: ReportData) -> list[str]:
             far = section.table.loc[flagged, f"{section.unit}_id"].astype(str).tolist()
             if far:
                 said.append(
-                    f"{_counted(len(far), section.unit)} predicted by {section.name} {_is(far)} far from the "
-                    f"{section.unit}s it was trained on, where its predictions mean little: {_named(far)}."
+                    f"{counted(len(far), section.unit)} predicted by {section.name} {_is(far)} far from the "
+                    f"{section.unit}s it was trained on, where its predictions mean little: {listed(far, _NAMED)}."
                 )
     return said
 
@@ -215,16 +216,5 @@ def _name(model: ModelSection) -> str:
     return f"{model.encoder} with {model.mil_model}"
 
 
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
 def _is(items: Sequence[str]) -> str:
     return "is" if len(items) == 1 else "are"
-
-
-def _named(names: Iterable[str]) -> str:
-    """The first few names and how many more."""
-    every = list(names)
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return ", ".join(every[:_NAMED]) + more

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.choice import Choice, listed, number_of, numbers_of
+from wsi_pipeline.slides.choice import Choice, number_of, numbered, numbers_of
 from wsi_pipeline.slides.tiff.bright_field import (
     CONVERT,
     MIN_IS_BLACK,
@@ -18,7 +18,7 @@ from wsi_pipeline.slides.tiff.bright_field import (
     check_channels,
 )
 from wsi_pipeline.slides.tiff.directories import Directory
-from wsi_pipeline.wording import counted
+from wsi_pipeline.wording import counted, listed
 
 Window = tuple[float, float]
 
@@ -84,7 +84,7 @@ def pick(kind: str, channels: Sequence[str], planes: int, choice: Choice, *, fir
     if len(channels) > 1 and chosen is None:
         raise SlideError(
             f"{kind} of {len(channels)} channels, not one RGB image",
-            todo=f"Choose one in the manifest (column channel: {listed(channels)}; or three as red+green+blue), "
+            todo=f"Choose one in the manifest (column channel: {numbered(channels)}; or three as red+green+blue), "
             f"{OR_CONVERT}",
         )
     plane = 0
@@ -150,11 +150,9 @@ def others_told(scene: int, sizes: Sequence[Size], names: Sequence[str]) -> tupl
         for index, (size, name) in enumerate(zip(sizes, names, strict=True))
         if index != scene
     ]
-    shown, more = rest[:4], len(rest) - 4
     return (
-        f"image {scene} of the file is read, {counted(len(rest), 'other')} not: {', '.join(shown)}"
-        + (f" and {more} more" if more > 0 else "")
-        + "; column image or #scene=N chooses",
+        f"image {scene} of the file is read, {counted(len(rest), 'other')} not: {listed(rest, 4)}; "
+        "column image or #scene=N chooses",
     )
 
 

@@ -21,6 +21,7 @@ from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.store.schema import PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
+from wsi_pipeline.wording import listed
 
 OUTCOMES = {"classification": ("label",), "regression": ("label",), "survival": ("time", "event")}
 """Task -> the columns of the table that say what is to be learned."""
@@ -254,8 +255,8 @@ def tuned_on_warnings(slides: SlideBags) -> list[str]:
     """A warning where the features of tested slides have seen labels of the same patients."""
     if not slides.tuned_on:
         return []
-    named = ", ".join(slides.tuned_on[:5]) + (", ..." if len(slides.tuned_on) > 5 else "")
     return [
         f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these {len(slides.table)} slides "
-        f"({named}): the metrics may flatter. Tune on other patients, or read them beside an encoder not tuned here."
+        f"({listed(slides.tuned_on)}): the metrics may flatter. "
+        "Tune on other patients, or read them beside an encoder not tuned here."
     ]
