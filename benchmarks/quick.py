@@ -22,9 +22,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.mil.test_metrics import measured, predictions  # noqa: E402 - found by the line above
-
 from tests.stages.cohorts import write_cohort  # noqa: E402
+from tests.statistics.test_metrics import measured, predictions  # noqa: E402 - found by the line above
 from wsi_pipeline.cli import main as command  # noqa: E402
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv  # noqa: E402
 from wsi_pipeline.geometry import Size  # noqa: E402

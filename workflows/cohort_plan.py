@@ -108,7 +108,8 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
     _check_keys(config)
     tile = read_section("tile", config.get("tile"))
     sources = tuple(at_home(str(item)) for item in _as_list(config["slides"]))
-    cohort = read_cohort(sources, mixed_labels=tile.get(CohortOptions).mixed_labels)
+    given = tile.get(CohortOptions)
+    cohort = read_cohort(sources, mixed_labels=given.mixed_labels, label_column=given.label_column)
     plan = Plan(
         sources=sources,
         run=RunDir(Path(at_home(str(config.get("run") or DEFAULT_RUN)))),

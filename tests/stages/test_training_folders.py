@@ -50,6 +50,9 @@ def test_names_say_what_is_not_the_default() -> None:
     assert training_name(replace(SPEC, survival_loss="cox")) == "mean", "of no account without survival"
     assert training_name(replace(SPEC, task="regression")) == "mean.regression"
     assert training_name(replace(SPEC, choose="abmil,mean", bag="patient")) == "chosen.patient"
+    assert training_name(SPEC, "KRAS status/2024") == "mean.KRAS_status--2024"
+    assert training_name(replace(SPEC, task="regression", bag="patient"), "tmb") == "mean.regression.patient.tmb"
+    assert training_name(survival, "kras") == "mean.survival", "survival has no label"
 
 
 def test_a_second_target_has_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -134,6 +137,19 @@ def test_a_training_of_an_older_run_is_found_under_the_name_of_its_model(tmp_pat
     found = train(run, "colour", slides(), spec)
     assert found.fresh
     assert found.folder == run.mil("colour", "mean")
+
+
+def test_two_columns_of_labels_stand_side_by_side_and_older_trainings_are_found(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    older = train(run, "colour", slides(), SPEC)
+    same = train(run, "colour", slides(), SPEC, target="kras")
+    assert (same.folder, same.fresh) == (older.folder, True)
+    other = train(run, "colour", slides(turned=4), SPEC, target="msi")
+    assert (other.folder, other.metrics["label_column"]) == (run.mil("colour", "mean.msi"), "msi")
+    assert [training.folder.name for training in trainings(run)] == ["mean", "mean.msi"]
+    assert train(run, "colour", slides(turned=4), SPEC, target="msi").fresh
+    with pytest.raises(UsageError, match="another label for 4 slides"):
+        train(run, "colour", slides(turned=8), SPEC, target="msi")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".x", "", "former", "a b"])

@@ -18,7 +18,7 @@ from wsi_pipeline.cohort.table_words import MISSING_WORDS
 from wsi_pipeline.cohort.tables.cell_rows import read_rows
 from wsi_pipeline.cohort.tables.columns import ALIASES, Columns, find_column, is_patient_name, map_columns, normalise
 from wsi_pipeline.cohort.tables.label_words import Numbered, settle_labels
-from wsi_pipeline.cohort.tables.manifest_table import EACH_SLIDE, OWN_COLUMNS, WRITTEN, Table
+from wsi_pipeline.cohort.tables.manifest_table import EACH_SLIDE, OWN_COLUMNS, TARGET, WRITTEN, Table
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words, may_be_patients
 from wsi_pipeline.cohort.tables.patients import settle_patients
 from wsi_pipeline.cohort.tables.row_record import SPLITS, record_of
@@ -47,11 +47,16 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 def read_cohort(
-    sources: Sequence[str | Path], *, mixed_labels: bool = False, options: TableOptions | None = None
+    sources: Sequence[str | Path],
+    *,
+    mixed_labels: bool = False,
+    label_column: str | None = None,
+    options: TableOptions | None = None,
 ) -> Cohort:
     """Read a cohort from one CSV, or from folders, globs and slide files.
 
     mixed_labels    let the slides of one patient carry different labels
+    label_column    column of the labels; None: `label` or one of its aliases
     options         whose slides they are, and which labels are meant
 
     Raises ManifestError listing every fault with its row, UsageError for a spreadsheet, for a CSV beside other
@@ -62,12 +67,13 @@ def read_cohort(
     sources = [at_home(source) for source in sources]
     _refuse_odd_tables(sources)
     if len(sources) == 1 and _is_table(Path(sources[0])):
-        return read_csv(Path(sources[0]), mixed_labels=mixed_labels, options=options)
-    if options.patient_column is not None:
-        raise UsageError(
-            f"no column {options.patient_column!r}: the slides are not named by a CSV",
-            todo="Put them into one, with the columns path and patient_id",
-        )
+        return read_csv(Path(sources[0]), mixed_labels=mixed_labels, label_column=label_column, options=options)
+    for asked, ours in ((options.patient_column, "patient_id"), (label_column, "label")):
+        if asked is not None:
+            raise UsageError(
+                f"no column {asked!r}: the slides are not named by a CSV",
+                todo=f"Put them into one, with the columns path and {ours}",
+            )
     found = find_slides(sources)
     records = [SlideRecord(slide_id, path, slide_id) for slide_id, path in found.slides]
     source = " ".join(str(item) for item in sources)
@@ -96,16 +102,17 @@ def read_run(path: Path, options: TableOptions) -> Cohort:
     return read_csv(path, mixed_labels=True, options=options)
 
 
-def read_csv(path: Path, *, mixed_labels: bool = False, options: TableOptions | None = None) -> Cohort:
+def read_csv(
+    path: Path, *, mixed_labels: bool = False, label_column: str | None = None, options: TableOptions | None = None
+) -> Cohort:
     """Read a manifest CSV; see `read_cohort` for what is raised and `manifests/README.md` for the columns."""
     options = options or TableOptions()
     rows, faults = read_rows(path)
     header, body = (rows[0], rows[1:]) if rows else ([], [])
-    if options.patient_column is not None and find_column(header, options.patient_column) is None:
-        raise UsageError(
-            f"{path} has no column {options.patient_column!r}", todo=f"Its columns: {', '.join(map(repr, header))}"
-        )
-    columns = map_columns(header, body, options.patient_column)
+    for asked in (options.patient_column, label_column):
+        if asked is not None and find_column(header, asked) is None:
+            raise UsageError(f"{path} has no column {asked!r}", todo=f"Its columns: {', '.join(map(repr, header))}")
+    columns = map_columns(header, body, options.patient_column, label_column)
     faults += _column_faults(header, columns)
     if "path" not in columns.places and "slide_id" not in columns.places:
         names = ", ".join(repr(name) for name in header) or "none"
@@ -125,7 +132,8 @@ def read_csv(path: Path, *, mixed_labels: bool = False, options: TableOptions | 
     if "path" in table.places and "slide_id" not in table.places:
         numbered = _with_distinct_ids(numbered, faults)
     faults += check_ids((i, record.slide_id) for i, record in numbered)
-    return _settled(numbered, table, str(path), faults, options, mixed_labels=mixed_labels)
+    cohort = _settled(numbered, table, str(path), faults, options, mixed_labels=mixed_labels)
+    return replace(cohort, target=table.target() if label_column is None else _target(header, label_column))
 
 
 def _settled(
@@ -148,6 +156,13 @@ def _settled(
     cohort = replace(cohort, kept=kept)
     doubts = tuple(Fault(None, f"{what}. {todo}", fatal=False) for what, todo in doubt_words(cohort)[:1])
     return replace(cohort, notes=cohort.notes + doubts)
+
+
+def _target(header: Sequence[str], asked: str) -> str:
+    """The column that the labels come from as the table names it; empty for `label`, which needs no name."""
+    place = find_column(header, asked)
+    name = asked if place is None else header[place].strip()
+    return "" if normalise(name) == "label" else name
 
 
 def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
@@ -178,20 +193,22 @@ def _with_distinct_ids(numbered: list[tuple[int, SlideRecord]], faults: list[Fau
 def to_csv(cohort: Cohort) -> str:
     """The cohort as CSV text, with our column names and absolute paths.
 
-    Behind them, where there is need: labels as they were written, that each slide is a patient, and columns that may
-    be patients; so that what was left open can still be said of the run.
+    Behind them, where there is need: labels as they were written, that each slide is a patient, the column the labels
+    were read from, and columns that may be patients; so that what was left open can still be said of the run.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [item.name for item in fields(SlideRecord)]
-    more = ([WRITTEN] if cohort.written else []) + ([EACH_SLIDE] if cohort.each_slide else []) + list(cohort.kept)
-    writer.writerow([*names, *more])
+    more = ([WRITTEN] if cohort.written else []) + ([EACH_SLIDE] if cohort.each_slide else [])
+    more += [TARGET] if cohort.target else []
+    writer.writerow([*names, *more, *cohort.kept])
     for number, record in enumerate(cohort.records):
         own = {name: getattr(record, name) for name in names}
         if record.slide_id in cohort.without_patient:
             own["patient_id"] = None
         written = cohort.written.get(record.slide_id, record.label)
         behind = ([written] if cohort.written else []) + (["yes"] if cohort.each_slide else [])
+        behind += [cohort.target] if cohort.target else []
         values = [*own.values(), *behind, *(cells[number] for cells in cohort.kept.values())]
         writer.writerow(["" if value is None else str(value) for value in values])
     return out.getvalue()

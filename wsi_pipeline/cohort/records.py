@@ -59,6 +59,7 @@ class Cohort:
     without_patient   ids of slides of which nobody says whose they are; each counts as a patient of its own
     each_slide        the user says that no patient has two slides
     written           slide_id -> label as the table has it, where that is no value or another spelling of `label`
+    target            column the labels were read from, where the user named one that is not `label`
     kept              columns nobody claimed that may be patients: header -> cell of each record
     """
 
@@ -69,6 +70,7 @@ class Cohort:
     each_slide: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    target: str = ""
 
     def __len__(self) -> int:
         return len(self.records)

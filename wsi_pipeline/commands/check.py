@@ -53,8 +53,12 @@ def _processes() -> int:
 def _cohort(request: Request) -> Cohort:
     if not request.sources:
         return read_run(RunDir.existing(request.run_dir.root).cohort_csv, request.get(TableOptions))
+    given = request.get(CohortOptions)
     cohort = read_cohort(
-        request.sources, mixed_labels=request.get(CohortOptions).mixed_labels, options=request.get(TableOptions)
+        request.sources,
+        mixed_labels=given.mixed_labels,
+        label_column=given.label_column,
+        options=request.get(TableOptions),
     )
     for note in cohort.notes[:MOST_NOTES]:
         request.console.note(str(note))

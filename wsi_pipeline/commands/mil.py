@@ -11,6 +11,7 @@ import pandas as pd
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import existing_store, slug
+from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
 from wsi_pipeline.commands.shell.estimates import unit as resampled_unit
@@ -38,7 +39,7 @@ from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
-from wsi_pipeline.stages.results.trainings import trainings
+from wsi_pipeline.stages.results.trainings import read_training, trainings
 from wsi_pipeline.wording import counted
 
 
@@ -65,7 +66,7 @@ def predict(request: Request) -> int:
     what = ", ".join(ensemble.classes) or ensemble.task.name
     request.console.fact("model", f"{shown(folder)}: {what}; {len(ensemble.models)} folds")
     code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
-    known_cohort = request.known_cohort()
+    known_cohort = _without_other_labels(request, folder)
     cohort, records = known_cohort.records, request.select(known_cohort)
     unit = "patient" if ensemble.spec.bag == "patient" else "slide"
     if unit == "patient":
@@ -89,6 +90,18 @@ def predict(request: Request) -> int:
         _tell_metrics(request, found.metrics, unit)
     _tell_files(request, found, unit)
     return code
+
+
+def _without_other_labels(request: Request, folder: Path) -> Cohort:
+    """The cohort of the run; without labels where they are from another column than those the model was trained on."""
+    cohort, training = request.known_cohort(), read_training(folder)
+    trained = str(training.metrics.get("label_column", "")) if training else ""
+    if not trained or not cohort.target or normalise(trained) == normalise(cohort.target):
+        return cohort
+    request.console.note(
+        f"labels are not compared: those of this run are from the column {cohort.target}, the model predicts {trained}"
+    )
+    return replace(cohort, records=tuple(replace(record, label=None) for record in cohort.records))
 
 
 def draw(

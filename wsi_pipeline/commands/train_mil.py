@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
@@ -28,7 +28,7 @@ def train_mil(request: Request) -> int:
     for what, todo in doubt_words(cohort):
         raise MilError(f"{what}. Slides of one patient on both sides of a fold make every metric wrong", todo=todo)
     records = request.select(cohort)
-    done = [_train_one(request, records, encoder, cohort.patients_stated) for encoder in _encoders(request)]
+    done = [_train_one(request, cohort, records, encoder) for encoder in _encoders(request)]
     _tell(request, done)
     for training in done:
         encoder, model = training.folder.parts[-2:]
@@ -37,9 +37,9 @@ def train_mil(request: Request) -> int:
     return EXIT_DONE
 
 
-def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str, patients: str) -> Training:
+def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord], encoder: str) -> Training:
     spec, place = request.get(MilSpec), request.get(TrainingOptions)
-    name = check_name(place.name) if place.name is not None else training_name(spec)
+    name = check_name(place.name) if place.name is not None else training_name(spec, cohort.target)
     slides = gather(request.run_dir, records, encoder).for_training(spec)
     request.console.fact("bags", f"{encoder}: {_bag_words(slides, spec)}{left_out_words(slides)}")
     if not len(slides.table):
@@ -61,7 +61,8 @@ def _train_one(request: Request, records: Sequence[SlideRecord], encoder: str, p
             spec,
             name=name,
             replace=place.replace,
-            patients=patients,
+            patients=cohort.patients_stated,
+            target=cohort.target,
             device=device,
             progress=on_epoch,
         )

@@ -23,6 +23,9 @@ class CohortOptions:
         check=between(MIN_MPP, MAX_MPP),
     )
     mixed_labels: bool = option(False, "let slides of one patient carry different labels", group="cohort")
+    label_column: str | None = option(
+        None, "column of the CSV with the labels (default: label, diagnosis, ...)", group="cohort", metavar="NAME"
+    )
 
     def __post_init__(self) -> None:
         validate(self)

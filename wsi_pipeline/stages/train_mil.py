@@ -60,6 +60,7 @@ def train(
     name: str | None = None,
     replace: bool = False,
     patients: str = "stated",
+    target: str = "",
     device: str = "auto",
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
@@ -69,20 +70,22 @@ def train(
     name      folder name of the training; None: that of `training_name`
     replace   whether a training with other settings or labels may be replaced
     patients  whose slides these are, as `Cohort.patients_stated` has it; kept in metrics.json
+    target    column the labels were read from, as `Cohort.target` has it; kept in metrics.json
 
     Of several processes that are asked for the same training one does it, the others wait. Raises MilError where it
     cannot be done honestly, UsageError where another training would be replaced.
     """
-    folder = run.mil(encoder, name or training_name(spec))
+    folder = run.mil(encoder, name or training_name(spec, target))
     with locked(run.lock(NAME, slug(f"{encoder}/{folder.name}")), math.inf):
         known = read_training(folder)
-        # Runs of before have every task and bag in a folder named after the model alone.
-        for found in (known, None if name else read_training(run.mil(encoder, base_name(spec)))):
+        # Older runs name the folder after the model alone, or without the target.
+        older = [] if name else [run.mil(encoder, training_name(spec)), run.mil(encoder, base_name(spec))]
+        for found in (known, *map(read_training, older)):
             if found is not None and found.metrics.get("digest") == training_digest(slides, spec):
                 return _said(found, patients)
         if known is not None and not replace:
             check_replaceable(folder, known.predictions, slides.table, spec)
-        return _said(_train(folder, slides, spec, device, progress), patients)
+        return _said(_train(folder, slides, spec, target, device, progress), patients)
 
 
 def _said(training: Training, patients: str) -> Training:
@@ -95,7 +98,12 @@ def _said(training: Training, patients: str) -> Training:
 
 
 def _train(
-    folder: Path, slides: SlideBags, spec: MilSpec, device: str, progress: Callable[[TrainingProgress], None] | None
+    folder: Path,
+    slides: SlideBags,
+    spec: MilSpec,
+    target: str,
+    device: str,
+    progress: Callable[[TrainingProgress], None] | None,
 ) -> Training:
     result = cross_validate(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
     metrics = {
@@ -103,6 +111,7 @@ def _train(
         "encoder": folder.parent.name,
         "model": base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
+        **({"label_column": target} if target and spec.task != "survival" else {}),
         **result.metrics,
         "warnings": [*tuned_on_warnings(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,

@@ -106,11 +106,15 @@ def normalise(name: str) -> str:
 
 
 def map_columns(
-    header: Sequence[str], body: Sequence[Sequence[str]] = (), patient_column: str | None = None
+    header: Sequence[str],
+    body: Sequence[Sequence[str]] = (),
+    patient_column: str | None = None,
+    label_column: str | None = None,
 ) -> Columns:
     """Find our columns in a CSV header; `body` are the rows below.
 
     patient_column   the column of patients, as the user names it
+    label_column     the column of labels, as the user names it
 
     An exact name wins over an alias; two aliases of one column are a fault, as it is not for us to choose, unless
     both say the same patients.
@@ -124,6 +128,9 @@ def map_columns(
         exact: list[int] = []
         if ours == "patient_id":
             hits = _patients(names, header, body, patient_column)
+        elif ours == "label" and label_column is not None:
+            place = find_column(header, label_column)
+            hits = [] if place is None else [place]
         else:
             exact = [i for i, name in enumerate(names) if name == ours]
             hits = exact or [i for i, name in enumerate(names) if name in ALIASES[ours]]
@@ -132,7 +139,8 @@ def map_columns(
         if ours == "image":
             hits = [hit for hit in hits if hit not in places.values()]
         if len(hits) > 1:
-            hint = ", or name it with --patient-column" if ours == "patient_id" else ""
+            switch = {"patient_id": "--patient-column", "label": "--label-column"}.get(ours)
+            hint = f", or name it with {switch}" if switch else ""
             faults.append(f"columns {', '.join(repr(header[i]) for i in hits)} all mean {ours}; keep one{hint}")
         elif hits:
             places[ours] = hits[0]

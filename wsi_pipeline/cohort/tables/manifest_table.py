@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from wsi_pipeline.cohort.records import OUTCOME
 from wsi_pipeline.cohort.table_words import is_missing
-from wsi_pipeline.cohort.tables.columns import Columns
+from wsi_pipeline.cohort.tables.columns import Columns, normalise
 from wsi_pipeline.cohort.tables.survival_columns import with_survival
 
-WRITTEN, EACH_SLIDE = "label_as_written", "each_slide_a_patient"
-OWN_COLUMNS = (WRITTEN, EACH_SLIDE)
+WRITTEN, EACH_SLIDE, TARGET = "label_as_written", "each_slide_a_patient", "label_column"
+OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET)
 """Columns of a run's cohort.csv behind those of the manifest: what was said of the table, and can be said anew."""
 
 
@@ -51,11 +51,21 @@ class Table:
         place = self.header.index(EACH_SLIDE)
         return all(place < len(row) and row[place].strip().lower() == "yes" for row in self.rows)
 
+    def target(self) -> str:
+        """Name of the column the labels were read from, where a run has kept one; else empty."""
+        if TARGET not in self.header or not self.rows:
+            return ""
+        place = self.header.index(TARGET)
+        names = {row[place].strip() for row in self.rows if place < len(row)}
+        return names.pop() if len(names) == 1 else ""
+
     def unclaimed(self) -> dict[str, tuple[str, ...]]:
         """Columns that mean nothing to us: header -> cells without outer spaces. Of two of one name the first."""
         found: dict[str, tuple[str, ...]] = {}
         for place in self.columns.unused:
             cells = tuple(row[place].strip() if place < len(row) else "" for row in self.rows)
-            if self.header[place].strip() and self.header[place] not in OWN_COLUMNS:
-                found.setdefault(self.header[place], cells)
+            name = self.header[place]
+            # A column `label` that another was preferred to would be read as the labels of the run.
+            if name.strip() and name not in OWN_COLUMNS and normalise(name) != "label":
+                found.setdefault(name, cells)
         return found

@@ -71,8 +71,13 @@ class Request:
         """
         if not self.sources:
             return self.known_cohort()
-        options = self.get(TableOptions)
-        cohort = read_cohort(self.sources, mixed_labels=self.get(CohortOptions).mixed_labels, options=options)
+        given = self.get(CohortOptions)
+        cohort = read_cohort(
+            self.sources,
+            mixed_labels=given.mixed_labels,
+            label_column=given.label_column,
+            options=self.get(TableOptions),
+        )
         self._tell(cohort)
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
         return cohort

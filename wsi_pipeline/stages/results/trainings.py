@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import StoreError
 
@@ -17,6 +17,8 @@ NAME = "train-mil"
 PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
 CHOSEN = "chosen"
 """Folder of a training in which each fold chose its model or settings."""
+_LONGEST_TARGET = 80
+"""Characters of a column's name in that of a folder."""
 _TEXT = ("slide_id", "patient_id", "label", "predicted")
 """Columns of predictions.csv that are text; the last two are numbers where a number is predicted."""
 
@@ -48,15 +50,17 @@ def trained_patients(folder: Path) -> frozenset[str]:
     return frozenset(rows.loc[rows["part"] != "test", "patient_id"])
 
 
-def training_name(spec: MilSpec) -> str:
+def training_name(spec: MilSpec, target: str = "") -> str:
     """The folder of a training unless it is given a name: `gated-abmil`, `mean.survival`, `abmil.survival-cox.patient`.
 
-    The model (`chosen` where each fold chooses), then what of task and bag is not the default.
+    The model (`chosen` where each fold chooses), then what of task and bag is not the default, then `target`, the
+    column of the labels where it was named (`gated-abmil.kras`); it does not concern survival, which has no label.
     """
     cox = "-cox" if spec.task == "survival" and spec.survival_loss == "cox" else ""
     task = [] if spec.task == "classification" else [spec.task + cox]
     bag = [] if spec.bag == "slide" else [spec.bag]
-    return ".".join([base_name(spec), *task, *bag])
+    column = [slug(target)[:_LONGEST_TARGET]] if target and spec.task != "survival" else []
+    return ".".join([base_name(spec), *task, *bag, *column])
 
 
 def base_name(spec: MilSpec) -> str:

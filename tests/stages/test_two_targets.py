@@ -1,0 +1,39 @@
+"""Two columns of labels in one run: a training each, and no model is measured on the labels of the other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.stages.test_patients_asked import run_of, train
+from wsi_pipeline.cli import main
+from wsi_pipeline.cohort.manifest import read_cohort, to_csv
+from wsi_pipeline.cohort.run_dir import RunDir
+
+
+def read_table(run: RunDir, column: str) -> None:
+    run.cohort_csv.write_text(to_csv(read_cohort([run.root.parent / "slides.csv"], label_column=column)))
+
+
+def test_each_target_has_its_training_and_its_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(tmp_path, "case_id")
+    table = tmp_path / "slides.csv"
+    header, *rows = table.read_text().splitlines()
+    lines = [f"{row},{'mw'[k // 4 % 2]},{'wm'[k // 2 % 2]}" for k, row in enumerate(rows)]
+    table.write_text("\n".join([f"{header},kras,msi", *lines]) + "\n")
+    for column in ("kras", "msi"):
+        read_table(run, column)
+        code, said = train(run, capsys)
+        assert code == 0, said
+        folder = run.mil("colour", f"mean.{column}")
+        assert json.loads((folder / "metrics.json").read_text())["label_column"] == column
+        assert column in (run.root / "report" / "report.html").read_text()
+    predict = ["predict", "--run", str(run.root), "--trained"]
+    assert main([*predict, str(run.mil("colour", "mean.msi"))]) == 0
+    assert "not compared" not in "".join(capsys.readouterr())
+    assert (run.predict("colour", "mean.msi") / "metrics.json").is_file()
+    assert main([*predict, str(run.mil("colour", "mean.kras"))]) == 0
+    assert "those of this run are from the column msi, the model predicts kras" in "".join(capsys.readouterr())
+    assert not (run.predict("colour", "mean.kras") / "metrics.json").exists()
