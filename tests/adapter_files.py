@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from pathotune import PathoTune, PathoTuneConfig, open_backbone, save_adapter
 from pathotune.adapters import configure
-from wsi_pipeline.cohort.patient_hashes import marks
+from wsi_pipeline.cohort.patient_hashes import name_hashes
 
 BACKBONE = "test_vit"
 """timm's smallest plain ViT: 6 layers, 64 wide, patches of 16 px."""
@@ -49,7 +49,13 @@ def write_adapter(
     config = configure(method, classes=classes, **fields)
     model = tuned_at_random(config, network, seed)
     recorded = None if weights is None else str(weights)
-    provenance = {"method": method, "mpp": mpp, "patch_px": patch_px, "weights": recorded, "groups": marks(groups)}
+    provenance = {
+        "method": method,
+        "mpp": mpp,
+        "patch_px": patch_px,
+        "weights": recorded,
+        "groups": name_hashes(groups),
+    }
     save_adapter(path, model, card, provenance=provenance)
     return path
 

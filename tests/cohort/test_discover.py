@@ -14,7 +14,7 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.discover import find_slides
 from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.errors import ManifestError, SlideError, UsageError
-from wsi_pipeline.files.dicom_header import read_header
+from wsi_pipeline.files.dicom_header import read_dicom_header
 from wsi_pipeline.slides.open import open_slide
 
 SMALL = tissue_like(256, 192)
@@ -170,7 +170,7 @@ def test_headers_are_read_past_nested_sequences(tmp_path: Path, implicit: bool) 
     )
     path = tmp_path / "a"
     path.write_bytes(with_meta(body, syntax=IMPLICIT if implicit else EXPLICIT))
-    header = read_header(path)
+    header = read_dicom_header(path)
     assert header is not None
     assert (header.series, header.width, header.height) == ("1.2.3", 70_000, 40_000)
     assert header.is_slide
@@ -181,7 +181,7 @@ def test_headers_are_read_past_nested_sequences(tmp_path: Path, implicit: bool) 
 def test_headers_that_break_off_are_no_crash(tmp_path: Path, length: int) -> None:
     (path,) = write_dicom_slide(tmp_path, SMALL, "1.2.3", ["a.dcm"])
     path.write_bytes(path.read_bytes()[:length])
-    header = read_header(path)
+    header = read_dicom_header(path)
     assert header is None or header.series in ("", "1.2.3")
 
 

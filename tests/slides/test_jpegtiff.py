@@ -20,7 +20,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.images.area_filter import area_shrink, area_weights, block_mean
 from wsi_pipeline.slides.backends.array import ArraySlide
 from wsi_pipeline.slides.backends.jpegtiff import JpegTiffSlide
-from wsi_pipeline.slides.choice import Choice
+from wsi_pipeline.slides.image_choice import ImageChoice
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.slides.tiff.tiff_image import tiff_image
@@ -196,7 +196,7 @@ def test_a_tile_that_ends_early_is_damaged(tmp_path: Path) -> None:
 def test_other_pixels_than_the_other_backends_are_not_trusted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_jpeg_tiff(tmp_path / "a.svs", RGB, Dialect())
     with caplog.at_level(logging.INFO), pytest.raises(SlideError, match="comparison"):
-        JpegTiffSlide(path, ArraySlide(255 - RGB), tiff_image(path, Choice()))
+        JpegTiffSlide(path, ArraySlide(255 - RGB), tiff_image(path, ImageChoice()))
     assert "a.svs: level 0 is read by array: pixels of tile" in caplog.text
 
 

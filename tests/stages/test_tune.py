@@ -26,7 +26,7 @@ from pathotune.config import FEATURES, PathoTuneConfig, TaskText
 from pathotune.training import MONITORS, FitOptions
 from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
-from wsi_pipeline.cohort.patient_hashes import marks
+from wsi_pipeline.cohort.patient_hashes import name_hashes
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages.results.tuning_files import TuneInputs, read_tuning, why_anew
@@ -117,7 +117,7 @@ def test_the_adapter_gives_the_features_it_was_measured_with(made: Path) -> None
     judged = pd.read_csv(folder / "predictions.csv")
     tested = set(judged[judged["part"] == "test"]["group"])
     assert info.provenance == {
-        "groups": marks({f"patient {number}" for number in range(8)} - tested),
+        "groups": name_hashes({f"patient {number}" for number in range(8)} - tested),
         "method": "pathotune",
         "mpp": None,
         "patch_px": SIDE,

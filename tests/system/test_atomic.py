@@ -14,14 +14,14 @@ import pytest
 
 from wsi_pipeline.system import atomic
 from wsi_pipeline.system.atomic import atomic_path, make_folder, recover, write_text
-from wsi_pipeline.system.process_identity import Owner, parse_owner, this_process
+from wsi_pipeline.system.process_identity import ProcessIdentity, parse_identity, this_process
 
 
 def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
-def owner_of(pid: int) -> Owner:
+def owner_of(pid: int) -> ProcessIdentity:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return replace(this_process(), pid=pid, started=int(fields[19]))
 
@@ -39,13 +39,13 @@ def test_an_owner_lives_as_long_as_its_process_and_no_longer() -> None:
 
 
 def test_an_owner_elsewhere_is_taken_to_live() -> None:
-    assert Owner("elsewhere", "00000000", 1, 1).alive
+    assert ProcessIdentity("elsewhere", "00000000", 1, 1).alive
     assert replace(this_process(), place="00000000", started=1).alive
 
 
 def test_owners_are_read_back_from_file_names() -> None:
-    assert parse_owner(str(this_process())) == this_process()
-    assert parse_owner("a.b.c") is None
+    assert parse_identity(str(this_process())) == this_process()
+    assert parse_identity("a.b.c") is None
 
 
 def test_the_disk_is_told_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +115,8 @@ def test_only_siblings_of_the_dead_are_swept(tmp_path: Path) -> None:
     process = sleeper()
     living = tmp_path / f".other.h5.0.{owner_of(process.pid)}.tmp"
     dead = tmp_path / f".other.h5.0.{replace(this_process(), started=1)}.tmp"
-    far = tmp_path / f".other.h5.0.{Owner('elsewhere', '00', 1, 1)}.tmp"
-    long_ago = tmp_path / f".old.h5.0.{Owner('elsewhere', '00', 1, 1)}.tmp"
+    far = tmp_path / f".other.h5.0.{ProcessIdentity('elsewhere', '00', 1, 1)}.tmp"
+    long_ago = tmp_path / f".old.h5.0.{ProcessIdentity('elsewhere', '00', 1, 1)}.tmp"
     mine = tmp_path / ".notes.tmp"
     for path in (living, dead, far, long_ago, mine):
         path.touch()

@@ -21,7 +21,7 @@ from wsi_pipeline.cohort.slide_status import StageStatus, read_status, record_st
 from wsi_pipeline.system.atomic import create_text
 from wsi_pipeline.system.isolate import obey_parent
 from wsi_pipeline.system.locks import STALE_SECONDS, LockedError, clear_stale, locked
-from wsi_pipeline.system.process_identity import Owner, this_process
+from wsi_pipeline.system.process_identity import ProcessIdentity, this_process
 
 
 def test_a_held_lock_is_refused_and_a_released_one_is_not(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_lock_of_another_host_or_container_is_kept_until_it_is_long_untouche
     tmp_path: Path, host: str, place: str
 ) -> None:
     path = tmp_path / "a.lock"
-    path.write_text(json.dumps(asdict(Owner(host, place or this_process().place, 1, 1))))
+    path.write_text(json.dumps(asdict(ProcessIdentity(host, place or this_process().place, 1, 1))))
     with pytest.raises(LockedError), locked(path):
         pass
     past = time.time() - STALE_SECONDS - 1
@@ -98,7 +98,7 @@ def test_a_lock_that_was_taken_over_is_not_taken_from_its_new_holder(tmp_path: P
 
 def test_only_the_lock_stays_where_locks_were_stolen(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
-    path.write_text(json.dumps(asdict(Owner("elsewhere", "0", 1, 1))))
+    path.write_text(json.dumps(asdict(ProcessIdentity("elsewhere", "0", 1, 1))))
     past = time.time() - STALE_SECONDS - 1
     os.utime(path, (past, past))
     with locked(path):
@@ -111,7 +111,7 @@ def test_locks_of_the_dead_are_cleared_and_those_of_the_living_stay(tmp_path: Pa
     with locked(tmp_path / "embed" / "c.lock"):
         dead.parent.mkdir()
         dead.write_text(json.dumps(asdict(replace(this_process(), started=1))))
-        far.write_text(json.dumps(asdict(Owner("elsewhere", "0", 1, 1))))
+        far.write_text(json.dumps(asdict(ProcessIdentity("elsewhere", "0", 1, 1))))
         clear_stale(tmp_path)
         assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["b.lock", "c.lock"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.files.dicom_header import DicomHeader, is_dicom, read_header
+from wsi_pipeline.files.dicom_header import DicomHeader, is_dicom, read_dicom_header
 from wsi_pipeline.files.foreign_formats import KINDS, elsewhere, foreign_kind
 from wsi_pipeline.files.slide_ids import Named, distinct_ids
 from wsi_pipeline.files.suffixes import DICOM_SUFFIXES, PICTURE_SUFFIXES, SLIDE_SUFFIXES, slide_id_of
@@ -187,7 +187,7 @@ def _header(path: Path) -> DicomHeader | None:
     if not _may_be_dicom(path):
         return None
     try:
-        return read_header(path)
+        return read_dicom_header(path)
     except OSError:
         return None
 

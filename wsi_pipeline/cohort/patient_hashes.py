@@ -1,6 +1,6 @@
-"""Marks of the patients and slides an adapter was tuned on: enough to find them again, too little to read their names.
+"""Short hashes of the patients and slides an adapter was tuned on.
 
-They travel in the adapter file, which people share; so they are cut digests, not identifiers.
+They let us recognise those patients again without naming them: adapter files carry them, and adapter files are shared.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 _LENGTH = 16
 
 
-def mark(name: str) -> str:
-    """Sixteen hexadecimal digits of a name's SHA-256."""
+def name_hash(name: str) -> str:
+    """The first 16 hexadecimal digits of a name's SHA-256."""
     return hashlib.sha256(f"wsi-pipeline group {name}".encode()).hexdigest()[:_LENGTH]
 
 
-def marks(names: Iterable[str]) -> list[str]:
-    """The marks of some names, each once, sorted."""
-    return sorted({mark(name) for name in names})
+def name_hashes(names: Iterable[str]) -> list[str]:
+    """The hashes of several names, unique and sorted."""
+    return sorted({name_hash(name) for name in names})

@@ -187,7 +187,7 @@ class EncoderPlan(ABC):
     """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them.
 
     adapter   the file of a tuned encoder's adapter, or `built-in`; "" for encoders without one
-    groups    marks (`cohort.marks`) of the patients or slides whose labels a tuned encoder has learned from
+    groups    marks (`cohort.patient_hashes`) of the patients or slides whose labels a tuned encoder has learned from
     """
 
     info: EncoderInfo

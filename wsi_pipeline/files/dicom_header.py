@@ -58,7 +58,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
 
 
-def read_header(path: Path) -> DicomHeader | None:
+def read_dicom_header(path: Path) -> DicomHeader | None:
     """The header of a DICOM file; None where it is none.
 
     Raises OSError where it cannot be read.

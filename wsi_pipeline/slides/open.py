@@ -11,7 +11,7 @@ from wsi_pipeline.slides.backends.jpegtiff import JpegTiffSlide
 from wsi_pipeline.slides.backends.openslide import CANNOT_OPEN, OpenSlideSlide
 from wsi_pipeline.slides.backends.picture import open_picture
 from wsi_pipeline.slides.backends.tiffslide import TiffSlideSlide
-from wsi_pipeline.slides.choice import Choice, choice_of
+from wsi_pipeline.slides.image_choice import ImageChoice, choice_of
 from wsi_pipeline.slides.inspect.sniff import Sniffed, other_series, pyramids_of, refusal, sniff
 from wsi_pipeline.slides.slide import SLIDE_BACKENDS, Slide
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
@@ -42,7 +42,7 @@ def open_slide(
     backend   "auto" picks by content: jpegtiff for tiled JPEG and JPEG 2000 TIFF, OpenSlide for what else it knows,
               tiffslide for other TIFF files and for those of which it sees more of the pyramid. Or a name of
               SLIDE_BACKENDS
-    image, channel, plane   of a TIFF file that holds several: see `choice.Choice`
+    image, channel, plane   of a TIFF file that holds several: see `ImageChoice`
 
     Raises SlideError in one sentence where the path is no slide, is damaged, or cannot be read;
     UsageError for an unknown backend.
@@ -59,7 +59,7 @@ def open_slide(
         raise SlideError(f"damaged slide: {error.what}", todo="Copy the file again from its source.") from error
 
 
-def _open_auto(path: Path, choice: Choice) -> Slide:
+def _open_auto(path: Path, choice: ImageChoice) -> Slide:
     found = sniff(path)
     if found.kind == "tiff" and found.vendor in _PLAIN:
         image = tiff_image(found.path, choice)
@@ -71,7 +71,7 @@ def _open_auto(path: Path, choice: Choice) -> Slide:
 
 
 @SLIDE_BACKENDS.register("openslide")
-def open_with_openslide(path: Path, choice: Choice) -> Slide:
+def open_with_openslide(path: Path, choice: ImageChoice) -> Slide:
     """Open `path` with OpenSlide; raises SlideError when it cannot, or where it takes another image for the slide."""
     found = sniff(path)
     if found.kind == "tiff" and found.vendor in _PLAIN:
@@ -81,14 +81,14 @@ def open_with_openslide(path: Path, choice: Choice) -> Slide:
 
 
 @SLIDE_BACKENDS.register("tiffslide")
-def open_with_tiffslide(path: Path, choice: Choice) -> Slide:
+def open_with_tiffslide(path: Path, choice: ImageChoice) -> Slide:
     """Open a TIFF file with tiffslide and tifffile; raises SlideError when they cannot."""
     found, image = _plain_tiff(path, choice, "tiffslide")
     return TiffSlideSlide(found.path, image)
 
 
 @SLIDE_BACKENDS.register("jpegtiff")
-def open_with_jpegtiff(path: Path, choice: Choice) -> Slide:
+def open_with_jpegtiff(path: Path, choice: ImageChoice) -> Slide:
     """Open a tiled JPEG or JPEG 2000 TIFF whose tiles are decoded here; raises SlideError when they cannot be."""
     found, image = _plain_tiff(path, choice, "jpegtiff")
     other = _open_tiff(found, image)
@@ -99,7 +99,7 @@ def open_with_jpegtiff(path: Path, choice: Choice) -> Slide:
         raise SlideError(f"jpegtiff cannot read it: {error.what}", todo="Let the backend be chosen (auto).") from error
 
 
-def _plain_tiff(path: Path, choice: Choice, backend: str) -> tuple[Sniffed, SlideImage]:
+def _plain_tiff(path: Path, choice: ImageChoice, backend: str) -> tuple[Sniffed, SlideImage]:
     found = sniff(path)
     if found.kind != "tiff" or found.vendor not in _PLAIN:
         what = found.vendor or found.kind
@@ -110,7 +110,7 @@ def _plain_tiff(path: Path, choice: Choice, backend: str) -> tuple[Sniffed, Slid
     return found, tiff_image(found.path, choice)
 
 
-def _refuse_choice(found: Sniffed, choice: Choice) -> None:
+def _refuse_choice(found: Sniffed, choice: ImageChoice) -> None:
     if choice:
         raise SlideError(
             f"image, channel and plane cannot be chosen in {found.vendor or found.kind} files",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.registry import Registry
-from wsi_pipeline.slides.choice import Choice
+from wsi_pipeline.slides.image_choice import ImageChoice
 
 MAX_REGION_PIXELS = 1 << 28
 """Largest region (in pixels, 256 Mpx = 768 MB) that a single read may allocate."""
@@ -141,7 +141,7 @@ class Slide(ABC):
         self.close()
 
 
-Opener = Callable[[Path, Choice], Slide]
+Opener = Callable[[Path, ImageChoice], Slide]
 SLIDE_BACKENDS: Registry[Opener] = Registry("slide backend")
 """What can open a file. Filled by importing `wsi_pipeline.slides.open`."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.patient_hashes import marks
+from wsi_pipeline.cohort.patient_hashes import name_hashes
 from wsi_pipeline.cohort.run_dir import RunDir, require_store, slug
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.specs import EmbedSpec
@@ -96,7 +96,7 @@ class EmbedStage:
 
     def _header(self, record: SlideRecord, patches: Header, count: int) -> Header:
         adapter = remembered(self.run_dir, self.plan.adapter)
-        tuned_on = not self.plan.groups.isdisjoint(marks((record.patient_id, record.slide_id)))
+        tuned_on = not self.plan.groups.isdisjoint(name_hashes((record.patient_id, record.slide_id)))
         return Header(
             FEATURE_FORMAT,
             digest=self._digest(patches),

@@ -30,7 +30,7 @@ from pathotune.training import FitOptions, FitResult, fit, probabilities
 from pathotune.training import Watch as Watch
 from pathotune.training.arithmetic import Compute
 from pathotune.training.trainstate import EpochRow as EpochRow
-from wsi_pipeline.cohort.patient_hashes import marks
+from wsi_pipeline.cohort.patient_hashes import name_hashes
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.errors import EncoderError, UsageError
@@ -317,7 +317,7 @@ def _marks(job: TuneJob) -> list[str]:
     if len(groups) > MOST_MARKS:  # every image a group of its own; an adapter's header has no room for them
         logger.info("the adapter carries no marks of the %d groups it learned from", len(groups))
         return []
-    return marks(groups)
+    return name_hashes(groups)
 
 
 def _resume_folder(folder: Path, digest: str) -> Path:

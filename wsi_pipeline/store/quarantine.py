@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from pathlib import Path
 
 from wsi_pipeline.errors import DamagedStoreError
 from wsi_pipeline.store.store import file_mark
-from wsi_pipeline.system.atomic import glob_escape
 
 logger = logging.getLogger(__name__)
 _ENDING = ".damaged-"
@@ -43,7 +43,7 @@ def set_aside_copies(path: Path) -> list[Path]:
 
 def _copies(path: Path) -> dict[Path, int]:
     """Damaged stores that were once at `path`, and their numbers."""
-    found = path.parent.glob(f"{glob_escape(path.name)}{_ENDING}*") if path.parent.is_dir() else ()
+    found = path.parent.glob(f"{glob.escape(path.name)}{_ENDING}*") if path.parent.is_dir() else ()
     numbers = {copy: copy.name[len(path.name) + len(_ENDING) :] for copy in found}
     return {copy: int(number) for copy, number in numbers.items() if number.isdecimal()}
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsi_pipeline.system.process_identity import Owner, parse_owner, this_process
+from wsi_pipeline.system.process_identity import ProcessIdentity, parse_identity, this_process
 
 _TMP, _OLD = ".tmp", ".old"
 _NAME_BYTES = 150
@@ -160,11 +160,6 @@ def recover(target: Path) -> None:
             time.sleep(0.01)
 
 
-def glob_escape(name: str) -> str:
-    """`name` with the characters that glob patterns treat specially made literal."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
-
-
 def _replace(temporary: Path, target: Path) -> None:
     if not temporary.is_dir() or temporary.is_symlink():
         temporary.replace(target)
@@ -200,16 +195,16 @@ def _shortened(name: str) -> str:
     return data[: _NAME_BYTES - 9].decode(errors="ignore") + "~" + hashlib.sha256(data).hexdigest()[:8]
 
 
-def _parse(sibling: str, ending: str) -> tuple[str, Owner] | None:
+def _parse(sibling: str, ending: str) -> tuple[str, ProcessIdentity] | None:
     """The (shortened) name that a sibling is for and who made it; None where it is no such file."""
     if not sibling.startswith(".") or not sibling.endswith(ending):
         return None
     name, *parts = sibling[1:].removesuffix(ending).rsplit(".", 4)
-    owner = parse_owner(".".join(parts[1:]))
+    owner = parse_identity(".".join(parts[1:]))
     return (name, owner) if owner else None
 
 
-def _aside(target: Path) -> tuple[Path, Owner] | None:
+def _aside(target: Path) -> tuple[Path, ProcessIdentity] | None:
     if not target.parent.is_dir():
         return None
     for path in target.parent.glob(f".*{_OLD}"):
@@ -236,7 +231,7 @@ def sweep(folder: Path) -> None:
             remove(path)
 
 
-def _is_left(path: Path, owner: Owner) -> bool:
+def _is_left(path: Path, owner: ProcessIdentity) -> bool:
     """Whether nobody writes a temporary file any more; of another machine's, when it is a day old."""
     if owner.here:
         return not owner.alive

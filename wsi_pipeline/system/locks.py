@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wsi_pipeline.system.atomic import create_text, make_folder, sweep
-from wsi_pipeline.system.process_identity import Owner, this_process
+from wsi_pipeline.system.process_identity import ProcessIdentity, this_process
 
 STALE_SECONDS = 300.0
 _BEAT_SECONDS = 30.0
@@ -89,7 +89,7 @@ def _create(path: Path, token: str) -> bool:
 def _is_stale(path: Path) -> bool:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        owner = Owner(str(facts["host"]), str(facts["place"]), int(facts["pid"]), int(facts["started"]))
+        owner = ProcessIdentity(str(facts["host"]), str(facts["place"]), int(facts["pid"]), int(facts["started"]))
     except FileNotFoundError:
         return False
     except OSError:  # another user's, that is not for us to read

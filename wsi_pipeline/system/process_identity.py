@@ -23,7 +23,7 @@ _START_FIELD = 19
 
 
 @dataclass(frozen=True)
-class Owner:
+class ProcessIdentity:
     """A process.
 
     host      name of its machine, letters, digits and hyphens
@@ -48,20 +48,20 @@ class Owner:
         return not self.here or _started(self.pid) in (self.started, _HIDDEN)
 
     def __str__(self) -> str:
-        """As part of a file name; `parse_owner` reads it."""
+        """As part of a file name; `parse_identity` reads it."""
         return f"{self.host}.{self.place}.{self.pid}-{self.started}"
 
 
-def this_process() -> Owner:
+def this_process() -> ProcessIdentity:
     """The process that asks."""
     pid = os.getpid()
-    return Owner(_host(), _place(), pid, _started(pid) or 0)
+    return ProcessIdentity(_host(), _place(), pid, _started(pid) or 0)
 
 
-def parse_owner(text: str) -> Owner | None:
+def parse_identity(text: str) -> ProcessIdentity | None:
     """The owner that `str` wrote, or None."""
     match = re.fullmatch(r"([A-Za-z0-9-]+)\.([0-9a-f]+)\.(\d+)-(\d+)", text)
-    return Owner(match[1], match[2], int(match[3]), int(match[4])) if match else None
+    return ProcessIdentity(match[1], match[2], int(match[3]), int(match[4])) if match else None
 
 
 @cache

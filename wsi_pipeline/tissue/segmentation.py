@@ -13,7 +13,7 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.tissue.cleanup import clean_mask
 from wsi_pipeline.tissue.detectors.methods import NONE, SEGMENTERS
-from wsi_pipeline.tissue.detectors.smear_check import even_share
+from wsi_pipeline.tissue.detectors.smear_check import smooth_fraction
 from wsi_pipeline.tissue.mask import TissueMask
 
 NEARLY_ALL = 0.95
@@ -70,7 +70,7 @@ def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: floa
 
 
 def _smear_warning(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) -> str:
-    share = even_share(rgb, mask, mpp)
+    share = smooth_fraction(rgb, mask, mpp)
     if share <= SMEAR:
         return ""
     what = f"{100 * share:.0f} % of the mask is as smooth as bare glass"

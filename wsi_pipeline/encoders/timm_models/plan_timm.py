@@ -24,7 +24,7 @@ from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan
 from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.timm_models.timm_input import Preparation, Wish, read_preparation
-from wsi_pipeline.encoders.timm_models.timm_network import Architecture, Fitted, fit, models
+from wsi_pipeline.encoders.timm_models.timm_network import Architecture, FittedNetwork, fit, models
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import CONVERT, compare, hash_tensors, read_tensors
 from wsi_pipeline.errors import EncoderError
@@ -191,7 +191,7 @@ def _is_head(key: str, config: Mapping[str, Any]) -> bool:
     return key.startswith(_HEADS + tuple(f"{name}." for name in names))
 
 
-def _describe(name: str, fitted: Fitted, preparation: Preparation, *, whole: bool) -> EncoderInfo:
+def _describe(name: str, fitted: FittedNetwork, preparation: Preparation, *, whole: bool) -> EncoderInfo:
     known = fitted.architecture.known
     licence = fitted.architecture.config.get("license")
     return EncoderInfo(

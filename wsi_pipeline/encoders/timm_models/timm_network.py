@@ -88,7 +88,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedNetwork:
     """A network that takes images of `side`.
 
     as_it_is   whether patches are fed as they are, because the network takes any size
@@ -101,7 +101,7 @@ class Fitted:
     as_it_is: bool = False
 
 
-def fit(architecture: Architecture, preparation: Preparation, wish: Wish, name: str) -> Fitted:
+def fit(architecture: Architecture, preparation: Preparation, wish: Wish, name: str) -> FittedNetwork:
     """Find the side of the images to feed: as asked for, else the model's own.
 
     Networks that do not know where in an image they look, and are not bound by their configuration, take patches of
@@ -131,7 +131,7 @@ def fit(architecture: Architecture, preparation: Preparation, wish: Wish, name: 
     raise EncoderError(f"timm model {name} does not take images of its own size {'; '.join(reasons)}")
 
 
-def _try(architecture: Architecture, network: torch.nn.Module, side: int) -> tuple[Fitted | None, str]:
+def _try(architecture: Architecture, network: torch.nn.Module, side: int) -> tuple[FittedNetwork | None, str]:
     """The network at `side`, as it is or built for it; else None and the reason of the first failure."""
     first = ""
     for variant, built in _variants(architecture, network, side):
@@ -142,7 +142,7 @@ def _try(architecture: Architecture, network: torch.nn.Module, side: int) -> tup
         except _FAULTS as error:
             first = first or _line(error)
             continue
-        return Fitted(variant, side, dim, pooling), ""
+        return FittedNetwork(variant, side, dim, pooling), ""
     return None, first
 
 

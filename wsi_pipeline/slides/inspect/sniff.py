@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.files.dicom_header import read_header
+from wsi_pipeline.files.dicom_header import read_dicom_header
 from wsi_pipeline.files.foreign_formats import BY_NAME_ALONE, elsewhere, foreign_kind
 from wsi_pipeline.slides.inspect.vendor import vendor_of
 from wsi_pipeline.slides.tiff.tiff_check import TIFF_MAGIC, check_complete
@@ -128,12 +128,12 @@ def _is_dicom(path: Path) -> bool:
 
 def other_series(folder: Path, series_uid: str) -> list[Path]:
     """Whole-slide DICOM files of a folder that belong to another series than `series_uid`: to other slides."""
-    headers = ((path, read_header(path)) for path in sorted(folder.iterdir()) if path.is_file())
+    headers = ((path, read_dicom_header(path)) for path in sorted(folder.iterdir()) if path.is_file())
     return [path for path, header in headers if header and header.is_slide and header.series != series_uid]
 
 
 def pyramids_of(path: Path, series_uid: str) -> int:
     """How many pyramids the files beside `path` state for one series; 1 where they state none."""
-    headers = (read_header(item) for item in path.parent.iterdir() if item.is_file() and _is_dicom(item))
+    headers = (read_dicom_header(item) for item in path.parent.iterdir() if item.is_file() and _is_dicom(item))
     found = {header.pyramid for header in headers if header and header.series == series_uid and header.is_level}
     return max(1, len(found - {""}))

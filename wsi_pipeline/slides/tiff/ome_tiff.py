@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.choice import Choice, number_of
+from wsi_pipeline.slides.image_choice import ImageChoice, number_of
 from wsi_pipeline.slides.metadata import one_mpp
 from wsi_pipeline.slides.tiff.directories import Directory, is_aside
 from wsi_pipeline.slides.tiff.ome_xml import OmeImage
@@ -23,7 +23,7 @@ from wsi_pipeline.slides.tiff.slide_image import (
 _KIND = "OME-TIFF"
 
 
-def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: Choice) -> SlideImage:
+def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: ImageChoice) -> SlideImage:
     """The largest image that is no label, macro or overview, or the one that is chosen.
 
     images   as the OME-XML lists them
@@ -58,7 +58,7 @@ def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: Ch
     )
 
 
-def _scene(images: Sequence[OmeImage], choice: Choice) -> int:
+def _scene(images: Sequence[OmeImage], choice: ImageChoice) -> int:
     names = [image.name for image in images]
     if choice.image is not None:
         return number_of(choice.image, names, "image")
@@ -79,7 +79,7 @@ def _is_colour(image: OmeImage, chain: Sequence[Directory]) -> bool:
     return len(image.channels) in (1, page.samples)
 
 
-def _sampled_channels(image: OmeImage, chain: Sequence[Directory], choice: Choice) -> tuple[str, ...]:
+def _sampled_channels(image: OmeImage, chain: Sequence[Directory], choice: ImageChoice) -> tuple[str, ...]:
     """Names of channels that lie in one directory, as samples of its pixels; empty where each has its own."""
     page = _first_page(image, chain)
     if page is None or page.samples == 1:

@@ -10,7 +10,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.choice import Choice, number_of
+from wsi_pipeline.slides.image_choice import ImageChoice, number_of
 from wsi_pipeline.slides.metadata import imagej_mpp, number, one_mpp, stated_field
 from wsi_pipeline.slides.tiff.directories import Directory
 from wsi_pipeline.slides.tiff.slide_image import (
@@ -45,7 +45,7 @@ class _Stack:
         return plane * max(1, len(self.channels)) + channel
 
 
-def plain_slide(chain: Sequence[Directory], choice: Choice, same: SamePicture) -> SlideImage:
+def plain_slide(chain: Sequence[Directory], choice: ImageChoice, same: SamePicture) -> SlideImage:
     """The largest image that is no mask, label, macro or overview, or the one chosen, with its levels.
 
     same   asked only where the file does not say by its marks whether one image is a reduction of another
@@ -99,7 +99,7 @@ def _candidates(chain: Sequence[Directory]) -> list[Directory]:
     return [item for item in every if not item.aside] or every
 
 
-def _base(pool: list[Directory], choice: Choice, same: SamePicture) -> tuple[Directory, tuple[str, ...]]:
+def _base(pool: list[Directory], choice: ImageChoice, same: SamePicture) -> tuple[Directory, tuple[str, ...]]:
     """The image that is the slide and a word about the others."""
     largest = max(pool, key=lambda item: (item.size.pixels, not item.reduced))
     if vendor_of_texts(largest) in _ORDERLY and choice.image is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.choice import Choice, number_of, numbered, numbers_of
+from wsi_pipeline.slides.image_choice import ImageChoice, number_of, numbered, numbers_of
 from wsi_pipeline.slides.tiff.bright_field import (
     CONVERT,
     MIN_IS_BLACK,
@@ -69,7 +69,7 @@ class Picked:
     told: tuple[str, ...] = ()
 
 
-def pick(kind: str, channels: Sequence[str], planes: int, choice: Choice, *, first_plane: bool) -> Picked:
+def pick(kind: str, channels: Sequence[str], planes: int, choice: ImageChoice, *, first_plane: bool) -> Picked:
     """What is read of a stack of `planes` with single-sample `channels` (empty: RGB).
 
     first_plane   the first plane is a fair picture of the slide, and is read where none is asked for
@@ -99,7 +99,7 @@ def pick(kind: str, channels: Sequence[str], planes: int, choice: Choice, *, fir
     return Picked(chosen, plane, told)
 
 
-def sampled_channels(image: Directory, choice: Choice) -> tuple[str, ...]:
+def sampled_channels(image: Directory, choice: ImageChoice) -> tuple[str, ...]:
     """Names of channels that are samples of one image's pixels, where they are to be told apart; else empty."""
     if image.photometric == RGB and choice.which is not None:
         return ("red", "green", "blue", *("",) * (image.samples - 3))

@@ -9,7 +9,7 @@ from typing import Any
 import tifffile
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.choice import Choice
+from wsi_pipeline.slides.image_choice import ImageChoice
 from wsi_pipeline.slides.tiff.bright_field import CONVERT
 from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS
 from wsi_pipeline.slides.tiff.directories import directories, every_page
@@ -33,7 +33,7 @@ _STACKS = {
 _TRUNCATED = re.compile(r'"truncated"\s*:\s*true')
 
 
-def tiff_image(path: Path, choice: Choice) -> SlideImage:
+def tiff_image(path: Path, choice: ImageChoice) -> SlideImage:
     """The slide of a TIFF file; raises SlideError where it is none that can be shown, by what it is."""
     try:
         with tifffile.TiffFile(path) as tiff:
@@ -45,7 +45,7 @@ def tiff_image(path: Path, choice: Choice) -> SlideImage:
         raise SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo=CONVERT) from error
 
 
-def _image(tiff: Any, path: Path, choice: Choice) -> SlideImage:
+def _image(tiff: Any, path: Path, choice: ImageChoice) -> SlideImage:
     kind = next((name for flag, name in _STACKS.items() if getattr(tiff, flag, False)), None)
     if kind is not None:
         raise SlideError(f"{kind}, not a bright-field slide", todo=CONVERT)

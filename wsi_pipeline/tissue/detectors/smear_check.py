@@ -18,7 +18,7 @@ AS_GLASS, LEAST = 1.2, 0.001
 """As even as glass is a texture below the first times that of the glass around the mask, plus the second."""
 
 
-def even_share(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) -> float:
+def smooth_fraction(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) -> float:
     """Part of a mask (h, w) of `rgb` (h, w, 3) that is as even as the glass around it, 0 to 1.
 
     Green only: every stain absorbs it. 0 where there is no inside or no glass to compare with.

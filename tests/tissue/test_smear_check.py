@@ -8,7 +8,7 @@ import tissue_scenes
 
 from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.tissue.detectors.smear_check import even_share
+from wsi_pipeline.tissue.detectors.smear_check import smooth_fraction
 from wsi_pipeline.tissue.segmentation import segment_tissue
 
 
@@ -25,7 +25,7 @@ def test_a_smear_over_half_the_glass_is_said():
 @pytest.mark.parametrize("noise", [0.5, 3.0])
 def test_tissue_is_no_smear(stain, noise):
     scene = tissue_scenes.stained(stain, tissue_scenes.blob(3), noise=noise)
-    assert even_share(scene.rgb, scene.tissue, 8.0) < 0.02
+    assert smooth_fraction(scene.rgb, scene.tissue, 8.0) < 0.02
     assert warning(scene.rgb) == ""
 
 
@@ -39,11 +39,11 @@ def test_the_share_is_that_of_the_smear():
     half[:, : half.shape[1] // 2] = True
     smeared = tissue_scenes.half_pink(tissue_scenes.stained("H&E", tissue))
     mask = half | tissue
-    assert even_share(smeared.rgb, mask, 8.0) == pytest.approx(np.mean((half & ~tissue)[mask]), abs=0.05)
+    assert smooth_fraction(smeared.rgb, mask, 8.0) == pytest.approx(np.mean((half & ~tissue)[mask]), abs=0.05)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (9, 9), (31, 40)])
 def test_all_and_nothing_and_tiny_masks_have_an_answer(shape):
     rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    assert even_share(rgb, np.ones(shape, dtype=bool), 8.0) == 0
-    assert even_share(rgb, np.zeros(shape, dtype=bool), 8.0) == 0
+    assert smooth_fraction(rgb, np.ones(shape, dtype=bool), 8.0) == 0
+    assert smooth_fraction(rgb, np.zeros(shape, dtype=bool), 8.0) == 0

@@ -15,7 +15,7 @@ _RANGE = re.compile(rf"^(?P<which>.*?)\s*@\s*(?P<low>{_NUMBER})\s*(?:-|:|to)\s*(
 
 
 @dataclass(frozen=True)
-class Choice:
+class ImageChoice:
     """What the user asks for; None where nothing is said.
 
     image     a number from 0 on or a name
@@ -53,11 +53,11 @@ class Choice:
         return (found["which"].strip() if found else text) or None
 
 
-def choice_of(path: Path, image: str | None, channel: str | None, plane: str | None) -> tuple[Path, Choice]:
+def choice_of(path: Path, image: str | None, channel: str | None, plane: str | None) -> tuple[Path, ImageChoice]:
     """The file and what is asked of it, by the arguments or else by the end of its path (`slide.ome.tif#scene=1`)."""
     file, named = split_choice(path)
     given = {"image": image, "channel": channel, "plane": plane}
-    return file, Choice(**{key: named.get(key) if value is None else value for key, value in given.items()})
+    return file, ImageChoice(**{key: named.get(key) if value is None else value for key, value in given.items()})
 
 
 def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:
