@@ -13,9 +13,8 @@ from threadpoolctl import threadpool_limits
 from wsi_pipeline.demo.aperio import ScanInfo, write_aperio
 from wsi_pipeline.demo.artefacts import add_dust, add_pen_mark
 from wsi_pipeline.demo.plan import SlidePlan
-from wsi_pipeline.demo.region_map import regions_geojson
 from wsi_pipeline.demo.tissue import Painting, blank_glass, paint_tissue
-from wsi_pipeline.demo.truth import outlines_geojson, tumour_outlines
+from wsi_pipeline.demo.truth import outlines_geojson, regions_geojson, tumour_outlines
 from wsi_pipeline.system.atomic import write_bytes, write_text
 
 INK = (1.5, 0.75, 0.45)

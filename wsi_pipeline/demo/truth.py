@@ -1,4 +1,4 @@
-"""The known truth of a painted slide: tumour outlines as GeoJSON, and a map of tissue classes."""
+"""The known truth of a painted slide: tumour outlines, tissue classes, and regions as a pathologist would outline them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,41 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
 
-from wsi_pipeline.demo.layout import STEP, TUMOUR, Layout
-from wsi_pipeline.geometry import Box
+from wsi_pipeline.demo.layout import (
+    BACKGROUND,
+    FAT,
+    GLAND,
+    LYMPHOID,
+    STEP,
+    STROMA,
+    TISSUE_CLASSES,
+    TUMOUR,
+    Layout,
+)
+from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.tissue.contours import tissue_polygons
+from wsi_pipeline.tissue.geojson import to_geojson
+from wsi_pipeline.tissue.mask import TissueMask
 
 Ring = list[list[float]]
 
 TUMOUR_COLOUR = [200, 0, 0]
+
+REGION_WINDOW = 20
+"""Cells (of STEP pixels) across the surroundings that decide what a place is: 80 micrometres."""
+SMALLEST_REGION = 24 * 24
+"""Cells of the smallest region that is outlined."""
+REGION_SHARES = ((TUMOUR, 0.60), (FAT, 0.50), (LYMPHOID, 0.40), (GLAND, 0.20))
+"""Part of the tissue around from which a place counts as this, first match wins: glands lie in stroma, so few do."""
+PURE_STROMA, MOST_EMPTY = 0.85, 0.5
+
+_REGION_COLOURS = {
+    STROMA: (230, 159, 0),
+    GLAND: (0, 114, 178),
+    LYMPHOID: (86, 47, 148),
+    FAT: (240, 228, 66),
+    TUMOUR: (200, 0, 0),
+}
 
 
 def tumour_outlines(layout: Layout) -> list[Ring]:
@@ -60,3 +89,39 @@ def class_fractions(classes: NDArray[np.uint8], box: Box) -> NDArray[np.float64]
     columns = slice(max(box.x // STEP, 0), max(-(-box.right // STEP), 0))
     counts = np.bincount(classes[rows, columns].ravel(), minlength=TUMOUR + 1)
     return np.asarray(counts / max(int(counts.sum()), 1))
+
+
+def region_map(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What each cell's surroundings are: an index into TISSUE_CLASSES, BACKGROUND where they are mixed or empty.
+
+    classes   uint8 (h, w), the class map of a slide, one cell per STEP x STEP pixels
+    """
+    share = [
+        ndimage.uniform_filter((classes == kind).astype(np.float32), REGION_WINDOW)
+        for kind in range(len(TISSUE_CLASSES))
+    ]
+    tissue = 1 - share[BACKGROUND]
+    regions = np.where(share[STROMA] >= PURE_STROMA * tissue, STROMA, BACKGROUND).astype(np.uint8)
+    for kind, least in reversed(REGION_SHARES):
+        regions[share[kind] >= least * tissue] = kind
+    regions[tissue < 1 - MOST_EMPTY] = BACKGROUND
+    return regions
+
+
+def regions_geojson(classes: NDArray[np.uint8], size: Size, mpp: float) -> str:
+    """The regions of a class map as QuPath annotations, classified by the names of TISSUE_CLASSES.
+
+    size   of the slide, level-0 pixels; mpp   micrometres per level-0 pixel
+    """
+    regions = region_map(classes)
+    features = []
+    for kind, colour in _REGION_COLOURS.items():
+        mask = TissueMask(_without_specks(regions == kind), size, mpp)
+        polygons = [polygon for polygon in tissue_polygons(mask) if polygon.area >= SMALLEST_REGION * STEP**2]
+        features += to_geojson(polygons, mpp, name=TISSUE_CLASSES[kind], colour=colour, locked=False)["features"]
+    return json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
+
+
+def _without_specks(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The area without threads and without holes narrower than a few cells."""
+    return np.asarray(ndimage.binary_closing(ndimage.binary_opening(area, iterations=3), iterations=3))

@@ -15,8 +15,7 @@ from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.demo.demo_cohort import ANNOTATED, COLUMNS
 from wsi_pipeline.demo.layout import TISSUE_CLASSES
 from wsi_pipeline.demo.plan import plan_annotated, plan_cohort
-from wsi_pipeline.demo.region_map import region_map
-from wsi_pipeline.demo.truth import class_fractions
+from wsi_pipeline.demo.truth import class_fractions, region_map
 from wsi_pipeline.geometry import Box
 from wsi_pipeline.labelled.open_labelled import open_labelled
 
