@@ -26,10 +26,10 @@ from tests.slide_files import (
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.slides.backends import tiff_page
 from wsi_pipeline.slides.backends.openslide import OpenSlideSlide
+from wsi_pipeline.slides.inspect.preflight import codec_of
 from wsi_pipeline.slides.inspect.sniff import refusal
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import SLIDE_BACKENDS, Slide
-from wsi_pipeline.slides.tiff.codec import codec_of
 
 RGB = tissue_like(600, 500)
 

@@ -1,4 +1,4 @@
-"""The known truth of a painted slide: tumour outlines, tissue classes, and regions as a pathologist would outline them."""
+"""The known truth of a painted slide: tumour outlines, tissue classes, and regions as a pathologist outlines them."""
 
 from __future__ import annotations
 

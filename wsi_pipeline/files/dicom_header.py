@@ -28,10 +28,12 @@ _MOST_NESTED = 16
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """One file: its SOP class and series, what its image is (VOLUME, LABEL ...), and the size of its whole matrix.
+    """One file: SOP class, series, image type (VOLUME, LABEL, ...) and the size of the whole pixel matrix.
 
-    Texts are empty and numbers 0 where the file does not say, or cannot be followed.
-    pyramid   unique id of the pyramid a level belongs to, where the file states one
+    Texts are empty and numbers 0 if the file does not state them or cannot be parsed that far.
+
+    pyramid           unique id of the pyramid that a level belongs to, if stated
+    transfer_syntax   UID that tells how pixels are encoded
     """
 
     sop_class: str
@@ -40,6 +42,7 @@ class DicomHeader:
     image_type: tuple[str, ...]
     width: int
     height: int
+    transfer_syntax: str
 
     @property
     def is_slide(self) -> bool:
@@ -78,6 +81,7 @@ def read_dicom_header(path: Path) -> DicomHeader | None:
         image_type=tuple(_text(found.get(_IMAGE_TYPE, b"")).split("\\")),
         width=_number(found.get(_COLUMNS, b"")),
         height=_number(found.get(_ROWS, b"")),
+        transfer_syntax=_text(found.get(_TRANSFER_SYNTAX, b"")),
     )
 
 

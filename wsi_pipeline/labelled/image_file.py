@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.reading.patch_reader import shrink_to
-from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
+from wsi_pipeline.slides.tiff.decode import PICTURE_ERRORS
 from wsi_pipeline.slides.to_rgb import grey_to_rgb, on_white
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
@@ -27,9 +27,6 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".
 
 MAX_IMAGE_PIXELS = 1 << 26
 """Largest image (64 Mpx, 8192 x 8192); what is larger is a slide."""
-
-_ERRORS = (*DECODE_ERRORS, SyntaxError, EOFError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
-"""What Pillow and tifffile raise on damaged files (Pillow: SyntaxError for PNG chunks)."""
 
 _PLANES, _BITS = 284, 258
 """TIFF tags: PlanarConfiguration (2: one plane after the other) and BitsPerSample."""
@@ -63,7 +60,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 return _to_rgb(image)
     except UnidentifiedImageError:
         pass
-    except _ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise LabelError(_why(error)) from error
     return _read_tiff(path)
 
@@ -96,6 +93,24 @@ def probe_images(paths: Sequence[Path]) -> list[ImageFact | LabelError]:
         return list(pool.map(_try_probe, paths))
 
 
+def content_digests(paths: Sequence[Path], stamps: Sequence[str]) -> list[str]:
+    """A digest per file, equal only for equal bytes; only files that share a stamp are read in full.
+
+    stamps   `ImageFact.stamp` of each file
+
+    Raises OSError if a file has disappeared.
+    """
+    counts = Counter(stamps)
+    return [
+        stamp if counts[stamp] == 1 else f"{stamp}-{_sha256(path)}" for path, stamp in zip(paths, stamps, strict=True)
+    ]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fit_square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The centred square of an image (h, w, 3) at `side` pixels: shrunk by area, enlarged bicubically.
 
@@ -122,7 +137,7 @@ def _size(path: Path, length: int, head: bytes, tail: bytes) -> Size:
             whole = _seems_whole(image, length, head, tail)
     except UnidentifiedImageError:
         size, whole = _tiff_size(path), True
-    except _ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise LabelError(_why(error)) from error
     if not whole:
         read_image(path)
@@ -172,7 +187,7 @@ def _tiff_size(path: Path) -> Size:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
             size = Size(int(page.imagewidth), int(page.imagelength))
-    except _ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise LabelError("no image that can be read") from error
     _bound(size)
     return size
@@ -185,7 +200,7 @@ def _read_tiff(path: Path) -> NDArray[np.uint8]:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
             samples, separate = np.asarray(page.asarray()), int(page.planarconfig) == 2
-    except _ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise LabelError(_why(error)) from error
     samples = samples[..., None] if samples.ndim == 2 else samples
     samples = np.moveaxis(samples, 0, -1) if separate and samples.ndim == 3 else samples

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
-from wsi_pipeline.labelled.contents import content_digests
-from wsi_pipeline.labelled.image_file import ImageFact, fit_square, read_image
+from wsi_pipeline.labelled.image_file import ImageFact, content_digests, fit_square, read_image
 from wsi_pipeline.labelled.labelled_patches import Rows
 from wsi_pipeline.labelled.pixel_cache import PixelCache
 from wsi_pipeline.reading.patch_reader import shrink_to

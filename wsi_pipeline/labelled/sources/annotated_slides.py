@@ -19,7 +19,7 @@ from wsi_pipeline.labelled.slide_patches import CutFromSlide, PatchesOfSlides
 from wsi_pipeline.labelled.sources.annotation_files import read_annotation
 from wsi_pipeline.labelled.sources.cover import Cell, covered_cells
 from wsi_pipeline.labelled.sources.regions import Annotation, area_of, class_areas, union
-from wsi_pipeline.labelled.splits.slide_groups import slide_groups, slide_splits
+from wsi_pipeline.labelled.splits.patch_groups import slide_groups, slide_splits
 from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide

@@ -16,7 +16,7 @@ from wsi_pipeline.labelled.image_file import IMAGE_SUFFIXES, ImageFact, probe_im
 from wsi_pipeline.labelled.image_patches import ImageSet, image_patches, past_border, point_patches
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches, Rows
 from wsi_pipeline.labelled.sources.label_table import LabelTable
-from wsi_pipeline.labelled.splits.image_groups import group_by_pattern, join_copies, note_no_groups
+from wsi_pipeline.labelled.splits.patch_groups import group_by_pattern, join_copies, note_no_groups
 
 _SLIDES = SLIDE_SUFFIXES - IMAGE_SUFFIXES
 

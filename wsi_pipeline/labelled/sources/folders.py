@@ -12,7 +12,7 @@ from wsi_pipeline.labelled.faults import Faults
 from wsi_pipeline.labelled.image_file import IMAGE_SUFFIXES, ImageFact, probe_images
 from wsi_pipeline.labelled.image_patches import ImageSet, image_patches
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
-from wsi_pipeline.labelled.splits.image_groups import group_by_pattern, join_copies, note_no_groups
+from wsi_pipeline.labelled.splits.patch_groups import group_by_pattern, join_copies, note_no_groups
 
 
 def is_class_folders(root: Path) -> bool:

@@ -14,7 +14,7 @@ from wsi_pipeline.labelled.assemble import LabelRows, assemble
 from wsi_pipeline.labelled.faults import Faults
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
 from wsi_pipeline.labelled.slide_patches import CutFromSlide, KeptInStore, PatchesOfSlides, SlidePart
-from wsi_pipeline.labelled.splits.slide_groups import slide_groups, slide_splits
+from wsi_pipeline.labelled.splits.patch_groups import slide_groups, slide_splits
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import LABELS
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table

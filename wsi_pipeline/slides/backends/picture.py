@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,11 @@ from PIL import Image, ImageOps
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.backends.array import ArraySlide
 from wsi_pipeline.slides.slide import Slide
-from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
+from wsi_pipeline.slides.tiff.decode import PICTURE_ERRORS
 
 MAX_PICTURE_PIXELS = 1 << 27
 """128 Mpx: a picture is decoded whole, 0.4 GB at this size."""
 
-_ERRORS = (*DECODE_ERRORS, SyntaxError, EOFError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on damaged files."""
 _RGBA = {"RGBA", "LA", "PA", "La", "RGBa"}
 _EIGHT_BIT = {"1", "L", "P", "RGB"} | _RGBA
 _PNG_DEPTH_AT = 24
@@ -41,7 +38,7 @@ def open_picture(path: Path) -> Slide:
             upright = ImageOps.exif_transpose(image)
             clear = image.mode in _RGBA or "transparency" in image.info
             pixels = np.asarray(upright.convert("RGBA" if clear else "RGB"))
-    except _ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise SlideError(
             f"picture that cannot be read: {' '.join(str(error).split())[:200]}",
             todo="Copy the file again from its source.",

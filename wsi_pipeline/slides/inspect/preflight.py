@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.files.dicom_header import read_dicom_header
+from wsi_pipeline.files.path_choices import split_choice
 from wsi_pipeline.geometry import Box
 from wsi_pipeline.slides.inspect.identity import quick_digest, size_in_bytes
 from wsi_pipeline.slides.inspect.sniff import refusal
 from wsi_pipeline.slides.slide import Slide, SlideInfo
-from wsi_pipeline.slides.tiff.codec import UNKNOWN, codec_of
+from wsi_pipeline.slides.tiff.tiff_check import TIFF_MAGIC, compression_of
 
 SAMPLES_ACROSS = 3
 MAX_OVERVIEW_PIXELS = 1 << 22
@@ -25,6 +27,38 @@ _STEP = 4
 
 _COLOURED, _DARK = 18, 170
 """Tissue, roughly: channels differ by more than this, or the mean is darker. For an estimate of patches only."""
+
+UNKNOWN_CODEC = "-"
+_TIFF_CODECS = {
+    1: "none",
+    5: "LZW",
+    6: "JPEG (old)",
+    7: "JPEG",
+    8: "Deflate",
+    22610: "JPEG XR",
+    32773: "PackBits",
+    32946: "Deflate",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    33007: "JPEG",
+    34712: "JPEG 2000",
+    34892: "JPEG",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_DICOM_CODECS = {
+    "1.2.840.10008.1.2": "none",
+    "1.2.840.10008.1.2.1": "none",
+    "1.2.840.10008.1.2.4.50": "JPEG",
+    "1.2.840.10008.1.2.4.51": "JPEG",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +95,26 @@ def file_facts(path: Path) -> FileFacts:
     try:
         return FileFacts(nbytes, codec_of(path), digest)
     except (SlideError, OSError):  # broken headers; opening it will say how
-        return FileFacts(nbytes, UNKNOWN, digest)
+        return FileFacts(nbytes, UNKNOWN_CODEC, digest)
+
+
+def codec_of(path: Path) -> str:
+    """How pixels are compressed, by the headers alone: `JPEG`, `JPEG 2000`, `compression 52479`; `-` if unknown.
+
+    For a folder, the codec of its first DICOM file. Raises OSError if the file cannot be read.
+    """
+    path = split_choice(path)[0]
+    if path.is_dir():
+        first = next((file for file in sorted(path.iterdir()) if file.suffix.lower() == ".dcm"), None)
+        return codec_of(first) if first is not None and first.is_file() else UNKNOWN_CODEC
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in TIFF_MAGIC
+    if is_tiff:
+        code = compression_of(path)
+        return UNKNOWN_CODEC if code is None else _TIFF_CODECS.get(code, f"compression {code}")
+    header = read_dicom_header(path)
+    syntax = header.transfer_syntax if header else ""
+    return _DICOM_CODECS.get(syntax, f"transfer syntax {syntax}") if syntax else UNKNOWN_CODEC
 
 
 def look(slide: Slide, level: int, side: int) -> Look:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.files.dicom_header import read_dicom_header
+from wsi_pipeline.files.dicom_header import is_dicom, read_dicom_header
 from wsi_pipeline.files.foreign_formats import BY_NAME_ALONE, elsewhere, foreign_kind
 from wsi_pipeline.slides.inspect.vendor import vendor_of
 from wsi_pipeline.slides.tiff.tiff_check import TIFF_MAGIC, check_complete
@@ -109,7 +109,7 @@ def _sniff_folder(folder: Path, kind: tuple[str, str] | None) -> Sniffed:
     """The DICOM series of a folder, by one of its files; `kind` is what the folder is by its name, if not that."""
     if kind:
         raise SlideError(f"{kind[0]}: not read", todo=kind[1])
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
     if not files:
         hint = (
             "Name the .mrxs file next to it." if (folder / "Slidedat.ini").is_file() else "Name the slide file itself."
@@ -120,12 +120,6 @@ def _sniff_folder(folder: Path, kind: tuple[str, str] | None) -> Sniffed:
     return Sniffed("dicom", path, vendor)
 
 
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(_DICOM_PREAMBLE)
-        return file.read(len(_DICOM_MAGIC)) == _DICOM_MAGIC
-
-
 def other_series(folder: Path, series_uid: str) -> list[Path]:
     """Whole-slide DICOM files of a folder that belong to another series than `series_uid`: to other slides."""
     headers = ((path, read_dicom_header(path)) for path in sorted(folder.iterdir()) if path.is_file())
@@ -134,6 +128,6 @@ def other_series(folder: Path, series_uid: str) -> list[Path]:
 
 def pyramids_of(path: Path, series_uid: str) -> int:
     """How many pyramids the files beside `path` state for one series; 1 where they state none."""
-    headers = (read_dicom_header(item) for item in path.parent.iterdir() if item.is_file() and _is_dicom(item))
+    headers = (read_dicom_header(item) for item in path.parent.iterdir() if item.is_file() and is_dicom(item))
     found = {header.pyramid for header in headers if header and header.series == series_uid and header.is_level}
     return max(1, len(found - {""}))

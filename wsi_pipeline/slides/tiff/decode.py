@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
@@ -21,6 +22,11 @@ Decoder = Callable[[bytes, int], Pixels]
 
 DECODE_ERRORS = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 """What codecs raise on damaged data (imagecodecs' errors are RuntimeErrors, tifffile's ValueErrors)."""
+
+PICTURE_ERRORS = (
+    *DECODE_ERRORS, SyntaxError, EOFError, IndexError, KeyError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow and tifffile raise on damaged pictures (Pillow: SyntaxError for PNG chunks)."""
 
 PARSE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from PIL import Image
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
-from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
+from wsi_pipeline.slides.tiff.decode import PICTURE_ERRORS
 
 MAX_MASK_PIXELS = 1 << 27
-_ERRORS = (*DECODE_ERRORS, SyntaxError, EOFError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
 _MOST_LABELS = 32
 """A picture of more values than this is a photograph or a probability map, unless nearly all are black or white."""
 _CLEAR, _EDGE = 0.95, 8
@@ -41,7 +39,7 @@ def read_mask_picture(path: Path) -> NDArray[np.bool_]:
                     todo="Shrink it to about 8 micrometres a pixel.",
                 )
             values, opaque = _values(image)
-    except _ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise SlideError(
             f"tissue file {path.name} is neither GeoJSON nor a picture ({' '.join(str(error).split())[:120]})",
             todo="Name a GeoJSON file of outlines, or a PNG mask of the whole slide.",
