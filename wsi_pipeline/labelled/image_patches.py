@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.labelled.image_file import ImageFact, content_digests, fit_square, read_image
 from wsi_pipeline.labelled.labelled_patches import Rows
-from wsi_pipeline.labelled.pixel_cache import PixelCache
 from wsi_pipeline.reading.patch_reader import shrink_to
 
 

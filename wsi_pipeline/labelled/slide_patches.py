@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.labelled.labelled_patches import Rows
-from wsi_pipeline.labelled.pixel_cache import PixelCache
 from wsi_pipeline.reading.patch_reader import PatchSource, SlidePatches, StoredPatches
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.store.files import open_store

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.reading.pixels import decode_jpeg, shrink_to
 from wsi_pipeline.reading.tile_cache import OnceCache
 from wsi_pipeline.reading.tile_plan import GetTile, TilePlan, plan_patches
 from wsi_pipeline.slides.slide import MAX_REGION_PIXELS, Slide
-from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache
 from wsi_pipeline.store.schema import IMAGES, JPEG
 from wsi_pipeline.store.store import Store
 from wsi_pipeline.tiling.resolve import PatchGeometry
@@ -93,13 +93,11 @@ class SlidePatches:
     def _recent(self) -> GetTile | None:
         if self.plan is None:
             return None
-        tiles, cache = self.plan.tiles, SegmentCache(RECENT_BYTES)
+        tiles, cache = self.plan.tiles, PixelCache(RECENT_BYTES)
 
         def get(column: int, row: int, shrink: int, out: object = None) -> NDArray[np.uint8]:
             """A decoded tile, from the cache where it was used not long ago."""
-            found = cache.get((column, row, shrink), partial(tiles.decode, column, row, shrink))
-            assert found is not None
-            return found
+            return cache.get((column, row, shrink), partial(tiles.decode, column, row, shrink))
 
         return get
 

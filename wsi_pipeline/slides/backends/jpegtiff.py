@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.images.white import white
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.slides.slide import Slide, level_box
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
-from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache, paste
+from wsi_pipeline.slides.tiff.tiff_segments import joined
 from wsi_pipeline.slides.tiles.tile_check import same_pixels
 from wsi_pipeline.slides.tiles.tile_level import TiledLevel
 from wsi_pipeline.slides.tiles.tile_pages import tiled_levels
@@ -42,7 +42,7 @@ class JpegTiffSlide(Slide):
         self._other, self._levels = other, same_pixels(tiled_levels(path, other, image), other, path.name)
         if 0 not in self._levels:
             raise SlideError("its level 0 did not pass the comparison")
-        self._cache = SegmentCache(CACHE_BYTES)
+        self._cache = PixelCache(CACHE_BYTES)
         self._lock, self._closed = threading.Lock(), False
         self.info = replace(other.info, backend="jpegtiff")
 
@@ -56,18 +56,12 @@ class JpegTiffSlide(Slide):
         tiles = self._levels.get(level)
         if tiles is None:
             return self._other.read_region(x, y, level, width, height)
-        image = white(width, height)
-        box = level_box(self.info.levels[level], x, y, width, height)
-        inside = box.clipped(tiles.size)
-        if inside is None:
-            return image
-        step = tiles.tile
-        for row in range(inside.y // step.height, (inside.bottom - 1) // step.height + 1):
-            for column in range(inside.x // step.width, (inside.right - 1) // step.width + 1):
-                found = self._cache.get((level, row, column), partial(tiles.decode, column, row))
-                if found is not None:
-                    paste(image, box, found, column * step.width, row * step.height)
-        return image
+        box, decode = level_box(self.info.levels[level], x, y, width, height), tiles.decode
+
+        def tile(row: int, column: int) -> Pixels:
+            return self._cache.get((level, row, column), partial(decode, column, row))
+
+        return joined(box, box.clipped(tiles.size), tiles.tile, tile)
 
     def close(self) -> None:
         """Let go of the file, which closes when the last read under way in another thread has ended."""

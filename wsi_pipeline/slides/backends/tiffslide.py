@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.images.white import white
 from wsi_pipeline.slides.backends.tiff_page import (
     Image,
@@ -36,7 +37,7 @@ from wsi_pipeline.slides.tiff.bright_field import CONVERT
 from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS, samples_together
 from wsi_pipeline.slides.tiff.directories import Directory, every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
-from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache, SegmentedImage
+from wsi_pipeline.slides.tiff.tiff_segments import SegmentedImage
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False  # its findings about odd files reach users as SlideError
@@ -54,7 +55,7 @@ class TiffSlideSlide(Slide):
         self._slide = _open(path)
         try:
             pages = every_page(self._slide.ts_tifffile)
-            self._cache = SegmentCache(TILE_CACHE_BYTES if image.base.tiled else STRIP_CACHE_BYTES)
+            self._cache = PixelCache(TILE_CACHE_BYTES if image.base.tiled else STRIP_CACHE_BYTES)
             self._images = [self._level(image, level, pages) for level in range(len(image.levels))]
             self.info = _info(image, _properties(self._slide), [shown.size for shown in self._images])
         except SlideError:

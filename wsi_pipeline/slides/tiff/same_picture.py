@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.images.shrink import area_resize
 from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS
-from wsi_pipeline.slides.tiff.tiff_segments import SegmentCache, SegmentedImage
+from wsi_pipeline.slides.tiff.tiff_segments import SegmentedImage
 
 _PLACES = 5
 _SIDE = 512
@@ -42,7 +43,7 @@ def _image(page: Any, number: int) -> SegmentedImage:
         data: bytes = file.read(count)
         return data
 
-    return SegmentedImage(page, load, _grey, SegmentCache(_CACHE_BYTES), number)
+    return SegmentedImage(page, load, _grey, PixelCache(_CACHE_BYTES), number)
 
 
 def _grey(samples: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,78 +1,16 @@
-"""Decoded TIFF segments (tiles or strips): a bounded cache, and one image read piece by piece through it."""
+"""One TIFF image, read segment by segment (tiles or strips) through a cache of decoded segments."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.images.white import white
 from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS, Pixels, decoder_of, segment_size
-
-
-class SegmentCache:
-    """Least recently used decoded segments up to `limit_bytes`; each is decoded once however many threads ask."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._held = 0
-        self._lock = threading.Lock()
-        self._items: OrderedDict[Hashable, Future[Pixels | None]] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Pixels | None]) -> Pixels | None:
-        """The segment filed under `key`, made by `make` on a miss; passes on what `make` raises."""
-        while True:
-            with self._lock:
-                future = self._items.get(key)
-                if future is None:
-                    mine = self._items[key] = Future()
-                    break
-                self._items.move_to_end(key)
-            try:
-                return future.result()
-            except CancelledError:
-                continue  # the thread that was making it failed: meet the error here, with its own traceback
-        return self._make(key, mine, make)
-
-    def _make(self, key: Hashable, mine: Future[Pixels | None], make: Callable[[], Pixels | None]) -> Pixels | None:
-        made, done = None, False
-        try:
-            made, done = make(), True
-        finally:
-            if not done:
-                with self._lock:
-                    self._items.pop(key, None)
-                mine.cancel()
-        mine.set_result(made)
-        with self._lock:
-            self._held += _size(mine)
-            self._drop_oldest()
-        return made
-
-    def _drop_oldest(self) -> None:
-        """Forget the oldest finished segments; the newest stays even where it alone exceeds the limit."""
-        for key, future in list(self._items.items())[:-1]:
-            if self._held <= self._limit:
-                return
-            if future.done():
-                del self._items[key]
-                self._held -= _size(future)
-
-    def clear(self) -> None:
-        """Forget everything that is decoded."""
-        with self._lock:
-            self._items = OrderedDict((key, item) for key, item in self._items.items() if not item.done())
-            self._held = 0
-
-
-def _size(future: Future[Pixels | None]) -> int:
-    made = future.result()
-    return 0 if made is None else made.nbytes
 
 
 class SegmentedImage:
@@ -91,7 +29,7 @@ class SegmentedImage:
         page: Any,
         load: Callable[[int, int], bytes],
         to_rgb: Callable[[Pixels], Pixels],
-        cache: SegmentCache,
+        cache: PixelCache,
         level: int,
         plane: int = 0,
     ) -> None:
@@ -105,14 +43,11 @@ class SegmentedImage:
 
     def read(self, box: Box) -> Pixels:
         """RGB pixels of a box that lies inside the image; missing segments are white."""
-        image = white(box.width, box.height)
-        step = self.segment
-        for row in range(box.y // step.height, (box.bottom - 1) // step.height + 1):
-            for column in range(box.x // step.width, (box.right - 1) // step.width + 1):
-                found = self._cache.get((*self._key, row, column), partial(self._rgb, row, column))
-                if found is not None:
-                    paste(image, box, found, column * step.width, row * step.height)
-        return image
+
+        def segment(row: int, column: int) -> Pixels | None:
+            return self._cache.get((*self._key, row, column), partial(self._rgb, row, column))
+
+        return joined(box, box, self.segment, segment)
 
     def _rgb(self, row: int, column: int) -> Pixels | None:
         """Decoded RGB (h, w, 3) of one segment, or None where the file holds none."""
@@ -139,8 +74,26 @@ class SegmentedImage:
         )
 
 
-def paste(image: Pixels, box: Box, found: Pixels, left: int, top: int) -> None:
-    """Copy the part of a segment whose corner is at (left, top) that lies in the box."""
+def joined(box: Box, inside: Box | None, segment: Size, get: Callable[[int, int], Pixels | None]) -> Pixels:
+    """The pixels of `box`, pasted from the segments that lie under it; white where there are none.
+
+    inside    the part of the box that lies on the image; None if it lies beside it
+    segment   size of every segment; the first one's corner is at (0, 0)
+    get       (row, column) to the decoded segment, or None if the file has none there
+    """
+    image = white(box.width, box.height)
+    if inside is None:
+        return image
+    for row in range(inside.y // segment.height, (inside.bottom - 1) // segment.height + 1):
+        for column in range(inside.x // segment.width, (inside.right - 1) // segment.width + 1):
+            found = get(row, column)
+            if found is not None:
+                _paste(image, box, found, column * segment.width, row * segment.height)
+    return image
+
+
+def _paste(image: Pixels, box: Box, found: Pixels, left: int, top: int) -> None:
+    """Copy the part of a segment with its corner at (left, top) that lies in the box."""
     height, width = found.shape[:2]
     common = Box(left - box.x, top - box.y, width, height).clipped(Size(box.width, box.height))
     if common is None:
