@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class BackboneCard:
 
 def open_backbone(
     name: str,
-    weights: Path | str | None = None,
+    weights: str | PathLike[str] | None = None,
     *,
     input_px: int | None = None,
     arguments: Mapping[str, Any] | None = None,

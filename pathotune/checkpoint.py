@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class AdapterInfo:
 
 
 def save_adapter(
-    path: Path | str,
+    path: str | PathLike[str],
     model: PathoTune,
     backbone: BackboneCard,
     *,
@@ -88,13 +89,13 @@ def save_adapter(
     write_raw(path, state, document)
 
 
-def read_adapter(path: Path | str) -> AdapterInfo:
+def read_adapter(path: str | PathLike[str]) -> AdapterInfo:
     """What a file says of itself, from its header alone. Raises AdapterError for what is no sound adapter file."""
     path = Path(path)
     return _info(read_raw(path), path)
 
 
-def load_adapter(path: Path | str, backbone: nn.Module) -> PathoTune:
+def load_adapter(path: str | PathLike[str], backbone: nn.Module) -> PathoTune:
     """The model of an adapter file on its backbone, in eval mode, on the backbone's device. Needs no text encoder.
 
     Raises AdapterError when the file is damaged or hostile, or the backbone is not the one it was tuned on.

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.mil.sets import load_set
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.mil.validation.crossval import cross_validate
+from wsi_pipeline.mil.validation.crossval import cross_validate_bags
 
 Json = dict[str, Any]
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -56,7 +56,7 @@ class Trial:
 def run(trial: Trial, work: Path) -> Json:
     """Cross-validate; for each repeat the accuracy and both AUCs."""
     found = load_set(trial.name, work)
-    result = cross_validate(found.bags, found.table, trial.spec)
+    result = cross_validate_bags(found.bags, found.table, trial.spec)
     return {"repeats": [_numbers(rows) for _, rows in result.predictions.groupby("repeat")]}
 
 

@@ -12,7 +12,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.tasks.classification import make_classification
 from wsi_pipeline.mil.tasks.make_task import make_task
-from wsi_pipeline.mil.validation.crossval import cross_validate
+from wsi_pipeline.mil.validation.crossval import cross_validate_bags
 from wsi_pipeline.splits.assign import class_strata, make_splits
 
 TINY = replace(QUICK, model="mean", epochs=3, bootstrap=100, folds=2, permutations=0)
@@ -54,7 +54,7 @@ def test_the_positive_class_of_two_is_the_last() -> None:
 
 def test_the_other_positive_class_gives_the_same_auroc_and_its_own_threshold() -> None:
     bags, table = planted(24)
-    first, other = (cross_validate(bags, table, replace(TINY, positive=name)) for name in ("tumour", "normal"))
+    first, other = (cross_validate_bags(bags, table, replace(TINY, positive=name)) for name in ("tumour", "normal"))
     assert (first.classes, other.classes) == (("normal", "tumour"), ("tumour", "normal"))
     assert [r.metrics["threshold"]["class"] for r in (first, other)] == ["tumour", "normal"]
     assert [r.metrics["calibration"]["of"] for r in (first, other)] == ["tumour", "normal"]
@@ -72,7 +72,7 @@ def with_a_class_of_the_test_part() -> tuple[Bags, pd.DataFrame, pd.DataFrame]:
 
 def test_a_class_that_training_lacks_is_in_no_metric_and_named() -> None:
     bags, table, without = with_a_class_of_the_test_part()
-    found, expected = cross_validate(bags, table, TINY), cross_validate(bags, without, TINY)
+    found, expected = cross_validate_bags(bags, table, TINY), cross_validate_bags(bags, without, TINY)
     assert found.classes == expected.classes == ("normal", "tumour")
     for name in ("pooled", "per_class", "calibration", "threshold", "confusion", "n_slides", "chance"):
         assert found.metrics[name] == expected.metrics[name], name
@@ -94,7 +94,7 @@ def test_a_split_in_other_words_is_the_same_split() -> None:
     for part in ("train", "val", "test"):
         assert getattr(folds[0], part).tolist() == getattr(folds[1], part).tolist()
     with pytest.raises(MilError, match="split must be train, val or test"):
-        cross_validate(*planted(40)[:1], table.assign(split=[None, *table["split"][1:]]), TINY)
+        cross_validate_bags(*planted(40)[:1], table.assign(split=[None, *table["split"][1:]]), TINY)
 
 
 def test_spellings_are_in_the_warnings() -> None:

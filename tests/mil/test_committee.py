@@ -15,7 +15,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
 from wsi_pipeline.mil.trained.committee import Committee
 from wsi_pipeline.mil.trained.inference import attention, contributions, outputs
-from wsi_pipeline.mil.validation.crossval import CrossValidation, cross_validate
+from wsi_pipeline.mil.validation.crossval import CrossValidation, cross_validate_bags
 from wsi_pipeline.splits.assign import make_splits
 
 SPEC = MilSpec(
@@ -38,7 +38,7 @@ def _bags(table: pd.DataFrame) -> Bags:
 
 @pytest.fixture(scope="module")
 def result() -> CrossValidation:
-    return cross_validate(_bags(_table()), _table(), SPEC)
+    return cross_validate_bags(_bags(_table()), _table(), SPEC)
 
 
 def test_every_training_patient_stops_one_member_and_trains_the_others() -> None:
@@ -80,7 +80,7 @@ def test_cox_risks_of_different_members_are_not_compared() -> None:
     rng = np.random.default_rng(1)
     table = table.assign(time=rng.exponential(size=16).repeat(2), event=1).drop(columns="label")
     spec = replace(SPEC, task="survival", survival_loss="cox", choose="mean,max", epochs=2)
-    found = cross_validate(_bags(_table()), table, spec)
+    found = cross_validate_bags(_bags(_table()), table, spec)
     for fold, choice in zip(found.splits.folds, found.choices, strict=True):
         member = {row: k for k, (_, stop) in enumerate(fold.inner) for row in stop}
         for candidate in choice.candidates:
@@ -110,7 +110,7 @@ def test_a_committee_survives_the_disk(result: CrossValidation, tmp_path: Path) 
 
 
 def test_members_differ_in_luck_and_equal_seeds_give_equal_committees(result: CrossValidation) -> None:
-    again = cross_validate(_bags(_table()), _table(), SPEC)
+    again = cross_validate_bags(_bags(_table()), _table(), SPEC)
     pd.testing.assert_frame_equal(again.predictions, result.predictions)
     first = result.fitted[0].model
     assert isinstance(first, Committee)
@@ -119,7 +119,7 @@ def test_members_differ_in_luck_and_equal_seeds_give_equal_committees(result: Cr
 
 
 def test_where_nobody_is_set_aside_members_differ_by_their_seeds() -> None:
-    found = cross_validate(_bags(_table()), _table(), replace(SPEC, val_fraction=0, epochs=2))
+    found = cross_validate_bags(_bags(_table()), _table(), replace(SPEC, val_fraction=0, epochs=2))
     for fold, fitted in zip(found.splits.folds, found.fitted, strict=True):
         assert [(list(train), len(stop)) for train, stop in fold.inner] == [(list(fold.train), 0)] * 3
         assert len(fitted.history) == 2
@@ -131,6 +131,6 @@ def test_where_nobody_is_set_aside_members_differ_by_their_seeds() -> None:
 
 def test_no_validation_part_at_all_runs_every_epoch() -> None:
     spec = MilSpec(hidden_dim=8, folds=2, val_fraction=0, epochs=3, bootstrap=100, permutations=0)
-    found = cross_validate(_bags(_table()), _table(), spec)
+    found = cross_validate_bags(_bags(_table()), _table(), spec)
     assert [len(fitted.history) for fitted in found.fitted] == [3, 3]
     assert not [text for text in found.metrics["warnings"] if "set any aside" in text]

@@ -15,7 +15,7 @@ from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble, save_ensemble
 from wsi_pipeline.mil.trained.ensemble import attention, mean_attention, predict, probabilities
 from wsi_pipeline.mil.training import batching as pieces
-from wsi_pipeline.mil.validation.crossval import cross_validate
+from wsi_pipeline.mil.validation.crossval import cross_validate_bags
 
 BAGS, TABLE = planted(40)
 
@@ -23,7 +23,7 @@ BAGS, TABLE = planted(40)
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
     folder: Path = tmp_path_factory.mktemp("ensemble")
-    result = cross_validate(BAGS, TABLE, replace(QUICK, epochs=12, folds=3))
+    result = cross_validate_bags(BAGS, TABLE, replace(QUICK, epochs=12, folds=3))
     models = [fitted.model for fitted in result.fitted]
     save_ensemble(folder, models, spec=QUICK, task=ClassificationTask(result.classes), encoder={}, provenance={})
     return load_ensemble(folder)
@@ -48,7 +48,7 @@ def test_mean_and_spread_over_the_folds(ensemble: Ensemble) -> None:
 
 
 def test_probabilities_after_saving_are_those_of_cross_validation(tmp_path: Path) -> None:
-    result = cross_validate(BAGS, TABLE, replace(QUICK, epochs=3, folds=3))
+    result = cross_validate_bags(BAGS, TABLE, replace(QUICK, epochs=3, folds=3))
     models = [fitted.model for fitted in result.fitted]
     save_ensemble(tmp_path, models, spec=QUICK, task=ClassificationTask(result.classes), encoder={}, provenance={})
     for fold, model in zip(result.splits.folds, load_ensemble(tmp_path).models, strict=True):

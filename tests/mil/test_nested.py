@@ -15,7 +15,7 @@ from tests.mil.synthetic import QUICK, planted
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate
+from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
 from wsi_pipeline.statistics.bootstrap import Scored, bootstrap, interval
 
 TINY = replace(QUICK, model="mean", epochs=4, bootstrap=100, folds=3, permutations=50)
@@ -38,7 +38,7 @@ def same_models(a: CrossValidation, b: CrossValidation) -> bool:
 
 @pytest.fixture(scope="module")
 def chosen() -> CrossValidation:
-    return cross_validate(*planted(45), replace(GRID, folds=2))
+    return cross_validate_bags(*planted(45), replace(GRID, folds=2))
 
 
 def test_the_better_candidate_is_chosen_and_all_are_on_record(chosen: CrossValidation) -> None:
@@ -63,15 +63,15 @@ def test_equal_selections_are_decided_by_the_validation_loss(chosen: CrossValida
 def test_poisoned_test_features_change_no_choice() -> None:
     """NaN in every feature of the test slides: choice, models and thresholds keep every bit."""
     bags, table = with_split()
-    clean = cross_validate(bags, table, GRID)
+    clean = cross_validate_bags(bags, table, GRID)
     features = bags.features.copy()
     for row in range(24, 36):
         features[bags.rows(row)] = np.nan
     poisoned = Bags(features, bags.offsets, bags.slide_ids)
     with pytest.raises(MilError, match="finite"):
-        cross_validate(poisoned, table, GRID)
+        cross_validate_bags(poisoned, table, GRID)
     features[np.isnan(features)] = 60_000
-    after = cross_validate(Bags(features, bags.offsets, bags.slide_ids), table, GRID)
+    after = cross_validate_bags(Bags(features, bags.offsets, bags.slide_ids), table, GRID)
     assert same_models(clean, after)
     for key in ("chosen", "candidates", "threshold", "best_epoch"):
         assert clean.metrics["folds"][0][key] == after.metrics["folds"][0][key]
@@ -89,12 +89,12 @@ def test_swapped_test_outcomes_change_no_choice(spec: MilSpec) -> None:
         spec = replace(spec, survival_loss="cox")
         table = table.assign(time=rng.exponential(size=36) + 0.1, event=rng.integers(0, 2, 36))
         table.loc[:5, "event"] = 1
-    before = cross_validate(bags, table, spec)
+    before = cross_validate_bags(bags, table, spec)
     for column in before.task.columns:
         table[column] = [*table[column][:24], *table[column][24:][::-1]]
     if spec.task == "regression":
         table["label"] = [*table["label"][:24], *(100 * table["label"][24:] + 7)]
-    after = cross_validate(bags, table, spec)
+    after = cross_validate_bags(bags, table, spec)
     assert same_models(before, after)
     assert before.metrics["folds"][0]["candidates"] == after.metrics["folds"][0]["candidates"]
     assert [c.task for c in before.choices] == [c.task for c in after.choices]
@@ -106,12 +106,12 @@ def test_the_choice_depends_on_the_validation_labels() -> None:
     bags, table = with_split()
     swapped = table.copy()
     swapped.loc[12:23, "label"] = table["label"].iloc[12:24].to_numpy()[::-1]
-    before, after = (cross_validate(bags, t, GRID).metrics["folds"][0]["candidates"] for t in (table, swapped))
+    before, after = (cross_validate_bags(bags, t, GRID).metrics["folds"][0]["candidates"] for t in (table, swapped))
     assert before != after
 
 
 def test_a_fixed_split_chooses_on_its_val_part() -> None:
-    result = cross_validate(*with_split(), GRID)
+    result = cross_validate_bags(*with_split(), GRID)
     (fold,) = result.metrics["folds"]
     assert (fold["n_train"], fold["n_val"], fold["n_test"]) == (12, 12, 12)
     assert fold["chosen"]["learning_rate"] == 1e-2
@@ -121,21 +121,21 @@ def test_a_fixed_split_chooses_on_its_val_part() -> None:
 def test_a_model_that_is_none_is_refused_before_anything_is_trained() -> None:
     seen: list[TrainingProgress] = []
     with pytest.raises(UsageError, match="unknown MIL model 'nonesuch'"):
-        cross_validate(*planted(30), replace(TINY, choose="mean,nonesuch"), progress=seen.append)
+        cross_validate_bags(*planted(30), replace(TINY, choose="mean,nonesuch"), progress=seen.append)
     assert seen == []
 
 
 def test_progress_counts_every_training() -> None:
     seen: list[TrainingProgress] = []
-    cross_validate(*planted(30), replace(GRID, repeats=2, epochs=1), progress=seen.append)
+    cross_validate_bags(*planted(30), replace(GRID, repeats=2, epochs=1), progress=seen.append)
     assert {step.n_folds for step in seen} == {4 * 6}
     assert {step.fold for step in seen} == set(range(24))
 
 
 def test_repeats_are_averaged_and_patients_stay_the_unit() -> None:
     bags, table = planted(40, slides_per_patient=2)
-    once = cross_validate(bags, table, TINY)
-    thrice = cross_validate(bags, table, replace(TINY, repeats=3))
+    once = cross_validate_bags(bags, table, TINY)
+    thrice = cross_validate_bags(bags, table, replace(TINY, repeats=3))
     rows = thrice.predictions
     assert rows.groupby("repeat")["slide_id"].apply(list).map(lambda ids: ids == table["slide_id"].tolist()).all()
     pd.testing.assert_frame_equal(rows[rows["repeat"] == 0].reset_index(drop=True), once.predictions)
@@ -168,7 +168,7 @@ def check_json(metrics: dict[str, Any]) -> None:
 
 
 def test_every_number_names_its_unit_and_n() -> None:
-    metrics = cross_validate(*planted(60), replace(TINY, epochs=15)).metrics
+    metrics = cross_validate_bags(*planted(60), replace(TINY, epochs=15)).metrics
     check_json(metrics)
     assert {path for path, _ in numbers(metrics)} >= {
         "/pooled/auroc", "/calibration/brier", "/calibration/ece", "/threshold/sensitivity", "/threshold/specificity"
@@ -181,7 +181,7 @@ def test_every_number_names_its_unit_and_n() -> None:
 
 
 def test_the_threshold_is_each_folds_own() -> None:
-    result = cross_validate(*planted(60), TINY)
+    result = cross_validate_bags(*planted(60), TINY)
     limits = {fold["fold"]: fold["threshold"] for fold in result.metrics["folds"]}
     rows = result.predictions
     called = rows["p_tumour"].to_numpy() >= rows["fold"].map(limits).to_numpy(float)
@@ -193,7 +193,7 @@ def test_the_threshold_is_each_folds_own() -> None:
 
 
 def test_more_classes_have_calibration_but_no_threshold() -> None:
-    metrics = cross_validate(*planted(45, n_classes=3), TINY).metrics
+    metrics = cross_validate_bags(*planted(45, n_classes=3), TINY).metrics
     check_json(metrics)
     assert "threshold" not in metrics
     assert metrics["calibration"]["of"] == "the predicted class"
@@ -213,7 +213,7 @@ def numbers_cohort(n: int = 60) -> tuple[Bags, pd.DataFrame]:
 
 
 def test_regression_is_validated_like_classes() -> None:
-    result = cross_validate(*numbers_cohort(), replace(TINY, task="regression", epochs=25))
+    result = cross_validate_bags(*numbers_cohort(), replace(TINY, task="regression", epochs=25))
     metrics = result.metrics
     check_json(metrics)
     assert metrics["task"] == "regression"
@@ -231,14 +231,14 @@ def test_measured_numbers_are_written_as_numbers() -> None:
     bags, table = numbers_cohort()
     spec = replace(TINY, task="regression", epochs=1)
     words = table.assign(label=[repr(float(value)).replace(".", ",") for value in table["label"]])
-    plain, comma = cross_validate(bags, table, spec), cross_validate(bags, words, spec)
+    plain, comma = cross_validate_bags(bags, table, spec), cross_validate_bags(bags, words, spec)
     pd.testing.assert_frame_equal(comma.predictions, plain.predictions)
 
 
 @pytest.mark.parametrize("loss", ["discrete", "cox"])
 def test_survival_is_validated_like_classes(loss: str) -> None:
     spec = replace(TINY, task="survival", survival_loss=loss, epochs=25)
-    result = cross_validate(*numbers_cohort(), spec)
+    result = cross_validate_bags(*numbers_cohort(), spec)
     check_json(result.metrics)
     assert result.metrics["pooled"]["c_index"]["value"] > 0.75
     assert result.metrics["permutation"]["p_value"] < 0.02
@@ -252,15 +252,15 @@ def test_few_events_and_few_patients_are_refused() -> None:
     bags, table = numbers_cohort(12)
     few = table.assign(event=[1, 1, 1, 1, *[0] * 8])
     with pytest.raises(MilError, match="at least 3 patients with an event, got 2"):
-        cross_validate(bags, few, replace(TINY, task="survival"))
+        cross_validate_bags(bags, few, replace(TINY, task="survival"))
     with pytest.raises(MilError, match="10-fold validation needs at least 10 patients, got 6"):
-        cross_validate(bags, table, replace(TINY, task="regression", folds=10))
+        cross_validate_bags(bags, table, replace(TINY, task="regression", folds=10))
     with pytest.raises(MilError, match="event"):
-        cross_validate(bags, table.drop(columns="event"), replace(TINY, task="survival"))
+        cross_validate_bags(bags, table.drop(columns="event"), replace(TINY, task="survival"))
 
 
 def test_a_few_patients_are_said_to_be_few() -> None:
-    told = cross_validate(*planted(16), TINY).metrics["warnings"]
+    told = cross_validate_bags(*planted(16), TINY).metrics["warnings"]
     assert any("Only 8 patients of class tumour tested" in text and "by 0.12" in text for text in told)
 
 

@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.cohort.discover import at_home, find_slides
@@ -47,7 +48,7 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 def read_cohort(
-    sources: Sequence[str | Path],
+    sources: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     mixed_labels: bool = False,
     label_column: str | None = None,
@@ -64,19 +65,20 @@ def read_cohort(
     a byte-order mark) is in `Cohort.notes`.
     """
     options = options or TableOptions()
-    sources = [at_home(source) for source in sources]
-    _refuse_odd_tables(sources)
-    if len(sources) == 1 and _is_table(Path(sources[0])):
-        return read_csv(Path(sources[0]), mixed_labels=mixed_labels, label_column=label_column, options=options)
+    given = [sources] if isinstance(sources, str | PathLike) else sources
+    named = [at_home(source if isinstance(source, str) else Path(source)) for source in given]
+    _refuse_odd_tables(named)
+    if len(named) == 1 and _is_table(Path(named[0])):
+        return read_csv(Path(named[0]), mixed_labels=mixed_labels, label_column=label_column, options=options)
     for asked, ours in ((options.patient_column, "patient_id"), (label_column, "label")):
         if asked is not None:
             raise UsageError(
                 f"no column {asked!r}: the slides are not named by a CSV",
                 todo=f"Put them into one, with the columns path and {ours}",
             )
-    found = find_slides(sources)
+    found = find_slides(named)
     records = [SlideRecord(slide_id, path, slide_id) for slide_id, path in found.slides]
-    source = " ".join(str(item) for item in sources)
+    source = " ".join(str(item) for item in named)
     faults = check_ids((None, record.slide_id) for record in records)
     cohort = _finish(records, source, [*faults, *(Fault(None, note, fatal=False) for note in found.notes)])
     each = options.each_slide_a_patient
@@ -103,9 +105,14 @@ def read_run(path: Path, options: TableOptions) -> Cohort:
 
 
 def read_csv(
-    path: Path, *, mixed_labels: bool = False, label_column: str | None = None, options: TableOptions | None = None
+    path: str | PathLike[str],
+    *,
+    mixed_labels: bool = False,
+    label_column: str | None = None,
+    options: TableOptions | None = None,
 ) -> Cohort:
     """Read a manifest CSV; see `read_cohort` for what is raised and `manifests/README.md` for the columns."""
+    path = Path(path)
     options = options or TableOptions()
     rows, faults = read_rows(path)
     header, body = (rows[0], rows[1:]) if rows else ([], [])

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.errors import StoreError, UsageError
@@ -38,8 +39,9 @@ class RunDir:
     root: Path
 
     @classmethod
-    def existing(cls, root: Path) -> RunDir:
+    def existing(cls, root: str | PathLike[str]) -> RunDir:
         """The run at `root`; raises UsageError when no cohort was tiled there."""
+        root = Path(root)
         run = cls(root)
         if not run.cohort_csv.is_file():
             raise UsageError(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import cache
+from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.demo.demo_slide import make_slide
@@ -32,7 +33,7 @@ MOST_WORKERS = 4
 
 
 def make_cohort(
-    folder: Path,
+    folder: str | PathLike[str],
     *,
     slides: int = 24,
     annotated: int = 0,
@@ -53,6 +54,7 @@ def make_cohort(
 
     Slides that are there from the same recipe are kept. Raises UsageError for fewer than 4 slides.
     """
+    folder = Path(folder)
     cohort, others = plan_cohort(slides, seed, sides), plan_annotated(annotated, seed, sides)
     plans = (*cohort, *others)
     (folder / "slides").mkdir(parents=True, exist_ok=True)

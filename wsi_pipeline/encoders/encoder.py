@@ -120,6 +120,7 @@ class Encoder(ABC):
     device       where it runs, as torch spells it: cpu, cuda:0, mps
     summary      the same with the arithmetic, for people: `cpu, bf16 (AMX)`
     batch        patches in one batch that suit the device, where the user asks for no number
+    patch_px     side of the patches it was opened for; None: not said
     batches      other sizes worth trying out, see `probe.py`; none where the size makes no difference
     """
 
@@ -129,6 +130,10 @@ class Encoder(ABC):
     summary: str
     batch: int
     batches: tuple[int, ...] = ()
+    patch_px: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Encoder {self.info.name}: {self.info.dim} features, {self.summary}>"
 
     @abstractmethod
     def _encode(self, batch: Batch) -> NDArray[np.float32]:

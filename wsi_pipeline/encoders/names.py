@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
+from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, EncoderPlan
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.registry import Registry
@@ -74,7 +76,7 @@ def _plan_pathotune(asked: Asked) -> EncoderPlan:
     if asked.adapter is None and asked.name != TUNED:
         raise EncoderError(
             f"encoder {asked.name} needs its adapter file",
-            todo="Name it with --adapter FILE (adapter=Path(...) in Python).",
+            todo="Name it with --adapter FILE (adapter=... in Python).",
         )
     return PathoTunePlan(asked.name, asked.adapter, asked.weights)
 
@@ -120,9 +122,9 @@ def is_tuned(name: str) -> bool:
 def plan_encoder(
     name: str,
     *,
-    weights: Path | None = None,
+    weights: str | PathLike[str] | None = None,
     patch_px: int | None = None,
-    adapter: Path | None = None,
+    adapter: str | PathLike[str] | None = None,
     input_px: int | None = None,
     whole_patch: bool = False,
 ) -> EncoderPlan:
@@ -138,6 +140,7 @@ def plan_encoder(
     """
     if not name.strip() or name != name.strip():
         raise EncoderError(f"an encoder name has no spaces around it and is not empty, got {name!r}")
+    weights, adapter = (None if given is None else Path(given) for given in (weights, adapter))
     if weights is not None and not weights.exists():
         raise EncoderError(f"--weights {weights} does not exist")
     if patch_px is not None and patch_px < 1:
@@ -161,11 +164,11 @@ def plan_encoder(
 def open_encoder(
     name: str,
     *,
-    weights: Path | None = None,
+    weights: str | PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
-    patch_px: int | None = None,
-    adapter: Path | None = None,
+    patch_px: int | None = TileSpec.patch_px,
+    adapter: str | PathLike[str] | None = None,
     input_px: int | None = None,
     whole_patch: bool = False,
 ) -> Encoder:
@@ -177,9 +180,11 @@ def open_encoder(
     plan = plan_encoder(
         name, weights=weights, patch_px=patch_px, adapter=adapter, input_px=input_px, whole_patch=whole_patch
     )
-    return plan.open(device, precision)
+    encoder = plan.open(device, precision)
+    encoder.patch_px = patch_px
+    return encoder
 
 
-def encoder_info(name: str, *, weights: Path | None = None, patch_px: int | None = None) -> EncoderInfo:
+def encoder_info(name: str, *, weights: str | PathLike[str] | None = None, patch_px: int | None = None) -> EncoderInfo:
     """Facts about an encoder without its weights. A hub model's config.json is fetched where it is not at hand."""
     return plan_encoder(name, weights=weights, patch_px=patch_px).info

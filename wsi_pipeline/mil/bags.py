@@ -79,6 +79,9 @@ class Bags:
     def __len__(self) -> int:
         return len(self.slide_ids)
 
+    def __repr__(self) -> str:
+        return f"<Bags: {len(self)} with {len(self.features)} instances x {self.dim}>"
+
     @property
     def dim(self) -> int:
         """Values per instance, D."""

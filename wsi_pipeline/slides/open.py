@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.errors import SlideError, WsiPipelineError
@@ -29,9 +30,10 @@ _SERIES_UID = "dicom.SeriesInstanceUID"
 
 
 def open_slide(
-    path: Path,
+    path: str | PathLike[str],
     backend: str = AUTO,
     *,
+    mpp: float | None = None,
     image: str | None = None,
     channel: str | None = None,
     plane: str | None = None,
@@ -42,21 +44,24 @@ def open_slide(
     backend   "auto" picks by content: jpegtiff for tiled JPEG and JPEG 2000 TIFF, OpenSlide for what else it knows,
               tiffslide for other TIFF files and for those of which it sees more of the pyramid. Or a name of
               SLIDE_BACKENDS
+    mpp       micrometres per pixel at level 0, for a slide that states none
     image, channel, plane   of a TIFF file that holds several: see `ImageChoice`
 
     Raises SlideError in one sentence where the path is no slide, is damaged, or cannot be read;
     UsageError for an unknown backend.
     """
     opener = _open_auto if backend == AUTO else SLIDE_BACKENDS.get(backend)
-    path, choice = choice_of(path, image, channel, plane)
+    file, choice = choice_of(Path(path), image, channel, plane)
     try:
-        return opener(path, choice)
+        slide = opener(file, choice)
     except OSError as error:
-        raise refusal(error, path) from error
+        raise refusal(error, file) from error
     except SlideError:
         raise
     except WsiPipelineError as error:
         raise SlideError(f"damaged slide: {error.what}", todo="Copy the file again from its source.") from error
+    slide.path, slide.given_mpp = Path(path), mpp
+    return slide
 
 
 def _open_auto(path: Path, choice: ImageChoice) -> Slide:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,84 +19,28 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.registry import Registry
 from wsi_pipeline.slides.image_choice import ImageChoice
+from wsi_pipeline.slides.slide_info import Level, SlideInfo, StoredTiles
+from wsi_pipeline.slides.thumbnail import png_of, read_whole
+
+__all__ = [
+    "MAX_REGION_PIXELS", "SLIDE_BACKENDS", "Level", "Opener", "Slide", "SlideInfo", "StoredTiles", "level_box",
+    "levels_of",
+]  # fmt: skip
 
 MAX_REGION_PIXELS = 1 << 28
 """Largest region (in pixels, 256 Mpx = 768 MB) that a single read may allocate."""
 
 
-@dataclass(frozen=True)
-class Level:
-    """One pyramid level: its size in its own pixels and how many level-0 pixels one of them spans."""
-
-    size: Size
-    downsample: float
-
-
-@dataclass(frozen=True)
-class SlideInfo:
-    """What a slide says about itself.
-
-    levels      finest first; level 0 has downsample 1
-    mpp         micrometres per pixel at level 0 as the file states it (not yet judged), or None
-    objective   nominal magnification as the file states it, or None
-    vendor      scanner or format family, for people
-    backend     the registered name of the backend that reads it
-    mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
-    notes       what of the file is shown, where it holds more, and what is odd about how it is read
-    bounds      the part of level 0 that was scanned, where the file says so (`openslide.bounds-*`), or None
-    """
-
-    levels: tuple[Level, ...]
-    mpp: float | None
-    objective: float | None
-    vendor: str
-    backend: str
-    mpp_note: str = ""
-    notes: tuple[str, ...] = ()
-    bounds: Box | None = None
-
-    @property
-    def size(self) -> Size:
-        """Level-0 size in pixels."""
-        return self.levels[0].size
-
-    @property
-    def origin(self) -> tuple[int, int]:
-        """Level-0 pixel (x, y) that QuPath calls (0, 0): the corner of the bounds."""
-        return (self.bounds.x, self.bounds.y) if self.bounds else (0, 0)
-
-
-class StoredTiles(Protocol):
-    """The compressed tiles of one level, for readers that want each of them once.
-
-    tile            size of every tile, pixels of the level; the last column and row may reach past the level
-    columns, rows   how many there are
-    scales          whole-number shrinks that `decode` can do, ascending from 1; each divides both sides of a tile
-    """
-
-    tile: Size
-    columns: int
-    rows: int
-    scales: tuple[int, ...]
-
-    def decode(self, column: int, row: int, shrink: int = 1, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """One tile as uint8 RGB (tile height / shrink, tile width / shrink, 3).
-
-        out   contiguous memory of that shape, which the codec may use for the result; it saves time only
-
-        White where the file holds no such tile and beyond the edge of the level. A shrunk tile is close to the area
-        mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position where it
-        does not decode.
-        """
-
-    def raw(self, column: int, row: int) -> bytes | None:
-        """The tile as a JPEG file of its own, not decoded; None where there is none or it is no JPEG."""
-
-
 class Slide(ABC):
-    """One open whole-slide image. Use as a context manager; safe to read from several threads."""
+    """One open whole-slide image. Use as a context manager; safe to read from several threads.
+
+    path        what was opened; None for a slide in memory
+    given_mpp   micrometres per pixel for a slide that states none, as the user gave it
+    """
 
     info: SlideInfo
+    path: Path | None = None
+    given_mpp: float | None = None
 
     @abstractmethod
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -131,6 +73,32 @@ class Slide(ABC):
     def tiles(self, level: int) -> StoredTiles | None:
         """The stored tiles of a level where the backend decodes them itself, else None."""
         return None
+
+    @property
+    def name(self) -> str:
+        """File name; "in memory" for a slide without a file."""
+        return self.path.name if self.path else "in memory"
+
+    def thumbnail(self, max_px: int = 1024) -> NDArray[np.uint8]:
+        """The whole slide as uint8 RGB (h, w, 3), at most `max_px` on the longer side, by area averaging."""
+        longest = max(self.info.size.width, self.info.size.height)
+        return read_whole(self, 1.0, max(1.0, longest / max_px))
+
+    def __repr__(self) -> str:
+        size, mpp = self.info.size, self.info.mpp
+        given = "resolution not stated" if self.given_mpp is None else f"{self.given_mpp:.4g} mpp (given)"
+        spacing = given if mpp is None else f"{mpp:.4g} mpp"
+        count = len(self.info.levels)
+        levels = f"{count} level{'s' if count > 1 else ''}"
+        return f"<Slide {self.name}: {size.width} x {size.height} px, {spacing}, {levels}, {self.info.backend}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """The thumbnail in a notebook; nothing once the slide is closed."""
+        try:
+            picture = self.thumbnail(512)
+        except SlideError:
+            return None
+        return png_of(picture)
 
     def __enter__(self) -> Slide:
         return self

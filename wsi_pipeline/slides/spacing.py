@@ -8,7 +8,7 @@ from typing import Literal
 from wsi_pipeline.config.units import MAX_MPP, MIN_MPP, Mpp, is_plausible_mpp
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.slide import SlideInfo
+from wsi_pipeline.slides.slide_info import SlideInfo
 
 SpacingSource = Literal["slide", "manifest", "default"]
 MANIFEST_TOLERANCE = 0.05

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.shrink import AreaSum
-from wsi_pipeline.slides.slide import Level, Slide, StoredTiles
+from wsi_pipeline.slides.slide_info import Level, SlideInfo, StoredTiles
 from wsi_pipeline.system.prefetch import prefetch
 
 Pixels = NDArray[np.uint8]
@@ -37,8 +40,19 @@ _LEVEL_SLACK = 1.005
 """Level sizes are rounded down, which puts a nominal 16x level at 16.01: still as fine as 16x."""
 
 
+class LevelReader(Protocol):
+    """What is needed of a slide to read all of it; see `slide.Slide`."""
+
+    @property
+    def info(self) -> SlideInfo: ...
+
+    def read_region(self, x: int, y: int, level: int, width: int, height: int) -> NDArray[np.uint8]: ...
+
+    def tiles(self, level: int) -> StoredTiles | None: ...
+
+
 def read_whole(
-    slide: Slide,
+    slide: LevelReader,
     spacing_mpp: float,
     target_mpp: float,
     exact_mpp: float | None = None,
@@ -73,13 +87,20 @@ def read_whole(
     return total.image()
 
 
+def png_of(picture: NDArray[np.uint8]) -> bytes:
+    """A picture uint8 RGB (h, w, 3) as a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
+
+
 def best_level(levels: tuple[Level, ...], downsample: float) -> int:
     """Number of the coarsest level that is at least as fine as `downsample` (level 0 if none is)."""
     fine = [number for number, level in enumerate(levels) if level.downsample <= downsample * _LEVEL_SLACK]
     return max(fine, key=lambda number: levels[number].downsample, default=0)
 
 
-def _blocks_for(slide: Slide, number: int, *limits: float) -> tuple[int, Iterator[tuple[Box, Pixels]]]:
+def _blocks_for(slide: LevelReader, number: int, *limits: float) -> tuple[int, Iterator[tuple[Box, Pixels]]]:
     """How far tiles are shrunk while they are decoded, within the limits, and the blocks of a level so shrunk."""
     tiles = slide.tiles(number)
     shrink = max(scale for scale in tiles.scales if scale == 1 or scale <= min(limits)) if tiles else 1
@@ -88,7 +109,7 @@ def _blocks_for(slide: Slide, number: int, *limits: float) -> tuple[int, Iterato
     return shrink, _in_order(*_shrunk_rows(tiles, slide.info.levels[number].size, shrink))
 
 
-def _read_blocks(slide: Slide, number: int) -> Iterator[tuple[Box, Pixels]]:
+def _read_blocks(slide: LevelReader, number: int) -> Iterator[tuple[Box, Pixels]]:
     """The blocks of a level in order."""
     level = slide.info.levels[number]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pandas as pd
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.trained.ensemble import predict
@@ -92,18 +93,44 @@ def predict_slides(
     slides = gather(run, records, encoder)
     if ensemble.spec.bag == "patient":
         slides = slides.by_patient(refuse=False)  # an outcome that slides contradict is of no use here, nor needed
-    ensemble.check_encoder(slides.encoder)
-    _check_patches(slides, ensemble)
     cut = cut_of(trained, ensemble) if trained else None
-    table = _table(slides, ensemble, device, known, cut)
-    if trained is not None:
-        seen = trained_patients(trained)
-        table[SEEN] = ["yes" if who in seen else "no" for who in table["patient_id"].astype(str)]
+    table = predicted_table(slides, ensemble, device, known, cut, trained)
     name = trained.resolve().name if trained else training_name(ensemble.spec)
     with locked(run.lock(NAME, slug(f"{encoder}/{name}")), math.inf):
         where = str(trained.resolve()) if trained else ""
         folder, former = files.place_of(run.predict(encoder, name), ensemble.fingerprint, where)
         return _join(folder, former, table, slides, ensemble, cut, where, cohort, patients)
+
+
+def predicted_table(
+    slides: SlideBags,
+    ensemble: Ensemble,
+    device: str = "auto",
+    known: novelty.Novelty | None = None,
+    cut: Cut | None = None,
+    trained: Path | None = None,
+) -> pd.DataFrame:
+    """One row a bag: who it is, the outcome where it is known, the prediction; see `predict_slides`."""
+    ensemble.check_encoder(slides.encoder)
+    check_patches(slides.specs, ensemble)
+    told = predicted_columns(slides.bags, ensemble, device, known, cut)
+    outcome = [name for name in ensemble.task.columns if name in slides.table]
+    who = slides.table[["slide_id", "patient_id", *outcome]]
+    table = who.merge(told, on="slide_id", validate="one_to_one")
+    if trained is not None:
+        seen = trained_patients(trained)
+        table[SEEN] = ["yes" if who in seen else "no" for who in table["patient_id"].astype(str)]
+    return table.drop(columns="slide_id") if slides.parts else table
+
+
+def predicted_columns(
+    bags: Bags, ensemble: Ensemble, device: str = "auto", known: novelty.Novelty | None = None, cut: Cut | None = None
+) -> pd.DataFrame:
+    """slide_id and the prediction of each bag; with `cut` the class at it, with `known` the novelty."""
+    told = predict(ensemble, bags, device=choose_device(device))
+    if cut is not None:
+        told.insert(list(told.columns).index("predicted") + 1, AT_CUT, cut.called(told, ensemble.classes))
+    return told if known is None else told.merge(known.columns(bags), on="slide_id", validate="one_to_one")
 
 
 def cut_of(trained: Path, ensemble: Ensemble) -> Cut | None:
@@ -133,20 +160,6 @@ def whole_patients(
         start.setdefault(record.patient_id, record.slide_id)
     patients = {r.patient_id for r in records if not first or start[r.patient_id] in chosen}
     return tuple(record for record in cohort if record.patient_id in patients)
-
-
-def _table(
-    slides: SlideBags, ensemble: Ensemble, device: str, known: novelty.Novelty | None, cut: Cut | None
-) -> pd.DataFrame:
-    told = predict(ensemble, slides.bags, device=choose_device(device))
-    if cut is not None:
-        told.insert(list(told.columns).index("predicted") + 1, AT_CUT, cut.called(told, ensemble.classes))
-    if known is not None:
-        told = told.merge(known.columns(slides.bags), on="slide_id", validate="one_to_one")
-    outcome = [name for name in ensemble.task.columns if name in slides.table]
-    who = slides.table[["slide_id", "patient_id", *outcome]]
-    table = who.merge(told, on="slide_id", validate="one_to_one")
-    return table.drop(columns="slide_id") if slides.parts else table
 
 
 def _join(
@@ -230,9 +243,9 @@ def _write_or_remove(path: Path, text: str | None) -> None:
         write_text(path, text)
 
 
-def _check_patches(slides: SlideBags, ensemble: Ensemble) -> None:
+def check_patches(specs: Mapping[str, Mapping[str, Any]], ensemble: Ensemble) -> None:
     """The patches must be of the size and resolution that the model was trained on."""
-    trained, here = ensemble.provenance["specs"]["tile"], slides.specs["tile"]
+    trained, here = ensemble.provenance["specs"]["tile"], specs["tile"]
     differing = [key for key in ("patch_px", "mpp") if trained.get(key) != here.get(key)]
     if differing:
         words = ", ".join(f"{key} {here.get(key)}, not {trained.get(key)}" for key in differing)

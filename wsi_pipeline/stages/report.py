@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import wsi_pipeline
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
@@ -27,6 +26,7 @@ from wsi_pipeline.stages.results.trainings import Training, trainings
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning, tunings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
 from wsi_pipeline.system.atomic import write_text
+from wsi_pipeline.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _first_header(paths: Sequence[Path], wanted: str) -> Header | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"wsi-pipeline": wsi_pipeline.__version__, "python": platform.python_version()}
+    found = {"wsi-pipeline": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
             found[name] = version(name)

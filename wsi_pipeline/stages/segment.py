@@ -78,13 +78,10 @@ class SegmentStage:
         with open_slide(record.path) as slide:
             spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
             info, identity = slide.info, _identity(record, slide, spacing)
-            picture_mpp = _picture_mpp(self.spec, slide.info, spacing.mpp)
-            picture = read_whole(slide, spacing.mpp, picture_mpp, self.spec.mask_mpp)
+            rgb, thumbnail = read_pictures(slide, spacing.mpp, self.spec)
         check_unchanged(record.path, identity)
-        rgb = _at_mpp(picture, identity.size, spacing.mpp, self.spec.mask_mpp)
         found = self._tissue(record, info, spacing.mpp, rgb)
-        thumbnail = shrink_thumbnail(picture)
-        note = "; ".join(part for part in (*info.notes, spacing.note, found.warning) if part)
+        note = notes_of(info, spacing, found)
         self._write_pictures(record.slide_id, thumbnail, found.mask, info.origin)
         header = Header(
             SEGMENT_FORMAT,
@@ -142,6 +139,17 @@ class SegmentStage:
         write_text(self.run_dir.contours(slide_id), json.dumps(placed))
         if self.overlay:
             write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
+
+
+def read_pictures(slide: Slide, mpp: float, spec: SegmentSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The whole slide, read once: as the tissue detector sees it, and as the thumbnail. `mpp` is that of level 0."""
+    picture = read_whole(slide, mpp, _picture_mpp(spec, slide.info, mpp), spec.mask_mpp)
+    return _at_mpp(picture, slide.info.size, mpp, spec.mask_mpp), shrink_thumbnail(picture)
+
+
+def notes_of(info: SlideInfo, spacing: Spacing, found: Segmentation) -> str:
+    """What is odd about a slide, its resolution and its tissue; "" where nothing is."""
+    return "; ".join(part for part in (*info.notes, spacing.note, found.warning) if part)
 
 
 def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

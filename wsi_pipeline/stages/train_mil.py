@@ -30,7 +30,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import save_ensemble
-from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate
+from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
 from wsi_pipeline.stages.engine.freshness import REVISIONS
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, tuned_on_warnings
@@ -105,7 +105,7 @@ def _train(
     device: str,
     progress: Callable[[TrainingProgress], None] | None,
 ) -> Training:
-    result = cross_validate(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
+    result = cross_validate_bags(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
     metrics = {
         "digest": training_digest(slides, spec),
         "encoder": folder.parent.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -15,18 +16,19 @@ from wsi_pipeline.store.store import Store, StoreWriter
 from wsi_pipeline.system.atomic import atomic_path, recover
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: str | PathLike[str]) -> Store:
     """Open a store for reading.
 
     Raises StoreError if it is missing or of an unknown suffix, DamagedStoreError if it is not what was written.
     """
-    if path.suffix not in SUFFIXES.values():
-        raise StoreError(f"{path}: a store ends in {' or '.join(SUFFIXES.values())}")
-    if path.suffix == SUFFIXES["zarr"]:
-        recover(path)
-    if not path.exists():
-        raise StoreError(f"{path} is missing", todo="Run the command that makes it, see: wsi-pipeline status")
-    return Store(path, lambda: _backend(path, "r"))
+    place = Path(path)
+    if place.suffix not in SUFFIXES.values():
+        raise StoreError(f"{place}: a store ends in {' or '.join(SUFFIXES.values())}")
+    if place.suffix == SUFFIXES["zarr"]:
+        recover(place)
+    if not place.exists():
+        raise StoreError(f"{place} is missing", todo="Run the command that makes it, see: wsi-pipeline status")
+    return Store(place, lambda: _backend(place, "r"))
 
 
 @contextmanager

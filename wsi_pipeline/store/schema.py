@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import wsi_pipeline
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.version import __version__
 
 VERSION = 2
 """What is written. Version 1 has no checksums of its own and no seal; else it is the same, and is read."""
@@ -80,7 +80,7 @@ class Header:
         return {
             "format": self.format,
             "version": VERSION,
-            "writer": f"wsi-pipeline {wsi_pipeline.__version__}",
+            "writer": f"wsi-pipeline {__version__}",
             "digest": self.digest,
             "parent_digest": self.parent_digest,
             "slide": json.dumps(asdict(self.slide), sort_keys=True),

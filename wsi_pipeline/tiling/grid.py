@@ -34,6 +34,9 @@ class PatchGrid:
     def __len__(self) -> int:
         return len(self.coords)
 
+    def __repr__(self) -> str:
+        return f"<PatchGrid: {len(self)} patches>"
+
 
 def lay_grid(mask: TissueMask, patch_level0: int, stride_level0: int, min_coverage: float) -> PatchGrid:
     """Lay square patches over tissue.

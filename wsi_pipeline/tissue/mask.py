@@ -31,6 +31,10 @@ class TissueMask:
                 f"a tissue mask must be a non-empty 2-D boolean array, got {self.pixels.dtype} {self.pixels.shape}"
             )
 
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape
+        return f"<TissueMask: {self.tissue_mm2:.2f} mm2 of tissue, {width} x {height} px>"
+
     @property
     def scale_x(self) -> float:
         """Level-0 pixels per mask pixel, horizontally."""

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import wsi_pipeline
 from wsi_pipeline.system.redaction import RedactingFormatter, redact
+from wsi_pipeline.version import __version__
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 _OF_SLIDE = re.compile(r"(?P<slide>[^\n]{1,150}?): (?P<stage>[\w/.+-]+) (?P<action>made|fresh|failed)\b")
@@ -49,7 +49,7 @@ def log_to(
         encoders, teller = logging.getLogger("wsi_pipeline.encoders"), _Teller(tell)
         encoders.addHandler(teller)
         stack.callback(encoders.removeHandler, teller)
-        root.info("%s   (wsi-pipeline %s)", command, wsi_pipeline.__version__)
+        root.info("%s   (wsi-pipeline %s)", command, __version__)
         ended = "stopped"
         try:
             yield

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ class Ensemble:
     specs: tuple[MilSpec, ...]
     tasks: tuple[Task, ...]
 
+    def __repr__(self) -> str:
+        what = " or ".join(self.classes) or self.task.name
+        return f"<Ensemble {self.spec.model} on {self.encoder['name']}: {what}, {len(self.models)} models>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in the order of the outputs; none where the task has none."""
@@ -74,7 +79,7 @@ class Ensemble:
 
 
 def save_ensemble(
-    folder: Path,
+    folder: str | PathLike[str],
     models: Sequence[MilModel],
     *,
     spec: MilSpec,
@@ -90,6 +95,7 @@ def save_ensemble(
 
     `encoder` and `provenance` must be JSON values. Raises MilError for models or tasks of another kind.
     """
+    folder = Path(folder)
     specs, tasks = specs or [spec] * len(models), tasks or [task] * len(models)
     folds = []
     for number, (model, own_spec, own_task) in enumerate(zip(models, specs, tasks, strict=True)):
@@ -116,11 +122,12 @@ def save_ensemble(
             path.unlink(missing_ok=True)
 
 
-def load_ensemble(folder: Path) -> Ensemble:
+def load_ensemble(folder: str | PathLike[str]) -> Ensemble:
     """Read an ensemble back, everything checked before memory is taken for it.
 
     Raises StoreError for files that are missing, damaged, of another format or version, or not of one piece.
     """
+    folder = Path(folder)
     config = read_config(folder / CONFIG)
     models = []
     for number, fold in enumerate(config.folds):

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,9 @@ def save(folder: Path, novelty: Novelty) -> Path:
     return folder / FILE
 
 
-def load(folder: Path) -> Novelty | None:
+def load(folder: str | PathLike[str]) -> Novelty | None:
     """Read what `save` wrote; None without a file (older or tiny trainings). Raises StoreError if damaged."""
+    folder = Path(folder)
     path = folder / FILE
     if not path.is_file():
         return None

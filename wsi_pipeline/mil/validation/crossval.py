@@ -64,6 +64,16 @@ class CrossValidation:
     choices: tuple[Choice, ...]
     metrics: Json
 
+    def __repr__(self) -> str:
+        values = {name: found.get("value") for name, found in self.metrics["pooled"].items()}
+        told = ", ".join(f"{name} {'undefined' if v is None else format(v, '.3f')}" for name, v in values.items())
+        return f"<CrossValidation of {self.task.name}, {len(self.splits.folds)} folds: {told}>"
+
+    def _repr_html_(self) -> str:
+        """The pooled metrics with their intervals, in a notebook."""
+        html: str = pd.DataFrame(self.metrics["pooled"]).T.to_html(float_format="{:.3f}".format)
+        return html
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes; none where the task has none."""
@@ -80,7 +90,7 @@ class CrossValidation:
         return [[vars(epoch).copy() for epoch in fitted.history] for fitted in self.fitted]
 
 
-def cross_validate(
+def cross_validate_bags(
     bags: Bags,
     table: pd.DataFrame,
     spec: MilSpec,

@@ -51,6 +51,7 @@ class SlideBags:
     adapter     the encoder's adapter file, as stages.adapters remembers it; "" for an encoder without one
     tuned_on    slides (patients) whose own labels, or their patient's, the encoder was tuned on
     parts       the slides of each bag, where bags are patients; else empty
+    doubts      why the patients may be wrong, and what to do about it; empty where they are known
     """
 
     table: pd.DataFrame
@@ -62,6 +63,19 @@ class SlideBags:
     adapter: str = ""
     tuned_on: tuple[str, ...] = ()
     parts: tuple[tuple[BagPart, ...], ...] = ()
+    doubts: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        labelled = int(self.table["label"].notna().sum())
+        what = (
+            f"{len(self.bags)} bags with {len(self.bags.features)} patches x {self.bags.dim} by {self.encoder['name']}"
+        )
+        return f"<SlideBags: {what}, {labelled} labelled>"
+
+    def _repr_html_(self) -> str:
+        """The table of bags, in a notebook."""
+        html: str = self.table.assign(patches=self.bags.lengths).to_html(max_rows=40)
+        return html
 
     def for_training(self, spec: MilSpec) -> SlideBags:
         """The bags that `spec.bag` asks for, of those whose outcome for `spec.task` is known.

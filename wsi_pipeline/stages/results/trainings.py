@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,9 @@ def base_name(spec: MilSpec) -> str:
     return CHOSEN if spec.choose.strip() else spec.model
 
 
-def read_training(folder: Path) -> Training | None:
+def read_training(folder: str | PathLike[str]) -> Training | None:
     """The training in `folder`, or None where there is no whole one."""
+    folder = Path(folder)
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         histories = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
@@ -86,8 +88,9 @@ def trainings(run: RunDir) -> list[Training]:
     return [training for folder in folders if (training := read_training(folder)) is not None]
 
 
-def require_training(folder: Path) -> Training:
+def require_training(folder: str | PathLike[str]) -> Training:
     """The training in `folder`; raises StoreError where there is none."""
+    folder = Path(folder)
     training = read_training(folder)
     if training is None:
         raise StoreError(f"no trained model in {folder}", todo="Train one with: wsi-pipeline train-mil")

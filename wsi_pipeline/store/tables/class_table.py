@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,9 @@ def write_classes(
         writer.set_attrs(header.attrs())
 
 
-def read_class_table(path: Path) -> ClassTable:
+def read_class_table(path: str | PathLike[str]) -> ClassTable:
     """Read a class store. Raises StoreError if it is no such store or is damaged."""
+    path = Path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, CLASS_FORMAT, path)
         geometry = geometry_from(store.array_attrs(COORDS), path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ class FeatureTable:
     geometry: PatchGeometry
     coords: NDArray[np.int64]
     features: NDArray[Any]
+
+    def __repr__(self) -> str:
+        rows, dim = self.features.shape
+        what = f"{rows} patches x {dim} by {self.header.extra['encoder']['name']}"
+        return f"<FeatureTable {self.header.slide.slide_id}: {what}, {self.geometry.mpp:.4g} mpp>"
 
 
 def write_features(
@@ -58,8 +64,9 @@ def check_finite(features: NDArray[np.floating[Any]], coords: NDArray[np.int64])
         )
 
 
-def read_feature_table(path: Path) -> FeatureTable:
+def read_feature_table(path: str | PathLike[str]) -> FeatureTable:
     """Read a feature store. Raises StoreError if it is no such store or is damaged."""
+    path = Path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, FEATURE_FORMAT, path)
         geometry = geometry_from(store.array_attrs(COORDS), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ class PatchTable:
     pixels: str
     """none, jpeg or images: which pixels the store keeps."""
     labels: PatchLabels | None = None
+
+    def __repr__(self) -> str:
+        where = f"{self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"
+        return f"<PatchTable {self.header.slide.slide_id}: {len(self.grid)} patches of {where}, pixels: {self.pixels}>"
 
 
 def write_patches(
@@ -86,8 +91,9 @@ def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
     }
 
 
-def read_patch_table(path: Path) -> PatchTable:
+def read_patch_table(path: str | PathLike[str]) -> PatchTable:
     """Read a patch store but for its pixels. Raises StoreError if it is no such store or is damaged."""
+    path = Path(path)
     with closing(open_store(path)) as store:
         return read_table(store, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import closing
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,9 @@ def write_segment(path: Path, header: Header, mask: TissueMask, thumbnail: NDArr
         writer.set_attrs(header.attrs())
 
 
-def read_segment_table(path: Path) -> SegmentTable:
+def read_segment_table(path: str | PathLike[str]) -> SegmentTable:
     """Read a segment store. Raises StoreError if it is no such store or is damaged."""
+    path = Path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, SEGMENT_FORMAT, path)
         pixels = store.read(MASK).astype(np.bool_)

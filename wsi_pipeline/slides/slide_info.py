@@ -1,0 +1,80 @@
+"""What a slide says about itself: its levels, its resolution, the tiles it stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.geometry import Box, Size
+
+
+@dataclass(frozen=True)
+class Level:
+    """One pyramid level: its size in its own pixels and how many level-0 pixels one of them spans."""
+
+    size: Size
+    downsample: float
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What a slide says about itself.
+
+    levels      finest first; level 0 has downsample 1
+    mpp         micrometres per pixel at level 0 as the file states it (not yet judged), or None
+    objective   nominal magnification as the file states it, or None
+    vendor      scanner or format family, for people
+    backend     the registered name of the backend that reads it
+    mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
+    notes       what of the file is shown, where it holds more, and what is odd about how it is read
+    bounds      the part of level 0 that was scanned, where the file says so (`openslide.bounds-*`), or None
+    """
+
+    levels: tuple[Level, ...]
+    mpp: float | None
+    objective: float | None
+    vendor: str
+    backend: str
+    mpp_note: str = ""
+    notes: tuple[str, ...] = ()
+    bounds: Box | None = None
+
+    @property
+    def size(self) -> Size:
+        """Level-0 size in pixels."""
+        return self.levels[0].size
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Level-0 pixel (x, y) that QuPath calls (0, 0): the corner of the bounds."""
+        return (self.bounds.x, self.bounds.y) if self.bounds else (0, 0)
+
+
+class StoredTiles(Protocol):
+    """The compressed tiles of one level, for readers that want each of them once.
+
+    tile            size of every tile, pixels of the level; the last column and row may reach past the level
+    columns, rows   how many there are
+    scales          whole-number shrinks that `decode` can do, ascending from 1; each divides both sides of a tile
+    """
+
+    tile: Size
+    columns: int
+    rows: int
+    scales: tuple[int, ...]
+
+    def decode(self, column: int, row: int, shrink: int = 1, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """One tile as uint8 RGB (tile height / shrink, tile width / shrink, 3).
+
+        out   contiguous memory of that shape, which the codec may use for the result; it saves time only
+
+        White where the file holds no such tile and beyond the edge of the level. A shrunk tile is close to the area
+        mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position where it
+        does not decode.
+        """
+
+    def raw(self, column: int, row: int) -> bytes | None:
+        """The tile as a JPEG file of its own, not decoded; None where there is none or it is no JPEG."""
