@@ -11,9 +11,10 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import CompareOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.validation.paired import compare as compare_validations
-from wsi_pipeline.mil.validation.paired import metric_words, p_words, sentence
+from wsi_pipeline.mil.validation.paired import sentence
 from wsi_pipeline.stages.outputs.comparison_inputs import Pair, pairs, validated
 from wsi_pipeline.stages.outputs.predicted_side import NOTES, is_prediction
+from wsi_pipeline.statistics.metric_words import metric_words, p_words
 from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.wording import counted
 

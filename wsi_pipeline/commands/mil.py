@@ -32,7 +32,6 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.validation.external import SEEN
-from wsi_pipeline.mil.validation.paired import metric_words
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.stages.heatmap import HeatmapStage
 from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
@@ -40,6 +39,7 @@ from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.results.trainings import read_training, trainings
+from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import counted
 
 

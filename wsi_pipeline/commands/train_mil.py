@@ -14,11 +14,11 @@ from wsi_pipeline.config.execution import MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
-from wsi_pipeline.mil.validation.paired import metric_words
 from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags, gather
 from wsi_pipeline.stages.results.former import check_name
 from wsi_pipeline.stages.results.trainings import Training, training_name
 from wsi_pipeline.stages.train_mil import train
+from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import NOT_KNOWN, counted, tested_words
 
 

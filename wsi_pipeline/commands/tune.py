@@ -8,6 +8,7 @@ from typing import Any
 
 from wsi_pipeline.commands.report import report_of
 from wsi_pipeline.commands.shell.console import Progress
+from wsi_pipeline.commands.shell.estimates import estimate
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import QuPathOptions, TableOptions, TuneExecution
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
@@ -21,6 +22,7 @@ from wsi_pipeline.stages.results.former import FORMER, check_name
 from wsi_pipeline.stages.results.patch_scores import POOLED
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning
 from wsi_pipeline.stages.tune import EpochRow, TuneJob, Watch
+from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import counted, grouped, listed
 
 DEFAULT_NAME = "pathotune"
@@ -180,9 +182,7 @@ def _tell_scores(request: Request, tuning: Tuning) -> None:
             f"no test part: these are {measured} of the validation part, which also chose the epoch, so they flatter"
         )
     pooled = metrics["pooled"]
-    console.table(
-        ("accuracy", "macro F1", "balanced accuracy", "AUROC", "ECE"), [[_cell(pooled[name]) for name in POOLED]]
-    )
+    console.table([metric_words(name) for name in POOLED], [[estimate(pooled[name]) for name in POOLED]])
     rows = [[name, *_class_row(row)] for name, row in list(metrics["per_class"].items())[:MOST_CLASSES]]
     console.table(("class", "precision", "recall", "F1", "patches", "groups"), rows, right=(4, 5))
     console.say(
@@ -194,16 +194,8 @@ def _tell_scores(request: Request, tuning: Tuning) -> None:
 
 
 def _class_row(row: Mapping[str, Any]) -> list[str]:
-    values = [_cell({"value": row[name], **row["intervals"][name]}) for name in ("precision", "recall", "f1")]
+    values = [estimate({"value": row[name], **row["intervals"][name]}) for name in ("precision", "recall", "f1")]
     return [*values, grouped(row["n_patches"]), grouped(row["n_groups"])]
-
-
-def _cell(estimate: Mapping[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    if estimate["low"] is None:
-        return f"{estimate['value']:.3f}"
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def _tell_end(request: Request, tuning: Tuning) -> None:

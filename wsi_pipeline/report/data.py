@@ -14,24 +14,13 @@ from typing import Any
 import pandas as pd
 
 from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.statistics.metric_words import HEADLINES
 
 STATES = ("done", "empty", "failed", "pending")
 """Where a slide stands: worked through; no tissue found; stopped by an error; not yet worked on."""
 
 BASELINE_ENCODER = "colour"
 """The encoder of stain and texture statistics that every deep encoder is held against."""
-
-
-HEADLINES = {"classification": "auroc", "survival": "c_index", "regression": "mae"}
-LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "ece"})
-OF_CHANCE = {"auroc": 0.5, "c_index": 0.5}
-"""Metrics between 0 and 1 of which chance reaches this much."""
-_WORDS = {"auroc": "AUROC", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "ece": "ECE"}
-
-
-def metric_words(name: str) -> str:
-    """A metric's name as people write it: `balanced accuracy`, `macro F1`, `AUROC`."""
-    return _WORDS.get(name) or name.replace("_", " ").replace("f1", "F1").replace("brier", "Brier score")
 
 
 @dataclass(frozen=True)

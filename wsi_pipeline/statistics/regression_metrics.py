@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-HIGHER_IS_BETTER = {"mae": False, "rmse": False, "r2": True, "pearson": True, "spearman": True}
-
 
 def regression_metrics(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, Floats]:
     """MAE, RMSE (in the target's unit), R squared, Pearson's and Spearman's correlation, each (R,).

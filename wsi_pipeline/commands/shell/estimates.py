@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsi_pipeline.mil.validation.choices import named
-from wsi_pipeline.mil.validation.paired import metric_words, p_words
+from wsi_pipeline.statistics.metric_words import estimate_words, metric_words, p_words
 from wsi_pipeline.wording import counted
 
 MOST_WARNINGS = 12
@@ -53,11 +53,7 @@ def cell(metrics: Mapping[str, Any], name: str) -> str:
 
 def estimate(found: Mapping[str, Any], digits: str = ".3f") -> str:
     """`0.912 [0.842, 0.968]`, without the interval where there is none."""
-    if found.get("value") is None:
-        return "undefined"
-    if found.get("low") is None or found.get("high") is None:
-        return f"{found['value']:{digits}}"
-    return f"{found['value']:{digits}} [{found['low']:{digits}}, {found['high']:{digits}}]"
+    return estimate_words(found.get("value"), found.get("low"), found.get("high"), digits=digits)
 
 
 def number(metrics: Mapping[str, Any], value: float | None) -> str:

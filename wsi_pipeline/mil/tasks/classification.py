@@ -51,11 +51,6 @@ class ClassificationTask:
         """Number of classes."""
         return len(self.classes)
 
-    @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """All of them are."""
-        return dict.fromkeys(POOLED, True)
-
     def to_json(self) -> Json:
         """`{"name": "classification", "classes": [...]}`."""
         return {"name": self.name, "classes": list(self.classes)}

@@ -29,11 +29,6 @@ class CoxTask:
     headline = ("c_index",)
     relative = True
 
-    @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """A higher concordance is."""
-        return {"c_index": True}
-
     def to_json(self) -> Json:
         """`{"name": "survival", "loss": "cox"}`."""
         return {"name": self.name, "loss": "cox"}

@@ -45,11 +45,6 @@ class DiscreteTask:
         """Number of intervals."""
         return len(self.edges)
 
-    @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """A higher concordance and a lower Brier score are."""
-        return {"c_index": True, "integrated_brier": False}
-
     def to_json(self) -> Json:
         """`{"name": "survival", "loss": "discrete", "edges": [...]}`."""
         return {"name": self.name, "loss": "discrete", "edges": list(self.edges)}

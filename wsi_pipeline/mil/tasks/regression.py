@@ -13,7 +13,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, numbers_of, quantile_groups, values_of
 from wsi_pipeline.mil.training.objectives import Regression
-from wsi_pipeline.statistics.regression_metrics import HIGHER_IS_BETTER, regression_metrics
+from wsi_pipeline.statistics.regression_metrics import regression_metrics
 
 _MOST_STRATA, _ROWS_A_STRATUM = 5, 10
 
@@ -37,11 +37,6 @@ class RegressionTask:
     def __post_init__(self) -> None:
         if not (isfinite(self.mean) and isfinite(self.sd) and self.sd > 0):
             raise MilError(f"mean must be finite and sd positive, got {self.mean} and {self.sd}")
-
-    @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """Errors are better small, the others large."""
-        return dict(HIGHER_IS_BETTER)
 
     def to_json(self) -> Json:
         """`{"name": "regression", "mean": number, "sd": number}`."""

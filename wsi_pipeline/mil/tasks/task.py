@@ -49,10 +49,6 @@ class Task(Protocol):
         """The metrics to show first."""
 
     @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """Metric -> whether more of it is better."""
-
-    @property
     def relative(self) -> bool:
         """Whether outputs of two models differ by a constant that means nothing (the risk of a Cox model)."""
 

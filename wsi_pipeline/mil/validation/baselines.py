@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from wsi_pipeline.mil.tasks.outcome import fold_of, outcome_of
 from wsi_pipeline.mil.tasks.task import Task, numbers_of
 from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.metric_words import OF_CHANCE
 from wsi_pipeline.statistics.permutation import permutation_p_value, shuffles
 from wsi_pipeline.statistics.survival_metrics import concordance
 
@@ -37,13 +38,13 @@ def chance_values(task: Task, predictions: pd.DataFrame) -> dict[str, float]:
     if task.name == "classification":
         share = predictions["label"].astype(str).value_counts(normalize=True).to_numpy(float)
         macro_f1 = 2 * share[0] / (1 + share[0]) / task.n_outputs
-        values = (0.5, 1 / task.n_outputs, float(share[0]), float(macro_f1))
+        values = (OF_CHANCE["auroc"], 1 / task.n_outputs, float(share[0]), float(macro_f1))
         return dict(zip(("auroc", "balanced_accuracy", "accuracy", "macro_f1"), values, strict=True))
     if task.name == "regression":
         truth = numbers_of(predictions, "label")
         error = float(np.abs(truth - np.median(truth)).mean())
         return {"mae": error, "rmse": float(truth.std()), "r2": 0.0, "pearson": 0.0, "spearman": 0.0}
-    return {"c_index": 0.5}
+    return {"c_index": OF_CHANCE["c_index"]}
 
 
 def permutation_test(task: Task, repeats: Sequence[pd.DataFrame], count: int, seed: int) -> Json | None:

@@ -22,12 +22,11 @@ from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.statistics.bootstrap import Samples, bootstrap_mean, interval
 from wsi_pipeline.statistics.class_metrics import LEVEL
 from wsi_pipeline.statistics.delong import delong, difference
+from wsi_pipeline.statistics.metric_words import LOWER_IS_BETTER, metric_words, p_words
 from wsi_pipeline.wording import counted, listed
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
-
-_NAMES = {"auroc": "AUROC", "macro_f1": "macro F1", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +131,6 @@ def sentence(found: Mapping[str, Any], names: tuple[str, str] = ("A", "B"), metr
     return f"{names[1]}'s {metric_words(name)} is {word} by {abs(more):.2f}{bounds}{chance}, {patients}"
 
 
-def metric_words(name: str) -> str:
-    """How people write a metric."""
-    return _NAMES.get(name, name.replace("_", " "))
-
-
-def p_words(value: float) -> str:
-    """`p = 0.21`, `p < 0.001`."""
-    if value < 0.001:
-        return "p < 0.001"
-    return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.3f}"
-
-
 def _differences(task: Task, values: Sequence[Mapping[str, float | None]], drawn: Sequence[Samples], n: int) -> Json:
     """The differences of the metrics of both, the headline first; a Cox model has no Brier score."""
     names = [*task.headline, *(name for name in values[0] if name not in task.headline)]
@@ -160,7 +147,7 @@ def _difference_json(
     if a is not None and b is not None:
         found["difference"] = b - a
         if abs(b - a) > 1e-12:
-            found["better"] = "b" if (b > a) == task.higher_is_better.get(name, True) else "a"
+            found["better"] = "b" if (b > a) == (name not in LOWER_IS_BETTER) else "a"
         if n > 1:
             bounds = interval(samples, LEVEL)
             found |= {"low": bounds.low, "high": bounds.high, "p_value": _bootstrap_p(samples)}

@@ -22,6 +22,7 @@ from wsi_pipeline.mil.validation.baselines import chance_values, permutation_tes
 from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, threshold_json
 from wsi_pipeline.statistics.bootstrap import Floats, Interval, Samples, Weighted, bootstrap_mean, interval
 from wsi_pipeline.statistics.class_metrics import LEVEL
+from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import counted
 
 Json = dict[str, Any]
@@ -127,7 +128,7 @@ def _fold_json(task: Task, predictions: pd.DataFrame, fact: Json) -> Json:
 def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Json], resamples: int) -> list[str]:
     """Sentences about what is undefined or rough."""
     told = []
-    undefined = [_words(name) for name, estimate in pooled.items() if estimate["value"] is None]
+    undefined = [metric_words(name) for name, estimate in pooled.items() if estimate["value"] is None]
     if undefined:
         told.append(f"Undefined on the test slides: {', '.join(undefined)}{_why(task, predictions)}.")
     most = max((e["n_undefined"] for e in pooled.values() if e["value"] is not None), default=0)
@@ -153,10 +154,6 @@ def _why(task: Task, predictions: pd.DataFrame) -> str:
     found = set(predictions["label"].astype(str))
     absent = [name for name in classes if name not in found]
     return f" (no slide of class {' or '.join(absent)})" if absent else ""
-
-
-def _words(name: str) -> str:
-    return {"auroc": "AUROC", "macro_f1": "macro F1", "c_index": "C-index"}.get(name, name.replace("_", " "))
 
 
 def _or_none(value: float) -> float | None:

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsi_pipeline.report.data import (
-    LOWER_IS_BETTER,
-    OF_CHANCE,
-    Estimate,
-    ModelSection,
-    ReportData,
-    SlideRow,
-    metric_words,
-)
+from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow
 from wsi_pipeline.report.figures.curves import patch_count_outliers
+from wsi_pipeline.statistics.metric_words import LOWER_IS_BETTER, OF_CHANCE, metric_words
+from wsi_pipeline.statistics.metric_words import estimate_words as words_of_estimate
 from wsi_pipeline.wording import NOT_KNOWN, counted, listed
 
 _NAMED = 4
@@ -44,10 +38,8 @@ def baseline_of(model: ModelSection, models: Sequence[ModelSection]) -> ModelSec
 def estimate_words(estimate: Estimate | None) -> str:
     """`0.912 (0.842–0.968)`, without the interval where there is none, or `undefined`."""
     if estimate is None:
-        return "undefined"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
+        return words_of_estimate(None)
+    return words_of_estimate(estimate.value, estimate.low, estimate.high, interval="({low}–{high})")
 
 
 def interval_words(model: ModelSection) -> str:

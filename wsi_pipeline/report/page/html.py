@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from wsi_pipeline.report.data import Estimate, ReportData, SlideRow, metric_words
+from wsi_pipeline.report.data import Estimate, ReportData, SlideRow
 from wsi_pipeline.report.figures import charts as figures
 from wsi_pipeline.report.page import findings
 from wsi_pipeline.report.page.class_view import class_views
@@ -19,6 +19,7 @@ from wsi_pipeline.report.page.model_view import axis_low, model_views
 from wsi_pipeline.report.page.prediction_view import prediction_views
 from wsi_pipeline.report.page.slide_view import missing, slide_cards
 from wsi_pipeline.report.page.tuning_view import measured_alike, tuning_cautions, tuning_findings, tuning_views
+from wsi_pipeline.statistics.metric_words import metric_words
 
 _THIN_SPACE = "\u202f"
 

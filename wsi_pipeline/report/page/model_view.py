@@ -7,12 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsi_pipeline.report.data import OF_CHANCE, Estimate, ModelSection, as_number, metric_words
+from wsi_pipeline.report.data import Estimate, ModelSection, as_number
 from wsi_pipeline.report.figures import charts as figures
 from wsi_pipeline.report.figures.calibration_figure import calibration_figure
 from wsi_pipeline.report.figures.outcome_figures import scatter_figure, survival_figure
 from wsi_pipeline.report.figures.roc import pr_figure, roc_figure
 from wsi_pipeline.report.page import findings
+from wsi_pipeline.statistics.metric_words import OF_CHANCE, metric_words
 
 Json = Mapping[str, Any]
 _FOLD_METRICS = 4

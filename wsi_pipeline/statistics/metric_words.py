@@ -1,0 +1,49 @@
+"""What all rooms know of a metric by its name: how people write it, which way is better, what chance reaches."""
+
+from __future__ import annotations
+
+HEADLINES = {"classification": "auroc", "survival": "c_index", "regression": "mae"}
+"""Task -> the metric that a model is judged by first."""
+
+LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece"})
+"""Errors; of every other metric more is better."""
+
+OF_CHANCE = {"auroc": 0.5, "c_index": 0.5}
+"""Metrics whose value by chance does not depend on the data."""
+
+_WORDS = {
+    "auroc": "AUROC", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "ece": "ECE",
+    "brier": "Brier score", "integrated_brier": "integrated Brier score", "f1": "F1", "macro_f1": "macro F1",
+}  # fmt: skip
+
+
+def metric_words(name: str) -> str:
+    """A metric's name as people write it: `AUROC`, `macro F1`, `balanced accuracy`."""
+    return _WORDS.get(name) or name.replace("_", " ").replace("f1", "F1").replace("brier", "Brier score")
+
+
+def p_words(value: float) -> str:
+    """`p = 0.21`, `p < 0.001`."""
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.3f}"
+
+
+def estimate_words(
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    digits: str = ".3f",
+    interval: str = "[{low}, {high}]",
+) -> str:
+    """`0.912 [0.842, 0.968]`, without the interval where there is none, or `undefined`.
+
+    digits     format of each number
+    interval   how the two ends are written
+    """
+    if value is None:
+        return "undefined"
+    if low is None or high is None:
+        return f"{value:{digits}}"
+    return f"{value:{digits}} {interval.format(low=f'{low:{digits}}', high=f'{high:{digits}}')}"
