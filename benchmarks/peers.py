@@ -38,13 +38,15 @@ def ours(path: Path, mpp: float, own_mpp: float | None, folder: Path) -> str:
     from wsi_pipeline.cohort.manifest import SlideRecord
     from wsi_pipeline.cohort.run_dir import RunDir
     from wsi_pipeline.config.specs import SegmentSpec, TileSpec
+    from wsi_pipeline.stages.engine.open_once import OpenOnce
     from wsi_pipeline.stages.segment import SegmentStage
     from wsi_pipeline.stages.tile import TileStage
 
     run, record = RunDir(folder), SlideRecord("s", path, "s", mpp=own_mpp)
     try:
-        SegmentStage(run, SegmentSpec(), overlay=False).run(record)
-        return str(TileStage(run, TileSpec(mpp=mpp)).run(record).summary["patches"])
+        with OpenOnce(path) as slide:
+            SegmentStage(run, SegmentSpec(), overlay=False).run(record, slide)
+            return str(TileStage(run, TileSpec(mpp=mpp)).run(record, slide).summary["patches"])
     except WsiPipelineError as error:
         return f"refused: {error.what}"
 

@@ -21,7 +21,7 @@ from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.mil.trained.inference import attention
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.stages.outputs.explain import model_numbers, who_may_tell
+from wsi_pipeline.stages.outputs.explanation import model_numbers, models_for_slide
 from wsi_pipeline.stages.results.trainings import read_training
 from wsi_pipeline.store.tables.feature_table import read_feature_table
 
@@ -136,7 +136,7 @@ def test_of_a_training_on_patients_the_model_that_tested_the_patient_tells(made:
     assert "slide_id" not in training.predictions
     tested = training.predictions.set_index("patient_id")["fold"]
     for record in read_cohort([work / "cohort.csv"]).records:
-        (model,) = who_may_tell(training, ensemble, record)
+        (model,) = models_for_slide(training, ensemble, record)
         assert model is ensemble.models[tested[record.patient_id]]
         values = pd.read_csv(work / "heatmap" / "colour" / "gated-abmil.patient" / f"{record.slide_id}.csv")
         table = read_feature_table(work / "embed" / "colour" / f"{record.slide_id}.h5")

@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.slide_files import write_pyramid_tiff
+from tests.stages.cohorts import blob_slide
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status
+from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.stages.engine import open_once
+from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.runner import Freshness, run_cohort
+from wsi_pipeline.stages.segment import SegmentStage
+from wsi_pipeline.stages.tile import TileStage
 from wsi_pipeline.system.isolate import Crash, run_isolated
 from wsi_pipeline.system.locks import locked
 
@@ -31,7 +40,7 @@ class Scripted:
         done = (self.folder / record.slide_id).exists()
         return Freshness(done, "" if done else "not there", StageStatus("done", digest="d") if done else None)
 
-    def run(self, record: SlideRecord) -> StageStatus:
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
         word = record.slide_id.split("-")[0]
         if word == "refuse":
             raise SlideError("it is torn", todo="copy it again")
@@ -115,3 +124,20 @@ def _square(number: int) -> int:
 def test_isolated_jobs_give_their_result_or_their_crash() -> None:
     found = dict(run_isolated(_square, ((k,) for k in range(6)), 2, preload=[]))
     assert found == {(k,): k * k for k in range(6) if k != 3} | {(3,): Crash(5)}
+
+
+def test_stages_that_follow_each_other_share_one_open_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "s.svs", []
+    write_pyramid_tiff(path, blob_slide(1, side=512), mpp=0.5)
+
+    def open_and_note(path: Path) -> Slide:
+        opened.append(open_slide(path))
+        return opened[-1]
+
+    monkeypatch.setattr(open_once, "open_slide", open_and_note)
+    stages = [SegmentStage(RunDir(tmp_path), SegmentSpec()), TileStage(RunDir(tmp_path), TileSpec(pixels="raw"))]
+    result = run_cohort(stages, RunDir(tmp_path), [SlideRecord("s", path, "s")], workers=0)
+    assert [(r.stage, r.action) for r in result.results] == [("segment", "made"), ("tile", "made")]
+    (slide,) = opened
+    with pytest.raises(SlideError, match="closed"):
+        slide.read_region(0, 0, 0, 8, 8)

@@ -24,6 +24,7 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages import segment, tile
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.store.files import open_store
@@ -270,7 +271,7 @@ def test_the_same_file_is_not_called_changed(cohort: Path) -> None:
 
 
 def segment_identity(record: SlideRecord):
-    with segment.open_slide(record.path) as slide:
+    with open_slide(record.path) as slide:
         return segment._identity(record, slide, segment.spacing_of(slide.info, None, None))
 
 

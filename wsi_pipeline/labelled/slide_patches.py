@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,56 +14,10 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.labelled.labelled_patches import Rows
-from wsi_pipeline.reading.patch_reader import PatchSource, SlidePatches, StoredPatches
-from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.store.files import open_store
-from wsi_pipeline.tiling.resolve import PatchGeometry
+from wsi_pipeline.reading.patch_files import PatchFiles
+from wsi_pipeline.reading.patch_reader import PatchSource
 
 _MOST_OPEN = 16
-
-
-class SlidePart(Protocol):
-    """The patches of one slide."""
-
-    @property
-    def slide_id(self) -> str:
-        """Its name, for messages."""
-
-    @property
-    def content(self) -> str:
-        """Quick digest of the slide."""
-
-    def open(self) -> PatchSource:
-        """Open what the pixels are read from."""
-
-
-@dataclass(frozen=True, eq=False)
-class CutFromSlide:
-    """Patches that are read from the slide: coords int64 (N, 2), level-0 pixels."""
-
-    slide_id: str
-    content: str
-    path: Path
-    coords: Rows
-    geometry: PatchGeometry
-
-    def open(self) -> PatchSource:
-        """Open the slide."""
-        return SlidePatches(open_slide(self.path), self.coords, self.geometry)
-
-
-@dataclass(frozen=True, eq=False)
-class KeptInStore:
-    """Patches whose pixels a patch store keeps, as `kind`: images or jpeg."""
-
-    slide_id: str
-    content: str
-    path: Path
-    kind: str
-
-    def open(self) -> PatchSource:
-        """Open the store."""
-        return StoredPatches(open_store(self.path), self.kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +27,7 @@ class PatchesOfSlides:
     key   what decides the pixels besides the rows: plain JSON values
     """
 
-    parts: tuple[SlidePart, ...]
+    parts: tuple[PatchFiles, ...]
     part_of: Rows
     patch_of: Rows
     patch_px: int

@@ -15,7 +15,7 @@ any other slide as all fold models see it on average.
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,25 +31,15 @@ from wsi_pipeline.config.fields import canonical_json, digest_of
 from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
-from wsi_pipeline.reading.patch_reader import PatchSource, SlidePatches, StoredPatches
-from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header
-from wsi_pipeline.stages.engine.guards import check_same_slide
+from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
 from wsi_pipeline.stages.engine.runner import Freshness
-from wsi_pipeline.stages.outputs.explain import look, who_may_tell
-from wsi_pipeline.stages.outputs.heatmap_files import (
-    DIGEST,
-    SETTINGS,
-    Drawing,
-    png_info,
-    write_drawing,
-    write_sheet,
-    write_tiff,
-)
+from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
+from wsi_pipeline.stages.outputs.heatmap_files import DIGEST, SETTINGS, HeatmapFiles, png_chunks
 from wsi_pipeline.stages.results.trainings import Training, require_training
-from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import FEATURE_FORMAT
 from wsi_pipeline.store.tables.feature_table import FeatureTable, read_feature_table
 from wsi_pipeline.store.tables.patch_table import read_patch_table
@@ -100,7 +90,7 @@ class HeatmapStage:
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date when the picture carries the digest of these models and features, and was drawn as asked."""
-        told, digest = png_info(self._file(record, ".png")), self._digest(record)
+        told, digest = png_chunks(self._file(record, ".png")), self._digest(record)
         alike = self.spec is None or told.get(SETTINGS) == canonical_json(asdict(self.spec))
         whole = alike and (not self.wanted.pyramid or self._file(record, ".tif").is_file())
         if told.get(DIGEST) == digest and whole and self._outlines_placed(record):
@@ -113,59 +103,52 @@ class HeatmapStage:
         wanted = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
         return stated == wanted or (self.spec is None and stated is not None)
 
-    def run(self, record: SlideRecord) -> StageStatus:
-        """Draw one slide. A slide whose file is gone is drawn from its stores, without what needs the file."""
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
+        """Draw one slide. If its file is gone, what the stores suffice for is drawn."""
         table, digest = read_feature_table(self._features(record)), self._digest(record)
         segment = read_segment_table(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
-        models = who_may_tell(self.training, self.ensemble, record)
-        looked = look(self.ensemble, models, record.slide_id, table.features, self.device)
-        drawing = Drawing(
-            self._file(record, ""), table.header.slide, table.coords, table.geometry.patch_level0, looked,
+        models = models_for_slide(self.training, self.ensemble, record)
+        files = HeatmapFiles(
+            self._file(record, ""),
+            explain(self.ensemble, models, table, self.device),
             {DIGEST: digest, SETTINGS: canonical_json(asdict(self.wanted))},
             qupath_origin(segment.header, self.no_crop),
-        )  # fmt: skip
+        )
         for ending in (".tif", ".patches.jpg"):
-            remove(self._file(record, ending))  # rather none than one of other models
-        picture, note = self._from_slide(record, table, drawing)
-        write_drawing(drawing, segment.thumbnail if picture is None else picture)
+            remove(self._file(record, ending))  # never leave one that shows other models
+        picture, note = self._from_slide(record, table, files, slide)
+        files.write_overlays(segment.thumbnail if picture is None else picture)
         return StageStatus("done" if len(table.coords) else "empty", note=note, digest=digest)
 
     def _from_slide(
-        self, record: SlideRecord, table: FeatureTable, drawing: Drawing
+        self, record: SlideRecord, table: FeatureTable, files: HeatmapFiles, slide: OpenOnce
     ) -> tuple[NDArray[np.uint8] | None, str]:
-        """Write what needs the slide's pixels; returns the picture to draw on, if not the thumbnail, and a note."""
+        """Write what needs pixels; return the picture to draw on, if it is not the thumbnail, and a note."""
+        identity, wanted = table.header.slide, self.wanted
+
+        def whole(mpp: float) -> NDArray[np.uint8]:
+            return read_whole(slide.open(identity), identity.mpp, max(mpp, identity.mpp))
+
         try:
-            with ExitStack() as stack:
-                write_sheet(drawing, self._patches(record, table, stack))
-                self._pyramid(record, table, drawing)
-                return self._picture(record, table), ""
+            with closing(self._patch_files(record, table).open()) as patches:
+                files.write_sheet(patches)
+            if wanted.pyramid:
+                coarsest = float(np.sqrt(identity.size.pixels * identity.mpp**2 / MAX_PYRAMID_PIXELS)) * 1.001
+                files.write_pyramid(whole(max(wanted.pyramid_mpp, coarsest)))
+            return None if wanted.overlay_mpp is None else whole(wanted.overlay_mpp), ""
         except (SlideError, OSError) as error:
             logger.warning("%s: drawn without the slide: %s", record.slide_id, error)
             return None, f"drawn without the slide: {error.what if isinstance(error, SlideError) else error.strerror}"
 
-    def _patches(self, record: SlideRecord, table: FeatureTable, stack: ExitStack) -> PatchSource:
-        path = existing_store(self.run_dir.patch_store(record.slide_id))
-        kept = read_patch_table(path).pixels if path else "none"
-        if path is not None and kept != "none":
-            return StoredPatches(stack.enter_context(open_store(path)), kept)
-        slide = stack.enter_context(open_slide(record.path))
-        check_same_slide(slide, table.header.slide)
-        return SlidePatches(slide, table.coords, table.geometry)
-
-    def _pyramid(self, record: SlideRecord, table: FeatureTable, drawing: Drawing) -> None:
-        if self.wanted.pyramid:
-            identity, mpp = table.header.slide, self.wanted.pyramid_mpp
-            coarsest = float(np.sqrt(identity.size.pixels * identity.mpp**2 / MAX_PYRAMID_PIXELS)) * 1.001
-            write_tiff(drawing, self._whole(record, table, max(mpp, coarsest, identity.mpp)))
-
-    def _picture(self, record: SlideRecord, table: FeatureTable) -> NDArray[np.uint8] | None:
-        mpp = self.wanted.overlay_mpp
-        return None if mpp is None else self._whole(record, table, max(mpp, table.header.slide.mpp))
-
-    def _whole(self, record: SlideRecord, table: FeatureTable, mpp: float) -> NDArray[np.uint8]:
-        with open_slide(record.path) as slide:
-            check_same_slide(slide, table.header.slide)
-            return read_whole(slide, table.header.slide.mpp, mpp)
+    def _patch_files(self, record: SlideRecord, table: FeatureTable) -> PatchFiles:
+        """Where to read the patches: from the store that the features were computed from, if it is still there."""
+        slide, store = table.header.slide, existing_store(self.run_dir.patch_store(record.slide_id))
+        patches = read_patch_table(store) if store else None
+        if store is not None and patches is not None and patches.header.digest == table.header.parent_digest:
+            return PatchFiles.of(patches, store, record.path)
+        return PatchFiles(
+            record.slide_id, slide.quick_digest, record.path, table.coords, table.geometry, size=slide.size
+        )
 
     def _file(self, record: SlideRecord, ending: str) -> Path:
         return self.run_dir.heatmap_file(self.encoder, self.model, record.slide_id, ending)

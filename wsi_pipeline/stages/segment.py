@@ -23,6 +23,7 @@ from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, segment_digest, stale
 from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format
+from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, bounds_origin
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
@@ -72,13 +73,13 @@ class SegmentStage:
             return Freshness(False, "its contours count from another corner than QuPath does")
         return stale(path, header, {"segment": asdict(self.spec)})
 
-    def run(self, record: SlideRecord) -> StageStatus:
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
         """Segment one slide; the store is written last, so that its presence means that all is there."""
         tissue = self._tissue_digest(record)
-        with open_slide(record.path) as slide:
-            spacing = spacing_of(slide.info, record.mpp, self.default_mpp)
-            info, identity = slide.info, _identity(record, slide, spacing)
-            rgb, thumbnail = read_pictures(slide, spacing.mpp, self.spec)
+        opened = slide.open()
+        info, spacing = opened.info, spacing_of(opened.info, record.mpp, self.default_mpp)
+        identity = _identity(record, opened, spacing)
+        rgb, thumbnail = read_pictures(opened, spacing.mpp, self.spec)
         check_unchanged(record.path, identity)
         found = self._tissue(record, info, spacing.mpp, rgb)
         note = notes_of(info, spacing, found)

@@ -15,10 +15,10 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.reading.jpegs import read_jpegs
 from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches
 from wsi_pipeline.report.maps.overlays import write_overlay
-from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, stale, tile_digest
-from wsi_pipeline.stages.engine.guards import check_same_slide, check_unchanged, drop_other_format
+from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format
+from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.schema import PATCH_FORMAT, SEGMENT_FORMAT, Header
 from wsi_pipeline.store.tables.patch_table import write_patches
@@ -50,26 +50,20 @@ class TileStage:
             return Freshness(True, status=_status(header)) if drawn else Freshness(False, "its overlay is missing")
         return stale(path, header, {"tile": asdict(self.spec)})
 
-    def run(self, record: SlideRecord) -> StageStatus:
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
         """Tile one slide; the patch store is written last."""
         segment = read_segment_table(self._segment_path(record))
-        with open_slide(record.path) as slide:
-            check_same_slide(slide, segment.header.slide)
-            geometry = resolve_geometry(self.spec, slide.info, segment.header.slide.mpp)
-            grid = lay_grid(segment.mask, geometry.patch_level0, geometry.stride_level0, self.spec.min_coverage)
-            header = self._header(segment, geometry, grid)
-            write_overlay(
-                self.run_dir.overlay(record.slide_id),
-                segment.thumbnail,
-                segment.mask,
-                grid.coords,
-                geometry.patch_level0,
-            )
-            path = self.run_dir.patch_store(record.slide_id, self.store)
-            pixels = self._pixels(slide, grid, geometry)
-            # Compared when the last pixel is read, before the store takes its place.
-            check = partial(check_unchanged, record.path, header.slide)
-            write_patches(path, header, geometry, grid, **{key: _then(items, check) for key, items in pixels.items()})
+        opened = slide.open(segment.header.slide)
+        geometry = resolve_geometry(self.spec, opened.info, segment.header.slide.mpp)
+        grid = lay_grid(segment.mask, geometry.patch_level0, geometry.stride_level0, self.spec.min_coverage)
+        header = self._header(segment, geometry, grid)
+        overlay = self.run_dir.overlay(record.slide_id)
+        write_overlay(overlay, segment.thumbnail, segment.mask, grid.coords, geometry.patch_level0)
+        path = self.run_dir.patch_store(record.slide_id, self.store)
+        pixels = self._pixels(opened, grid, geometry)
+        # Checked after the last pixel has been read, before the store is moved into place.
+        check = partial(check_unchanged, record.path, header.slide)
+        write_patches(path, header, geometry, grid, **{key: _then(items, check) for key, items in pixels.items()})
         drop_other_format(path)
         return _status(header)
 

@@ -15,11 +15,12 @@ from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.labelled.assemble import LabelRows, assemble
 from wsi_pipeline.labelled.faults import Faults
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches, Rows
-from wsi_pipeline.labelled.slide_patches import CutFromSlide, PatchesOfSlides
+from wsi_pipeline.labelled.slide_patches import PatchesOfSlides
 from wsi_pipeline.labelled.sources.annotation_files import read_annotation
 from wsi_pipeline.labelled.sources.cover import Cell, covered_cells
 from wsi_pipeline.labelled.sources.regions import Annotation, area_of, class_areas, union
 from wsi_pipeline.labelled.splits.patch_groups import slide_groups, slide_splits
+from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
@@ -66,7 +67,7 @@ def open_annotated(
     Raises LabelError where no slide can be used or fewer than two classes are there.
     """
     faults, rows, seen = Faults(cohort.source), LabelRows(), Counter[str]()
-    parts: list[CutFromSlide] = []
+    parts: list[PatchFiles] = []
     used: list[SlideRecord] = []
     part_of: list[int] = []
     bare: dict[str, tuple[int, int]] = {}
@@ -165,12 +166,12 @@ def cut_annotated(slide: Slide, annotation: Annotation, spec: LabelSpec, mpp: fl
 
 def _cut_slide(
     record: SlideRecord, annotation: Annotation, spec: LabelSpec, default_mpp: float | None, no_crop: bool
-) -> tuple[CutFromSlide, SlideCut]:
+) -> tuple[PatchFiles, SlideCut]:
     with open_slide(record.path) as slide:
         mpp = spacing_of(slide.info, record.mpp, default_mpp).mpp
         cut = cut_annotated(slide, annotation, spec, mpp, no_crop)
     digest = quick_digest(record.path)
-    return CutFromSlide(record.slide_id, digest, record.path, cut.coords, cut.geometry), cut
+    return PatchFiles(record.slide_id, digest, record.path, cut.coords, cut.geometry), cut
 
 
 def _tile_spec(spec: LabelSpec) -> TileSpec:
@@ -183,7 +184,7 @@ def _tile_spec(spec: LabelSpec) -> TileSpec:
     )
 
 
-def _row_key(parts: list[CutFromSlide]) -> str:
+def _row_key(parts: list[PatchFiles]) -> str:
     whole = hashlib.sha256()
     for part in parts:
         whole.update(part.coords.tobytes() + b"\0")

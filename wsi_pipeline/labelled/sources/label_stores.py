@@ -13,8 +13,9 @@ from wsi_pipeline.errors import LabelError, StoreError
 from wsi_pipeline.labelled.assemble import LabelRows, assemble
 from wsi_pipeline.labelled.faults import Faults
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
-from wsi_pipeline.labelled.slide_patches import CutFromSlide, KeptInStore, PatchesOfSlides, SlidePart
+from wsi_pipeline.labelled.slide_patches import PatchesOfSlides
 from wsi_pipeline.labelled.splits.patch_groups import slide_groups, slide_splits
+from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import LABELS
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
@@ -33,16 +34,17 @@ def open_labelled_stores(run: RunDir, cohort: Cohort, spec: LabelSpec) -> Labell
     """
     faults, rows = Faults(str(run.root)), LabelRows()
     tables: list[tuple[SlideRecord, PatchTable]] = []
-    parts: list[SlidePart] = []
+    parts: list[PatchFiles] = []
     part_of, patch_of = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for record in cohort.records:
-        table = _table(run, record, faults)
-        if table is None or table.labels is None:
+        store = _store(run, record)
+        table = None if store is None else _table(store, record, faults)
+        if store is None or table is None or table.labels is None:
             continue
         labelled = np.flatnonzero(table.labels.values >= 0)
         part_of.append(np.full(len(labelled), len(parts), np.int64))
         patch_of.append(labelled.astype(np.int64))
-        parts.append(_part(run, record, table))
+        parts.append(PatchFiles.of(table, store, record.path))
         tables.append((record, table))
         for row in labelled.tolist():
             x, y = table.grid.coords[row].tolist()
@@ -71,22 +73,12 @@ def _is_labelled(path: Path) -> bool:
         return False
 
 
-def _table(run: RunDir, record: SlideRecord, faults: Faults) -> PatchTable | None:
-    path = _store(run, record)
-    if path is None:
-        return None
+def _table(path: Path, record: SlideRecord, faults: Faults) -> PatchTable | None:
     try:
         return read_patch_table(path)
     except StoreError as error:
         faults.add(record.slide_id, error.what)
         return None
-
-
-def _part(run: RunDir, record: SlideRecord, table: PatchTable) -> SlidePart:
-    content, path = table.header.slide.quick_digest, _store(run, record)
-    if table.pixels != "none" and path is not None:
-        return KeptInStore(record.slide_id, content, path, table.pixels)
-    return CutFromSlide(record.slide_id, content, record.path, table.grid.coords, table.geometry)
 
 
 def _common(tables: list[tuple[SlideRecord, PatchTable]]) -> tuple[int, float]:

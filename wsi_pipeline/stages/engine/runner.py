@@ -19,6 +19,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status, record_status
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
+from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.store.quarantine import set_aside
 from wsi_pipeline.system.isolate import Crash, run_isolated
 from wsi_pipeline.system.locks import LockedError, locked
@@ -52,8 +53,8 @@ class CheckedStage(Protocol):
 class SlideStage(CheckedStage, Protocol):
     """A stage that works slide by slide."""
 
-    def run(self, record: SlideRecord) -> StageStatus:
-        """Make the output. Raises WsiPipelineError for a slide that cannot be done."""
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
+        """Make the output. The stages of a record share `slide`. Raises WsiPipelineError on failure."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +89,23 @@ class CohortResult:
 def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
     """Take one slide through `stages` in order, stopping at the first that fails. Never raises for a slide."""
     results = []
-    for stage in stages:
-        result = _process_stage(stage, run, record)
-        results.append(result)
-        if result.action in ("failed", "busy"):
-            break
+    with OpenOnce(record.path) as slide:
+        for stage in stages:
+            result = _process_stage(stage, run, record, slide)
+            results.append(result)
+            if result.action in ("failed", "busy"):
+                break
     return results
 
 
-def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord) -> StageResult:
+def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord, slide: OpenOnce) -> StageResult:
     started = time.monotonic()
     try:
         with locked(run.lock(stage.name, record.slide_id)):
             state = stage.check(record)
             if state.fresh and state.status:
                 return up_to_date(stage, run, record, state.status)
-            status = replace(stage.run(record), seconds=round(time.monotonic() - started, 3))
+            status = replace(stage.run(record, slide), seconds=round(time.monotonic() - started, 3))
             record_outcome(run, record, stage.name, status)
             logger.info(
                 "%s: %s %s%s", record.slide_id, stage.name, status.state, f" ({status.note})" * bool(status.note)

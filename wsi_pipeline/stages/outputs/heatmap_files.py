@@ -1,4 +1,4 @@
-"""The files of one slide's heatmap, written from arrays: pictures, values, outlines."""
+"""The files of one slide's heatmap: overlays, values, outlines, example patches, pyramid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,46 +19,78 @@ from wsi_pipeline.reading.patch_reader import PatchSource
 from wsi_pipeline.report.maps.heat import attention_geojson, percentiles
 from wsi_pipeline.report.maps.heat_sheet import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat_tiff import write_pyramid
-from wsi_pipeline.report.maps.heatmaps import Heat, blend_heat, draw_heat
-from wsi_pipeline.stages.outputs.explain import Looked
-from wsi_pipeline.store.schema import SlideIdentity
+from wsi_pipeline.report.maps.heatmaps import blend_heat, draw_heat
+from wsi_pipeline.stages.outputs.explanation import Explanation
 from wsi_pipeline.system.atomic import remove, write_bytes, write_text
 from wsi_pipeline.tissue.geojson import Origin, from_origin
 
 DIGEST, SETTINGS, PICTURE = "wsi-pipeline digest", "wsi-pipeline settings", "wsi-pipeline picture"
-"""Text chunks of the PNG: what it was made from, how it was asked for, size of the picture above the bar, WxH."""
+"""Text chunks of the PNG: digest of models and features, settings, size WxH of the picture above the colour bar."""
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
-    """What one slide's heatmap is drawn from.
+class HeatmapFiles:
+    """Writes the files of one slide's heatmap.
 
-    stem           path of its files without their endings
-    coords         int64 (N, 2), level-0 top-left of each patch; patch_level0: its side, level-0 pixels
-    told           text chunks of the PNG
-    origin         level-0 pixel from which outlines for QuPath count, see tissue.geojson.from_origin
+    stem     path of the files without their endings
+    chunks   text chunks of the PNG: DIGEST and SETTINGS
+    origin   level-0 pixel from which outlines for QuPath count, see tissue.geojson.from_origin
     """
 
     stem: Path
-    slide: SlideIdentity
-    coords: NDArray[np.int64]
-    patch_level0: int
-    looked: Looked
-    told: Mapping[str, str]
+    explanation: Explanation
+    chunks: Mapping[str, str]
     origin: Origin | None = None
 
     def path(self, ending: str) -> Path:
         """The file with this ending (`.png`)."""
         return self.stem.with_name(self.stem.name + ending)
 
-    @property
-    def heat(self) -> Heat:
-        """Attention as it is laid over the slide."""
-        return Heat.of_attention(self.coords, self.patch_level0, self.looked.attention)
+    def write_overlays(self, picture: NDArray[np.uint8]) -> None:
+        """Write values, outlines, and both overlays on `picture`, uint8 (h, w, 3), of the whole slide; the PNG last."""
+        slide, size = self.explanation.slide, {PICTURE: f"{picture.shape[1]}x{picture.shape[0]}"}
+        write_text(self.path(".csv"), values_csv(self.explanation))
+        write_text(self.path(".geojson"), json.dumps(self._outlines()) + "\n")
+        contribution = draw_heat(picture, slide.size, self.explanation.evidence_heat)
+        _write_jpeg(self.path(".contribution.jpg"), contribution)
+        attention = draw_heat(picture, slide.size, self.explanation.attention_heat)
+        _write_png(self.path(".png"), attention, {**self.chunks, **size})
+
+    def write_sheet(self, patches: PatchSource) -> None:
+        """Write the strongest and weakest patches; nothing for a slide without patches."""
+        values = self.explanation.attention
+        if len(values) == 0:
+            remove(self.path(".patches.jpg"))
+            return
+        strong, weak = strongest_and_weakest(values)
+        images = {row: patches.read(row) for row in (*strong, *weak)}
+        sheet = draw_attention_sheet(values, strong, weak, images, self.explanation.slide.slide_id)
+        _write_jpeg(self.path(".patches.jpg"), sheet)
+
+    def write_pyramid(self, picture: NDArray[np.uint8]) -> None:
+        """Write attention over a picture, uint8 (h, w, 3), of the whole slide as a pyramidal TIFF."""
+        slide = self.explanation.slide
+        mpp = (slide.size.width * slide.mpp / picture.shape[1], slide.size.height * slide.mpp / picture.shape[0])
+        overlay = blend_heat(picture, slide.size, self.explanation.attention_heat)
+        write_pyramid(self.path(".tif"), overlay, mpp, json.dumps({DIGEST: self.chunks[DIGEST]}))
+
+    def _outlines(self) -> dict[str, Any]:
+        made = self.explanation
+        outlines = attention_geojson(made.coords, made.patch_level0, made.attention, made.slide.size, made.slide.mpp)
+        return from_origin(outlines, self.origin)
 
 
-def png_info(path: Path) -> dict[str, str]:
-    """Text chunks of a PNG; empty where there is no such file or it is damaged."""
+def values_csv(explanation: Explanation) -> str:
+    """x, y (level-0 top-left), attention, percentile, contribution_<class>...; row for row with the patch store."""
+    attention, parts = explanation.attention, explanation.contributions
+    columns = {"x": explanation.coords[:, 0], "y": explanation.coords[:, 1], "attention": attention}
+    columns |= {"percentile": percentiles(attention).round(4)}
+    columns |= {f"contribution_{name}": parts[:, k] for k, name in enumerate(explanation.outputs)}
+    return pd.DataFrame(columns).to_csv(index=False, float_format="%.7g", lineterminator="\n")
+
+
+def png_chunks(path: Path) -> dict[str, str]:
+    """Text chunks of a PNG; empty for a missing or damaged file."""
     try:
         with Image.open(path) as image:
             return {str(key): str(value) for key, value in image.info.items()}
@@ -65,53 +98,18 @@ def png_info(path: Path) -> dict[str, str]:
         return {}
 
 
-def write_drawing(drawing: Drawing, picture: NDArray[np.uint8]) -> None:
-    """Write values, outlines, and both overlays over `picture`, uint8 (h, w, 3), of the whole slide; the PNG last."""
-    write_text(drawing.path(".csv"), values_csv(drawing))
-    outlines = attention_geojson(
-        drawing.coords, drawing.patch_level0, drawing.looked.attention, drawing.slide.size, drawing.slide.mpp
-    )
-    write_text(drawing.path(".geojson"), json.dumps(from_origin(outlines, drawing.origin)) + "\n")
-    signed = Heat.of_contribution(
-        drawing.coords, drawing.patch_level0, drawing.looked.evidence, f"{drawing.looked.towards}:"
-    )
-    size = {PICTURE: f"{picture.shape[1]}x{picture.shape[0]}"}
-    _write_jpeg(drawing.path(".contribution.jpg"), draw_heat(picture, drawing.slide.size, signed))
-    _write_png(drawing.path(".png"), draw_heat(picture, drawing.slide.size, drawing.heat), {**drawing.told, **size})
+def read_overlay(path: Path) -> Image.Image | None:
+    """The attention overlay without its colour bar, so that it matches the thumbnail; None for a missing file."""
+    if not path.is_file():
+        return None
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        width, _, height = str(image.info.get(PICTURE, "")).partition("x")
+        return image.crop((0, 0, int(width), int(height)) if width.isdigit() and height.isdigit() else None)
 
 
-def values_csv(drawing: Drawing) -> str:
-    """x, y (level-0 top-left), attention, percentile, contribution_<class>...; row for row with the patch store."""
-    looked = drawing.looked
-    columns = {"x": drawing.coords[:, 0], "y": drawing.coords[:, 1], "attention": looked.attention}
-    columns |= {"percentile": percentiles(looked.attention).round(4)}
-    columns |= {f"contribution_{name}": looked.contributions[:, k] for k, name in enumerate(looked.names)}
-    return pd.DataFrame(columns).to_csv(index=False, float_format="%.7g", lineterminator="\n")
-
-
-def write_sheet(drawing: Drawing, patches: PatchSource) -> None:
-    """Write the picture of the strongest and weakest patches; none for a slide without patches."""
-    path = drawing.path(".patches.jpg")
-    if len(drawing.coords) == 0:
-        remove(path)
-        return
-    values = drawing.looked.attention
-    strong, weak = strongest_and_weakest(values)
-    images = {row: patches.read(row) for row in (*strong, *weak)}
-    _write_jpeg(path, draw_attention_sheet(values, strong, weak, images, drawing.slide.slide_id))
-
-
-def write_tiff(drawing: Drawing, picture: NDArray[np.uint8]) -> None:
-    """Write attention over a picture uint8 (h, w, 3) of the whole slide as a pyramidal TIFF."""
-    size, mpp = drawing.slide.size, drawing.slide.mpp
-    spacing = (size.width * mpp / picture.shape[1], size.height * mpp / picture.shape[0])
-    heated = blend_heat(picture, size, drawing.heat)
-    write_pyramid(drawing.path(".tif"), heated, spacing, json.dumps({DIGEST: drawing.told[DIGEST]}))
-
-
-def _write_png(path: Path, image: Image.Image, told: Mapping[str, str]) -> None:
+def _write_png(path: Path, image: Image.Image, chunks: Mapping[str, str]) -> None:
     info, out = PngInfo(), io.BytesIO()
-    for key, value in told.items():
+    for key, value in chunks.items():
         info.add_text(key, value)
     image.save(out, "PNG", pnginfo=info)
     write_bytes(path, out.getvalue())

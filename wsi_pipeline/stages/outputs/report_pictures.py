@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store
@@ -17,7 +14,7 @@ from wsi_pipeline.errors import StoreError
 from wsi_pipeline.report.data import ModelSection
 from wsi_pipeline.report.maps.pictures import PicturePlan, plan_pictures, shrink_png
 from wsi_pipeline.report.page.findings import ranked
-from wsi_pipeline.stages.outputs.heatmap_files import PICTURE
+from wsi_pipeline.stages.outputs.heatmap_files import read_overlay
 from wsi_pipeline.store.tables.segment_table import read_segment_table
 
 logger = logging.getLogger(__name__)
@@ -75,15 +72,9 @@ class SlidePictures:
         return f"To keep this file small: {'; '.join(said)}. All pictures lie in segment/ and heatmap/." if said else ""
 
     def _heat(self, encoder: str, model: str, record: SlideRecord) -> bytes | None:
-        """The picture without the bar below it, so that it lies on the thumbnail."""
-        path = self.run.heatmap(encoder, model, record.slide_id)
-        if not path.is_file():
-            return None
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            told = str(image.info.get(PICTURE, ""))
-            width, _, height = told.partition("x")
-            box = (0, 0, int(width), int(height)) if width.isdigit() and height.isdigit() else (0, 0, *image.size)
-            return shrink_png(image.crop(box), self.plan.side)
+        """The attention overlay, which lies on the thumbnail."""
+        overlay = read_overlay(self.run.heatmap(encoder, model, record.slide_id))
+        return None if overlay is None else shrink_png(overlay, self.plan.side)
 
     def _thumbnail(self, record: SlideRecord) -> bytes | None:
         path = existing_store(self.run.segment_store(record.slide_id))

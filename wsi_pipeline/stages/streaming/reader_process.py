@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.errors import SlideError, WsiPipelineError
-from wsi_pipeline.reading.patch_reader import PatchSource, SlidePatches, StoredPatches
+from wsi_pipeline.reading.patch_files import PatchFiles
+from wsi_pipeline.reading.patch_reader import PatchSource
 from wsi_pipeline.reading.read_ahead import read_ahead
-from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.stages.engine.guards import check_same_slide
-from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import JPEG
 from wsi_pipeline.store.tables.patch_table import read_patch_table
 
@@ -59,20 +57,8 @@ class Message:
 
 
 def open_patches(job: SlideJob) -> PatchSource:
-    """The patches of a slide: from its store where that keeps pixels, else from the slide.
-
-    Raises SlideError for a slide that cannot be opened or is another than was tiled, StoreError for a damaged store.
-    """
-    table = read_patch_table(job.path)
-    if table.pixels != "none":
-        return StoredPatches(open_store(job.path), table.pixels)
-    slide = open_slide(job.record.path)
-    try:
-        check_same_slide(slide, table.header.slide)
-    except SlideError:
-        slide.close()
-        raise
-    return SlidePatches(slide, table.grid.coords, table.geometry)
+    """The patches of a slide. Raises SlideError or StoreError as `PatchFiles.open` does."""
+    return PatchFiles.of(read_patch_table(job.path), job.path, job.record.path).open()
 
 
 Opener = Callable[[SlideJob], PatchSource]
