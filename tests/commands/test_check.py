@@ -14,7 +14,7 @@ from tests.stages.cohorts import blob_slide, write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.commands import check_cohort
-from wsi_pipeline.commands.check_slide import check_slide
+from wsi_pipeline.commands.checks.check_slide import check_slide
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.slides.inspect.preflight import look, sample_boxes
 from wsi_pipeline.slides.open import open_slide

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.hostile.slide_cases import Case, make
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
-from wsi_pipeline.commands.check_slide import check_slide
+from wsi_pipeline.commands.checks.check_slide import check_slide
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.stages.engine.runner import process_slide
 from wsi_pipeline.stages.segment import SegmentStage

@@ -13,7 +13,7 @@ import tifffile
 from tests.slide_files import Pixels, resolution, shrunk, tissue_like
 from tests.slides.test_tiff_directories import same_whatever_reads
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.commands.check_slide import check_slide
+from wsi_pipeline.commands.checks.check_slide import check_slide
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.open import open_slide

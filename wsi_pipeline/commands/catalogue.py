@@ -102,7 +102,7 @@ COMMANDS = (
         "predict",
         "apply a trained model to this run's slides, or to new ones",
         "wsi-pipeline predict new.csv --trained wsi-run/train-mil/colour/gated-abmil --run new-run",
-        "wsi_pipeline.commands.mil:predict",
+        "wsi_pipeline.commands.predict:predict",
         (CohortOptions, QuPathOptions, TableOptions, PredictOptions, TileExecution),
         _COHORT,
     ),
@@ -110,7 +110,7 @@ COMMANDS = (
         "heatmap",
         "draw each slide's attention: pictures, a pyramidal TIFF, outlines for QuPath, values as CSV",
         "wsi-pipeline heatmap",
-        "wsi_pipeline.commands.mil:heatmap",
+        "wsi_pipeline.commands.heatmap:heatmap",
         (HeatmapSpec, MilExecution, QuPathOptions),
     ),
     Command(

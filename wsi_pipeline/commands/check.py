@@ -10,8 +10,8 @@ from pathlib import Path
 from wsi_pipeline.cohort.formulas import safe_cell
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run
 from wsi_pipeline.cohort.run_dir import RunDir
-from wsi_pipeline.commands.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
-from wsi_pipeline.commands.check_slide import SlideCheck, check_slide
+from wsi_pipeline.commands.checks.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
+from wsi_pipeline.commands.checks.check_slide import SlideCheck, check_slide
 from wsi_pipeline.commands.shell.console import MOST_ROWS, Console, clock
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, MOST_NOTES, Request, shown
 from wsi_pipeline.config.execution import CheckOptions, CohortOptions, QuPathOptions, TableOptions, usable_cores

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsi_pipeline.commands.over_patches import over_patches, tell_network
 from wsi_pipeline.commands.shell.console import MOST_ROWS
+from wsi_pipeline.commands.shell.over_patches import over_patches, tell_network
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import tell_end, tell_redone
 from wsi_pipeline.config.execution import ClassifyExecution, QuPathOptions

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from wsi_pipeline.commands.over_patches import over_patches, tell_network
 from wsi_pipeline.commands.shell.console import MOST_ROWS
+from wsi_pipeline.commands.shell.over_patches import over_patches, tell_network
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.sections import refuse_twice
 from wsi_pipeline.commands.tile import tell_end, tell_redone

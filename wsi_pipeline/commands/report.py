@@ -22,3 +22,8 @@ def report_of(request: Request) -> Path:
     run = request.run_dir
     without_slides = not run.cohort_csv.is_file() and bool(tunings(run))
     return write_report(run, Cohort((), str(run.root)) if without_slides else request.known_cohort())
+
+
+def write_cohort_report(request: Request, cohort: Cohort) -> None:
+    """Write the report and say where it is."""
+    request.console.say(f"open the report: {shown(write_report(request.run_dir, cohort))}")

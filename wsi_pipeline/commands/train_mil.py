@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
-from wsi_pipeline.commands.mil import draw, left_out_words, write_cohort_report
-from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number, unit
+from wsi_pipeline.commands.heatmap import draw
+from wsi_pipeline.commands.report import write_cohort_report
+from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number, unit
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec

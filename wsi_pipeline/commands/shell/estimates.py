@@ -1,4 +1,4 @@
-"""Metrics as the commands print them: estimates with their intervals, and what is said of a validation in a line."""
+"""Metrics as commands print them: estimates with intervals, facts about a validation, slides left out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsi_pipeline.mil.validation.choices import named
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.statistics.metric_words import estimate_words, metric_words, p_words
 from wsi_pipeline.wording import counted
 
@@ -64,6 +65,15 @@ def number(metrics: Mapping[str, Any], value: float | None) -> str:
 def unit(metrics: Mapping[str, Any]) -> str:
     """What was resampled and shuffled: patients, or slides where nobody says whose they are."""
     return "slide" if metrics.get("patients") == "not known" else "patient"
+
+
+def left_out_words(slides: SlideBags) -> str:
+    """` (s03: empty; 2 slides: failed in tile)`."""
+    reasons: dict[str, list[str]] = {}
+    for slide, why in slides.left_out.items():
+        reasons.setdefault(why, []).append(slide)
+    parts = [f"{ids[0] if len(ids) == 1 else counted(len(ids), 'slide')}: {why}" for why, ids in reasons.items()]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _digits(metrics: Mapping[str, Any]) -> str:

@@ -1,62 +1,41 @@
-"""`predict`, `heatmap`: trained slide-level models at work."""
+"""`predict`: a trained slide-level model applied to slides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
-from wsi_pipeline.cohort.run_dir import existing_store, slug
+from wsi_pipeline.cohort.manifest import Cohort
 from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.commands.embed import embed
-from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, number
+from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
 from wsi_pipeline.commands.shell.estimates import unit as resampled_unit
-from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.config.execution import (
     CohortOptions,
     EmbedExecution,
-    MilExecution,
     PredictOptions,
     QuPathOptions,
     TableOptions,
     TileExecution,
 )
 from wsi_pipeline.config.fields import from_mapping
-from wsi_pipeline.config.specs import EmbedSpec, HeatmapSpec, SegmentSpec, TileSpec
+from wsi_pipeline.config.specs import EmbedSpec, SegmentSpec, TileSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.validation.external import SEEN
-from wsi_pipeline.stages.engine.runner import run_cohort
-from wsi_pipeline.stages.heatmap import HeatmapStage
 from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
-from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.results.trainings import read_training, trainings
 from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import counted
-
-
-def heatmap(request: Request) -> int:
-    """Draw the attention of every trained model of the run over every slide with features."""
-    cohort = request.known_cohort()
-    wanted = request.get(MilExecution).features
-    models = [training.folder.parts[-2:] for training in trainings(request.run_dir)]
-    models = [(encoder, model) for encoder, model in models if wanted is None or encoder == slug(wanted)]
-    if not models:
-        raise UsageError("no trained model in this run", todo="Train one with: wsi-pipeline train-mil")
-    records, spec = request.select(cohort), request.get(HeatmapSpec)
-    failed = sum(draw(request, records, encoder, model, spec) for encoder, model in models)
-    for encoder, model in models:
-        folder = request.run_dir.heatmap(encoder, model, "slide").parent
-        request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · {request.next('report')}")
-    return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
 def predict(request: Request) -> int:
@@ -102,35 +81,6 @@ def _without_other_labels(request: Request, folder: Path) -> Cohort:
         f"labels are not compared: those of this run are from the column {cohort.target}, the model predicts {trained}"
     )
     return replace(cohort, records=tuple(replace(record, label=None) for record in cohort.records))
-
-
-def draw(
-    request: Request, records: Sequence[SlideRecord], encoder: str, model: str, spec: HeatmapSpec | None = None
-) -> int:
-    """Draw heatmaps of one model; returns how many slides failed."""
-    run = request.run_dir
-    ready = [record for record in records if existing_store(run.feature_store(encoder, record.slide_id))]
-    with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
-        no_crop = request.get(QuPathOptions).qupath_no_crop
-        stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)
-        result = run_cohort([stage], run, ready, workers=0, on_result=lambda results: step(1))
-    for item in result.failed:
-        request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
-    return len(result.failed)
-
-
-def write_cohort_report(request: Request, cohort: Cohort) -> None:
-    """Write the report and say where it is."""
-    request.console.say(f"open the report: {shown(write_report(request.run_dir, cohort))}")
-
-
-def left_out_words(slides: SlideBags) -> str:
-    """` (s03: empty; 2 slides: failed in tile)`."""
-    reasons: dict[str, list[str]] = {}
-    for slide, why in slides.left_out.items():
-        reasons.setdefault(why, []).append(slide)
-    parts = [f"{ids[0] if len(ids) == 1 else counted(len(ids), 'slide')}: {why}" for why, ids in reasons.items()]
-    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _tell_left_out(request: Request, slides: SlideBags) -> None:

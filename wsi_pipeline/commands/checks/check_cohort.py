@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.discover import is_slide_file
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
-from wsi_pipeline.commands.check_slide import SlideCheck
+from wsi_pipeline.commands.checks.check_slide import SlideCheck
 from wsi_pipeline.files.path_choices import split_choice
 
 MOST_FOLDERS = 1000

@@ -1,0 +1,1 @@
+"""What `check` looks at: one slide, and all slides of a cohort together."""

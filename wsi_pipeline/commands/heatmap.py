@@ -1,0 +1,46 @@
+"""`heatmap`: the attention of trained models, drawn over each slide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.run_dir import existing_store, slug
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
+from wsi_pipeline.config.execution import MilExecution, QuPathOptions
+from wsi_pipeline.config.specs import HeatmapSpec
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.stages.engine.runner import run_cohort
+from wsi_pipeline.stages.heatmap import HeatmapStage
+from wsi_pipeline.stages.results.trainings import trainings
+
+
+def heatmap(request: Request) -> int:
+    """Draw the attention of every trained model of the run over every slide with features."""
+    cohort = request.known_cohort()
+    wanted = request.get(MilExecution).features
+    models = [training.folder.parts[-2:] for training in trainings(request.run_dir)]
+    models = [(encoder, model) for encoder, model in models if wanted is None or encoder == slug(wanted)]
+    if not models:
+        raise UsageError("no trained model in this run", todo="Train one with: wsi-pipeline train-mil")
+    records, spec = request.select(cohort), request.get(HeatmapSpec)
+    failed = sum(draw(request, records, encoder, model, spec) for encoder, model in models)
+    for encoder, model in models:
+        folder = request.run_dir.heatmap(encoder, model, "slide").parent
+        request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · {request.next('report')}")
+    return EXIT_SOME_FAILED if failed else EXIT_DONE
+
+
+def draw(
+    request: Request, records: Sequence[SlideRecord], encoder: str, model: str, spec: HeatmapSpec | None = None
+) -> int:
+    """Draw heatmaps of one model; returns how many slides failed."""
+    run = request.run_dir
+    ready = [record for record in records if existing_store(run.feature_store(encoder, record.slide_id))]
+    with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
+        no_crop = request.get(QuPathOptions).qupath_no_crop
+        stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)
+        result = run_cohort([stage], run, ready, workers=0, on_result=lambda results: step(1))
+    for item in result.failed:
+        request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
+    return len(result.failed)
