@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_pipeline.config import execution, specs
 from wsi_pipeline.config.fields import canonical_json, digest_of, from_mapping
 from wsi_pipeline.config.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
 from wsi_pipeline.config.units import is_plausible_mpp
@@ -152,6 +154,28 @@ def test_unchanged_text_is_not_written_again(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before
     assert write_text_if_changed(path, "y")
     assert os.listdir(tmp_path) == ["a.txt"]  # noqa: PTH208
+
+
+def test_a_registry_knows_declared_names_before_their_home_is_imported() -> None:
+    registry: Registry[int] = Registry("thing", ("one", "two"), home="wsi_pipeline.errors")
+    assert registry.names() == ("one", "two")
+    registry.register("two")(2)
+    registry.register("three")(3)
+    assert (registry.get("two"), registry.names()) == (2, ("one", "two", "three"))
+    with pytest.raises(UsageError, match="nothing is registered as thing 'one'"):
+        registry.get("one")
+    with pytest.raises(UsageError, match="unknown thing 'four'\nKnown: one, two, three"):
+        registry.check("four")
+
+
+@pytest.mark.parametrize("name", ["device", "precision", "store", "bootstrap", "default_mpp", "mpp_tolerance", "seed"])
+def test_options_that_commands_share_are_stated_once(name: str) -> None:
+    kinds = [kind for room in (specs, execution) for kind in vars(room).values() if dataclasses.is_dataclass(kind)]
+    same = [field for kind in kinds for field in dataclasses.fields(kind) if field.name == name]
+    texts = {re.sub(r"resamples of .*? for|seed of .*", "", field.metadata["help"]) for field in same}
+    assert len(same) > 1
+    assert len(texts) == 1
+    assert len({str(field.metadata["choices"]) for field in same}) == 1
 
 
 def test_messages_count_and_list() -> None:

@@ -1,8 +1,9 @@
-"""One small registry: names to makers, no silent overwriting, a miss lists what there is."""
+"""A registry of named things: no silent overwriting, an unknown name is answered with the known ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Generic, TypeVar
 
 from wsi_pipeline.errors import UsageError
@@ -11,37 +12,46 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Named things of one kind (slide backends, segmenters, encoders, MIL models).
+    """Named things of one kind (slide backends, tissue detectors, encoder families, MIL models).
 
-    Command-line choices are read from it, so what is registered is what can be asked for.
+    kind   what is registered, for messages
+    names  names known before anything is imported: choices of the command line and of YAML keys come from here
+    home   module whose import registers something under each of these names; imported by the first `get`
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._items: dict[str, T] = {}
+    def __init__(self, kind: str, names: Sequence[str] = (), home: str = "") -> None:
+        self.kind, self._home = kind, home
+        self._items: dict[str, T | None] = dict.fromkeys(names)
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files a thing under `name`; raises UsageError if the name is taken."""
+        """Decorator that registers a thing under `name`; raises UsageError if the name is taken."""
 
         def add(item: T) -> T:
-            """File `item` and give it back."""
-            if name in self._items:
+            """Register `item` and return it."""
+            if self._items.get(name) is not None:
                 raise UsageError(f"{self.kind} {name!r} is registered twice")
             self._items[name] = item
             return item
 
         return add
 
+    def check(self, name: str) -> None:
+        """Raise UsageError listing the known names unless `name` is one of them."""
+        if name not in self._items:
+            raise UsageError(f"unknown {self.kind} {name!r}", todo=f"Known: {', '.join(self.names())}")
+
     def get(self, name: str) -> T:
-        """The thing filed under `name`; raises UsageError listing the known names on a miss."""
-        try:
-            return self._items[name]
-        except KeyError:
-            known = ", ".join(self.names())
-            raise UsageError(f"unknown {self.kind} {name!r}", todo=f"Known: {known}") from None
+        """The thing registered under `name`; raises UsageError listing the known names if there is none."""
+        self.check(name)
+        if self._items[name] is None and self._home:
+            import_module(self._home)
+        item = self._items[name]
+        if item is None:
+            raise UsageError(f"nothing is registered as {self.kind} {name!r}")
+        return item
 
     def names(self) -> tuple[str, ...]:
-        """All names, in the order they were registered."""
+        """All names: the declared ones, then others in the order they were registered."""
         return tuple(self._items)
 
     def __contains__(self, name: object) -> bool:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.stages.cohorts import write_cohort
-from wsi_pipeline.cli import build_parser, main
-from wsi_pipeline.commands.catalogue import COMMANDS
+from wsi_pipeline.cli import main
+from wsi_pipeline.commands.catalogue import COMMANDS, Command
+from wsi_pipeline.commands.shell.parser import build_parser
+from wsi_pipeline.mil.models.zoo import MIL_MODELS
+from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
 
 
 def test_help_lists_every_command_with_its_purpose() -> None:
@@ -47,18 +50,55 @@ def test_help_is_quick_since_it_imports_next_to_nothing(words: list[str]) -> Non
 def test_every_command_has_help_an_example_that_parses_and_option_names_of_its_spec(
     command: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command.name, "--help"]) == 0  # type: ignore[attr-defined]
+    fields = [field for kind in command.options for field in dataclasses.fields(kind)]  # type: ignore[attr-defined]
+    rare = any(field.metadata["rare"] for field in fields)
+    assert main([command.name, "--help-all" if rare else "--help"]) == 0  # type: ignore[attr-defined]
     out = capsys.readouterr().out
     assert f"example: {command.example}" in out  # type: ignore[attr-defined]
-    for kind in command.options:  # type: ignore[attr-defined]
-        for field in dataclasses.fields(kind):
-            assert f"--{field.name.replace('_', '-')}" in out
+    for field in fields:
+        assert f"--{field.name.replace('_', '-')}" in out
     assert build_parser().parse_args(command.example.split()[1:]).command is command  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_fits_a_screen_and_says_how_many_options_it_leaves_out(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([command.name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 120
+    rare = [f for kind in command.options for f in dataclasses.fields(kind) if f.metadata["rare"]]
+    assert (f"{len(rare)} more options: wsi-pipeline {command.name} --help-all" in lines) == bool(rare)
+    for field in rare:
+        assert not any(line.startswith(f"  --{field.name.replace('_', '-')} ") for line in lines)
+        assert build_parser().parse_args([*needed(command), *given(field)]).command is command
+
+
+def needed(command: Command) -> list[str]:
+    return [command.name, *(["x"] if command.needed else [])]
+
+
+def given(field: dataclasses.Field[object]) -> list[str]:
+    flag = f"--{field.name.replace('_', '-')}"
+    return [flag] if isinstance(field.default, bool) else [flag, str(field.default or 0)]
+
+
+def test_choices_of_the_command_line_are_those_of_the_registries(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, registry in ((["tile"], SEGMENTERS), (["train-mil"], MIL_MODELS)):
+        main([*words, "--help"])
+        out = capsys.readouterr().out
+        assert f"{{{','.join(registry.names())}}}" in out
+        for name in registry.names():
+            assert callable(registry.get(name))
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["tile", "--patchpx", "3"], "error: unknown option --patchpx. Did you mean --patch-px?\n"),
+        (["embed", "--folds", "3"], "error: unknown option --folds\n       See: wsi-pipeline embed --help-all\n"),
+        (["report", "here"], "error: unknown argument here\n       See: wsi-pipeline report --help\n"),
         (["tile", "nowhere.csv"], "cannot read nowhere.csv: No such file"),
         (["tile", "no-such-folder"], "no slides at no-such-folder"),
         (["tile", "x.csv", "--patch-px", "0"], "--patch-px must be between 16 and 8192, got 0"),
@@ -70,11 +110,11 @@ def test_every_command_has_help_an_example_that_parses_and_option_names_of_its_s
         (["embed"], "no run in wsi-run"),
         (["train-mil"], "no run in wsi-run"),
         (["run", "none.yaml"], "cannot read none.yaml"),
-        (["run", "none.yaml", "--run", "elsewhere"], "unrecognized arguments: --run"),
-        (["demo", "folder", "--only", "s0"], "unrecognized arguments: --only"),
+        (["run", "none.yaml", "--run", "elsewhere"], "unknown option --run"),
+        (["demo", "folder", "--only", "s0"], "unknown option --only"),
         (["tile", "~nobody-of-this-name/slides"], "no slides at ~nobody-of-this-name"),
         (["tile", "~nobody-of-this-name/slides.csv"], "cannot read ~nobody-of-this-name"),
-        (["fly"], "invalid choice"),
+        (["fly"], "unknown command 'fly' (choose from"),
         (["tile", "--chunk", "5/4"], "chunk must be between 1/4 and 4/4"),
     ],
 )
@@ -172,7 +212,12 @@ def test_a_detector_that_is_none_is_refused_once(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tile", str(cohort), "--run", str(tmp_path / "r"), "--method", "otzu"]) == 2
-    assert capsys.readouterr().err == "error: unknown tissue detector 'otzu'\n       Known: hybrid, density, otsu\n"
+    assert "error: --method: invalid choice: 'otzu' (choose from" in capsys.readouterr().err
+    yaml = tmp_path / "cohort.yaml"
+    yaml.write_text(f"slides: {cohort}\nrun: r\ntile: {{method: otzu}}\n")
+    assert main(["run", str(yaml)]) == 2
+    err = capsys.readouterr().err
+    assert "tile: unknown tissue detector 'otzu'\n       Known: hybrid, density, otsu, none\n" in err
     assert not (tmp_path / "r" / "status").exists()
 
 

@@ -1,4 +1,4 @@
-"""The commands: name, purpose, example, options, and where the work is. Imports nothing heavy, for a quick --help."""
+"""The commands: name, purpose, example, options and handler. Imports nothing heavy, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Command:
     """One command of wsi-pipeline.
 
     options    dataclasses whose fields become options
-    sources    metavar and help of positional arguments, or None; `needed` says whether one must be given
+    sources    metavar and help of positional arguments, or None; `needed`: at least one must be given
     handler    `module:function` taking a Request and returning the exit code
     stage      True where the command is a stage with an output folder of the same name
     """
@@ -50,12 +50,15 @@ class Command:
     stage: bool = True
 
 
-_COHORT = ("SLIDES", "a CSV (see manifests/README.md), a folder of slides, or a quoted glob; default: this run's")
+_COHORT = (
+    "SLIDES",
+    "a CSV (see manifests/README.md), a folder of slides, or a quoted glob (default: this run's)",
+)
 
 COMMANDS = (
     Command(
         "segment",
-        "find tissue; write masks, contours for QuPath, overlay pictures",
+        "find tissue; write masks, outlines for QuPath and overlay pictures",
         "wsi-pipeline segment slides.csv",
         "wsi_pipeline.commands.tile:segment",
         (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileExecution),
@@ -63,7 +66,7 @@ COMMANDS = (
     ),
     Command(
         "tile",
-        "segment tissue, lay patches, write one patch store per slide",
+        "segment tissue, lay patches over it, write one patch store per slide",
         "wsi-pipeline tile slides.csv --mpp 0.5 --patch-px 256",
         "wsi_pipeline.commands.tile:tile",
         (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileSpec, TileExecution),
@@ -71,36 +74,36 @@ COMMANDS = (
     ),
     Command(
         "tune",
-        "tune a vision transformer on labelled patches; keep the adapter, measured on groups it never saw",
+        "tune a vision transformer on labelled patches; keep the adapter, tested on held-out groups",
         "wsi-pipeline tune crops --method pathotune",
         "wsi_pipeline.commands.tune:tune",
         (TuneSpec, LabelSpec, QuPathOptions, TableOptions, TuneExecution),
-        ("LABELS", "class folders, a CSV, or a manifest with annotations; default: the labels of this run"),
+        ("LABELS", "class folders, a CSV, or a manifest with annotations (default: the labels of this run)"),
     ),
     Command(
         "embed",
-        "turn patches into features with an encoder",
+        "compute features of the patches with an encoder",
         "wsi-pipeline embed --model vit_small_patch16_224 --weights vit.safetensors",
         "wsi_pipeline.commands.embed:embed",
         (EmbedSpec, EmbedExecution),
     ),
     Command(
         "classify",
-        "tell the class of every patch with a tuned adapter; fractions, pictures, polygons",
+        "classify every patch with a tuned adapter; write class fractions, pictures and polygons",
         "wsi-pipeline classify --model pathotune",
         "wsi_pipeline.commands.classify:classify",
         (ClassifySpec, ClassifyExecution, QuPathOptions),
     ),
     Command(
         "train-mil",
-        "train a slide-level model with patient-grouped cross-validation, and report",
+        "train a slide-level model with patient-grouped cross-validation; write the report",
         "wsi-pipeline train-mil --folds 5",
         "wsi_pipeline.commands.train_mil:train_mil",
         (MilSpec, TableOptions, MilExecution, TrainingOptions, QuPathOptions),
     ),
     Command(
         "predict",
-        "apply a trained model to this run's slides, or to new ones",
+        "apply a trained model to the slides of this run or to new ones",
         "wsi-pipeline predict new.csv --trained wsi-run/train-mil/colour/gated-abmil --run new-run",
         "wsi_pipeline.commands.predict:predict",
         (CohortOptions, QuPathOptions, TableOptions, PredictOptions, TileExecution),
@@ -108,14 +111,14 @@ COMMANDS = (
     ),
     Command(
         "heatmap",
-        "draw each slide's attention: pictures, a pyramidal TIFF, outlines for QuPath, values as CSV",
+        "draw each slide's attention: pictures, a pyramidal TIFF, outlines for QuPath, a CSV of the values",
         "wsi-pipeline heatmap",
         "wsi_pipeline.commands.heatmap:heatmap",
         (HeatmapSpec, MilExecution, QuPathOptions),
     ),
     Command(
         "report",
-        "write report.html: the cohort, overlays, metrics, heatmaps, in one file",
+        "write report.html: cohort, overlays, metrics and heatmaps in one file",
         "wsi-pipeline report",
         "wsi_pipeline.commands.report:report",
     ),
@@ -124,7 +127,10 @@ COMMANDS = (
         "run all stages from one YAML file",
         "wsi-pipeline run cohort.yaml",
         "wsi_pipeline.commands.run:run",
-        sources=("YAML", "what to run, and in which folder (its key `run`); see manifests/examples/cohort.yaml"),
+        sources=(
+            "YAML",
+            "stages, options and run folder (its key `run`); see manifests/examples/cohort.yaml",
+        ),
         needed=True,
         stage=False,
     ),
@@ -134,20 +140,20 @@ COMMANDS = (
         "wsi-pipeline compare wsi-run/train-mil/colour/mean wsi-run/train-mil/pathotune/mean",
         "wsi_pipeline.commands.compare:compare",
         (CompareOptions,),
-        ("RUN", "two runs, or two folders of train-mil/ or predict/"),
+        ("RUN", "two run folders, or two folders from train-mil/ or predict/"),
         needed=True,
         stage=False,
     ),
     Command(
         "status",
-        "show where the cohort stands",
+        "show how far each stage has come and which slides failed",
         "wsi-pipeline status",
         "wsi_pipeline.commands.status:status",
         stage=False,
     ),
     Command(
         "check",
-        "read the manifest, open every slide, say what will not work",
+        "read the manifest, open every slide, report problems before a run",
         "wsi-pipeline check slides.csv",
         "wsi_pipeline.commands.check:check",
         (CheckOptions, CohortOptions, QuPathOptions, TableOptions, TileSpec),
@@ -156,12 +162,12 @@ COMMANDS = (
     ),
     Command(
         "demo",
-        "make a cohort of synthetic slides to try everything on",
+        "make a cohort of synthetic slides for trying out all commands",
         "wsi-pipeline demo demo-cohort",
         "wsi_pipeline.commands.demo:demo",
-        sources=("FOLDER", "where to put the slides and slides.csv"),
+        sources=("FOLDER", "folder for the slides and slides.csv"),
         needed=True,
         stage=False,
     ),
 )
-"""All commands, in the order a person meets them."""
+"""All commands, in the order of use."""

@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from wsi_pipeline.config import shared
 from wsi_pipeline.config.fields import at_least, between, option, validate
-from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
 from wsi_pipeline.errors import UsageError
-
-_STORES = ("hdf5", "zarr")
 
 
 @dataclass(frozen=True)
 class CohortOptions:
     """How the manifest is understood."""
 
-    default_mpp: float | None = option(
-        None,
-        "micrometres per pixel of slides that state none, in the file or the CSV",
-        group="cohort",
-        check=between(MIN_MPP, MAX_MPP),
-    )
-    mixed_labels: bool = option(False, "let slides of one patient carry different labels", group="cohort")
+    default_mpp: float | None = shared.default_mpp("cohort")
+    mixed_labels: bool = option(False, "allow different labels among the slides of one patient", group="cohort")
     label_column: str | None = option(
-        None, "column of the CSV with the labels (default: label, diagnosis, ...)", group="cohort", metavar="NAME"
+        None, "column of the CSV that holds the label (default: label, diagnosis, ...)", group="cohort", metavar="NAME"
     )
 
     def __post_init__(self) -> None:
@@ -33,22 +26,21 @@ class CohortOptions:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What a table of slides leaves open: whose slides they are, and which labels are meant."""
+    """What a table of slides leaves open: which patient each slide belongs to, and which labels are meant."""
 
     patient_column: str | None = option(
-        None, "column of the CSV that says whose slide it is (default: patient_id, case_id, ...)", group="table",
+        None, "column of the CSV that names the patient (default: patient_id, case_id, ...)", group="table",
         metavar="NAME",
     )  # fmt: skip
     each_slide_a_patient: bool = option(
-        False, "no patient has two slides: every slide counts as a patient of its own", group="table"
+        False, "count every slide as a separate patient: no patient has two slides", group="table"
     )
     fold_labels: bool = option(
-        False, "join labels that differ only in case, in spaces, or as 1 and 1.0 do", group="table"
+        False, "merge labels that differ only in case, in spaces, or as 1 and 1.0 do", group="table", rare=True
     )
     keep_label: str | None = option(
-        None, "words for no value, such as Unknown, that are labels here, separated by commas", group="table",
-        metavar="A,B",
-    )  # fmt: skip
+        None, "words for a missing value, such as Unknown, that are labels here, comma-separated", group="table",
+        metavar="A,B", rare=True)  # fmt: skip
 
     def __post_init__(self) -> None:
         validate(self)
@@ -67,9 +59,8 @@ class QuPathOptions:
     """How QuPath opens the slides. Only slides with bounds differ: Leica SCN, MIRAX, TIFFs with missing tiles."""
 
     qupath_no_crop: bool = option(
-        False, "outlines of QuPath count from the corner of the whole slide (it was opened with --no-crop), not of "
-        "the scanned part", group="cohort",
-    )  # fmt: skip
+        False, "QuPath outlines start at the corner of the whole slide (--no-crop), not of the scanned area",
+        group="cohort", rare=True)  # fmt: skip
 
     def __post_init__(self) -> None:
         validate(self)
@@ -77,11 +68,11 @@ class QuPathOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `check` writes, and what its estimate of a run supposes."""
+    """What `check` writes, and what its estimate of a run assumes."""
 
-    csv: str | None = option(None, "write what was found to this CSV", group="check", metavar="FILE")
+    csv: str | None = option(None, "write the results to this CSV", group="check", metavar="FILE")
     feature_dim: int = option(
-        1024, "numbers in a feature vector of your encoder, for the estimate", group="check", check=at_least(1)
+        1024, "length of your encoder's feature vectors, for the estimate", group="check", check=at_least(1)
     )
     patches_per_second: float = option(
         100.0, "speed of your encoder, for the estimate", group="check", check=between(0.01, 1e6)
@@ -96,10 +87,10 @@ class TileExecution:
     """How segment and tile are run."""
 
     workers: int | None = option(
-        None, "slides at a time, each in its own process; 0: in this one (default: one per core)", group="running",
-        check=at_least(0),
+        None, "slides processed in parallel, one process each; 0: in this one (default: one per core)",
+        group="running", check=at_least(0),
     )  # fmt: skip
-    store: str = option("hdf5", "file format of the stores", group="running", choices=_STORES)
+    store: str = shared.store()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -115,32 +106,28 @@ class EmbedExecution:
     """How embed is run."""
 
     adapter: str | None = option(
-        None, "adapter for --model pathotune: a file, or built-in (default: this run's, else the built-in); "
-        "of several models, pathotune=FILE",
+        None, "adapter of --model pathotune: a file, or built-in (default: this run's, else the built-in one); "
+        "several models: pathotune=FILE",
         group="encoder", metavar="FILE", repeat=True,
     )  # fmt: skip
-    weights: str | None = option(
-        None, "local weights: a .safetensors file (fp16 accepted) or a Hugging Face folder; of several models, "
-        "MODEL=FILE for each", group="encoder", metavar="FILE", repeat=True,
-    )  # fmt: skip
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+    weights: str | None = shared.weights("the network", "encoder", repeat=True)
+    device: str = shared.device()
     devices: str | None = option(
-        None, "share slides out over several: names with commas, or a number of CUDA devices", group="running",
-        metavar="A,B",
+        None, "distribute slides over several devices, comma-separated, or over so many CUDA devices",
+        group="running", metavar="A,B",
     )  # fmt: skip
     batch: int | None = option(
-        None, "patches in one batch (default: tried out on many patches, else what suits the device)", group="running",
-        check=at_least(1),
+        None, "patches per batch (default: measured if there are many patches, else set by the device)",
+        group="running", check=at_least(1),
     )  # fmt: skip
     compile: bool = option(False, "compile the network first (torch.compile; needs a C++ compiler)", group="running")
     gpu_decode: bool = option(
-        False, "decode JPEG patches kept by tile on the CUDA device (nvJPEG); it rounds a little differently",
-        group="running",
-    )  # fmt: skip
+        False, "decode JPEG patches kept by tile on the CUDA device (nvJPEG, rounds differently)", group="running"
+    )
     readers: int | None = option(
         None, "threads that read patches ahead (default: one per core)", group="running", check=at_least(1)
     )
-    store: str = option("hdf5", "file format of the stores", group="running", choices=_STORES)
+    store: str = shared.store()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -157,17 +144,12 @@ class EmbedExecution:
 class TuneExecution:
     """How tune is run."""
 
-    weights: str | None = option(
-        None, "the backbone's weights: a .safetensors file or a Hugging Face folder", group="method", metavar="FILE"
-    )
-    default_mpp: float | None = option(
-        None, "micrometres per pixel of annotated slides that state none", group="labels",
-        check=between(MIN_MPP, MAX_MPP),
-    )  # fmt: skip
+    weights: str | None = shared.weights("the backbone", "method")
+    default_mpp: float | None = shared.default_mpp("labels")
     name: str | None = option(
         None, "name of the result, for embed --model pathotune:NAME (default: the method)", group="running"
     )
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+    device: str = shared.device()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -175,7 +157,7 @@ class TuneExecution:
 
 @dataclass(frozen=True)
 class ClassifyExecution(EmbedExecution):
-    """How classify is run: with the choices of embed."""
+    """How classify is run: with the options of embed."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +165,9 @@ class MilExecution:
     """How slide-level training is run."""
 
     features: str | None = option(
-        None, "encoder whose features to use (default: every encoder of the run)", group="model", metavar="NAME"
+        None, "encoder whose features are used (default: every encoder of the run)", group="model", metavar="NAME"
     )
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+    device: str = shared.device()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -196,11 +178,11 @@ class TrainingOptions:
     """Where a slide-level training goes."""
 
     name: str | None = option(
-        None, "name of the result (default: the model, and task and bag where they are not the usual ones)",
-        group="running", metavar="NAME",
+        None, "name of the result (default: the model, with task and bag if not the default)", group="running",
+        metavar="NAME",
     )  # fmt: skip
     replace: bool = option(
-        False, "take the place of a result with other settings or labels, which is kept under former/", group="running"
+        False, "replace a result of other settings or labels, which is kept under former/", group="running"
     )
 
     def __post_init__(self) -> None:
@@ -214,14 +196,12 @@ class PredictOptions:
     trained: str | None = option(
         None, "folder of a trained model (default: the one trained in this run)", group="model", metavar="FOLDER"
     )
-    weights: str | None = option(
-        None, "local weights of the encoder, where new slides must be embedded", group="model", metavar="FILE"
-    )
+    weights: str | None = shared.weights("the encoder, to embed new slides", "model")
     adapter: str | None = option(
-        None, "adapter of the encoder, where it is pathotune (default: the one the model was trained on)",
-        group="model", metavar="FILE",
+        None, "adapter of a pathotune encoder (default: the one the model was trained on)", group="model",
+        metavar="FILE",
     )  # fmt: skip
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
+    device: str = shared.device()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -232,14 +212,15 @@ class CompareOptions:
     """Which trainings are compared, and how."""
 
     features: str | None = option(
-        None, "compare models on this encoder's features (default: all that both have)", group="what", metavar="NAME"
-    )
+        None, "compare models on this encoder's features (default: all encoders in both)", group="what",
+        metavar="NAME",
+    )  # fmt: skip
     model: str | None = option(
-        None, "compare models of this name (default: all that both have)", group="what", metavar="NAME"
+        None, "compare models of this name (default: all names in both)", group="what", metavar="NAME"
     )
-    bootstrap: int = option(2000, "paired bootstrap resamples over patients", group="how", check=between(100, 100_000))
-    seed: int = option(0, "seed of the bootstrap", group="how", check=at_least(0))
-    json: str | None = option(None, "write everything to this file as JSON", group="running", metavar="FILE")
+    bootstrap: int = shared.bootstrap("patients, paired", default=2000, group="how")
+    seed: int = shared.seed("the bootstrap", group="how")
+    json: str | None = option(None, "write all results to this JSON file", group="running", metavar="FILE")
 
     def __post_init__(self) -> None:
         validate(self)

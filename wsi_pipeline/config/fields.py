@@ -1,7 +1,8 @@
 """Fields of a spec, stated once: default, help, group, choices and check, for CLI, YAML, stores and digests.
 
 A spec is a frozen dataclass whose fields are made by `option`. From it come the command-line options, the
-keys of cohort.yaml, the JSON in a store's attributes and the digest. Nothing about an option is written twice.
+keys of cohort.yaml, the JSON in a store's attributes and the digest. Options that several commands share are made in
+`config.shared`, so that none is stated twice.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.registry import Registry
 
 S = TypeVar("S")
 Check = Callable[[Any], bool]
@@ -29,17 +31,21 @@ def option(
     help: str,
     *,
     group: str = "options",
-    choices: tuple[str, ...] = (),
+    choices: tuple[str, ...] | Registry[Any] = (),
     check: tuple[str, Check] | None = None,
     metavar: str | None = None,
     repeat: bool = False,
+    rare: bool = False,
 ) -> Any:
     """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value).
 
-    repeat   whether the command line takes it more than once, see `commands.sections`
+    choices  the values allowed: words, or the names of a registry
+    repeat   whether the command line takes it more than once, see `commands.shell.sections`
+    rare     whether only --help-all shows it
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "check": check, "metavar": metavar, "repeat": repeat,
+        "rare": rare,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -64,7 +70,9 @@ def validate(spec: Any) -> None:
         value = getattr(spec, field.name)
         _check_type(field.name, value, hints[field.name])
         choices, check = field.metadata.get("choices"), field.metadata.get("check")
-        if choices and value not in choices:
+        if isinstance(choices, Registry):
+            choices.check(value)
+        elif choices and value not in choices:
             raise UsageError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
         if check and value is not None and not check[1](value):
             raise UsageError(f"{field.name} must be {check[0]}, got {value}")

@@ -10,20 +10,21 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wsi_pipeline.config import shared
 from wsi_pipeline.config.fields import at_least, between, option, validate
-from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
+from wsi_pipeline.config.registries import MIL_MODELS, TISSUE_DETECTORS
+from wsi_pipeline.config.shared import PLAUSIBLE_MPP, ZERO_OR_SIDE
 from wsi_pipeline.errors import UsageError
-
-_MPP = between(MIN_MPP, MAX_MPP)
-_ZERO_OR_SIDE = ("0 or between 16 and 4096", lambda value: value == 0 or 16 <= value <= 4096)
 
 
 @dataclass(frozen=True)
 class SegmentSpec:
     """How tissue is found on a slide."""
 
-    method: str = option("hybrid", "tissue detector: hybrid, density, otsu, or none", group="tissue", metavar="NAME")
-    mask_mpp: float = option(8.0, "resolution of the tissue mask, micrometres per pixel", group="tissue", check=_MPP)
+    method: str = option("hybrid", "tissue detector", group="tissue", choices=TISSUE_DETECTORS)
+    mask_mpp: float = option(
+        8.0, "resolution of the tissue mask, micrometres per pixel", group="tissue", check=PLAUSIBLE_MPP
+    )
     min_tissue_um2: float = option(
         16_000.0, "drop tissue fragments smaller than this, square micrometres", group="tissue", check=at_least(0)
     )
@@ -39,21 +40,16 @@ class SegmentSpec:
 class TileSpec:
     """How patches are laid over tissue."""
 
-    patch_px: int = option(256, "patch width and height, pixels at --mpp", group="patches", check=between(16, 8192))
-    mpp: float = option(0.5, "patch resolution, micrometres per pixel", group="patches", check=_MPP)
-    overlap_px: int = option(0, "overlap of neighbouring patches, pixels at --mpp", group="patches", check=at_least(0))
+    patch_px: int = shared.patch_px("patch", "patches", most=8192)
+    mpp: float = shared.mpp("patches")
+    overlap_px: int = shared.overlap_px("patches")
     min_coverage: float = option(
-        0.25, "keep a patch when at least this fraction of it is tissue", group="patches", check=between(0, 1)
+        0.25, "keep patches of which at least this fraction is tissue", group="patches", check=between(0, 1)
     )
-    mpp_tolerance: float = option(
-        0.03,
-        "take a whole-number shrink within this fraction of --mpp (0: exact)",
-        group="patches",
-        check=between(0, 0.2),
-    )
-    allow_upsample: bool = option(False, "enlarge slides coarser than --mpp instead of refusing them", group="patches")
-    pixels: str = option("none", "keep pixels in the patch store", group="patches", choices=("none", "jpeg", "raw"))
-    jpeg_quality: int = option(90, "quality for --pixels jpeg", group="patches", check=between(1, 100))
+    mpp_tolerance: float = shared.mpp_tolerance("patches")
+    allow_upsample: bool = shared.allow_upsample("patches")
+    pixels: str = option("none", "pixels to keep in the patch store", group="patches", choices=("none", "jpeg", "raw"))
+    jpeg_quality: int = option(90, "JPEG quality for --pixels jpeg", group="patches", check=between(1, 100), rare=True)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -67,24 +63,20 @@ class EmbedSpec:
 
     model: str = option(
         "colour",
-        "encoder: colour, pathotune, pathotune:NAME, vit-mini, a timm name, hf-hub:ORG/NAME, or a Hugging Face id; "
-        "several share one pass over the pixels",
+        "encoder: colour, pathotune, pathotune:NAME, vit-mini, a timm name, hf-hub:ORG/NAME or a Hugging Face id; "
+        "repeat it for several encoders in one pass over the pixels",
         group="encoder",
         metavar="NAME",
         repeat=True,
     )
-    precision: str = option(
-        "auto",
-        "arithmetic: bf16 where the device is fast at it, else fp32",
-        group="encoder",
-        choices=("auto", "bf16", "fp32"),
-    )
-    dtype: str = option("float16", "how features are stored", group="encoder", choices=("float16", "float32"))
+    precision: str = shared.precision("encoder")
+    dtype: str = option("float16", "data type of the stored features", group="encoder", choices=("float16", "float32"))
     input_px: int = option(
-        0, "side of the images a timm network sees, pixels (0: the model's own)", group="encoder", check=_ZERO_OR_SIDE
-    )
+        0, "input width and height of a timm network, pixels (0: the model's own)", group="encoder",
+        check=ZERO_OR_SIDE,
+    )  # fmt: skip
     whole_patch: bool = option(
-        False, "show a timm network the whole patch where the model's own preparation crops it", group="encoder"
+        False, "resize the whole patch where the model's own preprocessing crops it", group="encoder"
     )
 
     def __post_init__(self) -> None:
@@ -102,76 +94,77 @@ class EmbedSpec:
 class TuneSpec:
     """How a vision transformer is tuned on labelled patches. Its weights enter the digest by their fingerprint.
 
-    Prompts, text and rank are for the methods that have them; the others leave them aside.
+    Prompts, text and rank apply to the methods that have them; the other methods ignore them.
     """
 
     method: str = option(
         "pathotune",
-        "what trains: prompts, the head alone, low-rank updates, or everything",
+        "what is trained: prompts, the head, low-rank updates or all weights",
         group="method",
         choices=("pathotune", "linear", "vpt-shallow", "vpt-deep", "lora", "full"),
     )
-    model: str = option(
-        "vit-mini", "backbone: vit-mini (built in) or a plain ViT of timm", group="method", metavar="NAME"
-    )
+    model: str = option("vit-mini", "backbone: vit-mini (built in) or a plain timm ViT", group="method", metavar="NAME")
     input_px: int = option(
-        0, "side of the images it sees, pixels (0: the backbone's own)", group="method", check=_ZERO_OR_SIDE
-    )
-    feature: str = option("cls", "what embed will store", group="method", choices=("cls", "cls_mean"))
-    precision: str = option(
-        "auto", "arithmetic: bf16 where the device is fast at it, else fp32", group="method",
-        choices=("auto", "bf16", "fp32"),
+        0, "input width and height of the network, pixels (0: the backbone's own)", group="method",
+        check=ZERO_OR_SIDE, rare=True,
     )  # fmt: skip
-    tvp_tokens: int = option(10, "task visual prompts of each layer", group="prompts", check=between(0, 1024))
-    ttp: bool = option(True, "textual prompts from the template", group="prompts")
-    ivp_tokens: int = option(2, "visual prompts made from each image", group="prompts", check=between(0, 256))
+    feature: str = option(
+        "cls", "feature that embed will store", group="method", choices=("cls", "cls_mean"), rare=True
+    )
+    precision: str = shared.precision("method")
+    tvp_tokens: int = option(10, "task visual prompts per layer", group="prompts", check=between(0, 1024), rare=True)
+    ttp: bool = option(True, "textual prompts made from the template", group="prompts", rare=True)
+    ivp_tokens: int = option(
+        2, "visual prompts computed from each image", group="prompts", check=between(0, 256), rare=True
+    )
     template: str = option(
         "{stain} stained histology image of {organ}. The task is {task}. The classes are {classes}.",
         "text of the textual prompts",
         group="prompts",
+        rare=True,
     )
-    stain: str = option("H&E", "fills the template", group="prompts")
-    organ: str = option("human tissue", "fills the template", group="prompts")
-    task: str = option("patch classification", "fills the template", group="prompts")
+    stain: str = option("H&E", "{stain} of the template", group="prompts", rare=True)
+    organ: str = option("human tissue", "{organ} of the template", group="prompts", rare=True)
+    task: str = option("patch classification", "{task} of the template", group="prompts", rare=True)
     text_encoder: str = option(
-        "minilm", "minilm (extra `text`), a BERT folder, or a Hugging Face id", group="prompts", metavar="NAME"
-    )
-    lora_rank: int = option(8, "rank of --method lora", group="prompts", check=between(1, 512))
-    epochs: int = option(20, "most passes over the training patches", group="training", check=at_least(1))
-    batch: int = option(64, "patches in one step", group="training", check=at_least(1))
+        "minilm", "text encoder: minilm (extra `text`), a BERT folder, or a Hugging Face id", group="prompts",
+        metavar="NAME", rare=True,
+    )  # fmt: skip
+    lora_rank: int = option(8, "rank of --method lora", group="prompts", check=between(1, 512), rare=True)
+    epochs: int = shared.epochs(20, "patches")
+    batch: int = option(64, "patches per step", group="training", check=at_least(1))
     learning_rate: float = option(
         0.0, "RAdam learning rate (0: the method's own)", group="training", check=between(0, 1)
     )
     network_rate: float = option(
         1.0,
-        "learning rate of refine module and text projection, as a part of it",
+        "learning rate of refine module and text projection, relative to --learning-rate",
         group="training",
         check=between(0, 1),
+        rare=True,
     )
-    weight_decay: float = option(0.01, "RAdam weight decay", group="training", check=at_least(0))
-    class_weights: bool = option(True, "weigh classes by the inverse of their frequency", group="training")
-    label_smoothing: float = option(
-        0.0, "part of each label spread over the classes", group="training", check=between(0, 0.9)
-    )
-    flips: bool = option(True, "mirror patches at random", group="training")
-    rotations: bool = option(True, "turn patches by quarter turns at random", group="training")
+    weight_decay: float = option(0.01, "RAdam weight decay", group="training", check=at_least(0), rare=True)
+    class_weights: bool = shared.class_weights()
+    label_smoothing: float = shared.label_smoothing()
+    flips: bool = option(True, "random flips of the training patches", group="training", rare=True)
+    rotations: bool = option(True, "random rotations by multiples of 90 degrees", group="training", rare=True)
     stain_jitter: float = option(
-        0.0, "vary the strength of the stains by this fraction", group="training", check=between(0, 1)
+        0.0, "random variation of stain strength, as a fraction", group="training", check=between(0, 1), rare=True
     )
-    patience: int = option(5, "stop after this many epochs without improvement", group="training", check=at_least(1))
+    patience: int = shared.patience(5, "validation score")
     monitor: str = option(
-        "macro_f1", "what of the validation chooses the best epoch", group="training", choices=("macro_f1", "loss")
-    )
+        "macro_f1", "validation score that selects the best epoch", group="training", choices=("macro_f1", "loss"),
+        rare=True,
+    )  # fmt: skip
     val_fraction: float = option(
-        0.15, "part of the groups that chooses the best epoch", group="validation", check=between(0.02, 0.5)
-    )
+        0.15, "fraction of groups used for early stopping and model selection", group="validation",
+        check=between(0.02, 0.5),
+    )  # fmt: skip
     test_fraction: float = option(
-        0.2, "part of the groups that tests the result (0: none)", group="validation", check=between(0, 0.8)
+        0.2, "fraction of groups held out for the test (0: none)", group="validation", check=between(0, 0.8)
     )
-    bootstrap: int = option(
-        1000, "bootstrap resamples over groups for each interval", group="validation", check=between(100, 100_000)
-    )
-    seed: int = option(0, "seed of split, initial weights, order and bootstrap", group="validation", check=at_least(0))
+    bootstrap: int = shared.bootstrap("groups")
+    seed: int = shared.seed("split, initial weights, order and bootstrap")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -186,59 +179,57 @@ class TuneSpec:
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """Which labelled patches there are, and how they are cut.
+    """Which labelled patches are used, and how they are cut.
 
-    Class folders and CSVs of images use resize_px and image_mpp; points use crop_px and point_origin besides; slides
-    with annotations use patch_px to rest_class. The others are for all.
+    Class folders and CSVs of images use resize_px and image_mpp; points also use crop_px and point_origin; slides
+    with annotations use patch_px to rest_class. The other fields apply to all sources.
     """
 
-    classes: str | None = option(
-        None, "classes to keep, separated by commas (default: all)", group="labels", metavar="A,B"
+    classes: str | None = option(None, "classes to use, comma-separated (default: all)", group="labels", metavar="A,B")
+    drop_classes: str | None = option(
+        None, "classes to leave out, comma-separated", group="labels", metavar="A,B", rare=True
     )
-    drop_classes: str | None = option(None, "classes to leave out, separated by commas", group="labels", metavar="A,B")
     max_per_class: int = option(
-        0, "most patches of a class, a random sample of those there are (0: all)", group="labels", check=at_least(0)
+        0, "maximum patches per class, a random sample of them (0: all)", group="labels", check=at_least(0), rare=True
     )
-    sample_seed: int = option(0, "seed of that sample", group="labels", check=at_least(0))
+    sample_seed: int = option(0, "random seed of that sample", group="labels", check=at_least(0), rare=True)
     label_column: str | None = option(
-        None, "column of the class in the CSV (default: label, class, ...)", group="labels", metavar="NAME"
+        None, "column of the CSV that holds the class (default: label, class, ...)", group="labels", metavar="NAME"
     )
     group_column: str | None = option(
-        None, "column of what is never split (default: group, patient_id, ...)", group="labels", metavar="NAME"
-    )
+        None, "column that names groups (e.g. patients) that must stay on one side of a split", group="labels",
+        metavar="NAME",
+    )  # fmt: skip
     group_pattern: str | None = option(
-        None, "regular expression whose bracket finds the group in a file's name", group="labels", metavar="REGEX"
-    )
+        None, "regular expression whose parenthesised part is the group in a file name", group="labels",
+        metavar="REGEX", rare=True)  # fmt: skip
     resize_px: int = option(
-        0, "side that images or crops are brought to, pixels (0: their most common side)", group="labels",
-        check=_ZERO_OR_SIDE,
+        0, "width and height images or crops are resized to, pixels (0: the most common size)", group="labels",
+        check=ZERO_OR_SIDE, rare=True,
     )  # fmt: skip
     image_mpp: float | None = option(
-        None, "micrometres per pixel of images as they are (default: not known)", group="labels", check=_MPP
-    )
+        None, "micrometres per pixel of the images before resizing (default: unknown)", group="labels",
+        check=PLAUSIBLE_MPP, rare=True,
+    )  # fmt: skip
     crop_px: int = option(
-        0, "side of the crop round each point, pixels of its image", group="labels",
-        check=("0 or between 8 and 4096", lambda value: value == 0 or 8 <= value <= 4096),
+        0, "width and height of the crop around each point, pixels of its image", group="labels",
+        check=("0 or between 8 and 4096", lambda value: value == 0 or 8 <= value <= 4096), rare=True,
     )  # fmt: skip
     point_origin: int = option(
-        0, "coordinates of the first pixel of an image: 0 or 1", group="labels", check=between(0, 1)
+        0, "coordinate of the first pixel of an image: 0 or 1", group="labels", check=between(0, 1), rare=True
     )
-    patch_px: int = option(
-        256, "side of patches cut from annotated slides, pixels at --mpp", group="labels", check=between(16, 4096)
-    )
-    mpp: float = option(0.5, "their resolution, micrometres per pixel", group="labels", check=_MPP)
-    overlap_px: int = option(0, "their overlap, pixels at --mpp", group="labels", check=at_least(0))
-    mpp_tolerance: float = option(
-        0.03, "take a whole-number shrink within this fraction of --mpp (0: exact)", group="labels",
-        check=between(0, 0.2),
-    )  # fmt: skip
-    allow_upsample: bool = option(False, "enlarge slides coarser than --mpp instead of refusing them", group="labels")
+    patch_px: int = shared.patch_px("annotated slides: patch", "labels", most=4096)
+    mpp: float = shared.mpp("labels")
+    overlap_px: int = shared.overlap_px("labels")
+    mpp_tolerance: float = shared.mpp_tolerance("labels")
+    allow_upsample: bool = shared.allow_upsample("labels")
     min_inside: float = option(
-        0.75, "least part of a patch inside the regions of its class", group="labels", check=between(0.01, 1)
-    )
+        0.75, "annotated slides: smallest fraction of a patch inside its class's regions", group="labels",
+        check=between(0.01, 1), rare=True,
+    )  # fmt: skip
     rest_class: str | None = option(
-        None, "class of tissue outside all regions (default: not used)", group="labels", metavar="NAME"
-    )
+        None, "annotated slides: class of tissue outside all regions (default: not used)", group="labels",
+        metavar="NAME", rare=True)  # fmt: skip
 
     def __post_init__(self) -> None:
         validate(self)
@@ -247,28 +238,23 @@ class LabelSpec:
         try:
             re.compile(self.group_pattern or "")
         except re.error as error:
-            raise UsageError(f"group_pattern is no regular expression: {error}") from None
+            raise UsageError(f"group_pattern is not a regular expression: {error}") from None
 
 
 @dataclass(frozen=True)
 class ClassifySpec:
-    """How patches become classes. The adapter enters the digest by its fingerprint, not by its path."""
+    """How patches are classified. The adapter enters the digest by its fingerprint, not by its path."""
 
     model: str = option(
         "pathotune",
-        "pathotune (this run's adapter, else the built-in) or pathotune:NAME (a tuning of this run)",
+        "pathotune (this run's adapter, else the built-in one) or pathotune:NAME (tuned in this run as NAME)",
         group="classifier",
         metavar="NAME",
     )
-    precision: str = option(
-        "auto",
-        "arithmetic: bf16 where the device is fast at it, else fp32",
-        group="classifier",
-        choices=("auto", "bf16", "fp32"),
-    )
+    precision: str = shared.precision("classifier")
     min_probability: float = option(
         0.0,
-        "call an area unclear where its likeliest class has less than this probability",
+        "mark areas as unclear whose most likely class has a lower probability",
         group="classifier",
         check=between(0, 1),
     )
@@ -283,83 +269,72 @@ class ClassifySpec:
 class MilSpec:
     """How a slide-level model is trained and validated."""
 
-    model: str = option(
-        "gated-abmil",
-        "MIL model: abmil, gated-abmil, clam-sb, dsmil, transmil, mean or max",
-        group="model",
-        metavar="NAME",
-    )
-    hidden_dim: int = option(256, "width of the instance projection", group="model", check=between(1, 8192))
-    attention_dim: int = option(128, "width of the attention layer", group="model", check=between(1, 8192))
-    dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95))
+    model: str = option("gated-abmil", "MIL model", group="model", choices=MIL_MODELS)
+    hidden_dim: int = option(256, "width of the instance projection", group="model", check=between(1, 8192), rare=True)
+    attention_dim: int = option(128, "width of the attention layer", group="model", check=between(1, 8192), rare=True)
+    dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95), rare=True)
     task: str = option(
         "classification",
-        "what is predicted: the class or the number in `label`, or survival from `time` and `event`",
+        "target: `label` (class or number), or survival from `time` and `event`",
         group="task",
         choices=("classification", "regression", "survival"),
     )
     bag: str = option(
-        "slide", "what a prediction is for: a slide, or a patient by all slides", group="task",
+        "slide", "unit of prediction: one slide, or all slides of a patient", group="task",
         choices=("slide", "patient"),
     )  # fmt: skip
     positive: str | None = option(
-        None, "positive class of two (default: the last in the order of their names)", group="task", metavar="NAME"
+        None, "positive class of two (default: the last in sorted order)", group="task", metavar="NAME"
     )
     survival_loss: str = option(
-        "discrete", "survival: hazards of a few intervals of time, or Cox's partial likelihood", group="task",
-        choices=("discrete", "cox"),
+        "discrete", "hazards of discrete time intervals, or Cox's partial likelihood", group="task",
+        choices=("discrete", "cox"), rare=True,
     )  # fmt: skip
     time_bins: int = option(
-        4, "intervals of --survival-loss discrete, with equal numbers of events", group="task", check=between(1, 100)
+        4, "intervals of --survival-loss discrete, with equal numbers of events", group="task",
+        check=between(1, 100), rare=True,
+    )  # fmt: skip
+    folds: int = option(5, "outer folds; no patient is in two folds", group="validation", check=between(2, 100))
+    repeats: int = option(
+        1, "repetitions of the cross-validation with new folds", group="validation", check=between(1, 100), rare=True
     )
-    folds: int = option(5, "outer folds; patients are never split", group="validation", check=between(2, 100))
-    repeats: int = option(1, "times the folds are dealt anew", group="validation", check=between(1, 100))
     site_folds: bool = option(
         False, "hold out whole sites (column `site`), so that recognising a site does not help", group="validation"
     )
     choose: str = option(
-        "", "models and settings the validation part chooses from: 'abmil,mean learning_rate=1e-3,1e-4'",
+        "", "models and settings to select among, e.g. 'abmil,mean learning_rate=1e-3,1e-4'",
         group="validation", metavar="GRID",
     )  # fmt: skip
     allow_few: bool = option(False, "train although a class has fewer patients than folds", group="validation")
     val_fraction: float = option(
         0.2,
-        "part of the training patients that chooses when to stop, and what to keep (0: none, all epochs are run)",
+        "fraction of training patients used for early stopping and model selection (0: none, run all epochs)",
         group="validation",
         check=between(0, 0.5),
     )
     committee: int = option(
-        1, "models a fold whose mean predicts: each is stopped by another part of the training patients, or, with "
-        "--val-fraction 0, starts from another seed (1: one model)",
-        group="validation", check=between(1, 20),
+        1, "models per fold, averaged at prediction; each uses a different part of the training patients for early "
+        "stopping or, with --val-fraction 0, a different seed",
+        group="validation", check=between(1, 20), rare=True,
     )  # fmt: skip
-    bootstrap: int = option(
-        1000, "bootstrap resamples over patients for each interval", group="validation", check=between(100, 100_000)
-    )
+    bootstrap: int = shared.bootstrap("patients")
     permutations: int = option(
-        1000, "shuffles of the outcomes for the test against chance (0: none)", group="validation",
-        check=between(0, 100_000),
+        1000, "label permutations for the test against chance (0: no test)", group="validation",
+        check=between(0, 100_000), rare=True,
     )  # fmt: skip
-    seed: int = option(0, "seed of splits, initial weights, order and bootstrap", group="validation", check=at_least(0))
-    epochs: int = option(60, "most passes over the training bags", group="training", check=at_least(1))
-    patience: int = option(
-        12, "stop after this many epochs without a better validation loss", group="training", check=at_least(1)
-    )
-    batch_bags: int = option(8, "bags in one step", group="training", check=at_least(1))
+    seed: int = shared.seed("splits, initial weights, order and bootstrap")
+    epochs: int = shared.epochs(60, "bags")
+    patience: int = shared.patience(12, "validation loss")
+    batch_bags: int = option(8, "bags per step", group="training", check=at_least(1), rare=True)
     learning_rate: float = option(1e-3, "AdamW learning rate", group="training", check=between(1e-8, 1))
-    weight_decay: float = option(1e-3, "AdamW weight decay", group="training", check=at_least(0))
-    class_weights: bool = option(True, "weigh classes by the inverse of their frequency", group="training")
-    label_smoothing: float = option(
-        0.0, "part of each label spread over the classes", group="training", check=between(0, 0.9)
-    )
+    weight_decay: float = option(1e-3, "AdamW weight decay", group="training", check=at_least(0), rare=True)
+    class_weights: bool = shared.class_weights()
+    label_smoothing: float = shared.label_smoothing()
     max_instances: int = option(
-        0, "patches drawn anew from each larger bag for a training step (0: all), for memory", group="training",
-        check=at_least(0),
+        0, "patches sampled per step from each larger bag, to save memory (0: all)", group="training",
+        check=at_least(0), rare=True,
     )  # fmt: skip
-    precision: str = option(
-        "auto", "arithmetic of training: bf16 where the device is fast at it, else fp32", group="training",
-        choices=("auto", "bf16", "fp32"),
-    )  # fmt: skip
+    precision: str = shared.precision("training")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -367,15 +342,15 @@ class MilSpec:
 
 @dataclass(frozen=True)
 class HeatmapSpec:
-    """What is drawn of a trained model's attention."""
+    """How a trained model's attention is drawn."""
 
     overlay_mpp: float | None = option(
-        None, "micrometres per pixel of the overlay picture (default: as coarse as the thumbnail)", group="pictures",
+        None, "micrometres per pixel of the overlay picture (default: as the thumbnail)", group="pictures",
         check=between(1, 100),
     )  # fmt: skip
-    pyramid: bool = option(True, "write the pyramidal TIFF overlay for QuPath and OpenSlide", group="pictures")
+    pyramid: bool = option(True, "pyramidal TIFF of the overlay for QuPath and OpenSlide", group="pictures")
     pyramid_mpp: float = option(
-        4.0, "micrometres per pixel of that TIFF; coarser where it would pass 32 megapixels", group="pictures",
+        4.0, "micrometres per pixel of that TIFF; coarser if it would exceed 32 megapixels", group="pictures",
         check=between(0.5, 100),
     )  # fmt: skip
 

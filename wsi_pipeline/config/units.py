@@ -1,4 +1,7 @@
-"""Units in the type: micrometres per pixel and level-0 pixels are never bare numbers in a signature."""
+"""Units as types where a mix-up would be silent: the resolution chosen for a slide, and lengths at full resolution.
+
+Names carry the unit elsewhere: `_mpp`, `_um2`, `_px` and `_level0` end the names of arguments and fields.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ Level0Px = NewType("Level0Px", int)
 """A length or position in pixels of the full-resolution image."""
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
-"""Outside this range a resolution is taken for a metadata error (72 dpi reads as 352.8 mpp)."""
+"""Outside this range a resolution counts as a metadata error (72 dpi reads as 352.8 mpp)."""
 
 
 def is_plausible_mpp(value: float | None) -> bool:

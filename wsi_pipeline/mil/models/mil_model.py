@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wsi_pipeline.config import registries
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.registry import Registry
 
 Network = Callable[[int, int, MilSpec], nn.Module]
 
-MIL_MODELS: Registry[Network] = Registry("MIL model")
+MIL_MODELS: Registry[Network] = registries.MIL_MODELS
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
+from wsi_pipeline.config.registries import TISSUE_DETECTORS
 from wsi_pipeline.registry import Registry
 from wsi_pipeline.tissue.detectors.filters import local_mean
 from wsi_pipeline.tissue.detectors.hybrid import hybrid
@@ -24,7 +25,7 @@ from wsi_pipeline.tissue.detectors.optics import (
 
 Segmenter = Callable[[NDArray[np.uint8], float], NDArray[np.bool_]]
 
-SEGMENTERS: Registry[Segmenter] = Registry("tissue detector")
+SEGMENTERS: Registry[Segmenter] = TISSUE_DETECTORS
 SEGMENTERS.register("hybrid")(hybrid)
 
 NONE = "none"

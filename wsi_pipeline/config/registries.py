@@ -1,0 +1,16 @@
+"""What can be chosen by name on the command line and in YAML, known without importing what the names stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsi_pipeline.registry import Registry
+
+TISSUE_DETECTORS: Registry[Any] = Registry(
+    "tissue detector", ("hybrid", "density", "otsu", "none"), home="wsi_pipeline.tissue.detectors.methods"
+)
+MIL_MODELS: Registry[Any] = Registry(
+    "MIL model",
+    ("gated-abmil", "abmil", "clam-sb", "dsmil", "transmil", "mean", "max"),
+    home="wsi_pipeline.mil.models.zoo",
+)
