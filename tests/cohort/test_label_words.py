@@ -38,7 +38,7 @@ def again(cohort: Cohort, folder: Path, options: TableOptions | None = None) -> 
     [
         "Not Reported", "not reported", "'--", "--", "[Not Available]", "[Unknown]", "[Not Applicable]",
         "[Discrepancy]", "Unknown", "UNKNOWN", "not available", "Not_Available", "N/A", "#N/A", "?", "(unknown)",
-        "not evaluated", "<NA>",
+        "not evaluated", "<NA>", "#DIV/0!", "#REF!", "#VALUE!", "#NAME?", "(blank)", "Not Stated",
     ],
 )  # fmt: skip
 def test_words_for_no_value(tmp_path: Path, word: str) -> None:
@@ -151,6 +151,20 @@ def test_words_for_splits(tmp_path: Path, word: str, side: str | None) -> None:
         ("time,event,OS,OS.time", ["1,1,0,9"], [(1, 1)]),
         ("time,event", ["0,1", "-2,0", "7,1"], [(None, 1), (None, 0), (7, 1)]),
         ("time,event", ["[Not Available],1", "7,[Unknown]"], [(None, 1), (7, None)]),
+        (
+            "cases.0.demographic.vital_status,cases.0.demographic.days_to_death,"
+            "cases.0.diagnoses.0.days_to_last_follow_up",
+            ["Dead,12,", "Alive,'--,99"],
+            [(12, 1), (99, 0)],
+        ),
+        ("survival_months,censorship", ["12.5,1", "8,0.0", "7,"], [(12.5, 0), (8, 1), (7, None)]),
+        (
+            "time,censored",
+            ["5,yes", "6,FALSE", "7,censored", "8,uncensored", "9,dead"],
+            [(5, 0), (6, 1), (7, 0), (8, 1), (9, 1)],
+        ),
+        ("duration,Censored", ["5,1"], [(5, 0)]),
+        ("time,event,censored", ["5,1,1"], [(5, 1)]),
     ],
 )
 def test_survival_of_portals(
@@ -168,6 +182,7 @@ def test_survival_of_portals(
         ("status", "MSI-H", "columns not used: 'status'"),
         ("OS", "1", "columns not used: 'OS'"),
         ("time,status", "9,MSI-H", "column time without a column event"),
+        ("time,censored", "9,1", "event is the opposite of 'censored', where 1 is a patient without the event"),
         ("days_to_death,vital_status", "9,Dead", "column event without a column time"),
         ("time,event", "0,1", "row 2: time of x0q is 0: not used for survival, which needs times above 0"),
         ("OS,OS.time,PFI,PFI.time", "1,2,0,1", "survival is OS ('OS.time', 'OS'); PFI not used"),

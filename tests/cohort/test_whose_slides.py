@@ -44,7 +44,7 @@ def several_slides(column: str, name: str = "Q{p}", slide: str = "x{n}", label: 
         "case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "participant_id", "pid", "PID", "mrn", "MRN",
         "PatientID", "Patient ID", "patient-id", "_PATIENT", "Patient No.", "patient_number", "Subject ID",
         "subject_code", "anon_patient_id", "case", "Case Number", "donor", "animal_id", "pat_nr", "#Patient Identifier",
-        "TCGA_patient_barcode",
+        "TCGA_patient_barcode", "cases.0.submitter_id", "cases[0].case_id", "associated_entities.0.case_id",
     ],
 )  # fmt: skip
 def test_names_of_columns_of_patients(tmp_path: Path, column: str) -> None:
@@ -114,6 +114,7 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
         "TCGA-XX-{p:04d}-01Z-00-DX{k}", "tcga-a1-{p:04d}-01A-0{k}-BS1", "C3L-{p:05d}-2{k}", "P{p:02d}_{k}", "P{p}-{k}",
         "case{p}_A{k}", "patient_{p:03d}_node_{k}", "sub-{p:02d}_slide-{k}", "Pt {p}.{k}", "{p:04d}_{k}",
         "S19-{p:04d}-A{k}", "H{p:04d} HE_{k}", "19B{p:03d}.{k}",
+        "S20-{p:04d}#{k}", "{p:04d} ({k})",
     ],
 )  # fmt: skip
 def test_names_that_begin_alike_may_be_of_one_patient(tmp_path: Path, slide: str) -> None:

@@ -176,6 +176,7 @@ def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
     faults = [Fault(1, message) for message in columns.faults]
     faults += [Fault(1, message, fatal=False) for message in columns.notes]
     told = {*columns.places, *(OUTCOME if columns.survival.gdc else ())}
+    told |= {"event"} if columns.survival.censored is not None else set()
     for one, other in (OUTCOME, OUTCOME[::-1]):
         if one in told and other not in told:
             faults.append(Fault(1, f"column {one} without a column {other}: no survival can be learned", fatal=False))

@@ -12,9 +12,12 @@ MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "none", "null"})
 UNKNOWN = (
     "unknown", "unk", "not reported", "not available", "not applicable", "not known", "not evaluated", "not assessed",
     "not determined", "not done", "not performed", "not tested", "not specified", "unspecified", "not collected",
-    "not allowed to collect", "not recorded", "no data", "missing", "n.a.", "#n/a", "<na>", "?", ".", "--", "'--",
+    "not allowed to collect", "not recorded", "no data", "missing", "unavailable", "not stated", "not provided",
+    "not given", "n.a.", "n/d", "n.d.", "tbd", "(blank)", "?", ".", "<na>", "--", "'--",
+    "#n/a", "#div/0!", "#name?", "#null!", "#num!", "#ref!", "#value!",
 )  # fmt: skip
-"""No value, as people and portals write it: in any case, also in brackets (`[Not Available]`) or with underscores."""
+"""No value, as people, portals and spreadsheets write it: in any case, also in brackets (`[Not Available]`) or with
+underscores."""
 
 _ONLY_IN_BRACKETS = frozenset({"discrepancy", "completed", "pending"})
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 from wsi_pipeline.cohort.records import Fault
 from wsi_pipeline.errors import ManifestError, UsageError
 
+_SEPARATOR_LINE = re.compile(r"\s*\"?sep=([,;\t|])\"?[,;\t| ]*(?:\r\n?|\n)", re.IGNORECASE)
+
 
 def read_rows(path: Path) -> tuple[list[list[str]], list[Fault]]:
     """The rows of a CSV, the header first, and notes on how it was read.
 
+    A first line `sep=;`, which Excel writes and reads, names the separator and is no row.
+
     Raises UsageError for a file that cannot be read, ManifestError for one that is no CSV.
     """
     text, notes = _decode(path)
+    told = _SEPARATOR_LINE.match(text)
+    if told:
+        text = text[told.end() :]
+        words = f"the line before it, {told[0].strip()!r}, names the separator and is no row"
+        notes.append(Fault(1, words, fatal=False))
+        return _rows(text, told[1], path), notes
     return _rows(text, _delimiter(text, notes), path), notes
 
 
@@ -38,10 +49,21 @@ def _decode(path: Path) -> tuple[str, list[Fault]]:
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if raw.startswith(mark):
             return raw.decode(encoding, "replace"), [Fault(1, f"byte-order mark ({encoding}) skipped", fatal=False)]
+    if unmarked := _utf16_without_mark(raw):
+        return raw.decode(unmarked, "replace"), [Fault(None, "read as UTF-16 without a byte-order mark", fatal=False)]
     try:
         return raw.decode("utf-8"), []
     except UnicodeDecodeError:
         return raw.decode("cp1252", "replace"), [Fault(None, "not UTF-8: read as Windows-1252", fatal=False)]
+
+
+def _utf16_without_mark(raw: bytes) -> str | None:
+    """The encoding of a text whose every second byte is null, as that of plain letters in UTF-16 is."""
+    head = raw[: min(len(raw), 200) // 2 * 2]
+    for encoding, nulls, letters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        if nulls and not any(nulls) and all(letters):
+            return encoding
+    return None
 
 
 def _delimiter(text: str, notes: list[Fault]) -> str:

@@ -11,6 +11,9 @@ HAPPENED = ("1", "yes", "y", "true", "dead", "deceased", "died", "death", "event
 NOT_SEEN = ("0", "no", "n", "false", "alive", "living", "censored")
 """Words for `event`, in any case: it was seen, or the patient was last seen without it."""
 
+_CODES = ("1", "0", "yes", "no", "y", "n", "true", "false")
+"""Those of them that say nothing without the name of their column."""
+
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -52,10 +55,19 @@ def event(text: str) -> int:
 
     Raises ValueError for any other word.
     """
-    word = text.strip().lower().split(":")[0].strip()
-    word = word.removesuffix(".0")  # how a spreadsheet writes 1 in a column with gaps
+    word = _word(text)
     if word in HAPPENED:
         return 1
     if word in NOT_SEEN:
         return 0
     raise ValueError(f"must be 1 or 0 (or {', '.join(HAPPENED[1:])}; {', '.join(NOT_SEEN[1:])}), got {text!r}")
+
+
+def is_code(text: str) -> bool:
+    """Whether a cell says yes or no to what its column asks, rather than what became of the patient."""
+    return _word(text) in _CODES
+
+
+def _word(text: str) -> str:
+    word = text.strip().lower().split(":")[0].strip()
+    return word.removesuffix(".0")  # how a spreadsheet writes 1 in a column with gaps

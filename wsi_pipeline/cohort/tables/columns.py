@@ -81,6 +81,9 @@ PATIENT_NAME = re.compile(
 )
 """Other spellings of a column of patients, as `normalise` gives them."""
 
+_IN_A_LIST = re.compile(r"^(cases|associated_entities)_0_(?=(case|submitter)_id$)")
+"""What flattened JSON of GDC puts before a name: `cases.0.submitter_id`, `cases[0].case_id`."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -167,7 +170,7 @@ def _is_number(cell: str) -> bool:
 
 def is_patient_name(name: str) -> bool:
     """Whether a column of this name says whose slide it is."""
-    plain = normalise(name)
+    plain = _IN_A_LIST.sub("", normalise(name))
     return plain == "patient_id" or plain in ALIASES["patient_id"] or PATIENT_NAME.fullmatch(plain) is not None
 
 
@@ -187,6 +190,7 @@ def _patients(
         place = find_column(header, wanted)
         return [] if place is None else [place]
     filled = [any(i < len(row) and not is_missing(row[i]) for row in body) for i in range(len(names))]
+    names = [_IN_A_LIST.sub("", name) for name in names]
     exact = [i for i, name in enumerate(names) if name == "patient_id"]
     known = [i for i, name in enumerate(names) if name in ALIASES["patient_id"]]
     spelt = [i for i, name in enumerate(names) if PATIENT_NAME.fullmatch(name)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wsi_pipeline.cohort.records import OUTCOME
 from wsi_pipeline.cohort.table_words import is_missing
 from wsi_pipeline.cohort.tables.columns import Columns, normalise
-from wsi_pipeline.cohort.tables.survival_columns import with_survival
+from wsi_pipeline.cohort.tables.survival_columns import event_of_censored, with_survival
 
 WRITTEN, EACH_SLIDE, TARGET = "label_as_written", "each_slide_a_patient", "label_column"
 OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET)
@@ -30,6 +30,13 @@ class Table:
                 [*row[:width], *[""] * (width - len(row)), *with_survival(columns.survival, row)] for row in rows
             ]
             self.places |= {name: width + k for k, name in enumerate(OUTCOME)}
+        elif (place := columns.survival.censored) is not None:
+            width = len(header)
+            self.rows = [
+                [*row[:width], *[""] * (width - len(row)), event_of_censored(row[place]) if place < len(row) else ""]
+                for row in rows
+            ]
+            self.places["event"] = width
 
     def cells(self, name: str) -> tuple[str, ...]:
         """One of our columns as it is written; empty where a cell is no value, or there is no such column."""

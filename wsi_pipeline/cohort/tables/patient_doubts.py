@@ -55,7 +55,7 @@ _NUMBERED = re.compile(
     re.I,
 )
 _ENDINGS = (
-    re.compile(r"(.*\d.*?)[-_ .]+[A-Za-z]{0,4}\d{0,3}[A-Za-z]?", re.S),
+    re.compile(r"(.*\d.*?)[-_ .#(]+[A-Za-z]{0,4}\d{0,3}[A-Za-z]?\)?", re.S),
     re.compile(r"(.*\d.*?)[-_ .]+[A-Za-z]{0,6}[-_ .]*\d{0,3}[-_ .]+[A-Za-z]{0,4}\d{0,3}[A-Za-z]?", re.S),
     re.compile(r"(.*\d)[A-Za-z]", re.S),
 )

@@ -22,6 +22,9 @@ EVENTS = (
 )  # fmt: skip
 """Other names of `time` and `event`."""
 
+CENSORED = ("censorship", "censored", "is_censored", "right_censored", "os_censorship", "os_censored")
+"""Columns that say the opposite of `event`, as in tables of multimodal survival models (`survival_months`)."""
+
 DEATH = ("days_to_death", "death_days_to")
 LAST_SEEN = ("days_to_last_follow_up", "days_to_last_followup", "last_contact_days_to")
 VITAL = "vital_status"
@@ -38,7 +41,9 @@ _ENDPOINTS = {
     "EFS": ("efs", "event_free_survival"),
 }
 _UNITS = ("time", "days", "months", "years")
-_PART = re.compile("^(demographic|diagnos[ei]s|follow_ups|clinical|patient)_(?=days_|vital_|last_|death_)")
+_PART = re.compile(
+    r"^(cases_(0_)?)?((demographic|diagnos[ei]s|follow_ups|clinical|patient)_(0_)?)?(?=days_|vital_|last_|death_)"
+)
 """What exports of a portal put before the name of a column."""
 _WEAK = ("duration", "status", "os", "survival_status")
 """Names that mean something else in other tables: they count only beside the other half of an outcome."""
@@ -53,6 +58,7 @@ class SurvivalColumns:
     faults        sentences about columns of which one would have to be chosen
     notes         what people should know of the choice
     gdc           places of death, last seen and vital status (or None), where time is told so
+    censored      place of the column that says the opposite of an event, where no other says it
     """
 
     time: int | None = None
@@ -61,6 +67,7 @@ class SurvivalColumns:
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     gdc: tuple[int, int, int | None] | None = None
+    censored: int | None = None
 
 
 def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[str]]) -> SurvivalColumns:
@@ -87,7 +94,7 @@ def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[
         used = frozenset(place for place in (gdc[0], gdc[1], vital) if place is not None)
         return SurvivalColumns(used=used, notes=(note,), gdc=(gdc[0], gdc[1], vital))
     events = [i for i, name in enumerate(names) if name in EVENTS] if event is None else [event]
-    return _single(times, events, names, shown, body)
+    return _by_censoring(_single(times, events, names, shown, body), times, names, shown)
 
 
 def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, str]:
@@ -105,6 +112,15 @@ def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, st
     except ValueError:  # the fault is told where the event is parsed
         return "", vital
     return ("", "") if dead is None else (death, vital) if dead else (seen, vital)
+
+
+def event_of_censored(cell: str) -> str:
+    """What `event` is where a column says that the patient is censored: codes are turned, words say it themselves."""
+    try:
+        seen = cells.event(cell)
+    except ValueError:
+        return "1" if cell.strip().lower() == "uncensored" else cell
+    return str(1 - seen if cells.is_code(cell) else seen)
 
 
 def _pair(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[str]]) -> SurvivalColumns | None:
@@ -154,6 +170,20 @@ def _single(
     if faults := _several(shown, times, events):
         return SurvivalColumns(used=frozenset([*times, *events]), faults=faults)
     return _found(times[0] if times else None, events[0] if events else None, _of_r(times, events, names, shown, body))
+
+
+def _by_censoring(
+    found: SurvivalColumns, times: Sequence[int], names: Sequence[str], shown: Sequence[str]
+) -> SurvivalColumns:
+    """`found` with a column of censored patients in place of the event, where nothing else says it."""
+    places = _named(names, CENSORED)
+    time = times[0] if found.time is None and len(times) == 1 else found.time
+    if not places or time is None or found.event is not None or found.faults:
+        return found
+    if len(places) > 1:
+        return SurvivalColumns(used=frozenset([*found.used, *places]), faults=(_keep_one(shown, places, "event"),))
+    note = f"survival: event is the opposite of {shown[places[0]]!r}, where 1 is a patient without the event"
+    return SurvivalColumns(time, None, frozenset([time, places[0]]), (), (note,), censored=places[0])
 
 
 def _of_r(
