@@ -88,3 +88,7 @@ class EncoderError(WsiPipelineError):
 
 class MilError(WsiPipelineError):
     """Slide-level training or prediction cannot be done honestly on these slides."""
+
+
+class SplitError(MilError):
+    """Slides cannot be divided into training, validation and test parts without a leak or a missing class."""

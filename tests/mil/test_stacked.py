@@ -24,7 +24,7 @@ from wsi_pipeline.mil.training import steps
 from wsi_pipeline.mil.training.fit import fit_folds
 from wsi_pipeline.mil.training.objectives import Classification
 from wsi_pipeline.mil.training.standardise import Moments
-from wsi_pipeline.mil.training.training_run import Fitted, Fold, FoldRows
+from wsi_pipeline.mil.training.training_run import Fitted, FoldRows, TrainingRun
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 BAGS, TABLE = planted(40)
@@ -95,11 +95,11 @@ def test_a_fold_that_is_no_number_leaves_the_others_alone() -> None:
     assert not gradients(other[0], weights)[0][0].isnan().any()
 
 
-def fold_of(bags: Bags, spec: MilSpec, seed: int = 0) -> Fold:
+def fold_of(bags: Bags, spec: MilSpec, seed: int = 0) -> TrainingRun:
     indices = np.arange(len(bags))
     objective = Classification(torch.zeros(len(bags)), 2, balanced=False)
     rows = FoldRows(indices, indices[:0], seed)
-    return Fold(bags, objective, rows, spec, torch.device("cpu"), Moments.of(bags, indices))
+    return TrainingRun(bags, objective, rows, spec, torch.device("cpu"), Moments.of(bags, indices))
 
 
 @pytest.mark.parametrize("name", ["abmil", "gated-abmil"])

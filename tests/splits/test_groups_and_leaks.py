@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import SplitError
 from wsi_pipeline.splits.assign import Fold, check_no_leaks, find_leaks, make_splits
 from wsi_pipeline.splits.groups import groups_of, joined
 
@@ -92,14 +92,14 @@ def test_every_kind_of_leak_is_named(change: dict[str, str], kind: str, named: s
         check_no_leaks(table, fold)
         return
     assert [leak.kind for leak in leaks] == [kind]
-    with pytest.raises(MilError, match=named):
+    with pytest.raises(SplitError, match=named):
         check_no_leaks(table, fold, sites=True)
 
 
 def test_all_leaks_are_counted_together() -> None:
     table = cohort(16)
     table.loc[15, "content"] = table.loc[3, "content"]
-    with pytest.raises(MilError, match=r"fold 0 divides 1 patient and 1 file: patient p1 .* the same file") as caught:
+    with pytest.raises(SplitError, match=r"fold 0 divides 1 patient and 1 file: patient p1 .* the same file") as caught:
         check_no_leaks(table, fold_of(table, [3]))
     assert "copies of a file" in str(caught.value.todo)
 
@@ -107,7 +107,7 @@ def test_all_leaks_are_counted_together() -> None:
 def test_a_fixed_split_with_the_same_file_on_both_sides_is_refused() -> None:
     table = cohort().assign(split=["train"] * 16 + ["test"] * 8)
     table.loc[20, "content"] = table.loc[3, "content"]
-    with pytest.raises(MilError, match=r"divides 1 file: the same file under several names \(train: s3; test: s20\)"):
+    with pytest.raises(SplitError, match=r"divides 1 file: the same file under several names \(train: s3; test: s20\)"):
         make_splits(table, MilSpec())
 
 
@@ -151,7 +151,7 @@ def test_a_patient_of_two_sites_joins_them() -> None:
     ],
 )
 def test_site_folds_need_sites(table: pd.DataFrame, message: str) -> None:
-    with pytest.raises(MilError, match=message):
+    with pytest.raises(SplitError, match=message):
         make_splits(table, MilSpec(site_folds=True))
 
 

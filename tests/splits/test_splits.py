@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import SplitError
 from wsi_pipeline.splits.assign import Fold, check_no_leaks, find_leaks, make_splits, patients_per_class
 
 
@@ -44,7 +44,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 def test_every_slide_is_tested_once_and_no_patient_is_divided(table: pd.DataFrame, folds: int, seed: int) -> None:
     try:
         splits = make_splits(table, MilSpec(folds=folds, seed=seed, allow_few=True))
-    except MilError:
+    except SplitError:
         n_classes, patients = table["label"].nunique(), table.groupby("label")["patient_id"].nunique()
         assert n_classes == 1 or (n_classes > 2 and patients.max() == 1)
         return
@@ -118,13 +118,13 @@ def test_a_leak_names_patients_and_slides_on_both_sides() -> None:
     )
     fold = fold_of(table, [0, 1], [2, 3])
     assert [(leak.kind, leak.name) for leak in find_leaks(table, fold)] == [("patient", "p"), ("patient", "q")]
-    with pytest.raises(MilError, match=r"fold 3 divides 2 patients: patient p \(train: s1; test: s3\), patient q"):
+    with pytest.raises(SplitError, match=r"fold 3 divides 2 patients: patient p \(train: s1; test: s3\), patient q"):
         check_no_leaks(table, fold)
     check_no_leaks(table, fold_of(table, [0, 2], [1, 3]))
 
 
 def test_too_few_patients_are_refused_in_these_words() -> None:
-    with pytest.raises(MilError) as caught:
+    with pytest.raises(SplitError) as caught:
         make_splits(cohort({"normal": 1, "tumour": 2}, slides=4), MilSpec())
     assert caught.value.what == "5-fold validation needs at least 5 patients per class; tumour has 2, normal has 1."
     assert caught.value.todo == (
@@ -134,7 +134,7 @@ def test_too_few_patients_are_refused_in_these_words() -> None:
 
 def test_the_advice_works() -> None:
     table = cohort({"normal": 3, "tumour": 9})
-    with pytest.raises(MilError, match="normal has 3") as caught:
+    with pytest.raises(SplitError, match="normal has 3") as caught:
         make_splits(table, MilSpec())
     assert "Use --folds 3, add slides" in str(caught.value.todo)
     assert len(make_splits(table, MilSpec(folds=3)).folds) == 3
@@ -200,7 +200,7 @@ def test_patients_are_counted_once_for_each_class() -> None:
 )
 @pytest.mark.parametrize("allow_few", [False, True])
 def test_what_cannot_be_learned_is_refused(table: pd.DataFrame, message: str, allow_few: bool) -> None:
-    with pytest.raises(MilError) as caught:
+    with pytest.raises(SplitError) as caught:
         make_splits(table, MilSpec(allow_few=allow_few))
     assert message in caught.value.what
 
@@ -247,14 +247,14 @@ def test_an_empty_split_column_means_folds() -> None:
     ],
 )
 def test_unfit_split_columns_are_refused(values: list[str | None], message: str) -> None:
-    with pytest.raises(MilError) as caught:
+    with pytest.raises(SplitError) as caught:
         make_splits(fixed(values), MilSpec())
     assert message in caught.value.what
 
 
 def test_a_split_that_divides_a_patient_is_refused() -> None:
     table = fixed(["train", "train", "test", "test"]).assign(patient_id=["p", "q", "p", "r"])
-    with pytest.raises(MilError, match=r"divides 1 patient: patient p \(train: s0; test: s2\)"):
+    with pytest.raises(SplitError, match=r"divides 1 patient: patient p \(train: s0; test: s2\)"):
         make_splits(table, MilSpec())
 
 

@@ -15,9 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.table_words import alike, in_order, patient_key, split_word
-from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError
-from wsi_pipeline.splits.fold import PARTS, Fold, Rows, Splits
+from wsi_pipeline.errors import SplitError
+from wsi_pipeline.splits.fold import PARTS, Fold, RowIndices, SplitOptions, Splits
 from wsi_pipeline.splits.groups import groups_of, identical_files
 from wsi_pipeline.splits.leaks import Leak, check_no_leaks, find_leaks
 from wsi_pipeline.splits.refusals import (
@@ -28,11 +27,11 @@ from wsi_pipeline.splits.refusals import (
     refuse_unlearnable,
 )
 from wsi_pipeline.splits.sites import site_association, site_warnings
-from wsi_pipeline.splits.stratify import deal_folds, hold_out
+from wsi_pipeline.splits.stratify import hold_out_per_stratum, stratified_folds
 from wsi_pipeline.wording import counted, listed
 
 __all__ = [
-    "Fold", "Leak", "Rows", "Splits", "Strata", "check_no_leaks", "checked_table", "class_strata", "find_leaks",
+    "Fold", "Leak", "RowIndices", "Splits", "Strata", "check_no_leaks", "checked_table", "class_strata", "find_leaks",
     "make_splits", "patients_per_class",
 ]  # fmt: skip
 
@@ -45,7 +44,7 @@ class Strata:
               folds a refusal
     """
 
-    codes: Rows
+    codes: RowIndices
     names: tuple[str, ...]
     classes: bool = True
 
@@ -57,7 +56,7 @@ def class_strata(table: pd.DataFrame) -> Strata:
     return Strata(np.array(labels.map({name: code for code, name in enumerate(names)}), dtype=np.int64), names)
 
 
-def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None) -> Splits:
+def make_splits(table: pd.DataFrame, spec: SplitOptions, strata: Strata | None = None) -> Splits:
     """Divide a table of slides as `spec` asks: `repeats` times `folds` folds, or one where `split` is filled in.
 
     strata   of each row of the table; the classes of its column label where None
@@ -65,7 +64,7 @@ def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None
     Outer folds are scikit-learn's StratifiedGroupKFold over patients; folds that hold every class are
     preferred. Where no validation part is given, part of the training patients is set aside to stop and to choose.
 
-    Raises MilError where this cannot be done honestly: missing or repeated values, a single class, labels that
+    Raises SplitError where this cannot be done honestly: missing or repeated values, a single class, labels that
     are all different, fewer than two patients or sites, a class with fewer patients than folds (unless `allow_few`),
     a patient, file or site on both sides.
     """
@@ -90,20 +89,20 @@ def make_splits(table: pd.DataFrame, spec: MilSpec, strata: Strata | None = None
 def checked_table(table: pd.DataFrame, outcomes: Sequence[str] = ("label",)) -> pd.DataFrame:
     """The table with slide_id, patient_id and the outcomes as text and rows counted from 0.
 
-    Raises MilError unless they are there and filled in, and slide_id is unique.
+    Raises SplitError unless they are there and filled in, and slide_id is unique.
     """
     names = ["slide_id", "patient_id", *outcomes]
     for column in names:
         if column not in table:
-            raise MilError(f"the table of slides has no column {column}")
+            raise SplitError(f"the table of slides has no column {column}")
         missing = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if missing.any():
             where = [f"row {row}" for row in np.flatnonzero(missing)] if column == "slide_id" else None
-            raise MilError(f"{column} is missing for {listed(where or list(table.loc[missing, 'slide_id']))}")
+            raise SplitError(f"{column} is missing for {listed(where or list(table.loc[missing, 'slide_id']))}")
     table = table.reset_index(drop=True).astype(dict.fromkeys(names, str))
     repeated = table.loc[table["slide_id"].duplicated(), "slide_id"].unique()
     if len(repeated):
-        raise MilError(f"slide_id must be unique, more than one row has {listed(list(repeated))}")
+        raise SplitError(f"slide_id must be unique, more than one row has {listed(list(repeated))}")
     return table
 
 
@@ -113,18 +112,20 @@ def patients_per_class(table: pd.DataFrame) -> dict[str, int]:
     return patients_per_stratum(table, strata.codes, strata.names)
 
 
-def _groups(table: pd.DataFrame, spec: MilSpec) -> Rows:
+def _groups(table: pd.DataFrame, spec: SplitOptions) -> RowIndices:
     if spec.site_folds:
         refuse_few_sites(table)
     return groups_of(table, sites=spec.site_folds)
 
 
-def _outer_folds(table: pd.DataFrame, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[list[Fold], list[str]]:
+def _outer_folds(
+    table: pd.DataFrame, groups: RowIndices, strata: Strata, spec: SplitOptions
+) -> tuple[list[Fold], list[str]]:
     warnings = refuse_few(table, strata.codes, strata.names, spec, classes=strata.classes)
     there = len(np.unique(groups))
     n_folds = min(spec.folds, there)
     if n_folds < 2:
-        raise MilError(
+        raise SplitError(
             "all slides belong together through patients, identical files or sites: none can be held out",
             todo="Check the columns patient_id and site for one name that stands for all.",
         )
@@ -134,7 +135,7 @@ def _outer_folds(table: pd.DataFrame, groups: Rows, strata: Strata, spec: MilSpe
     everyone, nobody = np.arange(len(table)), np.empty(0, np.int64)
     folds = []
     for repeat in range(spec.repeats):
-        tests = deal_folds(strata.codes, groups, n_folds, _seed_of(spec.seed, repeat))
+        tests = stratified_folds(strata.codes, groups, n_folds, _seed_of(spec.seed, repeat))
         folds += [Fold(k, np.setdiff1d(everyone, test), nobody, test, repeat) for k, test in enumerate(tests)]
     return folds, warnings
 
@@ -149,19 +150,19 @@ def _split_values(table: pd.DataFrame) -> NDArray[np.str_]:
     return np.array([split_word(word) or word for word in words], dtype=np.str_)
 
 
-def _fixed_folds(table: pd.DataFrame, spec: MilSpec) -> tuple[list[Fold], list[str]]:
+def _fixed_folds(table: pd.DataFrame, spec: SplitOptions) -> tuple[list[Fold], list[str]]:
     values = _split_values(table)
     wrong = ~np.isin(values, PARTS)
     if wrong.any():
         slides = listed(list(table.loc[wrong, "slide_id"]))
-        raise MilError(
+        raise SplitError(
             f"split must be train, val or test for every slide, or empty for all; it is not for {slides}",
             todo="Fill in the column split for every labelled slide, or remove it to have folds made.",
         )
     rows = {part: np.flatnonzero(values == part) for part in PARTS}
     for part in ("train", "test"):
         if len(rows[part]) == 0:
-            raise MilError(
+            raise SplitError(
                 f"the column split has no {part} slides", todo=f"Mark slides as {part}, or remove the column split."
             )
     warnings = [] if spec.repeats == 1 else ["The column split gives the one fold there is: --repeats does nothing."]
@@ -170,7 +171,7 @@ def _fixed_folds(table: pd.DataFrame, spec: MilSpec) -> tuple[list[Fold], list[s
     return [fold], warnings
 
 
-def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> Fold:
+def _with_validation(table: pd.DataFrame, fold: Fold, groups: RowIndices, strata: Strata, spec: SplitOptions) -> Fold:
     """The fold with part of its training patients set aside to stop and to choose, unless some are already.
 
     Whole sites are set aside where they are held out and every stratum stays on both sides; else patients.
@@ -187,13 +188,15 @@ def _with_validation(table: pd.DataFrame, fold: Fold, groups: Rows, strata: Stra
     codes = strata.codes[fold.train]
     tried = [groups, groups_of(table, sites=False)] if spec.site_folds else [groups]
     for candidate in tried:
-        chosen = hold_out(codes, candidate[fold.train], spec.val_fraction, np.random.SeedSequence(path))
+        chosen = hold_out_per_stratum(codes, candidate[fold.train], spec.val_fraction, np.random.SeedSequence(path))
         if set(codes[chosen]) == set(codes[~chosen]):
             break
     return replace(fold, train=fold.train[~chosen], val=fold.train[chosen])
 
 
-def _inner(fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[tuple[Rows, Rows], ...]:
+def _inner(
+    fold: Fold, groups: RowIndices, strata: Strata, spec: SplitOptions
+) -> tuple[tuple[RowIndices, RowIndices], ...]:
     """As many members as were asked for and as every stratum has groups to train and to stop them; none under two."""
     codes, own = strata.codes[fold.train], groups[fold.train]
     fewest = min(len(np.unique(own[codes == code])) for code in np.unique(codes))
@@ -201,11 +204,11 @@ def _inner(fold: Fold, groups: Rows, strata: Strata, spec: MilSpec) -> tuple[tup
     if n_inner < 2:
         return ()
     seed = int(np.random.SeedSequence([spec.seed, 2, fold.repeat, fold.number]).generate_state(1)[0])
-    parts = [fold.train[rows] for rows in deal_folds(codes, own, n_inner, seed)]
+    parts = [fold.train[rows] for rows in stratified_folds(codes, own, n_inner, seed)]
     return tuple((np.setdiff1d(fold.train, part), part) for part in parts)
 
 
-def _part_warnings(fold: Fold, strata: Strata, spec: MilSpec, repeats: int) -> list[str]:
+def _part_warnings(fold: Fold, strata: Strata, spec: SplitOptions, repeats: int) -> list[str]:
     found = []
     name = fold.name(repeats)
     if max(len(fold.inner), 1) < spec.committee:

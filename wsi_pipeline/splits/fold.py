@@ -4,15 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 PARTS = ("train", "val", "test")
 """The sides of a fold, and the words allowed in the column `split`."""
+
+
+class SplitOptions(Protocol):
+    """How a table is divided: the options of `train-mil` that concern folds, as `MilSpec` has them."""
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+
+    @property
+    def repeats(self) -> int:
+        """How often everyone is tested, each time in new folds."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the folds."""
+
+    @property
+    def val_fraction(self) -> float:
+        """Fraction of the training patients that is set aside for early stopping."""
+
+    @property
+    def committee(self) -> int:
+        """Models per fold; each sets aside a part of its own."""
+
+    @property
+    def site_folds(self) -> bool:
+        """Whether whole sites are held out."""
+
+    @property
+    def allow_few(self) -> bool:
+        """Whether a class may have fewer patients than there are folds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +59,13 @@ class Fold:
     """
 
     number: int
-    train: Rows
-    val: Rows
-    test: Rows
+    train: RowIndices
+    val: RowIndices
+    test: RowIndices
     repeat: int = 0
-    inner: tuple[tuple[Rows, Rows], ...] = ()
+    inner: tuple[tuple[RowIndices, RowIndices], ...] = ()
 
-    def parts(self) -> Iterator[tuple[str, Rows]]:
+    def parts(self) -> Iterator[tuple[str, RowIndices]]:
         """The three sides with their names."""
         return ((name, getattr(self, name)) for name in PARTS)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import SplitError
 from wsi_pipeline.splits.fold import Fold
 from wsi_pipeline.splits.groups import CONTENT
 from wsi_pipeline.wording import counted, listed
@@ -41,13 +41,13 @@ def find_leaks(table: pd.DataFrame, fold: Fold, *, sites: bool = False) -> tuple
 
 
 def check_no_leaks(table: pd.DataFrame, fold: Fold, *, sites: bool = False) -> None:
-    """Raise MilError naming what is on both sides of a fold, with its slides on each side."""
+    """Raise SplitError naming what is on both sides of a fold, with its slides on each side."""
     leaks = find_leaks(table, fold, sites=sites)
     if not leaks:
         return
     counts = {kind: sum(leak.kind == kind for leak in leaks) for kind in _KINDS}
     kinds = " and ".join(counted(n, kind) for kind, n in counts.items() if n)
-    raise MilError(
+    raise SplitError(
         f"fold {fold.number} divides {kinds}: {listed([str(leak) for leak in leaks])}",
         todo="All slides of a patient, copies of a file"
         + (" and slides of a site" if sites else "")

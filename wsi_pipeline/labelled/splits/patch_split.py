@@ -9,7 +9,7 @@ import numpy as np
 
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.labelled_patches import SPLITS, Rows
-from wsi_pipeline.labelled.splits.holdout import hold_out_groups
+from wsi_pipeline.splits.stratify import hold_out_groups
 from wsi_pipeline.wording import counted
 
 _WORDS = {"train": "training", "val": "validation", "test": "test"}

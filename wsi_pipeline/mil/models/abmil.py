@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.models.fused_attention import AttentionWeights, attention_pool
-from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, classify, head, head_contributions, projection
+from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, apply_head, head, head_contributions, projection
 
 
 class TanhAttention(nn.Module):
@@ -75,7 +75,7 @@ class AttentionPooling(nn.Module):
     def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,)."""
         pooled, attention = attention_pool(features, offsets, self.weights())
-        return MilOutput(classify(self.head, pooled), attention)
+        return MilOutput(apply_head(self.head, pooled), attention)
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """Exact: the classifier on each term a_k h_k, (sum N, C)."""

@@ -146,7 +146,7 @@ def head_contributions(head: nn.Module, weighted: Tensor) -> Tensor:
     return functional.linear(weighted, cast(nn.Linear, linear).weight)
 
 
-def classify(head: nn.Module, embeddings: Tensor) -> Tensor:
+def apply_head(head: nn.Module, embeddings: Tensor) -> Tensor:
     """The head on bag embeddings (B, hidden_dim), in float32 whatever arithmetic the instances had: (B, C)."""
     with torch.autocast(embeddings.device.type, enabled=False):
         return cast(Tensor, head(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))))

@@ -17,7 +17,7 @@ from torch import Tensor
 from wsi_pipeline.mil.bags import BagBatch
 from wsi_pipeline.mil.models.abmil import AttentionPooling
 from wsi_pipeline.mil.models.fused_attention import ROW_STEP, AttentionWeights
-from wsi_pipeline.mil.models.mil_model import MilModel, classify
+from wsi_pipeline.mil.models.mil_model import MilModel, apply_head
 from wsi_pipeline.mil.models.ragged import segment_ids
 
 
@@ -45,7 +45,7 @@ def stacked_logits(models: Sequence[MilModel], batches: Sequence[BagBatch], arit
     n_bags = max(len(batch.indices) for batch in batches)
     pooled = stacked_pool(features, bags.to(device), n_bags, _stacked([network.weights() for network in networks]))
     return [
-        classify(network.head, own[: len(batch.indices)])
+        apply_head(network.head, own[: len(batch.indices)])
         for network, own, batch in zip(networks, pooled.unbind(), batches, strict=True)
     ]
 

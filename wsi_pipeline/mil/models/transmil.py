@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, classify, head, projection
+from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, apply_head, head, projection
 from wsi_pipeline.mil.models.nystrom import NystromAttention
 from wsi_pipeline.mil.models.ragged import segment_uniform
 
@@ -72,7 +72,7 @@ class TransMil(nn.Module):
         bags = torch.split(self.projection(features), offsets.diff().tolist())
         between = [self._between(bag) for bag in bags]
         embeddings = [self.norm(self.second(tokens))[0] for tokens in between]
-        logits = classify(self.head, torch.stack(embeddings))
+        logits = apply_head(self.head, torch.stack(embeddings))
         if self.training:
             return MilOutput(logits, segment_uniform(offsets.to(features.device)))
         attention = [self._attention(tokens, len(bag)) for tokens, bag in zip(between, bags, strict=True)]

@@ -22,7 +22,7 @@ from wsi_pipeline.mil.training import batching as pieces
 from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.mil.training.standardise import Moments
 from wsi_pipeline.mil.training.steps import sharing, take_step
-from wsi_pipeline.mil.training.training_run import Epoch, Fitted, Fold, FoldRows, Rows, sum_of
+from wsi_pipeline.mil.training.training_run import Epoch, Fitted, FoldRows, RowIndices, TrainingRun, sum_of
 
 Report = Callable[[int, Epoch], None]
 
@@ -30,8 +30,8 @@ Report = Callable[[int, Epoch], None]
 def fit(
     bags: Bags,
     objective: Objective,
-    train: Rows,
-    val: Rows,
+    train: RowIndices,
+    val: RowIndices,
     spec: MilSpec,
     *,
     seed: int,
@@ -76,7 +76,7 @@ def fit_folds(
     objectives = list(objective) if isinstance(objective, Sequence) else [objective] * len(folds)
     every = np.unique(np.concatenate([fold.train for fold in folds])) if folds else np.zeros(0, np.int64)
     moments, place = Moments.of(bags, every), torch.device(device)
-    runs = [Fold(bags, *pair, spec, place, moments) for pair in zip(objectives, folds, strict=True)]
+    runs = [TrainingRun(bags, *pair, spec, place, moments) for pair in zip(objectives, folds, strict=True)]
     lock, stop = Lock(), Event()
 
     def report(number: int, epoch: Epoch) -> None:
@@ -126,7 +126,7 @@ def _each(train: Callable[[list[int]], None], groups: list[list[int]], at_once: 
             torch.set_num_threads(threads)
 
 
-def _train(group: Sequence[tuple[int, Fold]], together: bool, report: Report, stop: Event) -> None:
+def _train(group: Sequence[tuple[int, TrainingRun]], together: bool, report: Report, stop: Event) -> None:
     """All epochs of some folds side by side, each until it is over."""
     going = list(group)
     while going:
@@ -136,7 +136,7 @@ def _train(group: Sequence[tuple[int, Fold]], together: bool, report: Report, st
         going = [(number, fold) for number, fold in going if not fold.over]
 
 
-def _train_epoch(folds: Sequence[Fold], together: bool, stop: Event) -> list[float]:
+def _train_epoch(folds: Sequence[TrainingRun], together: bool, stop: Event) -> list[float]:
     """One pass of each fold over its training bags; its weighted mean loss."""
     totals: list[list[Tensor]] = [[] for _ in folds]
     for fold in folds:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsi_pipeline.mil.models.stacked_folds import stackable, stacked_logits
 from wsi_pipeline.mil.training import batching as pieces
-from wsi_pipeline.mil.training.training_run import Fold, Rows
+from wsi_pipeline.mil.training.training_run import RowIndices, TrainingRun
 
 SHARED_ROWS, SHARED_ROWS_ELSEWHERE = 4096, 65_536
 """Instances of a shared step, on a CPU and elsewhere. Beyond, a CPU's caches no longer hold what the calls leave for
@@ -20,7 +20,7 @@ SHARED_BAGS = 64
 """Bags of each fold in a shared step: its attention is an array of bags by rows."""
 
 
-def sharing(fold: Fold) -> int:
+def sharing(fold: TrainingRun) -> int:
     """How many folds like this one may share a step; 0 if it is of another kind, or its steps are too large."""
     spec, lengths = fold.spec, fold.bags.lengths
     if not stackable(fold.model) or spec.batch_bags > SHARED_BAGS:
@@ -31,7 +31,7 @@ def sharing(fold: Fold) -> int:
     return min(rows, pieces.MAX_INSTANCES) // max(largest, 1)
 
 
-def take_step(folds: Sequence[Fold], steps: Sequence[Rows], together: bool) -> list[list[Tensor]]:
+def take_step(folds: Sequence[TrainingRun], steps: Sequence[RowIndices], together: bool) -> list[list[Tensor]]:
     """Each fold takes a step on its bags; the sums of its weighted losses, one a piece.
 
     together   they share the work, otherwise each is computed by itself
@@ -45,7 +45,7 @@ def take_step(folds: Sequence[Fold], steps: Sequence[Rows], together: bool) -> l
     return losses
 
 
-def _alone(fold: Fold, step: Rows) -> list[Tensor]:
+def _alone(fold: TrainingRun, step: RowIndices) -> list[Tensor]:
     """Gradients of one fold: those of the pieces add up to those of the whole step."""
     weight, total = fold.weight(step), []
     for piece in fold.pieces(step):
@@ -55,7 +55,7 @@ def _alone(fold: Fold, step: Rows) -> list[Tensor]:
     return total
 
 
-def _shared(folds: Sequence[Fold], steps: Sequence[Rows]) -> list[list[Tensor]]:
+def _shared(folds: Sequence[TrainingRun], steps: Sequence[RowIndices]) -> list[list[Tensor]]:
     """Gradients of all folds at once; each step is small, so that it is one piece."""
     batches = [next(fold.pieces(step)) for fold, step in zip(folds, steps, strict=True)]
     every = stacked_logits([fold.model for fold in folds], batches, folds[0].arithmetic)

@@ -27,7 +27,7 @@ from wsi_pipeline.system.device import choose_precision
 
 log = logging.getLogger(__name__)
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 MIN_GAIN = 1e-3
 """A validation loss (nats) that falls by less does not renew the patience; the lowest is kept all the same."""
@@ -58,12 +58,12 @@ class Fitted:
 class FoldRows:
     """One training of several: the bags that train, those that choose when to stop, and the seed."""
 
-    train: Rows
-    val: Rows
+    train: RowIndices
+    val: RowIndices
     seed: int
 
 
-class Fold:
+class TrainingRun:
     """A training under way. Whatever it draws comes from generators of its own, seeded by its rows' seed."""
 
     def __init__(
@@ -88,16 +88,16 @@ class Fold:
         self._lowest, self._best, self._state = math.inf, 0, self.model.state_dict()
         self._gained, self._last_gain = math.inf, 0
 
-    def steps(self) -> Iterator[Rows]:
+    def steps(self) -> Iterator[RowIndices]:
         """The training bags of one epoch, in a new order, as many at a time as a step takes."""
         order = self.rng.permutation(self.rows.train)
         yield from (order[start : start + self.spec.batch_bags] for start in range(0, len(order), self.spec.batch_bags))
 
-    def pieces(self, step: Rows) -> Iterator[BagBatch]:
+    def pieces(self, step: RowIndices) -> Iterator[BagBatch]:
         """The instances of a step, in batches that fit in memory."""
         return pieces.sampled_pieces(self.bags, step, self.spec.max_instances, self.rng)
 
-    def weight(self, indices: Rows) -> float:
+    def weight(self, indices: RowIndices) -> float:
         """How much some bags count together."""
         return float(self.weights[torch.from_numpy(indices)].sum())
 
