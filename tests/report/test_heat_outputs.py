@@ -12,8 +12,8 @@ from shapely.geometry import shape
 
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.maps import heat
+from wsi_pipeline.report.maps.example_sheets import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat import BANDS, attention_geojson
-from wsi_pipeline.report.maps.heat_sheet import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat_tiff import write_pyramid
 from wsi_pipeline.slides.open import open_slide
 

@@ -17,7 +17,7 @@ from PIL import Image
 from shapely import Polygon, STRtree, affinity, box
 
 from wsi_pipeline.report.figures.tuning_figures import confusion_png, curves_png, draw_confusion, short
-from wsi_pipeline.report.maps.example_sheet import (
+from wsi_pipeline.report.maps.example_sheets import (
     EACH,
     MOST_CLASSES,
     Verdicts,

@@ -14,13 +14,21 @@ from typing import Any
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
-from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow, TuningSection
+from wsi_pipeline.report.data import (
+    ClassRow,
+    ClassSection,
+    ModelSection,
+    PredictionSection,
+    Provenance,
+    ReportData,
+    SlideRow,
+    TuningSection,
+)
 from wsi_pipeline.report.maps.pictures import shrink_png
 from wsi_pipeline.report.page.html import render_report
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.outputs.report_classes import class_sections
 from wsi_pipeline.stages.outputs.report_pictures import SlidePictures
-from wsi_pipeline.stages.results.fractions import classified
+from wsi_pipeline.stages.results.fractions import classified, gather_fractions
 from wsi_pipeline.stages.results.prediction_files import METRICS, PATIENTS, read_json, read_predictions
 from wsi_pipeline.stages.results.trainings import Training, trainings
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning, tunings
@@ -52,7 +60,7 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
         warnings=tuple(str(note) for note in cohort.notes),
         provenance=_provenance(run, cohort.records, models, tuned),
         tunings=tuple(_tuning(tuning) for tuning in tuned),
-        classified=class_sections(run, cohort.records, pictures.small),
+        classified=tuple(filter(None, (_classes(run, name, cohort.records, pictures) for name in classified(run)))),
         predictions=_predictions(run),
         pictures_note=pictures.note(len(cohort), len(models)),
     )
@@ -110,6 +118,27 @@ def _predictions(run: RunDir) -> tuple[PredictionSection, ...]:
         metrics = read_json(path.with_name(METRICS)) or {}
         found.append(PredictionSection("/".join(path.parts[-3:-1]), table, metrics, patients))
     return tuple(found)
+
+
+def _classes(run: RunDir, folder: str, records: Sequence[SlideRecord], pictures: SlidePictures) -> ClassSection | None:
+    headers = gather_fractions(run, folder, records).headers
+    if not headers:
+        return None
+    first = next(iter(headers.values())).extra
+    rows = tuple(
+        _class_row(slide_id, header, pictures.small(run.class_overlay(folder, slide_id)))
+        for slide_id, header in headers.items()
+    )
+    notes = dict.fromkeys(str(header.extra["fit_note"]) for header in headers.values() if header.extra.get("fit_note"))
+    return ClassSection(
+        str(first["encoder"]["name"]), str(first["adapter"]), tuple(first["classes"]), rows, tuple(notes)
+    )
+
+
+def _class_row(slide_id: str, header: Header, overlay: bytes | None) -> ClassRow:
+    extra = header.extra
+    shown = overlay if extra["patches"] else None
+    return ClassRow(slide_id, int(extra["patches"]), dict(extra["fractions"]), float(extra["unclear"]), shown)
 
 
 def _picture(path: Path, side: int) -> bytes | None:

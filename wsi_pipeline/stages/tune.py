@@ -37,7 +37,7 @@ from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
 from wsi_pipeline.labelled.splits.patch_split import PatchSplit
 from wsi_pipeline.report.figures.tuning_figures import confusion_png, curves_png
-from wsi_pipeline.report.maps.example_sheet import Verdicts, choose_examples, sheet_png
+from wsi_pipeline.report.maps.example_sheets import Verdicts, choose_examples, sheet_png
 from wsi_pipeline.stages.results import tuning_files as files
 from wsi_pipeline.stages.results.patch_scores import patch_scores
 from wsi_pipeline.stages.results.tuning_files import (

@@ -16,8 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from wsi_pipeline.reading.patch_reader import PatchSource
+from wsi_pipeline.report.maps.example_sheets import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat import attention_geojson, percentiles
-from wsi_pipeline.report.maps.heat_sheet import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat_tiff import write_pyramid
 from wsi_pipeline.report.maps.heatmaps import blend_heat, draw_heat
 from wsi_pipeline.stages.outputs.explanation import Explanation

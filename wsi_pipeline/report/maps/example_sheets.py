@@ -1,29 +1,83 @@
-"""A sheet of examples as PNG: for each class patches that were named right, and the surest of those named wrong."""
+"""Sheets of example patches: by attention of one slide, and by verdict of a patch classifier.
+
+An attention sheet shows the patches with the most and the least attention. A verdict sheet shows, for each class,
+patches that were classified correctly, and the most confident mistakes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from matplotlib import get_data_path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from wsi_pipeline.report.figures.tuning_figures import BLUE, INK, MUTED, ORANGE, new_figure, plain, png_of, short
+from wsi_pipeline.report.maps.heatmaps import share_words
+
+ATTENTION_EACH = 8
+"""Patches per row of the attention sheet."""
+
+_SIDE_PX, _GAP_PX, _EDGE_PX, _HEAD_PX, _UNDER_PX = 144, 8, 14, 30, 22
+_INK_RGB, _MUTED_RGB, _PAPER_RGB = (29, 33, 39), (90, 97, 107), (255, 255, 255)
+_FONT = str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 EACH, MOST_CLASSES = 4, 9
 _PATCH, _GAP, _UNDER, _LEFT, _MIDDLE, _TOP = 0.78, 0.1, 0.26, 1.55, 0.32, 0.42
 """Inches: side of a patch, between patches, words under it, class names, between right and wrong, heads."""
 
-
 Images = Mapping[int, NDArray[np.uint8]]
+
+
+def strongest_and_weakest(values: NDArray[np.floating], each: int = ATTENTION_EACH) -> tuple[list[int], list[int]]:
+    """Rows of the `each` largest values, largest first, and of the smallest, smallest first; no row in both.
+
+    Ties keep the order of the rows. With fewer than 2 * `each` patches both lists are shorter.
+    """
+    order = np.argsort(-np.asarray(values, np.float64), kind="stable").tolist()
+    half = (len(order) + 1) // 2
+    return order[: min(each, half)], order[half:][::-1][: min(each, len(order) - half)]
+
+
+def draw_attention_sheet(
+    values: NDArray[np.floating],
+    strong: Sequence[int],
+    weak: Sequence[int],
+    images: Images,
+    title: str,
+) -> Image.Image:
+    """Two rows of patches with their attention as a multiple of an even share.
+
+    values   attention of all patches of the slide (N,), summing to 1
+    images   row -> uint8 (P, P, 3), for every row of `strong` and `weak`
+    """
+    across = 2 * _EDGE_PX + ATTENTION_EACH * _SIDE_PX + (ATTENTION_EACH - 1) * _GAP_PX
+    down = _HEAD_PX + _SIDE_PX + _UNDER_PX
+    rows = [(f"strongest attention · {title}", strong), ("weakest attention", weak)]
+    canvas = Image.new("RGB", (across, _EDGE_PX + down * len(rows)), _PAPER_RGB)
+    draw = ImageDraw.Draw(canvas)
+    head, small = ImageFont.truetype(_FONT, 15), ImageFont.truetype(_FONT, 13)
+    for number, (words, chosen) in enumerate(rows):
+        top = _EDGE_PX // 2 + number * down
+        draw.text((_EDGE_PX, top + _HEAD_PX / 2), words, fill=_INK_RGB, font=head, anchor="lm")
+        for place, row in enumerate(chosen):
+            left = _EDGE_PX + place * (_SIDE_PX + _GAP_PX)
+            patch = Image.fromarray(images[row]).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.LANCZOS)
+            canvas.paste(patch, (left, top + _HEAD_PX))
+            middle = (left + _SIDE_PX / 2, top + _HEAD_PX + _SIDE_PX + _UNDER_PX / 2)
+            draw.text(middle, share_words(float(values[row]), len(values)), fill=_MUTED_RGB, font=small, anchor="mm")
+    return canvas
 
 
 @dataclass(frozen=True)
 class ClassExamples:
-    """One line of the sheet: row numbers of patches of class `code`, and how many were right and wrong in all."""
+    """One line of a verdict sheet: row numbers of patches of class `code`, and how many were right and wrong in all."""
 
     code: int
     right: tuple[int, ...]
@@ -34,7 +88,7 @@ class ClassExamples:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """N patches as they were judged: truth, predicted (N,) class numbers; probabilities (N, C); group (N,) of each."""
+    """Verdicts on N patches: class numbers truth and predicted (N,), probabilities (N, C), and the group of each."""
 
     truth: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -48,9 +102,9 @@ class Verdicts:
 
 
 def choose_examples(verdicts: Verdicts, *, each: int = EACH, most: int = MOST_CLASSES) -> tuple[ClassExamples, ...]:
-    """Which patches to show: of each class `each` right ones from certain to hesitant, and `each` surest mistakes.
+    """Which patches to show: `each` correct ones per class, from certain to hesitant, and its `each` surest mistakes.
 
-    Different groups come first. Where there are more than `most` classes, those with most mistakes are shown.
+    Mistakes of different groups come first. Of more than `most` classes, those with the most mistakes are shown.
     """
     sure, rows = verdicts.confidence, np.arange(len(verdicts.truth))
     lines = []
