@@ -141,14 +141,14 @@ def _check_keys(config: Mapping[str, Any]) -> None:
 
 def _check_order(plan: Plan) -> None:
     if plan.labels and not plan.tune:
-        raise UsageError("configuration: labels are for tune", todo="Add a section `tune`")
+        raise UsageError("configuration: `labels` needs a section `tune`", todo="Add a section `tune`")
     if (plan.train_mil or plan.predict) and not plan.embed:
         raise UsageError("configuration: train-mil and predict need features", todo="Add a section `embed`")
     strange = sorted(set(plan.trained) - set(plan.embed))
     if strange:
         raise UsageError(
             f"configuration, train-mil: no features of {strange[0]} are made",
-            todo=f"There are: {', '.join(plan.embed)}",
+            todo=f"Features exist for: {', '.join(plan.embed)}",
         )
     if plan.predict and not plan.train_mil and not plan.foreign_model:
         raise UsageError("configuration, predict: no model is trained here", todo="Name one with `trained: FOLDER`")
@@ -158,7 +158,7 @@ def _encoders(sections: Any) -> dict[str, Call]:
     calls = [read_section("embed", section) for section in _as_list(sections)]
     named = {slug(call.get(EmbedSpec).model): call for call in calls}
     if len(named) < len(calls):
-        raise UsageError("configuration, embed: an encoder is there twice", todo="Give each encoder one section")
+        raise UsageError("configuration, embed: an encoder is given twice", todo="Give each encoder one section")
     return named
 
 

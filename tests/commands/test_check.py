@@ -84,8 +84,8 @@ def test_what_needs_attention_ends_with_3(tmp_path: Path, capsys: pytest.Capture
         r"^plain .*FAILED no mpp",
         r"^gone .*FAILED file not found",
         r"^note +1 label without a slide: gone",
-        r"^note +1 slide file beside these that no row names: forgotten.svs",
-        r"^2 slides can be tiled, 4 cannot; 1 slide with the content of another",
+        r"^note +1 slide file in the same folders not listed in the table: forgotten.svs",
+        r"^2 slides can be tiled, 4 cannot; 1 slide with the same content as another",
         r"^  plain: Add an mpp column",
     ):
         assert re.search(line, out, re.M), line
@@ -119,7 +119,7 @@ def test_a_disk_too_small_is_said(
     monkeypatch.setattr(check_cohort, "_free", lambda folder: 1000)
     code, out = _check([str(cohort)], tmp_path, capsys)
     assert code == 3
-    assert "the disk is too small for the run" in out
+    assert "not enough free disk space for the run" in out
 
 
 def test_texts_of_a_slide_file_do_not_become_formulas_in_the_csv(

@@ -77,7 +77,7 @@ def test_features_are_made_again_with_another_adapter(work: Path, capsys: pytest
     assert "4 up to date" in told(capsys)
     tune(work, seed=1)
     assert main(["embed", "--model", "pathotune", "--run", "run"]) == 0
-    assert "4 slides made again, embed/pathotune: other weights" in told(capsys)
+    assert "4 slides recomputed, embed/pathotune: other weights" in told(capsys)
 
 
 @has_built_in

@@ -167,7 +167,7 @@ def test_run_takes_all_stages_from_one_yaml(cohort: Path, capsys: pytest.Capture
         ("slides: slides.csv\ntile: {patch-px: 3}\n", "tile: patch-px must be between 16"),
         ("slides: slides.csv\ntile: {patch-px: 64, patch_px: 64}\n", "patch-px and patch_px are one key"),
         ("slides: slides.csv\ntrain-mil: {}\ntrain_mil: {}\n", "train-mil and train_mil are one key"),
-        ("slides: slides.csv\ntile: {}\ntile: {patch_px: 64}\n", "tile is there twice"),
+        ("slides: slides.csv\ntile: {}\ntile: {patch_px: 64}\n", "tile is given twice"),
         ("slides: slides.csv\ntile: {patch_px: '256'}\n", "patch_px must be of type int"),
         ("slides: slides.csv\ntrain-mil: {folds: 1}\n", "folds must be between"),
         (
@@ -182,12 +182,12 @@ def test_run_takes_all_stages_from_one_yaml(cohort: Path, capsys: pytest.Capture
         ("slides: slides.csv\nembed: {model: colour}\ntrain-mil: {model: abmill}\n", "unknown MIL model 'abmill'"),
         ("slides: slides.csv\ntrain-mil: {choose: 'abmil,men'}\n", "unknown MIL model 'men'"),
         ("slides: slides.csv\nembed: {model: colourr}\n", "Did you mean colour?"),
-        ("slides: slides.csv\nembed: [{model: colour}, {model: colour}]\n", "the encoder colour is there twice"),
+        ("slides: slides.csv\nembed: [{model: colour}, {model: colour}]\n", "the encoder colour is given twice"),
         ("slides: slides.csv\nembed: 3\n", "must hold option names"),
         ("tile: {}\n", "`slides` is missing"),
         ("- a\n", "must hold keys"),
-        ("a: [\n", "no valid YAML"),
-        ("!!python/object/apply:os.system ['true']\n", "no valid YAML"),
+        ("a: [\n", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
     ],
 )
 def test_faults_of_a_yaml_are_found_before_any_work(

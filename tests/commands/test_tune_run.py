@@ -64,7 +64,7 @@ def test_run_does_not_tune_where_its_file_does_not_say_so(folder: Path, capsys: 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("labels: crops\n", "labels are for tune"),
+        ("labels: crops\n", "`labels` needs a section `tune`"),
         ("tune: {method: magic}\n", "method must be one of pathotune, linear"),
         ("tune: {epoch: 3}\n", "tune: unknown key epoch"),
         ("tune: {crop_px: 5}\n", "crop_px must be 0 or between"),

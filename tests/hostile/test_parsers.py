@@ -155,7 +155,7 @@ def test_hostile_plans_are_refused_before_any_work(
 def test_deep_and_long_plans_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("slides: " + "[" * 1000 + "]" * 1000)
-    with pytest.raises(UsageError, match="no valid YAML: nested too deep"):
+    with pytest.raises(UsageError, match="not valid YAML: nested too deep"):
         read_yaml(path)
     path.write_text("slides: [" + "a," * (MAX_VALUES + 1) + "]")
     with pytest.raises(UsageError, match="more than 20000 values"):

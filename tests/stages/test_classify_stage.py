@@ -160,7 +160,7 @@ def test_another_threshold_draws_anew_but_computes_nothing(work: Path, capsys: p
     assert classify(work, "--min-probability", str(least)) == 3
     out = capsys.readouterr().out
     assert "classify 0/0 patches" in out
-    assert f"3 slides made again, classify/pathotune: min_probability 0.0 -> {least}" in out
+    assert f"3 slides recomputed, classify/pathotune: min_probability 0.0 -> {least}" in out
     table = read_class_table(place(work, "s0.h5"))
     np.testing.assert_array_equal(table.probabilities, before)
     unclear = (before.max(axis=1) < least - 1e-6).mean()
@@ -190,7 +190,7 @@ def test_a_damaged_store_is_made_again(work: Path, capsys: pytest.CaptureFixture
         read_class_table(store)
     classify(work)
     aside = place(work, "s1.h5.damaged-1")
-    assert "1 slide made again, classify/pathotune: damaged, kept as s1.h5.damaged-1" in capsys.readouterr().out
+    assert "1 slide recomputed, classify/pathotune: damaged, kept as s1.h5.damaged-1" in capsys.readouterr().out
     assert aside.read_bytes() == before["s1.h5"][: len(before["s1.h5"]) // 2]
     aside.unlink()
     assert results(work) == before
@@ -203,7 +203,7 @@ def test_another_adapter_makes_all_again_and_fractions_do_not_mix(
     capsys.readouterr()
     assert classify(work, "--only", "s1") == 0
     out = capsys.readouterr().out
-    assert "1 slide made again, classify/pathotune: other weights" in out
+    assert "1 slide recomputed, classify/pathotune: other weights" in out
     assert "not in fractions.csv" in out
     assert list(pd.read_csv(place(work, "fractions.csv")).slide_id) == ["s1"]
     assert classify(work) == 3
@@ -218,7 +218,7 @@ def test_new_patches_make_their_slide_again(work: Path, capsys: pytest.CaptureFi
     )
     capsys.readouterr()
     classify(work, "--only", "s0")
-    assert "1 slide made again, classify/pathotune: what it was made from has changed" in capsys.readouterr().out
+    assert "1 slide recomputed, classify/pathotune: what it was made from has changed" in capsys.readouterr().out
     patches = read_patch_table(work / "run" / "tile" / "s0.h5")
     np.testing.assert_array_equal(read_class_table(place(work, "s0.h5")).coords, patches.grid.coords)
 

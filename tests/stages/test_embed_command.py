@@ -99,7 +99,7 @@ def test_compiled_gives_the_same_direction(made: Path, tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["--model", "colour", "--model", "colour"], "--model names colour twice"),
-        (["--model", "colour", "--model", VIT, "--weights", "w"], "weights does not say for which model: w"),
+        (["--model", "colour", "--model", VIT, "--weights", "w"], "weights does not name its model: w"),
         (["--model", "colour", "--model", VIT, "--weights", f"{VIT}=a", "--weights", f"{VIT}=b"], "2 times for"),
         (["--model", VIT, "--weights", "a", "--weights", "b"], "weights is given 2 times, but there is one model"),
         (["--devices", "0"], "devices must be >= 1"),

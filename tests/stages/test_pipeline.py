@@ -127,14 +127,14 @@ def test_only_what_changed_is_redone(work: Path, capsys: pytest.CaptureFixture[s
     main(["tile", str(work / "slides.csv"), "--run", str(run), "--patch-px", "128"])
     out = capsys.readouterr().out
     assert "3 up to date" in out
-    assert "1 slide made again, segment: what it was made from has changed" in out
+    assert "1 slide recomputed, segment: what it was made from has changed" in out
     main(["embed", "--model", "colour", "--run", str(run)])
     assert "4 up to date" in capsys.readouterr().out  # s3's patches came back the same, so its features hold
 
 
 def test_a_changed_setting_is_named(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["tile", str(work / "slides.csv"), "--run", str(work / "wsi-run"), "--patch-px", "64"])
-    assert "5 slides made again, tile: patch_px 128 -> 64" in capsys.readouterr().out
+    assert "5 slides recomputed, tile: patch_px 128 -> 64" in capsys.readouterr().out
 
 
 def test_features_older_than_their_patches_are_not_trained_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_store_is_made_again(work: Path, capsys: pytest.CaptureFixture
     whole = store.read_bytes()
     store.write_bytes(whole[: len(whole) // 2])
     main(["tile", str(work / "slides.csv"), "--run", str(work / "wsi-run"), "--patch-px", "128"])
-    assert "1 slide made again, tile: damaged, kept as s2.h5.damaged-1" in capsys.readouterr().out
+    assert "1 slide recomputed, tile: damaged, kept as s2.h5.damaged-1" in capsys.readouterr().out
     assert store.read_bytes() == whole
     assert store.with_name("s2.h5.damaged-1").read_bytes() == whole[: len(whole) // 2]
 
@@ -162,10 +162,10 @@ def test_predict_on_new_slides_uses_the_training_settings(work: Path, capsys: py
     assert list(table.slide_id) == ["s0", "s1"]
     assert np.allclose(table.p_a + table.p_b, 1, atol=1e-5)
     assert read_patch_table(work / "p" / "tile" / "s0.h5").geometry.patch_px == 128
-    assert "2 of 2 slides by name of patients the models were trained on" in capsys.readouterr().out
+    assert "2 of 2 slides belong to patients the model was trained on" in capsys.readouterr().out
     pd.read_csv(new).assign(patient_id=["p0", "new"]).to_csv(new, index=False)
     assert main(["predict", str(new), "--trained", str(trained), "--run", str(work / "p")]) == 0
-    assert "1 of 2 slides by name of patients" in capsys.readouterr().out
+    assert "1 of 2 slides belong to patients" in capsys.readouterr().out
     (trained / "folds.csv").unlink()
     assert main(["predict", str(new), "--trained", str(trained), "--run", str(work / "p")]) == 0
     assert "trained on" not in capsys.readouterr().out

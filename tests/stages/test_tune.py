@@ -160,7 +160,7 @@ def test_what_changed_is_made_again_and_named(work: Path, out: Out, more: list[s
     folder = work / "run" / "tune" / "pathotune"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(words(work, *more)) == 0
-    assert f"made again: {reason}; the adapter of before is kept in tune/former/" in out()
+    assert f"recomputed: {reason}; the previous adapter is kept in tune/former/" in out()
     (former,) = (work / "run" / "tune" / "former").iterdir()
     assert former.name == f"pathotune-{json.loads(before['metrics.json'])['digest'][:8]}"
     assert {path.name: path.read_bytes() for path in former.iterdir()} == before
@@ -228,8 +228,8 @@ def test_a_kill_after_an_epoch_costs_nothing_that_was_done(made: Path, tmp_path:
         for run in ("cut", "whole")
     }
     assert "epoch   1/3" in said["cut"]
-    assert re.search(r"epoch   2/3 .*\(kept from before\)", said["cut"])
-    assert "kept from before" not in said["whole"]
+    assert re.search(r"epoch   2/3 .*\(from the interrupted run\)", said["cut"])
+    assert "from the interrupted run" not in said["whole"]
     assert (folder / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
     assert (folder / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
     assert {path.name for path in folder.iterdir()} == FILES
@@ -242,7 +242,7 @@ def test_other_settings_never_go_on_from_what_was_stopped(work: Path, out: Out) 
     (resume / "digest.txt").write_text("of something else\n")
     (resume / "last-epoch.safetensors").write_bytes(b"state of something else")
     assert main(words(work, "--seed", "5")) == 0
-    assert "kept from before" not in out()
+    assert "from the interrupted run" not in out()
     assert not resume.exists()
     assert main(words(work, "--seed", "5", run="afresh")) == 0
     names = ("run/tune/pathotune/adapter.safetensors", "afresh/tune/pathotune/adapter.safetensors")
@@ -354,7 +354,7 @@ def test_the_text_is_in_the_adapter(work: Path, out: Out) -> None:
         (["--model", "resnet18"], "is no plain vision transformer"),
         (["--model", "no_such_model"], "unknown timm model"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors is missing"),
-        (["--only", "s1"], "takes no --only"),
+        (["--only", "s1"], "--only and --chunk do not apply"),
         (["--val-fraction", "0.5", "--test-fraction", "0.5"], "must leave at least a tenth"),
         (["--device", "abacus"], "device must be"),
         (["--input-px", "33"], "multiple of the patch side"),

@@ -122,7 +122,7 @@ def test_segment_gets_the_options_it_shares_with_tile() -> None:
         ({"tile": {"mmp": 1}}, "configuration, tile: unknown key mmp"),
         ({"tile": {"patch-px": 3}}, "configuration, tile: patch-px must be"),
         ({"tile": ["mpp"]}, "must hold option names and values"),
-        ({"embed": [{"model": "colour"}, {"model": "colour"}]}, "an encoder is there twice"),
+        ({"embed": [{"model": "colour"}, {"model": "colour"}]}, "an encoder is given twice"),
         ({"embed": []}, "need features"),
         ({"train_mil": {"features": "other"}}, "no features of other"),
         ({"train-mil": None}, "train_mil and train-mil are one key"),

@@ -44,7 +44,7 @@ def test_without_the_section_nothing_is_tuned(config: dict[str, object]) -> None
 
 
 def test_labels_without_the_section_are_refused(config: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="labels are for tune"):
+    with pytest.raises(UsageError, match="`labels` needs a section `tune`"):
         make_plan({key: value for key, value in config.items() if key != "tune"})
 
 

@@ -1,4 +1,4 @@
-"""`check`: before a run, say what will not work. Opens every slide, reads none whole; writes a CSV if asked to."""
+"""`check`: report problems before a run. Opens every slide, reads small regions of it, writes a CSV if asked to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_pipeline.system.isolate import Crash, Limits, run_isolated
 from wsi_pipeline.wording import counted, grouped, listed
 
 MOST_SECONDS = 120.0
-"""A slide that takes longer to look at hangs, or lies on a share that does."""
+"""Time limit per slide: one that takes longer hangs, or is on a file share that does."""
 
 CSV_COLUMNS = (
     "slide_id", "path", "patient_id", "label", "state", "format", "backend", "codec", "width", "height", "levels",
@@ -31,7 +31,7 @@ CSV_COLUMNS = (
 
 
 def check(request: Request) -> int:
-    """Print what every slide is, or why it cannot be tiled; then copies, labels, forgotten files, and the cost."""
+    """Print the facts of every slide, or why it cannot be tiled; then copies, labels, unlisted files, and the cost."""
     cohort = _cohort(request)
     records = request.select(cohort)
     checks = mark_copies(_look_at_all(request, records))
@@ -63,7 +63,7 @@ def _cohort(request: Request) -> Cohort:
     for note in cohort.notes[:MOST_NOTES]:
         request.console.note(str(note))
     if len(cohort.notes) > MOST_NOTES:
-        request.console.note(f"and {len(cohort.notes) - MOST_NOTES} more of the kind")
+        request.console.note(f"and {len(cohort.notes) - MOST_NOTES} more notes")
     return cohort
 
 
@@ -116,7 +116,7 @@ def _note(item: SlideCheck) -> str:
 def _tell_labels(console: Console, cohort: Cohort) -> None:
     labels = join_labels(cohort)
     if not labels.counts:
-        console.fact("labels", f"none ({counted(cohort.patients, 'patient')}): enough for tile and embed, not to train")
+        console.fact("labels", f"none ({counted(cohort.patients, 'patient')}): tile and embed will work, train-mil not")
         return
     counts = [
         f"{label} {counted(slides, 'slide')} of {counted(patients, 'patient')}"
@@ -135,7 +135,7 @@ def _tell_unlisted(console: Console, records: Sequence[SlideRecord]) -> None:
     files = unlisted_files(records)
     if files:
         names = listed([path.name for path in files])
-        console.note(f"{counted(len(files), 'slide file')} beside these that no row names: {names}")
+        console.note(f"{counted(len(files), 'slide file')} in the same folders not listed in the table: {names}")
 
 
 def _tell_cost(request: Request, cost: RunCost) -> None:
@@ -143,15 +143,15 @@ def _tell_cost(request: Request, cost: RunCost) -> None:
     if not cost.patches:
         return
     encode = cost.patches / options.patches_per_second
-    console.fact("run", f"an estimate from what was read just now: about {grouped(cost.patches)} patches")
+    console.fact("run", f"estimated from the regions read: about {grouped(cost.patches)} patches")
     console.fact(
         "time",
-        f"tile {clock(cost.tile_seconds)}; embed {clock(max(encode, cost.read_seconds))} with an encoder of "
-        f"{options.patches_per_second:g} patches a second (reading them {clock(cost.read_seconds)})",
+        f"tile {clock(cost.tile_seconds)}; embed {clock(max(encode, cost.read_seconds))} at "
+        f"{options.patches_per_second:g} patches per second (reading alone {clock(cost.read_seconds)})",
     )
     console.fact(
         "disk",
-        f"{_bytes(cost.store_bytes)} for masks and patches, {_bytes(cost.feature_bytes)} for each encoder of "
+        f"{_bytes(cost.store_bytes)} for masks and patches, {_bytes(cost.feature_bytes)} per encoder with "
         f"{options.feature_dim} features; {_bytes(cost.free_bytes)} free",
     )
 
@@ -165,9 +165,9 @@ def _end(console: Console, checks: Sequence[SlideCheck], cost: RunCost) -> int:
     copies = sum(bool(item.copy_of) for item in checks)
     parts = [f"{counted(len(checks) - len(failed), 'slide')} can be tiled, {len(failed)} cannot"]
     if copies:
-        parts.append(f"{counted(copies, 'slide')} with the content of another: keep one, or training counts it twice")
+        parts.append(f"{counted(copies, 'slide')} with the same content as another: keep one of them")
     if not cost.fits:
-        parts.append("the disk is too small for the run: choose another with --run FOLDER")
+        parts.append("not enough free disk space for the run: choose another disk with --run FOLDER")
     console.say("; ".join(parts))
     for item in failed[:MOST_ROWS]:
         if item.todo:

@@ -1,4 +1,4 @@
-"""`classify`: classes of patches, as probabilities, fractions, pictures and polygons."""
+"""`classify`: the class of every patch, as probabilities, fractions, pictures and polygons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def classify(request: Request) -> int:
 
 
 def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
-    """The stage, with adapter, device and arithmetic chosen and told."""
+    """The stage; prints the adapter, device and arithmetic chosen."""
     spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
     plan, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)
     if not isinstance(plan, PathoTunePlan):
@@ -49,30 +49,30 @@ def _tell(request: Request, result: CohortResult) -> None:
     console, last = request.console, list(result.last.values())
     rows = [_row(item) for item in last]
     hidden = len(rows) - MOST_ROWS
-    if hidden > 0:  # a long cohort shows what needs a look
+    if hidden > 0:  # a long cohort shows only what needs attention
         rows = [line for line in rows if line[-1]][:MOST_ROWS]
     console.table(("slide", "patches", "classes", "note"), rows, right=(1,))
     if hidden > 0:
-        console.say(f"... of {counted(len(last), 'slide')}, those with a note are shown")
+        console.say(f"... of {counted(len(last), 'slide')}, only those with a note are shown")
     tell_redone(request, result)
     done = [item for item in last if item.action in ("made", "fresh")]
     tell_end(request, result, _gather(request, done) if done else "nothing was classified")
 
 
 def _gather(request: Request, done: Sequence[StageResult]) -> str:
-    """Write fractions.csv over all slides of the run; what was made, in words."""
+    """Write fractions.csv over all slides of the run; return a summary of the outputs."""
     run, model = request.run_dir, request.get(ClassifySpec).model
     cohort = request.known_cohort()
     first = next(record for record in cohort.records if record.slide_id == done[0].slide_id)
     like = current_header(run, model, first)
     folder = shown(run.classify(model))
-    if like is None:  # its patches were made anew by another process in the meantime
+    if like is None:  # another process has recomputed its patches meanwhile
         return f"{counted(len(done), 'slide')} in {folder}/"
     found = write_fractions(run, model, cohort.records, like)
     if found.left_out:
         request.console.note(
-            f"not in fractions.csv, because classified with another adapter or other settings: "
-            f"{counted(len(found.left_out), 'slide')}; wsi-pipeline classify does them again"
+            f"left out of fractions.csv, classified with another adapter or other settings: "
+            f"{counted(len(found.left_out), 'slide')}; repeat them with wsi-pipeline classify"
         )
     return (
         f"{counted(len(done), 'slide')} in {folder}/ · fractions of all {len(found.table)}: "
@@ -81,7 +81,7 @@ def _gather(request: Request, done: Sequence[StageResult]) -> str:
 
 
 def _row(result: StageResult) -> tuple[str, str, str, str]:
-    """One line of the closing table: slide, patches, its commonest classes, note."""
+    """One row of the closing table: slide, patches, its most common classes, note."""
     status = result.status
     if result.action in ("failed", "blocked"):
         return result.slide_id, "-", "-", f"FAILED {status.reason}"

@@ -1,4 +1,4 @@
-"""`compare`: is one validation better than another on the same patients, and could that be chance?"""
+"""`compare`: the difference between two validations on the same patients, with intervals and p-values."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def compare(request: Request) -> int:
         )
     options = request.get(CompareOptions)
     first, second = (Path(source) for source in request.sources)
-    told = [_one(request, pair) for pair in pairs(first, second, features=options.features, model=options.model)]
+    results = [_one(request, pair) for pair in pairs(first, second, features=options.features, model=options.model)]
     if options.json:
-        write_text(Path(options.json), json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        request.console.say(f"the same as JSON: {shown(Path(options.json))}")
+        write_text(Path(options.json), json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        request.console.say(f"all results as JSON: {shown(Path(options.json))}")
     return EXIT_DONE
 
 
@@ -44,8 +44,8 @@ def _one(request: Request, pair: Pair) -> dict[str, Any]:
     console.fact("B", b)
     console.table(("metric", "A", "B", "B - A", "p"), [_row(name, one) for name, one in found["metrics"].items()])
     if found.get("delong"):
-        told = _row("", found["delong"])
-        console.fact("DeLong", f"AUROC of {found['delong']['class']}: B - A {told[3]}, p {told[4]}")
+        row = _row("", found["delong"])
+        console.fact("DeLong", f"AUROC of {found['delong']['class']}: B - A {row[3]}, p {row[4]}")
     for text in _notes(found, pair):
         console.note(text)
     console.say(sentence(found))
@@ -63,14 +63,14 @@ def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
 
 def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
     interval = found["interval"]
-    told = [
+    notes = [
         f"differences with {100 * interval['level']:.0f} % intervals by {interval['resamples']} paired bootstrap "
-        f"resamples of {counted(found['n_patients'], 'patient')}; no p-value is corrected for there being several"
+        f"resamples of {counted(found['n_patients'], 'patient')}; p-values are not corrected for multiple comparisons"
     ]
-    told += [text for training in pair for text in training.metrics.get(NOTES) or ()]
+    notes += [text for training in pair for text in training.metrics.get(NOTES) or ()]
     predicted = [name for name, side in zip("AB", pair, strict=True) if is_prediction(side.folder)]
     if predicted:
-        told.append(f"{' and '.join(predicted)}: predictions of finished models on patients they were not trained on")
+        notes.append(f"{' and '.join(predicted)}: predictions of finished models on patients they were not trained on")
     elif not found["same_folds"]:
-        told.append("the two were tested in different folds: part of the difference may be the luck of the division")
-    return told
+        notes.append("the two were tested in different folds: part of the difference may come from the folds")
+    return notes

@@ -1,4 +1,4 @@
-"""`demo`: a cohort of synthetic slides to try everything on."""
+"""`demo`: a cohort of synthetic slides for trying out all commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANNOTATED_SLIDES = 8
 
 
 def demo(request: Request) -> int:
-    """Make the slides and their slides.csv in the folder named; what is there already is kept."""
+    """Make the slides and their slides.csv in the given folder; existing files are kept."""
     if len(request.sources) != 1:
         raise UsageError(f"demo takes one folder, got {len(request.sources)}")
     made: list[int] = [0]
@@ -24,10 +24,10 @@ def demo(request: Request) -> int:
             made[0] = done
 
         csv = make_cohort(Path(request.sources[0]), annotated=ANNOTATED_SLIDES, progress=on_slide)
-    request.console.say(f"synthetic slides, for trying out only: {shown(csv)}")
+    request.console.say(f"synthetic slides, only for trying out the commands: {shown(csv)}")
     labels = shown(csv.with_name(ANNOTATED))
     request.console.say(
-        f"{ANNOTATED_SLIDES} more, of other patients, with tissue outlined by kind, to tune on: {labels}"
+        f"{ANNOTATED_SLIDES} more slides, of other patients, with tissue regions annotated by class, for tune: {labels}"
     )
     request.console.say(f"next: wsi-pipeline tile {shown(csv)}")
     return EXIT_DONE

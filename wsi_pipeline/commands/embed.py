@@ -1,4 +1,4 @@
-"""`embed`: patches to features."""
+"""`embed`: features of patches."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _stages(request: Request, tables: Sequence[PatchTable]) -> list[EmbedStage]:
 
 
 def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
-    """The stage of one encoder, with device and arithmetic chosen and told."""
+    """The stage of one encoder; prints the device and arithmetic chosen."""
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     plan, remark = plan_in_run(
         request.run_dir,

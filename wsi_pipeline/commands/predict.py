@@ -91,31 +91,31 @@ def _tell_left_out(request: Request, slides: SlideBags) -> None:
 def _tell_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
     if seen.any():
         request.console.note(
-            f"{seen.sum()} of {counted(len(seen), unit)} by name of patients the models were trained on: "
-            "these predictions do not show how good the models are, train-mil's own do"
+            f"{seen.sum()} of {counted(len(seen), unit)} belong to patients the model was trained on: "
+            "judge it by train-mil's cross-validated metrics, not by these"
         )
 
 
 def _tell_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> None:
-    """How good the predictions are: the numbers of `train-mil`, of slides and of patients, and what to be wary of."""
-    told = [(unit, metrics)]
+    """Print the metrics of the predictions as `train-mil` does, per slide and per patient, and their warnings."""
+    shown_here = [(unit, metrics)]
     if metrics.get("by_patient"):
-        told.append(("patient (mean of slides)", metrics["by_patient"]))
-    told = [(name, own) for name, own in told if own.get("pooled")]
-    if told:
-        names = list(told[0][1]["pooled"])[:MOST_METRICS]
-        rows = [[name, *(cell(own, metric) for metric in names)] for name, own in told]
-        chance = told[0][1].get("chance") or {}
-        rows.append(["(chance)", *(number(told[0][1], chance.get(metric)) for metric in names)])
+        shown_here.append(("patient (mean of slides)", metrics["by_patient"]))
+    shown_here = [(name, own) for name, own in shown_here if own.get("pooled")]
+    if shown_here:
+        names = list(shown_here[0][1]["pooled"])[:MOST_METRICS]
+        rows = [[name, *(cell(own, metric) for metric in names)] for name, own in shown_here]
+        chance = shown_here[0][1].get("chance") or {}
+        rows.append(["(chance)", *(number(shown_here[0][1], chance.get(metric)) for metric in names)])
         title = "external test" if metrics.get("external") else "no external test"
         request.console.table((title, *(metric_words(name) for name in names)), rows)
-    for name, own in told:
+    for name, own in shown_here:
         for fact, text in facts(own):
-            request.console.fact(fact, f"{name}: {text}" if len(told) > 1 else text)
+            request.console.fact(fact, f"{name}: {text}" if len(shown_here) > 1 else text)
     warnings = [*metrics["warnings"], *((metrics.get("by_patient") or {}).get("warnings") or ())]
     for text in list(dict.fromkeys(warnings))[:MOST_WARNINGS]:
         request.console.note(text)
-    for _, own in told[:1]:
+    for _, own in shown_here[:1]:
         interval = own["interval"]
         request.console.say(
             f"[{100 * interval['level']:.0f} % intervals] by {interval['resamples']} bootstrap resamples of "
@@ -128,9 +128,7 @@ def _tell_files(request: Request, found: Predicted, unit: str) -> None:
     kept = f", beside {counted(others, unit)} of earlier calls" if others else ""
     request.console.say(f"{counted(len(found.table), unit)} in {shown(found.path)}{kept}")
     if found.former is not None:
-        request.console.note(
-            f"predictions by the same training before it was trained again are kept in {shown(found.former)}"
-        )
+        request.console.note(f"predictions of the model before it was retrained are kept in {shown(found.former)}")
     made = [
         name for name, one in (("patients.csv", found.patients), ("metrics.json", found.metrics)) if one is not None
     ]
@@ -152,7 +150,7 @@ def _trained_folder(request: Request) -> Path:
 
 
 def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
-    """Tile and embed the slides named, with the settings the model was trained on."""
+    """Tile and embed the given slides with the settings the model was trained on."""
     specs = ensemble.provenance["specs"]
     settings = [
         from_mapping(kind, specs[name], f"settings of the trained model ({name})")
@@ -160,7 +158,7 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     ]
     options = request.get(PredictOptions)
     recorded = str(ensemble.provenance.get("adapter", ""))
-    # Found before any slide is tiled: a model without its encoder has nothing to say of them.
+    # Looked up before any slide is tiled: without its encoder, the model cannot predict.
     adapter = adapter_of_model(ensemble.encoder, recorded, folder, request.run_dir, options.adapter)
     execution = EmbedExecution(adapter=adapter, weights=options.weights, device=options.device)
     both = request.with_options(

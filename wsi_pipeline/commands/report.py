@@ -1,4 +1,4 @@
-"""`report`: write the report of a run as it stands."""
+"""`report`: the report of a run in its current state."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from wsi_pipeline.stages.results.tuning_files import tunings
 
 
 def report(request: Request) -> int:
-    """Gather what the run has made so far into one HTML file."""
+    """Gather the results of the run so far in one HTML file."""
     path = report_of(request)
     request.console.say(f"open the report: {shown(path)} ({path.stat().st_size / 1e6:.1f} MB)")
     return EXIT_DONE
 
 
 def report_of(request: Request) -> Path:
-    """Write the report of the run; one in which adapters were tuned but no slide was tiled has no slides in it."""
+    """Write the report of the run; without slides if adapters were tuned but nothing was tiled."""
     run = request.run_dir
     without_slides = not run.cohort_csv.is_file() and bool(tunings(run))
     return write_report(run, Cohort((), str(run.root)) if without_slides else request.known_cohort())

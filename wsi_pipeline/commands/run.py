@@ -27,7 +27,7 @@ _FILES = ("weights", "adapter")
 
 
 def run(request: Request) -> int:
-    """Run tile, tune, embed (all encoders), classify, train-mil as a YAML file says; all but tile only if named."""
+    """Run tile, tune, embed (all encoders), classify and train-mil from a YAML file; all but tile only if named."""
     if len(request.sources) != 1:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
@@ -54,7 +54,7 @@ def run(request: Request) -> int:
 
 
 def _foresee(steps: Sequence[Step]) -> None:
-    """Look up what the steps name; what knows the names is imported only where a step needs it anyway."""
+    """Check the names of encoders and models; the rooms that know them are imported only if a step needs them."""
     if any(command.name in ("embed", "train-mil") for command, _ in steps):
         options = [item for _, sections in steps for section in sections for item in section]
         import_module("wsi_pipeline.commands.shell.resolve_names").foresee(options)
@@ -67,7 +67,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} must hold keys and values", todo=f"Known keys: {', '.join(TOP_KEYS)}")
     plan = {name: plan[key] for name, key in keys_of(plan, TOP_KEYS, str(path)).items()}
     if "labels" in plan and "tune" not in plan and plan["labels"] is not None:
-        raise UsageError(f"{path}: labels are for tune, which this file does not name", todo="Add a section `tune`")
+        raise UsageError(f"{path}: `labels` needs a section `tune`", todo="Add a section `tune`")
     if "slides" not in plan:
         raise UsageError(f"{path}: the key `slides` is missing", todo="Name the CSV, folder or glob of slides")
     return plan
@@ -80,7 +80,7 @@ def _run_folder(value: Any, path: Path) -> str:
 
 
 def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[Step]:
-    """The commands to run and the options of each, several sets of them for embed."""
+    """The commands to run and their options; several sets of options for embed."""
     by_name = {command.name: command for command in COMMANDS}
     for name in STEPS:
         if name == "tile" or name in plan:
@@ -101,7 +101,7 @@ def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
 
 
 def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any, ...]:
-    """The option objects of one command from its section; each key goes to the object that knows it."""
+    """The option objects of one command from its section; each key goes to the object that has it."""
     return options_of(command.options, section, where)
 
 

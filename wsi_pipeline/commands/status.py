@@ -1,4 +1,4 @@
-"""`status`: where a cohort stands, read from the status files; touches no slide."""
+"""`status`: the progress of a cohort, read from its status files; opens no slide."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_pipeline.wording import counted
 
 
 def status(request: Request) -> int:
-    """Print how many slides are done, empty, failed or pending in each stage, and what failed."""
+    """Print how many slides are done, empty, failed or pending in each stage, and why slides failed."""
     records = request.select(request.known_cohort())
     slides = [read_status(request.run_dir.status(record.slide_id), record.slide_id) for record in records]
     request.console.fact("run", f"{shown(request.run_dir.root)}/  {counted(len(slides), 'slide')}")
@@ -21,8 +21,8 @@ def status(request: Request) -> int:
     rows = [[stage, *(str(count) for count in _counts(slides, stage))] for stage in stages]
     request.console.table(("stage", "done", "empty", "failed", "pending"), rows, right=(1, 2, 3, 4))
     failed = [(slide.slide_id, *slide.failed) for slide in slides if slide.failed]
-    told = [(slide_id, stage, item.reason) for slide_id, stage, item in failed[:MOST_ROWS]]
-    request.console.table(("slide", "failed in", "reason"), told)
+    shown_rows = [(slide_id, stage, item.reason) for slide_id, stage, item in failed[:MOST_ROWS]]
+    request.console.table(("slide", "failed in", "reason"), shown_rows)
     for tuning in tunings(request.run_dir):
         request.console.fact("adapter", f"{shown(tuning.folder)}/")
     for training in trainings(request.run_dir):

@@ -57,12 +57,12 @@ def _work(request: Request, stages: Sequence[SlideStage], name: str) -> int:
 def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult) -> None:
     console, rows = request.console, [row(item, request.run_dir) for item in result.last.values()]
     hidden = len(rows) - MOST_ROWS
-    if hidden > 0:  # a long cohort shows what needs a look
+    if hidden > 0:  # a long cohort shows only what needs attention
         rows = [line for line in rows if line[-1]][:MOST_ROWS]
     asked = f"mpp (asked {request.get(TileSpec).mpp:g})"
     console.table(("slide", "patches", "tissue mm2", asked, "note"), rows, right=(1, 2))
     if hidden > 0:
-        console.say(f"... of {counted(len(result.last), 'slide')}, those with a note are shown")
+        console.say(f"... of {counted(len(result.last), 'slide')}, only those with a note are shown")
     tell_redone(request, result)
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
@@ -73,7 +73,7 @@ def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult
 
 
 def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
-    """One line of the closing table: slide, patches, tissue, mpp and its source, note."""
+    """One row of the closing table: slide, patches, tissue, mpp and its source, note."""
     status = result.status
     if result.action in ("failed", "blocked"):
         return result.slide_id, "-", "-", "-", f"FAILED {status.reason}"
@@ -88,7 +88,7 @@ def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
 
 
 def tell_redone(request: Request, result: CohortResult) -> None:
-    """Say how many slides were up to date, and why others were made again."""
+    """Say how many slides were up to date, and why others were recomputed."""
     last = result.last.values()
     fresh = sum(item.action == "fresh" for item in last)
     if fresh:
@@ -98,7 +98,7 @@ def tell_redone(request: Request, result: CohortResult) -> None:
         if item.action == "made" and item.why:
             reasons[f"{item.stage}: {item.why}"] = reasons.get(f"{item.stage}: {item.why}", 0) + 1
     for reason, count in reasons.items():
-        request.console.say(f"{counted(count, 'slide')} made again, {reason}")
+        request.console.say(f"{counted(count, 'slide')} recomputed, {reason}")
 
 
 def tell_end(request: Request, result: CohortResult, after: str) -> None:

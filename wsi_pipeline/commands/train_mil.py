@@ -72,7 +72,7 @@ def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord],
         request.console.say(f"{shown(training.folder)} up to date")
     if training.former is not None:
         request.console.note(
-            f"{shown(training.folder)} was trained again; what it was before: {shown(training.former)}"
+            f"{shown(training.folder)} was retrained; the previous result is kept in {shown(training.former)}"
         )
     return training
 
@@ -90,12 +90,12 @@ def _encoders(request: Request) -> tuple[str, ...]:
     if wanted is None:
         return found
     if slug(wanted) not in found:
-        raise UsageError(f"no features of {wanted} in this run", todo=f"There are: {', '.join(found)}")
+        raise UsageError(f"no features of {wanted} in this run", todo=f"Features exist for: {', '.join(found)}")
     return (slug(wanted),)
 
 
 def _tell(request: Request, done: Sequence[Training]) -> None:
-    """The table of metrics with intervals, what was chosen, what to be wary of, where everything is."""
+    """Print the table of metrics with intervals, the choices made, warnings, and where the results are."""
     first = done[0].metrics
     names = list(first["pooled"])[:MOST_METRICS]
     rows = [

@@ -1,4 +1,4 @@
-"""`tune`: make a vision transformer a specialist on labelled patches."""
+"""`tune`: adapt a vision transformer to a task, from labelled patches."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def tune(request: Request) -> int:
-    """Tune on labelled patches, measure on groups that were never seen, keep the adapter."""
+    """Tune on labelled patches, test on held-out groups, keep the adapter."""
     spec, name = request.get(TuneSpec), _name(request)
     if request.only or request.chunk:
-        raise UsageError("tune learns from all labelled patches: it takes no --only and no --chunk")
+        raise UsageError("tune uses all labelled patches: --only and --chunk do not apply")
     stage.check_text_encoder(spec)
     patches = _open(request)
     _tell_patches(request, patches)
@@ -50,21 +50,21 @@ def tune(request: Request) -> int:
 
 
 def _name(request: Request) -> str:
-    """The name of the result. Raises UsageError where it is no plain folder name."""
+    """The name of the result. Raises UsageError if it is not a plain folder name."""
     return check_name(request.get(TuneExecution).name or request.get(TuneSpec).method)
 
 
 def _open(request: Request) -> LabelledPatches:
-    """The labelled patches that are named; else those of the run: patch stores with labels, or annotated slides."""
+    """The labelled patches given, else those of the run: patch stores with labels, or annotated slides."""
     if len(request.sources) > 1:
         raise UsageError(
             f"tune takes one folder or CSV of labelled patches, got {len(request.sources)}",
-            todo="Put what belongs together into one folder, or one CSV with the columns path, label and group",
+            todo="Put all labelled patches into one folder, or one CSV with the columns path, label and group",
         )
     run = request.run_dir
     if not request.sources and not run.cohort_csv.is_file():
         raise UsageError(
-            f"no labelled patches named, and no run in {run.root} to take them from",
+            f"no labelled patches given, and no run in {run.root}",
             todo="Name a folder of class folders or a CSV: wsi-pipeline tune crops",
         )
     source = Path(request.sources[0]) if request.sources else run.root
@@ -86,11 +86,11 @@ def _split(request: Request, patches: LabelledPatches) -> PatchSplit:
     )
     check_leaks(patches, split)
     if not len(split.validation):
-        raise LabelError("no patch is left to choose the best epoch on", todo="Give some rows the split val")
+        raise LabelError("no validation patches to select the best epoch", todo="Set `split` to val in some rows")
     parts = {word: patches.take(rows) for word, rows in split.parts().items() if len(rows)}
-    told = [f"{_WORDS[word]} {grouped(len(part))} of {_groups(part)}" for word, part in parts.items()]
+    sizes = [f"{_WORDS[word]} {grouped(len(part))} of {_groups(part)}" for word, part in parts.items()]
     given = "as given" if patches.splits else "no group in two parts"
-    request.console.fact("split", f"{', '.join(told)}; {given}")
+    request.console.fact("split", f"{', '.join(sizes)}; {given}")
     for note in split.notes:
         request.console.note(note)
     return split
@@ -117,7 +117,7 @@ def _tell_job(request: Request, job: TuneJob) -> None:
 
 
 def _run(request: Request, job: TuneJob) -> Tuning:
-    """Tune with progress, or find that it is up to date."""
+    """Tune and show progress, unless the result is up to date."""
     console = request.console
     with stage.held(job):
         known, why = stage.check(job)
@@ -125,7 +125,7 @@ def _run(request: Request, job: TuneJob) -> Tuning:
             console.say(f"{shown(known.folder)} up to date")
             return known
         if why:
-            console.say(f"{shown(job.folder)} made again: {why}; the adapter of before is kept in tune/{FORMER}/")
+            console.say(f"{shown(job.folder)} recomputed: {why}; the previous adapter is kept in tune/{FORMER}/")
         model = stage.build(job)
         console.fact("trained", _share(stage.trained(model)))
         with console.progress(f"tune {job.name}", job.images, "patches") as step:
@@ -136,13 +136,13 @@ def _run(request: Request, job: TuneJob) -> Tuning:
 
 
 class _Epochs:
-    """Tells each epoch in a line, and keeps those of a training that goes on out of the rate."""
+    """Prints a line per epoch; epochs of an earlier, interrupted process do not count towards the rate."""
 
     def __init__(self, step: Progress, spec: TuneSpec) -> None:
         self.step, self.spec, self._since, self._kept = step, spec, 0, False
 
     def images(self, count: int) -> None:
-        """So many more patches are done, now or by the process before."""
+        """`count` more patches are done, by this process or the interrupted one."""
         if self._kept:
             self.step.total -= count
             self._kept = False
@@ -157,7 +157,7 @@ class _Epochs:
         self.step.tell(
             f"epoch {row.epoch:>3}/{self.spec.epochs}  training loss {row.train_loss:.3f}  validation loss "
             f"{row.val_loss:.3f}, accuracy {row.val_accuracy:.3f}, macro F1 {row.val_macro_f1:.3f}"
-            + ("  (kept from before)" if self._kept else "")
+            + ("  (from the interrupted run)" if self._kept else "")
         )
 
 
@@ -169,17 +169,18 @@ def _share(trained: Mapping[str, Any]) -> str:
 
 
 def _tell_scores(request: Request, tuning: Tuning) -> None:
-    """Scores over all classes, then of each; every number with its unit of resampling and n."""
+    """Print scores over all classes, then per class, with what was resampled and n."""
     console, metrics = request.console, tuning.metrics
     part, interval = metrics["part"], metrics["interval"]
     best = metrics["training"]["best_epoch"]
-    console.say(f"epoch {best} of {metrics['training']['epochs']} kept, chosen on the validation part")
+    console.say(f"epoch {best} of {metrics['training']['epochs']} kept, selected on the validation part")
     measured = f"{counted(metrics['n_patches'], 'patch', 'patches')} of {counted(metrics['n_groups'], 'group')}"
     if part == "test":
-        console.fact("test", f"{measured}, used for nothing else")
+        console.fact("test", f"{measured}, used only for this test")
     else:
         console.note(
-            f"no test part: these are {measured} of the validation part, which also chose the epoch, so they flatter"
+            f"no test part: scores are on {measured} of the validation part, which also selected the epoch; "
+            "they are optimistic"
         )
     pooled = metrics["pooled"]
     console.table([metric_words(name) for name in POOLED], [[estimate(pooled[name]) for name in POOLED]])
@@ -199,7 +200,7 @@ def _class_row(row: Mapping[str, Any]) -> list[str]:
 
 
 def _tell_end(request: Request, tuning: Tuning) -> None:
-    """What was made, and the next step."""
+    """Print the outputs and the next step."""
     run, folder = request.run_dir, shown(tuning.folder)
     size = tuning.metrics["adapter"]["bytes"] / 1e6
     request.console.say(

@@ -1,4 +1,4 @@
-"""What only shows when all slides of a cohort are seen together: copies, labels, forgotten files, the cost of a run."""
+"""Checks across all slides of a cohort: copies, labels, unlisted files, the cost of a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Labels:
 
     counts        label -> (slides, patients), most slides first
     without       slides without a label, where others have one
-    without_file  labelled rows whose slide is not there
+    without_file  labelled rows whose slide file does not exist
     """
 
     counts: dict[str, tuple[int, int]]
@@ -54,9 +54,9 @@ def join_labels(cohort: Cohort) -> Labels:
 
 
 def unlisted_files(records: Sequence[SlideRecord]) -> tuple[Path, ...]:
-    """Slide files that lie beside the listed ones and that no row names, sorted.
+    """Slide files in the folders of the listed ones that no row names, sorted.
 
-    DICOM files are left out: those beside a listed one are levels of it. At most 1,000 folders are looked into.
+    DICOM files are left out: those beside a listed one are levels of it. At most 1,000 folders are searched.
     """
     listed = {split_choice(record.path)[0] for record in records}
     folders = sorted({path.parent for path in listed})[:MOST_FOLDERS]
@@ -71,13 +71,13 @@ def unlisted_files(records: Sequence[SlideRecord]) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class RunCost:
-    """About what a run will take, on this machine.
+    """Estimated cost of a run on this machine.
 
     tile_seconds   wall-clock, with `processes` slides at a time
     read_seconds   wall-clock to read all patches once for embed, with as many threads
     store_bytes    segment and patch stores
     feature_bytes  feature stores of one encoder
-    free_bytes     free where the run folder will be
+    free_bytes     free space on the disk of the run folder
     """
 
     patches: int
@@ -89,7 +89,7 @@ class RunCost:
 
     @property
     def fits(self) -> bool:
-        """Whether the disk holds it."""
+        """Whether the disk has enough free space."""
         return self.store_bytes + self.feature_bytes <= self.free_bytes
 
 
@@ -108,6 +108,6 @@ def run_cost(checks: Sequence[SlideCheck], processes: int, feature_dim: int, run
 
 
 def _free(folder: Path) -> int:
-    """Bytes free on the disk of a folder that may not be there yet."""
+    """Bytes free on the disk of a folder that may not exist yet."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free

@@ -1,4 +1,4 @@
-"""One slide before a run: what it is, whether it can be tiled, and about what it will cost."""
+"""One slide before a run: its facts, whether it can be tiled, and the estimated cost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PATCH_BYTES = 20
 
 @dataclass(frozen=True)
 class Cost:
-    """About what a slide will cost: patches, seconds of one process, bytes of its stores without features.
+    """Estimated cost of a slide: patches, seconds of one process, bytes of its stores without features.
 
     tile_seconds   for `tile`
     read_seconds   to read all patches once, for `embed`
@@ -50,10 +50,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class SlideCheck:
-    """What is known of a slide after a look; `info`, `spacing`, `cost` are None as far as it did not get.
+    """What a check found out about a slide; `info`, `spacing` and `cost` are None if it failed before them.
 
     failure   why it cannot be tiled, or an empty string
-    note      what is odd though it can
+    note      oddities that do not prevent tiling
     copy_of   slide_id of an earlier slide with the same content, or an empty string
     """
 
@@ -69,14 +69,14 @@ class SlideCheck:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something should be done about it before a run."""
+        """Whether the user should act before a run."""
         return bool(self.failure or self.copy_of)
 
 
 def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None, no_crop: bool = False) -> SlideCheck:
-    """Open one slide and look at it here and there. Never raises for what the slide is.
+    """Open one slide and sample regions of it. Never raises for a fault of the slide; the result reports it.
 
-    no_crop   annotations of QuPath count from the corner of the whole slide, not of its bounds
+    no_crop   QuPath annotations start at the corner of the whole slide, not of its bounds
     """
     found = SlideCheck(record.slide_id)
     try:
@@ -99,7 +99,7 @@ def _joined(*notes: str) -> str:
 
 
 def _tissue_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:
-    """What is odd about the slide's own tissue file; raises SlideError where `segment` would refuse it."""
+    """Oddities of the slide's own tissue file; raises SlideError where `segment` would refuse it."""
     if record.tissue is None:
         return ""
     mpp, mask_mpp = float(spacing.mpp), SegmentSpec().mask_mpp
@@ -108,7 +108,7 @@ def _tissue_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: b
 
 
 def _annotation_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:
-    """What is odd about the slide's annotation: it cannot be read, lies beside the slide or on bare glass."""
+    """Oddities of the slide's annotation: unreadable, outside the slide, or on bare glass."""
     if record.annotation is None:
         return ""
     try:

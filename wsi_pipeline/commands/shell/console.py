@@ -1,6 +1,6 @@
-"""How commands talk: facts, notes, progress, tables. On a terminal with a bar; in a file with a line now and then.
+"""Output of commands: facts, notes, progress, tables. A progress bar on a terminal; occasional lines in a file.
 
-Everything goes to standard output but errors; nothing here decides anything.
+Errors go to standard error, everything else to standard output.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ MOST_ROWS = 40
 
 
 class Console:
-    """Writes to `out` (standard output by default); `quiet` keeps facts, progress and tables back."""
+    """Writes to `out` (standard output by default); `quiet` suppresses everything but errors."""
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None, quiet: bool = False) -> None:
         self.out, self.err, self.quiet = out or sys.stdout, err or sys.stderr, quiet
 
     def fact(self, name: str, text: str) -> None:
-        """`cohort  5 slides, ...`: a short name and what is so."""
+        """`cohort  5 slides, ...`: a short name and a fact."""
         self.say(f"{name:<8}{text}")
 
     def note(self, text: str) -> None:
-        """Something odd that stops nothing."""
+        """Something odd that does not stop the work."""
         self.say(f"note    {text}")
 
     def say(self, text: str = "") -> None:
@@ -39,7 +39,7 @@ class Console:
         try:
             self.out.write(text + "\n")
             self.out.flush()
-        except BrokenPipeError:  # `wsi-pipeline tile ... | head`: nobody listens any more, the work goes on
+        except BrokenPipeError:  # `wsi-pipeline tile ... | head`: the reader has gone, the work continues
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
@@ -49,7 +49,7 @@ class Console:
         self.err.flush()
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-        """Plain columns; those in `right` are set flush right. The last column may be of any length."""
+        """Plain columns; those in `right` are right-aligned."""
         if not rows:
             return
         widths = [max(len(str(row[i])) for row in (headers, *rows)) for i in range(len(headers))]
@@ -77,7 +77,7 @@ class Console:
 
 
 class Progress:
-    """Counts units done; shows nothing."""
+    """Counts units done, without output."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.started = total, 0, time.monotonic()
@@ -87,10 +87,10 @@ class Progress:
         self.done += count
 
     def tell(self, text: str) -> None:
-        """A line said meanwhile; on a terminal it stands above the bar."""
+        """Print a line; on a terminal, above the bar."""
 
     def close(self) -> None:
-        """No more will come."""
+        """End of the progress."""
 
     @property
     def rate(self) -> float:
@@ -103,12 +103,12 @@ class LineProgress(Progress):
 
     def __init__(self, name: str, total: int, unit: str, console: Console) -> None:
         super().__init__(total)
-        self.name, self.unit, self.console, self.told = name, unit, console, time.monotonic()
+        self.name, self.unit, self.console, self.last_line = name, unit, console, time.monotonic()
 
     def __call__(self, count: int = 1) -> None:
         super().__call__(count)
-        if time.monotonic() - self.told >= LINE_EVERY_SECONDS:
-            self.told = time.monotonic()
+        if time.monotonic() - self.last_line >= LINE_EVERY_SECONDS:
+            self.last_line = time.monotonic()
             left = (self.total - self.done) / max(self.rate, 1e-9)
             self.console.say(f"{self._head()}, {clock(left)} left")
 

@@ -16,18 +16,18 @@ MOST_METRICS = 5
 
 
 def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was chosen, the threshold, calibration, the test against chance: one line each, where there is one."""
-    told = []
+    """Choices, threshold, calibration and the test against chance: one line each, if present."""
+    lines = []
     chosen = Counter(named(fold["chosen"]) for fold in (metrics.get("folds") or ()) if fold.get("chosen"))
     if chosen:
-        told.append(("chosen", "; ".join(f"{text} ({counted(n, 'fold')})" for text, n in chosen.most_common())))
+        lines.append(("chosen", "; ".join(f"{text} ({counted(n, 'fold')})" for text, n in chosen.most_common())))
     if "threshold" in metrics:
         cut = metrics["threshold"]
         rates = ", ".join(f"{name} {estimate(cut[name])}" for name in ("sensitivity", "specificity"))
-        told.append(("cut", f"{cut['class']} from {cut['value']:.2f} on, chosen on {cut['chosen_on']}: {rates}"))
+        lines.append(("cut", f"{cut['class']} from {cut['value']:.2f}, selected on {cut['chosen_on']}: {rates}"))
     if "calibration" in metrics:
         found = metrics["calibration"]
-        told.append(
+        lines.append(
             (
                 "calibr.",
                 f"Brier {estimate(found['brier'])} (class shares alone: {found['brier_of_chance']:.3f}), "
@@ -36,18 +36,18 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
     test = metrics.get("permutation")
     if test:
-        told.append(
+        lines.append(
             (
                 "chance",
-                f"{metric_words(test['metric'])} against {test['n']} shuffles of the outcomes over "
+                f"{metric_words(test['metric'])} against {test['n']} label permutations over "
                 f"{counted(test['n_patients'], unit(metrics))}: {p_words(test['p_value'])}",
             )
         )
-    return told
+    return lines
 
 
 def cell(metrics: Mapping[str, Any], name: str) -> str:
-    """A metric over all that was tested, with its interval."""
+    """A metric over everything tested, with its interval."""
     found = metrics["pooled"].get(name) or {}
     return estimate(found, _digits(metrics))
 
@@ -63,7 +63,7 @@ def number(metrics: Mapping[str, Any], value: float | None) -> str:
 
 
 def unit(metrics: Mapping[str, Any]) -> str:
-    """What was resampled and shuffled: patients, or slides where nobody says whose they are."""
+    """Unit of resampling and permutation: patients, or slides if the patients are not known."""
     return "slide" if metrics.get("patients") == "not known" else "patient"
 
 

@@ -1,6 +1,6 @@
-"""One readable log per run, and the same for machines: what was called, what became of each slide, tracebacks in full.
+"""The log of a run, as text and as JSON lines: commands, the result of each slide, full tracebacks.
 
-Nothing that looks like an access token reaches either (`redaction.redact`).
+Anything that looks like an access token is removed (`redaction.redact`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _OF_SLIDE = re.compile(r"(?P<slide>[^\n]{1,150}?): (?P<stage>[\w/.+-]+) (?P<acti
 def log_to(
     path: Path | None, command: str, tell: Callable[[str], None], *, json_path: Path | None = None
 ) -> Iterator[None]:
-    """Append this package's log records to `path` during the body; None keeps no file.
+    """Append this package's log records to `path` during the body; None writes no file.
 
-    tell        called with what encoders have to say (a download, its source and size). Nothing else reaches the
-                terminal this way: what the user should see is said by the command itself
-    json_path   a second log with one JSON object a line: time, level, logger, message, and where they apply slide,
+    tell        called with messages of encoders (a download, its source and size). Other records do not reach the
+                terminal: commands print what the user should see
+    json_path   a second log with one JSON object per line: time, level, logger, message, and where they apply slide,
                 stage, action, traceback; the last one of a command has the counts and the seconds
 
     The last line of a command says how many slides were made, up to date and failed, and how long it took.
@@ -69,7 +69,7 @@ class _Teller(logging.Handler):
 
 
 class _Tally(logging.Handler):
-    """Counts what became of slides, from the lines about them: the last of each slide and stage."""
+    """Counts the results of slides from log records: the last one of each slide and stage."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -77,7 +77,7 @@ class _Tally(logging.Handler):
         self._started = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line about a slide into account."""
+        """Count a record about a slide."""
         found = facts_of(record)
         if "slide" in found and "action" in found:
             self._last[found["slide"], found["stage"]] = found["action"]
@@ -109,7 +109,7 @@ def facts_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, in UTC."""
+    """One JSON object per line, in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""

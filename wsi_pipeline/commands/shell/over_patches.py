@@ -1,4 +1,4 @@
-"""What `embed` and `classify` have in common: a network on the patches of every tiled slide of a run."""
+"""Shared by `embed` and `classify`: a network applied to the patches of every tiled slide of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NetworkStage(PlacedStage, Protocol):
 
     @property
     def encoder(self) -> Encoder:
-        """The network, loaded when it is first asked for."""
+        """The network, loaded on first use."""
 
 
 def over_patches(
@@ -43,8 +43,8 @@ def over_patches(
     """Take every tiled slide through stages in one pass; slides that failed earlier are among the results, as blocked.
 
     command   name of the command, for progress
-    done      what is done to slides, as a participle, for the note on those not tiled yet
-    make      makes the stages from the patch tables of the slides to come; not called where there are none
+    done      participle of the command, for the note about slides not tiled yet
+    make      makes the stages from the patch tables of the slides; not called if there are none
 
     Raises UsageError when no slide was tiled, and whatever stops all slides: weights that are missing or do not fit.
     """
@@ -60,7 +60,7 @@ def over_patches(
     result = CohortResult((*_stream(request, command, stages, ready).results, *kept_back))
     waiting = len(records) - len(result.last)
     if waiting:
-        request.console.note(f"not tiled yet, so not {done}: {counted(waiting, 'slide')}; wsi-pipeline tile does it")
+        request.console.note(f"not tiled yet, so not {done}: {counted(waiting, 'slide')}; run wsi-pipeline tile first")
     return result
 
 
@@ -85,7 +85,7 @@ def _stream(
 
 
 def _decoder(execution: EmbedExecution, devices: Sequence[str]) -> str:
-    """The device that decodes JPEG patches; "" where that is not asked for."""
+    """The device that decodes JPEG patches; "" unless asked for."""
     if not execution.gpu_decode:
         return ""
     chosen = [*devices] or [str(choose_device(execution.device))]
@@ -97,7 +97,7 @@ def _decoder(execution: EmbedExecution, devices: Sequence[str]) -> str:
 def _load(
     request: Request, stages: Sequence[NetworkStage], devices: Sequence[str], todo: Survey, patch_px: int
 ) -> None:
-    """Load the networks, so that weights that do not fit are refused here, once; find out the best batch size."""
+    """Load the networks, so that unusable weights are refused here, once; measure the best batch size."""
     if len(devices) > 1:
         request.console.fact("devices", ", ".join(devices))
     for stage, part in zip(stages, request.each(), strict=True):
@@ -111,9 +111,9 @@ def _load(
 
 
 def tell_network(request: Request, fact: str, plan: EncoderPlan, precision: str, remark: str = "") -> int:
-    """Say which network it is, where it computes and its fingerprint; returns the patches of one batch.
+    """Print the network, its device and fingerprint; returns the patches per batch.
 
-    Weights whose file is missing are refused here, once, not slide by slide.
+    Missing weights are refused here, once, not slide by slide.
     """
     console, execution = request.console, request.get(EmbedExecution)
     first, *more = plan.about()
@@ -131,7 +131,7 @@ def tell_network(request: Request, fact: str, plan: EncoderPlan, precision: str,
 def _sort_out(
     records: tuple[SlideRecord, ...], run: RunDir, stage: str
 ) -> tuple[list[tuple[SlideRecord, PatchTable]], list[StageResult]]:
-    """Slides that have patches, and results for those that have none because an earlier stage failed.
+    """Slides with patches, and results for those without because an earlier stage failed.
 
     Slides that are not tiled yet are in neither.
     """

@@ -1,4 +1,4 @@
-"""What a command was asked: the run, the options as specs, the slides, and how to talk to the user."""
+"""One call of a command: the run, the options as specs, the slides, the console."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Request:
     only      slide ids to restrict the work to, separated by commas; empty: all
     chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
     command   as typed, for the log and the report
-    log_json  whether a log for machines is kept too
-    sections  the options of each of several encoders, for embed; none: `options` are those of the only one
+    log_json  whether a JSON log is written too
+    sections  the options of each of several encoders, for embed; empty: `options` are those of the only one
     """
 
     run_dir: RunDir
@@ -59,15 +59,15 @@ class Request:
         return tuple(self.with_options(*options) for options in self.sections) or (self,)
 
     def next(self, *steps: str) -> str:
-        """`next: wsi-pipeline STEP, then ...`, with --run where the run is not in the usual folder: to be typed so."""
+        """`next: wsi-pipeline STEP, then ...`, with --run unless the run is in the default folder."""
         root = self.run_dir.root
         where = "" if root == Path(DEFAULT_RUN) else f" --run {shlex.quote(shown(root))}"
         return "next: " + ", then ".join(f"wsi-pipeline {step}{where}" for step in steps)
 
     def open_cohort(self) -> Cohort:
-        """The cohort named, recorded in the run folder; or, where none is named, the run's.
+        """The cohort of the given sources, recorded in the run folder; without sources, the run's.
 
-        Raises ManifestError with every fault. Tells the user of what is odd.
+        Raises ManifestError with every fault. Prints a summary and notes.
         """
         if not self.sources:
             return self.known_cohort()
@@ -83,7 +83,7 @@ class Request:
         return cohort
 
     def known_cohort(self) -> Cohort:
-        """The cohort this run was started with, and what is said of it now, which the run keeps."""
+        """The cohort this run was started with, updated by table options given now, which the run keeps."""
         run = RunDir.existing(self.run_dir.root)
         options = self.get(TableOptions)
         if options == TableOptions() or self.sources:
@@ -101,7 +101,7 @@ class Request:
         return records[index - 1 :: count]
 
     def _named(self, cohort: Cohort) -> tuple[str, ...]:
-        """The ids in --only: separated by commas, unless the whole is an id (which may hold commas itself)."""
+        """The ids in --only: comma-separated, unless the whole is an id (ids may contain commas)."""
         known = {record.slide_id for record in cohort.records}
         return (self.only,) if self.only in known else tuple(name for name in self.only.split(",") if name)
 
@@ -109,7 +109,7 @@ class Request:
         counts, (followed, events) = cohort.label_counts(), cohort.event_counts()
         labels = ", ".join(f"{label} {count}" for label, count in counts.items())
         if len(counts) > MOST_LABELS:
-            labels = f"{len(counts)} different ones"
+            labels = f"{len(counts)} different labels"
         parts = [
             counted(len(cohort), "slide"),
             patients_in_words(cohort),
@@ -131,7 +131,7 @@ class Request:
             return
         try:
             before = self.known_cohort()
-        except ManifestError as error:  # damaged, or of a version that took what is refused now: it is written anew
+        except ManifestError as error:  # damaged, or of an older version that accepted more: it is rewritten
             logger.warning("%s", error)
             return
         gone = {record.slide_id for record in before.records} - {item.slide_id for item in cohort.records}
@@ -157,7 +157,7 @@ def parse_chunk(text: str | None) -> tuple[int, int] | None:
 
 
 def patients_in_words(cohort: Cohort) -> str:
-    """`12 patients`, or that nobody says whose slides they are."""
+    """`12 patients`, or `patients not known`."""
     if cohort.patients_stated == "not known":
         return "patients not known"
     return counted(cohort.patients, "patient")

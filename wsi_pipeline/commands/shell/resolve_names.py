@@ -1,4 +1,4 @@
-"""Names in a plan that no spec can check, looked up before its first step: encoders and slide-level models."""
+"""Names in a plan that specs cannot check, looked up before its first step: encoders, models to select among."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wsi_pipeline.mil.validation.choices import candidates
 
 
 def foresee(options: Iterable[object]) -> None:
-    """Look up what the options of all steps name; asks no hub, and nothing of what earlier steps will make.
+    """Look up the names in the options of all steps, without asking a hub or needing results of earlier steps.
 
-    Raises EncoderError or UsageError for a name that is none, UsageError for an encoder that is there twice.
+    Raises EncoderError or UsageError for an unknown name, UsageError for an encoder given twice.
     """
     encoders = []
     for item in options:

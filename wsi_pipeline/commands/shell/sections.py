@@ -1,4 +1,4 @@
-"""Options that may be given more than once: one set of options for each value of --model."""
+"""Repeatable options: one set of options for each value of --model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.errors import UsageError
 
 LEADING = "model"
-"""The option whose values tell how many sets there are."""
+"""The option with one value per set."""
 
 
 def split_sections(kinds: Sequence[type], given: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
-    """Option objects of `kinds` for each value of --model, from what the command line was given.
+    """Option objects of `kinds` for each value of --model, from the parsed command line.
 
     given   option -> value; for an option that may be repeated, a list of values or None
 
-    Of several models, other repeatable options name theirs: `--weights MODEL=FILE`. Raises UsageError where they do
-    not, and for a model that is named twice.
+    With several models, other repeatable options name theirs: `--weights MODEL=FILE`. Raises UsageError if they do
+    not, and for a model named twice.
     """
     fields = [field for kind in kinds for field in dataclasses.fields(kind)]
     values = {field.name: given[field.name] for field in fields}
@@ -39,25 +39,25 @@ def split_sections(kinds: Sequence[type], given: Mapping[str, Any]) -> tuple[tup
 
 
 def refuse_twice(models: Iterable[str]) -> None:
-    """Raise UsageError where two encoders are one: they would write the same files."""
+    """Raise UsageError if an encoder is given twice: both would write the same files."""
     names = [slug(model) for model in models]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"embed: the encoder {twice} is there twice", todo="Give each encoder one section")
+        raise UsageError(f"embed: the encoder {twice} is given twice", todo="Give each encoder one section")
 
 
 def _of(model: str | None, option: str, items: Sequence[str], models: Sequence[str]) -> str | None:
     """The value of an option for one of the models."""
     if len(models) < 2:
         if len(items) > 1:
-            raise UsageError(f"{option} is given {len(items)} times, but there is one model")
+            raise UsageError(f"{option} is given {len(items)} times for one model")
         return items[0] if items else None
     named = [item.partition("=") for item in items]
     strange = [head for head, _, value in named if head not in models or not value]
     if strange:
         raise UsageError(
-            f"{option} does not say for which model: {strange[0]}",
-            todo=f"Of several models, write --{option} MODEL=FILE; models are: {', '.join(models)}",
+            f"{option} does not name its model: {strange[0]}",
+            todo=f"With several models, write --{option} MODEL=FILE; models are: {', '.join(models)}",
         )
     mine = [value for head, _, value in named if head == model]
     if len(mine) > 1:

@@ -1,0 +1,66 @@
+"""Help texts and messages stay free of the coined words this project has got rid of."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pathotune
+import wsi_pipeline
+
+PACKAGES = (wsi_pipeline, pathotune)
+
+COINED = {
+    r"\banew\b": "again, or a word for what happens: retrained, recomputed, resampled",
+    r"\btold\b": "noted, reported, distinguished",
+    r"\bdealt?\b": "divided, assigned, shuffled",
+    r"\bluck\b": "chance, random generator",
+    r"(?<!there )\b(?:is|are) no (?!longer|more than|fewer|less|worse|better)": "is not a ...",
+    r"\bflatters?\b": "is too optimistic",
+    r"\bby name of\b": "of",
+    r"\bof before\b|\bwhat it was before\b": "previous",
+    r"\bone session says|\btells? of\b|\bspeaks? of\b": "describes, reports",
+    r"\bwhat is never split\b|\bwhose mean predicts\b|\bthe way it has come\b": "see the glossary of the field",
+    r"\bmore of the kind\b": "more like these",
+    r"\btried out\b": "measured, tested",
+    r"\b(?:commonest|likeliest)\b": "most common, most likely",
+    r"\bseparated by commas\b": "comma-separated",
+}
+"""Pattern -> what to write instead."""
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every string in a module that is not a docstring; f-strings with {} for their values."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            skipped.update(id(part) for part in node.values)
+            yield node.lineno, "".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield node.lineno, node.value
+
+
+def modules() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted(Path(package.__file__ or "").parent.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("pattern", COINED)
+def test_no_message_holds_a_coined_word(pattern: str) -> None:
+    found = [
+        f"{path}:{line}: {' '.join(text.split())[:150]}"
+        for path in modules()
+        for line, text in texts(path)
+        if re.search(pattern, text, re.I)
+    ]
+    assert not found, f"write: {COINED[pattern]}\n" + "\n".join(found)
+
+
+def test_the_search_reads_messages_and_no_docstrings(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('"""told"""\nX = 1\n"""anew"""\nraise ValueError(f"{X} is no " "number")\nhelp = "dealt"\n')
+    assert sorted(text for _, text in texts(module)) == ["dealt", "{} is no number"]
