@@ -44,10 +44,10 @@ def read_raw(path: Path, kind: str = FORMAT) -> RawAdapter:
     metadata = header.pop("__metadata__", None)
     text = metadata.get(ENTRY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise AdapterError(f"{path} is no adapter file: its header has no entry {ENTRY}", todo=_REMAKE)
+        raise AdapterError(f"{path} is not an adapter file: its header has no entry {ENTRY}", todo=_REMAKE)
     document = _parse(text, path)
     if document.get("format") != kind:
-        raise AdapterError(f"{path} is no adapter file: format {document.get('format')!r}, not {kind}", todo=_REMAKE)
+        raise AdapterError(f"{path} is not an adapter file: format {document.get('format')!r}", todo=_REMAKE)
     if document.get("version") != VERSION:
         raise AdapterError(
             f"{path} is of format version {document.get('version')!r}; this program reads version {VERSION}",
@@ -89,7 +89,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 0 < length <= MAX_HEADER:
                 raise AdapterError(
-                    f"{path} is no adapter file: its header must have 1 to {MAX_HEADER} bytes, got {length}",
+                    f"{path} is not an adapter file: its header must have 1 to {MAX_HEADER} bytes, got {length}",
                     todo=_REMAKE,
                 )
             raw = file.read(length)
@@ -98,7 +98,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         return _parse(raw.decode("utf-8"), path), 8 + length
     except UnicodeDecodeError:
-        raise AdapterError(f"{path} is no adapter file: its header is not text", todo=_REMAKE) from None
+        raise AdapterError(f"{path} is not an adapter file: its header is not text", todo=_REMAKE) from None
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} is no adapter file: its header is no JSON: {error}", todo=_REMAKE) from None
+        raise AdapterError(f"{path} is not an adapter file: its header is not JSON: {error}", todo=_REMAKE) from None
     if not isinstance(value, dict):
-        raise AdapterError(f"{path} is no adapter file: its header is no object", todo=_REMAKE)
+        raise AdapterError(f"{path} is not an adapter file: its header is not an object", todo=_REMAKE)
     return value
 
 
@@ -120,7 +120,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _layout(header: Mapping[str, Any], path: Path) -> tuple[dict[str, tuple[int, ...]], int]:

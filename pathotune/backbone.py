@@ -185,7 +185,7 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
     try:
         network = timm.create_model(name, pretrained=pretrained, **options)
     except TypeError as error:
-        raise BackboneError(f"{name} is no plain vision transformer: {error}") from None
+        raise BackboneError(f"{name} is not a plain vision transformer: {error}") from None
     except _HUB_FAULTS as error:
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
@@ -193,7 +193,7 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
             todo="Without a network, bring its model.safetensors and give the file as weights.",
         ) from None
     if not isinstance(network, nn.Module):
-        raise BackboneError(f"timm model {name} is no network")
+        raise BackboneError(f"timm model {name} is not a network")
     return network
 
 

@@ -170,7 +170,7 @@ class PathoTuneConfig:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"configuration is no JSON: {error}") from None
+            raise ConfigError(f"configuration is not JSON: {error}") from None
         return cls.from_dict(values)
 
 

@@ -31,7 +31,7 @@ class ConfigError(PathoTuneError):
 
 
 class BackboneError(PathoTuneError):
-    """The network is no plain vision transformer of timm, or its weights are missing or do not fit."""
+    """The network is not a plain vision transformer of timm, or its weights are missing or do not fit."""
 
 
 class TextEncoderError(PathoTuneError):

@@ -141,7 +141,7 @@ def _load(name: str, source: str, local: bool) -> tuple[Any, Any]:
         reason = str(error).strip().partition("\n")[0]
         raise TextEncoderError(f"text encoder {name} cannot be loaded: {reason}", todo=_BRING) from None
     if not hasattr(model.config, "max_position_embeddings") or not hasattr(model.config, "hidden_size"):
-        raise TextEncoderError(f"text encoder {name} is no BERT-type model: {type(model).__name__}", todo=_BRING)
+        raise TextEncoderError(f"text encoder {name} is not a BERT-type model: {type(model).__name__}", todo=_BRING)
     return tokenizer, model.eval().requires_grad_(False)
 
 

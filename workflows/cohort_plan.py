@@ -147,7 +147,7 @@ def _check_order(plan: Plan) -> None:
     strange = sorted(set(plan.trained) - set(plan.embed))
     if strange:
         raise UsageError(
-            f"configuration, train-mil: no features of {strange[0]} are made",
+            f"configuration, train-mil: no features of {strange[0]} are computed",
             todo=f"Features exist for: {', '.join(plan.embed)}",
         )
     if plan.predict and not plan.train_mil and not plan.foreign_model:

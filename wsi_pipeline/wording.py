@@ -40,6 +40,6 @@ def tested_words(patients: str) -> str:
 
 NOT_KNOWN = (
     "Patients are not known: each slide counts as one. If a patient has several slides, models have seen patients they "
-    "were tested on, and the metrics flatter."
+    "were tested on, and the metrics are too optimistic."
 )
 """What there is to be wary of where nobody says whose slides they are."""

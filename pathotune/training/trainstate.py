@@ -66,10 +66,10 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, key: str) -> P
         raw = read_raw(path, KIND)
         tensors = load_file(path)
     except (AdapterError, OSError) as error:
-        log.warning("training starts anew: %s", error)
+        log.warning("training starts over: %s", error)
         return None
     if raw.document.get("key") != key:
-        log.info("training starts anew: the state in %s is of other settings or data", path)
+        log.info("training starts over: the state in %s belongs to other settings or data", path)
         return None
     _fill(model, optimizer, tensors)
     rows = [EpochRow(**row) for row in raw.document["history"]]

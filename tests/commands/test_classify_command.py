@@ -132,7 +132,7 @@ def test_what_stores_remember_of_an_adapter(work: Path) -> None:
         (["classify", "--model", "colour"], "--model must be pathotune or pathotune:NAME", ""),
         (["classify", "--model", "pathotune:lora"], "no adapter lora in this run", "Tune one with: wsi-pipeline tune"),
         (["classify", "--adapter", "none"], "adapter none is missing", "--adapter FILE"),
-        (["classify", "--adapter", "slides.csv"], "slides.csv is no adapter file", ""),
+        (["classify", "--adapter", "slides.csv"], "slides.csv is not an adapter file", ""),
         (["embed", "--adapter", "none"], "--adapter is for --model pathotune", "Leave --adapter out"),
         (["classify", "--min-probability", "1.5"], "--min-probability must be between 0 and 1", ""),
     ],

@@ -16,7 +16,7 @@ PACKAGES = (wsi_pipeline, pathotune)
 
 COINED = {
     r"\banew\b": "again, or a word for what happens: retrained, recomputed, resampled",
-    r"\btold\b": "noted, reported, distinguished",
+    r"\btold\b(?=.)|(?<=.)\btold\b": "noted, reported, distinguished",
     r"\bdealt?\b": "divided, assigned, shuffled",
     r"\bluck\b": "chance, random generator",
     r"(?<!there )\b(?:is|are) no (?!longer|more than|fewer|less|worse|better)": "is not a ...",

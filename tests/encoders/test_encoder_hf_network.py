@@ -99,7 +99,7 @@ def test_heads_decoders_and_text_towers_are_left_out(
     with caplog.at_level(logging.INFO, "wsi_pipeline"):
         features = open_encoder(saved(tmp_path, network, config), device="cpu").encode(tissue_patches(3, 64))
     assert np.isfinite(features).all()
-    assert "left out what is no part of the encoder" in caplog.text
+    assert "left out tensors that are not part of the encoder" in caplog.text
 
 
 def vit(layers: int) -> Any:

@@ -63,7 +63,7 @@ def test_blank_names_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a/b/c", "./nothing/here", "/nothing/here", "~/model", "a b/c"])
 def test_what_is_neither_an_id_nor_a_folder_is_refused(name: str) -> None:
-    with pytest.raises(EncoderError, match=r"neither a Hugging Face id|is no Hugging Face id"):
+    with pytest.raises(EncoderError, match=r"neither a Hugging Face id|is not a Hugging Face id"):
         plan_encoder(name)
 
 

@@ -65,7 +65,7 @@ def test_a_pattern_finds_groups_in_names(tmp_path: Path) -> None:
     root = class_folders(tmp_path)
     patches = open_labelled(root, LabelSpec(group_pattern=r"[st](\d)\.png$"))
     assert patches.groups == ("0", "1", "2", "0", "1", "2")
-    with pytest.raises(UsageError, match="group_pattern is no regular expression"):
+    with pytest.raises(UsageError, match="group_pattern is not a regular expression"):
         LabelSpec(group_pattern="(")
 
 

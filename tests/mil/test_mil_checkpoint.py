@@ -139,9 +139,9 @@ DISCRETE = {"name": "survival", "loss": "discrete"}
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no fold": (lambda f: (f / "fold1.safetensors").unlink(), "fold1.safetensors is missing"),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), "is no JSON"),
-    "no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is no JSON"),
-    "deep JSON": (lambda f: (f / "config.json").write_text("[" * 200_000), "is no JSON"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
+    "no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not JSON"),
+    "deep JSON": (lambda f: (f / "config.json").write_text("[" * 200_000), "is not JSON"),
     "endless number": (
         edit(lambda c: c["spec"].update(learning_rate=float("inf"))),
         "must be a finite number, got inf",
@@ -202,14 +202,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "fold0.safetensors").replace(f / "fold1.safetensors"),
         "fold0.safetensors is missing",
     ),
-    "short": (fold(lambda p: p.read_bytes()[:-9]), "is no safetensors file"),
-    "empty": (fold(lambda p: b""), "is no safetensors file"),
-    "header beyond the end": (fold(lambda p: struct.pack("<Q", 3) + b"{}"), "is no safetensors file"),
+    "short": (fold(lambda p: p.read_bytes()[:-9]), "is not a safetensors file"),
+    "empty": (fold(lambda p: b""), "is not a safetensors file"),
+    "header beyond the end": (fold(lambda p: struct.pack("<Q", 3) + b"{}"), "is not a safetensors file"),
     "shape beyond the end": (
         fold(lambda p: header({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}) + b"0000"),
-        "is no safetensors file",
+        "is not a safetensors file",
     ),
-    "pickle": (fold(lambda p: pickle.dumps({"feature_mean": [1.0] * 100})), "is no safetensors file"),
+    "pickle": (fold(lambda p: pickle.dumps({"feature_mean": [1.0] * 100})), "is not a safetensors file"),
     "wrong shape": (
         tensors(lambda s: s.update(feature_mean=torch.zeros(6))),
         "feature_mean must be of shape (5,), got (6,)",

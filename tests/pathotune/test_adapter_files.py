@@ -171,7 +171,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     ),
     "tensor renamed": lambda header: header.update({"tvp.other": header.pop("tvp.tokens")}),
     "no description": lambda header: header.pop("__metadata__"),
-    "description that is no JSON": _set("__metadata__", "pathotune", "{"),
+    "description that is not JSON": _set("__metadata__", "pathotune", "{"),
     "description nested without end": _set("__metadata__", "pathotune", "[" * 2000),
     "description with NaN": _set("__metadata__", "pathotune", '{"format": NaN}'),
 }

@@ -26,8 +26,8 @@ TRACEBACK = """Traceback (most recent call last):
   File "wsi_pipeline/stages/engine/runner.py", line 88, in work
     stage.run(slide)
   File "wsi_pipeline/slides/open.py", line 41, in open_slide
-    raise SlideError("not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX")
-wsi_pipeline.errors.SlideError: not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX
+    raise SlideError("not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX")
+wsi_pipeline.errors.SlideError: not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX
 """
 
 
@@ -154,7 +154,7 @@ def _make_slide(i: int, models: tuple[ModelSection, ...]) -> SlideRow:
     }
     if i == 7:
         return SlideRow(
-            name, "failed", **about, stage="segment", reason="not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX",
+            name, "failed", **about, stage="segment", reason="not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX",
             todo="Check that the file was copied whole, or take the slide out of slides.csv.", traceback=TRACEBACK,
         )  # fmt: skip
     if i == 11:

@@ -109,7 +109,7 @@ def test_summary_and_tables_say_the_numbers() -> None:
     assert "The colour baseline reaches" in text
     assert "200 resamples of patients" in text
     assert "60 slides of 40 patients" in text
-    assert "not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX" in text
+    assert "not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX" in text
     assert "Traceback (most recent call last)" in text
     assert "wsi-pipeline embed --model colour" in text
     assert "out of line" in text

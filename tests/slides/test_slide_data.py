@@ -33,7 +33,7 @@ BROKEN = {
     "broken/TCGA-CR-7395_truncated_at_1500000.svs": (
         "truncated TIFF: directory 0 should be at byte 2769012 but the file ends at 1500000"
     ),
-    "broken/broken.svs": "not a slide: header b'IJrE' is no TIFF, DICOM or MIRAX",
+    "broken/broken.svs": "not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX",
     "broken/unopenable.tiff": (
         "OpenSlide cannot open it: Unsupported TIFF compression: 52479; "
         "tiffslide: TIFF compression 52479 is not supported"

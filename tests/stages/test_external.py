@@ -96,9 +96,7 @@ def test_patients_the_model_was_trained_on_are_no_test(training: Training, run: 
     found = apply(training, run, records)
     assert found.metrics is not None
     assert (found.metrics["external"], found.metrics["n_slides"]) == (True, 6)
-    assert found.metrics["warnings"][0].startswith(
-        "24 of 30 slides with an outcome are by name of patients the model was"
-    )
+    assert found.metrics["warnings"][0].startswith("24 of 30 slides with an outcome belong to patients the model was")
     assert found.metrics["left_out"]["t0-0"] == "the model was trained on this patient"
     assert found.whole["patient_in_training"].tolist() == ["yes"] * N + ["no"] * 6
     alone = apply(training, RunDir(run.root / "same"), cohort(RunDir(run.root / "same"), "t", N, label=LABELS))

@@ -351,7 +351,7 @@ def test_the_text_is_in_the_adapter(work: Path, out: Out) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (["--model", "resnet18"], "is no plain vision transformer"),
+        (["--model", "resnet18"], "is not a plain vision transformer"),
         (["--model", "no_such_model"], "unknown timm model"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors is missing"),
         (["--only", "s1"], "--only and --chunk do not apply"),

@@ -50,7 +50,7 @@ def test_a_signal_is_found_and_the_test_names_its_unit() -> None:
     found = permutation_test(task_of(table), [table], 999, 0)
     assert found["p_value"] == 0.001
     assert (found["unit"], found["n_patients"], found["n"], found["metric"]) == ("patient", 40, 999, "auroc")
-    assert "nothing was trained anew" in found["says"]
+    assert "models are not retrained" in found["says"]
 
 
 def test_p_is_the_part_of_all_permutations() -> None:

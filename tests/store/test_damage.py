@@ -136,7 +136,7 @@ def test_a_damaged_store_is_set_aside_and_the_next_one_beside_it(tmp_path: Path,
             content(path)
         told = set_aside(caught.value)
         assert f"kept as {path.name}.damaged-{number}" in told.what
-        assert told.todo == "It will be made anew by wsi-pipeline tile slides.csv"
+        assert told.todo == "It will be recomputed by wsi-pipeline tile slides.csv"
         assert not path.exists()
         assert stale(path, None, {}).reason == f"damaged, kept as {path.name}.damaged-{number}"
 

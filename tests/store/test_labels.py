@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=words):
             write_labels(path, labels, classes)
     assert read_patch_table(path).labels is None
-    with pytest.raises(StoreError, match="is no wsi-pipeline/patches store"):
+    with pytest.raises(StoreError, match="is not a wsi-pipeline/patches store"):
         (tmp_path / "f.h5").write_bytes((GOLDEN / "features.h5").read_bytes())
         write_labels(tmp_path / "f.h5", np.zeros(count, int), ["a"])
 

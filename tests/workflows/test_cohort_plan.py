@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workflows.snakemake_calls import WORKFLOWS
-from wsi_pipeline.cli import build_parser
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem
 from wsi_pipeline.commands.run import TOP_KEYS, read_plan
+from wsi_pipeline.commands.shell.parser import build_parser
 from wsi_pipeline.commands.shell.sections import split_sections
 from wsi_pipeline.config.specs import EmbedSpec, MilSpec, TileSpec
 from wsi_pipeline.errors import UsageError

@@ -66,7 +66,7 @@ def find_cached(file: HubFile) -> Path | None:
 def fetch(file: HubFile, *, bring: tuple[str, ...] = ()) -> Path:
     """The file from the cache, else from the hub.
 
-    `bring` names all files the encoder needs, for the message. Raises EncoderError when there is no network, no
+    `bring` names all files the encoder needs, for the message. Raises EncoderError when there is not a network, no
     access, or no such file, with what to do about it.
     """
     found = fetch_if_there(file, bring=bring)
@@ -101,7 +101,7 @@ def _look_up(file: HubFile) -> object:
     try:
         return huggingface_hub.try_to_load_from_cache(file.repo_id, file.name, revision=file.revision)
     except HFValidationError:
-        raise EncoderError(f"{file.repo_id!r} is no Hugging Face id; expected ORG/NAME") from None
+        raise EncoderError(f"{file.repo_id!r} is not a Hugging Face id; expected ORG/NAME") from None
 
 
 def _ask(file: HubFile, needed: tuple[str, ...]) -> int | None:

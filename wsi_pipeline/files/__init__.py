@@ -1,1 +1,1 @@
-"""Slide files where there is no table: found, named, and refused by name where they cannot be read."""
+"""Slide files where there is not a table: found, named, and refused by name where they cannot be read."""

@@ -53,7 +53,7 @@ def open_labelled(
         if options.patient_column is not None:
             raise LabelError("class folders have no columns", todo="Say whose images these are with --group-pattern")
         return open_class_folders(path, spec)
-    what = "holds no class folders with images" if path.is_dir() else "is no CSV" if path.exists() else "is not there"
+    what = "has no class folders of images" if path.is_dir() else "is not a CSV" if path.exists() else "does not exist"
     raise LabelError(f"no labelled patches: {path} {what}", todo=_KINDS)
 
 

@@ -208,7 +208,7 @@ def _sizes(sizes: list[tuple[int, int]]) -> str:
 def _open_dicom(found: Sniffed, path: Path) -> Slide:
     if found.vendor is None:
         raise SlideError(
-            "DICOM that is no whole-slide image",
+            "not a whole-slide DICOM",
             todo="Only VL Whole Slide Microscopy Image files are read; leave it out, or export the slide again.",
         )
     try:

@@ -31,7 +31,7 @@ def set_aside(error: DamagedStoreError) -> DamagedStoreError:
         return DamagedStoreError(error.what, slide=error.slide, todo=todo)
     logger.warning("%s; kept as %s", error.what, aside.name)
     return DamagedStoreError(
-        f"{error.what}; kept as {aside.name}", slide=error.slide, todo=f"It will be made anew by {_made_by(path)}"
+        f"{error.what}; kept as {aside.name}", slide=error.slide, todo=f"It will be recomputed by {_made_by(path)}"
     )
 
 

@@ -92,7 +92,7 @@ class Header:
     def parse(cls, attrs: dict[str, Any], wanted: str, path: object) -> Header:
         """Read back; raises StoreError for another format, a newer version, or attributes that do not parse."""
         if attrs.get("format") != wanted:
-            raise StoreError(f"{path} is no {wanted} store: its format attribute is {attrs.get('format')!r}")
+            raise StoreError(f"{path} is not a {wanted} store: its format attribute is {attrs.get('format')!r}")
         if attrs.get("version") not in READABLE_VERSIONS:
             readable = " and ".join(str(version) for version in READABLE_VERSIONS)
             raise StoreError(
@@ -111,5 +111,5 @@ class Header:
 def _mapping(attrs: dict[str, Any], name: str) -> dict[str, Any]:
     found = json.loads(attrs[name])
     if not isinstance(found, dict):
-        raise ValueError(f"{name} is no JSON object")
+        raise ValueError(f"{name} is not a JSON object")
     return found

@@ -87,7 +87,7 @@ def list_devices(wanted: str) -> tuple[str, ...]:
     if len(names) == 1 and names[0].isdigit():
         count = int(names[0])
         if count < 1:
-            raise UsageError(f"devices must be >= 1 or names separated by commas, got {wanted!r}")
+            raise UsageError(f"devices must be >= 1 or comma-separated names, got {wanted!r}")
         names = [f"cuda:{index}" for index in range(count)] if count > 1 or torch.cuda.is_available() else ["auto"]
     return tuple(str(choose_device(name)) for name in names)
 

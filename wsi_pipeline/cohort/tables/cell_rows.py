@@ -16,7 +16,7 @@ _SEPARATOR_LINE = re.compile(r"\s*\"?sep=([,;\t|])\"?[,;\t| ]*(?:\r\n?|\n)", re.
 def read_rows(path: Path) -> tuple[list[list[str]], list[Fault]]:
     """The rows of a CSV, the header first, and notes on how it was read.
 
-    A first line `sep=;`, which Excel writes and reads, names the separator and is no row.
+    A first line `sep=;`, which Excel writes and reads, names the separator and is not a row.
 
     Raises UsageError for a file that cannot be read, ManifestError for one that is no CSV.
     """
@@ -24,7 +24,7 @@ def read_rows(path: Path) -> tuple[list[list[str]], list[Fault]]:
     told = _SEPARATOR_LINE.match(text)
     if told:
         text = text[told.end() :]
-        words = f"the line before it, {told[0].strip()!r}, names the separator and is no row"
+        words = f"the line before it, {told[0].strip()!r}, names the separator and is not a row"
         notes.append(Fault(1, words, fatal=False))
         return _rows(text, told[1], path), notes
     return _rows(text, _delimiter(text, notes), path), notes
@@ -35,7 +35,7 @@ def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:  # a cell of more than 131,072 characters: an open quotation mark, or no CSV at all
         raise ManifestError(
-            f"{path} is no CSV that can be read: {error}", todo="Look for a quotation mark that is not closed"
+            f"{path} is not a readable CSV: {error}", todo="Look for a quotation mark that is not closed"
         ) from None
 
 

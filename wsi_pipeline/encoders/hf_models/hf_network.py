@@ -93,7 +93,7 @@ def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
             todo="Bring the model.safetensors that belongs to this config.json.",
         )
     if left_out:
-        log.info("%s: left out what is no part of the encoder: %s", files[0].name, listed(left_out))
+        log.info("%s: left out tensors that are not part of the encoder: %s", files[0].name, listed(left_out))
     if pooler:
         log.info("%s has no pooler: the class token is the feature", files[0].name)
     return _unmasked(network.float().eval()), not pooler
@@ -264,7 +264,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _no_features(network: Any, reason: str) -> EncoderError:
     return EncoderError(
         f"{network.config.model_type} ({type(network).__name__}) does not turn images into features: {reason}",
-        todo="Choose a vision model; text models, detectors and models that write text are no encoders here.",
+        todo="Choose a vision model; text models, detectors and text generators cannot be used as encoders.",
     )
 
 

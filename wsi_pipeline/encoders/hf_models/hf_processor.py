@@ -231,7 +231,7 @@ class _Measured:
         if named.isdecimal() and int(named) < len(_RESAMPLE):
             named = _RESAMPLE[int(named)]
         if named not in _RESAMPLE:
-            raise self._refused(f"resample {code!r} is no filter of Pillow's")
+            raise self._refused(f"resample {code!r} is not a filter of Pillow")
         return named
 
     def _with_cut(self, usual: Preprocessing, inner_px: int) -> Preprocessing:

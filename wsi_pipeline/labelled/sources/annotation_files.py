@@ -56,7 +56,7 @@ def _of_qupath(raw: bytes, path: Path) -> Annotation:
     try:
         document = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise LabelError(f"annotation {path.name} is no valid JSON ({error})") from None
+        raise LabelError(f"annotation {path.name} is not valid JSON ({error})") from None
     found = _Found()
     for number, feature in enumerate(_features(document, path), start=1):
         given = feature.get("properties")
@@ -84,7 +84,7 @@ def _features(document: Any, path: Path) -> list[Mapping[str, Any]]:
         document = inner if isinstance(inner, list) else [document]
     if not isinstance(document, list) or not all(isinstance(item, Mapping) for item in document):
         raise LabelError(
-            f"annotation {path.name} is no GeoJSON", todo="Export it with File > Export objects as GeoJSON"
+            f"annotation {path.name} is not GeoJSON", todo="Export it with File > Export objects as GeoJSON"
         )
     return document
 
@@ -104,7 +104,7 @@ def _of_asap(raw: bytes, path: Path) -> Annotation:
     except DefusedXmlException:
         raise LabelError(f"annotation {path.name} defines XML entities, which no annotation needs: refused") from None
     except (ParseError, ValueError, RecursionError) as error:
-        raise LabelError(f"annotation {path.name} is no valid XML ({error})") from None
+        raise LabelError(f"annotation {path.name} is not valid XML ({error})") from None
     if root.tag != "ASAP_Annotations":
         raise LabelError(f"annotation {path.name} is XML of another program (its root is {root.tag}), not of ASAP")
     found = _Found()
@@ -143,7 +143,7 @@ class _Found:
             corners = shapely.get_coordinates(polygon)
             self.points += len(corners)
             if not (np.abs(corners) < _MAX_COORDINATE).all():  # false for NaN
-                raise LabelError(f"annotation {path.name} has coordinates that are no numbers")
+                raise LabelError(f"annotation {path.name} has coordinates that are not numbers")
             if self.points > MAX_POINTS:
                 raise LabelError(f"annotation {path.name} has more than {MAX_POINTS:,} points")
             if name and not name.endswith(_IGNORED):
@@ -156,6 +156,6 @@ class _Found:
         """What was found."""
         left_out = {
             "annotated areas without a class, not used": self.nameless,
-            "points, lines and detected objects, which are no areas": self.skipped,
+            "points, lines and detected objects, which are not areas": self.skipped,
         }
         return Annotation(tuple(self.regions), tuple(self.others), left_out)

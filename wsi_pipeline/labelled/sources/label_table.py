@@ -94,7 +94,7 @@ def read_label_table(path: Path, spec: LabelSpec) -> LabelTable:
         raise LabelError(f"cannot read {path}: {error.strerror}", todo="Name a CSV or a folder of labels") from None
     found = {place: row for place, row in enumerate(_rows(_decode(raw), path), start=1) if any(row)}
     if not found:
-        raise LabelError(f"{path} is no table: it is empty")
+        raise LabelError(f"{path} is not a table: it is empty")
     header = tuple(found.pop(min(found)))
     rows = tuple(_fitted(row, len(header), place, path) for place, row in found.items())
     return LabelTable(path, header, rows, tuple(found), _columns(path, header, spec))
@@ -108,7 +108,7 @@ def _rows(text: str, path: Path) -> list[list[str]]:
         found = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         return [[cell.strip() for cell in row] for row in found]
     except csv.Error as error:  # a cell of more than 131,072 characters
-        raise LabelError(f"{path} is no table: {error}", todo="Look for a quotation mark that is not closed") from None
+        raise LabelError(f"{path} is not a table: {error}", todo="Look for an unclosed quotation mark") from None
 
 
 def _fitted(row: list[str], count: int, place: int, path: Path) -> tuple[str, ...]:

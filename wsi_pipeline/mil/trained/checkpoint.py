@@ -171,7 +171,7 @@ def _load_fold(path: Path, spec: MilSpec, dim: int, n_outputs: int) -> MilModel:
                 raise StoreError(f"{path}: {_difference(shapes, expected) or 'weights must be float32'}", todo=RETRAIN)
             state: dict[str, Tensor] = {name: file.get_tensor(name) for name in expected}
     except (SafetensorError, OSError) as error:
-        raise StoreError(f"{path} is no safetensors file: {error}", todo=RETRAIN) from error
+        raise StoreError(f"{path} is not a safetensors file: {error}", todo=RETRAIN) from error
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise StoreError(f"{path}: {name} holds NaN or infinite values", todo=RETRAIN)

@@ -75,9 +75,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is no JSON: {error}", todo=RETRAIN) from error
+        raise StoreError(f"{path} is not JSON: {error}", todo=RETRAIN) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise StoreError(f"{path} is no config of a slide-level model (format {FORMAT})")
+        raise StoreError(f"{path} is not the configuration of a slide-level model (format {FORMAT})")
     version = config.get("version")
     if type(version) is not int or version not in READABLE:
         raise StoreError(

@@ -24,8 +24,8 @@ MOST_PATIENTS = 300
 """The permutation test is for small cohorts; beyond this the interval says as much."""
 
 SAYS = (
-    "how often outcomes dealt anew among the patients fit the out-of-fold predictions as well as the true ones do; "
-    "nothing was trained anew, and what the predictions rest on (tumour, stain, hospital) is not tested"
+    "fraction of label permutations across patients that fit the out-of-fold predictions at least as well as the true "
+    "labels do; models are not retrained, and what the predictions rest on (tumour, stain, hospital) is not tested"
 )
 
 

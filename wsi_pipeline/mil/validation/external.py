@@ -31,8 +31,8 @@ AT_CUT, SEEN = "predicted_at_cut", "patient_in_training"
 """Columns: the class by the cut that training chose; whether the model was trained on the patient, `yes` or `no`."""
 
 SAYS = (
-    "how often outcomes dealt anew among the patients fit the predictions as well as the true ones do; what the "
-    "predictions rest on (tumour, stain, hospital) is not tested"
+    "fraction of label permutations across patients that fit the predictions at least as well as the true labels do; "
+    "what the predictions rest on (tumour, stain, hospital) is not tested"
 )
 
 
@@ -189,12 +189,12 @@ def _about_seen(usable: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], spec: 
         return []
     if n == every:
         return [
-            f"No external test: all {counted(every, spec.bag)} with an outcome are by name of patients the model was "
-            "trained on, so these numbers flatter. How good it is train-mil's own metrics say."
+            f"No external test: all {counted(every, spec.bag)} with an outcome belong to patients the model was "
+            "trained on, so these numbers are too optimistic; judge it by train-mil's cross-validated metrics."
         ]
     return [
-        f"{n} of {counted(every, spec.bag)} with an outcome are by name of patients the model was trained on: no "
-        "external test, and left out of these numbers."
+        f"{n} of {counted(every, spec.bag)} with an outcome belong to patients the model was trained on: "
+        "no external test, and left out of these numbers."
     ]
 
 

@@ -38,7 +38,7 @@ def tuning_cautions(tunings: Sequence[TuningSection]) -> list[str]:
     """Sentences on what could mislead a reader."""
     said = [f"Tuning {t.name}: {text}" for t in tunings for text in t.metrics.get("warnings") or ()]
     said += [
-        f"Tuning {t.name} was measured on validation patches, which also chose its epoch: the scores flatter."
+        f"Tuning {t.name} was measured on validation patches, which also selected its epoch: scores are optimistic."
         for t in tunings
         if t.metrics.get("part") != "test"
     ]

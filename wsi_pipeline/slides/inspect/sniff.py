@@ -86,11 +86,11 @@ def _not_a_slide(header: bytes) -> SlideError:
     picture = next((name for magic, name in _PICTURES.items() if header.startswith(magic)), None)
     if picture:
         return SlideError(
-            f"not a slide: a {picture} picture (header {header[:4]!r}) is no TIFF, DICOM or MIRAX",
+            f"not a slide: a {picture} picture (header {header[:4]!r}) is not TIFF, DICOM or MIRAX",
             todo="Convert it to PNG or TIFF, or leave it out.",
         )
     return SlideError(
-        f"not a slide: header {header[:4]!r} is no TIFF, DICOM or MIRAX",
+        f"not a slide: header {header[:4]!r} is not TIFF, DICOM or MIRAX",
         todo="Check that the path names the slide itself and that the copy is complete.",
     )
 

@@ -271,6 +271,6 @@ def tuned_on_warnings(slides: SlideBags) -> list[str]:
         return []
     return [
         f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these {len(slides.table)} slides "
-        f"({listed(slides.tuned_on)}): the metrics may flatter. "
-        "Tune on other patients, or read them beside an encoder not tuned here."
+        f"({listed(slides.tuned_on)}): the metrics may be too optimistic. "
+        "Tune on other patients, or compare with an encoder not tuned here."
     ]

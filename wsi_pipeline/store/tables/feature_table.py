@@ -58,7 +58,7 @@ def check_finite(features: NDArray[np.floating[Any]], coords: NDArray[np.int64])
         row = int(np.argmax(bad))
         x, y = (int(value) for value in coords[row])
         raise StoreError(
-            f"{int(bad.sum())} of {len(features)} patches have features that are no finite {features.dtype}, "
+            f"{int(bad.sum())} of {len(features)} patches have features that are not finite in {features.dtype}, "
             f"the first at row {row}, ({x}, {y})",
             todo="If the encoder gives values beyond 65504, store them with --dtype float32",
         )

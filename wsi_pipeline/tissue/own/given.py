@@ -98,7 +98,7 @@ def _outlines(raw: bytes, path: Path, info: SlideInfo, no_crop: bool) -> tuple[B
         polygons = from_geojson(_areal(document))
     except (ValueError, RecursionError, UsageError) as error:
         what = error.what if isinstance(error, UsageError) else str(error)
-        raise SlideError(f"tissue file {path.name} is no GeoJSON that can be read: {what}", todo=_TODO) from None
+        raise SlideError(f"tissue file {path.name} is not a readable GeoJSON: {what}", todo=_TODO) from None
     stated = origin_in(document)
     bounds = info.origin if is_of_qupath(document) and not no_crop else (0, 0)
     x, y = bounds if stated is None else stated
