@@ -13,7 +13,7 @@ from tests.slide_files import damage_tile, write_pyramid_tiff, write_stripped_ti
 from tests.stages.cohorts import blob_slide, write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.commands import check_cohort
+from wsi_pipeline.commands.checks import check_cohort
 from wsi_pipeline.commands.checks.check_slide import check_slide
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.slides.inspect.preflight import look, sample_boxes

@@ -226,8 +226,8 @@ def test_what_is_no_source_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("name,colour\nx,red\n")
     (tmp_path / "b.csv").write_text("")
     for name, words in {
-        "gone": "is not there",
-        "empty": "holds no class folders",
+        "gone": "does not exist",
+        "empty": "has no class folders",
         "a.csv": "no column path and label",
         "b.csv": "no table",
     }.items():
