@@ -24,7 +24,7 @@ from pathotune import load_adapter, open_backbone, read_adapter
 from pathotune.adapters import METHODS
 from pathotune.config import FEATURES, PathoTuneConfig, TaskText
 from pathotune.training import MONITORS, FitOptions
-from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, write_backbone, write_class_folders
+from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, label_rows, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.patient_hashes import name_hashes
 from wsi_pipeline.cohort.run_dir import RunDir
@@ -292,7 +292,7 @@ def test_two_at_once_under_one_name_are_refused(work: Path, out: Out) -> None:
 
 
 def test_a_group_on_two_sides_is_named(work: Path, out: Out) -> None:
-    rows = _csv_rows(work / "crops")
+    rows = label_rows(work / "crops")
     rows["split"] = ["train" if "patient 1" in group else "test" for group in rows["group"]]
     rows.loc[rows["path"].str.contains("gland/patient 1/0"), "split"] = "test"
     rows.to_csv(work / "labels.csv", index=False)
@@ -303,7 +303,7 @@ def test_a_group_on_two_sides_is_named(work: Path, out: Out) -> None:
 
 
 def test_a_copy_of_an_image_on_two_sides_is_named(work: Path, out: Out) -> None:
-    rows = _csv_rows(work / "crops")
+    rows = label_rows(work / "crops")
     sides = {"patient 6": "val", "patient 7": "test"}
     rows["split"] = [sides.get(group, "train") for group in rows["group"]]
     shutil.copy(work / "crops/gland/patient 0/0.png", work / "crops/gland/patient 7/0.png")
@@ -397,11 +397,3 @@ def test_options_are_those_of_the_library() -> None:
     assert len(shared) == 12
     for name in shared:
         assert getattr(default, name) == getattr(options, name), name
-
-
-def _csv_rows(crops: Path) -> pd.DataFrame:
-    paths = sorted(crops.rglob("*.png"))
-    return pd.DataFrame(
-        {"path": [str(path) for path in paths], "label": [path.parts[-3] for path in paths]}
-        | {"group": [path.parts[-2] for path in paths]}
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import timm
 import torch
 from numpy.typing import NDArray
@@ -40,3 +41,12 @@ def write_backbone(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     save_file(timm.create_model(BACKBONE, pretrained=False, num_classes=0).state_dict(), path)
     return path
+
+
+def label_rows(crops: Path) -> pd.DataFrame:
+    """The images of `write_class_folders` as rows of a CSV: path, label, group."""
+    paths = sorted(crops.rglob("*.png"))
+    return pd.DataFrame(
+        {"path": [str(path) for path in paths], "label": [path.parts[-3] for path in paths]}
+        | {"group": [path.parts[-2] for path in paths]}
+    )
