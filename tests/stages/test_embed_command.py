@@ -101,7 +101,7 @@ def test_compiled_gives_the_same_direction(made: Path, tmp_path: Path) -> None:
         (["--model", "colour", "--model", "colour"], "--model names colour twice"),
         (["--model", "colour", "--model", VIT, "--weights", "w"], "weights does not name its model: w"),
         (["--model", "colour", "--model", VIT, "--weights", f"{VIT}=a", "--weights", f"{VIT}=b"], "2 times for"),
-        (["--model", VIT, "--weights", "a", "--weights", "b"], "weights is given 2 times, but there is one model"),
+        (["--model", VIT, "--weights", "a", "--weights", "b"], "weights is given 2 times for one model"),
         (["--devices", "0"], "devices must be >= 1"),
         (["--devices", "cpu,gpu"], "device must be auto, cpu"),
         (["--devices", "cpu", "--device", "cpu"], "device and devices exclude each other"),

@@ -378,7 +378,7 @@ def test_without_labels_and_without_a_run_the_remedy_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(["tune", "--no-ttp"]) == 2
     said = out()
-    assert "no labelled patches named" in said
+    assert "no labelled patches given" in said
     assert "wsi-pipeline tune crops" in said
 
 
