@@ -15,8 +15,9 @@ from sklearn import metrics as sk
 
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.validation.classification_report import calibration_json
-from wsi_pipeline.mil.validation.validation_metrics import Resampler
 from wsi_pipeline.stages.results.patch_scores import patch_scores
+from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.estimates import Resampler
 
 NAMES = ("gland", 'odd "name", <b>', "stroma")
 
@@ -144,7 +145,7 @@ def test_ece_means_the_same_for_patches_and_for_slides(classes: int) -> None:
         {"slide_id": patients, "patient_id": patients, "label": np.array(names)[truth],
          "predicted": np.array(names)[found.argmax(1)], **{f"p_{n}": found[:, k] for k, n in enumerate(names)}}
     )  # fmt: skip
-    slides = calibration_json(table, names, Resampler(table["patient_id"], 100, 0))["ece"]["value"]
+    slides = calibration_json(to_scored(table, names), names, Resampler(table["patient_id"], 100, 0))["ece"]["value"]
     patches = patch_scores(truth, found, patients, names, part="test", resamples=100)
     assert patches["pooled"]["ece"]["value"] == pytest.approx(slides)
     assert patches["ece_bins"] == "up to 10 bins with equal numbers of patches"

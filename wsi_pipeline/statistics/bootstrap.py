@@ -71,10 +71,15 @@ def bootstrap_mean(parts: Sequence[tuple[Codes, Weighted]], resamples: int, seed
     rng = np.random.default_rng(seed)
     blocks: list[Samples] = []
     for start in range(0, resamples, step := max(1, _CELLS // widest)):
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - start)).astype(np.float64)
+        drawn = patient_draws(n, min(step, resamples - start), rng)
         found = [weighted(drawn[:, number]) for number, weighted in parts]
         blocks.append({name: np.mean([part[name] for part in found], axis=0) for name in found[0]})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def patient_draws(n: int, resamples: int, rng: np.random.Generator) -> Floats:
+    """How often each of n patients is drawn in each resample, (R, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
 def interval(samples: Floats, level: float) -> Interval:

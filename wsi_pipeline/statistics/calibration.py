@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_pipeline.statistics.bootstrap import Scored
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -42,6 +44,14 @@ def calibration(event: NDArray[np.bool_], probability: Floats) -> Calibration:
     inner = inner[(inner > 0) & (inner < 1)]
     edges = np.concatenate([[0.0], inner, [1.0]])
     return Calibration(event.astype(np.float64), probability, np.searchsorted(inner, probability, side="right"), edges)
+
+
+def calibration_of(scored: Scored) -> Calibration:
+    """Calibration of the second class's probability where there are two classes, else of the predicted class's."""
+    if scored.n_classes == 2:
+        return calibration(scored.truth == 1, scored.probabilities[:, 1])
+    sure = scored.probabilities[np.arange(len(scored.truth)), scored.predicted]
+    return calibration(scored.truth == scored.predicted, sure)
 
 
 def curve(found: Calibration) -> list[dict[str, float | int]]:

@@ -14,9 +14,8 @@ import pandas as pd
 from sklearn import metrics as sk
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.statistics.bootstrap import Interval, Scored, interval
+from wsi_pipeline.statistics.bootstrap import Scored
 
-LEVEL = 0.95
 POOLED = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
 Json = dict[str, Any]
@@ -51,14 +50,3 @@ def point_values(scored: Scored) -> dict[str, float | None]:
         values["balanced_accuracy"] = float(sk.balanced_accuracy_score(truth, predicted))
         values["macro_f1"] = float(sk.f1_score(truth, predicted, labels=every, average="macro", zero_division=0))
     return values
-
-
-def estimate_of(value: float | None, samples: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
-    """A value with its interval, `{"value", "low", "high", "n_undefined"}`, from its resamples (R,)."""
-    return {"value": value, **bounds_of(value, samples)}
-
-
-def bounds_of(value: float | None, samples: np.ndarray[Any, np.dtype[np.float64]]) -> Json:
-    """The interval of a value alone; none where the value itself is undefined."""
-    found = interval(samples, LEVEL) if value is not None else Interval(None, None, len(samples))
-    return {"low": found.low, "high": found.high, "n_undefined": found.n_undefined}

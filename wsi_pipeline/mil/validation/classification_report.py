@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wsi_pipeline.statistics.bootstrap import Floats, Samples, Scored, Weighted, weighted_metrics
+from wsi_pipeline.statistics.bootstrap import Floats, Samples, Scored, weighted_metrics
 from wsi_pipeline.statistics.calibration import (
-    Calibration,
     brier_terms,
-    calibration,
+    calibration_of,
     curve,
     expected_error,
     weighted_mean,
 )
-from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.estimates import Resampler
 from wsi_pipeline.statistics.thresholds import FALLBACK, weighted_rates
 
 Json = dict[str, Any]
@@ -26,25 +25,21 @@ Json = dict[str, Any]
 PER_CLASS = ("auroc", "precision", "recall", "specificity", "f1")
 
 
-class Estimator(Protocol):
-    """Gives metrics of all rows their intervals (see `validation.Resampler`)."""
-
-    def estimates(self, weighted: Weighted) -> dict[str, Json]:
-        """Each metric as `{"value", "low", "high", "n_undefined", "unit", "n"}`."""
-
-
-def per_class(predictions: pd.DataFrame, classes: Sequence[str], estimator: Estimator) -> dict[str, Json]:
+def per_class(
+    predictions: pd.DataFrame, scored: Scored, classes: Sequence[str], resampler: Resampler
+) -> dict[str, Json]:
     """One class against the rest: n_slides, n_patients, each metric, and under `intervals` its interval.
+
+    scored   the same predictions as arrays
 
     Of several repeats, all predictions are pooled. `recall` is sensitivity.
     """
-    scored = to_scored(predictions, classes)
 
     def weighted(weights: Floats) -> Samples:
         found = weighted_metrics(scored, weights)
         return {f"{name} {k}": found[f"class_{name}"][:, k] for name in PER_CLASS for k in range(len(classes))}
 
-    estimates = estimator.estimates(weighted)
+    estimates = resampler.estimates(weighted)
     return {name: _of_class(predictions, name, k, estimates) for k, name in enumerate(classes)}
 
 
@@ -59,11 +54,10 @@ def _of_class(predictions: pd.DataFrame, name: str, code: int, estimates: dict[s
     }
 
 
-def calibration_json(predictions: pd.DataFrame, classes: Sequence[str], estimator: Estimator) -> Json:
+def calibration_json(scored: Scored, classes: Sequence[str], resampler: Resampler) -> Json:
     """Calibration curve (bins), Brier score and ECE, of the second class of two or of the predicted class of more."""
-    scored = to_scored(predictions, classes)
     found, terms = calibration_of(scored), brier_terms(scored.truth, scored.probabilities)
-    estimates = estimator.estimates(
+    estimates = resampler.estimates(
         lambda weights: {"brier": weighted_mean(terms, weights), "ece": expected_error(found, weights)}
     )
     return {
@@ -76,7 +70,7 @@ def calibration_json(predictions: pd.DataFrame, classes: Sequence[str], estimato
 
 
 def threshold_json(
-    predictions: pd.DataFrame, classes: Sequence[str], facts: Sequence[Json], estimator: Estimator
+    predictions: pd.DataFrame, classes: Sequence[str], facts: Sequence[Json], resampler: Resampler
 ) -> Json:
     """`{"threshold": ...}` of the second of two classes: each fold's own threshold applied to its test slides.
 
@@ -98,16 +92,16 @@ def threshold_json(
             "chosen_on": "validation slides of each fold",
             "rule": "highest sensitivity + specificity",
             "folds_without": len(chosen) - len(known),
-            **rates_json(predictions, positive, called, estimator),
+            **rates_json(predictions, positive, called, resampler),
         }
     }
 
 
 def rates_json(
-    predictions: pd.DataFrame, positive: NDArray[np.bool_], called: NDArray[np.bool_], estimator: Estimator
+    predictions: pd.DataFrame, positive: NDArray[np.bool_], called: NDArray[np.bool_], resampler: Resampler
 ) -> Json:
     """Sensitivity and specificity of calls, as estimates with how many patients (`n`) and slides each is of."""
-    rates = estimator.estimates(lambda weights: weighted_rates(positive, called, weights))
+    rates = resampler.estimates(lambda weights: weighted_rates(positive, called, weights))
     rows = {"sensitivity": positive, "specificity": ~positive}
     return {name: {**rate, **_counts(predictions, rows[name])} for name, rate in rates.items()}
 
@@ -116,14 +110,6 @@ def _counts(predictions: pd.DataFrame, rows: NDArray[np.bool_]) -> Json:
     """How many a rate is of."""
     own = predictions[rows]
     return {"n": int(own["patient_id"].nunique()), "n_slides": int(own["slide_id"].nunique())}
-
-
-def calibration_of(scored: Scored) -> Calibration:
-    """Calibration of the second class's probability where there are two classes, else of the predicted class's."""
-    if scored.n_classes == 2:
-        return calibration(scored.truth == 1, scored.probabilities[:, 1])
-    sure = scored.probabilities[np.arange(len(scored.truth)), scored.predicted]
-    return calibration(scored.truth == scored.predicted, sure)
 
 
 def _brier_of_shares(scored: Scored) -> float:

@@ -21,8 +21,9 @@ from wsi_pipeline.mil.tasks.task import Task, numbers_of
 from wsi_pipeline.mil.training.seeding import sub_seed
 from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test
 from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, rates_json
-from wsi_pipeline.mil.validation.validation_metrics import Resampler, metric_warnings, pooled_estimates
-from wsi_pipeline.statistics.class_metrics import LEVEL
+from wsi_pipeline.mil.validation.validation_metrics import metric_warnings, pooled_estimates
+from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.estimates import LEVEL, Resampler
 from wsi_pipeline.wording import counted, listed
 
 Json = dict[str, Any]
@@ -162,8 +163,9 @@ def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, t
     }  # fmt: skip
     if task.name == "classification":
         classes = found["classes"]
-        found |= {"per_class": per_class(plain, classes, resampler)}
-        found |= {"calibration": calibration_json(plain, classes, resampler)}
+        scored = to_scored(plain, classes)
+        found |= {"per_class": per_class(plain, scored, classes, resampler)}
+        found |= {"calibration": calibration_json(scored, classes, resampler)}
         if cut is not None and AT_CUT in plain:
             found |= {"threshold": _threshold(plain, cut, resampler)}
     return found

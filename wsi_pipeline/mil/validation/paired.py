@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.statistics.bootstrap import Samples, bootstrap_mean, interval
-from wsi_pipeline.statistics.class_metrics import LEVEL
 from wsi_pipeline.statistics.delong import delong, difference
+from wsi_pipeline.statistics.estimates import LEVEL
 from wsi_pipeline.statistics.metric_words import LOWER_IS_BETTER, metric_words, p_words
 from wsi_pipeline.wording import counted, listed
 

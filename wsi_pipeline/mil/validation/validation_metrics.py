@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.table_words import in_order
 from wsi_pipeline.config.specs import MilSpec
@@ -20,8 +19,8 @@ from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.mil.training.seeding import sub_seed
 from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test
 from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, threshold_json
-from wsi_pipeline.statistics.bootstrap import Floats, Interval, Samples, Weighted, bootstrap_mean, interval
-from wsi_pipeline.statistics.class_metrics import LEVEL
+from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.estimates import LEVEL, Resampler
 from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import counted
 
@@ -29,33 +28,6 @@ Json = dict[str, Any]
 
 FEW_PATIENTS = 10
 """With fewer patients of a class, or in all, intervals are rough."""
-
-
-class Resampler:
-    """Estimates with intervals, all by the same draws of patients."""
-
-    def __init__(self, patient: pd.Series[str], resamples: int, seed: int) -> None:
-        self.number = pd.factorize(patient.astype(str), sort=True)[0].astype(np.int64)
-        self.n = int(self.number.max()) + 1
-        self.resamples, self.seed = resamples, seed
-
-    def samples(self, parts: Sequence[tuple[NDArray[np.bool_], Weighted]]) -> Samples:
-        """Resamples of metrics, the mean over parts: (rows of the part, what gives its metrics for weights)."""
-        return bootstrap_mean([(self.number[rows], weighted) for rows, weighted in parts], self.resamples, self.seed)
-
-    def estimate(self, value: float | None, samples: Floats) -> Json:
-        """`{"value", "low", "high", "n_undefined", "unit", "n"}`; no interval from a single patient."""
-        known = value is not None and self.n > 1
-        found = interval(samples, LEVEL) if known else Interval(None, None, len(samples))
-        bounds = {"low": found.low, "high": found.high, "n_undefined": found.n_undefined}
-        return {"value": value, **bounds, "unit": "patient", "n": self.n}
-
-    def estimates(self, weighted: Weighted) -> dict[str, Json]:
-        """Each metric of all rows, with its interval."""
-        everything = np.ones(len(self.number), bool)
-        values = weighted(np.ones((1, len(self.number))))
-        samples = self.samples([(everything, weighted)])
-        return {name: self.estimate(_or_none(value[0]), samples[name]) for name, value in values.items()}
 
 
 def validation_metrics(
@@ -92,8 +64,9 @@ def validation_metrics(
         "warnings": told,
     }
     if task.name == "classification":
-        found |= {"per_class": per_class(predictions, found["classes"], resampler)}
-        found |= {"calibration": calibration_json(predictions, found["classes"], resampler)}
+        scored = to_scored(predictions, found["classes"])
+        found |= {"per_class": per_class(predictions, scored, found["classes"], resampler)}
+        found |= {"calibration": calibration_json(scored, found["classes"], resampler)}
         found |= threshold_json(predictions, found["classes"], facts, resampler)
     return found
 
@@ -154,7 +127,3 @@ def _why(task: Task, predictions: pd.DataFrame) -> str:
     found = set(predictions["label"].astype(str))
     absent = [name for name in classes if name not in found]
     return f" (no slide of class {' or '.join(absent)})" if absent else ""
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

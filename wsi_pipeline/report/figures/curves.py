@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_pipeline.statistics.bootstrap import patient_draws
+
 OUTLIER_Z = 3.5
 """Modified z-score above which a count is out of line (Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers)."""
 
@@ -122,9 +124,9 @@ def _band(
     groups, member = np.unique(patients, return_inverse=True)
     if len(groups) < 2:
         return None
-    draws = np.random.default_rng(seed).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
+    draws = patient_draws(len(groups), resamples, np.random.default_rng(seed))
     at = np.linspace(0.0, 1.0, 101)
-    curves = [points(truth, score, draw[member].astype(np.float64)) for draw in draws]
+    curves = [points(truth, score, draw[member]) for draw in draws]
     heights = [_height_at(curve, at) for curve in curves if curve is not None]
     if 2 * len(heights) < resamples:
         return None

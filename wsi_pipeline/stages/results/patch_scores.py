@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.validation.classification_report import calibration_of
 from wsi_pipeline.statistics.bootstrap import Floats, Samples, Scored, bootstrap_mean, weighted_metrics
-from wsi_pipeline.statistics.calibration import expected_error
-from wsi_pipeline.statistics.class_metrics import LEVEL, bounds_of, estimate_of
+from wsi_pipeline.statistics.calibration import calibration_of, expected_error
+from wsi_pipeline.statistics.estimates import LEVEL, bounds_of, estimate_of, none_if_nan
 
 POOLED = ("accuracy", "macro_f1", "balanced_accuracy", "auroc", "ece")
 PER_CLASS = ("precision", "recall", "f1", "auroc")
@@ -55,7 +54,7 @@ def patch_scores(
     samples = bootstrap_mean([(scored.patient, weighted)], resamples if n_groups > 1 else 1, seed)
     if n_groups < 2:  # one group drawn again and again says nothing about another
         samples = {name: np.full_like(sample, np.nan) for name, sample in samples.items()}
-    pooled = {name: estimate_of(_or_none(values[name]), samples[name]) for name in POOLED}
+    pooled = {name: estimate_of(none_if_nan(values[name]), samples[name]) for name in POOLED}
     return {
         "classes": list(classes),
         "part": part,
@@ -87,7 +86,7 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.floating], grou
 
 def _of_class(scored: Scored, code: int, values: Samples, samples: Samples) -> Json:
     rows = scored.truth == code
-    found = {name: _or_none(values[f"class_{name}"][code]) for name in PER_CLASS}
+    found = {name: none_if_nan(values[f"class_{name}"][code]) for name in PER_CLASS}
     return {
         "n_patches": int(rows.sum()),
         "n_groups": len(np.unique(scored.patient[rows])),
@@ -120,7 +119,3 @@ def _warnings(
     if undefined and n_groups > 1 and present.all():
         told.append(f"{undefined} of {resamples} bootstrap resamples lacked a class and were skipped in the intervals.")
     return told
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
