@@ -44,13 +44,13 @@ def test_finding_names_the_best_with_interval_and_sample() -> None:
 @pytest.mark.parametrize(("low", "words"), [(0.75, "do not overlap"), (0.65, "intervals overlap")])
 def test_baseline_is_held_against_the_best(low: float, words: str) -> None:
     said = findings(report(model("colour", 0.6, 0.5, 0.7), model("vit", 0.9, low, 0.95)))
-    assert "0.300 less" in said[1]
+    assert "0.300 lower" in said[1]
     assert words in said[1]
 
 
 def test_a_baseline_that_wins_is_said_so() -> None:
     said = findings(report(model("colour", 0.8, 0.7, 0.9), model("vit", 0.7, 0.6, 0.8)))
-    assert "no deep encoder here does better" in said[1]
+    assert "no deep encoder here outperforms" in said[1]
 
 
 def test_baseline_of_the_same_mil_model_comes_first() -> None:
@@ -102,7 +102,7 @@ def test_choosing_among_models_is_told() -> None:
 def test_slides_left_out_are_named_and_counted() -> None:
     slides = (*(SlideRow(f"f{i}", "failed") for i in range(6)), SlideRow("e", "empty"))
     said = cautions(report(slides=slides))
-    assert said[0] == "6 slides failed and are in none of the numbers: f0, f1, f2, f3 and 2 more."
+    assert said[0] == "6 slides failed and are not included in any result: f0, f1, f2, f3 and 2 more."
     assert said[1] == "No tissue was found on 1 slide: e."
 
 

@@ -112,7 +112,7 @@ def test_summary_and_tables_say_the_numbers() -> None:
     assert "not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX" in text
     assert "Traceback (most recent call last)" in text
     assert "wsi-pipeline embed --model colour" in text
-    assert "out of line" in text
+    assert "outliers of the cohort" in text
     assert "predicted" in text
 
 
@@ -224,12 +224,12 @@ def test_all_that_a_validation_tells_is_shown() -> None:
     rates = [f"{name} {_with_bounds(told['threshold'][name])}" for name in ("sensitivity", "specificity")]
     for words in (
         f"{', '.join(rates)} for tumour",
-        f"p = {test['p_value']:.3g} for AUROC, {test['n']} shuffles",
+        f"p = {test['p_value']:.3g} for AUROC, {test['n']} permutations",
         f"Brier score {_with_bounds(told['calibration']['brier'])}",
         f"{spread['mean']:.3f} ± {spread['sd']:.3f}",
         "repeat.fold",
         "learning_rate 0.001",
-        "by chance",
+        "chance level",
     ):
         assert words in page.text
 

@@ -90,7 +90,9 @@ def test_a_table_says_whether_its_rows_can_be_compared(other: str, words: str) -
 
 
 def test_few_groups_are_a_caution() -> None:
-    assert "The test patches are of only 4 groups: the intervals are rough." in page_of(section("a", groups=4)).text
+    assert (
+        "The test patches come from only 4 groups: the intervals are imprecise." in page_of(section("a", groups=4)).text
+    )
 
 
 def test_numbers_and_pictures_may_be_missing() -> None:

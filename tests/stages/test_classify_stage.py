@@ -218,7 +218,7 @@ def test_new_patches_make_their_slide_again(work: Path, capsys: pytest.CaptureFi
     )
     capsys.readouterr()
     classify(work, "--only", "s0")
-    assert "1 slide recomputed, classify/pathotune: what it was made from has changed" in capsys.readouterr().out
+    assert "1 slide recomputed, classify/pathotune: its input has changed" in capsys.readouterr().out
     patches = read_patch_table(work / "run" / "tile" / "s0.h5")
     np.testing.assert_array_equal(read_class_table(place(work, "s0.h5")).coords, patches.grid.coords)
 

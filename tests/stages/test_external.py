@@ -333,4 +333,4 @@ def test_other_slides_of_the_same_patients_are_compared_by_patient(
     scores = rows.groupby("patient_id")[["p_b"]].mean()["p_b"]
     truth = rows.groupby("patient_id")["label"].first() == "b"
     assert found["metrics"]["auroc"]["b"] == pytest.approx(sk.roc_auc_score(truth, scores), abs=1e-6)
-    assert "one prediction a patient" in capsys.readouterr().out
+    assert "predictions per patient" in capsys.readouterr().out

@@ -127,7 +127,7 @@ def test_only_what_changed_is_redone(work: Path, capsys: pytest.CaptureFixture[s
     main(["tile", str(work / "slides.csv"), "--run", str(run), "--patch-px", "128"])
     out = capsys.readouterr().out
     assert "3 up to date" in out
-    assert "1 slide recomputed, segment: what it was made from has changed" in out
+    assert "1 slide recomputed, segment: its input has changed" in out
     main(["embed", "--model", "colour", "--run", str(run)])
     assert "4 up to date" in capsys.readouterr().out  # s3's patches came back the same, so its features hold
 

@@ -29,7 +29,7 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.patient_hashes import name_hashes
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
-from wsi_pipeline.stages.results.tuning_files import TuneInputs, read_tuning, why_anew
+from wsi_pipeline.stages.results.tuning_files import TuneInputs, read_tuning, why_retune
 from wsi_pipeline.system.locks import locked
 
 Out = Callable[[], str]
@@ -176,22 +176,22 @@ def test_every_reason_to_make_it_again_is_told(work: Path) -> None:
     spec, labels = TuneSpec(**before["specs"]["tune"]), LabelSpec(**before["specs"]["labels"])
     same = TuneInputs(spec, labels, before["data_digest"], before["fingerprint"], before["resolved"])
     assert same.digest == known.metrics["digest"]
-    assert why_anew(known, same, adapter) is None
-    assert why_anew(None, same, adapter) == ""
+    assert why_retune(known, same, adapter) is None
+    assert why_retune(None, same, adapter) == ""
     other = dataclasses.replace(same, fingerprint="f" * 64)
-    assert why_anew(known, other, adapter) == f"backbone weights {same.fingerprint[:12]} -> ffffffffffff"
+    assert why_retune(known, other, adapter) == f"backbone weights {same.fingerprint[:12]} -> ffffffffffff"
     other = dataclasses.replace(same, labels=dataclasses.replace(same.labels, drop_classes="stroma"), data="d")
-    assert why_anew(known, other, adapter) == "labelled patches have changed (drop_classes)"
+    assert why_retune(known, other, adapter) == "labelled patches have changed (drop_classes)"
     two = dataclasses.replace(same, spec=dataclasses.replace(same.spec, seed=4, ttp=True))
-    assert why_anew(known, two, adapter) == "ttp False -> True, seed 0 -> 4"
+    assert why_retune(known, two, adapter) == "ttp False -> True, seed 0 -> 4"
     faster = {**same.resolved, "training": {**same.resolved["training"], "learning_rate": 0.25}}
-    assert "training learning_rate" in (why_anew(known, dataclasses.replace(same, resolved=faster), adapter) or "")
+    assert "training learning_rate" in (why_retune(known, dataclasses.replace(same, resolved=faster), adapter) or "")
     older = dataclasses.replace(known, metrics={**known.metrics, "revision": 0})
-    assert "tune code revision 0 -> " in (why_anew(older, same, adapter) or "")
+    assert "tune code revision 0 -> " in (why_retune(older, same, adapter) or "")
     adapter.write_bytes(adapter.read_bytes()[:-1])
-    assert why_anew(known, same, adapter) == "adapter.safetensors is not the one that was measured"
+    assert why_retune(known, same, adapter) == "adapter.safetensors is not the one that was measured"
     adapter.unlink()
-    assert why_anew(known, same, adapter) == "adapter.safetensors is missing"
+    assert why_retune(known, same, adapter) == "adapter.safetensors is missing"
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TuneSpec)])

@@ -109,12 +109,12 @@ def test_one_group_has_values_but_no_intervals() -> None:
     assert result["pooled"]["accuracy"]["value"] is not None
     assert all(part["low"] is None and part["high"] is None for part in result["pooled"].values())
     assert all(ends["low"] is None for row in result["per_class"].values() for ends in row["intervals"].values())
-    assert result["warnings"] == ["All test patches are of one group: there are no intervals."]
+    assert result["warnings"] == ["All test patches are of one group: no intervals are reported."]
 
 
 def test_few_groups_are_said() -> None:
     assert (
-        "The validation patches are of only 4 groups: the intervals are rough."
+        "The validation patches come from only 4 groups: the intervals are imprecise."
         in scored(groups=4, part="validation")["warnings"]
     )
     assert scored(groups=60, n=600)["warnings"] == []

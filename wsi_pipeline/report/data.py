@@ -17,7 +17,7 @@ from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.statistics.metric_words import HEADLINES
 
 STATES = ("done", "empty", "failed", "pending")
-"""Where a slide stands: worked through; no tissue found; stopped by an error; not yet worked on."""
+"""State of a slide: finished; no tissue found; stopped by an error; not started."""
 
 BASELINE_ENCODER = "colour"
 """The encoder of stain and texture statistics that every deep encoder is held against."""
@@ -51,7 +51,7 @@ def as_number(raw: Any) -> float | None:
 
 @dataclass(frozen=True)
 class SlideRow:
-    """One slide of the cohort as the report tells it.
+    """One slide of the cohort as the report shows it.
 
     stage        the last stage it reached, or the one that failed
     reason       one sentence saying why it failed or is empty; `todo` what the user can do
@@ -62,7 +62,7 @@ class SlideRow:
     heatmaps     `ModelSection.key` -> attention over the thumbnail, encoded
     sheets       `ModelSection.key` -> the patches with most and least attention, encoded
 
-    What a model predicts for the slide is looked up in that model's predictions, not repeated here.
+    A model's prediction for the slide is taken from `ModelSection.predictions`.
     Raises WsiPipelineError for an unknown state.
     """
 
@@ -128,7 +128,7 @@ class ModelSection:
 
     @property
     def patients_known(self) -> bool:
-        """Whether anybody said whose slides these are."""
+        """Whether it is known which patient each slide belongs to."""
         return bool(self.metrics.get("patients", "stated") != "not known")
 
     @property
@@ -138,7 +138,7 @@ class ModelSection:
 
     @property
     def headline(self) -> str:
-        """The metric that models of this task are told by."""
+        """The main metric for models of this task."""
         return HEADLINES.get(self.task, "auroc")
 
     @property
@@ -175,7 +175,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class ClassSection:
-    """What one adapter's classifier says of the slides.
+    """The classes that one adapter assigns to the slides' patches.
 
     name      as after --model
     adapter   file of the adapter within the run, `built-in`, or a whole path
@@ -191,7 +191,7 @@ class ClassSection:
 
 @dataclass(frozen=True, eq=False)
 class PredictionSection:
-    """What a trained model says of slides it was not tested on.
+    """A trained model's predictions for slides outside its cross-validation.
 
     name      `encoder/mil_model`
     table     slide_id (none where a row is a patient), patient_id, label, predicted (text for a class, else a number)
@@ -213,7 +213,7 @@ class PredictionSection:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the numbers came about: commands in order, versions, specs by stage, digests by stage or file."""
+    """How the results were produced: commands in order, versions, specs by stage, digests by stage or file."""
 
     commands: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

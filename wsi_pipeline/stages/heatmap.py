@@ -5,11 +5,11 @@ heatmap/<encoder>/<mil model>/
   <slide_id>.csv               x, y, attention, percentile, contribution_<class>: one row a patch, level-0 pixels
   <slide_id>.geojson           outlines of the strongest patches, for QuPath
   <slide_id>.patches.jpg       the strongest and the weakest patches
-  <slide_id>.contribution.jpg  what speaks for the class and what against it
+  <slide_id>.contribution.jpg  evidence for and against the class
   <slide_id>.tif               the overlay as a pyramid, for QuPath and OpenSlide (`heatmap`; not `train-mil`)
 
-A slide that was tested in cross-validation is shown as the models of its folds see it, which never saw its patient;
-any other slide as all fold models see it on average.
+A slide that was tested in cross-validation is explained by the models that tested it, which never saw its patient;
+any other slide by the mean of all fold models.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ from wsi_pipeline.tissue.geojson import origin_of_file
 logger = logging.getLogger(__name__)
 
 MAX_PYRAMID_PIXELS = 1 << 25
-"""Of the finest level of the TIFF: reading it takes about 16 bytes of memory a pixel."""
+"""Most pixels of the TIFF's finest level: reading takes about 16 bytes of memory per pixel."""
 
 
 @dataclass
 class HeatmapStage:
-    """Draws one slide after another for the model in train-mil/<encoder>/<model>.
+    """Draws heatmaps of slides for the model in train-mil/<encoder>/<model>.
 
-    spec   what to draw; None: pictures in their plain form, where there are none of these models in any form
-    no_crop   count outlines from the corner of the whole slide, for those who open it so in QuPath
+    spec   what to draw; None: plain pictures, unless there are some of these models in any form
+    no_crop   count outlines from the corner of the whole slide, for QuPath set to show it uncropped
     """
 
     run_dir: RunDir
@@ -75,7 +75,7 @@ class HeatmapStage:
 
     @property
     def wanted(self) -> HeatmapSpec:
-        """What is drawn: as asked, else without the pyramid."""
+        """What to draw: as asked, else everything but the pyramid."""
         return self.spec or HeatmapSpec(pyramid=False)
 
     @cached_property
@@ -85,20 +85,20 @@ class HeatmapStage:
 
     @cached_property
     def training(self) -> Training:
-        """Who tested which slide."""
+        """The training: which fold tested which slide."""
         return require_training(self.run_dir.mil(self.encoder, self.model))
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the picture carries the digest of these models and features, and was drawn as asked."""
-        told, digest = png_chunks(self._file(record, ".png")), self._digest(record)
-        alike = self.spec is None or told.get(SETTINGS) == canonical_json(asdict(self.spec))
+        """Up to date if the picture has the digest of these models and features, and was drawn as asked."""
+        chunks, digest = png_chunks(self._file(record, ".png")), self._digest(record)
+        alike = self.spec is None or chunks.get(SETTINGS) == canonical_json(asdict(self.spec))
         whole = alike and (not self.wanted.pyramid or self._file(record, ".tif").is_file())
-        if told.get(DIGEST) == digest and whole and self._outlines_placed(record):
+        if chunks.get(DIGEST) == digest and whole and self._outlines_placed(record):
             return Freshness(True, status=StageStatus("done", digest=digest))
         return Freshness(False)
 
     def _outlines_placed(self, record: SlideRecord) -> bool:
-        """Whether the outlines count from where QuPath counts; in plain form, from any corner that they state."""
+        """Whether the outlines use QuPath's origin; in plain form, any origin that they state."""
         stated = origin_of_file(self._file(record, ".geojson"))
         wanted = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
         return stated == wanted or (self.spec is None and stated is not None)

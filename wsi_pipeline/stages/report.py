@@ -1,4 +1,4 @@
-"""Stage `report`: gather what a run has made and write report/report.html, one self-contained file."""
+"""Stage `report`: collect the results of a run and write report/report.html, one self-contained file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
 
 def write_report(run: RunDir, cohort: Cohort) -> Path:
-    """Write the report of a run; pictures are the smaller the more slides there are. Returns its path."""
+    """Write the report of a run; the more slides, the smaller the pictures. Returns its path."""
     models, tuned = trainings(run), tunings(run)
     sections = tuple(_section(training, cohort.patients_stated) for training in models)
     pictures = SlidePictures.of(run, cohort.records, sections, len(classified(run)))
@@ -106,7 +106,7 @@ def _told(status: SlideStatus) -> tuple[str, str | None, str | None, str | None,
 
 
 def _predictions(run: RunDir) -> tuple[PredictionSection, ...]:
-    """What trained models said of this run's slides; a damaged table is passed over."""
+    """Predictions of trained models for this run's slides; a damaged table is skipped."""
     found = []
     for path in sorted((run.root / "predict").glob("*/*/predictions.csv")):
         try:

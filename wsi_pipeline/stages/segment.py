@@ -47,9 +47,9 @@ class SegmentStage:
     default_mpp   resolution for slides that state none, neither in the file nor in the manifest
     store         hdf5 or zarr
     overlay       draw the picture for people; left to `tile` where that comes next and draws its own, with the patches
-    no_crop       count contours from the corner of the whole slide, for those who open it so in QuPath
+    no_crop       count contours from the corner of the whole slide, for QuPath set to show it uncropped
 
-    Raises UsageError for a tissue detector that is not there.
+    Raises UsageError for an unknown tissue detector.
     """
 
     run_dir: RunDir
@@ -64,17 +64,17 @@ class SegmentStage:
         SEGMENTERS.get(self.spec.method)  # an unknown one is refused here, not slide by slide
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the mask's digest matches the slide's bytes, its resolution and the settings."""
+        """Up to date if the mask's digest matches the slide's bytes, its resolution and the settings."""
         path = self.run_dir.segment_store(record.slide_id, self.store)
         header = read_header(path, SEGMENT_FORMAT)
         if header is not None and self._matches(record, header) and self._pictures_there(record):
             if self._contours_placed(record, header):
                 return Freshness(True, status=_status(header))
-            return Freshness(False, "its contours count from another corner than QuPath does")
+            return Freshness(False, "its contours use another origin than QuPath")
         return stale(path, header, {"segment": asdict(self.spec)})
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
-        """Segment one slide; the store is written last, so that its presence means that all is there."""
+        """Segment one slide; the store is written last, so its presence means the output is complete."""
         tissue = self._tissue_digest(record)
         opened = slide.open()
         info, spacing = opened.info, spacing_of(opened.info, record.mpp, self.default_mpp)
@@ -115,7 +115,7 @@ class SegmentStage:
         return None if record.tissue is None else tissue_digest(record.tissue, self.no_crop)
 
     def _tissue(self, record: SlideRecord, info: SlideInfo, mpp: float, rgb: NDArray[np.uint8]) -> Segmentation:
-        """The user's own tissue where the manifest names it, else what the detector finds."""
+        """The user's tissue mask if the manifest names one, else the detected one."""
         if record.tissue is None:
             return segment_tissue(rgb, info.size, mpp, self.spec)
         return given_tissue(record.tissue, info, mpp, self.spec.mask_mpp, rgb, no_crop=self.no_crop)
@@ -125,7 +125,7 @@ class SegmentStage:
         return drawn and self.run_dir.contours(record.slide_id).is_file()
 
     def _contours_placed(self, record: SlideRecord, header: Header) -> bool:
-        """Whether the contours count from where QuPath counts; runs of old do not say where that is."""
+        """Whether the contours use QuPath's origin, which old runs do not record."""
         stated, origin = origin_of_file(self.run_dir.contours(record.slide_id)), bounds_origin(header)
         if stated is None and header.slide.vendor in _MAY_HAVE_BOUNDS:
             with open_slide(record.path) as slide:
@@ -170,7 +170,7 @@ def _picture_mpp(spec: SegmentSpec, info: SlideInfo, mpp: float) -> float:
 
 
 def _at_mpp(picture: NDArray[np.uint8], size: Size, mpp: float, target_mpp: float) -> NDArray[np.uint8]:
-    """The picture of a whole slide at `target_mpp`, or as it is where it is coarser than that."""
+    """The picture of a whole slide at `target_mpp`, or unchanged if it is coarser."""
     width, height = (max(1, round(side * mpp / target_mpp)) for side in (size.width, size.height))
     return area_resize(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
 

@@ -41,7 +41,7 @@ class TileStage:
     name: str = "tile"
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the patch store's digest matches the settings and the tissue mask."""
+        """Up to date if the patch store's digest matches the settings and the tissue mask."""
         path = self.run_dir.patch_store(record.slide_id, self.store)
         header = read_header(path, PATCH_FORMAT)
         segment = read_header(self._segment_path(record), SEGMENT_FORMAT)

@@ -72,7 +72,7 @@ def train(
     patients  whose slides these are, as `Cohort.patients_stated` has it; kept in metrics.json
     target    column the labels were read from, as `Cohort.target` has it; kept in metrics.json
 
-    Of several processes that are asked for the same training one does it, the others wait. Raises MilError where it
+    If several processes start the same training, one runs it and the others wait. Raises MilError where it
     cannot be done honestly, UsageError where another training would be replaced.
     """
     folder = run.mil(encoder, name or training_name(spec, target))
@@ -123,7 +123,7 @@ def _train(
 
 
 def _digest_of(folder: Path) -> str:
-    """The digest of the training in a folder; "" where it does not tell."""
+    """The digest of the training in a folder; "" if it has none."""
     known = read_training(folder)
     return str(known.metrics.get("digest", "")) if known else ""
 

@@ -46,7 +46,7 @@ from wsi_pipeline.stages.results.tuning_files import (
     Tuning,
     keep_former_tuning,
     read_tuning,
-    why_anew,
+    why_retune,
 )
 from wsi_pipeline.system.atomic import remove, write_bytes, write_text
 from wsi_pipeline.system.device import Precision, choose_device, choose_precision
@@ -109,7 +109,7 @@ def check_text_encoder(spec: TuneSpec) -> None:
 
 
 def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
-    """The backbone on the CPU and its card. Raises EncoderError saying what to bring where it is not here."""
+    """The backbone on the CPU and its card. Raises EncoderError, which says what is missing."""
     with _told():
         return open_backbone(spec.model, Path(weights) if weights else None, input_px=spec.input_px or None)
 
@@ -143,7 +143,7 @@ def held(job: TuneJob) -> Iterator[None]:
 def check(job: TuneJob) -> tuple[Tuning | None, str]:
     """The tuning that is there and up to date, else None and why it must be made again ("" where there is none)."""
     known = read_tuning(job.folder)
-    why = why_anew(known, job.inputs, job.run.adapter(job.name))
+    why = why_retune(known, job.inputs, job.run.adapter(job.name))
     if why is None:
         remove(job.folder / files.RESUME)  # left by a process killed at its very end
         return known, ""

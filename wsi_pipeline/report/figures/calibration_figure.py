@@ -25,14 +25,14 @@ def calibration_figure(calibration: Mapping[str, Any] | None, repeats: int = 1) 
     if not bins:
         return None
     x, y = unit_square()
-    parts = [unit_axes(x, y, "predicted probability", "part that came true"), line(x(0), y(0), x(1), y(1), "chance")]
+    parts = [unit_axes(x, y, "predicted probability", "observed fraction"), line(x(0), y(0), x(1), y(1), "chance")]
     most = max(n for _, _, n in bins)
     for at, seen, n in bins:
         low, high = wilson(seen, n / repeats)
         parts.append(line(x(at), y(low), x(at), y(high), "whisker thin"))
     parts.append(path([(x(at), y(seen)) for at, seen, _ in bins], "curve c0"))
     for at, seen, n in bins:
-        hint = el("title", f"{n} predictions of {at:.2f} on average; {seen:.0%} came true")
+        hint = el("title", f"{n} predictions of {at:.2f} on average; observed fraction {seen:.0%}")
         parts.append(el("circle", hint, cx=x(at), cy=y(seen), r=3.0 + 4.0 * math.sqrt(n / most), class_="point"))
     said = f"Calibration in {len(bins)} bins of {sum(n for _, _, n in bins)} predictions"
     return figure(x(1) + 10, y(0) + BOTTOM, said, parts)

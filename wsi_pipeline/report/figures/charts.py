@@ -1,7 +1,7 @@
 """The pictures of the report as SVG: confusion matrix, intervals, patch counts, training curves (ROC: `report.roc`).
 
-Each is a pure function of numbers and returns safe markup; hues come from the page (Okabe and Ito 2008, told apart
-with every colour vision) and nothing is told by hue alone.
+Each is a pure function of numbers and returns safe markup; hues come from the page (Okabe and Ito 2008, distinct
+with every colour vision) and nothing is shown by hue alone.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def survival_figure(survival: Mapping[str, Any] | None) -> Markup | None:
 
     survival   metrics.json's `survival`: groups of {name, n, events, times, survival, at_risk, low, high}, logrank
 
-    None without a group in which time was told.
+    None if no group has follow-up times.
     """
     groups = [group for group in (survival or {}).get("groups") or () if group.get("times")]
     if not groups:

@@ -1,7 +1,7 @@
-"""The pictures of a tuning as PNG: curves by epoch and the confusion matrix (examples: `report.sheet`).
+"""The pictures of a tuning as PNG: curves by epoch and the confusion matrix (examples: maps.example_sheets).
 
-Made to be read on paper: white ground, one type size, hues told apart with every colour vision (Okabe and Ito 2008)
-and nothing told by hue alone. Each is a pure function of numbers and names; names may hold any character.
+Made to be read on paper: white ground, one type size, hues for every colour vision (Okabe and Ito 2008)
+and nothing shown by hue alone. Each is a pure function of numbers and names; names may hold any character.
 """
 
 from __future__ import annotations

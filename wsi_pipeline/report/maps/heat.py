@@ -144,8 +144,8 @@ def _measured(
     count = np.bincount(area, minlength=len(polygons))
     mean = np.bincount(area, weights=shares[point], minlength=len(polygons)) / np.maximum(count, 1)
     for feature, share, patches in zip(features, mean.tolist(), count.tolist(), strict=True):
-        told = {"Attention (even share = 1)": round(share, 3), "Patches": patches}
-        feature["properties"]["measurements"].update(told)
+        measured = {"Attention (even share = 1)": round(share, 3), "Patches": patches}
+        feature["properties"]["measurements"].update(measured)
     return [features[i] for i in np.argsort(-mean, kind="stable")]
 
 

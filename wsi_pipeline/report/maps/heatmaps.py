@@ -24,7 +24,7 @@ from wsi_pipeline.report.maps.heat import check_patches, patch_field, percentile
 COLOUR_MAP = "viridis"
 """Perceptually uniform, readable with every colour vision, and of hues that no common stain has."""
 SIGNED_MAP = "PuOr_r"
-"""Orange for, purple against; told apart with every colour vision."""
+"""Orange for, purple against; distinguishable with every colour vision."""
 ALPHA = 0.6
 
 _MIN_WIDTH = 300
@@ -38,11 +38,11 @@ _INK, _PAPER = (38, 42, 48), (255, 255, 255)
 
 @dataclass(frozen=True, eq=False)
 class Heat:
-    """What is laid over a slide: one value for each patch and how it is coloured.
+    """A layer over a slide: one value per patch, and how it is coloured.
 
     coords        int64 (N, 2), level-0 top-left (x, y); patch_level0: side of a patch, level-0 pixels
     unit          float64 (N,), positions on the colour map, 0 to 1
-    told          words for the ends and the middle of the bar
+    labels        text at the two ends and the middle of the bar
     label         what the bar shows
     signed        opacity grows from nothing at 0.5 towards both ends, on a map of two hues
     """
@@ -50,7 +50,7 @@ class Heat:
     coords: NDArray[np.int64]
     patch_level0: int
     unit: NDArray[np.float64]
-    told: tuple[str, str, str]
+    labels: tuple[str, str, str]
     label: str
     signed: bool = False
 
@@ -63,8 +63,8 @@ class Heat:
         if not len(values):
             return cls(coords, patch_level0, np.zeros(0), ("", "", ""), label)
         low, middle, high = (share_words(float(v), len(values)) for v in np.quantile(values, [0, 0.5, 1]))
-        told = (f"weakest {low}", f"median {middle}", f"strongest {high}")
-        return cls(coords, patch_level0, percentiles(values) / 100, told, label)
+        labels = (f"weakest {low}", f"median {middle}", f"strongest {high}")
+        return cls(coords, patch_level0, percentiles(values) / 100, labels, label)
 
     @classmethod
     def of_contribution(
@@ -161,12 +161,12 @@ def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, heat: Heat)
         place = 127 if flat else round(255 * (x - start) / max(1, right - start - 1))
         red, green, blue = colours[place].tolist()
         draw.line([(x, top + 0.1 * line), (x, top + 0.8 * line)], fill=(red, green, blue))
-    for words, at, anchor in _placed(heat.told, start, right, font):
+    for words, at, anchor in _placed(heat.labels, start, right, font):
         draw.text((at, bottom), words, fill=_INK, font=font, anchor=anchor)
 
 
-def _placed(told: Sequence[str], start: float, end: float, font: _Font) -> list[tuple[str, float, str]]:
+def _placed(labels: Sequence[str], start: float, end: float, font: _Font) -> list[tuple[str, float, str]]:
     """The words under the bar: both ends, and the middle where there is room."""
-    places = [(told[0], start, "ls"), (told[1], (start + end) / 2, "ms"), (told[2], end, "rs")]
-    taken = sum(font.getlength(words) for words in told) + 2 * font.size
+    places = [(labels[0], start, "ls"), (labels[1], (start + end) / 2, "ms"), (labels[2], end, "rs")]
+    taken = sum(font.getlength(words) for words in labels) + 2 * font.size
     return places if taken <= end - start else [places[0], places[2]]

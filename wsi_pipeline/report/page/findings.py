@@ -27,7 +27,7 @@ def _goodness(model: ModelSection) -> float | None:
 
 
 def baseline_of(model: ModelSection, models: Sequence[ModelSection]) -> ModelSection | None:
-    """The colour baseline to hold a model against: the one with the same MIL model, else the best there is."""
+    """The colour baseline for a model: the one with the same MIL model, else the best."""
     others = [other for other in ranked(models) if other.is_baseline and other is not model]
     others = [other for other in others if _question(other) == _question(model)]
     if model.is_baseline or not others:
@@ -76,7 +76,7 @@ def findings(data: ReportData) -> list[str]:
 
 
 def external_findings(data: ReportData) -> list[str]:
-    """How good predictions of labelled slides are, a sentence a model; what is no external test is said to be none."""
+    """Performance on labelled slides, one sentence per model; says whether it is an external test."""
     said = []
     for section in data.predictions:
         encoder, _, name = section.name.partition("/")
@@ -91,7 +91,7 @@ def external_findings(data: ReportData) -> list[str]:
 
 
 def _question(model: ModelSection) -> tuple[str, ...]:
-    """What models that may be held against each other have in common: the task and its classes."""
+    """What comparable models share: the task and its classes."""
     return (model.task, *sorted(model.classes))
 
 
@@ -106,7 +106,7 @@ def _finding(order: Sequence[ModelSection], data: ReportData) -> list[str]:
     reference = baseline_of(best, data.models)
     floor = reference.best if reference and reference.headline == best.headline else None
     if best.is_baseline and len(order) > 1:
-        said.append("That is the colour baseline: no deep encoder here does better than stain and texture statistics.")
+        said.append("This is the colour baseline: no deep encoder here outperforms stain and texture statistics.")
     elif floor is not None:
         against = "" if best.headline in LOWER_IS_BETTER else _held_against(value, floor)
         said.append(f"The colour baseline reaches {estimate_words(floor)}{against}.")
@@ -121,7 +121,7 @@ def _with_level(estimate: Estimate, model: ModelSection) -> str:
 
 
 def _held_against(auroc: Estimate, floor: Estimate) -> str:
-    difference = f", {auroc.value - floor.value:.3f} less"
+    difference = f", {auroc.value - floor.value:.3f} lower"
     if auroc.low is None or floor.high is None:
         return difference
     apart = auroc.low > floor.high
@@ -129,7 +129,7 @@ def _held_against(auroc: Estimate, floor: Estimate) -> str:
 
 
 def cautions(data: ReportData) -> list[str]:
-    """Plain sentences on what could mislead a reader, the gatherer's own first."""
+    """Sentences about what could mislead a reader; those that came with the data first."""
     said = [*data.warnings, *_about_slides(data)]
     for model in ranked(data.models):
         said += _about_model(model)
@@ -138,7 +138,8 @@ def cautions(data: ReportData) -> list[str]:
         compared = [model for model in data.models if model.best and _question(model) == question]
         if sum(not model.is_baseline for model in compared) > 1:
             said.append(
-                f"{len(compared)} models were compared on the same slides: the best of several looks better than it is."
+                f"{len(compared)} models were compared on the same slides: "
+                "picking the best of several overstates its performance."
             )
     return list(dict.fromkeys(said))
 
@@ -149,7 +150,7 @@ def _about_slides(data: ReportData) -> list[str]:
     empty = [slide.slide_id for slide in data.slides if slide.state == "empty"]
     if failed:
         said.append(
-            f"{counted(len(failed), 'slide')} failed and {_is(failed)} in none of the numbers: "
+            f"{counted(len(failed), 'slide')} failed and {_is(failed)} not included in any result: "
             f"{listed(failed, _NAMED)}."
         )
     if empty:
@@ -158,12 +159,14 @@ def _about_slides(data: ReportData) -> list[str]:
     if odd:
         said.append(f"Patch counts far from the median of the cohort: {listed(odd, _NAMED)}. Look at the overlays.")
     if data.models and _sites_give_labels_away(data.slides):
-        said.append("No site has slides of more than one class: a model may be telling the stains of the sites apart.")
+        said.append(
+            "No site has slides of more than one class: a model may have learned stains of sites instead of classes."
+        )
     return said
 
 
 def outliers(slides: Sequence[SlideRow]) -> list[str]:
-    """slide_id of every slide whose patch count is out of line."""
+    """slide_id of every slide whose patch count is an outlier."""
     marks = patch_count_outliers(np.array([slide.patches or 0 for slide in slides], np.int64))
     return [slide.slide_id for slide, mark in zip(slides, marks, strict=True) if mark]
 
@@ -199,7 +202,7 @@ def _about_predictions(data: ReportData) -> list[str]:
             if far:
                 said.append(
                     f"{counted(len(far), section.unit)} predicted by {section.name} {_is(far)} far from the "
-                    f"{section.unit}s it was trained on, where its predictions mean little: {listed(far, _NAMED)}."
+                    f"{section.unit}s it was trained on, where its predictions are unreliable: {listed(far, _NAMED)}."
                 )
     return said
 

@@ -127,9 +127,9 @@ def _facts(metrics: Json) -> list[tuple[str, str]]:
         found.append(("At the threshold", told))
     if (test := metrics.get("permutation")) and test.get("p_value") is not None:
         whom = "slides" if metrics.get("patients") == "not known" else "patients"
-        shuffles = f"{test.get('n')} shuffles of the labels over {whom}"
+        shuffles = f"{test.get('n')} permutations of the labels across {whom}"
         found.append(
-            ("Against chance", f"p = {test['p_value']:.3g} for {metric_words(str(test.get('metric')))}, {shuffles}")
+            ("Permutation test", f"p = {test['p_value']:.3g} for {metric_words(str(test.get('metric')))}, {shuffles}")
         )
     if target := metrics.get("target"):
         words = f"{target.get('mean'):.4g} on average, standard deviation {target.get('sd'):.4g}"

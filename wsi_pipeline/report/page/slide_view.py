@@ -17,7 +17,7 @@ CARD_PX = 420
 
 @dataclass(frozen=True)
 class SlidePrediction:
-    """What one model says of one slide; `right` is None where no true class is known."""
+    """One model's prediction for one slide; `right` is None if the true class is unknown."""
 
     predicted: str
     probability: float | None

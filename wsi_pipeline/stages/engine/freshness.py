@@ -1,4 +1,4 @@
-"""When is a stage's output up to date? Digests of (its settings + what it was made from), and the words for a miss."""
+"""Is a stage's output up to date? Digests of its settings and inputs, and the reason if it is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsi_pipeline.store.schema import RESULT_VERSION as VERSION
 from wsi_pipeline.store.schema import Header, SlideIdentity
 
 REVISIONS = {"segment": 3, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "train-mil": 4, "heatmap": 2}
-"""Raised when a stage's code begins to give other results from the same settings, so that old ones are made anew."""
+"""Increase a number when a stage's code starts to give other results for the same settings: old ones are redone."""
 
 
 def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None) -> str:
@@ -33,7 +33,7 @@ def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None =
 
 
 def tile_digest(spec: TileSpec, segment: str) -> str:
-    """Digest of a patch store: settings and the mask it was laid over."""
+    """Digest of a patch store: settings and tissue mask."""
     return digest_of(stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment)
 
 
@@ -58,9 +58,9 @@ def classify_digest(spec: ClassifySpec, tile: str, fingerprint: str) -> str:
 
 
 def read_header(path: Path, wanted: str) -> Header | None:
-    """The header of a store; None where it is absent, damaged or of another version, so that it is made anew.
+    """The header of a store; None if it is missing, damaged or of another version: it is then rewritten.
 
-    A damaged one is set aside.
+    A damaged store is set aside.
     """
     try:
         with open_store(path) as store:
@@ -75,7 +75,7 @@ def read_header(path: Path, wanted: str) -> Header | None:
 def stale(
     path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]], fingerprint: str | None = None
 ) -> Freshness:
-    """Not up to date; says why: not there, settings that differ (old -> new), another encoder, or a changed source.
+    """Not up to date, and why: missing, changed settings (old -> new), another encoder, or changed input.
 
     fingerprint   of the network that would be used now
     """
@@ -95,5 +95,5 @@ def stale(
         if header.extra.get("revision") != REVISIONS[stage]
     ]
     if fingerprint and header.extra.get("encoder", {}).get("fingerprint") != fingerprint:
-        changed.append("other weights or preparation of images")
-    return Freshness(False, ", ".join(changed) or "what it was made from has changed")
+        changed.append("other weights or image preprocessing")
+    return Freshness(False, ", ".join(changed) or "its input has changed")

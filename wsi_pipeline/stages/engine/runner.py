@@ -40,7 +40,7 @@ class Freshness:
 
 
 class CheckedStage(Protocol):
-    """A stage that knows which slides it need not do again. Picklable, where it is to run in worker processes."""
+    """A stage that can tell which slides are up to date. Picklable if it runs in worker processes."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class SlideStage(CheckedStage, Protocol):
 
 @dataclass(frozen=True)
 class StageResult:
-    """What was done about one stage of one slide: made, fresh (skipped), failed, busy (another process)."""
+    """Outcome of one stage for one slide: made, fresh (skipped), failed, busy (another process)."""
 
     slide_id: str
     stage: str
@@ -87,7 +87,7 @@ class CohortResult:
 
 
 def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
-    """Take one slide through `stages` in order, stopping at the first that fails. Never raises for a slide."""
+    """Take one slide through `stages` in order, up to the first that fails. Never raises because of a slide."""
     results = []
     with OpenOnce(record.path) as slide:
         for stage in stages:
@@ -140,13 +140,13 @@ _TODO = {
     errno.EIO: f"Check the disk, then {_ONCE_MORE}",
     errno.ESTALE: f"The file server has lost the file; {_ONCE_MORE}",
 }
-"""What to do about what the system refuses."""
+"""What to do about errors of the operating system."""
 
 
 def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
-    """An exception as a status: our own errors speak for themselves, others are named by their type.
+    """An exception as a status: our own errors keep their message, others are named by type.
 
-    A store that was found damaged is set aside.
+    A damaged store is set aside.
     """
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, DamagedStoreError):
@@ -166,7 +166,7 @@ def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
 
 
 def up_to_date(stage: CheckedStage, run: RunDir, record: SlideRecord, status: StageStatus) -> StageResult:
-    """Up to date. A process killed between store and status file left no status: mend that."""
+    """Result of a stage that is up to date. Writes the status if a process was killed between store and status file."""
     known = read_status(run.status(record.slide_id), record.slide_id).stages.get(stage.name)
     if known is None or known.digest != status.digest or known.state == "failed":
         record_outcome(run, record, stage.name, status)
@@ -176,7 +176,7 @@ def up_to_date(stage: CheckedStage, run: RunDir, record: SlideRecord, status: St
 def record_outcome(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
     """Put the outcome of a stage into the slide's status file.
 
-    Where that cannot be written (a full disk), the log says so, and the next run mends it from what is there.
+    If it cannot be written (full disk), that is logged; the next run restores it from the stores.
     """
     slide_id = record.slide_id
     try:
@@ -219,7 +219,7 @@ def run_cohort(
 
 
 def log_results(results: Sequence[StageResult]) -> None:
-    """Workers have no log file of their own, so what they did is logged here."""
+    """Log what workers did; they have no log file of their own."""
     for result in results:
         status = result.status
         if result.action == "failed":
@@ -266,7 +266,7 @@ def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -
 
 
 def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, crash: Crash) -> list[StageResult]:
-    """The worker died. The stage it died in is the first that is not up to date."""
+    """Results after a worker died, in the first stage that is not up to date."""
     results: list[StageResult] = []
     for stage in stages:
         quick = _all_fresh([stage], run, record)
@@ -279,7 +279,7 @@ def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, cra
 
 
 def blocked(record: SlideRecord, run: RunDir, stage: str, needs: Sequence[str]) -> StageResult | None:
-    """A result for a slide that failed in one of the stages `stage` needs, so that it has nothing to work on."""
+    """A result for a slide that failed in one of the stages that `stage` needs; None if there is none."""
     stages = read_status(run.status(record.slide_id), record.slide_id).stages
     for name in needs:
         if name in stages and stages[name].state == "failed":

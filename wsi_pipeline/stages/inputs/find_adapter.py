@@ -79,7 +79,7 @@ def plan_in_run(
 
 
 def remembered(run: RunDir, adapter: str) -> str:
-    """How a store remembers an adapter file: its path within the run, where it lies there, else the whole path."""
+    """How a store remembers an adapter file: its path within the run, if it is in there, else the absolute path."""
     if adapter in ("", BUILT_IN):
         return adapter
     path, root = Path(adapter).resolve(), run.root.resolve()

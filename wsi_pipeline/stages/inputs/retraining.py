@@ -1,4 +1,4 @@
-"""May a training take the place of the one in its folder? Not where its settings or its labels are others.
+"""May a training replace the one in its folder? Not if its settings or labels differ.
 
 New slides and features made again are the same question asked of more: the training is done again. Other settings or
 other labels are another question, whose answer must not go where the first one is looked up.

@@ -1,1 +1,1 @@
-"""What heatmap, compare and report show, gathered from the results of other stages."""
+"""What heatmap, compare and report show, collected from the results of other stages."""

@@ -1,4 +1,4 @@
-"""The trainings that `compare` is asked about: found by run or folder, read with their task."""
+"""The trainings to compare: found by run or folder, read with their task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
                       predictions are taken
     features, model   only these, by name
 
-    Raises UsageError where there is none, or where it is not clear which.
+    Raises UsageError if there is none, or if the choice is ambiguous.
     """
     left, right = (_folders(path, features, model) for path in (first, second))
     if len(left) == len(right) == 1:
@@ -34,7 +34,7 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
         chosen = [(path, names[path.parts[-2:]]) for path in left if path.parts[-2:] in names]
     if not chosen:
         raise UsageError(
-            f"{first} has {_names(left)}, {second} has {_names(right)}: it is not clear which to compare",
+            f"{first} has {_names(left)}, {second} has {_names(right)}: which of them to compare is ambiguous",
             todo="Name two folders of train-mil/ or predict/, or narrow the choice with --features and --model",
         )
     same = [a for a, b in chosen if a.resolve() == b.resolve()]
@@ -61,7 +61,7 @@ def validated(training: Training) -> Validated:
 
 
 def read_task(folder: Path) -> Task:
-    """The task of a trained model, from its config alone. Raises StoreError where it cannot be read."""
+    """The task of a trained model, from its config alone. Raises StoreError if it cannot be read."""
     path = folder / CONFIG
     if is_prediction(folder):
         return task_of_prediction(folder)
@@ -77,7 +77,7 @@ def read_task(folder: Path) -> Task:
 
 
 def _folders(path: Path, features: str | None, model: str | None) -> list[Path]:
-    """Folders of trainings at or under `path`; of predictions where it has no training."""
+    """Folders of trainings at or under `path`; of predictions if it has no training."""
     if (path / METRICS).is_file() or is_prediction(path):
         return [path]
     found = sorted(folder.parent for folder in (path / NAME).glob(f"*/*/{METRICS}"))

@@ -21,7 +21,7 @@ DROPPED, NOTES = "dropped", "notes"
 
 
 def is_prediction(folder: Path) -> bool:
-    """Whether a folder is one of predict/."""
+    """Whether a folder holds predictions (predict/...)."""
     return (folder / PREDICTIONS).is_file() and (folder / MODEL).is_file()
 
 
@@ -69,13 +69,13 @@ def read_side(folder: Path) -> Training:
 
 
 def aligned(one: Training, other: Training, tasks: tuple[Task, Task]) -> tuple[Training, Training]:
-    """Both without what is no test for either; by patient where slides differ and patients do not."""
+    """Both without rows that are not a test for one of them; by patient if only the slides differ."""
     dropped = {name for side in (one, other) for name in side.metrics.get(DROPPED) or ()}
     both = [replace(side, predictions=_without(side.predictions, dropped)) for side in (one, other)]
     slides, patients = ([set(_names(s.predictions, key)) for s in both] for key in ("slide_id", "patient_id"))
     if slides[0] != slides[1] and patients[0] == patients[1]:
         n = counted(len(patients[0]), "patient")
-        told = f"the slides differ, the {n} do not: one prediction a patient, the mean of its slides, is compared"
+        told = f"the slides differ, the {n} do not: compared are predictions per patient, the mean over its slides"
         both = [_of_patients(side, task) for side, task in zip(both, tasks, strict=True)]
         both[0] = replace(both[0], metrics={**both[0].metrics, NOTES: [*(both[0].metrics.get(NOTES) or ()), told]})
     return both[0], both[1]

@@ -59,17 +59,17 @@ class SlidePictures:
         }
 
     def small(self, path: Path) -> bytes | None:
-        """A picture's file, shrunk and encoded; None where it is not there."""
+        """A picture's file, shrunk and encoded; None if it is missing."""
         return shrink_png(path.read_bytes(), self.plan.side) if path.is_file() else None
 
     def note(self, n_slides: int, n_models: int) -> str:
-        """What was left out to bound the file, in a sentence; "" if nothing was."""
+        """What was left out to limit the file's size, in a sentence; "" if nothing was."""
         said = []
         if len(self.chosen) < n_slides:
             said.append(f"pictures of {len(self.chosen)} of {n_slides} slides, wrongly predicted ones first")
         if len(self.keys) < n_models:
             said.append("attention of the best model only")
-        return f"To keep this file small: {'; '.join(said)}. All pictures lie in segment/ and heatmap/." if said else ""
+        return f"To keep this file small: {'; '.join(said)}. All pictures are in segment/ and heatmap/." if said else ""
 
     def _heat(self, encoder: str, model: str, record: SlideRecord) -> bytes | None:
         """The attention overlay, which lies on the thumbnail."""
@@ -95,7 +95,7 @@ class SlidePictures:
 
 
 def _wrong(model: ModelSection) -> set[str]:
-    """Slides that a classifier named wrongly."""
+    """Slides that a classifier got wrong."""
     table = model.predictions
     if table is None or model.task != "classification" or not {"slide_id", "label", "predicted"} <= set(table):
         return set()

@@ -113,9 +113,9 @@ def _warnings(
             f"No {part} patch of class {names}: AUROC, balanced accuracy and macro F1 over all classes are undefined."
         )
     if n_groups < 2:
-        told.append(f"All {part} patches are of one group: there are no intervals.")
+        told.append(f"All {part} patches come from one group: no intervals are reported.")
     elif n_groups < _FEW_GROUPS:
-        told.append(f"The {part} patches are of only {n_groups} groups: the intervals are rough.")
+        told.append(f"The {part} patches come from only {n_groups} groups: the intervals are imprecise.")
     if undefined and n_groups > 1 and present.all():
         told.append(f"{undefined} of {resamples} bootstrap resamples lacked a class and were skipped in the intervals.")
     return told

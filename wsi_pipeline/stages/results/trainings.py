@@ -69,7 +69,7 @@ def base_name(spec: MilSpec) -> str:
 
 
 def read_training(folder: str | PathLike[str]) -> Training | None:
-    """The training in `folder`, or None where there is no whole one."""
+    """The training in `folder`, or None if there is no complete one."""
     folder = Path(folder)
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))

@@ -90,7 +90,7 @@ class TuneInputs:
 
 
 def read_tuning(folder: Path) -> Tuning | None:
-    """The tuning in `folder`, or None where there is no whole one."""
+    """The tuning in `folder`, or None if there is no complete one."""
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         history = pd.read_csv(folder / HISTORY)
@@ -118,8 +118,8 @@ def keep_former_tuning(folder: Path) -> Path | None:
     return former
 
 
-def why_anew(known: Tuning | None, inputs: TuneInputs, adapter: Path) -> str | None:
-    """Why a tuning must be made again; "" where there is none yet, None where it is up to date."""
+def why_retune(known: Tuning | None, inputs: TuneInputs, adapter: Path) -> str | None:
+    """Why the adapter must be tuned again; "" if there is none yet, None if it is up to date."""
     if known is None:
         return ""
     said = [*_changed_settings(known.metrics, inputs), *_changed_sources(known.metrics, inputs)]

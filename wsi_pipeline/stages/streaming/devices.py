@@ -45,7 +45,7 @@ def stream_on(
     reading: Reading,
     watch: Watchers,
 ) -> CohortResult:
-    """`stream_cohort` on several devices at once, slides dealt by their patches; on one, in this process.
+    """`stream_cohort` on several devices at once, slides distributed by patches; on a single one, in this process.
 
     A process that dies costs the slides of its share that it had not done; what it kept of them is there when the same
     command is run again.
@@ -134,7 +134,7 @@ class _Gathering:
         """The process of a share has ended: what it leaves undone has failed."""
         for record in share.records:
             if record.slide_id not in self.results:
-                status = StageStatus("failed", crash.reason, "Run the same command again: it goes on where it was")
+                status = StageStatus("failed", crash.reason, "Run the same command again: it resumes")
                 self._add([self._failed(record, stage, status) for stage in share.stages])
 
     def _failed(self, record: SlideRecord, stage: RowStage, status: StageStatus) -> StageResult:

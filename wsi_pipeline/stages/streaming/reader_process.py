@@ -1,6 +1,6 @@
 """The reading process: reads patches of slide after slide into memory shared with the process that computes.
 
-It imports no framework. What crashes here, a codec on a damaged tile above all, ends this process and no other.
+It imports no framework. A crash, usually of a codec on a damaged tile, ends this process and no other.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _announced(outbox: _Outbox, opener: Opener, number: int, job: SlideJob) -> P
 
 
 def _portable(error: BaseException) -> BaseException:
-    """An error that crosses processes: ours and the system's as they are, others told in words."""
+    """An error that can cross processes: ours and the system's as they are, others as text."""
     if isinstance(error, WsiPipelineError | OSError | MemoryError):
         return error
     trace = "".join(traceback.format_exception(error))

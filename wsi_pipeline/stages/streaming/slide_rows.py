@@ -1,4 +1,4 @@
-"""One row per patch of one slide, as a network makes them: batched, kept on disk every so often, finished once."""
+"""A network's outputs for one slide, one row per patch: batched, saved to disk at intervals, finished once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.store.tables.partial import PartialRows, RowsKey, partial_path, read_partial
 
 KEEP_SECONDS = 10.0
-"""Longest time between two savings of a slide's unfinished rows."""
+"""Longest time between two saves of a slide's unfinished rows."""
 
 IN_FLIGHT = 2
 """Batches begun on a device before the first is waited for."""
@@ -38,8 +38,8 @@ class RowsPlan:
 class SlideRows:
     """The rows of one slide being made. `take` is called with blocks of patches in order, then `end` once.
 
-    A slide that was begun before goes on where it was kept, in batches of the size it was begun in, so that its rows
-    are those of an undisturbed run, bit for bit.
+    An interrupted slide resumes from the rows that were saved, with the batch size it was started with, so that its
+    rows equal those of an uninterrupted run bit for bit.
 
     start, done   rows there at the beginning, and now
     """

@@ -62,7 +62,7 @@ class RowStage(CheckedStage, Protocol):
 
 @dataclass(frozen=True)
 class Watchers:
-    """Who is told: of every patch that went through one network, and of the results of each slide."""
+    """Callbacks: for every patch that went through one network, and for the results of each slide."""
 
     on_patches: Callable[[int], None] = lambda count: None
     on_result: Callable[[list[StageResult]], None] = lambda results: None
