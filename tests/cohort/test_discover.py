@@ -296,3 +296,20 @@ def test_both_reasons_are_told_where_neither_reads(tmp_path: Path) -> None:
         tiff.pages[0].tags["Compression"].overwrite(34712 - 1)
     with pytest.raises(SlideError, match=r"OpenSlide cannot open it: .*34711; tiffslide: .*34711"):
         open_slide(path)
+
+
+def test_part_of_a_file_named_outright_or_by_a_glob(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with tifffile.TiffWriter(tmp_path / f"{name}.ome.tif", ome=True) as writer:
+            for seed in (1, 2):
+                writer.write(tissue_like(256, 192, seed), photometric="rgb", tile=(64, 64), metadata={"axes": "YXS"})
+    one, all_of_them = tmp_path / "a.ome.tif#scene=1", tmp_path / "*.ome.tif#scene=1"
+    assert ids(one) == ["a_scene1"]
+    assert ids(tmp_path / "a.ome.tif", one) == ["a", "a_scene1"]
+    assert ids(all_of_them) == ["a_scene1", "b_scene1"]
+    (record,) = read_cohort([one]).records
+    assert (record.slide_id, record.image) == ("a_scene1", "1")
+    with open_slide(record.path) as slide:
+        assert (slide.read_region(0, 0, 0, 256, 192) == tissue_like(256, 192, 2)).all()
+    with pytest.raises(UsageError, match="no slides at"):
+        find_slides([tmp_path / "c.ome.tif#scene=1"])

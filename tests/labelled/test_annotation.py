@@ -171,3 +171,19 @@ def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read_annotation(path)
     with pytest.raises(LabelError, match="No such file"):
         read_annotation(tmp_path / "gone.xml")
+
+
+def test_points_and_lines_are_counted(tmp_path: Path) -> None:
+    points = {"type": "MultiPoint", "coordinates": [[1, 1], [2, 2]]}
+    line = {"type": "LineString", "coordinates": [[1, 1], [2, 2]]}
+    drawn = [{**feature({"name": "Mitosis"}), "geometry": geometry} for geometry in (points, line, None)]
+    found = read_annotation(geojson(tmp_path / "a.geojson", feature("Tumor"), *drawn))
+    assert [region.name for region in found.regions] == ["Tumor"]
+    assert found.left_out["points, lines and detected objects, which are no areas"] == 3
+
+
+def test_only_ignored_areas_of_qupath_are_cut_out(tmp_path: Path) -> None:
+    features = [feature({"name": name}) for name in ("Tumor", "Ignore*", "Region*", "ignore*")]
+    found = read_annotation(geojson(tmp_path / "a.geojson", *features)).moved(5, 7)
+    assert len(found.others) == 3
+    assert [polygon.bounds for polygon in found.ignored] == [(5, 7, 105, 107)] * 2

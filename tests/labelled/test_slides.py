@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from shapely.geometry import Polygon, box, mapping, shape
 
 from tests.demo.conftest import MadeCohort, cohort
@@ -113,6 +114,47 @@ def test_a_patch_in_two_classes_has_none(tmp_path: Path) -> None:
     assert in_both
     assert all(max(corner(name)[1:]) >= 512 for name in in_both)
     assert "patches in two classes, left out: 16" in patches.notes
+
+
+def test_what_qupath_ignores_is_in_no_class(tmp_path: Path) -> None:
+    table, spec = two_slides(tmp_path), LabelSpec(patch_px=64, mpp=0.5)
+    everything, ignored = box(0, 0, 1024, 1000), box(0, 0, 128, 1000)
+    regions = {"Tumour": box(0, 0, 512, 512), "Stroma": box(512, 0, 1024, 512)}
+    for k in range(2):
+        annotate(tmp_path / f"s{k}.geojson", **regions)
+    whole = open_labelled(table, spec).names
+    for k in range(2):
+        annotate(tmp_path / f"s{k}.geojson", **regions, **{"Ignore*": ignored, "Region*": everything})
+    assert open_labelled(table, spec).names == tuple(name for name in whole if corner(name)[1] >= 128)
+    assert len(whole) == 2 * 16 * 8
+
+
+def test_classes_that_differ_in_case_are_told(tmp_path: Path) -> None:
+    table = two_slides(tmp_path)
+    for k in range(2):
+        annotate(tmp_path / f"s{k}.geojson", Tumour=TUMOUR, tumour=STROMA)
+    patches = open_labelled(table, LabelSpec(patch_px=64, mpp=0.5))
+    counts = np.bincount(patches.labels)
+    assert f"'Tumour' ({counts[0]}), 'tumour' ({counts[1]}) differ only in writing" in patches.notes[-1]
+
+
+def test_outlines_without_a_class_are_told_why_there_is_nothing(tmp_path: Path) -> None:
+    table = two_slides(tmp_path)
+    for k in range(2):
+        annotate(tmp_path / f"s{k}.geojson", **{"": TUMOUR})
+    with pytest.raises(LabelError, match=r"no patch to learn from.*areas without a class, not used: 2"):
+        open_labelled(table, LabelSpec(patch_px=64, mpp=0.5))
+
+
+def test_outlines_on_a_slide_that_is_turned_are_refused(tmp_path: Path) -> None:
+    table = two_slides(tmp_path)
+    for k in range(2):
+        turned = [(274, "H", 1, 3, True)]
+        picture = tissue_like(1024, 1000, seed=k)
+        resolution = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(tmp_path / f"s{k}.svs", picture, tile=(256, 256), extratags=turned, **resolution)
+    with pytest.raises(LabelError, match="turned as its orientation tag says, and its annotation may count"):
+        open_labelled(table, LabelSpec(patch_px=64, mpp=0.5))
 
 
 def test_slides_with_faults_are_named_and_left_out(tmp_path: Path) -> None:

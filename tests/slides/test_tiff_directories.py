@@ -281,3 +281,34 @@ def test_white_is_zero(tile: Any, tmp_path: Path) -> None:
     path, grey = tmp_path / "a.tif", RGB[..., 0]
     tifffile.imwrite(path, 255 - grey, photometric="miniswhite", metadata=None, tile=tile, **resolution(MPP))
     same_whatever_reads(path, np.repeat(grey[..., None], 3, axis=2), MPP)
+
+
+def test_a_macro_is_known_by_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        tiled(RGB, writer, **resolution(MPP))
+        tiled(level(2), writer, subfiletype=1)
+        writer.write(tissue_like(1200, 800), photometric="rgb", rowsperstrip=64, subfiletype=9, metadata=None)
+    same_whatever_reads(path, RGB, MPP)
+
+
+@pytest.mark.parametrize("marks", [{"subfiletype": 9}, {"subfiletype": 1, "description": "Aperio\nlabel 640x832"}])
+def test_a_file_with_nothing_but_a_macro_is_refused(tmp_path: Path, marks: dict[str, Any]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", rowsperstrip=64, metadata=None, **marks)
+    with pytest.raises(SlideError, match="only a label, macro or overview"):
+        open_slide(tmp_path / "a.tif")
+    with open_slide(tmp_path / "a.tif", image="0") as slide:
+        assert np.array_equal(slide.read_region(0, 0, 0, RGB.shape[1], RGB.shape[0]), RGB)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_grey_mask_of_the_same_size_is_not_the_slide(tmp_path: Path, first: bool) -> None:
+    path = tmp_path / "a.tif"
+    mask = np.where(RGB[..., 1] < 200, 255, 0).astype(np.uint8)
+    with tifffile.TiffWriter(path) as writer:
+        for number in (0, 1):
+            if (number == 0) == first:
+                tiled(mask, writer, photometric="minisblack")
+            else:
+                tiled(RGB, writer, **resolution(MPP))
+    same_whatever_reads(path, RGB, MPP)

@@ -13,6 +13,7 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.files.dicom_header import DicomHeader, is_dicom, read_dicom_header
 from wsi_pipeline.files.foreign_formats import KINDS, elsewhere, foreign_kind
+from wsi_pipeline.files.path_choices import id_of_part, split_choice, with_choice
 from wsi_pipeline.files.slide_ids import Named, distinct_ids
 from wsi_pipeline.files.suffixes import DICOM_SUFFIXES, PICTURE_SUFFIXES, SLIDE_SUFFIXES, slide_id_of
 
@@ -39,6 +40,7 @@ class FoundSlides:
 def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
     """Slides from folders (searched through, also where they are linked), globs and single files; absolute, each once.
 
+    Globs and files may name a part of each file: `slide.ome.tif#scene=1`.
     Hidden files and folders are passed over, and the overlays that `heatmap` writes as TIFF. DICOM files of one folder
     and series are one slide. Files of kinds that are not read are counted. Two slides of one name get ids with the
     names of their folders.
@@ -97,9 +99,12 @@ class _Search:
         elif path.exists():
             self._take(path)
         else:
-            for item in sorted(glob.glob(source, recursive=True)):  # noqa: PTH207
+            file, chosen = split_choice(path)
+            for item in sorted(glob.glob(str(file) if chosen else source, recursive=True)):  # noqa: PTH207
                 if Path(item).is_file() and not _is_overlay(Path(item)):
-                    self._take(Path(item))
+                    self._take(with_choice(Path(item), chosen))
+            if chosen and not self._hits and file.is_file():  # a name with brackets
+                self._take(path)
         if not self._hits:
             raise _nothing(source, self.passed - passed)
 
@@ -167,7 +172,8 @@ def _as_slides(paths: list[Path]) -> tuple[list[Named], int]:
         if header and header.sop_class and not header.is_slide:
             left_out += 1
         elif header is None or not header.series:
-            others.append(Named(slide_id_of(path), path, path.parent))
+            file, chosen = split_choice(path)
+            others.append(Named(id_of_part(slide_id_of(file), chosen), path, path.parent))
         else:
             series.setdefault((path.parent, header.series), []).append((path, header))
     in_folder = Counter(folder for folder, _ in series)

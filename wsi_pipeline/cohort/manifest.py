@@ -34,6 +34,7 @@ from wsi_pipeline.cohort.tables.table_checks import (
 )
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError
+from wsi_pipeline.files.path_choices import split_choice
 from wsi_pipeline.files.slide_ids import Named, distinct_ids
 from wsi_pipeline.wording import counted, listed
 
@@ -77,13 +78,20 @@ def read_cohort(
                 todo=f"Put them into one, with the columns path and {ours}",
             )
     found = find_slides(named)
-    records = [SlideRecord(slide_id, path, slide_id) for slide_id, path in found.slides]
+    records = [_unlisted(slide_id, path) for slide_id, path in found.slides]
     source = " ".join(str(item) for item in named)
     faults = check_ids((None, record.slide_id) for record in records)
     cohort = _finish(records, source, [*faults, *(Fault(None, note, fatal=False) for note in found.notes)])
     each = options.each_slide_a_patient
     nobody = frozenset[str]() if each else frozenset(record.slide_id for record in records)
     return replace(cohort, without_patient=nobody, each_slide=each)
+
+
+def _unlisted(slide_id: str, path: Path) -> SlideRecord:
+    """The record of a slide that no table lists: what is known is its path, and the part of its file that names."""
+    chosen = split_choice(path)[1]
+    image, channel, plane = (chosen.get(key) for key in ("image", "channel", "plane"))
+    return SlideRecord(slide_id, path, slide_id, image=image, channel=channel, plane=plane)
 
 
 def read_run(path: Path, options: TableOptions) -> Cohort:

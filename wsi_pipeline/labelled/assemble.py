@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wsi_pipeline.cohort.formulas import is_formula
-from wsi_pipeline.cohort.table_words import in_order
+from wsi_pipeline.cohort.table_words import alike, in_order
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
@@ -50,7 +50,8 @@ def assemble(
     classes = in_order({rows.labels[row] for row in kept})
     if len(classes) < 2:
         found = f"only the class {classes[0]}" if classes else "no patch"
-        raise LabelError(f"{source}: {found} to learn from; at least 2 classes are needed", todo=todo)
+        seen = f" ({'; '.join(rows.notes[:3])})" if rows.notes else ""
+        raise LabelError(f"{source}: {found} to learn from; at least 2 classes are needed{seen}", todo=todo)
     number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number[rows.labels[row]] for row in kept], np.int64)
     if spec.max_per_class:
@@ -66,10 +67,20 @@ def assemble(
         mpp=pixels.mpp,
         source=source,
         digest=_digest(rows, kept, pixels),
-        notes=tuple(rows.notes),
+        notes=(*rows.notes, *_alike_notes(classes, labels)),
         pixels=pixels,
         index=kept,
     )
+
+
+def _alike_notes(classes: Sequence[str], labels: Rows) -> list[str]:
+    """A sentence for each group of classes that differ in writing only."""
+    counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+    return [
+        f"classes {', '.join(f'{name!r} ({counts[name]:,})' for name in group)} differ only in writing and count as "
+        f"{len(group)}: write them alike if they are one"
+        for group in alike(classes)
+    ]
 
 
 def _refuse_odd_names(rows: LabelRows, source: str) -> None:

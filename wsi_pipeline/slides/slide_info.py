@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 
 
@@ -31,6 +32,7 @@ class SlideInfo:
     mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
     notes       what of the file is shown, where it holds more, and what is odd about how it is read
     bounds      the part of level 0 that was scanned, where the file says so (`openslide.bounds-*`), or None
+    turned      shown as its orientation tag says, so that other programs may count from another corner
     """
 
     levels: tuple[Level, ...]
@@ -41,6 +43,7 @@ class SlideInfo:
     mpp_note: str = ""
     notes: tuple[str, ...] = ()
     bounds: Box | None = None
+    turned: bool = False
 
     @property
     def size(self) -> Size:
@@ -51,6 +54,15 @@ class SlideInfo:
     def origin(self) -> tuple[int, int]:
         """Level-0 pixel (x, y) that QuPath calls (0, 0): the corner of the bounds."""
         return (self.bounds.x, self.bounds.y) if self.bounds else (0, 0)
+
+
+def check_upright(info: SlideInfo, drawn: str) -> None:
+    """Raise SlideError where a slide is turned, as it is open from which corner what was drawn on it counts."""
+    if info.turned:
+        raise SlideError(
+            f"the slide is turned as its orientation tag says, and its {drawn} may count from the corner as stored",
+            todo="Save the slide upright (orientation 1), and draw on that.",
+        )
 
 
 class StoredTiles(Protocol):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import shapely
 
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.config.specs import LabelSpec, SegmentSpec, TileSpec
@@ -24,6 +25,7 @@ from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.slide_info import check_upright
 from wsi_pipeline.slides.spacing import spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.tiling.grid import lay_grid
@@ -112,7 +114,8 @@ def cut_patches(slide: Slide, slide_mpp: float, annotation: Annotation, spec: La
     """
     geometry = resolve_geometry(_tile_spec(spec), slide.info, slide_mpp)
     size, patch, stride = slide.info.size, geometry.patch_level0, geometry.stride_level0
-    areas = class_areas(annotation.regions, size)
+    ignored = area_of(annotation.ignored, size)
+    areas = {name: shapely.difference(area, ignored) for name, area in class_areas(annotation.regions, size).items()}
     labels: dict[Cell, str] = {}
     twice: set[Cell] = set()
     for name, area in areas.items():
@@ -160,6 +163,7 @@ def _tissue(slide: Slide, slide_mpp: float) -> TissueMask:
 
 def cut_annotated(slide: Slide, annotation: Annotation, spec: LabelSpec, mpp: float, no_crop: bool) -> SlideCut:
     """`cut_patches`, after outlines that count from the slide's bounds have been moved to where they belong."""
+    check_upright(slide.info, "annotation")
     origin = slide.info.origin if annotation.from_bounds and not no_crop else (0, 0)
     return cut_patches(slide, mpp, annotation.moved(*origin), spec)
 

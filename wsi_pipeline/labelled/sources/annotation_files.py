@@ -32,6 +32,9 @@ _MAX_COORDINATE = 1e9
 _IGNORED = "*"
 """QuPath ignores classes whose names end so (`Ignore*`, `Region*`)."""
 
+_CUT_OUT = "ignore*"
+"""This one is drawn over what must not be learned; `Region*` is drawn around all of it."""
+
 _ASAP_AREAS = {"polygon", "spline", "rectangle"}
 
 
@@ -71,6 +74,7 @@ def _of_qupath(raw: bytes, path: Path) -> Annotation:
             raise LabelError(f"annotation {path.name}: feature {number} has no readable geometry ({reason})") from None
         except RecursionError:
             raise LabelError(f"annotation {path.name}: feature {number} is nested too deep") from None
+        found.skipped += not polygons
         found.add(_class_of(properties.get("classification")), polygons, path)
     annotation, stated = found.annotation(), origin_in(document)
     if stated is not None:  # written by this program
@@ -135,6 +139,7 @@ class _Found:
     def __init__(self) -> None:
         self.regions: list[Region] = []
         self.others: list[Polygon] = []
+        self.ignored: list[Polygon] = []
         self.skipped = self.nameless = self.points = 0
 
     def add(self, name: str, polygons: list[Polygon], path: Path) -> None:
@@ -151,6 +156,8 @@ class _Found:
             else:
                 self.others.append(polygon)
                 self.nameless += not name
+                if name.lower() == _CUT_OUT:
+                    self.ignored.append(polygon)
 
     def annotation(self) -> Annotation:
         """What was found."""
@@ -158,4 +165,4 @@ class _Found:
             "annotated areas without a class, not used": self.nameless,
             "points, lines and detected objects, which are not areas": self.skipped,
         }
-        return Annotation(tuple(self.regions), tuple(self.others), left_out)
+        return Annotation(tuple(self.regions), tuple(self.others), left_out, ignored=tuple(self.ignored))

@@ -34,20 +34,24 @@ class Annotation:
     others       areas that are annotated but carry no class, or one that is to be ignored
     left_out     what was not taken, in words, and how many of it
     from_bounds  whether coordinates count from the corner of the slide's bounds, as QuPath's do
+    ignored      those of `others` that are cut out of the regions (`Ignore*` of QuPath)
     """
 
     regions: tuple[Region, ...]
     others: tuple[Polygon, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     from_bounds: bool = False
+    ignored: tuple[Polygon, ...] = ()
 
     def moved(self, x: float, y: float) -> Annotation:
         """The same `x` to the right and `y` down, counted from level-0 (0, 0)."""
         if (x, y) == (0, 0):
             return replace(self, from_bounds=False)
         regions = tuple(Region(region.name, translate(region.polygon, x, y)) for region in self.regions)
-        others = tuple(translate(polygon, x, y) for polygon in self.others)
-        return replace(self, regions=regions, others=others, from_bounds=False)
+        others, ignored = (
+            tuple(translate(polygon, x, y) for polygon in polygons) for polygons in (self.others, self.ignored)
+        )
+        return replace(self, regions=regions, others=others, ignored=ignored, from_bounds=False)
 
 
 def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry]:

@@ -166,4 +166,5 @@ def _info(image: SlideImage, properties: dict[str, Any], sizes: list[Size]) -> S
         backend="tiffslide",
         mpp_note=image.mpp_note,
         notes=image.told,
+        turned=image.base.orientation != 1,
     )

@@ -16,6 +16,8 @@ _OLD_SUBFILE_TYPE, _MAKE, _PAGE_NAME, _X_RESOLUTION, _RESOLUTION_UNIT, _ORIENTAT
     255, 271, 285, 282, 296, 274, 338,
 )  # fmt: skip
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
+_MACRO = 9
+"""NewSubfileType of the macro in files of Aperio and those who follow it."""
 _MICRONS_PER_UNIT = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
 """ResolutionUnit: inch, centimetre and, by extension, millimetre and micrometre. 1 is no unit."""
 
@@ -117,7 +119,7 @@ def _directory(page: Any, index: int, subs: tuple[Directory, ...] = ()) -> Direc
         tiled=bool(page.is_tiled),
         reduced=bool(marks & _REDUCED) or old == _OLD_REDUCED,
         mask=bool(marks & _MASK),
-        aside=bool(_ASIDE_LINE.search(description[:4096])) or is_aside(named),
+        aside=marks & _MACRO == _MACRO or bool(_ASIDE_LINE.search(description[:4096])) or is_aside(named),
         orientation=_whole(tags.valueof(_ORIENTATION, 1)),
         extra=int(extra[0]) if extra else None,
         description=description,

@@ -13,6 +13,7 @@ from wsi_pipeline.slides.tiff.ome_xml import OmeImage
 from wsi_pipeline.slides.tiff.slide_image import (
     SlideImage,
     by_size,
+    check_not_aside,
     checked,
     is_reduction,
     others_told,
@@ -62,7 +63,8 @@ def _scene(images: Sequence[OmeImage], choice: ImageChoice) -> int:
     names = [image.name for image in images]
     if choice.image is not None:
         return number_of(choice.image, names, "image")
-    pool = [index for index, image in enumerate(images) if not is_aside(image.name)] or list(range(len(images)))
+    pool = [index for index, image in enumerate(images) if not is_aside(image.name)]
+    check_not_aside(not pool)
     return max(pool, key=lambda index: images[index].width * images[index].height)
 
 

@@ -12,11 +12,13 @@ from defusedxml.ElementTree import ParseError, fromstring
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.image_choice import ImageChoice, number_of
 from wsi_pipeline.slides.metadata import imagej_mpp, number, one_mpp, stated_field
+from wsi_pipeline.slides.tiff.bright_field import RGB, YCBCR
 from wsi_pipeline.slides.tiff.directories import Directory
 from wsi_pipeline.slides.tiff.slide_image import (
     SlideImage,
     alike,
     by_size,
+    check_not_aside,
     checked,
     is_reduction,
     others_told,
@@ -53,6 +55,8 @@ def plain_slide(chain: Sequence[Directory], choice: ImageChoice, same: SamePictu
     Raises SlideError where it is not bright-field RGB and nothing else is chosen.
     """
     pool = _candidates(chain)
+    if choice.image is None:
+        check_not_aside(all(item.aside for item in pool))
     base, scenes = _base(pool, choice, same)
     vendor = vendor_of_texts(base)
     stack = _stack(base, pool, vendor)
@@ -101,7 +105,7 @@ def _candidates(chain: Sequence[Directory]) -> list[Directory]:
 
 def _base(pool: list[Directory], choice: ImageChoice, same: SamePicture) -> tuple[Directory, tuple[str, ...]]:
     """The image that is the slide and a word about the others."""
-    largest = max(pool, key=lambda item: (item.size.pixels, not item.reduced))
+    largest = max(pool, key=lambda item: (item.size.pixels, not item.reduced, item.photometric in (RGB, YCBCR)))
     if vendor_of_texts(largest) in _ORDERLY and choice.image is None:
         return largest, ()
     scenes = [largest]

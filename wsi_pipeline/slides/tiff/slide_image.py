@@ -126,6 +126,15 @@ def checked(image: SlideImage) -> SlideImage:
     return SlideImage(**{**image.__dict__, "levels": tuple(kept), "told": told})
 
 
+def check_not_aside(nothing_else: bool) -> None:
+    """Raise SlideError where a file has nothing but a label, macro or overview, and none of them is asked for."""
+    if nothing_else:
+        raise SlideError(
+            "TIFF that holds only a label, macro or overview by its own words, no slide",
+            todo="Name the file of the slide; if this is it after all, write 0 into the manifest's column image.",
+        )
+
+
 def alike(one: Directory, other: Directory) -> bool:
     """Whether two directories hold samples of the same kind, lying alike."""
     return (one.samples, one.bits, one.kind, one.orientation, one.depth) == (

@@ -24,7 +24,7 @@ from skimage.draw import polygon as inside_polygon
 
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.slides.slide import SlideInfo
+from wsi_pipeline.slides.slide_info import SlideInfo, check_upright
 from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
 from wsi_pipeline.tissue.geojson import from_geojson, is_of_qupath, origin_in
 from wsi_pipeline.tissue.mask import TissueMask
@@ -63,6 +63,7 @@ def given_tissue(
 
     Raises SlideError where the file cannot be read or does not fit the slide.
     """
+    check_upright(info, "tissue file")
     try:
         raw = read_plain(path, MAX_BYTES)
     except OSError as error:
