@@ -202,12 +202,12 @@ def test_kinds_that_are_not_read_are_counted(tmp_path: Path) -> None:
         "h/t.jpg",
     )
     assert ids(tmp_path) == ["a", "h"]
-    assert "passed over: 2 .isyntax, 1 .kfb, 1 .png, 1 .vsi, 1 .zarr" in notes(tmp_path)
+    assert "skipped: 2 .isyntax, 1 .kfb, 1 .png, 1 .vsi, 1 .zarr" in notes(tmp_path)
 
 
 def test_a_folder_of_nothing_but_others_says_what_there_is(tmp_path: Path) -> None:
     touch(tmp_path, "a.sdpc", "b.sdpc")
-    with pytest.raises(UsageError, match=r"no slides at .*passed over: 2 \.sdpc \(Sqray SDPC\)"):
+    with pytest.raises(UsageError, match=r"no slides at .*skipped: 2 \.sdpc \(Sqray SDPC\)"):
         find_slides([tmp_path])
 
 
@@ -238,12 +238,12 @@ def test_the_overview_in_a_vsi_is_not_taken_for_the_slide(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "slide_id", "what"),
     [
-        ("s3://bucket/x.svs", "x", "an address, not a file: s3://bucket/x.svs"),
-        ("gs://bucket/a/x.svs", "x", "an address, not a file: gs://bucket/a/x.svs"),
-        ("https://host:8080/y.tif", "y", "an address, not a file: https://host:8080/y.tif"),
-        ("C:\\slides\\z.ndpi", "z", "a path of Windows: C:\\slides\\z.ndpi"),
-        ("D:/slides/z.ndpi", "z", "a path of Windows: D:/slides/z.ndpi"),
-        ("\\\\server\\share\\z.svs", "z", "a path of Windows: \\\\server\\share\\z.svs"),
+        ("s3://bucket/x.svs", "x", "a URL, not a file: s3://bucket/x.svs"),
+        ("gs://bucket/a/x.svs", "x", "a URL, not a file: gs://bucket/a/x.svs"),
+        ("https://host:8080/y.tif", "y", "a URL, not a file: https://host:8080/y.tif"),
+        ("C:\\slides\\z.ndpi", "z", "a Windows path: C:\\slides\\z.ndpi"),
+        ("D:/slides/z.ndpi", "z", "a Windows path: D:/slides/z.ndpi"),
+        ("\\\\server\\share\\z.svs", "z", "a Windows path: \\\\server\\share\\z.svs"),
     ],
 )
 def test_addresses_are_refused_as_what_they_are(

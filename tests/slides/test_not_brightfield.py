@@ -78,15 +78,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "one channel of 16 bits": (lambda f: ome(f / "a.ome.tif", FIVE[0], "YX"), "TIFF with 16-bit uint16 samples"),
     "12 bits in 16": (
         lambda f: write(f / "a.tif", RGB.astype(np.uint16) << 4, photometric="rgb"),
-        "TIFF with 16-bit uint16 samples; only 8 bits are read",
+        "TIFF with 16-bit uint16 samples; only 8-bit samples are supported",
     ),
     "float": (
         lambda f: write(f / "a.tif", RGB.astype(np.float32), photometric="rgb"),
-        "TIFF with 32-bit float32 samples; only 8 bits are read",
+        "TIFF with 32-bit float32 samples; only 8-bit samples are supported",
     ),
     "signed": (
         lambda f: write(f / "a.tif", (RGB // 2).astype(np.int8), photometric="rgb"),
-        "TIFF with 8-bit int8 samples; only 8 bits are read",
+        "TIFF with 8-bit int8 samples; only 8-bit samples are supported",
     ),
     "bilevel": (
         lambda f: write(f / "a.tif", RGB[..., 0] > 128, photometric="minisblack"),
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "rgb and one more": (
         lambda f: write(f / "a.tif", np.dstack([RGB, EIGHT[0]]), photometric="rgb", extrasamples=["unspecified"]),
-        "TIFF with a fourth sample per pixel that is not said to be alpha",
+        "TIFF with a fourth sample per pixel that is not marked as alpha",
     ),
     "cmyk": (
         lambda f: write(f / "a.tif", np.dstack([RGB, EIGHT[0]]), photometric="separated"),
@@ -285,7 +285,7 @@ def test_a_check_tells_once_what_is_shown(tmp_path: Path) -> None:
     found = check_slide(SlideRecord("a", path, "p"), TileSpec(patch_px=16, mpp=0.5), None)
     assert not found.failure
     assert found.note == (
-        "plane 0 of 3 (0 to 2) is read; stated mpp 0.05 makes this slide 0.0208 mm wide (is it another unit?)"
+        "plane 0 of 3 (0 to 2) is read; stated mpp 0.05 makes this slide 0.0208 mm wide (wrong unit?)"
     )
 
 

@@ -155,8 +155,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "dicom": (_file("a.dcm", DICOM_WITHOUT_SLIDE), "DICOM that "),
     "tiff header only": (_file("a.tif", b"II*\0"), "truncated TIFF: the file ends in its header at 4 bytes"),
     "tiff without image": (_file("a.tif", b"II*\0\0\0\0\0"), "TIFF without any image"),
-    "16 bit": (_tiff(SMALL.astype(np.uint16) * 257), "TIFF with 16-bit uint16 samples; only 8 bits are read"),
-    "float": (_tiff(SMALL[..., 0].astype(np.float32)), "TIFF with 32-bit float32 samples; only 8 bits are read"),
+    "16 bit": (
+        _tiff(SMALL.astype(np.uint16) * 257),
+        "TIFF with 16-bit uint16 samples; only 8-bit samples are supported",
+    ),
+    "float": (
+        _tiff(SMALL[..., 0].astype(np.float32)),
+        "TIFF with 32-bit float32 samples; only 8-bit samples are supported",
+    ),
     "fluorescence": (
         _tiff(np.zeros((5, 64, 64), np.uint8), photometric="minisblack", planarconfig="separate"),
         "TIFF of 5 channels, not one RGB image",

@@ -44,7 +44,7 @@ def test_each_end_costs_one_job_only() -> None:
     assert found["also fine"] == "also fine"
     assert found["greedy"] == "refused"
     assert isinstance(found["segfault"], Crash)
-    assert found["segfault"].reason == "the worker process was ended by SIGSEGV"
+    assert found["segfault"].reason == "the worker process was terminated by SIGSEGV"
     assert isinstance(found["exit"], Crash)
     assert "exit code 7" in found["exit"].reason
 
