@@ -95,7 +95,7 @@ def test_equal_names_in_a_table_without_ids(tmp_path: Path) -> None:
         ("siteA-s1", "siteA-s1"), ("siteB-s1", "siteB-s1"),
     ]  # fmt: skip
     table.write_text("path,label\nsiteA/s1.svs,x\nsiteA/s1.svs,y\n")
-    with pytest.raises(ManifestError, match="'s1' is there twice"):
+    with pytest.raises(ManifestError, match="'s1' appears twice"):
         read_cohort([table])
 
 
@@ -132,7 +132,9 @@ def test_dicom_files_that_are_no_slides_are_counted(tmp_path: Path) -> None:
 def test_a_folder_of_two_series_names_a_file_of_each(tmp_path: Path) -> None:
     write_dicom_slide(tmp_path, SMALL, "1.2.3", ["a.dcm"])
     write_dicom_slide(tmp_path, SMALL, "1.2.4", ["b.dcm"])
-    with pytest.raises(SlideError, match=r"several DICOM series: b\.dcm belongs to another than a\.dcm"):
+    with pytest.raises(
+        SlideError, match=r"several DICOM series in one folder: b\.dcm and a\.dcm belong to different ones"
+    ):
         open_slide(tmp_path)
 
 
@@ -142,7 +144,7 @@ def test_a_series_of_two_pyramids_is_refused(tmp_path: Path) -> None:
     with open_slide(tmp_path / "a.dcm") as slide:
         assert slide.info.size.width == 256
     write_dicom_slide(tmp_path, tissue_like(128, 128), "1.2.3", ["b.dcm"], pyramid="1.2.3.92")
-    with pytest.raises(SlideError, match="DICOM series of 2 pyramids"):
+    with pytest.raises(SlideError, match="DICOM series with 2 pyramids"):
         open_slide(tmp_path / "a.dcm")
 
 
@@ -262,7 +264,7 @@ def test_addresses_are_refused_as_what_they_are(
     with pytest.raises(SlideError) as caught:
         open_slide(again.path)
     assert caught.value.what == what
-    with pytest.raises(UsageError, match=r"not a file|of Windows"):
+    with pytest.raises(UsageError, match=r"not a file|Windows path"):
         find_slides([name])
 
 

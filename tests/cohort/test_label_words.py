@@ -58,7 +58,8 @@ def test_what_is_kept_as_a_label_stays_one(tmp_path: Path) -> None:
     values = ["Stage I", "Unknown", "unknown", "'--"]
     cohort = labels(tmp_path, values)
     assert told(cohort)[0] == (
-        "label 'Unknown' of 1 slide counts as no label: not trained on; to keep it as a class, --keep-label 'Unknown'"
+        "label 'Unknown' of 1 slide is treated as missing and not used for training; keep it as a class with "
+        "--keep-label 'Unknown'"
     )
     said = TableOptions(keep_label="Unknown")
     for each in (labels(tmp_path, values, said), again(cohort, tmp_path, said)):

@@ -102,7 +102,7 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
         read(tmp_path, *several_slides("Zuordnung"), TableOptions(patient_column="person"))
     cohort = read(tmp_path, *several_slides("pid"))
     assert kept(cohort, tmp_path, TableOptions(patient_column="pid")).patients == PATIENTS
-    with pytest.raises(UsageError, match="has kept no column 'site_code'"):
+    with pytest.raises(UsageError, match="has no column 'site_code'"):
         kept(cohort, tmp_path, TableOptions(patient_column="site_code"))
     with pytest.raises(UsageError, match="exclude each other"):
         TableOptions(patient_column="pid", each_slide_a_patient=True)

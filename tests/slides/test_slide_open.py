@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "png": (_file("a.svs", b"\x89PNG\r\n\x1a\n" + bytes(200)), "picture that cannot be read: "),
     "folder": (lambda folder: folder, "is a folder without DICOM files: "),
     "mirax": (_file("a.mrxs", b"\xff\xd8\xff\xe0"), "MIRAX slide without its data folder: a/Slidedat.ini is missing"),
-    "dicom": (_file("a.dcm", DICOM_WITHOUT_SLIDE), "DICOM that "),
+    "dicom": (_file("a.dcm", DICOM_WITHOUT_SLIDE), "the DICOM slide cannot be read"),
     "tiff header only": (_file("a.tif", b"II*\0"), "truncated TIFF: the file ends in its header at 4 bytes"),
     "tiff without image": (_file("a.tif", b"II*\0\0\0\0\0"), "TIFF without any image"),
     "16 bit": (
@@ -165,11 +165,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "fluorescence": (
         _tiff(np.zeros((5, 64, 64), np.uint8), photometric="minisblack", planarconfig="separate"),
-        "TIFF of 5 channels, not one RGB image",
+        "TIFF with 5 channels, not one RGB image",
     ),
     "stack": (
         _tiff(np.zeros((5, 64, 64, 3), np.uint8), photometric="rgb"),
-        "TIFF stack of 5 planes of equal size (focal planes, times or separate slides), not one RGB image",
+        "TIFF stack with 5 planes of equal size (focal planes, time points or separate slides), not one RGB image",
     ),
     "cmyk": (
         _tiff(np.zeros((64, 64, 4), np.uint8), photometric="separated"),

@@ -132,7 +132,7 @@ def test_usual_resolutions_are_not_noted(own: float, objective: float) -> None:
 def test_the_manifest_corrects_a_doubtful_resolution_but_not_a_usual_one() -> None:
     doubtful = spacing_of(SlideInfo((Level(WIDE, 1.0),), 0.05, 20, "any", "any"), 0.5, None)
     assert (doubtful.mpp, doubtful.source) == (0.5, "manifest")
-    assert doubtful.note.endswith("the manifest's 0.5 is taken")
+    assert doubtful.note.endswith("using the manifest's 0.5")
     usual = spacing_of(SlideInfo((Level(WIDE, 1.0),), 0.5, 20, "any", "any"), 0.05, None)
     assert (usual.mpp, usual.note) == (0.5, "manifest says 0.05 mpp, slide 0.5: using the slide's")
 
