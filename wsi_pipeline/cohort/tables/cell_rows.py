@@ -71,6 +71,6 @@ def _delimiter(text: str, notes: list[Fault]) -> str:
     best = max(",;\t", key=header.count)
     if best != "," and header.count(best):
         name = {";": "semicolons", "\t": "tabs"}[best]
-        notes.append(Fault(1, f"cells are separated by {name} instead of commas", fatal=False))
+        notes.append(Fault(1, f"cells are separated by {name}, not commas: read so", fatal=False))
         return best
     return ","
