@@ -12,8 +12,8 @@ import pandas as pd
 from wsi_pipeline.cohort.manifest import Cohort
 from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.commands.embed import embed
-from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
-from wsi_pipeline.commands.shell.estimates import unit as resampled_unit
+from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
+from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.config.execution import (

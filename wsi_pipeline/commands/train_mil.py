@@ -9,7 +9,15 @@ from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.commands.heatmap import draw
 from wsi_pipeline.commands.report import write_cohort_report
-from wsi_pipeline.commands.shell.estimates import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number, unit
+from wsi_pipeline.commands.shell.estimate_text import (
+    MOST_METRICS,
+    MOST_WARNINGS,
+    cell,
+    facts,
+    left_out_words,
+    number,
+    unit,
+)
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec

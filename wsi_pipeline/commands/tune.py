@@ -8,7 +8,7 @@ from typing import Any
 
 from wsi_pipeline.commands.report import report_of
 from wsi_pipeline.commands.shell.console import Progress
-from wsi_pipeline.commands.shell.estimates import estimate
+from wsi_pipeline.commands.shell.estimate_text import estimate
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import QuPathOptions, TableOptions, TuneExecution
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
