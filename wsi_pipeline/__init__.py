@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from wsi_pipeline import moved
 from wsi_pipeline.version import __version__
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ _PLACES = {
     "stages.inputs.slide_bags": ("SlideBags",),
     "store.tables.feature_table": ("FeatureTable",),
 }
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
