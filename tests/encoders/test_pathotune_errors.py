@@ -155,7 +155,7 @@ def test_an_adapter_for_several_tasks_cannot_know_which(tmp_path: Path, weights:
 def test_without_classes_it_embeds_but_does_not_classify(tmp_path: Path, weights: Path) -> None:
     plan = PathoTunePlan("pathotune", write_adapter(tmp_path / "a.safetensors", weights, classes=()), None)
     plan.open("cpu", "fp32")
-    with pytest.raises(EncoderError, match="has no classes"):
+    with pytest.raises(EncoderError, match="has no classes to tell apart"):
         plan.open_classifier("cpu", "fp32")
 
 

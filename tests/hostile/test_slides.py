@@ -108,7 +108,7 @@ def test_a_slide_whose_width_does_not_fit_its_tiles_is_refused(tmp_path: Path) -
         check_complete(path)
 
 
-@pytest.mark.parametrize(("kind", "words"), [(11, "does not hold integers"), (2, "does not hold integers")])
+@pytest.mark.parametrize(("kind", "words"), [(11, "holds no whole numbers"), (2, "holds no whole numbers")])
 def test_lengths_that_are_no_whole_numbers_are_refused(kind: int, words: str, tmp_path: Path) -> None:
     path = write_pyramid_tiff(tmp_path / "a.svs", blob_slide(0, side=256), mpp=0.5, tile=64)
     entry, raw = layout_of(path).of(325)[0], bytearray(path.read_bytes())

@@ -124,7 +124,7 @@ def test_another_scene_of_half_the_size_is_no_level_and_told(tmp_path: Path) -> 
     with open_slide(path) as slide:
         assert [round(one.downsample) for one in slide.info.levels] == [1, 4]
         assert slide.info.notes == (
-            "image 1 of the file is read, 1 other not: 0 (416 x 320); choose with the column image or #scene=N",
+            "image 1 of the file is read, 1 other not: 0 (416 x 320); column image or #scene=N chooses",
         )
     same_whatever_reads(path, OTHER, MPP, image="0")
     with open_slide(tmp_path / "a.tif#scene=0") as slide:

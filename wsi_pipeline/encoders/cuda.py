@@ -1,4 +1,4 @@
-"""Batches to a CUDA device and features back without waiting: pinned memory and a separate copy stream.
+"""Batches to a CUDA device and features back without waiting: pinned memory and a stream of copies beside the work.
 
 Written against the semantics that PyTorch documents for CUDA; `pytest -m gpu` holds it on a machine with a GPU.
 """
@@ -21,7 +21,7 @@ _BUFFERS = 3
 
 @dataclass
 class _Staging:
-    """A pinned buffer; `copied` fires when the device has its content."""
+    """Pinned bytes on their way; `copied` is reached when the device has them."""
 
     memory: torch.Tensor
     copied: torch.cuda.Event
@@ -70,7 +70,7 @@ class CudaLane:
         return wait
 
     def _next_staging(self, size: int) -> _Staging:
-        """A pinned buffer of at least `size` bytes that is no longer being copied."""
+        """A pinned buffer of at least `size` bytes that nothing is copied from any more."""
         self._turn = (self._turn + 1) % _BUFFERS
         if self._turn >= len(self._staging):
             self._staging.append(_Staging(self._pin(size), _event()))

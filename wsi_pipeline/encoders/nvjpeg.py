@@ -1,4 +1,4 @@
-"""JPEG patches decoded on the CUDA device that encodes them: nvJPEG through torchvision. Optional.
+"""JPEG patches decoded where they are encoded: nvJPEG through torchvision, on a CUDA device. Optional.
 
 Its inverse transform and its colour upsampling round a little differently from libjpeg's, and features differ as
 little. On `cpu` the same call decodes with libjpeg.
@@ -18,7 +18,7 @@ _WITHOUT = "Leave --gpu-decode out."
 def decode_jpegs(jpegs: Sequence[bytes], device: str) -> torch.Tensor:
     """uint8 (B, P, P, 3) on `device` of B JPEGs of one size.
 
-    Raises EncoderError if torchvision cannot decode on this device, or if the sizes differ.
+    Raises EncoderError where torchvision cannot decode on this device, or where the sizes differ.
     """
     from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
 

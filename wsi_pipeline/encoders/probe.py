@@ -1,4 +1,4 @@
-"""The best batch size of an encoder on this machine, found by timing a few sizes on random patches.
+"""How many patches at a time suit an encoder on this machine: a few sizes are timed on random patches.
 
 A row of features does not depend on its batch beyond rounding; but the last bits may, so that two runs with different
 batch sizes may differ in them. Whoever needs equal bits names the size (`--batch`).
@@ -20,11 +20,11 @@ from wsi_pipeline.errors import EncoderError
 logger = logging.getLogger(__name__)
 
 MIN_GAIN = 1.05
-"""How much faster another size must be to be preferred; smaller gains may be noise."""
+"""How much faster another size must be to be preferred: below it lies the noise of a busy machine."""
 MAX_SECONDS = 10.0
-"""Time limit of a probe; networks too slow for it keep the suggested size."""
+"""What a probe may cost; a network so slow that it would take longer keeps the size that was suggested."""
 WORTH_PATCHES = 4096
-"""With fewer patches than this, a probe does not pay off."""
+"""Fewer patches than this are embedded sooner than a probe pays off."""
 
 _ROUNDS = 2
 _known: dict[tuple[str, str, int], Probe] = {}
@@ -46,7 +46,7 @@ def probe_batch(encoder: Encoder, patch_px: int, clock: Callable[[], float] = ti
     """The batch size at which `encoder` is fastest on patches of `patch_px`; remembered within this process.
 
     Goes from `encoder.batch` to larger sizes of `encoder.batches` while they gain, else to smaller ones. A size for
-    which memory is too small ends the search upwards.
+    which memory does not suffice ends the way up.
     """
     key = (encoder.fingerprint, encoder.summary, patch_px)
     if key not in _known:

@@ -1,4 +1,4 @@
-"""Resizing with filters that PyTorch lacks on some devices: nearest, box, hamming and lanczos, as in Pillow.
+"""Resizing with the filters that PyTorch lacks on some device: nearest, box, hamming and lanczos, as Pillow does it.
 
 Pillow's filters and the rule for their support: https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters
 """

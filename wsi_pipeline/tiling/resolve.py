@@ -1,7 +1,4 @@
-"""From a requested resolution to the pyramid level, patch size and stride that are read.
-
-Every stage takes these sizes from a `PatchGeometry`; none chooses a level or scales a patch by itself.
-"""
+"""From a wanted resolution to what is read: the one place that multiplies by a downsample."""
 
 from __future__ import annotations
 

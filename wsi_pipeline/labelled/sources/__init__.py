@@ -1,1 +1,1 @@
-"""Sources of labelled patches: class folders, CSVs, patch stores, annotated slides."""
+"""Where labelled patches come from: class folders, CSVs, patch stores, annotated slides."""

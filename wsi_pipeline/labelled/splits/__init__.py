@@ -1,1 +1,1 @@
-"""Splits of labelled patches that keep groups whole."""
+"""Parts of labelled patches that divide no group."""
