@@ -52,7 +52,7 @@ def load() -> None:
         importlib.import_module(name)
 
 
-_HANDLERS = ("tile", "tune", "embed", "classify", "mil", "report", "check")
+_HANDLERS = ("tile", "tune", "embed", "classify", "predict", "heatmap", "report", "check")
 
 
 def begin(words: Sequence[str], log: Path | None = None) -> int:

@@ -204,7 +204,7 @@ def test_another_adapter_makes_all_again_and_fractions_do_not_mix(
     assert classify(work, "--only", "s1") == 0
     out = capsys.readouterr().out
     assert "1 slide recomputed, classify/pathotune: other weights" in out
-    assert "not in fractions.csv" in out
+    assert "left out of fractions.csv" in out
     assert list(pd.read_csv(place(work, "fractions.csv")).slide_id) == ["s1"]
     assert classify(work) == 3
     assert "1 up to date" in capsys.readouterr().out

@@ -350,7 +350,7 @@ def test_a_signal_ends_cleanly_and_the_same_command_goes_on(
     (os.killpg if to_all else os.kill)(process.pid, sent)
     _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
-    assert b"the same command goes on from there" in said
+    assert b"the same command continues from there" in said
     done = whole(run)
     assert 2 <= len(done) < 2 * SLIDES
     assert left_over(run) == []

@@ -264,7 +264,7 @@ def test_every_method_goes_the_same_way_under_its_own_name(work: Path, out: Out,
 def test_without_a_test_part_the_validation_is_reported_and_said_to_flatter(work: Path, out: Out) -> None:
     assert main(words(work, "--method", "linear", "--test-fraction", "0", "--name", "quick+look")) == 0
     said = out()
-    assert re.search(r"no test part: these are \d+ patches of \d+ groups? of the validation part", said)
+    assert re.search(r"no test part: scores are on \d+ patches of \d+ groups? of the validation part", said)
     assert "embed --model pathotune:quick+look" in said
     metrics = json.loads((work / "run" / "tune" / "quick+look" / "metrics.json").read_text())
     assert metrics["part"] == "validation"

@@ -109,7 +109,7 @@ def test_one_group_has_values_but_no_intervals() -> None:
     assert result["pooled"]["accuracy"]["value"] is not None
     assert all(part["low"] is None and part["high"] is None for part in result["pooled"].values())
     assert all(ends["low"] is None for row in result["per_class"].values() for ends in row["intervals"].values())
-    assert result["warnings"] == ["All test patches are of one group: no intervals are reported."]
+    assert result["warnings"] == ["All test patches come from one group: no intervals are reported."]
 
 
 def test_few_groups_are_said() -> None:

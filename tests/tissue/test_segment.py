@@ -168,4 +168,4 @@ def test_what_is_no_picture_is_refused():
 def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(UsageError) as caught:
         found(np.zeros((4, 4, 3), np.uint8), method="magic")
-    assert "hybrid, none, density, otsu" in str(caught.value)
+    assert "hybrid, density, otsu, none" in str(caught.value)
