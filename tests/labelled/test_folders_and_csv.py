@@ -229,7 +229,7 @@ def test_what_is_no_source_is_told_in_a_sentence(tmp_path: Path) -> None:
         "gone": "does not exist",
         "empty": "has no class folders",
         "a.csv": "no column path and label",
-        "b.csv": "no table",
+        "b.csv": "table",
     }.items():
         with pytest.raises(LabelError, match=words):
             open_labelled(tmp_path / name)

@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "png": (_file("a.svs", b"\x89PNG\r\n\x1a\n" + bytes(200)), "picture that cannot be read: "),
     "folder": (lambda folder: folder, "is a folder without DICOM files: "),
     "mirax": (_file("a.mrxs", b"\xff\xd8\xff\xe0"), "MIRAX slide without its data folder: a/Slidedat.ini is missing"),
-    "dicom": (_file("a.dcm", DICOM_WITHOUT_SLIDE), "DICOM that "),
+    "dicom": (_file("a.dcm", DICOM_WITHOUT_SLIDE), "not a whole-slide DICOM"),
     "tiff header only": (_file("a.tif", b"II*\0"), "truncated TIFF: the file ends in its header at 4 bytes"),
     "tiff without image": (_file("a.tif", b"II*\0\0\0\0\0"), "TIFF without any image"),
     "16 bit": (_tiff(SMALL.astype(np.uint16) * 257), "TIFF with 16-bit uint16 samples; only 8 bits are read"),
