@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from wsi_pipeline.report.figures.curves import patch_count_outliers, pr_band, pr_points, roc_band, roc_points
+from wsi_pipeline.report.figures.curves import curve_band, patch_count_outliers, pr_points, roc_points
 
 scored = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40)
 
@@ -66,7 +66,7 @@ def test_band_holds_the_curve_and_shrinks_with_more_patients() -> None:
     widths = []
     for n in (30, 600):
         truth, score = two_groups(n, 1.2)
-        band = roc_band(truth, score, np.arange(n).astype(str))
+        band = curve_band(roc_points, truth, score, np.arange(n).astype(str))
         curve = roc_points(truth, score)
         assert band is not None
         assert curve is not None
@@ -78,8 +78,8 @@ def test_band_holds_the_curve_and_shrinks_with_more_patients() -> None:
 
 def test_slides_of_one_patient_are_drawn_together() -> None:
     truth, score = two_groups(60, 1.2)
-    alone = roc_band(truth, score, np.arange(60).astype(str))
-    together = roc_band(np.tile(truth, 5), np.tile(score, 5), np.tile(np.arange(60), 5).astype(str))
+    alone = curve_band(roc_points, truth, score, np.arange(60).astype(str))
+    together = curve_band(roc_points, np.tile(truth, 5), np.tile(score, 5), np.tile(np.arange(60), 5).astype(str))
     assert alone is not None
     assert together is not None
     np.testing.assert_allclose(together.low, alone.low, atol=1e-9)
@@ -87,15 +87,15 @@ def test_slides_of_one_patient_are_drawn_together() -> None:
 
 def test_resamples_that_miss_a_class_are_left_out() -> None:
     truth = np.array([True] + [False] * 5)
-    band = roc_band(truth, np.arange(6.0), np.arange(6).astype(str), resamples=400)
+    band = curve_band(roc_points, truth, np.arange(6.0), np.arange(6).astype(str), resamples=400)
     assert band is not None
     # The one positive patient is drawn with probability 1 - (5/6)^6 = 0.665.
     assert 230 < band.resamples < 300
 
 
 def test_one_patient_or_one_class_has_no_band() -> None:
-    assert roc_band(np.array([True, False]), np.arange(2.0), np.array(["p", "p"])) is None
-    assert roc_band(np.array([True, True]), np.arange(2.0), np.array(["p", "q"])) is None
+    assert curve_band(roc_points, np.array([True, False]), np.arange(2.0), np.array(["p", "p"])) is None
+    assert curve_band(roc_points, np.array([True, True]), np.arange(2.0), np.array(["p", "q"])) is None
 
 
 @given(
@@ -133,9 +133,9 @@ def test_precision_band_narrows_with_more_patients_and_needs_two() -> None:
     widths = []
     for n in (40, 800):
         truth, score = two_groups(n, 1.2)
-        band = pr_band(truth, score, np.arange(n).astype(str))
+        band = curve_band(pr_points, truth, score, np.arange(n).astype(str))
         assert band is not None
         assert np.all(band.low <= band.high)
         widths.append(float(np.mean(band.high - band.low)))
     assert widths[1] < widths[0] / 2
-    assert pr_band(truth, score, np.zeros(800).astype(str)) is None
+    assert curve_band(pr_points, truth, score, np.zeros(800).astype(str)) is None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_pipeline.cohort.formulas import safe_cell
-from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_cohort, read_run
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, read_run
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.commands.checks.check_cohort import RunCost, join_labels, mark_copies, run_cost, unlisted_files
 from wsi_pipeline.commands.checks.check_slide import SlideCheck, check_slide
@@ -53,13 +53,7 @@ def _processes() -> int:
 def _cohort(request: Request) -> Cohort:
     if not request.sources:
         return read_run(RunDir.existing(request.run_dir.root).cohort_csv, request.get(TableOptions))
-    given = request.get(CohortOptions)
-    cohort = read_cohort(
-        request.sources,
-        mixed_labels=given.mixed_labels,
-        label_column=given.label_column,
-        options=request.get(TableOptions),
-    )
+    cohort = request.read_sources()
     for note in cohort.notes[:MOST_NOTES]:
         request.console.note(str(note))
     if len(cohort.notes) > MOST_NOTES:

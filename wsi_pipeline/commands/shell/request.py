@@ -64,6 +64,16 @@ class Request:
         where = "" if root == Path(DEFAULT_RUN) else f" --run {shlex.quote(shown(root))}"
         return "next: " + ", then ".join(f"wsi-pipeline {step}{where}" for step in steps)
 
+    def read_sources(self) -> Cohort:
+        """The cohort of the given sources, by the options of this call. Raises ManifestError with every fault."""
+        given = self.get(CohortOptions)
+        return read_cohort(
+            self.sources,
+            mixed_labels=given.mixed_labels,
+            label_column=given.label_column,
+            options=self.get(TableOptions),
+        )
+
     def open_cohort(self) -> Cohort:
         """The cohort of the given sources, recorded in the run folder; without sources, the run's.
 
@@ -71,13 +81,7 @@ class Request:
         """
         if not self.sources:
             return self.known_cohort()
-        given = self.get(CohortOptions)
-        cohort = read_cohort(
-            self.sources,
-            mixed_labels=given.mixed_labels,
-            label_column=given.label_column,
-            options=self.get(TableOptions),
-        )
+        cohort = self.read_sources()
         self._tell(cohort)
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
         return cohort

@@ -62,6 +62,7 @@ def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights)
 class _AttentionPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, offsets: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        """Bag embeddings (B, H) and attention (sum N,), what the backward pass needs kept in `ctx`."""
         ctx.work = _Pass(features, offsets, AttentionWeights(*given), keep=True)
         pooled, attention = ctx.work.forward()
         ctx.mark_non_differentiable(attention)
@@ -69,6 +70,7 @@ class _AttentionPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of features, none of offsets, and of the six weights, from that of the embeddings (B, H)."""
         to_features, *to_weights = ctx.work.backward(gradient, ctx.needs_input_grad[0])
         return to_features, None, *to_weights
 

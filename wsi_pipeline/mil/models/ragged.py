@@ -24,6 +24,7 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, offsets: Tensor) -> Tensor:
+        """Softmax within each segment, in the shape of the scores."""
         lengths = offsets.diff().to(scores.device)
         bags = segment_ids(offsets).to(scores.device)
         weights = (scores - _reduced(scores, "max", lengths)[bags]).exp_()
@@ -33,6 +34,7 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Gradient of the scores; none of the offsets."""
         weights, lengths, bags = ctx.saved_tensors
         inner = weights * gradient
         return inner - weights * _reduced(inner, "sum", lengths)[bags], None

@@ -70,35 +70,6 @@ def pr_points(
     return Curve(np.append(0.0, np.repeat(recall, 2)[:-1]), np.repeat(precision, 2))
 
 
-def roc_band(
-    truth: NDArray[np.bool_],
-    score: NDArray[np.float64],
-    patients: NDArray[np.str_],
-    *,
-    level: float = 0.95,
-    resamples: int = 400,
-    seed: int = 0,
-) -> Band | None:
-    """Percentile bootstrap of the ROC, patients drawn with replacement and all their slides with them.
-
-    Resamples that miss a class are left out; None when more than half of them do.
-    """
-    return _band(roc_points, truth, score, patients, (level, resamples, seed))
-
-
-def pr_band(
-    truth: NDArray[np.bool_],
-    score: NDArray[np.float64],
-    patients: NDArray[np.str_],
-    *,
-    level: float = 0.95,
-    resamples: int = 400,
-    seed: int = 0,
-) -> Band | None:
-    """The same of the precision-recall curve."""
-    return _band(pr_points, truth, score, patients, (level, resamples, seed))
-
-
 def _counts(
     truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -113,14 +84,22 @@ def _counts(
     return positives[last_of_tie], negatives[last_of_tie]
 
 
-def _band(
+def curve_band(
     points: Callable[..., Curve | None],
     truth: NDArray[np.bool_],
     score: NDArray[np.float64],
     patients: NDArray[np.str_],
-    how: tuple[float, int, int],
+    *,
+    level: float = 0.95,
+    resamples: int = 400,
+    seed: int = 0,
 ) -> Band | None:
-    level, resamples, seed = how
+    """Percentile bootstrap of a curve: patients are drawn with replacement, each with all its slides.
+
+    points   `roc_points` or `pr_points`
+
+    Resamples that miss a class are left out; None when more than half of them do.
+    """
     groups, member = np.unique(patients, return_inverse=True)
     if len(groups) < 2:
         return None

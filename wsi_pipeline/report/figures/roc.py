@@ -21,11 +21,10 @@ from wsi_pipeline.report.figures.axes import (
     unit_square,
     usable,
 )
-from wsi_pipeline.report.figures.curves import Band, Curve, pr_band, pr_points, roc_band, roc_points
+from wsi_pipeline.report.figures.curves import Curve, curve_band, pr_points, roc_points
 from wsi_pipeline.report.figures.svg import Scale, figure, line, path
 
 _Points = Callable[[NDArray[np.bool_], NDArray[np.float64]], Curve | None]
-_BandOf = Callable[..., Band | None]
 
 
 def roc_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float = 0.95) -> Markup | None:
@@ -37,7 +36,7 @@ def roc_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float =
     x, y = unit_square()
     chance = [line(x(0), y(0), x(1), y(1), "chance")]
     ground = [unit_axes(x, y, "false positive rate", "true positive rate"), *chance]
-    return _curves(predictions, classes, level, roc_points, roc_band, ground, "ROC curve")
+    return _curves(predictions, classes, level, roc_points, ground, "ROC curve")
 
 
 def pr_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float = 0.95) -> Markup | None:
@@ -48,7 +47,7 @@ def pr_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float = 
     if len(classes) == 2 and len(rows):
         part = float((rows["label"].astype(str) == classes[-1]).mean())
         ground.append(line(x(0), y(part), x(1), y(part), "chance"))
-    return _curves(predictions, classes, level, pr_points, pr_band, ground, "Precision-recall curve")
+    return _curves(predictions, classes, level, pr_points, ground, "Precision-recall curve")
 
 
 def _curves(
@@ -56,7 +55,6 @@ def _curves(
     classes: Sequence[str],
     level: float,
     points: _Points,
-    band_of: _BandOf,
     ground: list[Markup],
     what: str,
 ) -> Markup | None:
@@ -68,7 +66,7 @@ def _curves(
     x, y = unit_square()
     parts = list(ground)
     if len(classes) == 2:
-        parts += _folds_and_band(usable(known, shown[0]), shown[0], level, points, band_of)
+        parts += _folds_and_band(usable(known, shown[0]), shown[0], level, points)
     for i, curve in enumerate(pooled):
         if curve is not None:
             parts.append(_path(curve, x, y, f"curve c{i % HUES}", shown[i]))
@@ -77,9 +75,9 @@ def _curves(
     return figure(x(1) + 10, y(0) + BOTTOM, f"{what}, {against}, {len(known)} slides pooled over folds", parts)
 
 
-def _folds_and_band(rows: pd.DataFrame, name: str, level: float, points: _Points, band_of: _BandOf) -> list[Markup]:
+def _folds_and_band(rows: pd.DataFrame, name: str, level: float, points: _Points) -> list[Markup]:
     x, y = unit_square()
-    band = band_of(*truth_and_score(rows, name), patients_of(rows), level=level)
+    band = curve_band(points, *truth_and_score(rows, name), patients_of(rows), level=level)
     parts = [] if band is None else [band_path(band, x, y)]
     keys = [key for key in ("repeat", "fold") if key in rows]
     for number, part in rows.groupby(keys) if keys else ():

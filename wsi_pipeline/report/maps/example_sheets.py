@@ -159,14 +159,17 @@ class _Sheet:
     verdicts: Verdicts
 
     def words(self, x: float, y: float, text: str, colour: str, *, size: float = 7.0, align: str = "left") -> None:
+        """Text as it is, centred on y."""
         plain(self.axes.text(x, y, text, color=colour, fontsize=size, ha=align, va="center"))
 
     def name(self, top: float, line: ClassExamples) -> None:
+        """The class at the left of its line, and how many of its patches were right and wrong."""
         right, middle = _LEFT - 0.12, top + _PATCH / 2
         self.words(right, middle - 0.08, short(self.classes[line.code], 22), INK, size=8.0, align="right")
         self.words(right, middle + 0.09, f"{line.n_right} right, {line.n_wrong} wrong", MUTED, align="right")
 
     def patch(self, x: float, y: float, row: int, image: NDArray[np.uint8], colour: str) -> None:
+        """One patch in a frame; under it its confidence and, where it is wrong, the class it was taken for."""
         self.axes.imshow(image, interpolation="bilinear", aspect="auto", extent=(x, x + _PATCH, y + _PATCH, y))
         self.axes.add_patch(Rectangle((x, y), _PATCH, _PATCH, fill=False, ec=colour, lw=2.2))
         sure, code = float(self.verdicts.confidence[row]), int(self.verdicts.predicted[row])

@@ -33,7 +33,8 @@ class _Share:
     records: tuple[SlideRecord, ...]
     todo: Survey
     reading: Reading
-    cpu_threads: int
+    cpu_threads: int = 0
+    """By how many processes the threads of a CPU are shared; 0: it has them all."""
 
 
 def stream_on(
@@ -52,7 +53,8 @@ def stream_on(
     """
     if len(devices) <= 1:
         return stream_cohort(stages, run, records, todo.jobs, reading, watch)
-    shares = [share for share in _deal(devices, stages, run, records, todo, reading) if share.records]
+    whole = _Share(tuple(stages), run, tuple(records), todo, reading)
+    shares = [share for share in _divided(whole, devices) if share.records]
     done = _Gathering(run, watch)
     context = process_context([__name__])
     processes: dict[Connection, tuple[Any, _Share]] = {}
@@ -76,30 +78,26 @@ def stream_on(
     return CohortResult(tuple(result for record in records for result in done.results[record.slide_id]))
 
 
-def _deal(
-    devices: Sequence[str],
-    stages: Sequence[PlacedStage],
-    run: RunDir,
-    records: Sequence[SlideRecord],
-    todo: Survey,
-    reading: Reading,
-) -> list[_Share]:
-    """Shares of about equal patches: the largest slide first, each to the device with least to do."""
-    patches = {job.record.slide_id: job.rows - job.start for job in todo.jobs}
+def _divided(whole: _Share, devices: Sequence[str]) -> list[_Share]:
+    """One share per device, of about equal patches: the largest slide first, each to the device with least to do."""
+    patches = {job.record.slide_id: job.rows - job.start for job in whole.todo.jobs}
     loads, names = [0] * len(devices), [set[str]() for _ in devices]
-    for record in sorted(records, key=lambda item: -patches.get(item.slide_id, 0)):
+    for record in sorted(whole.records, key=lambda item: -patches.get(item.slide_id, 0)):
         least = loads.index(min(loads))
         loads[least] += max(1, patches.get(record.slide_id, 0))
         names[least].add(record.slide_id)
-    per_device = replace(reading, threads=max(1, reading.threads // len(devices)))
+    per_device = replace(whole.reading, threads=max(1, whole.reading.threads // len(devices)))
     shares = []
     for device, ids in zip(devices, names, strict=True):
-        jobs = tuple(job for job in todo.jobs if job.record.slide_id in ids)
-        placed = tuple(_placed(stage, device) for stage in stages)
-        mine = tuple(record for record in records if record.slide_id in ids)
-        on_cpu = sum(other == device for other in devices) if device == "cpu" else 0
-        own = replace(per_device, decode_on=device if reading.decode_on else "")
-        shares.append(_Share(placed, run, mine, Survey(jobs, 0), own, on_cpu))
+        share = replace(
+            whole,
+            stages=tuple(_placed(stage, device) for stage in whole.stages),
+            records=tuple(record for record in whole.records if record.slide_id in ids),
+            todo=Survey(tuple(job for job in whole.todo.jobs if job.record.slide_id in ids), 0),
+            reading=replace(per_device, decode_on=device if whole.reading.decode_on else ""),
+            cpu_threads=sum(other == device for other in devices) if device == "cpu" else 0,
+        )
+        shares.append(share)
     return shares
 
 
@@ -160,6 +158,7 @@ def _work(sender: Connection, share: _Share) -> None:
 
 def _teller(sender: Connection) -> Callable[[Any], None]:
     def tell(message: Any) -> None:
+        """Send a message to the parent process; exit quietly if it is gone."""
         try:
             sender.send(message)
         except BrokenPipeError:  # the parent is gone; no slide is to blame for that

@@ -95,6 +95,7 @@ def _left(stage: RowStage, record: SlideRecord, table: PatchTable) -> int:
     """Patches of a slide that a stage has to compute; 0 also where it will fail before it reads one."""
 
     def look() -> int:
+        """Rows that are neither written nor kept from an interrupted run."""
         if stage.check(record).fresh:
             return 0
         plan = stage.wanted(record, table)
