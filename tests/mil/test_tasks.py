@@ -28,6 +28,7 @@ from wsi_pipeline.mil.training.fit import fit
 
 SPECS = {
     "classes": MilSpec(),
+    "grades": MilSpec(task="ordinal", grades="a,b,c"),
     "number": MilSpec(task="regression"),
     "hazards": MilSpec(task="survival"),
     "cox": MilSpec(task="survival", survival_loss="cox"),
@@ -146,7 +147,7 @@ def test_regression_learns_mean_and_spread_of_the_rows_it_is_given() -> None:
 
 
 def test_only_regression_learns_from_training_rows() -> None:
-    for kind in ("classes", "hazards", "cox"):
+    for kind in ("classes", "grades", "hazards", "cox"):
         task = make_task(table_of(kind), SPECS[kind])
         assert task.learned(table_of(kind).head(4)) == task
 

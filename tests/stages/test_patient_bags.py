@@ -158,10 +158,12 @@ def test_other_weights_and_no_features_are_refused(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize("bag", ["slide", "patient"])
-@pytest.mark.parametrize("task", ["classification", "regression", "survival"])
+@pytest.mark.parametrize("task", ["classification", "ordinal", "regression", "survival"])
 def test_predictions_have_the_columns_of_their_task(run: RunDir, task: str, bag: str) -> None:
     lengths = {"p1-1": 2, "p2-1": 1, "p1-2": 3, "p3-1": 2, "p4-1": 4}
-    label = {"classification": "abab", "regression": ["0.1", "0.2", "0.1", "0.5"]}.get(task, [None] * 4)
+    label = {"classification": "abab", "ordinal": "1213", "regression": ["0.1", "0.2", "0.1", "0.5"]}.get(
+        task, [None] * 4
+    )
     names = ["p1-1", "p2-1", "p1-2", "p3-1"]
     labels, time, event = (dict(zip(names, values, strict=True)) for values in (label, [1.5, 2, 1.5, 3], [1, 1, 1, 0]))
     followed = {"time": time, "event": event} if task == "survival" else {}
@@ -175,6 +177,7 @@ def test_predictions_have_the_columns_of_their_task(run: RunDir, task: str, bag:
     outcome = ["time", "event"] if task == "survival" else ["label"]
     told = {
         "classification": ["predicted", "p_a", "p_b"],
+        "ordinal": ["predicted", "p_1", "p_2", "p_3"],
         "regression": ["predicted"],
         "survival": ["risk", "p_survived_1.5", "p_survived_2"],
     }[task]

@@ -29,6 +29,8 @@ SPLIT_WORDS = {
 
 _PORTAL_WORDS = MISSING_WORDS | set(UNKNOWN)
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+_ONE_NUMBER = re.compile(r"(\D*?)([+-]?\d+(?:[.,]\d+)?)(\D*)")
+_ONE_ROMAN = re.compile(r"((?:.*[^a-z])?)([ivx]+)((?:[^a-z].*)?)")
 _DIGITS = re.compile(r"(\d+)")
 _UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")
 
@@ -77,6 +79,30 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     if found and all(_NUMBER.fullmatch(name.strip()) for name in found):
         return tuple(sorted(found, key=lambda name: (float(name.strip().replace(",", ".")), name)))
     return tuple(sorted(found, key=lambda name: (_natural(name), name)))
+
+
+def grades_in_order(names: Iterable[str]) -> tuple[str, ...] | None:
+    """Names that differ in one number only, by it: `G1`, `G2`; `1+`, `2+`; `stage II`, `Stage III`. None for others.
+
+    The number may be arabic or roman, in any case; all names must have it in the same place. `G1`, `GX` have no order.
+    """
+    found = sorted(set(names))
+    for pattern, value in ((_ONE_NUMBER, lambda text: float(text.replace(",", "."))), (_ONE_ROMAN, _roman)):
+        parts = [pattern.fullmatch(_visible(name).strip().casefold()) for name in found]
+        matches = [part for part in parts if part is not None]
+        around = {" ".join(f"{part[1]}#{part[3]}".replace("_", " ").split()) for part in matches}
+        numbers = [value(part[2]) for part in matches]
+        if found and len(matches) == len(found) and len(around) == 1 and len(set(numbers)) == len(found):
+            return tuple(name for _, name in sorted(zip(numbers, found, strict=True)))
+    return None
+
+
+def _roman(text: str) -> float:
+    """A roman number from 1 to 39; NaN for letters that are none."""
+    tens = len(text) - len(text.lstrip("x"))
+    rest = text[tens:]
+    known = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
+    return float(10 * tens + known.index(rest)) if tens < 4 and rest in known else float("nan")
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -275,9 +275,9 @@ class MilSpec:
     dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95), rare=True)
     task: str = option(
         "classification",
-        "target: `label` (class or number), or survival from `time` and `event`",
+        "target: `label` (class, grade or number), or survival from `time` and `event`",
         group="task",
-        choices=("classification", "regression", "survival"),
+        choices=("classification", "ordinal", "regression", "survival"),
     )
     bag: str = option(
         "slide", "unit of prediction: one slide, or all slides of a patient", group="task",
@@ -286,6 +286,10 @@ class MilSpec:
     positive: str | None = option(
         None, "positive class of two (default: the last in sorted order)", group="task", metavar="NAME"
     )
+    grades: str | None = option(
+        None, "--task ordinal: grades from lowest to highest, comma-separated (default: by the number in their names)",
+        group="task", metavar="A,B,C", rare=True,
+    )  # fmt: skip
     survival_loss: str = option(
         "discrete", "hazards of discrete time intervals, or Cox's partial likelihood", group="task",
         choices=("discrete", "cox"), rare=True,

@@ -122,7 +122,7 @@ class ModelSection:
 
     @property
     def task(self) -> str:
-        """classification, regression or survival."""
+        """classification, ordinal, regression or survival."""
         told = self.metrics.get("task") or "classification"
         return str(told.get("name") if isinstance(told, Mapping) else told)
 

@@ -136,7 +136,8 @@ def _named_bags(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
 def training_digest(slides: SlideBags, spec: MilSpec) -> str:
     """Digest of a training: settings, features, labels, patients, splits."""
     rows = slides.table.astype(object).where(slides.table.notna(), None).to_dict("records")
-    settings = {name: value for name, value in asdict(spec).items() if name != "positive" or value is not None}
+    later = ("positive", "grades")  # newer than some trainings; where they are not used, those are still up to date
+    settings = {name: value for name, value in asdict(spec).items() if name not in later or value is not None}
     return digest_of(stage=NAME, revision=REVISIONS[NAME], spec=settings, slides=rows, features=slides.digests)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-HEADLINES = {"classification": "auroc", "survival": "c_index", "regression": "mae"}
+HEADLINES = {"classification": "auroc", "ordinal": "quadratic_kappa", "survival": "c_index", "regression": "mae"}
 """Task -> the metric that a model is judged by first."""
 
-LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece"})
+OF_CLASSES = frozenset({"classification", "ordinal"})
+"""Tasks that predict one of several names, with a probability for each."""
+
+LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "grade_error"})
 """Errors; of every other metric more is better."""
 
-OF_CHANCE = {"auroc": 0.5, "c_index": 0.5}
+OF_CHANCE = {"auroc": 0.5, "c_index": 0.5, "quadratic_kappa": 0.0}
 """Metrics whose value by chance does not depend on the data."""
 
 _WORDS = {
     "auroc": "AUROC", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "ece": "ECE",
     "brier": "Brier score", "integrated_brier": "integrated Brier score", "f1": "F1", "macro_f1": "macro F1",
+    "quadratic_kappa": "quadratic weighted kappa", "grade_error": "mean error in grades",
 }  # fmt: skip
 
 

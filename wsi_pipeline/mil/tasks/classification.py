@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix
 from wsi_pipeline.cohort.table_words import in_order, label_key
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, column_of
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of
 from wsi_pipeline.mil.training.objectives import Classification
 from wsi_pipeline.statistics.bootstrap import weighted_metrics
 from wsi_pipeline.statistics.class_metrics import POOLED, point_values, to_scored
@@ -61,15 +61,7 @@ class ClassificationTask:
 
     def strata(self, table: pd.DataFrame) -> Codes:
         """The class of each row."""
-        labels = column_of(table, "label").astype(str)
-        codes = labels.map({name: code for code, name in enumerate(self.classes)})
-        if codes.isna().any():
-            strange = table[codes.isna()].iloc[0]
-            raise MilError(
-                f"label must be one of {', '.join(self.classes)}, got {strange['label']!r}",
-                slide=str(strange["slide_id"]),
-            )
-        return np.array(codes, dtype=np.int64)
+        return codes_of(table, self.classes)
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Classification:
         """Cross-entropy, classes weighed and labels smoothed as `spec` asks."""

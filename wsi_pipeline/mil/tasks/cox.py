@@ -27,6 +27,7 @@ class CoxTask:
     n_outputs = 1
     columns = COLUMNS
     headline = ("c_index",)
+    classes = ()
     relative = True
 
     def to_json(self) -> Json:

@@ -33,6 +33,7 @@ class DiscreteTask:
     name = "survival"
     columns = COLUMNS
     headline = ("c_index",)
+    classes = ()
     relative = False
 
     def __post_init__(self) -> None:

@@ -12,9 +12,10 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.classification import ClassificationTask, make_classification
 from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.discrete import DiscreteTask
+from wsi_pipeline.mil.tasks.ordinal import OrdinalTask, make_ordinal, median_grade
 from wsi_pipeline.mil.tasks.regression import RegressionTask, make_regression
 from wsi_pipeline.mil.tasks.survival import make_survival
-from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Task
 
 
 def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
@@ -25,11 +26,21 @@ def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
     """
     if spec.positive is not None and spec.task != "classification":
         raise MilError(f"{spec.task} has no positive class", todo="Leave out --positive")
+    if spec.grades is not None and spec.task != "ordinal":
+        raise MilError(f"{spec.task} has no grades", todo="Leave out --grades, or use --task ordinal")
     if spec.task == "regression":
         return make_regression(table)
+    if spec.task == "ordinal":
+        return make_ordinal(table, spec.grades)
     if spec.task == "survival":
         return make_survival(table, spec)
     return make_classification(table, spec.positive)
+
+
+def choose_class(task: Task, probabilities: Floats) -> Codes:
+    """The class (B,) that is predicted from probabilities (B, C): the likeliest one; of grades the median."""
+    codes: Codes = median_grade(probabilities) if isinstance(task, OrdinalTask) else probabilities.argmax(1)
+    return codes
 
 
 def task_from_json(value: Any) -> Task:
@@ -40,6 +51,8 @@ def task_from_json(value: Any) -> Task:
     kind = (given.pop("name", None), given.pop("loss", None))
     if kind == ("classification", None) and set(given) == {"classes"}:
         return ClassificationTask(_list(given["classes"], str))
+    if kind == ("ordinal", None) and set(given) == {"classes"}:
+        return OrdinalTask(_list(given["classes"], str))
     if kind == ("regression", None) and set(given) == {"mean", "sd"}:
         return RegressionTask(*_list([given["mean"], given["sd"]], float))
     if kind == ("survival", "discrete") and set(given) == {"edges"}:

@@ -32,6 +32,7 @@ class RegressionTask:
     n_outputs = 1
     columns = ("label",)
     headline = ("mae", "rmse", "r2", "pearson", "spearman")
+    classes = ()
     relative = False
 
     def __post_init__(self) -> None:

@@ -34,7 +34,11 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """classification, regression or survival."""
+        """classification, ordinal, regression or survival."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes or grades that predictions choose from; () where a number is predicted."""
 
     @property
     def n_outputs(self) -> int:
@@ -93,6 +97,18 @@ def column_of(table: pd.DataFrame, column: str) -> pd.Series[Any]:
     if missing.any():
         raise MilError(f"{column} is missing for {listed(table.loc[missing, 'slide_id'])}")
     return table[column]
+
+
+def codes_of(table: pd.DataFrame, classes: tuple[str, ...], column: str = "label") -> Codes:
+    """A column of class names as their positions in `classes`, (n,). Raises MilError naming the first other one."""
+    names = column_of(table, column).astype(str)
+    codes = names.map({name: code for code, name in enumerate(classes)})
+    if codes.isna().any():
+        strange = table[codes.isna()].iloc[0]
+        raise MilError(
+            f"{column} must be one of {', '.join(classes)}, got {strange[column]!r}", slide=str(strange["slide_id"])
+        )
+    return np.array(codes, dtype=np.int64)
 
 
 def numbers_of(table: pd.DataFrame, column: str) -> Floats:

@@ -29,7 +29,6 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.models.zoo import MilModel
 from wsi_pipeline.mil.tasks import Task
-from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.trained.committee import build
 from wsi_pipeline.mil.trained.model_config import FORMAT, RETRAIN, VERSION, check_alike, read_config
 from wsi_pipeline.system.atomic import atomic_path, write_text
@@ -64,8 +63,8 @@ class Ensemble:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the outputs; none where the task has none."""
-        return self.task.classes if isinstance(self.task, ClassificationTask) else ()
+        """Names of the classes or grades, in order; none where a number is predicted."""
+        return self.task.classes
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise MilError naming what differs, unless `encoder` is the one these models were trained on."""

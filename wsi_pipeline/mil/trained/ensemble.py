@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.zoo import MilModel
+from wsi_pipeline.mil.tasks import choose_class
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.trained.inference import attention, outputs, prediction_table, probabilities
 
@@ -18,10 +19,10 @@ __all__ = ["attention", "mean_attention", "predict", "prediction_table", "probab
 def predict(ensemble: Ensemble, bags: Bags, *, device: torch.device | str = "cpu") -> pd.DataFrame:
     """Predictions of all fold models together, one row a bag, in the order of the bags.
 
-    Columns: slide_id; those of the task, each number the mean over the folds (`predicted` of a classification: the
-    class with the highest mean); spread, the standard deviation between the folds of
+    Columns: slide_id; those of the task, each number the mean over the folds (`predicted`: the class chosen from the
+    mean probabilities); spread, the standard deviation between the folds of
 
-        classification   the predicted class's probability
+        classification   the predicted class's probability; of grades (ordinal) too
         regression       the predicted value, in its unit
         survival         the risk: time expected to be lost, or log hazard ratio
 
@@ -35,7 +36,7 @@ def predict(ensemble: Ensemble, bags: Bags, *, device: torch.device | str = "cpu
     table = pd.DataFrame(mean, columns=numbers)
     chosen = np.zeros(len(bags), np.int64)  # a regression or survival has its main number first
     if ensemble.classes:
-        chosen = mean.argmax(1)
+        chosen = choose_class(ensemble.task, mean)
         table.insert(0, "predicted", [ensemble.classes[code] for code in chosen])
     table.insert(0, "slide_id", list(bags.slide_ids))
     return table.assign(spread=between[np.arange(len(bags)), chosen])

@@ -55,15 +55,53 @@ class Classification:
 
     def bag_weights(self, train: Tensor) -> Tensor:
         """The weight of each bag's class, (B,); the training bags' weights have mean 1."""
-        if not self.balanced:
-            return torch.ones(len(self.labels))
-        counts = torch.bincount(self.labels[train], minlength=self.n_outputs).float()
-        per_class = len(train) / (counts.count_nonzero() * counts)
-        return per_class.where(counts > 0, 1.0)[self.labels]
+        return class_weights(self.labels, self.n_outputs, train) if self.balanced else torch.ones(len(self.labels))
 
     def targets(self, indices: Tensor) -> Tensor:
         """The class of each bag, int64 (b,)."""
         return self.labels[indices]
+
+
+class CumulativeLink:
+    """Negative log-likelihood of grades 0 to K - 1 whose cumulative logits are c_1 > c_2 > ... > c_{K-1}.
+
+    labels     grade of each bag, whole numbers 0 to n_grades - 1, (B,)
+    balanced   weigh grades as `Classification` weighs classes
+
+    Outputs (b, K - 1) are c_1 and, softplus taken, the distances c_k - c_{k+1}. Then P(grade = k) = s(c_k) - s(c_{k+1})
+    = s(c_k) s(-c_{k+1}) s(o_{k+1}), s the logistic function: a product, so its logarithm is exact however small it is.
+    """
+
+    def __init__(self, labels: Tensor, n_grades: int, *, balanced: bool) -> None:
+        self.labels = labels.to(torch.int64)
+        self.n_grades, self.n_outputs = n_grades, n_grades - 1
+        self.balanced = balanced
+
+    def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
+        """Loss of each bag, (b,)."""
+        labels = self.labels[indices].to(outputs.device)
+        gaps = functional.softplus(outputs[:, 1:])
+        above = torch.cat([outputs[:, :1], outputs[:, :1] - gaps.cumsum(1)], 1)
+        nothing = outputs.new_zeros(len(outputs), 1)
+        reached = torch.cat([nothing, functional.logsigmoid(above)], 1)
+        not_beyond = torch.cat([functional.logsigmoid(-above), nothing], 1)
+        apart = torch.cat([nothing, functional.logsigmoid(outputs[:, 1:]), nothing], 1)
+        log_likelihood = (reached + not_beyond + apart).gather(1, labels[:, None])
+        return -log_likelihood[:, 0]
+
+    def bag_weights(self, train: Tensor) -> Tensor:
+        """The weight of each bag's grade, (B,); the training bags' weights have mean 1."""
+        return class_weights(self.labels, self.n_grades, train) if self.balanced else torch.ones(len(self.labels))
+
+    def targets(self, indices: Tensor) -> None:
+        """None: the outputs are not classes."""
+
+
+def class_weights(labels: Tensor, n_classes: int, train: Tensor) -> Tensor:
+    """n / (classes seen in training * bags of the class in training) of each bag's class, (B,); 1 for unseen ones."""
+    counts = torch.bincount(labels[train], minlength=n_classes).float()
+    per_class = len(train) / (counts.count_nonzero() * counts)
+    return per_class.where(counts > 0, 1.0)[labels]
 
 
 class Regression:

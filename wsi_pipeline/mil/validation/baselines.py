@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from wsi_pipeline.mil.tasks.outcome import fold_of, outcome_of
-from wsi_pipeline.mil.tasks.task import Task, numbers_of
+from wsi_pipeline.mil.tasks.task import Task, codes_of, numbers_of
 from wsi_pipeline.statistics.class_metrics import to_scored
 from wsi_pipeline.statistics.metric_words import OF_CHANCE
+from wsi_pipeline.statistics.ordinal_metrics import ordinal_metrics
 from wsi_pipeline.statistics.permutation import permutation_p_value, shuffles
 from wsi_pipeline.statistics.survival_metrics import concordance
 
@@ -33,18 +34,31 @@ def chance_values(task: Task, predictions: pd.DataFrame) -> dict[str, float]:
     """The metrics of a guess that never looks at a slide, from the outcomes of the tested rows.
 
     Classification: a coin (AUROC, balanced accuracy) or always the commonest class (accuracy, macro F1); regression:
-    always the median (MAE) or the mean (the others); survival: a coin.
+    always the median (MAE) or the mean (the others); ordinal: see `_chance_of_grades`; survival: a coin.
     """
     if task.name == "classification":
         share = predictions["label"].astype(str).value_counts(normalize=True).to_numpy(float)
         macro_f1 = 2 * share[0] / (1 + share[0]) / task.n_outputs
         values = (OF_CHANCE["auroc"], 1 / task.n_outputs, float(share[0]), float(macro_f1))
         return dict(zip(("auroc", "balanced_accuracy", "accuracy", "macro_f1"), values, strict=True))
+    if task.name == "ordinal":
+        return _chance_of_grades(codes_of(predictions, task.classes), len(task.classes))
     if task.name == "regression":
         truth = numbers_of(predictions, "label")
         error = float(np.abs(truth - np.median(truth)).mean())
         return {"mae": error, "rmse": float(truth.std()), "r2": 0.0, "pearson": 0.0, "spearman": 0.0}
     return {"c_index": OF_CHANCE["c_index"]}
+
+
+def _chance_of_grades(grades: Codes, n: int) -> dict[str, float]:
+    """Kappa of any guess that does not look; the median grade always (mean error), or the commonest (accuracy)."""
+    share = np.bincount(grades, minlength=n) / len(grades)
+    return {
+        "quadratic_kappa": OF_CHANCE["quadratic_kappa"],
+        "grade_error": float(np.abs(grades - np.median(grades)).mean()),
+        "balanced_accuracy": 1 / n,
+        "accuracy": float(share.max()),
+    }
 
 
 def permutation_test(task: Task, repeats: Sequence[pd.DataFrame], count: int, seed: int) -> Json | None:
@@ -77,6 +91,10 @@ def selection_scorer(task: Task, frame: pd.DataFrame) -> Callable[[Codes], float
         scored = to_scored(frame, [name.removeprefix("p_") for name in frame.columns if name.startswith("p_")])
         ranks = rankdata(scored.probabilities, axis=0)
         return lambda order: _mean_area(scored.truth[order], ranks)
+    if task.name == "ordinal":
+        grades, called = (codes_of(frame, task.classes, column) for column in ("label", "predicted"))
+        ones, n = np.ones((1, len(frame))), len(task.classes)
+        return lambda order: float(ordinal_metrics(grades[order], called, n, ones)["quadratic_kappa"][0])
     if task.name == "regression":
         truth, predicted = numbers_of(frame, "label"), numbers_of(frame, "predicted")
         return lambda order: -float(np.abs(truth[order] - predicted).mean())

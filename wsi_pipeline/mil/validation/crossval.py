@@ -24,6 +24,7 @@ from wsi_pipeline.mil.validation.validation_metrics import validation_metrics
 from wsi_pipeline.splits.assign import Strata, checked_table, make_splits
 from wsi_pipeline.splits.fold import Fold, Splits
 from wsi_pipeline.splits.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
+from wsi_pipeline.statistics.metric_words import OF_CLASSES
 from wsi_pipeline.statistics.thresholds import youden_threshold
 from wsi_pipeline.wording import listed
 
@@ -111,7 +112,7 @@ def cross_validate_bags(
     for candidate in specs:
         MIL_MODELS.get(candidate.model)
     whole = _table(table, spec)
-    strange = untrained_rows(whole) if spec.task == "classification" else np.zeros(len(whole), bool)
+    strange = untrained_rows(whole) if spec.task in OF_CLASSES else np.zeros(len(whole), bool)
     table, every = whole[~strange].reset_index(drop=True), bags
     task = _task(table, spec)
     splits = make_splits(table, spec, _strata(task, table))
@@ -140,7 +141,7 @@ def cross_validate_bags(
 
 def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
     """Checked, rows counted from 0; measured numbers as numbers, however the CSV writes them."""
-    table = checked_table(table, ("label",) if spec.task == "classification" else ())
+    table = checked_table(table, ("label",) if spec.task in OF_CLASSES else ())
     return table.assign(label=numbers_of(table, "label")) if spec.task == "regression" else table
 
 
@@ -162,8 +163,8 @@ def _task(table: pd.DataFrame, spec: MilSpec) -> Task:
 
 def _strata(task: Task, table: pd.DataFrame) -> Strata:
     codes = task.strata(table)
-    if task.name == "classification":
-        return Strata(codes, tuple(task.to_json()["classes"]))
+    if task.classes:
+        return Strata(codes, task.classes)
     what = "outcome group" if task.name == "regression" else "event and time group"
     return Strata(codes, tuple(f"{what} {k + 1}" for k in range(int(codes.max()) + 1)), classes=False)
 
@@ -244,7 +245,7 @@ def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
     if spec.choose:
         found["chosen"] = chosen_settings(chosen.spec, spec)
         found["candidates"] = [_candidate_json(candidate, spec) for candidate in choice.candidates]
-    classes = choice.task.to_json().get("classes", ())
+    classes = choice.task.classes
     if len(classes) == 2:
         positive = (chosen.validation["label"].astype(str) == classes[1]).to_numpy()
         probability = chosen.validation[f"p_{classes[1]}"].to_numpy(np.float64)

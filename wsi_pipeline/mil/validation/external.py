@@ -16,6 +16,7 @@ import pandas as pd
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.tasks import choose_class
 from wsi_pipeline.mil.tasks.outcome import outcome_of
 from wsi_pipeline.mil.tasks.task import Task, numbers_of
 from wsi_pipeline.mil.training.seeding import sub_seed
@@ -96,7 +97,7 @@ def by_patient(task: Task, table: pd.DataFrame, cut: Cut | None = None) -> tuple
     the patients whose slides contradict each other in the outcome, who have none here.
     """
     made = list(task.outcomes(np.zeros((0, task.n_outputs))).columns)
-    numbers = [name for name in made if name in table and not (task.name == "classification" and name == "predicted")]
+    numbers = [name for name in made if name in table and not (task.classes and name == "predicted")]
     groups = table.groupby(table["patient_id"].astype(str), sort=False)
     means = groups[numbers].mean()
     found = pd.DataFrame({"patient_id": means.index, "n_slides": groups.size().to_numpy()})
@@ -107,13 +108,13 @@ def by_patient(task: Task, table: pd.DataFrame, cut: Cut | None = None) -> tuple
         found[column] = pd.Series([own[0] if len(own) == 1 else None for own in values], dtype=object)
     if outcomes:
         found.loc[found["patient_id"].isin(torn), outcomes] = None
-    if task.name == "classification":
-        classes = [name.removeprefix("p_") for name in numbers]
-        found["predicted"] = [classes[k] for k in means.to_numpy().argmax(1)]
+    if task.classes:
+        codes = choose_class(task, means[[f"p_{name}" for name in task.classes]].to_numpy())
+        found["predicted"] = [task.classes[code] for code in codes]
     for name in numbers:
         found[name] = means[name].to_numpy()
-    if task.name == "classification" and cut is not None:
-        found.insert(list(found.columns).index("predicted") + 1, AT_CUT, cut.called(found, classes))
+    if task.classes and cut is not None:
+        found.insert(list(found.columns).index("predicted") + 1, AT_CUT, cut.called(found, task.classes))
     if SEEN in table:
         found[SEEN] = ["yes" if (own == "yes").any() else "no" for _, own in groups[SEEN]]
     return found, sorted(torn)
@@ -132,9 +133,8 @@ def usable_rows(task: Task, table: pd.DataFrame, names: pd.Series[str]) -> Usabl
 
 
 def _measurable(task: Task, row: pd.DataFrame) -> bool:
-    classes = task.to_json().get("classes")
-    if classes is not None:
-        return str(row["label"].iloc[0]) in classes
+    if task.classes:
+        return str(row["label"].iloc[0]) in task.classes
     try:
         numbers_of(row, "label") if task.name == "regression" else outcome_of(row)
     except MilError:
@@ -161,8 +161,8 @@ def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, t
         "chance": chance_values(task, plain),
         "permutation": permutation and {**permutation, "says": SAYS},
     }  # fmt: skip
-    if task.name == "classification":
-        classes = found["classes"]
+    if task.classes:
+        classes = task.classes
         scored = to_scored(plain, classes)
         found |= {"per_class": per_class(plain, scored, classes, resampler)}
         found |= {"calibration": calibration_json(scored, classes, resampler)}
@@ -203,7 +203,7 @@ def _about_seen(usable: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], spec: 
 def _about_unknown(task: Task, unknown: dict[str, list[str]], spec: MilSpec) -> list[str]:
     if not unknown:
         return []
-    classes = task.to_json().get("classes") or ()
+    classes = task.classes
     parts = [f"{value!r}{_meant(value, classes)} ({listed(names, 3)})" for value, names in unknown.items()]
     n = sum(len(names) for names in unknown.values())
     what = f"a label that the model does not know ({', '.join(classes)})" if classes else "an outcome that is none"

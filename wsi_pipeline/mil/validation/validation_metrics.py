@@ -63,7 +63,7 @@ def validation_metrics(
         "permutation": permutation_test(task, repeats, spec.permutations, sub_seed(spec.seed, 2, 1)),
         "warnings": told,
     }
-    if task.name == "classification":
+    if task.classes:
         scored = to_scored(predictions, found["classes"])
         found |= {"per_class": per_class(predictions, scored, found["classes"], resampler)}
         found |= {"calibration": calibration_json(scored, found["classes"], resampler)}
@@ -108,7 +108,7 @@ def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Jso
     if most:
         told.append(f"{most} of {resamples} bootstrap resamples lacked a class or varied in nothing and were skipped.")
     n = predictions["patient_id"].nunique()
-    if task.name == "classification":
+    if task.classes:
         counts = predictions.groupby("label")["patient_id"].nunique()
         for name, count in ((name, counts[name]) for name in in_order(counts.index) if counts[name] < FEW_PATIENTS):
             told.append(
@@ -121,9 +121,8 @@ def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Jso
 
 
 def _why(task: Task, predictions: pd.DataFrame) -> str:
-    if task.name != "classification":
+    if not task.classes:
         return ""
-    classes = [str(name) for name in task.to_json()["classes"]]
     found = set(predictions["label"].astype(str))
-    absent = [name for name in classes if name not in found]
+    absent = [name for name in task.classes if name not in found]
     return f" (no slide of class {' or '.join(absent)})" if absent else ""

@@ -27,9 +27,14 @@ def model_views(models: Sequence[ModelSection], every: Sequence[ModelSection]) -
 
 def axis_low(models: Sequence[ModelSection]) -> float:
     """Lower end of the axis of the headline metric: 0.4, or as much lower as the intervals reach."""
-    shown = [best for model in models if model.headline in OF_CHANCE and (best := model.best)]
+    shown = [best for model in models if _on_axis(model) and (best := model.best)]
     ends = [best.low if best.low is not None else best.value for best in shown]
     return max(0.0, min([0.4, *((end * 10 // 1) / 10 for end in ends)]))
+
+
+def _on_axis(model: ModelSection) -> bool:
+    """Whether the headline is drawn on the common axis, which runs from chance at 0.5 to 1."""
+    return OF_CHANCE.get(model.headline) == 0.5
 
 
 def _view(model: ModelSection, every: Sequence[ModelSection], low: float) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def _view(model: ModelSection, every: Sequence[ModelSection], low: float) -> dic
     alike = reference is not None and reference.headline == model.headline
     best, floor = model.best, reference.best if reference is not None and alike else None
     css = "base" if model.is_baseline else ""
-    on_axis = model.headline in OF_CHANCE
+    on_axis = _on_axis(model)
     return {
         "bar": figures.interval_bar(best, low, floor.value if floor else None, css) if on_axis else None,
         "gain": best.value - floor.value if best and floor else None,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from wsi_pipeline.report.data import ModelSection, SlideRow, as_number
 from wsi_pipeline.report.maps.pictures import data_uri, picture_size
+from wsi_pipeline.statistics.metric_words import OF_CLASSES
 
 CARD_PX = 420
 """Greatest height of a picture on the page."""
@@ -74,7 +75,7 @@ def _prediction(row: Mapping[Hashable, Any], task: str) -> SlidePrediction | Non
     value = row.get("risk" if task == "survival" else "predicted")
     if missing(value):
         return None
-    if task != "classification":
+    if task not in OF_CLASSES:
         number = as_number(float(value))  # type: ignore[arg-type]
         return None if number is None else SlidePrediction(f"{number:.4g}", None, where, None)
     truth = row.get("label")

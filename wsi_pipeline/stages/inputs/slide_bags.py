@@ -23,7 +23,12 @@ from wsi_pipeline.store.schema import PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
 from wsi_pipeline.wording import listed
 
-OUTCOMES = {"classification": ("label",), "regression": ("label",), "survival": ("time", "event")}
+OUTCOMES = {
+    "classification": ("label",),
+    "ordinal": ("label",),
+    "regression": ("label",),
+    "survival": ("time", "event"),
+}
 """Task -> the columns of the table that say what is to be learned."""
 
 

@@ -58,9 +58,13 @@ def explain(ensemble: Ensemble, models: Sequence[MilModel], table: FeatureTable,
     bags = Bags.from_arrays([table.features], [table.header.slide.slide_id])
     weights = _mean([attention(model, bags, device=device) for model in models])
     parts = _mean([contributions(model, bags, device=device) for model in models])
-    names = ensemble.classes or tuple(f"output {k}" for k in range(parts.shape[1]))
+    of_classes = ensemble.task.name == "classification"
+    names = ensemble.classes if of_classes else tuple(f"output {k}" for k in range(parts.shape[1]))
     evidence, towards = parts.sum(axis=1), {"survival": "risk", "regression": "value"}.get(ensemble.task.name, "output")
-    if ensemble.classes and len(names) >= 2:
+    if ensemble.task.name == "ordinal":
+        # The first output moves all cut points alike; the others are distances between them.
+        evidence, towards = parts[:, 0], "higher grade"
+    if of_classes and len(names) >= 2:
         # Logits have meaning only relative to each other: of two classes their difference, of more the margin over
         # the mean of all.
         mean_output = np.mean([outputs(model, bags, device=device)[0] for model in models], 0)

@@ -1,0 +1,153 @@
+"""Grades in order: a cumulative link model; quadratic weighted kappa and the mean error in grades."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit
+from sklearn.metrics import confusion_matrix
+
+from wsi_pipeline.cohort.table_words import grades_in_order, in_order, label_key
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.tasks.classification import MAX_CLASSES
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, values_of
+from wsi_pipeline.mil.training.objectives import CumulativeLink
+from wsi_pipeline.statistics.ordinal_metrics import ordinal_metrics
+from wsi_pipeline.wording import listed
+
+
+@dataclass(frozen=True)
+class OrdinalTask:
+    """Outcome `label`, one of `classes`, which are grades from the lowest to the highest.
+
+    The model's outputs o_1 ... o_{K-1} give the cumulative logits, logit P(grade > k) = o_1 - sum_{1 < j <= k}
+    softplus(o_j): they fall with k, so every probability is positive (McCullagh, J. R. Stat. Soc. B 42:109, 1980;
+    here the distance between two cut points may depend on the slide too).
+
+    Predictions: predicted, p_<grade>... The prediction is the median: the lowest grade which, with those below it,
+    has half of the probability. It has the smallest expected error in grades. Raises MilError for fewer than three.
+    """
+
+    classes: tuple[str, ...]
+
+    name = "ordinal"
+    columns = ("label",)
+    headline = ("quadratic_kappa", "grade_error", "balanced_accuracy", "accuracy")
+    relative = False
+
+    def __post_init__(self) -> None:
+        names = self.classes
+        fine = 3 <= len(names) <= MAX_CLASSES and all(isinstance(name, str) and name for name in names)
+        if not fine or len(set(names)) != len(names):
+            raise MilError(f"grades must be 3 to {MAX_CLASSES} different names, got {len(names)}")
+
+    @property
+    def n_outputs(self) -> int:
+        """Cut points between grades, K - 1."""
+        return len(self.classes) - 1
+
+    def to_json(self) -> Json:
+        """`{"name": "ordinal", "classes": [...]}`, lowest grade first."""
+        return {"name": self.name, "classes": list(self.classes)}
+
+    def learned(self, table: pd.DataFrame) -> OrdinalTask:
+        """This task: the grades are those of all rows, whichever a fold trains on."""
+        return self
+
+    def strata(self, table: pd.DataFrame) -> Codes:
+        """The number of each row's grade, 0 the lowest."""
+        return codes_of(table, self.classes)
+
+    def objective(self, table: pd.DataFrame, spec: MilSpec) -> CumulativeLink:
+        """The likelihood of the grades, weighted as `spec` asks."""
+        return CumulativeLink(torch.from_numpy(self.strata(table)), len(self.classes), balanced=spec.class_weights)
+
+    def outcomes(self, outputs: Floats) -> pd.DataFrame:
+        """Columns predicted, p_<grade>... from outputs (B, K - 1)."""
+        values = grade_probabilities(outputs)
+        predicted = [self.classes[code] for code in median_grade(values)]
+        return pd.DataFrame(
+            {"predicted": predicted, **{f"p_{name}": values[:, k] for k, name in enumerate(self.classes)}}
+        )
+
+    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
+        """Quadratic weighted kappa, mean error in grades, balanced accuracy, accuracy."""
+        return values_of(self.resampled(predictions, np.ones((1, len(predictions)))))
+
+    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
+        """The same metrics for weights (R, n) of the rows."""
+        if len(predictions) == 0:
+            raise MilError("there are no predictions to measure")
+        truth, predicted = (codes_of(predictions, self.classes, column) for column in ("label", "predicted"))
+        return ordinal_metrics(truth, predicted, len(self.classes), weights)
+
+    def selection(self, predictions: pd.DataFrame) -> float:
+        """The mean error in grades, negative: defined also where validation rows have one grade only."""
+        error = self.score(predictions)["grade_error"]
+        return float("nan") if error is None else -error
+
+    def details(self, predictions: pd.DataFrame) -> Json:
+        """`classes`, lowest grade first, and `confusion`: rows true grade, columns predicted."""
+        truth, predicted = (codes_of(predictions, self.classes, column) for column in ("label", "predicted"))
+        table = confusion_matrix(truth, predicted, labels=range(len(self.classes)))
+        return {"classes": list(self.classes), "confusion": table.tolist()}
+
+
+def grade_probabilities(outputs: Floats) -> Floats:
+    """Probabilities (B, K) of the grades from outputs (B, K - 1); see `OrdinalTask`."""
+    first, gaps = outputs[:, :1], np.logaddexp(0, outputs[:, 1:])
+    above = expit(np.concatenate([first, first - gaps.cumsum(1)], axis=1))
+    one = np.ones((len(outputs), 1))
+    found: Floats = np.concatenate([one, above], 1) - np.concatenate([above, 0 * one], 1)
+    return found
+
+
+def median_grade(probabilities: Floats) -> Codes:
+    """The lowest grade (B,) that with those below it has half of the probability (B, K); rounding does not matter."""
+    found: Codes = (probabilities.cumsum(1) >= 0.5 - 1e-9).argmax(1)
+    return found
+
+
+def make_ordinal(table: pd.DataFrame, grades: str | None = None) -> OrdinalTask:
+    """The grades of the column `label`, lowest first.
+
+    grades   their order, comma-separated; None: by the one number, arabic or roman, in which their names differ
+
+    Raises MilError where the order does not follow from the names, for a label that `grades` lacks, and for fewer than
+    three grades.
+    """
+    labels = column_of(table, "label").astype(str)
+    names = in_order(labels)
+    if len(names) < 3:
+        raise MilError(
+            f"ordinal grades must be 3 or more, got {len(names)}: {listed(names)}",
+            todo="Use --task classification",
+        )
+    if grades is None:
+        order = grades_in_order(names)
+        if order is None:
+            raise MilError(
+                f"the order of the grades does not follow from their names ({listed(names, 8)})",
+                todo="State it, lowest first, e.g. --grades low,medium,high",
+            )
+        return OrdinalTask(order)
+    return OrdinalTask(_stated(names, [name.strip() for name in grades.split(",")]))
+
+
+def _stated(names: tuple[str, ...], grades: list[str]) -> tuple[str, ...]:
+    """The labels in the order of the grades given, which may differ from them in case or spaces."""
+    place: dict[str, Any] = {label_key(grade): k for k, grade in enumerate(grades)}
+    if len(place) < len(grades):
+        raise MilError(f"grades has a name twice: {', '.join(grades)}")
+    strange = [name for name in names if label_key(name) not in place]
+    if strange:
+        raise MilError(
+            f"grades is {', '.join(grades)}; the labels have {listed([repr(name) for name in strange])} too",
+            todo="Name every grade in --grades, or empty these labels in the CSV",
+        )
+    return tuple(sorted(names, key=lambda name: place[label_key(name)]))
