@@ -144,7 +144,7 @@ def test_without_a_file_imagenet_is_assumed_and_said(tmp_path: Path, caplog: pyt
         ({"image_processor_type": "ViTImageProcessor", "rescale_factor": -1.0}, "turns bright into dark"),
         ({"image_processor_type": "CLIPImageProcessor", "do_resize": False}, "do_resize False"),
         ({"image_processor_type": "SomebodysProcessor"}, "cannot build its image processor SomebodysProcessor"),
-        ({"auto_map": {"AutoImageProcessor": "code.Own"}}, r"image processor is code of its own \(code\.Own\)"),
+        ({"auto_map": {"AutoImageProcessor": "code.Own"}}, r"image processor needs custom code \(code\.Own\)"),
         (
             {"auto_map": {"AutoImageProcessor": "code.Own"}, "image_processor_type": "Own"},
             "cannot build its image processor Own",

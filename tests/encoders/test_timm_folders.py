@@ -297,9 +297,9 @@ def test_pickled_weights_are_named_when_there_are_no_others(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "option", "said"),
     [
-        ("colour", {"input_px": 224}, "--input-px is for timm models"),
-        ("vit-mini", {"whole_patch": True}, "--whole-patch is for models of timm and transformers"),
-        ("facebook/dinov2-small", {"input_px": 224}, "--input-px is for timm models"),
+        ("colour", {"input_px": 224}, "--input-px applies only to timm models"),
+        ("vit-mini", {"whole_patch": True}, "--whole-patch applies only to timm and transformers models"),
+        ("facebook/dinov2-small", {"input_px": 224}, "--input-px applies only to timm models"),
     ],
 )
 def test_other_families_refuse_what_is_for_timm(name: str, option: dict[str, Any], said: str) -> None:

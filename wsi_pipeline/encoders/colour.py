@@ -1,4 +1,4 @@
-"""`colour`: the encoder that needs no weights, a baseline to hold deep encoders against. See colour_statistics."""
+"""`colour`: an encoder without weights, a baseline for deep encoders. See colour_statistics."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ColourPlan(EncoderPlan):
         )
 
     def open(self, device: str = "auto", precision: str = "auto") -> ColourEncoder:
-        """The encoder; it always computes on the CPU in fp32, whatever device and precision are asked for."""
+        """The encoder; it always computes on the CPU in fp32, whatever device and precision are requested."""
         return ColourEncoder(self.fingerprint)
 
     def suggest_batch(self, device: str = "auto") -> int:
@@ -81,5 +81,5 @@ class ColourPlan(EncoderPlan):
         return _BATCH
 
     def describe(self, device: str = "auto", precision: str = "auto", batch: int | None = None) -> str:
-        """`cpu, fp32, batch 64`, whatever is asked for."""
+        """`cpu, fp32, batch 64`, whatever is requested."""
         return f"{_SUMMARY}, batch {batch or _BATCH}"

@@ -133,7 +133,7 @@ def lbp_histogram(image: NDArray[np.uint8], radius: int, neighbours: int) -> Flo
 def gradient_statistics(image: Floats) -> Floats:
     """Mean, std, asinh(skew) and 90th percentile of the gradient's length, and its coherence; (5,).
 
-    Coherence is 1 where all gradients point one way (fibres) and 0 where they have no direction.
+    Coherence is 1 if all gradients point one way (fibres) and 0 if they have no direction.
     """
     if min(image.shape) < 2:
         return np.zeros(5, np.float32)

@@ -1,6 +1,6 @@
-"""Batches to a CUDA device and features back without waiting: pinned memory and a stream of copies beside the work.
+"""Batches to a CUDA device and features back without waiting: pinned memory and a separate copy stream.
 
-Written against the semantics that PyTorch documents for CUDA; `pytest -m gpu` holds it on a machine with a GPU.
+Written against the semantics that PyTorch documents for CUDA; `pytest -m gpu` checks it on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BUFFERS = 3
 
 @dataclass
 class _Staging:
-    """Pinned bytes on their way; `copied` is reached when the device has them."""
+    """A pinned buffer; `copied` fires when the device has its content."""
 
     memory: torch.Tensor
     copied: torch.cuda.Event
@@ -37,7 +37,7 @@ class CudaLane:
         self._turn = 0
 
     def upload(self, batch: Batch) -> torch.Tensor:
-        """The batch uint8 (B, P, P, 3) on the device, once work queued after this asks for it.
+        """The batch uint8 (B, P, P, 3) on the device, for work queued after this.
 
         The batch may change as soon as this returns: it was copied to pinned memory, whose own copy to the device runs
         beside the kernels of earlier batches.
@@ -70,7 +70,7 @@ class CudaLane:
         return wait
 
     def _next_staging(self, size: int) -> _Staging:
-        """A pinned buffer of at least `size` bytes that nothing is copied from any more."""
+        """A pinned buffer of at least `size` bytes that is no longer being copied."""
         self._turn = (self._turn + 1) % _BUFFERS
         if self._turn >= len(self._staging):
             self._staging.append(_Staging(self._pin(size), _event()))

@@ -1,6 +1,6 @@
 """The contract of every encoder: image batch in, feature vectors out, and the facts known before weights load.
 
-Three steps, from cheap to dear: an `EncoderPlan` knows what the encoder is (`info`) and which weights it will
+Three steps, from cheap to expensive: an `EncoderPlan` knows what the encoder is (`info`) and which weights it will
 use (`fingerprint`), and `open` loads it. A stage that finds all its outputs up to date never takes the last.
 """
 
@@ -27,7 +27,7 @@ Pending = Callable[[], NDArray[np.float32]]
 """Features being computed: called, it waits for them and returns them, float32 (B, D)."""
 
 BUILT_IN = "built-in"
-"""How the adapter that comes with the package is called, where a file could be named."""
+"""Name of the packaged adapter, in place of a file."""
 
 SPACING_TOLERANCE = 0.10
 """Largest relative difference between a patch's mpp and the one an encoder was made for."""
@@ -39,21 +39,21 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What an encoder says about itself without its weights.
+    """Facts about an encoder, known without its weights.
 
     name           as the user writes it after --model; names the feature folder
     family         registered family: colour, timm, huggingface, ...
     input_px       side of the square the network sees; other patch sizes are resized to it. None: any size as it is
-    resize_px      side that patches are resized to before the central input_px are cut out, or a black frame is laid
-                   round where it is smaller; None: the same, no cut
+    resize_px      side that patches are resized to before the central input_px are cut out; if smaller than input_px,
+                   a black frame fills the rest; None: input_px, no crop
     corner_px      first row and column of what is cut out; None: the middle, rounded as timm does
-    mpp            micrometres per pixel it was trained for, or None where any spacing is as good
+    mpp            micrometres per pixel it was trained at, or None if any spacing is acceptable
     mean, std      normalisation of RGB scaled to 0..1
     dim            length D of a feature vector
-    feature        which tokens or positions a feature is made of, for people; "" where that is not said
-    interpolation  how patches are resized: bilinear or bicubic, antialiased; seldom nearest, box, hamming, lanczos
-    precision      note on arithmetic, for people
-    licence        note on the licence of the weights, for people
+    feature        which tokens or positions a feature is made of, for messages; "" if unknown
+    interpolation  how patches are resized: bilinear or bicubic, antialiased; rarely nearest, box, hamming, lanczos
+    precision      note on arithmetic, for messages
+    licence        note on the licence of the weights, for messages
     """
 
     name: str
@@ -81,12 +81,12 @@ class EncoderInfo:
             raise EncoderError(f"{self.name}: mean {self.mean} and std {self.std} do not normalise an image")
 
     def facts(self) -> dict[str, Any]:
-        """The fields for a store; later ones only where they are set, as old stores lack them."""
+        """The fields for a store; newer ones only if set, as old stores lack them."""
         later = {"resize_px", "corner_px", "feature"}
         return {key: value for key, value in asdict(self).items() if value or key not in later}
 
     def cut_note(self) -> tuple[str, ...]:
-        """How much of a patch the network sees, where that is not all of it, as a line; else nothing."""
+        """A line on how much of a patch the network sees, unless it sees all of it."""
         if self.resize_px is None or self.input_px is None:
             return ()
         if self.resize_px < self.input_px:
@@ -102,7 +102,7 @@ class EncoderInfo:
     def check_spacing(self, mpp: float) -> None:
         """Refuse patches whose mpp differs by more than 10 % from the one the encoder was trained for.
 
-        Raises EncoderError saying which --mpp to tile with. Does nothing where `self.mpp` is None.
+        Raises EncoderError saying which --mpp to tile with. Does nothing if `self.mpp` is None.
         """
         if self.mpp is None or abs(mpp - self.mpp) <= SPACING_TOLERANCE * self.mpp + 1e-9:
             return
@@ -117,11 +117,11 @@ class Encoder(ABC):
 
     info         facts, see EncoderInfo
     fingerprint  SHA-256 (hex) of weights and preprocessing: equal fingerprints give equal features up to rounding
-    device       where it runs, as torch spells it: cpu, cuda:0, mps
-    summary      the same with the arithmetic, for people: `cpu, bf16 (AMX)`
-    batch        patches in one batch that suit the device, where the user asks for no number
-    patch_px     side of the patches it was opened for; None: not said
-    batches      other sizes worth trying out, see `probe.py`; none where the size makes no difference
+    device       torch's name of the device: cpu, cuda:0, mps
+    summary      device and arithmetic, for messages: `cpu, bf16 (AMX)`
+    batch        default patches per batch, suited to the device
+    patch_px     side of the patches it was opened for; None if unknown
+    batches      other sizes worth trying, see `probe.py`; empty if the size makes no difference
     """
 
     info: EncoderInfo
@@ -140,7 +140,7 @@ class Encoder(ABC):
         """Features of a batch that was already checked and is not empty."""
 
     def _begin(self, batch: Batch) -> Pending:
-        """Begin to encode a checked batch. Devices that work by themselves override it; others compute at once."""
+        """Begin to encode a checked batch. Asynchronous devices override it; others compute at once."""
         features = self._encode(batch)
         return lambda: features
 
@@ -176,7 +176,7 @@ class Encoder(ABC):
         return features
 
     def compile(self) -> bool:
-        """Compile the network to faster code, at its first batch; False where there is none to compile."""
+        """Compile the network at its first batch; False if there is nothing to compile."""
         return False
 
     def describe(self, batch: int | None = None) -> str:
@@ -192,7 +192,7 @@ class EncoderPlan(ABC):
     """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them.
 
     adapter   the file of a tuned encoder's adapter, or `built-in`; "" for encoders without one
-    groups    marks (`cohort.patient_hashes`) of the patients or slides whose labels a tuned encoder has learned from
+    groups    hashes (`cohort.patient_hashes`) of the patients or slides whose labels a tuned encoder was trained on
     """
 
     info: EncoderInfo
@@ -202,9 +202,9 @@ class EncoderPlan(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """What `Encoder.fingerprint` will be. Finds the weights (or fetches them, saying so) and hashes the file.
+        """What `Encoder.fingerprint` will be. Finds the weights (or downloads them, logging it) and hashes the file.
 
-        Raises EncoderError when they cannot be had, saying which file to bring.
+        Raises EncoderError, saying which file is needed, if they are not available.
         """
 
     @abstractmethod
@@ -212,7 +212,7 @@ class EncoderPlan(ABC):
         """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
 
     def about(self) -> tuple[str, ...]:
-        """What the user should know of it, a line or a few; which tokens the feature is made of is among it."""
+        """What the user should know about it, a few lines, including which tokens the feature is made of."""
         info = self.info
         size = f"input {info.input_px} px" if info.input_px else "any patch size"
         first = f"{info.family}, {size}, {info.dim} features; licence: {info.licence}"
@@ -220,11 +220,11 @@ class EncoderPlan(ABC):
         return (first, *feature, *info.cut_note())
 
     def fit_note(self, patch_px: int, mpp: float) -> str:
-        """What is odd about patches of this size and resolution for this encoder; "" where nothing is."""
+        """A warning if patches of this size and resolution do not suit this encoder, else ""."""
         return ""
 
     def suggest_batch(self, device: str = "auto") -> int:
-        """What `Encoder.batch` will be. Raises UsageError for a device that is not on this machine."""
+        """What `Encoder.batch` will be. Raises UsageError for a device this machine does not have."""
         from wsi_pipeline.system.device import choose_device, suggest_batch
 
         return suggest_batch(choose_device(device))

@@ -1,7 +1,7 @@
-"""Files of Hugging Face repositories: from the local cache first, else downloaded, saying from where and how big.
+"""Files of Hugging Face repositories: from the local cache, else downloaded with a log line on source and size.
 
-The hub client repeats a failed request for minutes; here one question with a time limit comes before any download,
-so that a machine without a network hears within seconds which file to bring.
+The hub client retries a failed request for minutes; here one request with a time limit precedes any download,
+so that a machine without a network reports within seconds which file it needs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 ASK_SECONDS = 5.0
 """How long the hub may take to answer one request."""
 GIVE_UP_SECONDS = 15.0
-"""How long the question may take in all, name resolution and redirects included."""
+"""Time limit of that request in total, name resolution and redirects included."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class HubFile:
 
     @property
     def page(self) -> str:
-        """Address of the repository, for people."""
+        """Web address of the repository, for messages."""
         return f"https://huggingface.co/{self.repo_id}"
 
 
@@ -66,8 +66,8 @@ def find_cached(file: HubFile) -> Path | None:
 def fetch(file: HubFile, *, bring: tuple[str, ...] = ()) -> Path:
     """The file from the cache, else from the hub.
 
-    `bring` names all files the encoder needs, for the message. Raises EncoderError when there is not a network, no
-    access, or no such file, with what to do about it.
+    `bring` names all files the encoder needs, for the message. Raises EncoderError without a network, without
+    access, or if there is no such file, with what to do about it.
     """
     found = fetch_if_there(file, bring=bring)
     if found is None:
@@ -76,12 +76,12 @@ def fetch(file: HubFile, *, bring: tuple[str, ...] = ()) -> Path:
 
 
 def fetch_if_there(file: HubFile, *, bring: tuple[str, ...] = ()) -> Path | None:
-    """Like `fetch`, but None where the repository is known to have no such file."""
+    """Like `fetch`, but None if the repository is known to have no such file."""
     found = _look_up(file)
     if isinstance(found, str):
         return Path(found)
     if found is not None:
-        # The cache remembers that the hub, when last asked, had no such file.
+        # The cache records that the hub had no such file when last asked.
         return None
     needed = bring or (file.name,)
     if is_offline():
@@ -94,7 +94,7 @@ def fetch_if_there(file: HubFile, *, bring: tuple[str, ...] = ()) -> Path | None
 
 
 def _look_up(file: HubFile) -> object:
-    """Path as str where the file is cached, None where nothing is known, another object where it is known absent."""
+    """Path as str if the file is cached, None if nothing is known, another object if it is known to be absent."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 
@@ -105,7 +105,7 @@ def _look_up(file: HubFile) -> object:
 
 
 def _ask(file: HubFile, needed: tuple[str, ...]) -> int | None:
-    """Size of the file in bytes as the hub states it, or None where the repository has no such file."""
+    """Size of the file in bytes as the hub states it, or None if the repository has no such file."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -142,7 +142,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Result of `call`, or TimeoutError after `seconds`: name resolution heeds no time limit of its own.
+    """Result of `call`, or TimeoutError after `seconds`: name resolution has no time limit itself.
 
     The pool's one thread is a daemon: a request that hangs does not keep the program alive.
     """

@@ -25,7 +25,7 @@ from wsi_pipeline.registry import Registry
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for: see `plan_encoder`."""
+    """A request for an encoder: see `plan_encoder`."""
 
     name: str
     weights: Path | None = None
@@ -36,7 +36,7 @@ class Asked:
 
 
 Planner = Callable[[Asked], EncoderPlan]
-"""What is asked to a plan; raises EncoderError for a name the family does not have."""
+"""From a request to a plan; raises EncoderError for a name the family does not have."""
 
 ENCODERS: Registry[Planner] = Registry("encoder family")
 HUB_PREFIX = "hf-hub:"
@@ -128,18 +128,18 @@ def plan_encoder(
     input_px: int | None = None,
     whole_patch: bool = False,
 ) -> EncoderPlan:
-    """The encoder called `name`, not yet loaded: `info` and, where its weights are at hand, `fingerprint`.
+    """The encoder called `name`, not yet loaded: `info` and, if its weights are available, `fingerprint`.
 
     weights      local safetensors file, or a folder with model.safetensors and config.json
     patch_px     side of the patches to come; networks that take any size (most CNNs) then use it unresized
     adapter      adapter file of `pathotune` and `pathotune:NAME`; None: the built-in one, for `pathotune`
     input_px     side of the images that a timm network is to see; None: its own
-    whole_patch  show a network the whole patch where its own preparation would cut the edges off
+    whole_patch  show a network the whole patch if its own preprocessing would crop the edges
 
     Raises EncoderError for an unknown name, with the names nearest to it.
     """
     if not name.strip() or name != name.strip():
-        raise EncoderError(f"an encoder name has no spaces around it and is not empty, got {name!r}")
+        raise EncoderError(f"an encoder name must not be empty or have spaces around it, got {name!r}")
     weights, adapter = (None if given is None else Path(given) for given in (weights, adapter))
     if weights is not None and not weights.exists():
         raise EncoderError(f"--weights {weights} does not exist")
@@ -147,10 +147,11 @@ def plan_encoder(
         raise EncoderError(f"patch_px must be >= 1, got {patch_px}")
     family = family_of(name)
     if input_px is not None and family != "timm":
-        raise EncoderError(f"--input-px is for timm models, and {name} is none", todo="Leave --input-px out.")
+        raise EncoderError(f"--input-px applies only to timm models, not to {name}", todo="Leave --input-px out.")
     if whole_patch and family not in ("timm", "huggingface"):
         raise EncoderError(
-            f"--whole-patch is for models of timm and transformers, and {name} is none", todo="Leave --whole-patch out."
+            f"--whole-patch applies only to timm and transformers models, not to {name}",
+            todo="Leave --whole-patch out.",
         )
     if input_px is not None and input_px < 8:
         raise EncoderError(f"input_px must be >= 8, got {input_px}")
@@ -186,5 +187,5 @@ def open_encoder(
 
 
 def encoder_info(name: str, *, weights: str | PathLike[str] | None = None, patch_px: int | None = None) -> EncoderInfo:
-    """Facts about an encoder without its weights. A hub model's config.json is fetched where it is not at hand."""
+    """Facts about an encoder without its weights. A hub model's config.json is downloaded if it is not cached."""
     return plan_encoder(name, weights=weights, patch_px=patch_px).info

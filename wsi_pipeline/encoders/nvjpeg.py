@@ -1,7 +1,7 @@
-"""JPEG patches decoded where they are encoded: nvJPEG through torchvision, on a CUDA device. Optional.
+"""JPEG patches decoded on the CUDA device that encodes them: nvJPEG through torchvision. Optional.
 
-Its inverse transform and its colour upsampling round a little differently from libjpeg's, and features differ as
-little. On `cpu` the same call decodes with libjpeg.
+Its inverse transform and colour upsampling round slightly differently from libjpeg's, so features differ slightly. On
+`cpu` the same call decodes with libjpeg.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WITHOUT = "Leave --gpu-decode out."
 def decode_jpegs(jpegs: Sequence[bytes], device: str) -> torch.Tensor:
     """uint8 (B, P, P, 3) on `device` of B JPEGs of one size.
 
-    Raises EncoderError where torchvision cannot decode on this device, or where the sizes differ.
+    Raises EncoderError if torchvision cannot decode on this device, or if the sizes differ.
     """
     from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
 

@@ -1,4 +1,4 @@
-"""What the hub's config files leave out about well-known pathology encoders: resolution, layers, feature, licence.
+"""What hub config files omit about well-known pathology encoders: resolution, layers, feature, licence.
 
 Taken from each model's card on https://huggingface.co. A model that is not listed works too; it then has no stated
 resolution, and its patches are not checked against one.
@@ -20,7 +20,7 @@ class Known:
     """Facts about one hub model: mpp it was trained at (None: several), licence, arguments for timm.create_model.
 
     packed_swiglu  its feed-forward layers are timm's SwiGLUPacked with SiLU, which JSON cannot spell
-    feature        what its authors take for the feature: CLASS_AND_MEAN, "" for what the network gives
+    feature        what its authors use as the feature: CLASS_AND_MEAN, "" for the network's own output
     crop           part of the resized patch that its authors cut out, None: as its configuration says
     """
 

@@ -1,9 +1,9 @@
-"""PathoTune as an encoder, and its head as a patch classifier: the only door to `pathotune/` for using an adapter.
+"""PathoTune as an encoder, and its head as a patch classifier: the only use of adapters outside `pathotune/`.
 
-pathotune, pathotune:NAME   a tuned adapter on its backbone; which file is meant is for the caller to say
-vit-mini                    the bare backbone that comes with the package, to compare with
+pathotune, pathotune:NAME   a tuned adapter on its backbone; the caller names the adapter file
+vit-mini                    the packaged backbone without an adapter, for comparison
 
-The network is made anew at each opening, because an adapter takes over the backbone it is given.
+The network is built for each opening, because an adapter modifies the backbone it is given.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PatchClassifier:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Where a backbone's weights come from: a file, or None for what `open_backbone` finds by itself."""
+    """Where a backbone's weights come from: a file, or None if `open_backbone` finds them."""
 
     path: Path | None
     said: str
@@ -85,7 +85,7 @@ class _Weights:
 class PathoTunePlan(EncoderPlan):
     """An adapter that could be opened: its header is read, its backbone is not yet.
 
-    tuned     what the adapter file says of itself
+    tuned     the adapter file's header
     adapter   the file as text, or `built-in`
     """
 
@@ -110,13 +110,13 @@ class PathoTunePlan(EncoderPlan):
 
     @property
     def patch_um(self) -> float | None:
-        """Side of the patches it was tuned on, micrometres; None where the adapter does not say."""
+        """Side of the patches it was tuned on, micrometres; None if the adapter does not say."""
         side = self._patch_px
         return side * self.info.mpp if side and self.info.mpp else None
 
     @property
     def _patch_px(self) -> int | None:
-        """Side of the patches it was tuned on, pixels; None where the adapter says none that can be."""
+        """Side of the patches it was tuned on, pixels; None if the adapter states none or an impossible one."""
         side = self.tuned.provenance.get("patch_px")
         return side if type(side) is int and 0 < side <= _MAX_SIDE else None
 
@@ -124,7 +124,7 @@ class PathoTunePlan(EncoderPlan):
     def fingerprint(self) -> str:
         """SHA-256 over the adapter's tensors and configuration, its backbone's fingerprint and the preprocessing.
 
-        Needs the adapter's file only: on another backbone it is refused when it is opened.
+        Needs only the adapter file: a different backbone is refused on opening.
         """
         return digest_of(
             encoder="pathotune",
@@ -143,7 +143,7 @@ class PathoTunePlan(EncoderPlan):
         model = self._load()
         head, model.head = model.head, None
         if head is None:
-            raise EncoderError(f"adapter {self.path} has no classes to tell apart", todo=_TUNE)
+            raise EncoderError(f"adapter {self.path} has no classes", todo=_TUNE)
         return PatchClassifier(self._encoder(model, device, precision), head, self.classes)
 
     def about(self) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ class PathoTunePlan(EncoderPlan):
     def fit_note(self, patch_px: int, mpp: float) -> str:
         """A warning where patches are larger or smaller on the slide than those the adapter was tuned on.
 
-        Either are resized to the network's input, so that cells look smaller or larger to it.
+        They are resized to the network's input, so that cells appear smaller or larger to it.
         """
         side, tuned_mpp = self.patch_um, self.info.mpp
         if side is None or tuned_mpp is None or abs(patch_px * mpp / side - 1) <= SPACING_TOLERANCE:
@@ -181,7 +181,7 @@ class PathoTunePlan(EncoderPlan):
             return load_adapter(self.path, self._backbone())
 
     def _backbone(self) -> torch.nn.Module:
-        """The backbone with the weights the adapter was tuned on; what the adapter names is taken only if it fits."""
+        """The backbone with the weights the adapter was tuned on; the file it names is used only if it fits."""
         wanted, place = self.tuned.backbone, self._weights
         network = None
         if place.recorded:
@@ -198,15 +198,15 @@ class PathoTunePlan(EncoderPlan):
         return network
 
     def _recorded_backbone(self, wanted: BackboneCard, place: _Weights) -> torch.nn.Module | None:
-        """The backbone from the file that the adapter names, or None where that is another file by now."""
+        """The backbone from the file named in the adapter, or None if that file has changed."""
         try:
             network: torch.nn.Module = _open(wanted, place.path)
         except PathoTuneError as error:
-            log.info("%s, which the adapter names, does not serve: %s", place.path, error.what)
+            log.info("%s, named in the adapter, cannot be used: %s", place.path, error.what)
             return None
         if fingerprint(network) == self.tuned.fingerprint:
             return network
-        log.info("%s, which the adapter names, holds other weights now", place.path)
+        log.info("%s, named in the adapter, has changed: its weights are different", place.path)
         return None
 
     def _from_hub(self) -> Path:
@@ -219,7 +219,7 @@ class PathoTunePlan(EncoderPlan):
 
 
 class VitMiniPlan(EncoderPlan):
-    """The bare backbone of the package; `weights` may name another file of the same network."""
+    """The packaged backbone without an adapter; `weights` may name another file for the same network."""
 
     def __init__(self, weights: Path | None) -> None:
         self._weights = weights
@@ -243,14 +243,14 @@ class VitMiniPlan(EncoderPlan):
         return digest_of(encoder=VIT_MINI, tensors=fingerprint(self._network), preprocessing=_preprocessing(self.info))
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
-        """The network, loaded anew, on `device`; its feature is the final class token."""
+        """The network, freshly loaded, on `device`; its feature is the final class token."""
         network, _ = open_backbone(VIT_MINI, self._weights)
         return TorchEncoder(network, network, self.info, self.fingerprint, device, precision)
 
 
 @contextmanager
 def _as_encoder_error(todo: str) -> Iterator[None]:
-    """Errors of the library as ours; `todo` is said where the library has no advice."""
+    """Turn the library's errors into ours; `todo` is used if the library gives no advice."""
     try:
         yield
     except PathoTuneError as error:
@@ -305,7 +305,7 @@ def _backbone_licence(name: str) -> str:
 
 
 def _find_weights(tuned: AdapterInfo, given: Path | None) -> _Weights:
-    """Weights as given, else built in, else where the adapter says, else of the Hugging Face cache or hub."""
+    """Weights as given, else built in, else as recorded in the adapter, else from the Hugging Face cache or hub."""
     if given is not None:
         return _Weights(given, str(given))
     if tuned.backbone.name in BUILT_IN_BACKBONES:
@@ -318,7 +318,7 @@ def _find_weights(tuned: AdapterInfo, given: Path | None) -> _Weights:
 
 
 def _is_weights(path: Path) -> bool:
-    """Whether weights can lie at a path that an adapter names; that may be any text, too long for a file also."""
+    """Whether weights can lie at a path recorded in an adapter, which may be arbitrary text."""
     try:
         return (path.is_file() and path.suffix == ".safetensors") or path.is_dir()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How many patches at a time suit an encoder on this machine: a few sizes are timed on random patches.
+"""The best batch size of an encoder on this machine, found by timing a few sizes on random patches.
 
 A row of features does not depend on its batch beyond rounding; but the last bits may, so that two runs with different
 batch sizes may differ in them. Whoever needs equal bits names the size (`--batch`).
@@ -20,11 +20,11 @@ from wsi_pipeline.errors import EncoderError
 logger = logging.getLogger(__name__)
 
 MIN_GAIN = 1.05
-"""How much faster another size must be to be preferred: below it lies the noise of a busy machine."""
+"""How much faster another size must be to be preferred; smaller gains may be noise."""
 MAX_SECONDS = 10.0
-"""What a probe may cost; a network so slow that it would take longer keeps the size that was suggested."""
+"""Time limit of a probe; networks too slow for it keep the suggested size."""
 WORTH_PATCHES = 4096
-"""Fewer patches than this are embedded sooner than a probe pays off."""
+"""With fewer patches than this, a probe does not pay off."""
 
 _ROUNDS = 2
 _known: dict[tuple[str, str, int], Probe] = {}
@@ -46,7 +46,7 @@ def probe_batch(encoder: Encoder, patch_px: int, clock: Callable[[], float] = ti
     """The batch size at which `encoder` is fastest on patches of `patch_px`; remembered within this process.
 
     Goes from `encoder.batch` to larger sizes of `encoder.batches` while they gain, else to smaller ones. A size for
-    which memory does not suffice ends the way up.
+    which memory is too small ends the search upwards.
     """
     key = (encoder.fingerprint, encoder.summary, patch_px)
     if key not in _known:
@@ -72,7 +72,7 @@ def _probe(encoder: Encoder, patch_px: int, clock: Callable[[], float]) -> Probe
             try:
                 rates[size] = _rate(encoder, patches[:size], clock)
             except EncoderError as error:  # out of memory
-                logger.info("batch %d does not go: %s", size, error.what)
+                logger.info("batch %d is too large: %s", size, error.what)
                 break
             if rates[size] < MIN_GAIN * rates[best]:
                 break

@@ -1,4 +1,4 @@
-"""Resizing with the filters that PyTorch lacks on some device: nearest, box, hamming and lanczos, as Pillow does it.
+"""Resizing with filters that PyTorch lacks on some devices: nearest, box, hamming and lanczos, as in Pillow.
 
 Pillow's filters and the rule for their support: https://pillow.readthedocs.io/en/stable/handbook/concepts.html#filters
 """
@@ -49,7 +49,7 @@ def filter_weights(before: int, after: int, interpolation: str) -> NDArray[np.fl
 
 
 def _height(x: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
-    """The filter's curve at `x`, in old pixels where an image grows, in new ones where it shrinks."""
+    """The filter's curve at `x`, in old pixels if an image grows, in new ones if it shrinks."""
     if interpolation == "box":
         return ((x > -0.5) & (x <= 0.5)).astype(float)
     if interpolation == "hamming":

@@ -60,7 +60,7 @@ class TorchEncoder(Encoder):
     def compile(self) -> bool:
         """Compile the network with torch.compile when the first batch comes, for batches of that size.
 
-        Shorter ones are filled up, because each size would be compiled anew. Rounding may differ a little.
+        Shorter batches are padded, because each size would be compiled separately. Rounding may differ slightly.
         """
         if self._compiled_for is None:
             self._forward = torch.compile(self._forward, dynamic=False)
@@ -141,7 +141,7 @@ def prepare(batch: Batch, info: EncoderInfo, device: torch.device) -> torch.Tens
 
 @lru_cache(maxsize=64)
 def _normalisation(mean: Triple, std: Triple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """What bytes are multiplied by and what is taken off then. Kept: making them anew would halt a GPU every batch."""
+    """Scale and shift that normalise bytes. Cached: creating them per batch would stall a GPU."""
     with torch.inference_mode(False):
         means = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         stds = torch.tensor(std, device=device).view(1, 3, 1, 1)

@@ -29,7 +29,7 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: its type in safetensors' spelling, shape, first byte in the file and byte count."""
+    """Place of one tensor in a file: its safetensors type, shape, first byte and byte count."""
 
     file: Path
     dtype: str

@@ -1,4 +1,4 @@
-"""Networks of transformers as encoders: their weights, complete and nothing over, and one row of features an image.
+"""Networks of transformers as encoders: their weights, loaded strictly, and one row of features per image.
 
 Which row, in this order: the image features of an image-text model, what the model itself calls its summary, the
 trained pooler, the class token, the mean over tokens or positions.
@@ -26,27 +26,27 @@ auto: Any = transformers
 """transformers types only a part of its functions."""
 
 BUILD_FAULTS = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, ImportError, AssertionError)
-"""What transformers raises for configurations that it cannot build, or images that a network cannot take."""
+"""What transformers raises for configurations it cannot build, or images a network cannot take."""
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 _UNUSED = ("mask_token", "position_ids", "relative_position_index", "inv_freq", "num_batches_tracked")
-"""Tensors that no image passes through in evaluation, or that are computed anew."""
+"""Tensors not used for images in evaluation, or recomputed."""
 _HEADS = ("classifier", "head", "heads", "fc", "lm_head", "cls", "pooler", "decoder", "decode_head", "auxiliary_head",
           "logit_scale", "logit_bias", "text_model", "text_projection", "visual_projection",
           "projector")  # fmt: skip
-"""Parts of other models of the same family that an encoder leaves out, where its network has none of that name."""
+"""Parts of other models of the same family, ignored if the encoder's network has no part of that name."""
 _RANDOM = {"rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm", "bernoulli",
            "multinomial", "normal", "normal_functional", "uniform", "exponential"}  # fmt: skip
 _CLASS_TOKEN_FIRST = {"flava"}
-"""Image-text models that project every token, the class token first: it is the one that they compare with texts."""
+"""Image-text models that project every token; the first, the class token, is what they compare with texts."""
 _LAST_IS_WIDTH = {"sam2", "sam2_vision_model", "sam2_hiera_det_model", "sam2_video", "edgetam", "edgetam_video"}
 """Models whose maps are (B, height, width, D)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of features an image, and what it is made of.
+    """One row of features per image, and what it is made of.
 
-    new  a rule that earlier versions did not have or did not keep, for the fingerprint; "" where nothing changed
+    new  a rule that earlier versions did not have or did not keep, for the fingerprint; "" if nothing changed
     """
 
     features: torch.Tensor
@@ -55,7 +55,7 @@ class Row:
 
 
 def build(config: Any) -> torch.nn.Module:
-    """The network of a config in eval mode, without tensors, that sees all patches of an image."""
+    """The network of a config in eval mode, without tensors, with masking of patches disabled."""
     with torch.device("meta"), quiet():
         network: torch.nn.Module = auto.AutoModel.from_config(config).eval()
     return _unmasked(network)
@@ -82,14 +82,14 @@ def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
     shapes = sorted(key if isinstance(key, str) else str(key[0]) for key in facts["mismatched_keys"])
     faults = [key for key in missing if key not in pooler] + shapes
     surplus, left_out = _surplus(network, facts["unexpected_keys"], tensors)
-    told = [
+    unfit = [
         f"{len(names)} tensors {kind} ({listed(names)})"
         for kind, names in (("missing or of another shape", faults), ("more than the config has", surplus))
         if names
     ]
-    if told:
+    if unfit:
         raise EncoderError(
-            f"{files[0]} does not fit {config.model_type}: {'; '.join(told)}",
+            f"{files[0]} does not fit {config.model_type}: {'; '.join(unfit)}",
             todo="Bring the model.safetensors that belongs to this config.json.",
         )
     if left_out:
@@ -115,7 +115,7 @@ def row_of(network: Any, images: torch.Tensor, *, use_pooler: bool = True) -> Ro
     if isinstance(output, torch.Tensor):
         return _averaged(network, output)
     if _given(output, "encoder_last_hidden_state") is not None:
-        raise _no_features(network, "its output are the objects that it looks for")
+        raise _no_features(network, "its output is a set of detected objects")
     summary, pooled = _given(output, "summary"), _given(output, "pooler_output")
     if summary is not None:
         return Row(summary, "the model's own summary tokens", new="summary")
@@ -137,14 +137,14 @@ def row_of(network: Any, images: torch.Tensor, *, use_pooler: bool = True) -> Ro
 def measure(config: Any, sides: Iterable[int]) -> tuple[int, Row]:
     """(side, row): the first side of images that the network takes, by a dry run of two images without data.
 
-    Raises EncoderError where it takes none, or makes no single row of an image, or draws random numbers.
+    Raises EncoderError if it takes none, does not give a single row per image, or draws random numbers.
     """
     try:
         network = build(config)
     except BUILD_FAULTS as error:
         raise EncoderError(f"transformers has no model for {config.model_type!r} here: {_first_line(error)}") from None
     if getattr(config, "num_queries", None) is not None:
-        raise _no_features(network, "it is a detector: its output are the objects that it looks for")
+        raise _no_features(network, "it is a detector: its output is a set of detected objects")
     reason = ""
     for side in sides:
         try:
@@ -167,7 +167,7 @@ def is_image_text(network: Any) -> bool:
 
 
 def _image_features(network: Any, output: Any) -> Row:
-    """What an image-text model compares with texts. A language model's image tokens are not that."""
+    """The vector an image-text model compares with texts; a language model's image tokens are not that."""
     made_of = "image features of an image-text model"
     features = output if isinstance(output, torch.Tensor) else _given(output, "pooler_output")
     hidden = None if isinstance(output, torch.Tensor) else _given(output, "last_hidden_state")
@@ -177,7 +177,7 @@ def _image_features(network: Any, output: Any) -> Row:
         return Row(features, made_of)
     if isinstance(features, torch.Tensor) and features.ndim == 3 and network.config.model_type in _CLASS_TOKEN_FIRST:
         return Row(features[:, 0], f"{made_of}, class token", new="class token of the image features")
-    raise _no_features(network, "it gives many vectors for each image, made for a language model")
+    raise _no_features(network, "it gives many vectors per image, meant for a language model")
 
 
 def _flat(pooled: torch.Tensor) -> Row:
@@ -206,7 +206,7 @@ def _fixed_order(network: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _unmasked(network: Any) -> torch.nn.Module:
-    """The network with all patches in sight: masked autoencoders leave most of them out, in evaluation too."""
+    """The network without masking: masked autoencoders drop most patches even in evaluation."""
     if network.config.model_type == "vit_mae":
         network.config.mask_ratio = 0.0
     return network  # type: ignore[no-any-return]
@@ -245,7 +245,7 @@ def _is_part(key: str, names: tuple[str, ...]) -> bool:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the names of operations that draw random numbers."""
+    """Records the names of operations that draw random numbers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
-"""How a Hugging Face model wants its images: measured on the image processor of transformers itself.
+"""The preprocessing of a Hugging Face model, measured on the image processor of transformers itself.
 
-A processor has defaults of its own for what its file leaves out, and steps of its own (channels in another order, a
-second division, a frame). So it is built as transformers builds it and asked what it makes of a few small images: how
-bytes become numbers, in which order the channels come, and where its cut lies. What it does is then done here, to the
-pixel, or refused by name.
+Each class of processor has its own defaults for what the file leaves out, and its own steps (channels in another order,
+a second division, a frame). So it is built as transformers builds it and probed with a few small images: how
+bytes become numbers, in which order the channels come, and where it crops. That is then reproduced here, to the
+pixel, or refused with a reason.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeE
 """What transformers raises for files and arguments that do not fit."""
 _COMMON = ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb")
 _RGB = (0, 1, 2)
-_NO_CODE = "Processors that bring their own code are not run; look for a timm version (hf-hub:ORG/NAME)."
+_NO_CODE = "Processors that need custom code are not run; look for a timm version (hf-hub:ORG/NAME)."
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to a patch before the network sees it.
+    """How a patch is prepared for the network.
 
-    side           of the square that the network gets, in pixels; None: not said
+    side           of the square that the network gets, in pixels; None: not stated
     mean, std      of the patch's own channels, scaled to 0..1
     interpolation  filter of the resize
     order          which channel of the patch the network gets first, second and third
@@ -66,11 +66,11 @@ class Preprocessing:
     corner_px: int | None = None
 
     def resized_to(self, side: int) -> Preprocessing:
-        """The same for a network that takes no images of this side but of another: whole patches, resized."""
+        """The same for a network with another input size: whole patches, resized."""
         return replace(self, side=side, resize_px=None, corner_px=None)
 
     def beyond_the_usual(self) -> dict[str, Any]:
-        """What an encoder's fingerprint has to hold besides side, mean, std and filter; empty for most."""
+        """What the fingerprint needs besides side, mean, std and filter; empty for most encoders."""
         facts = {"order": self.order, "resize_px": self.resize_px, "corner_px": self.corner_px}
         return {key: value for key, value in facts.items() if value not in (None, _RGB)}
 
@@ -82,10 +82,10 @@ def read_processor(
 
     plain     its preprocessor_config.json
     nested    its processor_config.json, which may hold the image processor of a larger one, and then comes first
-    start_px  side of the images that it is asked with; it matters where the processor leaves the size as it is
+    start_px  side of the probe images; it matters if the processor keeps the size
 
     Without either, ImageNet's mean and std are assumed, with a warning. Raises EncoderError for processors that
-    transformers does not have and for such as do more than resize, cut and normalise, naming what.
+    transformers does not have and for those that do more than resize, crop and normalise, naming what.
     """
     config = read_json(config_file)
     facts = _nested(nested) or (None if plain is None else read_json(plain))
@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without its own report and progress bar: what matters of them is checked and said here."""
+    """Silence transformers' reports and progress bars; what matters is checked and reported here."""
     verbosity, bars = auto.logging.get_verbosity(), auto.logging.is_progress_bar_enabled()
     auto.logging.set_verbosity_error()
     auto.logging.disable_progress_bar()
@@ -150,12 +150,12 @@ def _build(name: str, config_file: Path, facts: Mapping[str, Any] | None) -> Any
                 todo=_NO_CODE,
             ) from None
     if code is not None and _called(built) != (kind or "").removesuffix("Fast"):
-        raise EncoderError(f"{name}: its image processor is code of its own ({code})", todo=_NO_CODE)
+        raise EncoderError(f"{name}: its image processor needs custom code ({code})", todo=_NO_CODE)
     return built
 
 
 def _kind(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The class of the processor that a file names, and the code of its own that it names."""
+    """The class of the processor and the custom code that a file names."""
     kind = facts.get("image_processor_type")
     older = str(facts.get("feature_extractor_type") or "").replace("FeatureExtractor", "ImageProcessor")
     codes = facts.get("auto_map")
@@ -164,14 +164,14 @@ def _kind(facts: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 class _Measured:
-    """A processor, asked with small images."""
+    """A processor, probed with small images."""
 
     def __init__(self, name: str, processor: Any) -> None:
         self._name = name
         self._processor = processor
 
     def preprocessing(self, start_px: int) -> Preprocessing:
-        """Ask at `start_px` how large its images come out, and at that size for all the rest."""
+        """Find its output size with images of `start_px`, then everything else at that size."""
         flat = np.broadcast_to(_COLOURS[:, None, None], (len(_COLOURS), start_px, start_px, 3))
         side = self._pixels(flat[:1]).shape[-1]
         seen = self._pixels(np.broadcast_to(_COLOURS[:, None, None], (len(_COLOURS), side, side, 3)))
@@ -215,7 +215,7 @@ class _Measured:
         return self._as_stated("image_mean", mean), self._as_stated("image_std", std), (order[0], order[1], order[2])
 
     def _as_stated(self, key: str, measured: NDArray[np.float64]) -> Triple:
-        """The measured numbers, freed from rounding: as the processor states them where they are the same."""
+        """The measured numbers without rounding errors: the processor's own where they agree."""
         stated = np.asarray(getattr(self._processor, key, None) or np.nan, float)
         candidates = [np.broadcast_to(stated, 3)] if stated.shape in ((), (1,), (3,)) else []
         candidates += [np.full(3, 1 / 255), np.array([float(f"{value:.6g}") for value in measured])]
@@ -237,7 +237,7 @@ class _Measured:
     def _with_cut(self, usual: Preprocessing, inner_px: int) -> Preprocessing:
         """The preprocessing with what it cuts away or frames, checked pixel by pixel at two sizes of patches.
 
-        `inner_px` of a white patch are white across its middle: fewer than all where there is a frame.
+        `inner_px` pixels across the middle of a white patch come out white: fewer than all if there is a frame.
         """
         side = usual.side or 0
         patch = _pattern(side)
@@ -287,7 +287,7 @@ class _Measured:
         return EncoderError(
             f"{self._name}: its image processor {_called(self._processor)} does more than resize, cut and normalise: "
             f"{reason} ({_settings(self._processor)})",
-            todo=f"Correct {PROCESSOR} where it is wrong, or choose another model.",
+            todo=f"Correct {PROCESSOR} if it is wrong, or choose another model.",
         )
 
 
@@ -303,13 +303,13 @@ def _called(processor: Any) -> str:
 
 
 def _settings(processor: Any) -> str:
-    """The settings that a refusal may be about: sizes, and switches that few processors have."""
+    """The settings that an error may be about: sizes, and uncommon switches."""
     facts = {key: value for key, value in vars(processor).items() if not key.startswith("_") and value is not None}
     sizes = {key: _plain(facts[key]) for key in ("size", "crop_size", "pad_size", "crop_pct") if key in facts}
     switches = {key: value for key, value in facts.items() if key.startswith(("do_", "apply_")) and value is True}
     others = {key: value for key, value in facts.items() if key in _COMMON and value is False}
-    told = {**sizes, **{key: value for key, value in switches.items() if key not in _COMMON}, **others}
-    return ", ".join(f"{key} {value}" for key, value in told.items()) or "no settings of note"
+    shown = {**sizes, **{key: value for key, value in switches.items() if key not in _COMMON}, **others}
+    return ", ".join(f"{key} {value}" for key, value in shown.items()) or "no settings of note"
 
 
 def _plain(value: Any) -> Any:

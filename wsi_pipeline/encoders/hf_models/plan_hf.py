@@ -95,7 +95,7 @@ def plan_huggingface(
     """A plan for an id `ORG/NAME` or a local folder; `weights` (file or folder) takes the place of the hub's.
 
     patch_px     side of the patches to come, for models whose config and processor leave the size open
-    whole_patch  cut nothing off, whatever the model's processor does
+    whole_patch  crop nothing, whatever the model's processor does
 
     Raises EncoderError for a folder or repository that holds no vision model of transformers.
     """
@@ -159,7 +159,7 @@ def _read_config(path: Path, name: str) -> Any:
     except (ValueError, KeyError, OSError) as error:
         raise EncoderError(
             f"{name}: this version of transformers cannot use {path.name}: {str(error).splitlines()[0]}",
-            todo="Models that bring their own code are not run; look for a timm version (hf-hub:ORG/NAME).",
+            todo="Models that need custom code are not run; look for a timm version (hf-hub:ORG/NAME).",
         ) from None
 
 
@@ -174,9 +174,9 @@ def _hosted(name: str, folder: Path | None, file: str) -> Path:
 
 
 def _hosted_processors(name: str) -> tuple[Path | None, Path | None]:
-    """preprocessor_config.json and processor_config.json of a repository, where it has them.
+    """preprocessor_config.json and processor_config.json of a repository, None for what it lacks.
 
-    What is cached is enough: the hub is asked for the second only where it is asked for the first.
+    A cached one is enough: the hub is asked for both or for none.
     """
     plain, nested = hub.HubFile(name, PROCESSOR), hub.HubFile(name, NESTED)
     found = hub.find_cached(plain), hub.find_cached(nested)

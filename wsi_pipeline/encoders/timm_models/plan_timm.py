@@ -53,7 +53,7 @@ class TimmPlan(EncoderPlan):
 
     @cached_property
     def weights_file(self) -> Path:
-        """The file of the weights: as given, else cached, else fetched. Raises EncoderError when not to be had."""
+        """The weights file: as given, else cached, else downloaded. Raises EncoderError if not available."""
         if self._weights is not None:
             return _in_folder(self._weights) if self._weights.is_dir() else self._weights
         repo = self._architecture.config.get("hf_hub_id")
@@ -72,7 +72,7 @@ class TimmPlan(EncoderPlan):
     def fingerprint(self) -> str:
         """SHA-256 over the tensors of the weights file, the architecture, the preprocessing, and the pooling.
 
-        What was not there in earlier versions counts only where it changes features, so that others stay up to date.
+        Later additions count only if they change features, so that other features stay up to date.
         """
         architecture, info = self._architecture, self.info
         later: dict[str, Any] = {}
@@ -104,7 +104,7 @@ class TimmPlan(EncoderPlan):
 
 
 def _in_folder(folder: Path) -> Path:
-    """The safetensors file of a folder. Raises EncoderError where there are only pickled weights."""
+    """The safetensors file of a folder. Raises EncoderError if there are only pickled weights."""
     pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
     if pickled and not (folder / SAFE_FILE).is_file():
         raise EncoderError(
@@ -124,7 +124,7 @@ def plan_timm(
     """A plan for a timm name, `hf-hub:ORG/NAME`, or a folder with a timm config.json.
 
     input_px     side that the network is to see, None: its own; or patch_px, for networks that take any size
-    whole_patch  cut nothing off, whatever the model's configuration says
+    whole_patch  crop nothing, whatever the model's configuration says
 
     Raises EncoderError with the nearest names on a miss, and for a side that the network does not take.
     """
@@ -153,10 +153,10 @@ def load_into(
     fit = compare(wanted, tensors)
     extra = [key for key in fit.extra if not _is_head(key, config)]
     faults = [("missing", list(fit.missing)), ("of another shape", list(fit.reshaped)), ("not in the model", extra)]
-    told = [f"{len(names)} {kind} ({listed(names)})" for kind, names in faults if names]
-    if told:
+    unfit = [f"{len(names)} {kind} ({listed(names)})" for kind, names in faults if names]
+    if unfit:
         raise EncoderError(
-            f"{source} does not fit {config.get('architecture') or type(network).__name__}: tensors {'; '.join(told)}",
+            f"{source} does not fit {config.get('architecture') or type(network).__name__}: tensors {'; '.join(unfit)}",
             todo="Name the timm model these weights were saved from.",
         )
     if fit.extra:
@@ -259,7 +259,7 @@ def _hosted(repo: str, weights: Path | None) -> Architecture:
 def _as_timm_reads(stated: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A pretrained_cfg with timm's own values for what it leaves out, and what the network's arguments say of size.
 
-    timm takes its own values also where the file says null, and arguments for what the weights were saved from.
+    timm uses its own values also if the file says null; the arguments describe the network that was saved.
     """
     given = {key: value for key, value in stated.items() if value is not None}
     config = {**asdict(models.PretrainedCfg()), **given}

@@ -1,4 +1,4 @@
-"""How images are prepared for a timm network: its own input size, the middle that is cut out, filter, mean and std.
+"""How images are prepared for a timm network: input size, central crop, filter, mean and std.
 
 The rules are those of timm.data.resolve_data_config and timm.data.create_transform for evaluation.
 """
@@ -27,11 +27,11 @@ _POSITION_CLASS = re.compile(r"Rotary|Rope|PosEmbed|Positional|RelPos(?!Enc)")
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a configuration says of a model's images.
+    """What a configuration states about a model's images.
 
     side      side of the square that the network sees
     fixed     whether the configuration says that this is the only one
-    crop      part of the resized patch's side that is cut out; 1: all of it, more: with a black frame round it
+    crop      part of the resized patch's side that is cut out; 1: all of it, more: all of it in a black frame
     """
 
     side: int
@@ -42,14 +42,14 @@ class Preparation:
     std: Triple
 
     def resize_px(self, side: int) -> int | None:
-        """Side that patches are resized to before the middle `side` is cut out; None where it is `side` itself."""
+        """Side that patches are resized to before the middle `side` is cut out; None if it is `side` itself."""
         resized = math.floor(side / self.crop)
         return resized if resized != side else None
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the caller wants of the input size.
+    """The caller's wishes for the input size.
 
     patch_px     side of the patches to come, None: not known
     input_px     side that the network is to see, None: its own
@@ -62,7 +62,7 @@ class Wish:
 
 
 def read_preparation(config: Mapping[str, Any], name: str) -> Preparation:
-    """The preparation of a pretrained_cfg. Raises EncoderError for values that cannot be or are not for RGB squares."""
+    """The preparation of a pretrained_cfg. Raises EncoderError for values that are not for square RGB."""
     return Preparation(
         side=_side(config.get("input_size"), name),
         fixed=bool(config.get("fixed_input_size")),
@@ -74,9 +74,9 @@ def read_preparation(config: Mapping[str, Any], name: str) -> Preparation:
 
 
 def has_positions(network: torch.nn.Module) -> bool:
-    """Whether the network knows where in an image a patch token or position lies, so that it is bound to its own size.
+    """Whether the network encodes positions in the image, which ties it to its own input size.
 
-    Told by the names of its parameters and buffers and of its parts: absolute, relative and rotary embeddings.
+    Judged by the names of parameters, buffers and parts: absolute, relative and rotary embeddings.
     """
     names = [name for name, _ in network.named_parameters()] + [name for name, _ in network.named_buffers()]
     if any(_POSITION_NAME.search(name.rpartition(".")[2]) for name in names):

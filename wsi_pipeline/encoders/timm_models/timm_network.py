@@ -74,7 +74,7 @@ class Architecture:
         return models.PretrainedCfg(**{**known, "architecture": self.model})
 
     def _checked_arguments(self) -> dict[str, Any]:
-        """The arguments; layers by name, as JSON can spell them. Raises EncoderError for those of the factory."""
+        """The arguments, layer names turned into classes. Raises EncoderError for arguments of the factory."""
         wrong = sorted(_OF_THE_FACTORY & set(self.arguments))
         if wrong:
             raise EncoderError(f"timm model {self.model}: model_args may not set {', '.join(wrong)}")
@@ -105,7 +105,7 @@ def fit(architecture: Architecture, preparation: Preparation, wish: Wish, name: 
     """Find the side of the images to feed: as asked for, else the model's own.
 
     Networks that do not know where in an image they look, and are not bound by their configuration, take patches of
-    `wish.patch_px` as they are, where they can. Raises EncoderError for a side that the network does not take.
+    `wish.patch_px` as they are, if they accept them. Raises EncoderError for a side that the network does not accept.
     """
     network = architecture.build("meta")
     if wish.input_px is not None:
@@ -158,7 +158,7 @@ def _variants(
 
 
 def _dry_run(architecture: Architecture, network: torch.nn.Module, side: int) -> tuple[Pooling, int]:
-    """How to pool and the length of the features. On real memory only where the network cannot do without."""
+    """How to pool and the length of the features. Uses real memory only if the network needs it."""
     published = architecture.known.feature if architecture.known is not None else ""
     images = torch.empty(1, 3, side, side, device="meta")
     with torch.inference_mode():
@@ -175,7 +175,7 @@ def _dry_run(architecture: Architecture, network: torch.nn.Module, side: int) ->
 
 
 def _built_for(network: Any) -> tuple[int, ...]:
-    """The side that the network itself was built for, where it says and is square."""
+    """The side that the network itself was built for, if it states a square one."""
     size = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if isinstance(size, list | tuple) and len(size) == 2 and size[0] == size[1]:
         return (int(size[0]),)
@@ -193,7 +193,7 @@ def _token_side(network: Any) -> int:
 
 
 def _uneven(network: Any, side: int) -> str:
-    """Why a side does not go: timm would drop the pixels that fill no patch token, without a word."""
+    """Why a side is refused: timm would silently drop the pixels that do not fill a patch token."""
     token = _token_side(network)
     padded = getattr(network.patch_embed, "dynamic_img_pad", False) if token > 1 else True
     return f"not a multiple of its patch tokens of {token} px" if side % token and not padded else ""

@@ -1,4 +1,4 @@
-"""Which outputs of a timm network a feature is made of, and how it is said: class token, patch tokens, positions.
+"""Which outputs of a timm network make up a feature, and their description: class token, patch tokens, positions.
 
 Tokens come in the order of timm: class token, distillation token, register tokens, patch tokens.
 """
@@ -44,7 +44,7 @@ class Tokens:
         return self.prefix - self.class_token - self.distilled
 
     def others(self, *, class_token: bool) -> str:
-        """`, class token and 4 register tokens left out`; "" where nothing is. `class_token`: whether it is named."""
+        """`, class token and 4 register tokens left out`; "" if nothing is. `class_token`: whether it is named."""
         named = ["class token"] if class_token and self.class_token else []
         named += ["distillation token"] if self.distilled else []
         named += [counted(self.registers, "register token")] if self.registers else []
@@ -56,7 +56,7 @@ class Pooling:
     """How features (B, D) are made of what a network gives.
 
     kind   own (the network pools), class, mean (of patch tokens), class+mean, or grid (mean of positions)
-    said   the same for people
+    said   the same in words
     changed   whether earlier versions of this package pooled another way: such features get a new fingerprint
     """
 
@@ -159,7 +159,7 @@ def _own_words(network: torch.nn.Module, images: torch.Tensor, tokens: Tokens, d
 
 
 def _pool_name(network: torch.nn.Module) -> str:
-    """timm's word for the pooling: token, avg, max, avgmax, map, ...; "" where the network does not say."""
+    """timm's word for the pooling: token, avg, max, avgmax, map, ...; "" if the network does not say."""
     for part in (network, getattr(network, "head", None)):
         pool = getattr(part, "global_pool", None)
         name = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
