@@ -143,7 +143,7 @@ def test_fewer_layers_than_the_config_has_are_refused(tmp_path: Path) -> None:
         ("detr", {"use_timm_backbone": False, "backbone_config": resnet(1), "backbone": None},
          "set of detected objects"),
         ("llava", {"vision_config": {"model_type": "clip_vision_model", **SMALL},
-                   "text_config": {"model_type": "llama", **TEXT}}, "many vectors for each image"),
+                   "text_config": {"model_type": "llama", **TEXT}}, "many vectors per image"),
         ("videomae", {**SMALL, "num_frames": 2}, "does not turn images into features"),
         ("bert", TEXT, "does not turn images into features"),
         ("siglip2", {"text_config": TEXT}, "siglip2 .*does not turn images into features"),
