@@ -1,17 +1,17 @@
-"""PathoTune: a frozen vision transformer made a specialist in pathology by visual and textual prompts.
+"""PathoTune: adapt a frozen vision transformer to pathology with visual and textual prompts.
 
-Reimplementation from published descriptions of Lu et al., "PathoTune: Adapting Visual Foundation Model to
-Pathological Specialists", MICCAI 2024, arXiv 2403.16497; the authors' Visual Refine Module and hyper-parameters are
-not public, so each open choice is a field of `PathoTuneConfig`.
+Reimplemented from the published description: Lu et al., "PathoTune: Adapting Visual Foundation Model to Pathological
+Specialists", MICCAI 2024, arXiv 2403.16497. The authors' Visual Refine Module and hyper-parameters are not public;
+every choice the paper leaves open is a field of `PathoTuneConfig`.
 
-    network, card = open_backbone("vit-mini")          # or a timm name, with "weights.safetensors"
+    network, card = open_backbone("vit-mini")          # or a timm model name and "weights.safetensors"
     model = PathoTune(PathoTuneConfig(classes=("benign", "malignant")), network)
-    ...                                                # pathotune.training.fit, or a loop of your own
+    ...                                                # pathotune.training.fit, or your own training loop
     save_adapter("adapter.safetensors", model, card)
     model = load_adapter("adapter.safetensors", open_backbone("vit-mini")[0])
     features = model.features(normalise(images, card)) # pathotune.training.batches.normalise; images in 0..255
 
-Names are looked up on first use, so that importing the package costs no import of torch.
+Names are imported on first use, so `import pathotune` does not import torch.
 """
 
 from __future__ import annotations

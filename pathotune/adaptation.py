@@ -1,6 +1,6 @@
-"""What of the backbone itself trains: nothing, low-rank updates, or everything.
+"""Which parameters of the backbone are trained: none, low-rank updates (LoRA), or all.
 
-Sources: Hu et al. 2021, arXiv 2106.09685 (LoRA), through the library peft.
+LoRA comes from the library peft. Source: Hu et al. 2021, arXiv 2106.09685.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathotune.backbone import Backbone
 from pathotune.config import PathoTuneConfig
 
 LORA_TARGET = "qkv"
-"""The layer of each block that LoRA updates: queries, keys and values in one matrix."""
+"""The layer that LoRA updates in each block: the joint projection to queries, keys and values."""
 
 
 def adapt(vit: Backbone, config: PathoTuneConfig) -> None:
-    """Freeze a backbone in place, then let train what `config.backbone` names of it. It is left in eval mode.
+    """Freeze a backbone in place, then unfreeze what `config.backbone` names. The backbone is left in eval mode.
 
-    LoRA's layers are put in on the backbone's device, or on `meta` where that is the default device.
+    LoRA layers are created on the backbone's device, or on `meta` if that is torch's default device.
     """
     vit.requires_grad_(False).eval()
     if config.backbone == "lora":
@@ -29,7 +29,7 @@ def adapt(vit: Backbone, config: PathoTuneConfig) -> None:
 
 
 def adapted(vit: Backbone, config: PathoTuneConfig) -> dict[str, nn.Parameter]:
-    """The parameters of the backbone that train, by name; a classification head is never among them."""
+    """Trainable parameters of the backbone by name. Its classification head is never trained."""
     if config.backbone == "frozen":
         return {}
     chosen = "lora_" if config.backbone == "lora" else ""
@@ -40,6 +40,6 @@ def _inject(vit: Backbone, config: PathoTuneConfig) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     options = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=[LORA_TARGET])
-    # peft puts new layers where the layer they wrap is; a model about to be filled from a file wants them on `meta`.
+    # peft creates new layers on the device of the layer they wrap; a model that is about to be loaded needs `meta`.
     later = torch.get_default_device().type == "meta"
     inject_adapter_in_model(options, vit, low_cpu_mem_usage=later)

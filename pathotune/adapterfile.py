@@ -1,9 +1,10 @@
-"""The bytes of an adapter file, read with suspicion: a safetensors file of bounded header, float32 only.
+"""Read and write the bytes of an adapter file: safetensors, float32 only, with a header of bounded size.
 
 Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the tensors
-(https://github.com/huggingface/safetensors, section Format). The header's `__metadata__` has one entry, `pathotune`,
-which is JSON text: of several entries safetensors writes the order at random, and equal models should be equal files.
-Nothing here takes more memory than the header's limit.
+(https://github.com/huggingface/safetensors, section Format). The header's `__metadata__` has a single entry,
+`pathotune`, which holds JSON text: safetensors writes several entries in random order, and equal models should give
+equal files. A file may come from a stranger, so everything is checked; reading takes no more memory than the limit on
+the header.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _REMAKE = "Use the file as it was saved, or tune again."
 
 @dataclass(frozen=True)
 class RawAdapter:
-    """An adapter's header: tensor shapes by name, the document in its metadata, and the bytes of all tensors."""
+    """Header of an adapter file: shapes by name, the JSON document in its metadata, total bytes of the tensors."""
 
     shapes: Mapping[str, tuple[int, ...]]
     document: Mapping[str, Any]
@@ -39,7 +40,7 @@ class RawAdapter:
 
 
 def read_raw(path: Path, kind: str = FORMAT) -> RawAdapter:
-    """Read and check the header only. Raises AdapterError for what is no file of this kind and version."""
+    """Read and check the header only. Raises AdapterError unless the file is of this kind and version."""
     header, start = _header(path)
     metadata = header.pop("__metadata__", None)
     text = metadata.get(ENTRY) if isinstance(metadata, dict) else None
@@ -60,7 +61,7 @@ def read_raw(path: Path, kind: str = FORMAT) -> RawAdapter:
 
 
 def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any], kind: str = FORMAT) -> None:
-    """Write a file of this kind; it appears whole or not at all. Raises AdapterError for what is not JSON."""
+    """Write a file of this kind, completely or not at all. Raises AdapterError if the document is not JSON."""
     try:
         text = json.dumps({"format": kind, "version": VERSION, **document}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -71,7 +72,7 @@ def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Not safetensors' own writer: its files are for their owner alone, and a cohort is often a group's.
+        # safetensors' own writer makes files that only their owner can read, but cohorts are often shared by a group.
         with temporary.open("wb") as file:
             file.write(save(state, metadata={ENTRY: text}))
             file.flush()
@@ -82,7 +83,7 @@ def write_raw(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, 
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header's JSON object and the place where the tensors start."""
+    """The header's JSON object and the byte offset of the tensors."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)
@@ -102,7 +103,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
-    """A JSON object without NaN and without a key twice."""
+    """A JSON object. NaN and duplicate keys are refused."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -115,7 +116,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
@@ -124,7 +125,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _layout(header: Mapping[str, Any], path: Path) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Shapes by name and the bytes of all tensors, which must lie one after the other without gap or overlap."""
+    """Shapes by name and total bytes. Tensors must follow one another without gap or overlap."""
     shapes: dict[str, tuple[int, ...]] = {}
     spans = []
     for name, facts in header.items():
@@ -140,7 +141,7 @@ def _layout(header: Mapping[str, Any], path: Path) -> tuple[dict[str, tuple[int,
 
 
 def _entry(name: str, facts: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Shape, and first and last byte, of one tensor."""
+    """Shape and byte range (begin, end) of one tensor."""
     given = facts if isinstance(facts, dict) else {}
     shape, span = _whole_numbers(given.get("shape")), _whole_numbers(given.get("data_offsets"))
     if shape is None or span is None or len(span) != 2 or len(shape) > _MAX_AXES:
@@ -148,7 +149,7 @@ def _entry(name: str, facts: Any, path: Path) -> tuple[tuple[int, ...], tuple[in
     if given.get("dtype") != "F32":
         raise AdapterError(f"{path}: {name} must be float32, got {given.get('dtype')!r}", todo=_REMAKE)
     if span[1] - span[0] != 4 * math.prod(shape):
-        raise AdapterError(f"{path} is damaged: {name} has not the bytes of its shape {shape}", todo=_REMAKE)
+        raise AdapterError(f"{path} is damaged: the size of {name} does not match its shape {shape}", todo=_REMAKE)
     return shape, (span[0], span[1])
 
 

@@ -1,11 +1,11 @@
-"""The ways to tune a backbone, behind one interface: each is a PathoTune model of a certain configuration.
+"""Tuning methods behind one interface: each is a PathoTune model with some fields of its configuration fixed.
 
 pathotune      task, textual and instance prompts (Lu et al. 2024, arXiv 2403.16497)
-linear         the head alone, on frozen features
+linear         only the head, on frozen features
 vpt-shallow    learned tokens at the input (Jia et al. 2022, arXiv 2203.12119)
-vpt-deep       learned tokens before every layer (the same)
-lora           low-rank updates of queries, keys and values (Hu et al. 2021, arXiv 2106.09685), through peft
-full           every weight of the backbone
+vpt-deep       learned tokens at every layer (same source)
+lora           low-rank updates of queries, keys and values (Hu et al. 2021, arXiv 2106.09685), by peft
+full           all weights of the backbone
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _VPT = {"ttp": False, "ivp_tokens": 0}
 
 @dataclass(frozen=True)
 class Method:
-    """One way to tune.
+    """A tuning method.
 
-    fields         what it fixes of the configuration
-    learning_rate  the default: of those near the best in the search of docs/results.md, the lowest
+    fields         the configuration fields it fixes
+    learning_rate  the default: the lowest of those close to the best in the search of docs/results.md
     """
 
     name: str
@@ -37,25 +37,25 @@ class Method:
 
 _ALL = (
     Method("pathotune", "task, textual and instance prompts", 3e-2),
-    Method("linear", "the head alone", 1e-2, _NO_PROMPTS),
+    Method("linear", "only the head", 1e-2, _NO_PROMPTS),
     Method("vpt-shallow", "learned tokens at the input", 1e-2, {**_VPT, "tvp_depth": "shallow"}),
-    Method("vpt-deep", "learned tokens before every layer", 3e-2, {**_VPT, "tvp_depth": "deep"}),
+    Method("vpt-deep", "learned tokens at every layer", 3e-2, {**_VPT, "tvp_depth": "deep"}),
     Method("lora", "low-rank updates of the attention", 1e-2, {**_NO_PROMPTS, "backbone": "lora"}),
-    Method("full", "every weight", 5e-4, {**_NO_PROMPTS, "backbone": "full"}),
+    Method("full", "all weights", 5e-4, {**_NO_PROMPTS, "backbone": "full"}),
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 
 
 def method_of(name: str) -> Method:
-    """The method of this name. Raises ConfigError with the names there are."""
+    """Look up a method by name. Raises ConfigError that lists the known names."""
     if name not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]
 
 
 def configure(method: str, **fields: Any) -> PathoTuneConfig:
-    """The configuration of a method; `fields` are those of PathoTuneConfig, what the method fixes wins over them.
+    """Make the configuration of a method from fields of PathoTuneConfig; fields that the method fixes take precedence.
 
-    Raises ConfigError for an unknown method, or a field out of its range.
+    Raises ConfigError for an unknown method or a field out of range.
     """
     return PathoTuneConfig(**{**fields, **method_of(method).fields})

@@ -1,7 +1,7 @@
-"""The frozen part: a plain vision transformer of timm, opened from a local file or the hub, and its identity.
+"""The backbone: a plain vision transformer of timm, opened from a local file or the hub, and its fingerprint.
 
-Plain means timm's own `VisionTransformer` (Dosovitskiy et al. 2021, arXiv 2010.11929; DeiT, DINO, DINOv2 with or
-without registers, MAE, CLIP towers) with a class token and the last norm before pooling.
+Plain means timm's own `VisionTransformer` (Dosovitskiy et al. 2021, arXiv 2010.11929; also DeiT, DINO, DINOv2 with or
+without registers, MAE, CLIP image towers) with a class token, and with its last norm before pooling.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathotune.checks import check_text, check_whole
 from pathotune.errors import BackboneError, ConfigError
 
 Backbone = Any
-"""A VisionTransformer that `check_plain` let pass; timm carries no types."""
+"""A VisionTransformer that passed `check_plain`. timm has no type hints."""
 ARGUMENTS: Mapping[str, int] = {
     "img_size": 4096,
     "patch_size": 64,
@@ -42,9 +42,9 @@ ARGUMENTS: Mapping[str, int] = {
     "qkv_bias": 1,
     "qk_norm": 1,
 }
-"""Arguments that shape a plain ViT, with the most they may be; no other reaches timm, where some name files to open."""
+"""Arguments that shape a plain ViT, with their upper limits. No others are passed to timm: some would open files."""
 BUILT_IN: Mapping[str, tuple[str, Mapping[str, int]]] = {"vit-mini": ("deit_tiny_patch16_224", {"depth": 6})}
-"""Backbones whose weights lie in pathotune/builtin as NAME.safetensors: the timm model and arguments they are of."""
+"""Backbones with weights in pathotune/builtin/NAME.safetensors: their timm model and arguments."""
 _BUILT_IN_FOLDER = Path(__file__).parent / "builtin"
 _MAX_SIDE = 4096
 _HEAD = "head."
@@ -54,15 +54,15 @@ _HUB_FAULTS = (OSError, RuntimeError, ValueError)
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """How to build a backbone and prepare its images.
+    """How to build a backbone and how to prepare images for it.
 
-    name           timm's name, or hf-hub:ORG/NAME
-    input_px       side of the square image it was opened for
+    name           model name in timm, or hf-hub:ORG/NAME
+    input_px       side in pixels of the square input image
     mean, std      per channel, of images scaled to [0, 1]
-    interpolation  how its images were resized in its own training
-    arguments      further arguments of timm.create_model, of those in ARGUMENTS
+    interpolation  how images were resized when the backbone was trained
+    arguments      further arguments of timm.create_model, from ARGUMENTS
 
-    A card may come from a stranger's adapter file, so every value is checked. Raises ConfigError.
+    A card may come from a stranger's adapter file, so values are checked. Raises ConfigError if one is out of range.
     """
 
     name: str
@@ -96,12 +96,12 @@ def open_backbone(
     input_px: int | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> tuple[Backbone, BackboneCard]:
-    """A frozen-to-be ViT in float32 on the CPU, in eval mode, and its card.
+    """Open a ViT in float32 on the CPU, in eval mode. Returns it with its card.
 
-    `weights` is a safetensors file of this timm model, or a folder with model.safetensors; None asks the Hugging Face
-    cache, then the hub; for a name of BUILT_IN (`vit-mini`), the package. Images of another size than the weights' are
-    allowed: position embeddings are resampled at use, so the fingerprint stays that of the weights. Raises
-    BackboneError, or ConfigError for `arguments`.
+    `weights` is a safetensors file of this timm model, or a folder with model.safetensors. None looks in the Hugging
+    Face cache, then on the hub; names in BUILT_IN (`vit-mini`) come with the package. `input_px` may differ from the
+    size the weights were trained at: position embeddings are resampled in the forward pass, so the fingerprint does not
+    change. Raises BackboneError if the model cannot be opened or is not a plain ViT, ConfigError for bad `arguments`.
     """
     check_arguments(arguments or {})
     weights = None if weights is None else Path(weights)
@@ -121,7 +121,7 @@ def open_backbone(
 def _open_built_in(
     name: str, weights: Path | None, input_px: int | None, arguments: Mapping[str, Any]
 ) -> tuple[Backbone, BackboneCard]:
-    """A backbone of the package; its card keeps the built-in name, so that an adapter's card opens it again."""
+    """A backbone that comes with the package. The card keeps its built-in name, so an adapter's card can open it."""
     base, shape = BUILT_IN[name]
     path = weights or _BUILT_IN_FOLDER / f"{name}.safetensors"
     network, card = open_backbone(base, path, input_px=input_px, arguments={**shape, **arguments})
@@ -129,16 +129,16 @@ def _open_built_in(
 
 
 def check_arguments(arguments: Any) -> None:
-    """Raise ConfigError unless these are arguments of ARGUMENTS, each a number or truth value in its range."""
+    """Raise ConfigError unless all arguments are in ARGUMENTS and each is a number or boolean within its limit."""
     if not isinstance(arguments, Mapping) or not set(arguments) <= set(ARGUMENTS):
-        raise ConfigError(f"arguments must be of {', '.join(ARGUMENTS)}, got {str(arguments)[:80]}")
+        raise ConfigError(f"arguments must be among {', '.join(ARGUMENTS)}, got {str(arguments)[:80]}")
     for name, value in arguments.items():
         if not isinstance(value, int | float) or not 0 <= value <= ARGUMENTS[name]:
             raise ConfigError(f"{name} must be a number from 0 to {ARGUMENTS[name]}, got {value!r}")
 
 
 def check_plain(network: nn.Module) -> Backbone:
-    """The network itself. Raises BackboneError unless it is a plain ViT with a class token."""
+    """Return the network. Raises BackboneError unless it is a plain ViT with a class token."""
     todo = "Choose a plain ViT of timm with a class token, such as vit_small_patch16_224 or deit_tiny_patch16_224."
     vit: Backbone = network
     if type(network) is not VisionTransformer:
@@ -156,14 +156,15 @@ def check_plain(network: nn.Module) -> Backbone:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Parameters of a backbone without its classification head."""
+    """Number of parameters of a backbone without its classification head."""
     return sum(value.numel() for name, value in network.named_parameters() if not name.startswith(_HEAD))
 
 
 def fingerprint(network: nn.Module) -> str:
-    """SHA-256 (hex) over the sorted names, types, shapes and bytes of a backbone's tensors, its head left out.
+    """SHA-256 (hex) of a backbone: the sorted names, types, shapes and bytes of its tensors but for the head.
 
-    Number of heads, norm epsilon and place of the position embeddings are in it too: no tensor shows them.
+    The number of attention heads, the norm's epsilon and whether [CLS] has a position embedding are hashed too, because
+    they cannot be seen from the tensors.
     """
     vit = check_plain(network)
     facts = {
@@ -190,7 +191,7 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
         reason = str(error).strip().partition("\n")[0]
         raise BackboneError(
             f"{name} cannot be opened from the Hugging Face cache or hub: {reason}",
-            todo="Without a network, bring its model.safetensors and give the file as weights.",
+            todo="Offline, copy its model.safetensors here and pass the file as weights.",
         ) from None
     if not isinstance(network, nn.Module):
         raise BackboneError(f"timm model {name} is not a network")
@@ -198,7 +199,7 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
 
 
 def _load_into(network: Backbone, weights: Path) -> None:
-    """All tensors or none; the classifier's are left out, others that are missing or too many refuse the file."""
+    """Load all tensors or none. The classifier is left out; missing or unexpected ones are an error."""
     path = weights / "model.safetensors" if weights.is_dir() else weights
     if not path.is_file():
         raise BackboneError(f"weights file {path} is missing", todo=_CONVERT)

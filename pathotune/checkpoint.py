@@ -1,7 +1,7 @@
-"""Adapter files: what was trained, the cached text states and all that is needed to use them; a few MB.
+"""Adapter files: the trained tensors, the cached text states and what is needed to use them; a few MB.
 
-The file is checked whole before memory is taken for its tensors, and refused on a backbone other than the one it was
-tuned on: prompts mean nothing to other weights.
+The file is checked before memory is allocated for its tensors. It only loads on the backbone it was tuned on, because
+prompts are meaningless to other weights.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _REMAKE = "Use the file as it was saved, or tune again."
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What an adapter file says of itself.
+    """Description of an adapter, from the header of its file.
 
-    config       the configuration, class names and template in it
-    texts        the text of each task, filled in, where TTP are on
-    backbone     how the backbone was built and its images prepared
-    fingerprint  of the backbone's weights (`pathotune.backbone.fingerprint`)
+    config       the configuration, with class names and template
+    texts        the rendered text of each task; () if TTP are off
+    backbone     how the backbone is built and images are prepared
+    fingerprint  fingerprint of the backbone's weights (`pathotune.backbone.fingerprint`)
     geometry     the backbone's dim, layers, patch_px and registers
-    metrics      what was measured when it was tuned, as given on saving
-    versions     of the libraries that wrote it
-    provenance   whatever else was given on saving, such as mpp and data
-    nbytes       bytes of its tensors
+    metrics      metrics of the tuning run, as passed to `save_adapter`
+    versions     versions of the libraries that wrote the file
+    provenance   anything else passed to `save_adapter`, such as mpp and data
+    nbytes       total size of its tensors in bytes
     """
 
     config: PathoTuneConfig
@@ -68,9 +68,9 @@ def save_adapter(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the trained tensors and text states of a model; `metrics` and `provenance` must be JSON values.
+    """Write the trained tensors and text states of a model. `metrics` and `provenance` must be JSON values.
 
-    Equal models make equal files. Raises AdapterError for values that are not finite.
+    Equal models give equal files. Raises AdapterError for values that are not JSON and tensors that are not finite.
     """
     path, state = Path(path), model.adapter_state()
     _check_finite(state, path)
@@ -90,15 +90,15 @@ def save_adapter(
 
 
 def read_adapter(path: str | PathLike[str]) -> AdapterInfo:
-    """What a file says of itself, from its header alone. Raises AdapterError for what is no sound adapter file."""
+    """Read an adapter's description from its header only. Raises AdapterError unless it is a sound adapter file."""
     path = Path(path)
     return _info(read_raw(path), path)
 
 
 def load_adapter(path: str | PathLike[str], backbone: nn.Module) -> PathoTune:
-    """The model of an adapter file on its backbone, in eval mode, on the backbone's device. Needs no text encoder.
+    """Load an adapter onto its backbone: a model in eval mode, on the backbone's device. Needs no text encoder.
 
-    Raises AdapterError when the file is damaged or hostile, or the backbone is not the one it was tuned on.
+    Raises AdapterError if the file is damaged or malicious, or the backbone is not the one it was tuned on.
     """
     path = Path(path)
     raw = read_raw(path)
@@ -119,7 +119,7 @@ def load_adapter(path: str | PathLike[str], backbone: nn.Module) -> PathoTune:
 
 
 def geometry(backbone: nn.Module) -> dict[str, int]:
-    """The numbers of a plain ViT on which the shapes of an adapter depend; patch_px in pixels."""
+    """The dimensions of a plain ViT that determine the shapes of an adapter's tensors; patch_px in pixels."""
     vit = check_plain(backbone)
     return {
         "dim": int(vit.embed_dim),
@@ -138,13 +138,13 @@ def _check_backbone(info: AdapterInfo, vit: nn.Module, path: Path) -> None:
         differing = [f"weights {found[:12]}, not {info.fingerprint[:12]}"]
     if differing:
         raise AdapterError(
-            f"{path} was tuned on {info.backbone.name}; this backbone is another: {'; '.join(differing)}",
+            f"{path} was tuned on {info.backbone.name}; this is a different backbone: {'; '.join(differing)}",
             todo="Open the backbone with the weights the adapter was tuned on, in float32, or tune again on this one.",
         )
 
 
 def _text_shape(raw: RawAdapter, config: PathoTuneConfig, path: Path) -> Tensor | None:
-    """A stand-in for the text states: only their width is the file's to say."""
+    """A placeholder for the text states, of the shape that the configuration fixes and the width in the file."""
     if not config.ttp:
         return None
     shape = raw.shapes.get(_TEXT_STATES, ())
@@ -193,11 +193,11 @@ def _info(raw: RawAdapter, path: Path) -> AdapterInfo:
             raw.nbytes,
         )
     except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
-        raise AdapterError(f"{path} is damaged: its description is not complete ({error})", todo=_REMAKE) from None
+        raise AdapterError(f"{path} is damaged: its description is incomplete ({error})", todo=_REMAKE) from None
 
 
 def _geometry(values: Any) -> dict[str, int]:
-    """The four numbers of `geometry`, as a file states them."""
+    """The four numbers of `geometry`, from a file."""
     found = dict(values)
     if set(found) != set(_GEOMETRY) or not all(type(value) is int for value in found.values()):
         raise ValueError(f"geometry must be whole numbers for {', '.join(_GEOMETRY)}")

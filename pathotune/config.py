@@ -1,8 +1,8 @@
-"""PathoTuneConfig: every choice that the paper leaves open, with a reasoned default. Needs no torch.
+"""PathoTuneConfig: every choice that the paper leaves open, each with a default. Does not import torch.
 
-What the published description fixes: TVP enter every layer; TTP come from a template through a frozen BERT; IVP are 2
-tokens per image from the Visual Refine Module; the head reads [CLS]. Counts, widths, wording and pooling are not
-public. Source: Lu et al. 2024, arXiv 2403.16497.
+The published description fixes this much: TVP enter at every layer; TTP are a template encoded by a frozen BERT; IVP
+are 2 tokens per image from the Visual Refine Module; the head reads [CLS]. Token counts, widths, wording and pooling
+are not public. Source: Lu et al. 2024, arXiv 2403.16497.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_TASKS = 64
 
 @dataclass(frozen=True)
 class TaskText:
-    """What the template is filled with for one task. `classes` empty means: the classes of the head."""
+    """Values for the template of one task. Empty `classes` stands for the classes of the head."""
 
     stain: str = "H&E"
     organ: str = "human tissue"
@@ -47,38 +47,38 @@ class TaskText:
 
 @dataclass(frozen=True)
 class PathoTuneConfig:
-    """A PathoTune model but for its backbone. Raises ConfigError for a field out of its range.
+    """Configuration of a PathoTune model, without its backbone. Raises ConfigError for a field out of range.
 
-    classes         names of the classes of the head, in the order of the logits; () makes a model without a head
-    tvp_tokens      task visual prompts per layer; 0 switches TVP off. 10: VPT's usual range is 1-100, and many can hurt
-    tvp_depth       deep: new tokens in every layer (the paper); shallow: in the first only
-    ttp             task textual prompts on or off
-    ttp_tokens      TTP per image. 8: about one per clause of the template, so that wordings of any length give equally
-                    many tokens; as many as the text has word pieces keeps every token state as it is
-    ttp_pooling     segments: means over ttp_tokens consecutive stretches of token states (1: the mean of all);
+    classes         class names of the head, in the order of the logits; () makes a model without a head
+    tvp_tokens      task visual prompts per layer; 0 switches TVP off. VPT uses 1-100, and more is not always better
+    tvp_depth       deep: new tokens at every layer (as in the paper); shallow: at the input only
+    ttp             whether to use task textual prompts
+    ttp_tokens      TTP per image, whatever the length of the text. 8 is about one per clause of the template; as many
+                    as the text has word pieces keeps every token state as it is
+    ttp_pooling     segments: means over ttp_tokens consecutive segments of token states (1: the mean of all);
                     cls: the state of BERT's own [CLS], one token
-    ttp_depth       shallow: TTP enter at the input; deep: the same tokens are put in anew before every layer
-    text_encoder    minilm (offline, extra `text`), a local folder, or a Hugging Face id ORG/NAME
+    ttp_depth       shallow: TTP enter at the input; deep: the same tokens are inserted again at every layer
+    text_encoder    minilm (offline, from the extra `text`), a local folder, or a Hugging Face id ORG/NAME
     template        text with the fields {stain}, {organ}, {task} and {classes}
-    tasks           what fills the template: one entry, or one per task where an adapter serves several
-    ivp_tokens      instance visual prompts per image (the paper: 2); 0 switches IVP and the VRM off
-    ivp_depth       shallow: IVP enter at the input; deep: anew before every layer, with a start and scale of its own
+    tasks           values for the template: one entry per task that the adapter serves
+    ivp_tokens      instance visual prompts per image (2 in the paper); 0 switches IVP and the VRM off
+    ivp_depth       shallow: IVP enter at the input; deep: at every layer, with an offset and a scale for each layer
     vrm_input       patches: the backbone's patch embeddings, without positions; pixels: the normalised image. Patches
-                    were better in the search of docs/results.md, and cost less
+                    were better in the search of docs/results.md, and are cheaper
     vrm_width       channels of the VRM's last stage, a multiple of 4
-    vrm_calibrated  standardise what the VRM knows of an image by statistics of training images. With it, ivp_depth deep
-                    and a low network_rate in training, the ViT reads IVP; without, it ignores them (docs/results.md)
-    feature         cls: the final [CLS] (the paper); cls_mean: [CLS] with the mean of the patch tokens
-    head            linear, or mlp with one hidden layer
+    vrm_calibrated  standardise the VRM's image descriptions by statistics of training images. With it, ivp_depth deep
+                    and a low network_rate, the ViT makes use of IVP; without it, it ignores them (docs/results.md)
+    feature         cls: the final [CLS] (as in the paper); cls_mean: [CLS] concatenated with the mean patch token
+    head            linear, or mlp (one hidden layer)
     head_width      hidden width of the mlp head
-    head_dropout    probability of dropping a feature before the head, while training
-    prompt_dropout  probability of dropping a number of a prompt, while training
-    backbone        what of the ViT itself trains: frozen (the paper), lora (low-rank updates of each layer's queries,
-                    keys and values; Hu et al. 2021, arXiv 2106.09685), or full (everything)
+    head_dropout    dropout probability of the features before the head
+    prompt_dropout  dropout probability of the elements of prompts
+    backbone        training of the ViT itself: frozen (as in the paper), lora (low-rank updates of each layer's
+                    queries, keys and values; Hu et al. 2021, arXiv 2106.09685), or full (all weights)
     lora_rank       rank of the updates
     lora_alpha      updates are scaled by lora_alpha / lora_rank
 
-    A task of several that names only classes of the head is trained and judged among those classes alone.
+    With several tasks, a task whose classes are all classes of the head is trained and evaluated among those only.
     """
 
     classes: tuple[str, ...] = ()
@@ -125,13 +125,13 @@ class PathoTuneConfig:
         if self.vrm_width % 4:
             raise ConfigError(f"vrm_width must be a multiple of 4, got {self.vrm_width}")
         if self.ttp_pooling == "cls" and self.ttp_tokens != 1:
-            raise ConfigError(f"ttp_tokens must be 1 where ttp_pooling is cls, got {self.ttp_tokens}")
+            raise ConfigError(f"ttp_tokens must be 1 with ttp_pooling cls, got {self.ttp_tokens}")
         if not self.text_encoder:
-            raise ConfigError("text_encoder must not be empty", todo="Set ttp to false to do without a text encoder.")
+            raise ConfigError("text_encoder must not be empty", todo="To use no text encoder, set ttp to false.")
 
     @property
     def task_classes(self) -> tuple[tuple[bool, ...], ...] | None:
-        """Which classes belong to each task, (tasks, classes); None where every task has all of them."""
+        """Which classes belong to each task, (tasks, classes); None if all tasks have all classes."""
         rows = []
         for task in self.tasks:
             own = task.classes if task.classes and set(task.classes) <= set(self.classes) else self.classes
@@ -140,18 +140,18 @@ class PathoTuneConfig:
 
     @property
     def text_tokens(self) -> int:
-        """TTP per image, 0 where they are switched off."""
+        """TTP per image; 0 if they are off."""
         return self.ttp_tokens if self.ttp else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, every field named."""
+        """All fields, as JSON values."""
         values = dataclasses.asdict(self)
         values["classes"] = list(self.classes)
         values["tasks"] = [{**dataclasses.asdict(task), "classes": list(task.classes)} for task in self.tasks]
         return values
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys: the same text for equal configurations."""
+        """One line of JSON with sorted keys; equal configurations give equal text."""
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -166,7 +166,7 @@ class PathoTuneConfig:
 
     @classmethod
     def from_json(cls, text: str) -> PathoTuneConfig:
-        """The inverse of `to_json`. Raises ConfigError for what is no configuration."""
+        """The inverse of `to_json`. Raises ConfigError unless the text is a configuration."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -196,7 +196,7 @@ _CHOICES = {
 
 
 def check_template(template: Any) -> None:
-    """Raise ConfigError unless the template is a text with none but the plain fields of TEMPLATE_FIELDS."""
+    """Raise ConfigError unless the template is a text whose only fields are those of TEMPLATE_FIELDS, unformatted."""
     check_text("template", template)
     try:
         parts = list(string.Formatter().parse(template))

@@ -1,4 +1,4 @@
-"""The errors a user of this library may meet: each says what is wrong and, where there is one, what to do."""
+"""Errors of this library: each says what is wrong and, where possible, what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class PathoTuneError(Exception):
     """Base of all errors raised on purpose.
 
-    `what` is one sentence naming field, expectation and value; `todo` one sentence saying what the user can do.
-    Pickles, so that it crosses worker processes.
+    `what` is one sentence with the field, what is expected, and the value; `todo` is one sentence that says what to do.
+    Errors can be pickled, so they pass between worker processes.
     """
 
     def __init__(self, what: str, *, todo: str | None = None) -> None:
@@ -27,7 +27,7 @@ def _rebuild(kind: type[PathoTuneError], what: str, todo: str | None) -> PathoTu
 
 
 class ConfigError(PathoTuneError):
-    """A field of a configuration, or an argument, is out of its range or unknown."""
+    """A configuration field or an argument is unknown or out of range."""
 
 
 class BackboneError(PathoTuneError):
@@ -35,8 +35,8 @@ class BackboneError(PathoTuneError):
 
 
 class TextEncoderError(PathoTuneError):
-    """The text encoder is missing, cannot be read, or does not take the text."""
+    """The text encoder is missing or cannot be read, or the text is too long for it."""
 
 
 class AdapterError(PathoTuneError):
-    """An adapter file is missing, damaged, hostile, of another version, or made for another backbone."""
+    """An adapter file is missing, damaged, malicious, of another version, or made for another backbone."""

@@ -1,7 +1,7 @@
-"""PathoTune: a plain vision transformer of timm, frozen, with task, text and instance prompts in its sequence.
+"""The PathoTune model: a frozen vision transformer of timm with visual, textual and instance prompts in its sequence.
 
-Source: Lu et al. 2024, arXiv 2403.16497 (multi-modal prompts); Jia et al. 2022, arXiv 2203.12119 (deep prompts:
-each layer's prompts replace what the layer before made of its own).
+Sources: Lu et al. 2024, arXiv 2403.16497 (multi-modal prompts); Jia et al. 2022, arXiv 2203.12119 (deep prompts: the
+prompts of each layer replace the previous layer's outputs at their positions).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pathotune.prompts import InstanceVisualPrompts, TaskTextualPrompts, TaskVis
 from pathotune.tokens import TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
-"""The modules that train, each with all its parameters; beside them only what `config.backbone` names."""
+"""The modules that are trained as a whole. Of the backbone, only what `config.backbone` names is trained."""
 
 
 class PathoTune(nn.Module):
-    """Images (B, 3, H, W), normalised as the backbone wants them, to features (B, F) or logits (B, classes).
+    """Images (B, 3, H, W), normalised for the backbone, to features (B, F) or logits (B, classes).
 
-    `backbone` is taken over: it is frozen in place (or adapted, as the configuration says) and stays in eval mode
-    whatever `.train()` says. `text_states` (tasks, n, H) come from `pathotune.text.text_states` or an adapter; None
-    computes them where TTP are on.
-    Raises BackboneError when the network is no plain ViT, TextEncoderError when the text encoder is missing.
+    `backbone` is modified in place: frozen, or adapted as the configuration says. It stays in eval mode even after
+    `.train()`. `text_states` (tasks, n, H) come from `pathotune.text.text_states` or an adapter; None computes them if
+    TTP are on.
+    Raises BackboneError unless the network is a plain ViT, TextEncoderError if the text encoder is missing.
     """
 
     def __init__(self, config: PathoTuneConfig, backbone: nn.Module, text_states: Tensor | None = None) -> None:
@@ -46,7 +46,7 @@ class PathoTune(nn.Module):
         self.layout = TokenLayout(
             self.backbone.num_reg_tokens, config.tvp_tokens, config.text_tokens, config.ivp_tokens
         )
-        # New parts follow the backbone, but for parts on `meta`, which are about to be filled from a file.
+        # New modules go to the backbone's device, except those on `meta`, which are about to be loaded from a file.
         for _, part in self._parts():
             if not any(value.is_meta for value in part.parameters()):
                 part.to(self.backbone.patch_embed.proj.weight.device)
@@ -58,7 +58,7 @@ class PathoTune(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Of the backbone as it was taken over: see `pathotune.backbone.fingerprint`."""
+        """Fingerprint of the backbone before any training (`pathotune.backbone.fingerprint`)."""
         return self._fingerprint or fingerprint(self.backbone)
 
     def forward(self, images: Tensor, task: Tensor | None = None) -> Tensor:
@@ -66,9 +66,9 @@ class PathoTune(nn.Module):
         return self.logits(images, task)
 
     def logits(self, images: Tensor, task: Tensor | None = None) -> Tensor:
-        """Logits (B, classes), in the order of config.classes; -inf for classes that are not of an image's task.
+        """Logits (B, classes), in the order of config.classes; -inf for classes outside an image's task.
 
-        Raises ConfigError for a model without classes.
+        Raises ConfigError if the model has no classes.
         """
         if self.head is None:
             raise ConfigError("this model has no classes to give logits for", todo="Name classes in its configuration.")
@@ -79,10 +79,10 @@ class PathoTune(nn.Module):
         return logits.masked_fill(~torch.tensor(own, device=logits.device)[task], float("-inf"))
 
     def features(self, images: Tensor, task: Tensor | None = None) -> Tensor:
-        """The final [CLS] (B, C), or [CLS] beside the mean patch token (B, 2C).
+        """The final [CLS] (B, C), or [CLS] concatenated with the mean patch token (B, 2C).
 
-        `task` (B,), int64, chooses the text of each image where the adapter serves several tasks. With every prompt
-        off, the [CLS] equals the bare backbone's output bit for bit.
+        `task` (B,), int64, selects the text of each image if the model serves several tasks. With all prompts off,
+        [CLS] equals the output of the plain backbone bit for bit.
         """
         sequence = self.tokens(images, task)
         cls = sequence[:, 0]
@@ -91,7 +91,7 @@ class PathoTune(nn.Module):
         return torch.cat([cls, sequence[:, self.layout.place("image")].mean(dim=1)], dim=1)
 
     def tokens(self, images: Tensor, task: Tensor | None = None) -> Tensor:
-        """The whole final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
+        """The final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
         vit = self.backbone
         patches = vit.patch_embed(images)
         prompts = self.prompts(images, patches, task)
@@ -104,7 +104,7 @@ class PathoTune(nn.Module):
         return vit.norm(sequence)  # type: ignore[no-any-return]
 
     def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> list[dict[str, Tensor]]:
-        """The prompts that enter before each layer, (B, n, C) for each kind that is on and enters there.
+        """Prompts that enter at each layer: (B, n, C) for each kind that is on and enters there.
 
         `patches` are the backbone's patch embeddings, (B, N, C) or (B, h, w, C).
         """
@@ -120,7 +120,7 @@ class PathoTune(nn.Module):
         return found
 
     def calibrate(self, images: Tensor) -> None:
-        """Let the refine module know what images (B, 3, H, W) of the task are like; for use once, before training."""
+        """Set the statistics of the refine module from images (B, 3, H, W) of the task; call once, before training."""
         if self.ivp is not None:
             with torch.no_grad():
                 source = (
@@ -129,31 +129,31 @@ class PathoTune(nn.Module):
             self.ivp.refine.calibrate(source)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What trains, by name: the modules in PARTS whole, and what the configuration names of the backbone.
+        """Trained parameters by name: all of the modules in PARTS, and what `config.backbone` names of the backbone.
 
-        Equals what requires gradients.
+        These are exactly the parameters that require gradients.
         """
         found = {f"{name}.{key}": value for name, part in self._parts() for key, value in part.named_parameters()}
         return found | {f"backbone.{key}": value for key, value in adapted(self.backbone, self.config).items()}
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """What an adapter file holds: the trained tensors and the cached text states, by name."""
+        """Contents of an adapter file: the trained tensors and the cached text states, by name."""
         found = {f"{name}.{key}": value for name, part in self._parts() for key, value in part.state_dict().items()}
         own = adapted(self.backbone, self.config)
         return found | {f"backbone.{key}": value.detach() for key, value in own.items()}
 
     def train(self, mode: bool = True) -> PathoTune:
-        """Training mode for what trains; the backbone stays in eval mode."""
+        """Set training mode for the trained modules; the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def trained_fraction(self) -> float:
-        """Trained parameters over those of the backbone without its head. The paper's figure is 5.9 %."""
+        """Trained parameters as a fraction of the backbone's, its head not counted. The paper states 5.9 %."""
         return sum(value.numel() for value in self.trained_parameters().values()) / self.backbone_parameters
 
     def summary(self) -> str:
-        """A few lines for people: tokens and trained parameters of each part, and their share of the backbone."""
+        """A table to print: tokens and trained parameters of each module, and their fraction of the backbone."""
         lines = [f"{'part':<10}{'tokens':>8}{'trained':>12}"]
         for name, part in self._parts():
             count = sum(parameter.numel() for parameter in part.parameters())
@@ -164,7 +164,7 @@ class PathoTune(nn.Module):
         total = sum(parameter.numel() for parameter in self.trained_parameters().values())
         lines.append(f"{'all':<10}{self.layout.prompts:>8}{total:>12,}")
         lines.append(
-            f"backbone: {self.backbone_parameters:,} parameters; trained: {self.trained_fraction():.2%} of them"
+            f"backbone: {self.backbone_parameters:,} parameters; trained: {self.trained_fraction():.2%} of that"
         )
         return "\n".join(lines)
 
@@ -175,7 +175,7 @@ class PathoTune(nn.Module):
                 yield name, part
 
     def _task_prompts(self, batch: int, layer: int) -> dict[str, Tensor]:
-        """TVP that enter before a layer: nothing after the first where they are shallow or off."""
+        """TVP that enter at a layer; none after the first if they are shallow, none at all if off."""
         if self.tvp is None or layer >= self.tvp.layers:
             return {}
         return {"tvp": self.drop(self.tvp(batch, layer))}
@@ -226,7 +226,7 @@ class PathoTune(nn.Module):
 
 
 def _make_head(config: PathoTuneConfig, inputs: int) -> nn.Sequential:
-    """Dropout, then a linear map or a network with one hidden layer, to a logit per class."""
+    """Dropout, then a linear layer or an MLP with one hidden layer, with one logit per class."""
     layers: list[nn.Module] = [nn.Dropout(config.head_dropout)]
     if config.head == "mlp":
         layers += [nn.Linear(inputs, config.head_width), nn.GELU()]

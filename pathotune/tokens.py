@@ -1,9 +1,9 @@
-"""TokenLayout: the only place that knows where class, register, prompt and image tokens sit in the sequence.
+"""TokenLayout: the positions of class, register, prompt and image tokens in the sequence. Nothing else knows them.
 
-    [CLS] | registers, as the backbone has them | TVP | TTP | IVP | image patches
+    [CLS] | registers of the backbone | TVP | TTP | IVP | image patches
 
-Source of the order: Lu et al. 2024, arXiv 2403.16497; prompts behind the class token as in Jia et al. 2022 (VPT),
-arXiv 2203.12119.
+Sources: Lu et al. 2024, arXiv 2403.16497 (order); Jia et al. 2022 (VPT), arXiv 2203.12119 (prompts follow the class
+token).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 from pathotune.errors import ConfigError
 
 KINDS = ("tvp", "ttp", "ivp")
-"""The prompts in the order in which they stand."""
+"""The kinds of prompts, in sequence order."""
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Numbers of tokens: `registers` behind the class token, then the three kinds of prompt. 0 for none."""
+    """Token counts: `registers` after the class token, then the three kinds of prompts. 0 for none."""
 
     registers: int = 0
     tvp: int = 0
@@ -36,16 +36,16 @@ class TokenLayout:
 
     @property
     def prefix(self) -> int:
-        """Tokens of the backbone that stand before the prompts: the class token and the registers."""
+        """Number of tokens before the prompts: the class token and the registers."""
         return 1 + self.registers
 
     @property
     def prompts(self) -> int:
-        """Prompts of all kinds."""
+        """Number of prompts of all kinds."""
         return self.tvp + self.ttp + self.ivp
 
     def place(self, part: str) -> slice:
-        """Where `cls`, `registers`, `tvp`, `ttp`, `ivp` or `image` stand in the sequence with prompts."""
+        """Slice of `cls`, `registers`, `tvp`, `ttp`, `ivp` or `image` in the sequence with prompts."""
         sizes = {"cls": 1, "registers": self.registers, **{kind: getattr(self, kind) for kind in KINDS}}
         start = 0
         for name, size in sizes.items():
@@ -57,9 +57,9 @@ class TokenLayout:
         return slice(start, None)
 
     def insert(self, sequence: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
-        """Put prompts, a (B, n, D) for each kind that is on, into the backbone's sequence (B, prefix + N, D).
+        """Insert prompts, (B, n, D) for each kind that is on, into the backbone's sequence (B, prefix + N, D).
 
-        Returns (B, prefix + prompts + N, D); the backbone's own tokens keep their values and order.
+        Returns (B, prefix + prompts + N, D). The backbone's tokens keep their values and order.
         """
         ordered = self._ordered(prompts)
         if not ordered:
@@ -67,7 +67,7 @@ class TokenLayout:
         return torch.cat([sequence[:, : self.prefix], *ordered, sequence[:, self.prefix :]], dim=1)
 
     def replace(self, sequence: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
-        """Put new prompts in the place of those in a sequence with prompts; kinds not named stay as they are."""
+        """Replace prompts in a sequence that has them; kinds not given stay as they are."""
         if not prompts:
             return sequence
         kept = {kind: sequence[:, self.place(kind)] for kind in KINDS if getattr(self, kind)}
@@ -75,7 +75,7 @@ class TokenLayout:
         return torch.cat([sequence[:, : self.prefix], *ordered, sequence[:, self.place("image")]], dim=1)
 
     def remove(self, sequence: Tensor) -> Tensor:
-        """The sequence without its prompts: the inverse of `insert`."""
+        """Remove the prompts: the inverse of `insert`."""
         if not self.prompts:
             return sequence
         return torch.cat([sequence[:, : self.prefix], sequence[:, self.place("image")]], dim=1)

@@ -1,4 +1,4 @@
-"""How PathoTune is trained: the fit loop, its arithmetic, batches, augmentation, and its state after an epoch."""
+"""Training of PathoTune: the fit loop, its precision, batches, augmentation, and checkpoints after each epoch."""
 
 from pathotune.training.loop import MONITORS, FitOptions, FitResult, Watch, fit, probabilities, schedule
 

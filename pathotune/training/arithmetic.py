@@ -1,4 +1,4 @@
-"""Which arithmetic a pass runs in, and how to keep a CPU quick while training."""
+"""Device and precision of a pass, and what makes training fast on a CPU."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pathotune.model import PathoTune
 
 @dataclass(frozen=True)
 class Compute:
-    """Where a pass runs, as torch spells it (cpu, cuda:0), and in what: bf16 (sums and norms stay in fp32), or fp32."""
+    """Device of a pass in torch's notation (cpu, cuda:0), and precision: bf16 (sums and norms in fp32) or fp32."""
 
     device: str = "cpu"
     precision: str = "bf16"
 
     @property
     def place(self) -> torch.device:
-        """The device as torch has it."""
+        """The device as a torch.device."""
         return torch.device(self.device)
 
     def lowered(self) -> torch.autocast:
-        """The arithmetic of a forward pass, to be entered. Raises ConfigError for another precision."""
+        """Context manager for a forward pass in this precision. Raises ConfigError for an unknown precision."""
         check_choice("precision", self.precision, ("bf16", "fp32"))
         return torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16")
 
@@ -37,13 +37,13 @@ ON_CPU = Compute()
 
 @contextmanager
 def quick_backward(model: PathoTune, device: torch.device) -> Iterator[None]:
-    """On a CPU, keep away from two operations whose backward pass is slow in bf16.
+    """Avoid two operations whose backward pass in bf16 is slow on a CPU.
 
-    Fused attention takes ten times its forward pass there, and depthwise convolutions are slower than in float32: of
-    a step with DeiT-Tiny at 112 px they were more than half (benchmarks/tuning_speed.py).
+    The backward pass of fused attention takes ten times as long as its forward pass, and depthwise convolutions are
+    slower than in float32: together more than half of a step with DeiT-Tiny at 112 px (benchmarks/tuning_speed.py).
     """
     head_alone = not model.layout.prompts and model.config.backbone == "frozen"
-    if device.type != "cpu" or head_alone:  # for a head alone nothing goes back through the backbone
+    if device.type != "cpu" or head_alone:  # with only a head, no gradient passes the backbone
         yield
         return
     attentions = [block.attn for block in model.backbone.blocks if getattr(block.attn, "fused_attn", False)]

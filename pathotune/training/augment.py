@@ -1,4 +1,4 @@
-"""What is done to training images: the eight symmetries of the square, and changes of stain strength."""
+"""Augmentation of training images: the eight symmetries of the square, and random stain strength."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.7
 
 
 def turn(images: Tensor, generator: torch.Generator, *, flips: bool, rotations: bool) -> Tensor:
-    """Each image (B, C, S, S) mirrored, turned by a right angle, both or neither, each alike likely."""
+    """Flip and rotate each image (B, C, S, S): a random symmetry of the square, all equally likely."""
     if not flips and not rotations:
         return images
     count = len(images)
@@ -26,9 +26,9 @@ def turn(images: Tensor, generator: torch.Generator, *, flips: bool, rotations: 
 
 
 def jitter_stains(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, S, S) in 0..255 with each stain's optical density scaled and shifted.
+    """Scale and shift the optical density of each stain in images (B, 3, S, S) with values in 0..255.
 
-    Factors are uniform in 1 +- strength, shifts in +- strength / 10 of the density of full stain. Source: Tellez et al.
+    Factors are uniform in 1 +- strength, shifts in +- strength / 10 of full stain density. Source: Tellez et al.
     2018, IEEE Trans Med Imaging 37:2126 (HED jitter).
     """
     if strength <= 0:

@@ -1,4 +1,4 @@
-"""From labelled images on any source to batches that a backbone takes: read ahead, resize, augment, normalise."""
+"""From labelled images of any source to batches for a backbone: read ahead, resize, normalise."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from pathotune.errors import ConfigError
 
 
 class LabelledImages(Protocol):
-    """Images with a class each, read when they are needed.
+    """Images with a class each, read on demand.
 
-    labels  int64 (N,), places in the configuration's classes
-    tasks   int64 (N,), which text belongs to each image, or None where there is one
+    labels  int64 (N,), indices into the configuration's classes
+    tasks   int64 (N,), index of the task of each image; None if there is only one task
     """
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The classes."""
+        """Class index of each image."""
         ...
 
     @property
     def tasks(self) -> NDArray[np.int64] | None:
-        """The tasks."""
+        """Task index of each image."""
         ...
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Images uint8 (B, P, P, 3), RGB, of these rows."""
+        """Read the images at these rows: uint8 (B, P, P, 3), RGB."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Labelled images that lie in memory: pixels uint8 (N, P, P, 3). Raises ConfigError for arrays of another kind."""
+    """Labelled images in memory: pixels uint8 (N, P, P, 3). Raises ConfigError for other types or shapes."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -56,13 +56,13 @@ class ArrayImages:
                 raise ConfigError(f"{name} must be int64 ({shape[0]},), got {values.dtype} {values.shape}")
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Images uint8 (B, P, P, 3) of these rows."""
+        """Return the images at these rows: uint8 (B, P, P, 3)."""
         return self.pixels[rows]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images float32 (B, 3, S, S) in 0..255, and int64 (B,) labels and tasks."""
+    """Images float32 (B, 3, S, S) in 0..255; labels and tasks int64 (B,)."""
 
     images: Tensor
     labels: Tensor
@@ -72,7 +72,7 @@ class Batch:
 def batches(
     source: LabelledImages, order: NDArray[np.int64], size: int, card: BackboneCard, device: torch.device
 ) -> Iterator[Batch]:
-    """The images of `order`, `size` at a time; one batch is read ahead while the device works."""
+    """Yield the images at rows `order`, `size` at a time. The next batch is read while the device works on this one."""
     parts = [order[first : first + size] for first in range(0, len(order), size)]
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         coming = pool.submit(_read, source, parts[0], card) if parts else None
@@ -86,13 +86,13 @@ def batches(
 
 
 def normalise(images: Tensor, card: BackboneCard) -> Tensor:
-    """Images in 0..255 to what the backbone was trained on."""
+    """Scale images in 0..255 to [0, 1] and standardise them by the backbone's mean and std."""
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (card.mean, card.std))
     return (images / 255.0 - mean) / std
 
 
 def _read(source: LabelledImages, rows: NDArray[np.int64], card: BackboneCard) -> Tensor:
-    """uint8 (B, 3, S, S): resized as bytes, antialiased, which is what the encoder of the pipeline does too."""
+    """Images uint8 (B, 3, S, S), resized with antialiasing as uint8, exactly as the pipeline's encoder does."""
     images = torch.from_numpy(np.ascontiguousarray(source.read(rows))).permute(0, 3, 1, 2)
     side = card.input_px
     if images.shape[-1] == side:

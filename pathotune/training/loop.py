@@ -1,7 +1,7 @@
-"""The fit loop: RAdam, warm-up and cosine, bf16, early stopping, seeds, and going on after a crash.
+"""The fit loop: RAdam, warm-up and cosine decay, bf16, early stopping, seeds, and resuming after a crash.
 
-The order of images and what is done to them are functions of seed and epoch, so a training that was stopped and goes
-on equals one that was not. Source: Liu et al. 2020, arXiv 1908.03265 (RAdam, which the paper trains with).
+The order of images and their augmentation depend only on seed and epoch, so a resumed training gives the same result
+as an uninterrupted one. Source: Liu et al. 2020, arXiv 1908.03265 (RAdam, the optimiser of the paper).
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ MONITORS = ("macro_f1", "loss")
 _NETWORKS = ("ivp.refine.", "ttp.project.")
 _MOST = 1 << 40
 _CALIBRATION = 128
-"""Images by which the refine module is calibrated."""
+"""Number of images for the calibration of the refine module."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a model is trained. Raises ConfigError for a value out of its range.
+    """Training options. Raises ConfigError for a value out of range.
 
-    epochs           most passes over the training images
-    batch            images in a step
-    learning_rate    of RAdam, at its highest
-    network_rate     the learning rate of the refine module and the text projection over that of tokens and head: a
-                     rate that suits prompt tokens destroys convolutions within a few steps
-    weight_decay     decoupled, on the matrices of projections, refine module, head and backbone, not on prompt tokens
-    warmup           part of all steps in which the learning rate rises; it then falls as a cosine to zero
-    clip             largest norm of the gradient; 0: any
-    class_weights    weigh classes by the inverse of their frequency in the training images
-    flips, rotations mirror images, turn them by right angles
-    stain_jitter     strength of random changes of stain; 0: none (0.05 is light, 0.2 strong)
-    label_smoothing  part of the target spread over all classes
-    patience         epochs without a better validation before stopping
-    monitor          what better means: macro_f1, or loss
+    epochs           maximum number of passes over the training images
+    batch            images per step
+    learning_rate    peak learning rate of RAdam
+    network_rate     learning rate of the refine module and the text projection relative to that of prompt tokens and
+                     head: a rate that suits prompt tokens destroys convolutions within a few steps
+    weight_decay     decoupled; applies to matrices of projections, refine module, head and backbone, not to prompts
+    warmup           fraction of all steps in which the learning rate rises; afterwards it follows a cosine to zero
+    clip             maximum norm of the gradient; 0: no clipping
+    class_weights    weight classes by the inverse of their frequency in the training images
+    flips, rotations augment by mirror images and by right-angle rotations
+    stain_jitter     strength of random stain variation; 0: none (0.05 is light, 0.2 strong)
+    label_smoothing  fraction of the target spread evenly over all classes
+    patience         epochs without improvement in validation before stopping
+    monitor          validation measure to improve: macro_f1 or loss
     """
 
     epochs: int = 20
@@ -95,7 +95,7 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a training: its epochs, whose weights the model has now, whether it stopped before the end."""
+    """Result of a training: its epochs, the epoch whose weights were kept, and whether it stopped early."""
 
     history: tuple[EpochRow, ...]
     best_epoch: int
@@ -104,9 +104,9 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told how far a training is: how many images were worked on, and each finished epoch.
+    """Callbacks for progress: the number of images just processed, and each finished epoch.
 
-    A training that goes on tells the epochs of before first, each followed by its images.
+    A resumed training first reports the earlier epochs, each followed by its number of images.
     """
 
     on_images: Callable[[int], None] = lambda count: None
@@ -124,12 +124,12 @@ def fit(
     resume: Path | None = None,
     watch: Watch = Watch(),
 ) -> FitResult:
-    """Train what trains of `model` in place; it ends in eval mode with the weights of the best epoch.
+    """Train `model` in place. It ends in eval mode with the weights of the best epoch.
 
-    `resume` is a folder for the state after each epoch: a training that finds one of the same configuration, backbone,
-    labels and options goes on after it (pixels are not compared: give each set of images a folder of its own).
-    Raises ConfigError for a model without classes, labels that are none of them, a class without training images, no
-    validation images, or a loss that is no longer finite.
+    `resume` is a folder for a checkpoint after each epoch. If it holds one of the same configuration, backbone, labels
+    and options, training continues from there (pixels are not compared: use a separate folder for each set of images).
+    Raises ConfigError if the model has no classes, labels are out of range, a class has no training images, there are
+    no validation images, or the loss is not finite.
     """
     _check_labels(model, train, validation)
     trainer = _Trainer(model.to(compute.device), card, train, options, compute)
@@ -168,7 +168,7 @@ def probabilities(
     batch: int = 64,
     on_images: Callable[[int], None] = lambda count: None,
 ) -> NDArray[np.float32]:
-    """Class probabilities float32 (N, C) of labelled images, whose labels are not looked at."""
+    """Class probabilities float32 (N, C) of images; their labels are not used."""
     model.to(compute.device).eval()
     found = [np.zeros((0, len(model.config.classes)), np.float32)]
     rows = np.arange(len(images.labels))
@@ -181,7 +181,7 @@ def probabilities(
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor of the learning rate at a step, 0-based: a straight rise, then half a cosine down to 0."""
+    """Factor on the learning rate at a step (0-based): linear warm-up, then half a cosine down to 0."""
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise
@@ -189,7 +189,7 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 class _Trainer:
-    """One model, its optimiser and its training images."""
+    """A model with its optimiser and training images."""
 
     def __init__(
         self,
@@ -208,19 +208,19 @@ class _Trainer:
         self.weights = _class_weights(model, train.labels, options).to(self.device)
 
     def calibrate(self) -> None:
-        """Show the refine module some training images, as they are."""
+        """Calibrate the refine module on training images without augmentation."""
         chosen = torch.randperm(len(self.train.labels), generator=torch.Generator().manual_seed(self.options.seed))
         rows = chosen[:_CALIBRATION].numpy()
         for part in batches(self.train, rows, len(rows), self.card, self.device):
             self.model.calibrate(normalise(part.images, self.card))
 
     def rate(self, epoch: int) -> float:
-        """Learning rate at the last step of an epoch, 1-based."""
+        """Learning rate at the last step of an epoch (1-based)."""
         total = self.options.epochs * self.steps
         return self.options.learning_rate * schedule(epoch * self.steps - 1, total, self.options.warmup)
 
     def epoch(self, epoch: int, on_images: Callable[[int], None]) -> float:
-        """One pass over the training images; the mean loss."""
+        """Train for one epoch and return the mean loss."""
         seed = int.from_bytes(hashlib.sha256(f"{self.options.seed}/{epoch}".encode()).digest()[:7])
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.train.labels), generator=generator).numpy()
@@ -239,7 +239,7 @@ class _Trainer:
         return total / len(order)
 
     def judge(self, images: LabelledImages, on_images: Callable[[int], None]) -> tuple[float, float, float]:
-        """Loss, accuracy and macro F1 of the model as it is."""
+        """Loss, accuracy and macro F1 of the current model."""
         found = probabilities(
             self.model,
             self.card,
@@ -278,7 +278,7 @@ class _Trainer:
 
 
 def _optimizer(model: PathoTune, options: FitOptions) -> torch.optim.Optimizer:
-    """RAdam; the refine module and the text projection have a rate of their own; tokens, biases, norms do not decay."""
+    """RAdam, with `network_rate` on the refine module and text projection, and no decay of tokens, biases and norms."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in model.trained_parameters().items():
         plain = value.ndim < 2 or name.endswith(("tokens", "start", "scale", "_embed"))
@@ -294,12 +294,12 @@ def _optimizer(model: PathoTune, options: FitOptions) -> torch.optim.Optimizer:
 def _check_labels(model: PathoTune, train: LabelledImages, validation: LabelledImages) -> None:
     count = len(model.config.classes)
     if not count:
-        raise ConfigError("this model has no classes to be trained for", todo="Name classes in its configuration.")
+        raise ConfigError("this model has no classes to train for", todo="Name classes in its configuration.")
     if not len(validation.labels):
-        raise ConfigError("no validation image to choose the best epoch on")
+        raise ConfigError("there are no validation images to choose the best epoch by")
     for images in (train, validation):
         if len(images.labels) and not 0 <= images.labels.min() <= images.labels.max() < count:
-            raise ConfigError(f"labels must be 0 to {count - 1}, places in the model's classes")
+            raise ConfigError(f"labels must be 0 to {count - 1}, indices into the model's classes")
 
 
 def _class_weights(model: PathoTune, labels: NDArray[np.int64], options: FitOptions) -> Tensor:
@@ -336,7 +336,7 @@ def _row(
 
 
 def _key(model: PathoTune, train: LabelledImages, validation: LabelledImages, options: FitOptions) -> str:
-    """What a state on disk belongs to: model, options and labels."""
+    """Digest of what a checkpoint belongs to: model, options and labels."""
     facts = [model.config.to_dict(), model.fingerprint, dataclasses.asdict(options)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for images in (train, validation):

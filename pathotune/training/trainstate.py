@@ -1,4 +1,4 @@
-"""The state of a training after an epoch, on disk: enough to go on as if it had never stopped."""
+"""Checkpoint of a training after an epoch: all that is needed to resume with the same result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "last-epoch.safetensors"
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch: losses are means over images, seconds are wall-clock with validation."""
+    """One epoch. Losses are means over images; seconds are wall-clock time including validation."""
 
     epoch: int
     train_loss: float
@@ -37,7 +37,7 @@ class EpochRow:
 
 @dataclass
 class Progress:
-    """Where a training stands: what is kept beside the model itself. `best` are the trained tensors of `best_epoch`."""
+    """Progress of a training, kept beside the model. `best` holds the trained tensors of `best_epoch`."""
 
     history: list[EpochRow] = field(default_factory=list)
     best_epoch: int = 0
@@ -47,7 +47,7 @@ class Progress:
 def store(
     folder: Path, model: nn.Module, optimizer: Optimizer, progress: Progress, state: Mapping[str, Tensor], key: str
 ) -> None:
-    """Write the state after an epoch; the file appears whole or not at all. `key` names what is being trained."""
+    """Write a checkpoint, completely or not at all. `key` identifies what is being trained."""
     tensors = {f"last.{name}": value for name, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in progress.best.items()}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -58,7 +58,7 @@ def store(
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Optimizer, key: str) -> Progress | None:
-    """Put model and optimiser back to the last epoch kept; None where there is none, or it is of another training."""
+    """Restore model and optimiser from the checkpoint. Returns None if there is none or it is of another training."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -73,7 +73,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, key: str) -> P
         return None
     _fill(model, optimizer, tensors)
     rows = [EpochRow(**row) for row in raw.document["history"]]
-    log.info("training goes on after epoch %d", len(rows))
+    log.info("training resumes after epoch %d", len(rows))
     return Progress(rows, int(raw.document["best_epoch"]), _under(tensors, "best."))
 
 

@@ -149,7 +149,7 @@ def test_loading_and_embedding_need_no_transformers(saved: Path) -> None:
     ],
 )
 def test_another_backbone_is_refused(saved: Path, other: Callable[[], Any], reason: str) -> None:
-    with pytest.raises(AdapterError, match=rf"tuned on tests/small; this backbone is another: {reason}"):
+    with pytest.raises(AdapterError, match=rf"tuned on tests/small; this is a different backbone: {reason}"):
         load_adapter(saved, other())
 
 
@@ -203,17 +203,17 @@ DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "tvp.tokens must be of shape": lambda document: document["config"].update(tvp_tokens=11),
     "ttp.states must be of shape": lambda document: document["config"].update(ttp_tokens=9),
     "head.1.bias must be of shape": lambda document: document["config"].update(classes=["a", "b", "c"]),
-    "not complete": lambda document: document["backbone"].pop("fingerprint"),
-    "description is not complete": lambda document: document["backbone"].update(mean=[0.5]),
+    "incomplete": lambda document: document["backbone"].pop("fingerprint"),
+    "description is incomplete": lambda document: document["backbone"].update(mean=[0.5]),
     "weights": lambda document: document["backbone"].update(fingerprint="0" * 64),
     "arguments must be": lambda document: document["backbone"].update(arguments={"checkpoint_path": "other.pth"}),
     "std must be positive": lambda document: document["backbone"].update(std=[0, 0, 0]),
     "too large": lambda document: document["backbone"].update(mean=[10**400, 0, 0]),
     "geometry must be": lambda document: document["backbone"].update(geometry=[["dim", "24"]]),
     "geometry must be whole": lambda document: document["backbone"]["geometry"].update(dim=24.5),
-    "classes must be text": lambda document: document["config"].update(classes=["benign", "\ud800"]),
-    "classes must be text that": lambda document: document["config"].update(classes=["benign", "a\x07"]),
-    "organ must be text": lambda document: document["config"]["tasks"][0].update(organ="\udcff"),
+    "classes must be printable text": lambda document: document["config"].update(classes=["benign", "\ud800"]),
+    "classes must be printable": lambda document: document["config"].update(classes=["benign", "a\x07"]),
+    "organ must be printable": lambda document: document["config"]["tasks"][0].update(organ="\udcff"),
 }
 
 

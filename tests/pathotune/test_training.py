@@ -237,7 +237,7 @@ def test_what_cannot_be_trained_on_is_refused_before_it_starts() -> None:
     for images in ((high, good), (low, good), (good, high), (good, low)):
         with pytest.raises(ConfigError, match="labels must be 0 to 2"):
             fit(make("linear"), CARD, *images, OPTIONS, FP32)
-    with pytest.raises(ConfigError, match="no validation image"):
+    with pytest.raises(ConfigError, match="no validation images"):
         fit(make("linear"), CARD, good, nothing, OPTIONS, FP32)
     with pytest.raises(ConfigError, match="no classes"):
         fit(make("linear", classes=()), CARD, good, good, OPTIONS, FP32)

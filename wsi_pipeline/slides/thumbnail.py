@@ -114,6 +114,7 @@ def _read_blocks(slide: LevelReader, number: int) -> Iterator[tuple[Box, Pixels]
     level = slide.info.levels[number]
 
     def read(block: Box) -> Pixels:
+        """Read a block of the level, uint8 (h, w, 3)."""
         corner = (round(block.x * level.downsample), round(block.y * level.downsample))
         return slide.read_region(*corner, number, block.width, block.height)
 
@@ -128,6 +129,7 @@ def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[
     boxes = (Box(0, y, whole.width, min(band, whole.height - y)) for y in range(0, whole.height, band))
 
     def read(box: Box) -> Pixels:
+        """Decode the tiles of a box, shrunk, uint8 (h, w, 3)."""
         image = np.empty((box.height, box.width, 3), np.uint8)
         for y in range(0, box.height, height):
             for column in range(tiles.columns):

@@ -43,6 +43,7 @@ def raise_on_ctrl_c() -> None:
 
 def _raise_on(number: signal.Signals, error: Callable[[], BaseException], *, then: signal.Handlers | None) -> None:
     def hear(signum: int, frame: FrameType | None) -> None:
+        """Signal handler: raise the error in the main thread."""
         if then is not None:
             signal.signal(number, then)
         raised = error()
