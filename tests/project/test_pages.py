@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("wsi_pipeline", "pathotune")
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "docs/adr/*.md", "manifests/*.md", "workflows/*.md", "benchmarks/*.md")
-    for path in ROOT.glob(pattern)
+    for folder in (".", "docs", "docs/adr", "manifests", "workflows", "benchmarks", "findings", "pathotune/builtin")
+    for path in (ROOT / folder).glob("*.md")
 )
 WIDTH = 120
 _FENCE = re.compile(r"\s*(```|~~~)")
