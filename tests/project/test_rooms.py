@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 _PLACE = re.compile(r"`([a-z_0-9.]+):([A-Za-z_][A-Za-z_0-9.]*)`")
 _WALK = re.compile(r"^## From ", re.MULTILINE)
+_QUESTIONS = re.compile(r"^(\| [A-Z][^|]*\? \|.*)$", re.MULTILINE)
 
 
 def _load():
@@ -68,6 +69,47 @@ def test_a_walk_that_skips_a_step_would_be_seen() -> None:
     assert "sniff" in _reached("slides.open", "_open_auto")
     assert "sniff" not in _reached("slides.slide", "Slide")
     assert _node("slides.open", "open_it") is None
+
+
+DECIDES = {
+    "How is the resolution": "manifest",
+    "Where is the size of a patch": "downsample",
+    "Why was a slide computed again": "changed",
+    "Which backend reads": "sniff",
+    "Where does the default encoder": "pathotune",
+    "How are folds made": "folds",
+    "How is an interval": "patient",
+    "What colours a heat map": '"',
+    "What are the words": "option",
+    "Where is the path": "cohort.csv",
+    "Which column names": "case_submitter_id",
+    "Which ink": "Ink(",
+    "Which class does an annotated patch": "min_inside",
+    "At which resolution": "0.10",
+    "How large is a batch": "_BATCH",
+    "When does training stop early": "patience",
+    "Where is the threshold": "argmin",
+    "When does a warning say": "UNLIKELY",
+    "Which sentences stand": "cautions",
+    "When may another process": "300",
+}
+"""What the code that decides says, for each question of docs/architecture.md."""
+
+
+def test_what_the_tables_name_is_where_it_is_decided() -> None:
+    rows = [line.split(" | ") for line in _QUESTIONS.findall(PAGE)]
+    assert len(rows) == len(DECIDES)
+    for question, decided, _ in rows:
+        (word,) = (word for start, word in DECIDES.items() if question.startswith(f"| {start}"))
+        module, name = _PLACE.findall(decided)[0]
+        path = ROOT / rooms.HOUSE / f"{module.replace('.', '/')}.py"
+        assert word in (ast.get_source_segment(path.read_text(encoding="utf-8"), _node(module, name)) or ""), question
+
+
+def test_files_named_in_the_tables_exist() -> None:
+    named = re.findall(r"`((?:tests|benchmarks|wsi_pipeline)/[a-z_/0-9]+\.py)`", PAGE)
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / name).is_file()]
 
 
 def _node(module: str, name: str) -> ast.AST | None:
