@@ -107,10 +107,31 @@ def front_page(app: object, error: Exception | None) -> None:
         (out / "index.html").write_text((out / f"{root_doc}.html").read_text(encoding="utf-8"), encoding="utf-8")
 
 
+def stay_in_this_project() -> None:
+    """Let astroid parse these packages and the standard library only.
+
+    It would follow every name into torch, timm and transformers, which takes minutes and adds nothing to a page.
+    """
+    from astroid.exceptions import AstroidImportError
+    from astroid.manager import AstroidManager
+
+    parse = AstroidManager.ast_from_module_name
+    ours = {*autoapi_dirs, *sys.stdlib_module_names}
+
+    def ast_from_module_name(self: AstroidManager, modname: str, *rest: object, **options: object) -> object:
+        """As astroid's; raises AstroidImportError for a module of another package."""
+        if modname.partition(".")[0] not in ours:
+            raise AstroidImportError("not a module of this project", modname=modname)
+        return parse(self, modname, *rest, **options)
+
+    AstroidManager.ast_from_module_name = ast_from_module_name
+
+
 def setup(app: object) -> None:
     """Connect the above."""
     app.connect("source-read", add_contents)
     if WITH_API:
+        stay_in_this_project()
         app.connect("autodoc-process-docstring", convert)
         app.connect("autoapi-skip-member", skip)
     app.connect("build-finished", front_page)
