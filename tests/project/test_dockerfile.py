@@ -37,6 +37,16 @@ def test_its_steps_can_be_read() -> None:
     assert "no ARG COLOUR" in unknown.stderr
 
 
+def test_its_steps_run_with_the_packages_that_are_here() -> None:
+    """All but the downloads, which take minutes."""
+    command = [sys.executable, ROOT / ".ci/dockerfile-steps", "--installed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Successfully installed wsi-pipeline" in done.stdout
+    assert "usage: wsi-pipeline" in done.stdout
+    assert done.stdout.rstrip().endswith("4 RUN steps done")
+
+
 @pytest.mark.slow
 def test_its_steps_run() -> None:
     """Needs 6 GB of disk for a while and the packages of constraints.txt."""
