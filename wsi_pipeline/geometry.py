@@ -44,7 +44,7 @@ class Box:
         return self.y + self.height
 
     def clipped(self, size: Size) -> Box | None:
-        """The part of the box inside an image of `size`, or None where they do not meet."""
+        """The part of the box inside an image of `size`, or None if they do not meet."""
         left, top = max(self.x, 0), max(self.y, 0)
         right, bottom = min(self.right, size.width), min(self.bottom, size.height)
         return Box(left, top, right - left, bottom - top) if right > left and bottom > top else None

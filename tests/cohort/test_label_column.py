@@ -66,5 +66,5 @@ def test_columns_that_are_not_there_and_columns_left_open_are_refused(tmp_path: 
         read(tmp_path, "slide_id,patient_id,kras,msi,label", "egfr")
     with pytest.raises(ManifestError, match="all mean label; keep one, or name it with --label-column"):
         read(tmp_path, "slide_id,patient_id,diagnosis,msi,category", None)
-    with pytest.raises(UsageError, match="the slides are not named by a CSV"):
+    with pytest.raises(UsageError, match="the slides do not come from a CSV"):
         read_cohort([tmp_path], label_column="kras")

@@ -58,7 +58,8 @@ def test_what_is_kept_as_a_label_stays_one(tmp_path: Path) -> None:
     values = ["Stage I", "Unknown", "unknown", "'--"]
     cohort = labels(tmp_path, values)
     assert told(cohort)[0] == (
-        "label 'Unknown' of 1 slide counts as no label: not trained on; to keep it as a class, --keep-label 'Unknown'"
+        "label 'Unknown' of 1 slide is treated as missing and not used for training; keep it as a class with "
+        "--keep-label 'Unknown'"
     )
     said = TableOptions(keep_label="Unknown")
     for each in (labels(tmp_path, values, said), again(cohort, tmp_path, said)):
@@ -82,7 +83,7 @@ def test_what_is_kept_as_a_label_stays_one(tmp_path: Path) -> None:
 def test_labels_that_differ_in_writing_only(tmp_path: Path, values: list[str], joined: dict[str, int]) -> None:
     cohort = labels(tmp_path, values)
     assert len(cohort.label_counts()) == len(set(values))
-    note = next(line for line in told(cohort) if "differ only in writing" in line)
+    note = next(line for line in told(cohort) if "differ only in spelling" in line)
     spellings = {value for value in values if sum(label_key(value) == label_key(other) for other in set(values)) > 1}
     assert any(repr(value) in note for value in spellings)
     assert "--fold-labels" in note

@@ -174,7 +174,7 @@ def test_a_quotation_mark_that_is_not_closed_swallows_no_slide(folder: Path) -> 
 
 @pytest.mark.parametrize("path", [".", "/", "./"])
 def test_a_path_without_a_name_is_refused(folder: Path, path: str) -> None:
-    with pytest.raises(ManifestError, match="names no slide"):
+    with pytest.raises(ManifestError, match="does not name a slide"):
         read_cohort([write(folder, f"path,label\n{path},x\n")])
 
 
@@ -313,4 +313,4 @@ def test_half_an_outcome_is_said(folder: Path) -> None:
     ]
     assert cohort.event_counts() == (0, 0)
     (note,) = read_cohort([write(folder, "path,time\na.svs,3\n")]).notes
-    assert str(note) == "row 1: column time without a column event: no survival can be learned"
+    assert str(note) == "row 1: column time without a column event: survival cannot be learned"

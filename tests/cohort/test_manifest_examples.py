@@ -69,7 +69,7 @@ def test_full_uses_every_column(tmp_path: Path) -> None:
     assert [(by_id[name].time, by_id[name].event) for name in ("a1", "b2", "c3")] == [(41.5, 1), (55, 0), (None, None)]
     assert notes(cohort) == [
         "row 7: file not found: /archive/2019/c1.mrxs",
-        "row 9: empty label: c3 is tiled and embedded, not trained on",
+        "row 9: empty label: c3 is tiled and embedded, but not used for training",
     ]
 
 

@@ -310,7 +310,7 @@ def test_a_damaged_list_of_slides_is_written_anew(
     (run / "cohort.csv").write_text("slide_id,pa")
     args = ["--run", str(run), "--only", "s0", "--workers", "0"]
     assert main(["tile", *args]) == 2
-    assert "no slides in it" in capsys.readouterr().err
+    assert "it lists no slides" in capsys.readouterr().err
     assert main(["tile", str(cohort), *args]) == 0
     assert main(["tile", *args]) == 0
 

@@ -92,7 +92,7 @@ def test_directories_that_form_a_circle_are_refused_and_shared_ones_are_not(tmp_
     layout, raw = layout_of(path), bytearray(path.read_bytes())
     raw[layout.next_at[-1] : layout.next_at[-1] + 4] = layout.directories[0].to_bytes(4, "little")
     file = io.BytesIO(raw)  # in memory, for our guard alone: no reader is given such a file
-    with pytest.raises(SlideError, match="directories lead back to an earlier one"):
+    with pytest.raises(SlideError, match="directories form a loop"):
         _check_chain(file, _Layout("<", False, len(raw)), layout.directories[0], set(), [])
     # SubIFDs: each is named by the parent and follows another, which is no circle
     check_complete(write_ome_tiff(tmp_path / "b.ome.tif", blob_slide(0, side=256), mpp=0.5))
@@ -104,11 +104,11 @@ def test_a_slide_whose_width_does_not_fit_its_tiles_is_refused(tmp_path: Path) -
     entry, raw = layout_of(path).of(WIDTH)[0], bytearray(path.read_bytes())
     raw[entry.values_at : entry.values_at + 2] = (100).to_bytes(2, "little")
     path.write_bytes(raw)
-    with pytest.raises(SlideError, match="100 x 256 pixels, takes 8 tiles but lists 16"):
+    with pytest.raises(SlideError, match=r"100 x 256 pixels\) needs 8 tiles but lists 16"):
         check_complete(path)
 
 
-@pytest.mark.parametrize(("kind", "words"), [(11, "holds no whole numbers"), (2, "holds no whole numbers")])
+@pytest.mark.parametrize(("kind", "words"), [(11, "does not hold integers"), (2, "does not hold integers")])
 def test_lengths_that_are_no_whole_numbers_are_refused(kind: int, words: str, tmp_path: Path) -> None:
     path = write_pyramid_tiff(tmp_path / "a.svs", blob_slide(0, side=256), mpp=0.5, tile=64)
     entry, raw = layout_of(path).of(325)[0], bytearray(path.read_bytes())

@@ -167,7 +167,7 @@ def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(LabelError, match="more than 3 points"):
         read_annotation(path)
     monkeypatch.setattr(module, "MAX_BYTES", 10)
-    with pytest.raises(LabelError, match="at most 0 MB are read"):
+    with pytest.raises(LabelError, match="larger than the limit of 0 MB"):
         read_annotation(path)
     with pytest.raises(LabelError, match="No such file"):
         read_annotation(tmp_path / "gone.xml")

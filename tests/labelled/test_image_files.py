@@ -85,7 +85,7 @@ def test_what_is_no_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(LabelError, match="float32"):
         imagefile.read_image(tmp_path / "float.tif")
     monkeypatch.setattr(imagefile, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(LabelError, match=r"32 x 32 pixels are more than .* is it a slide"):
+    with pytest.raises(LabelError, match=r"32 x 32 pixels exceed the limit of .* is it a slide"):
         imagefile.probe_image(save(tmp_path / "large.png", picture(1)))
 
 

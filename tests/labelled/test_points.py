@@ -65,7 +65,7 @@ def test_points_need_a_size_and_a_place_on_the_image(tmp_path: Path) -> None:
         ("9.png", "b", 1, 1),
     ]
     path = points_file(tmp_path, rows)
-    with pytest.raises(LabelError, match="how large is the crop"):
+    with pytest.raises(LabelError, match="size of the crops around them is not given"):
         open_labelled(path)
     patches = open_labelled(path, LabelSpec(crop_px=8))
     assert len(patches) == 2

@@ -135,7 +135,7 @@ def test_classes_that_differ_in_case_are_told(tmp_path: Path) -> None:
         annotate(tmp_path / f"s{k}.geojson", Tumour=TUMOUR, tumour=STROMA)
     patches = open_labelled(table, LabelSpec(patch_px=64, mpp=0.5))
     counts = np.bincount(patches.labels)
-    assert f"'Tumour' ({counts[0]}), 'tumour' ({counts[1]}) differ only in writing" in patches.notes[-1]
+    assert f"'Tumour' ({counts[0]}), 'tumour' ({counts[1]}) differ only in spelling" in patches.notes[-1]
 
 
 def test_outlines_without_a_class_are_told_why_there_is_nothing(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_spellings_are_in_the_warnings() -> None:
     table = table_of(["Tumour", "tumour", "1", "1.0"] * 3)
     table = table.assign(patient_id=["P0", "p0", *(f"q{n}" for n in range(10))])
     warnings = make_splits(table, replace(TINY, folds=2)).warnings
-    assert "Classes '1', '1.0' differ only in writing and count as 2: --fold-labels joins them." in warnings
-    assert "Classes 'Tumour', 'tumour' differ only in writing and count as 2: --fold-labels joins them." in warnings
-    assert "Patients 'P0', 'p0' differ only in writing and count as 2: write each alike in all rows." in warnings
+    assert "Classes '1', '1.0' differ only in spelling and count as 2: --fold-labels joins them." in warnings
+    assert "Classes 'Tumour', 'tumour' differ only in spelling and count as 2: --fold-labels joins them." in warnings
+    assert "Patients 'P0', 'p0' differ only in spelling and count as 2: use one spelling in all rows." in warnings
     assert not any("writing" in text for text in make_splits(table_of(["a", "b"] * 6), TINY).warnings)

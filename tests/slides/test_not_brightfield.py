@@ -67,40 +67,40 @@ def imagej(path: Path, pixels: np.ndarray, axes: str) -> Path:
 
 EIGHT = (FIVE // 16).astype(np.uint8)
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "five channels of 16 bits": (lambda f: ome(f / "a.ome.tif", FIVE, "CYX"), "OME-TIFF of 5 channels"),
-    "five channels of 8 bits": (lambda f: ome(f / "a.ome.tif", EIGHT, "CYX"), "OME-TIFF of 5 channels"),
-    "float channels": (lambda f: ome(f / "a.ome.tif", FIVE.astype(np.float32), "CYX"), "OME-TIFF of 5 channels"),
-    "three channels": (lambda f: ome(f / "a.ome.tif", EIGHT[:3], "CYX"), "OME-TIFF of 3 channels"),
-    "two channels": (lambda f: ome(f / "a.ome.tif", EIGHT[:2], "CYX"), "OME-TIFF of 2 channels"),
-    "focal planes": (lambda f: ome(f / "a.ome.tif", np.stack([RGB] * 3), "ZYXS"), "OME-TIFF of 3 planes"),
-    "times": (lambda f: ome(f / "a.ome.tif", np.stack([RGB] * 4), "TYXS"), "OME-TIFF of 4 planes"),
-    "grey focal planes": (lambda f: ome(f / "a.ome.tif", EIGHT[:4], "ZYX"), "OME-TIFF of 4 planes"),
+    "five channels of 16 bits": (lambda f: ome(f / "a.ome.tif", FIVE, "CYX"), "OME-TIFF with 5 channels"),
+    "five channels of 8 bits": (lambda f: ome(f / "a.ome.tif", EIGHT, "CYX"), "OME-TIFF with 5 channels"),
+    "float channels": (lambda f: ome(f / "a.ome.tif", FIVE.astype(np.float32), "CYX"), "OME-TIFF with 5 channels"),
+    "three channels": (lambda f: ome(f / "a.ome.tif", EIGHT[:3], "CYX"), "OME-TIFF with 3 channels"),
+    "two channels": (lambda f: ome(f / "a.ome.tif", EIGHT[:2], "CYX"), "OME-TIFF with 2 channels"),
+    "focal planes": (lambda f: ome(f / "a.ome.tif", np.stack([RGB] * 3), "ZYXS"), "OME-TIFF with 3 planes"),
+    "times": (lambda f: ome(f / "a.ome.tif", np.stack([RGB] * 4), "TYXS"), "OME-TIFF with 4 planes"),
+    "grey focal planes": (lambda f: ome(f / "a.ome.tif", EIGHT[:4], "ZYX"), "OME-TIFF with 4 planes"),
     "one channel of 16 bits": (lambda f: ome(f / "a.ome.tif", FIVE[0], "YX"), "TIFF with 16-bit uint16 samples"),
     "12 bits in 16": (
         lambda f: write(f / "a.tif", RGB.astype(np.uint16) << 4, photometric="rgb"),
-        "TIFF with 16-bit uint16 samples; only 8 bits are read",
+        "TIFF with 16-bit uint16 samples; only 8-bit samples are supported",
     ),
     "float": (
         lambda f: write(f / "a.tif", RGB.astype(np.float32), photometric="rgb"),
-        "TIFF with 32-bit float32 samples; only 8 bits are read",
+        "TIFF with 32-bit float32 samples; only 8-bit samples are supported",
     ),
     "signed": (
         lambda f: write(f / "a.tif", (RGB // 2).astype(np.int8), photometric="rgb"),
-        "TIFF with 8-bit int8 samples; only 8 bits are read",
+        "TIFF with 8-bit int8 samples; only 8-bit samples are supported",
     ),
     "bilevel": (
         lambda f: write(f / "a.tif", RGB[..., 0] > 128, photometric="minisblack"),
         "TIFF with 1-bit",
     ),
-    "equal pages": (lambda f: pages(f / "a.tif", [RGB] * 3, photometric="rgb"), "TIFF stack of 3 planes"),
-    "grey pages": (lambda f: pages(f / "a.tif", [*EIGHT], photometric="minisblack"), "TIFF stack of 5 planes"),
+    "equal pages": (lambda f: pages(f / "a.tif", [RGB] * 3, photometric="rgb"), "TIFF stack with 3 planes"),
+    "grey pages": (lambda f: pages(f / "a.tif", [*EIGHT], photometric="minisblack"), "TIFF stack with 5 planes"),
     "samples": (
         lambda f: write(f / "a.tif", np.moveaxis(EIGHT, 0, 2), photometric="minisblack", planarconfig="contig"),
-        "TIFF of 5 channels",
+        "TIFF with 5 channels",
     ),
     "separate samples": (
         lambda f: write(f / "a.tif", EIGHT, photometric="minisblack", planarconfig="separate"),
-        "TIFF of 5 channels",
+        "TIFF with 5 channels",
     ),
     "rgb and two more": (
         lambda f: write(f / "a.tif", np.moveaxis(EIGHT, 0, 2), photometric="rgb", extrasamples=["unspecified"] * 2),
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "rgb and one more": (
         lambda f: write(f / "a.tif", np.dstack([RGB, EIGHT[0]]), photometric="rgb", extrasamples=["unspecified"]),
-        "TIFF with a fourth sample per pixel that is not said to be alpha",
+        "TIFF with a fourth sample per pixel that is not marked as alpha",
     ),
     "cmyk": (
         lambda f: write(f / "a.tif", np.dstack([RGB, EIGHT[0]]), photometric="separated"),
@@ -125,14 +125,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         "TIFF with 1 samples per pixel of kind PALETTE",
     ),
     "lab": (lambda f: write(f / "a.tif", RGB, photometric="cielab"), "TIFF with 3 samples per pixel of kind CIELAB"),
-    "imagej channels": (lambda f: imagej(f / "a.tif", EIGHT[None], "ZCYX"), "ImageJ stack of 5 channels"),
-    "imagej planes": (lambda f: imagej(f / "a.tif", EIGHT[:, None], "ZCYX"), "ImageJ stack of 5 planes"),
+    "imagej channels": (lambda f: imagej(f / "a.tif", EIGHT[None], "ZCYX"), "ImageJ stack with 5 channels"),
+    "imagej planes": (lambda f: imagej(f / "a.tif", EIGHT[:, None], "ZCYX"), "ImageJ stack with 5 planes"),
     "imagej hyperstack": (
         lambda f: imagej(f / "a.tif", np.stack([EIGHT] * 3).reshape(3, 5, 320, 416), "ZCYX"),
-        "ImageJ stack of 5 channels",
+        "ImageJ stack with 5 channels",
     ),
     "imagej of 16 bits": (lambda f: imagej(f / "a.tif", FIVE[0], "YX"), "TIFF with 16-bit uint16 samples"),
-    "imagej rgb planes": (lambda f: imagej(f / "a.tif", np.stack([RGB] * 2), "ZYXS"), "ImageJ stack of 2 planes"),
+    "imagej rgb planes": (lambda f: imagej(f / "a.tif", np.stack([RGB] * 2), "ZYXS"), "ImageJ stack with 2 planes"),
 }
 
 
@@ -232,7 +232,7 @@ def test_nothing_can_be_chosen_where_there_is_nothing_to_choose(tmp_path: Path) 
     path = write(tmp_path / "a.tif", RGB, photometric="rgb")
     same_whatever_reads(path, RGB, MPP, plane="0", image="0")
     for choice in ({"plane": "1"}, {"image": "1"}, {"channel": "DAPI"}):
-        with pytest.raises(SlideError, match="it has 0"):
+        with pytest.raises(SlideError, match="only 0"):
             open_slide(path, **choice)
 
 
@@ -265,7 +265,7 @@ def akoya(path: Path, channels: list[np.ndarray], names: list[str]) -> Path:
 
 def test_akoya_qptiff_of_channels_is_refused_by_name_and_one_can_be_chosen(tmp_path: Path) -> None:
     path = akoya(tmp_path / "a.qptiff", [*EIGHT], NAMES)
-    with pytest.raises(SlideError, match="Akoya QPTIFF of 5 channels") as caught:
+    with pytest.raises(SlideError, match="Akoya QPTIFF with 5 channels") as caught:
         open_slide(path)
     assert "0 to 4 (DAPI, CD3, CD8, PanCK, AF)" in caught.value.todo
     same_whatever_reads(path, np.repeat(EIGHT[1][..., None], 3, axis=2), MPP, channel="CD3")
@@ -285,7 +285,7 @@ def test_a_check_tells_once_what_is_shown(tmp_path: Path) -> None:
     found = check_slide(SlideRecord("a", path, "p"), TileSpec(patch_px=16, mpp=0.5), None)
     assert not found.failure
     assert found.note == (
-        "plane 0 of 3 (0 to 2) is read; stated mpp 0.05 makes this slide 0.0208 mm wide (is it another unit?)"
+        "plane 0 of 3 (0 to 2) is read; stated mpp 0.05 makes this slide 0.0208 mm wide (wrong unit?)"
     )
 
 

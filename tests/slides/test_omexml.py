@@ -115,7 +115,7 @@ def test_of_scenes_of_equal_size_the_first_is_read_and_the_other_can_be_chosen(t
     for choice in ("1", "B", "b"):
         same_whatever_reads(path, other, 0.25, image=choice)
     same_whatever_reads(tmp_path / "a.ome.tif#scene=1", other, 0.25)
-    with pytest.raises(SlideError, match=r"no image 'C' in it; it has 0 to 1 \(A, B\)"):
+    with pytest.raises(SlideError, match=r"the file has no image 'C', only 0 to 1 \(A, B\)"):
         open_slide(path, image="C")
 
 
@@ -143,8 +143,8 @@ def test_a_renamed_file_is_still_itself_and_pixels_in_other_files_are_refused(tm
     ("text", "sentence"),
     [
         (xml(image(0, SMALL, SIZE, FIRST)), "has 104 x 80 pixels, directory 0 has 416 x 320"),
-        (xml(image(0, RGB, SIZE, '<TiffData IFD="5" PlaneCount="1"/>')), "in directory 5, of 1"),
-        (xml(image(0, RGB, SIZE, FIRST)).replace("</Pixels>", ""), "whose XML cannot be parsed"),
+        (xml(image(0, RGB, SIZE, '<TiffData IFD="5" PlaneCount="1"/>')), "in directory 5, but there are only 1"),
+        (xml(image(0, RGB, SIZE, FIRST)).replace("</Pixels>", ""), "the OME-XML cannot be parsed"),
     ],
 )
 def test_descriptions_that_are_another_files_are_refused(text: str, sentence: str, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_orientation_is_applied_and_told(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.rot90(RGB, -1))
     with open_slide(tmp_path / "a.png") as slide:
-        assert slide.info.notes == ("turned as its EXIF orientation says",)
+        assert slide.info.notes == ("rotated as its EXIF orientation says",)
 
 
 def test_what_would_be_read_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_what_would_be_read_wrong_is_refused(tmp_path: Path, monkeypatch: pytest
             open_slide(tmp_path / name)
     Image.fromarray(RGB).save(tmp_path / "a.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
-    with pytest.raises(SlideError, match="picture that cannot be read"):
+    with pytest.raises(SlideError, match="the picture cannot be read"):
         open_slide(tmp_path / "cut.png")
     monkeypatch.setattr(module, "MAX_PICTURE_PIXELS", 1000)
     with pytest.raises(SlideError, match="picture of 320 x 256 pixels"):

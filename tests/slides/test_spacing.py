@@ -38,8 +38,8 @@ def test_the_most_trusted_plausible_source_wins(
         (0.5, 0.5, ""),
         (0.5, 0.524, ""),
         (0.5, 0.476, ""),
-        (0.5, 0.53, "manifest says 0.53 mpp, slide 0.5: slide taken"),
-        (0.5, 0.25, "manifest says 0.25 mpp, slide 0.5: slide taken"),
+        (0.5, 0.53, "manifest says 0.53 mpp, slide 0.5: using the slide's"),
+        (0.5, 0.25, "manifest says 0.25 mpp, slide 0.5: using the slide's"),
         (352.8, 0.25, "slide's own mpp 352.8 is implausible, ignored"),
         (None, 0.25, ""),
     ],
@@ -106,7 +106,7 @@ WIDE = Size(8192, 6144)
 @pytest.mark.parametrize(
     ("own", "objective", "size", "words"),
     [
-        (0.05, None, WIDE, "stated mpp 0.05 makes this slide 0.41 mm wide (is it another unit?)"),
+        (0.05, None, WIDE, "stated mpp 0.05 makes this slide 0.41 mm wide (wrong unit?)"),
         (0.05, 20, WIDE, "makes this slide 0.41 mm wide (the slide says 20x, often about 0.5)"),
         (0.1, None, Size(13_000, 9_000), "stated mpp 0.1 makes this slide 1.3 mm wide"),
         (5.0, None, Size(40_000, 9_000), "stated mpp 5 makes this slide 200 mm wide"),
@@ -132,9 +132,9 @@ def test_usual_resolutions_are_not_noted(own: float, objective: float) -> None:
 def test_the_manifest_corrects_a_doubtful_resolution_but_not_a_usual_one() -> None:
     doubtful = spacing_of(SlideInfo((Level(WIDE, 1.0),), 0.05, 20, "any", "any"), 0.5, None)
     assert (doubtful.mpp, doubtful.source) == (0.5, "manifest")
-    assert doubtful.note.endswith("the manifest's 0.5 is taken")
+    assert doubtful.note.endswith("using the manifest's 0.5")
     usual = spacing_of(SlideInfo((Level(WIDE, 1.0),), 0.5, 20, "any", "any"), 0.05, None)
-    assert (usual.mpp, usual.note) == (0.5, "manifest says 0.05 mpp, slide 0.5: slide taken")
+    assert (usual.mpp, usual.note) == (0.5, "manifest says 0.05 mpp, slide 0.5: using the slide's")
 
 
 def test_a_given_resolution_that_the_objective_contradicts_is_noted() -> None:

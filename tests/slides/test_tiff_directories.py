@@ -124,12 +124,12 @@ def test_another_scene_of_half_the_size_is_no_level_and_told(tmp_path: Path) -> 
     with open_slide(path) as slide:
         assert [round(one.downsample) for one in slide.info.levels] == [1, 4]
         assert slide.info.notes == (
-            "image 1 of the file is read, 1 other not: 0 (416 x 320); column image or #scene=N chooses",
+            "image 1 of the file is read, 1 other not: 0 (416 x 320); choose with the column image or #scene=N",
         )
     same_whatever_reads(path, OTHER, MPP, image="0")
     with open_slide(tmp_path / "a.tif#scene=0") as slide:
         assert np.array_equal(slide.read_region(0, 0, 0, 416, 320), OTHER)
-    with pytest.raises(SlideError, match="no image '2' in it; it has 0 to 1"):
+    with pytest.raises(SlideError, match="the file has no image '2', only 0 to 1"):
         open_slide(path, image="2")
 
 
@@ -177,7 +177,7 @@ def test_orientation_turns_the_image_as_a_whole(orientation: int, stripped: bool
         assert len(slide.info.levels) == 2
         part = slide.read_region(130, 77, 0, 300, 200)
         assert np.array_equal(part, right[77:277, 130:430])
-        assert slide.info.notes == (() if orientation == 1 else (f"turned as its orientation tag {orientation} says",))
+        assert slide.info.notes == (() if orientation == 1 else (f"rotated or mirrored as its orientation tag {orientation} says",))
 
 
 def test_an_orientation_there_is_not_is_refused(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_focal_planes_of_a_scanner_are_told_and_the_first_is_read(name: str, pyr
         assert len(slide.info.levels) == (1 if pyramid == "none" else 2)
         assert slide.info.notes == ("plane 0 of 3 (0 to 2) is read",)
     same_whatever_reads(path, planes[2], MPP, plane="2")
-    with pytest.raises(SlideError, match="no plane '3' in it; it has 0 to 2"):
+    with pytest.raises(SlideError, match="the file has no plane '3', only 0 to 2"):
         open_slide(path, plane="3")
 
 

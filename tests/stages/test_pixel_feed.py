@@ -50,7 +50,7 @@ def test_a_crash_costs_one_slide(row: int) -> None:
     name = f"crash@{row}"
     found = read([job("a", 6), job(name, 18), job("b", 6), job("c", 6)])
     assert {key: found[key] for key in "abc"} == {key: [*range(6)] for key in "abc"}
-    assert found[name] == "its patches cannot be read: the reading process was ended by SIGSEGV"
+    assert found[name] == "its patches cannot be read: the reading process was terminated by SIGSEGV"
 
 
 def test_slides_that_crash_one_after_the_other_are_told_apart() -> None:

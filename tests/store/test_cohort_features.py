@@ -79,7 +79,7 @@ def test_only_empty_slides_are_an_empty_array(tmp_path: Path) -> None:
 def test_another_width_is_refused_naming_the_store(tmp_path: Path) -> None:
     write_feature_store(tmp_path / "a.h5", np.ones((2, 3), np.float16))
     write_feature_store(tmp_path / "b.h5", np.ones((2, 4), np.float16))
-    with pytest.raises(StoreError, match=r"b\.h5 has 4 features a patch, .*a\.h5 has 3"):
+    with pytest.raises(StoreError, match=r"b\.h5 has 4 features per patch, .*a\.h5 has 3"):
         read_cohort_features([tmp_path / "a.h5", tmp_path / "b.h5"])
 
 

@@ -86,7 +86,7 @@ def test_no_truncation_is_read_as_something_else(tmp_path: Path, suffix: str) ->
 def test_a_lost_file_of_a_zarr_store_does_not_read_as_zeros(tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr")
     (path / "features" / "c" / "0" / "0").unlink()
-    with open_store(path) as store, pytest.raises(DamagedStoreError, match="features is not what was written"):
+    with open_store(path) as store, pytest.raises(DamagedStoreError, match="features does not match its checksum"):
         store.read("features", 3, 5)
 
 

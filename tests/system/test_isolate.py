@@ -44,7 +44,7 @@ def test_each_end_costs_one_job_only() -> None:
     assert found["also fine"] == "also fine"
     assert found["greedy"] == "refused"
     assert isinstance(found["segfault"], Crash)
-    assert found["segfault"].reason == "the worker process was ended by SIGSEGV"
+    assert found["segfault"].reason == "the worker process was terminated by SIGSEGV"
     assert isinstance(found["exit"], Crash)
     assert "exit code 7" in found["exit"].reason
 
@@ -53,7 +53,7 @@ def test_a_job_that_takes_too_long_is_ended() -> None:
     found = _outcomes(["hang"], Limits(seconds=2.0))["hang"]
     assert isinstance(found, Crash)
     assert found.exit_code == -signal.SIGKILL
-    assert found.reason == "took longer than 2 s and was ended"
+    assert found.reason == "exceeded 2 s and was stopped"
 
 
 def test_a_result_counts_even_where_its_process_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,16 +175,19 @@ def test_a_mask_of_the_bounds_is_laid_there(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "another shape": (lambda folder: _saved(folder, np.zeros((96, 96), np.uint8)), r"t\.png is 96 x 96, not a smaller"),
-    "turned": (lambda folder: _saved(folder, np.zeros((128, 96), np.uint8)), "turned by a quarter"),
+    "turned": (lambda folder: _saved(folder, np.zeros((128, 96), np.uint8)), "rotated by 90 degrees"),
     "larger": (lambda folder: _saved(folder, np.zeros((1536, 2048), np.uint8)), r"2048 x 1536, not a smaller"),
     "photograph": (lambda folder: _saved(folder, tissue_like(128, 96)), "not a mask"),
-    "no black": (lambda folder: _saved(folder, np.full((96, 128), 2, np.uint8), 1), "has no black"),
+    "no black": (lambda folder: _saved(folder, np.full((96, 128), 2, np.uint8), 1), "has no black background"),
     "off": (
         lambda folder: write(folder / "t.geojson", [feature(box(5000, 10, 6000, 90))]),
-        "lie off the slide: x 5000",
+        "lie outside the slide: x 5000",
     ),
-    "mostly off": (lambda folder: write(folder / "t.geojson", [feature(box(900, 0, 2000, 700))]), "lie off the slide"),
-    "points": (lambda folder: write(folder / "t.geojson", [feature(Point(3, 3))]), "outlines no area"),
+    "mostly off": (
+        lambda folder: write(folder / "t.geojson", [feature(box(900, 0, 2000, 700))]),
+        "lie outside the slide",
+    ),
+    "points": (lambda folder: write(folder / "t.geojson", [feature(Point(3, 3))]), "contains no area"),
     "empty": (lambda folder: write(folder / "t.geojson", {"type": "FeatureCollection", "features": []}), "no area"),
     "no GeoJSON": (lambda folder: write(folder / "t.json", {"a": 1}), "is not a readable GeoJSON"),
     "cut": (lambda folder: _text(folder, '{"type": "Feature"'), "is not a readable GeoJSON"),
@@ -216,13 +219,13 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, case: str) -> None:
 
 def test_an_outline_partly_off_the_slide_and_a_mask_on_glass_are_told(tmp_path: Path) -> None:
     path = write(tmp_path / "t.geojson", [feature(box(512, 0, 1100, 700))])
-    assert given_tissue(path, INFO, 0.5, 1.0, DENSE).warning == "13% of the outlines of t.geojson lie off the slide"
+    assert given_tissue(path, INFO, 0.5, 1.0, DENSE).warning == "13% of the outlines of t.geojson lie outside the slide"
     glass = np.full((768, 1024, 3), 243, np.uint8)
     glass[:384] = tissue_like(1024, 384)
     inverted = np.zeros((96, 128), np.uint8)
     inverted[60:] = 255
     Image.fromarray(inverted).save(tmp_path / "m.png")
-    assert "perhaps it is inverted" in given_tissue(tmp_path / "m.png", INFO, 0.5, 1.0, glass).warning
+    assert "it may be inverted" in given_tissue(tmp_path / "m.png", INFO, 0.5, 1.0, glass).warning
     Image.fromarray(255 - inverted).save(tmp_path / "m.png")
     assert given_tissue(tmp_path / "m.png", INFO, 0.5, 1.0, glass).warning == ""
 

@@ -1,4 +1,4 @@
-"""Slides named by a folder, a glob, or one by one, where there is no CSV."""
+"""Slides named by folders, globs or single files, without a CSV."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = [
 ]  # fmt: skip
 
 _PICTURES_BESIDE = (".vms", ".vmu", ".dzi")
-"""Slides that are made of JPEG files in their own folder."""
+"""Slides that consist of JPEG files in their folder."""
 _NOT_A_SLIDE = "DICOM that is not a whole-slide image"
-_NO_ACCESS = "folder that cannot be listed"
+_NO_ACCESS = "unreadable folder"
 _CONTENTS = "Name a CSV, a folder of slides, or a quoted glob like 'slides/*.svs'"
 
 
@@ -38,11 +38,11 @@ class FoundSlides:
 
 
 def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
-    """Slides from folders (searched through, also where they are linked), globs and single files; absolute, each once.
+    """Slides from folders (searched recursively, following links), globs and single files; absolute, each once.
 
     Globs and files may name a part of each file: `slide.ome.tif#scene=1`.
-    Hidden files and folders are passed over, and the overlays that `heatmap` writes as TIFF. DICOM files of one folder
-    and series are one slide. Files of kinds that are not read are counted. Two slides of one name get ids with the
+    Hidden files and folders are skipped, and so are the TIFF overlays of `heatmap`. DICOM files of one folder
+    and series are one slide. Files of unsupported kinds are counted. Two slides of one name get ids with the
     names of their folders.
 
     Raises UsageError naming a source that yields nothing.
@@ -52,15 +52,15 @@ def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
         search.add(str(source))
     named, parts = _as_slides(list(search.found))
     ids, notes = distinct_ids(named)
-    search.passed[_NOT_A_SLIDE] += parts
+    search.skipped[_NOT_A_SLIDE] += parts
     if not named:
-        raise _nothing(" ".join(map(str, sources)), search.passed)
-    told = [*_told(search.passed), *notes]
-    return FoundSlides(tuple(zip(ids, (item.path for item in named), strict=True)), tuple(told))
+        raise _nothing(" ".join(map(str, sources)), search.skipped)
+    skipped = [*_skipped_note(search.skipped), *notes]
+    return FoundSlides(tuple(zip(ids, (item.path for item in named), strict=True)), tuple(skipped))
 
 
 def with_suffix_found(path: Path) -> Path:
-    """`path`, or where it is not there the one slide beside it whose name only adds a suffix (CLAM's ids have none)."""
+    """`path`, or if it does not exist the one slide beside it whose name only adds a suffix (CLAM's ids have none)."""
     if path.exists() or path.suffix.lower() in SLIDE_SUFFIXES or not path.name:
         return path
     beside = [path.with_name(path.name + suffix) for suffix in sorted(SLIDE_SUFFIXES)]
@@ -74,26 +74,26 @@ def is_slide_file(path: Path) -> bool:
 
 
 def at_home(path: str | Path) -> str:
-    """`~` and `~name` as home folders; a name of nobody stays as it is."""
-    return os.path.expanduser(path)  # noqa: PTH111 - that of pathlib raises for nobody
+    """`~` and `~name` as home folders; unknown users are left unchanged."""
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib's raises for unknown users
 
 
 class _Search:
-    """What was found in folders, each folder and file once, however many links lead to it."""
+    """The slides found in folders, each folder and file once, however many links lead to it."""
 
     def __init__(self) -> None:
         self.found: dict[Path, None] = {}
-        self.passed: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
         self._folders: set[tuple[int, int]] = set()
         self._files: set[Path] = set()
         self._hits = 0
 
     def add(self, source: str) -> None:
-        """One source. Raises UsageError where nothing is there."""
+        """Add one source. Raises UsageError if it yields nothing."""
         path = Path(source)
         if path.is_dir() and (kind := foreign_kind(path)):
-            raise UsageError(f"{source} is {kind[0]}, which is not read", todo=kind[1])
-        passed, self._hits = self.passed.copy(), 0
+            raise UsageError(f"{source} is {kind[0]}, which is not supported", todo=kind[1])
+        skipped, self._hits = self.skipped.copy(), 0
         if path.is_dir():
             self._walk(path)
         elif path.exists():
@@ -106,7 +106,7 @@ class _Search:
             if chosen and not self._hits and file.is_file():  # a name with brackets
                 self._take(path)
         if not self._hits:
-            raise _nothing(source, self.passed - passed)
+            raise _nothing(source, self.skipped - skipped)
 
     def _take(self, path: Path) -> None:
         real = path.resolve()
@@ -116,7 +116,7 @@ class _Search:
             self.found[path.absolute()] = None
 
     def _walk(self, folder: Path) -> None:
-        """Folders themselves first, then those that links lead to: a slide goes by its own name where it has one."""
+        """Folders first, then links: a slide is listed under its own path if it has one."""
         linked = []
         pending = [folder]
         while pending:
@@ -133,7 +133,7 @@ class _Search:
             status = folder.stat()
             entries = sorted(folder.iterdir())
         except OSError:
-            self.passed[_NO_ACCESS] += 1
+            self.skipped[_NO_ACCESS] += 1
             return [], []
         if (status.st_dev, status.st_ino) in self._folders:
             self._hits += 1  # its slides are known
@@ -146,7 +146,7 @@ class _Search:
         for item in entries:
             if item.is_dir():
                 if foreign_kind(item) == KINDS[".zarr"]:
-                    self.passed[".zarr"] += 1
+                    self.skipped[".zarr"] += 1
                 elif not _is_data_of_slide(item):
                     (links if item.is_symlink() else below).append(item)
             elif item.is_file() and not _is_overlay(item):
@@ -158,13 +158,13 @@ class _Search:
         if suffix in SLIDE_SUFFIXES or (_may_be_dicom(path) and _has_dicom(path)):
             self._take(path)
         elif suffix in PICTURE_SUFFIXES:
-            self.passed[suffix] += not beside.intersection(_PICTURES_BESIDE)
+            self.skipped[suffix] += not beside.intersection(_PICTURES_BESIDE)
         elif suffix in KINDS and suffix != ".gz":
-            self.passed[suffix] += 1
+            self.skipped[suffix] += 1
 
 
 def _as_slides(paths: list[Path]) -> tuple[list[Named], int]:
-    """Files as slides: DICOM by series; and how many DICOM files are no part of a slide."""
+    """Files as slides: DICOM by series; and how many DICOM files are not part of a slide."""
     others, series = [], dict[tuple[Path, str], list[tuple[Path, DicomHeader]]]()
     left_out = 0
     for path in paths:
@@ -199,7 +199,7 @@ def _header(path: Path) -> DicomHeader | None:
 
 
 def _may_be_dicom(path: Path) -> bool:
-    """By its name: a suffix of DICOM, none at all, or the last number of a unique id."""
+    """Judged by name: a DICOM suffix, no suffix, or the last number of a UID."""
     suffix = path.suffix.lower()
     return suffix in DICOM_SUFFIXES or not suffix or suffix[1:].isdecimal()
 
@@ -224,23 +224,23 @@ def _is_overlay(path: Path) -> bool:
     return any(part.name == "heatmap" and RunDir(part.parent).cohort_csv.is_file() for part in path.absolute().parents)
 
 
-def _told(passed: Counter[str]) -> list[str]:
-    """`passed over: 1 .vsi, 2 .isyntax`; where it is one kind, what that is."""
-    counts = sorted(((count, name) for name, count in passed.items() if count), key=lambda item: (-item[0], item[1]))
+def _skipped_note(skipped: Counter[str]) -> list[str]:
+    """`skipped: 1 .vsi, 2 .isyntax`, with an explanation if it is of one kind."""
+    counts = sorted(((count, name) for name, count in skipped.items() if count), key=lambda item: (-item[0], item[1]))
     if not counts:
         return []
     foreign = [name for _, name in counts if name in KINDS]
     hint = f" ({KINDS[foreign[0]][0]}). {KINDS[foreign[0]][1].rstrip('.')}" if len(foreign) == 1 else ""
-    pictures = any(passed[name] for name in PICTURE_SUFFIXES)
+    pictures = any(skipped[name] for name in PICTURE_SUFFIXES)
     listed = ", ".join(f"{count:,} {name}" for count, name in counts)
-    return [f"passed over: {listed}{hint}{_PICTURES if pictures else ''}"]
+    return [f"skipped: {listed}{hint}{_PICTURES if pictures else ''}"]
 
 
-_PICTURES = "; pictures are slides where a CSV names them with an mpp, or a glob does with --default-mpp"
+_PICTURES = "; pictures count as slides if a CSV lists them with an mpp, or a glob names them with --default-mpp"
 
 
-def _nothing(source: str, passed: Counter[str]) -> UsageError:
+def _nothing(source: str, skipped: Counter[str]) -> UsageError:
     if problem := elsewhere(source):
         return UsageError(f"{source} is {problem[0]}", todo=problem[1])
-    told = _told(passed)
-    return UsageError(f"no slides at {source}{f'; {told[0]}' if told else ''}", todo=_CONTENTS)
+    note = _skipped_note(skipped)
+    return UsageError(f"no slides at {source}{f'; {note[0]}' if note else ''}", todo=_CONTENTS)

@@ -1,7 +1,7 @@
-"""The manifest: which slides a cohort has, and what is known of each.
+"""The manifest: the slides of a cohort and what is known of each.
 
 `read_cohort` takes a CSV, a folder, or a glob. It reads everything before it judges anything, so that one
-run of the command shows every fault with its row.
+run of the command reports every fault with its row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_FAULTS = 200
-"""So many are listed; a table of a million rows of the wrong kind has a million of them."""
+"""Most faults listed: a table with a million rows of the wrong kind has a million faults."""
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
@@ -57,12 +57,12 @@ def read_cohort(
 ) -> Cohort:
     """Read a cohort from one CSV, or from folders, globs and slide files.
 
-    mixed_labels    let the slides of one patient carry different labels
+    mixed_labels    allow different labels on the slides of one patient
     label_column    column of the labels; None: `label` or one of its aliases
     options         whose slides they are, and which labels are meant
 
     Raises ManifestError listing every fault with its row, UsageError for a spreadsheet, for a CSV beside other
-    sources, and for options that name what is not there. What does not stop a cohort (a missing file, an empty label,
+    sources, and for options that name something absent. Non-fatal findings (a missing file, an empty label,
     a byte-order mark) is in `Cohort.notes`.
     """
     options = options or TableOptions()
@@ -74,7 +74,7 @@ def read_cohort(
     for asked, ours in ((options.patient_column, "patient_id"), (label_column, "label")):
         if asked is not None:
             raise UsageError(
-                f"no column {asked!r}: the slides are not named by a CSV",
+                f"no column {asked!r}: the slides do not come from a CSV",
                 todo=f"Put them into one, with the columns path and {ours}",
             )
     found = find_slides(named)
@@ -95,9 +95,9 @@ def _unlisted(slide_id: str, path: Path) -> SlideRecord:
 
 
 def read_run(path: Path, options: TableOptions) -> Cohort:
-    """A run's cohort.csv with what is said of it afterwards.
+    """A run's cohort.csv with options given afterwards.
 
-    Raises UsageError where `options` name a column that the run has not kept.
+    Raises UsageError if `options` name a column that the run did not keep.
     """
     if options.patient_column is not None:
         header = (read_rows(path)[0] or [[]])[0]
@@ -105,8 +105,8 @@ def read_run(path: Path, options: TableOptions) -> Cohort:
             if not is_patient_name(options.patient_column) or read_csv(path, mixed_labels=True).without_patient:
                 how = f"wsi-pipeline tile SLIDES --patient-column {options.patient_column!r}"
                 raise UsageError(
-                    f"{path} has kept no column {options.patient_column!r}",
-                    todo=f"Say it where the table is read: {how}",
+                    f"{path} has no column {options.patient_column!r}",
+                    todo=f"Name it when the table is read: {how}",
                 )
             options = replace(options, patient_column="patient_id")
     return read_csv(path, mixed_labels=True, options=options)
@@ -154,8 +154,8 @@ def read_csv(
 def _settled(
     numbered: Numbered, table: Table, source: str, faults: list[Fault], options: TableOptions, *, mixed_labels: bool
 ) -> Cohort:
-    """The cohort, once labels and patients are seen in all rows."""
-    numbered, written, found = settle_labels(numbered, options, table.written(), told="label" in table.places)
+    """The cohort, after labels and patients of all rows are known."""
+    numbered, written, found = settle_labels(numbered, options, table.written(), has_column="label" in table.places)
     faults = faults + found
     each = options.each_slide_a_patient or (table.says_each_slide() and options.patient_column is None)
     numbered, without, found = settle_patients(numbered, table.cells("patient_id"), each_slide=each)
@@ -183,11 +183,11 @@ def _target(header: Sequence[str], asked: str) -> str:
 def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
     faults = [Fault(1, message) for message in columns.faults]
     faults += [Fault(1, message, fatal=False) for message in columns.notes]
-    told = {*columns.places, *(OUTCOME if columns.survival.gdc else ())}
-    told |= {"event"} if columns.survival.censored is not None else set()
+    known = {*columns.places, *(OUTCOME if columns.survival.gdc else ())}
+    known |= {"event"} if columns.survival.censored is not None else set()
     for one, other in (OUTCOME, OUTCOME[::-1]):
-        if one in told and other not in told:
-            faults.append(Fault(1, f"column {one} without a column {other}: no survival can be learned", fatal=False))
+        if one in known and other not in known:
+            faults.append(Fault(1, f"column {one} without a column {other}: survival cannot be learned", fatal=False))
     unused = [repr(header[i]) for i in columns.unused if header[i] not in OWN_COLUMNS]
     if unused:
         faults.append(Fault(1, f"columns not used: {', '.join(unused)}", fatal=False))
@@ -195,7 +195,7 @@ def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
 
 
 def _with_distinct_ids(numbered: list[tuple[int, SlideRecord]], faults: list[Fault]) -> list[tuple[int, SlideRecord]]:
-    """Rows whose ids are the names of their files: those of one name get the names of their folders before it."""
+    """Rows named after their files: equal names get the names of their folders as a prefix."""
     named = [Named(record.slide_id, record.path, record.path.parent) for _, record in numbered]
     ids, notes = distinct_ids(named)
     faults += [Fault(None, note, fatal=False) for note in notes]
@@ -210,7 +210,7 @@ def to_csv(cohort: Cohort) -> str:
     """The cohort as CSV text, with our column names and absolute paths.
 
     Behind them, where there is need: labels as they were written, that each slide is a patient, the column the labels
-    were read from, and columns that may be patients; so that what was left open can still be said of the run.
+    were read from, and columns that may be patients; so that open questions can still be answered for the run.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -235,11 +235,11 @@ def _is_table(path: Path) -> bool:
 
 
 def _refuse_odd_tables(sources: Sequence[str | Path]) -> None:
-    """A table that is no CSV, or not alone, would be taken for a slide."""
+    """Refuse spreadsheets, and tables beside other sources: they would be taken for slides."""
     paths = [Path(source) for source in sources]
     for path in paths:
         if path.suffix.lower() in _SPREADSHEETS and path.is_file():
-            raise UsageError(f"{path} is a spreadsheet", todo="Save it as CSV (UTF-8) and name that")
+            raise UsageError(f"{path} is a spreadsheet", todo="Save it as CSV (UTF-8) and use that")
     if len(paths) > 1 and any(_is_table(path) for path in paths):
         raise UsageError(
             f"a cohort comes from one table or none, got {len(paths)} sources: {' '.join(map(str, paths))[:SHOWN]}",
@@ -252,11 +252,11 @@ def _finish(records: list[SlideRecord], source: str, faults: list[Fault]) -> Coh
     fatal = sorted((fault for fault in faults if fault.fatal), key=lambda fault: fault.row or 0)
     notes = sorted((fault for fault in faults if not fault.fatal), key=lambda fault: fault.row or 0)
     if not records and not fatal:
-        fatal = [Fault(None, "no slides in it")]
+        fatal = [Fault(None, "it lists no slides")]
     if fatal:
         lines = listed([*fatal, *notes], MOST_FAULTS, "\n  ")
         raise ManifestError(
             f"{source} cannot be used: {counted(len(fatal), 'fault')}\n  {lines}",
-            todo="Mend the rows named; the columns are in manifests/README.md",
+            todo="Fix the rows listed; manifests/README.md describes the columns",
         )
     return Cohort(tuple(records), source, tuple(notes))

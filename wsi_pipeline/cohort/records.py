@@ -1,4 +1,4 @@
-"""What is known of each slide of a cohort, and what was odd about the table that told it."""
+"""What is known of each slide of a cohort, and what was unusual about its table."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OUTCOME = ("time", "event")
 
 @dataclass(frozen=True)
 class SlideRecord:
-    """One row of the manifest. `path` is absolute; `label`, `site`, ... are None where not given.
+    """One row of the manifest. `path` is absolute; `label`, `site`, ... are None if not given.
 
     `image`, `channel` and `plane` say which part of the file is meant; the end of `path` says the same (`choices`).
 
-    `time` is in the table's own unit; `event` is 1 where the event was seen at that time, 0 where the patient was
+    `time` is in the table's own unit; `event` is 1 if the event was seen at that time, 0 if the patient was
     last seen without it.
     """
 
@@ -54,13 +54,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All slides of a run, in the order of the manifest, and what was odd but not fatal.
+    """All slides of a run, in the order of the manifest, with non-fatal findings.
 
-    without_patient   ids of slides of which nobody says whose they are; each counts as a patient of its own
-    each_slide        the user says that no patient has two slides
-    written           slide_id -> label as the table has it, where that is no value or another spelling of `label`
+    without_patient   ids of slides of which nobody says whose they are; each counts as its own patient
+    each_slide        the user states that no patient has two slides
+    written           slide_id -> label as the table has it, where that means no value or is another spelling of `label`
     target            column the labels were read from, where the user named one that is not `label`
-    kept              columns nobody claimed that may be patients: header -> cell of each record
+    kept              unused columns that may be patients: header -> cell of each record
     """
 
     records: tuple[SlideRecord, ...]

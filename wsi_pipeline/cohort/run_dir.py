@@ -15,7 +15,7 @@ wsi-run/
   locks/  logs/
 
 <training> is the MIL model, and what of task and bag is not the default: gated-abmil, gated-abmil.survival.patient.
-Results that others have taken the place of are in former/ beside them.
+Superseded results are in former/ beside them.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class RunDir:
         return self.root / "embed" / slug(encoder) / f"{slide_id}{STORE_SUFFIXES[kind]}"
 
     def classify(self, model: str) -> Path:
-        """Folder of what an adapter's classifier says of each slide; `model` is pathotune or pathotune:NAME."""
+        """Folder of an adapter's patch classifications; `model` is pathotune or pathotune:NAME."""
         return self.root / "classify" / slug(model)
 
     def class_store(self, model: str, slide_id: str, kind: str = "hdf5") -> Path:
@@ -124,7 +124,7 @@ class RunDir:
         return self.classify(model) / "fractions.csv"
 
     def tune(self, name: str) -> Path:
-        """Folder of a tuned adapter and how good it is; `name` is that of its method unless another was given."""
+        """Folder of a tuned adapter and its metrics; `name` is that of its method unless another was given."""
         return self.root / "tune" / slug(name)
 
     def adapter(self, name: str) -> Path:
@@ -136,7 +136,7 @@ class RunDir:
         return self.root / "train-mil" / slug(encoder) / slug(training)
 
     def predict(self, encoder: str, training: str) -> Path:
-        """Folder of what a trained model says of this run's slides."""
+        """Folder of a trained model's predictions for this run's slides."""
         return self.root / "predict" / slug(encoder) / slug(training)
 
     def heatmap(self, encoder: str, training: str, slide_id: str) -> Path:
@@ -144,7 +144,7 @@ class RunDir:
         return self.heatmap_file(encoder, training, slide_id, ".png")
 
     def heatmap_file(self, encoder: str, training: str, slide_id: str, ending: str) -> Path:
-        """What lies beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
+        """A file beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
         return self.root / "heatmap" / slug(encoder) / slug(training) / f"{slide_id}{ending}"
 
     def encoders(self) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ class RunDir:
 
 
 def existing_store(path: Path) -> Path | None:
-    """The store at `path` in whichever format it is there (.h5 or .zarr), or None; newest if both."""
+    """The store at `path` in either format (.h5 or .zarr), the newer if both exist, or None."""
     found = [path.with_name(path.name.removesuffix(path.suffix) + suffix) for suffix in STORE_SUFFIXES.values()]
     found = [candidate for candidate in found if candidate.exists()]
     return max(found, key=lambda candidate: candidate.stat().st_mtime_ns, default=None)

@@ -2,7 +2,7 @@
 
     {"slide_id", "state", "stage", "reason", "todo", "traceback", "stages": {"tile": {...}, "embed/colour": {...}}}
 
-The top-level fields tell of the first stage that failed or, where none did, of the last one done.
+The top-level fields describe the first stage that failed or, if none did, the last one done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class StageStatus:
 
     state      done; empty (a result of 0 patches); failed
     reason     why it failed, one sentence; "" otherwise
-    note       what is odd though it went well
+    note       anything unusual although it succeeded
     summary    what the stage measured: patches, tissue_mm2, mpp, ... (stage by stage)
     """
 
@@ -66,7 +66,7 @@ def read_status(path: Path, slide_id: str) -> SlideStatus:
 def record_status(path: Path, slide_id: str, stage: str, status: StageStatus, lock: Path | None = None) -> None:
     """Put the outcome of one stage into a slide's status file, atomically.
 
-    lock   held meanwhile, so that two stages of one slide that end together both leave their outcome
+    lock   held meanwhile, so that two stages of one slide that end together both record their outcome
     """
     with locked(lock, LOCK_WAIT_SECONDS) if lock else nullcontext():
         _record(path, slide_id, stage, status)
@@ -76,15 +76,15 @@ def _record(path: Path, slide_id: str, stage: str, status: StageStatus) -> None:
     status = replace(status, reason=redact(status.reason), traceback=redact(status.traceback))
     stages = {**read_status(path, slide_id).stages, stage: status}
     whole = SlideStatus(slide_id, stages)
-    name, told = whole.failed or (stage, status)
+    name, outcome = whole.failed or (stage, status)
     document = {
         "slide_id": slide_id,
-        "state": told.state,
+        "state": outcome.state,
         "stage": name,
-        "reason": told.reason,
-        "todo": told.todo,
-        "traceback": told.traceback,
+        "reason": outcome.reason,
+        "todo": outcome.todo,
+        "traceback": outcome.traceback,
         "stages": {key: asdict(value) for key, value in stages.items()},
     }
-    # Not flushed to the disk: a status that a power cut loses or empties is mended from the store it tells of.
+    # Not flushed to the disk: a status lost in a power cut is restored from the store it describes.
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", durable=False)

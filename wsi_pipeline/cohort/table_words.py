@@ -1,4 +1,4 @@
-"""Words of clinical tables: no value, sides of a split, spellings that differ in nothing, the order of names."""
+"""Words of clinical tables: missing values, sides of a split, equivalent spellings, the order of names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says that there is no value. A single dash is none of these words: it may mean negative."""
+    """Whether a cell marks a missing value. A single dash does not: it may mean negative."""
     word = " ".join(text.casefold().replace("_", " ").split())
     inner = word.strip("[](){}\"'").strip()
     bracketed = word.startswith("[") and inner in _ONLY_IN_BRACKETS
@@ -66,7 +66,7 @@ def patient_key(text: str) -> str:
 
 
 def alike(names: Iterable[str], key: Callable[[str], str] = label_key) -> list[tuple[str, ...]]:
-    """Names that differ in writing only, in groups of two or more; each group in the order the names come."""
+    """Names that differ only in spelling, in groups of two or more, each in order of appearance."""
     groups: dict[str, dict[str, None]] = {}
     for name in names:
         groups.setdefault(key(name), {})[name] = None
@@ -106,7 +106,7 @@ def _roman(text: str) -> float:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Its parts, numbers by their length and then their digits, so that none is too long."""
+    """Its parts, with numbers ordered by length and then digits, so that none is too long to convert."""
     parts = [part for part in _DIGITS.split(name) if part]
     plain = [part.lstrip("0") if part.isdecimal() else part for part in parts]
     return [
@@ -115,7 +115,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _plain_number(text: str) -> str:
-    """`+01.50` -> `1.5`, `-0` -> `0`; by its digits, as ids of twenty digits are no floats."""
+    """`+01.50` -> `1.5`, `-0` -> `0`; by its digits, as ids of twenty digits are not floats."""
     sign = "-" if text.startswith("-") else ""
     whole, _, decimals = text.lstrip("+-").replace(",", ".").partition(".")
     whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")

@@ -11,9 +11,6 @@ from typing import NewType
 Mpp = NewType("Mpp", float)
 """Micrometres per pixel."""
 
-Level0Px = NewType("Level0Px", int)
-"""A length or position in pixels of the full-resolution image."""
-
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Outside this range a resolution counts as a metadata error (72 dpi reads as 352.8 mpp)."""
 

@@ -1,7 +1,7 @@
-"""What a DICOM file says of itself in its first elements: what it is, and to which series it belongs.
+"""The first elements of a DICOM file: what it is, and to which series it belongs.
 
-Only the few elements are read that group files into slides (DICOM PS3.5, chapter 7: data elements; PS3.10: file meta
-information). Pixels and everything after them are left alone.
+Only the few elements that group files into slides are read (DICOM PS3.5, chapter 7: data elements; PS3.10: file meta
+information), no pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _HEADS = (1 << 15, 1 << 20)
-"""Bytes read: what is asked for comes early, but for files with long private elements."""
+"""Bytes read: the elements come early, except in files with long private elements."""
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class VL Whole Slide Microscopy Image Storage."""
 _IMPLICIT, _BIG_ENDIAN, _DEFLATED = (f"1.2.840.10008.1.2{end}" for end in ("", ".2", ".1.99"))
@@ -56,15 +56,15 @@ class DicomHeader:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file begins as DICOM files do. Raises OSError where it cannot be read."""
+    """Whether the file begins as DICOM files do. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
 
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
-    """The header of a DICOM file; None where it is none.
+    """The header of a DICOM file; None for other files.
 
-    Raises OSError where it cannot be read.
+    Raises OSError if it cannot be read.
     """
     for length in _HEADS:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Slides and places that this program does not read, by name: what each is, and how its pixels can be had."""
+"""Unsupported formats and locations, recognised by name: what each is, and how to convert or reach it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
 _BIO_FORMATS = "Convert it to pyramidal OME-TIFF with QuPath or bfconvert (Bio-Formats)."
-_MAKER = "Export it as SVS or tiled TIFF with its maker's program."
+_MAKER = "Export it as SVS or tiled TIFF with the vendor's software."
 
 KINDS: dict[str, tuple[str, str]] = {
     ".vsi": ("Olympus/Evident VSI, whose pixels lie in .ets files beside it", _BIO_FORMATS),
@@ -46,14 +46,14 @@ KINDS: dict[str, tuple[str, str]] = {
 """Suffix -> what it is, what to do."""
 
 BY_NAME_ALONE = frozenset({".vsi", ".lsm"})
-"""Files of these kinds are TIFF inside, but what reads TIFF would find an overview, or not bright-field."""
+"""These files are TIFF inside, but a TIFF reader would find only an overview, or fluorescence."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
 
 
 def foreign_kind(path: Path) -> tuple[str, str] | None:
-    """What a file or folder is by its name, if it is of a kind that is not read, and what to do; else None."""
+    """What a file or folder is, by name, and what to do, if it is of an unsupported kind; else None."""
     name = path.name.lower()
     if name.endswith(".zarr.zip"):
         return KINDS[".zarr"]
@@ -63,15 +63,15 @@ def foreign_kind(path: Path) -> tuple[str, str] | None:
 
 
 def elsewhere(name: str | Path) -> tuple[str, str] | None:
-    """What is wrong with a name that is no path of this machine (an address, a path of Windows), and what to do."""
+    """What is wrong with a name that is not a path of this machine (a URL, a Windows path), and what to do."""
     text = str(name)
     if _WINDOWS.match(text):
-        return f"a path of Windows: {text}", "Write the path that the file has on this machine."
+        return f"a Windows path: {text}", "Write the file's path on this machine."
     address = _ADDRESS.match(text)
     if address is None:
         return None
-    whole = f"{address[1]}://{text[address.end() :]}"  # pathlib makes one slash of two
-    return f"an address, not a file: {whole}", "Download or mount it, and write its path: slides are read from disk."
+    whole = f"{address[1]}://{text[address.end() :]}"  # pathlib collapses two slashes into one
+    return f"a URL, not a file: {whole}", "Download or mount it, and write its path: slides are read from disk."
 
 
 def local_name(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Part of a slide file, written at the end of its path: `slide.ome.tif#scene=1&channel=DAPI@200-6000&plane=2`.
+"""Selecting part of a slide file at the end of its path: `slide.ome.tif#scene=1&channel=DAPI@200-6000&plane=2`.
 
-So whatever names a slide by its path (tables, stores, workers) names the part as well.
+Anything that names a slide by its path (tables, stores, workers) can thus name a part as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ID = re.compile(r"[\w.-]{1,40}")
 
 
 def split_choice(path: Path) -> tuple[Path, dict[str, str]]:
-    """The file of a path and what is chosen of it (image, channel, plane); a file that is really so named is whole."""
+    """The file of a path and what it selects (image, channel, plane); an existing file with that name is whole."""
     found = _ENDING.match(path.name) if "#" in path.name else None
     if found is None or path.exists():
         return path, {}
@@ -28,7 +28,7 @@ def split_choice(path: Path) -> tuple[Path, dict[str, str]]:
 
 
 def with_choice(path: Path, chosen: Mapping[str, str | None]) -> Path:
-    """A path that names part of its file; what is chosen adds to what the path names already."""
+    """A path that selects part of its file; `chosen` adds to what the path selects already."""
     file, before = split_choice(path)
     merged = {**before, **{key: value for key, value in chosen.items() if value}}
     parts = [f"{_WRITTEN[key]}={quote(merged[key], safe=_PLAIN)}" for key in _WRITTEN if key in merged]
@@ -36,6 +36,6 @@ def with_choice(path: Path, chosen: Mapping[str, str | None]) -> Path:
 
 
 def id_of_part(slide_id: str, chosen: Mapping[str, str]) -> str:
-    """A slide id for one image of a file (`a_scene1`); the file's own where no image, or an odd name, is chosen."""
+    """A slide id for one image of a file (`a_scene1`); the file's own if no image or an odd name is chosen."""
     image = chosen.get("image", "")
     return f"{slide_id}_scene{image}" if _ID.fullmatch(image) else slide_id

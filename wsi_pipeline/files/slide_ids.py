@@ -1,4 +1,4 @@
-"""Ids of slides that are named after their files: two files of one name get the names of their folders before it."""
+"""Ids of slides named after their files: files of equal name get their folders' names as a prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsi_pipeline.wording import listed
 
 @dataclass(frozen=True)
 class Named:
-    """A slide with the id it would have alone; `folder` is where names come from if others have that id too."""
+    """A slide with the id it would have alone; `folder` supplies the prefix if others have that id too."""
 
     slide_id: str
     path: Path
@@ -19,11 +19,11 @@ class Named:
 
 
 def distinct_ids(slides: Sequence[Named]) -> tuple[list[str], list[str]]:
-    """An id for each slide, and a sentence where ids took the names of folders.
+    """An id for each slide, and a note if ids got folder names.
 
-    Slides of one id get as many folder names before it as tell them apart: `siteA/s1.svs` and `siteB/s1.svs` become
+    Slides of equal id get as many folder names as distinguish them: `siteA/s1.svs` and `siteB/s1.svs` become
     `siteA-s1` and `siteB-s1`. Of files that differ in nothing but their suffix, the suffix stays in the id. What is
-    named twice (the same path) keeps one id for both: that is for the caller to refuse.
+    named twice (the same path) keeps one id for both, which the caller refuses.
     """
     ids = [item.slide_id for item in slides]
     groups: dict[str, list[int]] = {}

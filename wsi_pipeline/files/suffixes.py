@@ -1,4 +1,4 @@
-"""Which suffixes are those of slides, and the slide's id that is left without one."""
+"""The suffixes of slides, and the slide id that remains without one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SLIDE_SUFFIXES = frozenset(
 """What counts as a slide when a folder is listed; a file named outright may have any suffix."""
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-"""Pictures of regions: slides where they are named, not where a folder is listed (thumbnails lie beside slides)."""
+"""Pictures of regions: slides if named explicitly, not when a folder is listed (thumbnails lie beside slides)."""
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 
 
 def slide_id_of(path: Path) -> str:
-    """The file name without its suffix (`a.ome.tiff` -> `a`); the whole name where the suffix is no slide's."""
+    """The file name without its suffix (`a.ome.tiff` -> `a`); the whole name where the suffix is not a slide's."""
     name = path.name
     for suffix in (".ome.tiff", ".ome.tif", ".ome.btf"):
         if name.lower().endswith(suffix):

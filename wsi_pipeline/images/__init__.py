@@ -1,1 +1,1 @@
-"""Pure functions on pixel arrays that know no slide."""
+"""Pure functions on pixel arrays, independent of slides."""

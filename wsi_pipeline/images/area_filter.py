@@ -25,7 +25,7 @@ _ONE_THREAD = 200_000
 
 _CHANNELS = 3
 _FASTER_BELOW = 8
-"""Above this shrink the blocks grow too wide to pay, and the running sums of `area_resize` are as good."""
+"""Above this shrink the blocks grow too wide to pay off, and the running sums of `area_resize` are as fast."""
 
 Pixels = NDArray[np.uint8]
 Weights = NDArray[np.float32]
@@ -67,7 +67,7 @@ def _parts(length: int, cost: int) -> list[slice]:
 
 
 class _Memory:
-    """Room for one image on its way: as floats, with its rows done, and its columns block by block."""
+    """Buffers for one image: as floats, with rows reduced, and with columns reduced block by block."""
 
     def __init__(self, n: int, side: int) -> None:
         self.source = np.empty((n, n * _CHANNELS), np.float32)
@@ -77,7 +77,7 @@ class _Memory:
 
 
 class _Memories(threading.local):
-    """Each thread's own memory, for the geometry it used last: asking the system for it anew would cost as much as the
+    """Each thread's own buffers for the geometry it used last; allocating them per image would cost as much as the
     products."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""From the rows of any source to `LabelledPatches`: classes chosen, counted and numbered, everything digested."""
+"""From the rows of any source to `LabelledPatches`: choose, count and number classes, and digest everything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches, PatchPixels, Rows
 
 _VERSION = 1
-"""Raised when the same files begin to give other patches."""
+"""Raised when the same files give other patches than before."""
 
 
 @dataclass
@@ -38,12 +38,12 @@ class LabelRows:
 def assemble(
     rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec, *, todo: str | None = None
 ) -> LabelledPatches:
-    """The labelled patches of `rows`, row i being row i of `pixels`, but for those that `spec` leaves out.
+    """The labelled patches of `rows` (row i is row i of `pixels`), without those that `spec` leaves out.
 
-    todo    what to do where fewer than two classes are there
+    todo    advice if there are fewer than two classes
 
-    Raises LabelError where classes are named that are not there, or fewer than two are left, and for names that
-    predictions.csv cannot hold as they are.
+    Raises LabelError if a named class does not exist or fewer than two remain, and for names that
+    predictions.csv cannot hold unchanged.
     """
     _refuse_odd_names(rows, source)
     kept = _chosen(rows.labels, spec)
@@ -84,7 +84,7 @@ def _alike_notes(classes: Sequence[str], labels: Rows) -> list[str]:
 
 
 def _refuse_odd_names(rows: LabelRows, source: str) -> None:
-    """Raise before anything is trained for names that could not be written, or not be read again, afterwards."""
+    """Raise, before anything is trained, for names that could not be written or read back afterwards."""
     for kind, names in (("class", rows.labels), ("group", rows.groups), ("patch", rows.names)):
         for name in dict.fromkeys(names):
             if problem := _problem(name):
@@ -93,12 +93,15 @@ def _refuse_odd_names(rows: LabelRows, source: str) -> None:
 
 def _problem(name: str) -> tuple[str, str] | None:
     """What is wrong with a name and what to do about it, or None."""
-    if any("\ud800" <= char <= "\udfff" for char in name):  # by which Python keeps bytes that are no text
+    if any("\ud800" <= char <= "\udfff" for char in name):  # Python's surrogate escapes for bytes that are not text
         return "is not UTF-8", "Rename its files or folders; from Windows archives, unpack them with their code page"
     if "\n" in name or "\r" in name:
-        return "holds a line break", "Look for a quotation mark that is not closed, or rename it"
+        return "holds a line break", "Look for an unclosed quotation mark, or rename it"
     if is_formula(name):
-        return "would be run as a formula by a spreadsheet program", "Name it otherwise: not beginning with = + - or @"
+        return (
+            "would be run as a formula by a spreadsheet program",
+            "Rename it so that it does not begin with = + - or @",
+        )
     return None
 
 

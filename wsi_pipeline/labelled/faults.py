@@ -1,4 +1,4 @@
-"""Rows that cannot be used: each is logged by its place, and people are told how many and the first few."""
+"""Rows that cannot be used: each is logged with its place; users see the count and the first few."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Faults:
         self.messages: list[str] = []
 
     def add(self, where: str, message: str) -> None:
-        """Remember one row that is left out, and log it (the first hundred)."""
+        """Record one row that is left out and log it (up to 100 rows)."""
         self.messages.append(f"{where}: {message}")
         if len(self.messages) <= _LOGGED:
             logger.warning("%s: left out %s: %s", self.source, where, message)
 
     def notes(self, noun: str, good: int) -> list[str]:
-        """One sentence on what was left out, or nothing. Raises LabelError where nothing good is left.
+        """One sentence on what was left out, or nothing. Raises LabelError if no usable row remains.
 
         noun   what a row is, in the plural: images, points, slides
         """
         bad = len(self.messages)
         first = listed(self.messages, _NAMED, "; ")
         if good == 0:
-            what = f"none of {bad} {noun} can be used: {first}" if bad else f"no {noun} in it"
-            raise LabelError(f"{self.source}: {what}", todo="Mend what is named, or name another source of labels")
+            what = f"none of {bad} {noun} can be used: {first}" if bad else f"it contains no {noun}"
+            raise LabelError(f"{self.source}: {what}", todo="Fix what is listed, or use another source of labels")
         return [f"{bad} of {bad + good} {noun} left out: {first}"] if bad else []

@@ -1,4 +1,4 @@
-"""One image file as uint8 RGB on white, bounded and checked; Pillow first, tifffile for what Pillow does not know."""
+"""One image file as uint8 RGB on white, bounded and checked; Pillow first, tifffile for formats Pillow cannot read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".
 """What counts as an image when a folder is listed; a file named in a CSV may have any suffix."""
 
 MAX_IMAGE_PIXELS = 1 << 26
-"""Largest image (64 Mpx, 8192 x 8192); what is larger is a slide."""
+"""Largest image (64 Mpx, 8192 x 8192); anything larger is a slide."""
 
 _PLANES, _BITS = 284, 258
 """TIFF tags: PlanarConfiguration (2: one plane after the other) and BitsPerSample."""
@@ -51,7 +51,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Decode one image as RGB (h, w, 3), transparent pixels white.
 
     16-bit samples keep their upper 8 bits; grey, palette and CMYK become RGB; of several pages the first is taken.
-    EXIF orientation is not applied. Raises LabelError for what is no image, is damaged, or is too large.
+    EXIF orientation is not applied. Raises LabelError for what is not an image, is damaged, or is too large.
     """
     try:
         with Image.open(path) as image:
@@ -66,9 +66,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def probe_image(path: Path) -> ImageFact:
-    """Size and stamp of an image file. One that seems to be cut short is decoded at once, to know.
+    """Size and stamp of an image file. A file that seems truncated is decoded at once to find out.
 
-    Raises LabelError for what is missing, is no image, is damaged, or is too large.
+    Raises LabelError for what is missing, is not an image, is damaged, or is too large.
     """
     try:
         with path.open("rb") as file:
@@ -145,7 +145,7 @@ def _size(path: Path, length: int, head: bytes, tail: bytes) -> Size:
 
 
 def _seems_whole(image: Image.Image, length: int, head: bytes, tail: bytes) -> bool:
-    """Whether a file is as long, and ends, as its format has it; False for formats that do not tell."""
+    """Whether length and end of a file agree with its format; False for formats that do not state them."""
     if image.format in _ENDS:
         return _ENDS[image.format] in tail
     if image.format == "WEBP":
@@ -160,12 +160,12 @@ def _seems_whole(image: Image.Image, length: int, head: bytes, tail: bytes) -> b
 def _bound(size: Size) -> None:
     if size.pixels > MAX_IMAGE_PIXELS:
         raise LabelError(
-            f"{size.width} x {size.height} pixels are more than the {MAX_IMAGE_PIXELS} of an image: is it a slide?"
+            f"{size.width} x {size.height} pixels exceed the limit of {MAX_IMAGE_PIXELS} for an image: is it a slide?"
         )
 
 
 def _is_misread(image: Image.Image) -> bool:
-    """Whether it is a TIFF of the kind that Pillow (13.0) scrambles without an error: colours of 16 bit in planes."""
+    """Whether it is a TIFF that Pillow (13.0) scrambles without an error: 16-bit colours in separate planes."""
     tags = getattr(image, "tag_v2", {})
     return image.format == "TIFF" and tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8
 
@@ -176,7 +176,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         return grey_to_rgb(grey[..., None])
     if image.mode in ("I", "F"):
-        raise LabelError(f"pixels of mode {image.mode} (32 bit) have no range that is known: save it with 8 or 16 bit")
+        raise LabelError(f"32-bit pixels (mode {image.mode}) have no known value range: save it with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return on_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -188,7 +188,7 @@ def _tiff_size(path: Path) -> Size:
             page: Any = tiff.pages[0]
             size = Size(int(page.imagewidth), int(page.imagelength))
     except PICTURE_ERRORS as error:
-        raise LabelError("no image that can be read") from error
+        raise LabelError("not a readable image") from error
     _bound(size)
     return size
 
@@ -207,7 +207,7 @@ def _read_tiff(path: Path) -> NDArray[np.uint8]:
     if samples.dtype == np.uint16:
         samples = (samples >> 8).astype(np.uint8)
     if samples.dtype != np.uint8 or samples.ndim != 3 or samples.shape[2] not in (1, 3, 4):
-        raise LabelError(f"TIFF with samples {samples.dtype} {samples.shape}: save it as RGB with 8 bit")
+        raise LabelError(f"TIFF with samples {samples.dtype} {samples.shape}: save it as 8-bit RGB")
     if samples.shape[2] == 4:
         return on_white(samples)
     return grey_to_rgb(samples) if samples.shape[2] == 1 else np.ascontiguousarray(samples)

@@ -1,4 +1,4 @@
-"""Patches that are image files, and crops round points of image files, as `PatchPixels`."""
+"""Image files as patches, and crops around points of image files, as `PatchPixels`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_pipeline.reading.patch_reader import shrink_to
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Image files that were found to be readable, and what is known of each."""
+    """Readable image files and what is known of each."""
 
     paths: tuple[Path, ...]
     facts: tuple[ImageFact, ...]
@@ -31,7 +31,7 @@ class ImageSet:
 
     @cached_property
     def digests(self) -> list[str]:
-        """For each file a digest that only copies share."""
+        """A digest for each file, shared only by copies."""
         return content_digests(self.paths, [fact.stamp for fact in self.facts])
 
     def read(self, number: int) -> NDArray[np.uint8]:
@@ -39,7 +39,7 @@ class ImageSet:
         try:
             return read_image(self.paths[number])
         except LabelError as error:
-            raise LabelError(f"{self.paths[number]}: {error.what}", todo="Mend or remove it, and run again") from error
+            raise LabelError(f"{self.paths[number]}: {error.what}", todo="Fix or remove it, then run again") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class ImagePatches:
 
 @dataclass(frozen=True, eq=False)
 class PointPatches:
-    """Squares of `crop_px` image pixels whose middle is a point; past the border the image is mirrored.
+    """Squares of `crop_px` image pixels centred on a point; the image is mirrored past its border.
 
     image_of   int64 (N,), the image of each point
     corners    int64 (N, 2), x and y of the first pixel of each crop; may lie outside
@@ -126,7 +126,7 @@ def mirrored(start: int, count: int, length: int) -> Rows:
 
 
 def image_patches(images: ImageSet, spec: LabelSpec, notes: list[str]) -> ImagePatches:
-    """Patches of one side from images of any size; says in `notes` what was cropped or resized."""
+    """Patches of equal size from images of any size; adds to `notes` what was cropped or resized."""
     sizes = Counter(fact.size for fact in images.facts)
     sides = Counter[int]()
     for size, count in sizes.items():
@@ -137,19 +137,19 @@ def image_patches(images: ImageSet, spec: LabelSpec, notes: list[str]) -> ImageP
         shape = next(size for size in sizes if size.width != size.height)
         notes.append(
             f"{oblong} of {len(images)} images are not square (such as {shape.width} x {shape.height}): "
-            "their centred square is taken"
+            "their centred square is used"
         )
     resized = sum(count for value, count in sides.items() if value != side)
     if resized:
         notes.append(f"{resized} of {len(images)} images are resized to {side} x {side} pixels")
     if resized and len(sides) > 1 and spec.image_mpp:
-        notes.append("images of different sizes are resized, so their micrometres per pixel differ: none is stated")
+        notes.append("images of different sizes are resized, so their micrometres per pixel differ and are left unset")
     mpp = _delivered(spec, next(iter(sides)), side) if len(sides) == 1 else None
     return ImagePatches(images, side, mpp)
 
 
 def point_patches(images: ImageSet, image_of: Rows, points: NDArray[np.float64], spec: LabelSpec) -> PointPatches:
-    """Crops round points (N, 2), x and y of pixel centres counted from `point_origin`."""
+    """Crops around points (N, 2), x and y of pixel centres counted from `point_origin`."""
     middle = (spec.crop_px - 1) / 2
     corners = np.floor(points - spec.point_origin - middle + 0.5).astype(np.int64)
     side = spec.resize_px or spec.crop_px

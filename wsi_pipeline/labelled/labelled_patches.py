@@ -1,4 +1,4 @@
-"""Labelled patches: what a tuning learns from, wherever it comes from. Pixels are read when they are asked for."""
+"""Labelled patches, the training data of `tune`, from any source. Pixels are read on demand."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class PatchPixels(Protocol):
 
     @property
     def mpp(self) -> float | None:
-        """Micrometres per pixel as delivered; None where nobody says."""
+        """Micrometres per pixel as delivered; None if unknown."""
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
         """Patches (B, P, P, 3), RGB."""
 
     def contents(self, rows: Rows) -> list[str]:
-        """For each row a digest of the image (file or slide) that it is cut from: equal for equal images only."""
+        """For each row a digest of the image (file or slide) it is cut from, equal only for equal images."""
 
     def identity(self, rows: Rows) -> Any:
-        """What decides the pixels of these rows, in plain JSON values, without reading them all."""
+        """What determines the pixels of these rows, as plain JSON values, without reading them all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,13 @@ class LabelledPatches:
     names      N names for people: a file, a point of an image, a patch of a slide
     labels     int64 (N,), indices into `classes`
     classes    C names, sorted
-    groups     N names of what must stay on one side of a split (patient, slide, TMA, image)
+    groups     N names of groups that must stay on one side of a split (patient, slide, TMA, image)
     splits     N of train, val, test where the source gives them, else None
     patch_px   side P of every patch, pixels
-    mpp        micrometres per pixel, None where nobody says
+    mpp        micrometres per pixel, None if unknown
     source     what was opened, for people
-    digest     SHA-256 (hex) over all that decides pixels, labels, groups and splits; `take` keeps it
-    notes      sentences on what was odd: rows left out, images cropped, groups missing
+    digest     SHA-256 (hex) over everything that determines pixels, labels, groups and splits; `take` keeps it
+    notes      sentences on anything unusual: rows left out, images cropped, groups missing
     tasks      int64 (N,), which of several tasks a patch belongs to; None for one task
     """
 

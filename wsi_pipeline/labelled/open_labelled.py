@@ -1,4 +1,4 @@
-"""Open labelled patches by what they are: the way into this package."""
+"""Open labelled patches from any kind of source: the entry point of this package."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def open_labelled(
     options: TableOptions | None = None,
     no_crop: bool = False,
 ) -> LabelledPatches:
-    """Labelled patches from whatever `source` is; nothing is decoded yet but what must be.
+    """Labelled patches from any kind of source; pixels are decoded later, on demand.
 
     source        ROOT/<class>/[<group>/]file (also below train, val, test); CSV path, label[, group][, split];
                   CSV image, class, x, y[, group][, split]; manifest of slides with `annotation`; run with labels
     default_mpp   micrometres per pixel of annotated slides that state none
-    options       whose slides they are, where they are named by a CSV or a run
+    options       whose slides they are, if a CSV or a run names them
     no_crop       annotations of QuPath count from the corner of the whole slide, not of its bounds
 
-    Raises LabelError in one sentence for anything else, and where no row can be used.
+    Raises LabelError in one sentence for anything else, and if no row can be used.
     """
     path, spec, options = Path(source).expanduser(), spec or LabelSpec(), options or TableOptions()
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
@@ -60,7 +60,7 @@ def open_labelled(
 def _open_run(
     run: RunDir, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
 ) -> LabelledPatches:
-    """Patch stores with labels where there are any, else the annotations of the run's slides."""
+    """Patch stores with labels if there are any, else the annotations of the run's slides."""
     cohort = _patients_known(read_run(run.cohort_csv, options), spec)
     if has_labels(run, cohort):
         return open_labelled_stores(run, cohort, spec)
@@ -74,8 +74,8 @@ def _open_run(
 def _open_table(
     path: Path, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
 ) -> LabelledPatches:
-    told = options.patient_column if spec.group_column is None else spec.group_column
-    table = read_label_table(path, replace(spec, group_column=told))
+    group_column = options.patient_column if spec.group_column is None else spec.group_column
+    table = read_label_table(path, replace(spec, group_column=group_column))
     have = set(table.columns)
     if any(cell.lower().endswith(ANNOTATION_SUFFIXES) for cell in table.cells("annotation")):
         cohort = _patients_known(read_cohort([path], mixed_labels=True, options=options), spec)
@@ -90,8 +90,10 @@ def _open_table(
 
 
 def _patients_known(cohort: Cohort, spec: LabelSpec) -> Cohort:
-    """The cohort. Raises LabelError where its groups are patients, and slides may share one that nobody names."""
+    """The cohort. Raises LabelError if its groups are patients and some slides may share an unnamed patient."""
     if spec.group_column is None and not spec.group_pattern:
         for what, todo in doubt_words(cohort):
-            raise LabelError(f"{what}. Slides of one patient on both sides make every metric wrong", todo=todo)
+            raise LabelError(
+                f"{what}. Slides of one patient on both sides of the split invalidate every metric", todo=todo
+            )
     return cohort

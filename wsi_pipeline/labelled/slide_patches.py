@@ -24,7 +24,7 @@ _MOST_OPEN = 16
 class PatchesOfSlides:
     """Rows of many slides: row i is patch `patch_of[i]` of slide `part_of[i]`.
 
-    key   what decides the pixels besides the rows: plain JSON values
+    key   what determines the pixels besides the rows: plain JSON values
     """
 
     parts: tuple[PatchFiles, ...]
@@ -68,14 +68,14 @@ class PatchesOfSlides:
 
 
 class _OpenSources:
-    """At most 16 open files, the least recently used let go first (it closes when no thread reads it any more)."""
+    """At most 16 open files; the least recently used is released first and closes when no thread reads it."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[int, PatchSource] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: int, make: Callable[[], PatchSource]) -> PatchSource:
-        """The source of `key`, opened where it is not."""
+        """The source of `key`, opened if necessary."""
         with self._lock:
             if key not in self._open:
                 self._open[key] = make()

@@ -1,4 +1,4 @@
-"""The patches of a slide as JPEGs, to be kept in a patch store: the scanner's own where a patch is one of its tiles."""
+"""The patches of a slide as JPEGs for a patch store: the scanner's own bytes if a patch is one of its tiles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PIECE = 16
 def read_jpegs(source: SlidePatches, quality: int, threads: int = 2) -> Iterator[list[bytes]]:
     """Lists of JPEGs that together hold one for each patch, in order; read ahead in threads.
 
-    Where a patch is exactly one stored JPEG tile its bytes are taken as they are (with shared tables and the statement
-    of its colours put in), after a look whether they decode; its loss is not added to. All other patches are encoded
-    once, at `quality`, 4:4:4. Raises SlideError naming the patch where a tile does not decode.
+    If a patch is exactly one stored JPEG tile, its bytes are copied (with shared tables and the statement
+    of its colours inserted) after a test decode, so no loss is added. All other patches are encoded
+    once, at `quality`, 4:4:4. Raises SlideError naming the patch if a tile does not decode.
     """
     jpegs = _Jpegs(source, quality)
     with ThreadPoolExecutor(threads, thread_name_prefix="jpegs") as pool:
@@ -31,7 +31,7 @@ def read_jpegs(source: SlidePatches, quality: int, threads: int = 2) -> Iterator
 
 
 def stored_as_they_are(source: SlidePatches) -> NDArray[np.bool_]:
-    """(N,): which patches are exactly one stored tile, of the size wanted and wholly inside the level."""
+    """(N,): which patches are exactly one stored tile of the patch size, wholly inside the level."""
     plan, size = source.plan, source.slide.info.levels[source.geometry.level].size
     if plan is None or not plan.side == plan.patch_px == plan.tiles.tile.width == plan.tiles.tile.height:
         return np.zeros(len(source), np.bool_)
@@ -54,7 +54,7 @@ class _Jpegs:
         return [self._stored(row) or self._encoded(row) for row in rows]
 
     def _stored(self, row: int) -> bytes | None:
-        """The stored tile of a patch that is one; None where it is none, or the file holds none, or no JPEG."""
+        """The stored tile if the patch is exactly one JPEG tile that the file holds, else None."""
         plan = self._source.plan
         if plan is None or not self._as_it_is[row]:
             return None

@@ -1,7 +1,7 @@
 """PatchReader: the pixels of a slide's patches, as uint8 batches in store order.
 
-Reads ahead in threads (decoders release the GIL) while the caller computes. Where the slide gives its stored tiles,
-each of them is decoded once, shrunk as far as the geometry allows. Where the patch store keeps pixels they are read
+Reads ahead in threads (decoders release the GIL) while the caller computes. If the slide offers its stored tiles,
+each is decoded once, shrunk as far as the geometry allows. If the patch store keeps pixels, they are read
 from it, and the slide is not touched.
 """
 

@@ -78,7 +78,7 @@ class SlidePatches:
 
     @cached_property
     def plan(self) -> TilePlan | None:
-        """How the patches lie on the stored tiles; None where the slide does not give them or refuses such regions."""
+        """How the patches lie on the stored tiles; None if the slide does not give them or refuses such regions."""
         tiles, side = self.slide.tiles(self.geometry.level), self.geometry.level_px
         if tiles is None or side < self.geometry.patch_px:
             return None
@@ -96,7 +96,7 @@ class SlidePatches:
         tiles, cache = self.plan.tiles, PixelCache(RECENT_BYTES)
 
         def get(column: int, row: int, shrink: int, out: object = None) -> NDArray[np.uint8]:
-            """A decoded tile, from the cache where it was used not long ago."""
+            """A decoded tile, from the cache if it was used recently."""
             return cache.get((column, row, shrink), partial(tiles.decode, column, row, shrink))
 
         return get

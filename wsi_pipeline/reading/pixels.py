@@ -1,4 +1,4 @@
-"""A patch's pixels: brought to size, to JPEG and back."""
+"""Patch pixels: resized, encoded as JPEG and decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 
 def shrink_to(region: Pixels, side: int) -> Pixels:
-    """A square uint8 region at (side, side, 3) by exact area means; enlarged bicubically where it is smaller."""
+    """A square uint8 region at (side, side, 3), shrunk by exact area means or enlarged bicubically."""
     size = region.shape[0]
     if size == side:
         return region
@@ -30,9 +30,11 @@ def encode_jpeg(patch: Pixels, quality: int) -> bytes:
 
 
 def decode_jpeg(data: bytes) -> Pixels:
-    """uint8 (h, w, 3) from JPEG bytes. Raises StoreError where they are damaged."""
+    """uint8 (h, w, 3) from JPEG bytes. Raises StoreError if they are damaged."""
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError as error:
-        raise StoreError(f"a stored JPEG is damaged: {error}", todo="Make the patch store again.") from error
+        raise StoreError(
+            f"a stored JPEG is damaged: {error}", todo="Recreate the patch store with wsi-pipeline tile."
+        ) from error
     return pixels

@@ -27,14 +27,14 @@ class _OwnMemory(threading.local):
 
 
 class OnceCache:
-    """Decodes each tile once and lets go of it at its last use, which is known beforehand.
+    """Decodes each tile once and frees it after its last use, which is known beforehand.
 
     tiles   of one level
-    uses    shrink -> int (rows, columns): how many patches are going to ask for each tile; counted down here
-    limit   bytes; above it the tiles held longest are dropped, to be decoded again
+    uses    shrink -> int (rows, columns): how many patches will ask for each tile; counted down here
+    limit   bytes; above it the oldest tiles are dropped and decoded again if needed
 
-    Safe for several threads: a tile that another thread is decoding is waited for. What a thread is given stays as it
-    is until the same thread asks again.
+    Safe for several threads, which wait for a tile that another one is decoding. The returned array stays valid
+    until the same thread asks again.
     """
 
     def __init__(self, tiles: StoredTiles, uses: Mapping[int, NDArray[np.int32]], limit: int = CACHE_BYTES) -> None:
@@ -50,9 +50,9 @@ class OnceCache:
         return self._held
 
     def get(self, column: int, row: int, shrink: int, out: Pixels | None = None) -> Pixels:
-        """One decoded tile, counted as one use of it. Raises SlideError where it does not decode.
+        """One decoded tile, counted as one use of it. Raises SlideError if it does not decode.
 
-        out   where it may be decoded to, if no other patch needs it; the caller looks whether it was
+        out   memory to decode into if no other patch needs the tile; the caller checks whether it was used
         """
         key, uses = (shrink, row, column), self._uses[shrink]
         with self._lock:
@@ -85,13 +85,13 @@ class OnceCache:
         except SlideError as error:
             future.set_exception(error)
         finally:
-            future.cancel()  # where anything else went wrong: nobody may wait for it for ever
+            future.cancel()  # on any other error: nobody may wait for it for ever
 
     def _size(self, key: Key) -> int:
         return 3 * self._tiles.tile.pixels // key[0] ** 2
 
     def _own_memory(self, shrink: int) -> Pixels:
-        """Where this thread decodes tiles that no other patch needs."""
+        """This thread's buffer for tiles that no other patch needs."""
         by_shrink, tile = self._own.by_shrink, self._tiles.tile
         if shrink not in by_shrink:
             by_shrink[shrink] = np.empty((tile.height // shrink, tile.width // shrink, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Which image, channel and plane of a file is meant, where it holds several: by the manifest or by the path's end."""
+"""Which image, channel and plane of a multi-image file to read, chosen in the manifest or at the end of the path."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RANGE = re.compile(rf"^(?P<which>.*?)\s*@\s*(?P<low>{_NUMBER})\s*(?:-|:|to)\s*(
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """What the user asks for; None where nothing is said.
+    """What the user asks for; None for parts left open.
 
     image     a number from 0 on or a name
-    channel   numbers or names from 0 on, one or three joined by `+` (red+green+blue), then `@low-high`, the
+    channel   numbers (from 0) or names, one or three joined by `+` (red+green+blue), then `@low-high`, the
               display range that becomes 0 to 255: `2`, `DAPI@200-6000`, `0+1+2`, `@0-4095`
     plane     number of the focal plane or time point from 0 on
     """
@@ -33,7 +33,7 @@ class ImageChoice:
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """The display range, where one is given."""
+        """The display range, if one is given."""
         found = _RANGE.match(self.channel.strip()) if self.channel else None
         if found is None:
             return None
@@ -47,14 +47,14 @@ class ImageChoice:
 
     @property
     def which(self) -> str | None:
-        """The channels without the display range, None where none is named."""
+        """The channels without the display range, None if none is named."""
         text = (self.channel or "").strip()
         found = _RANGE.match(text)
         return (found["which"].strip() if found else text) or None
 
 
 def choice_of(path: Path, image: str | None, channel: str | None, plane: str | None) -> tuple[Path, ImageChoice]:
-    """The file and what is asked of it, by the arguments or else by the end of its path (`slide.ome.tif#scene=1`)."""
+    """The file and what to read of it, by the arguments or else by the end of its path (`slide.ome.tif#scene=1`)."""
     file, named = split_choice(path)
     given = {"image": image, "channel": channel, "plane": plane}
     return file, ImageChoice(**{key: named.get(key) if value is None else value for key, value in given.items()})
@@ -66,7 +66,7 @@ def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:
     parts = [whole] if whole is not None else [_number_of(part.strip(), names) for part in text.split("+")]
     known = [part for part in parts if part is not None]
     if len(known) != len(parts) or len(parts) not in (1, 3):
-        raise SlideError(f"no {what} {text!r} in it; it has {numbered(names)}", todo=f"Correct the column {what}.")
+        raise SlideError(f"the file has no {what} {text!r}, only {numbered(names)}", todo=f"Correct the column {what}.")
     return tuple(known)
 
 
@@ -74,7 +74,7 @@ def number_of(text: str, names: Sequence[str], what: str) -> int:
     """The number of the one image or plane `text` names; raises SlideError with those there are."""
     found = _number_of(text, names)
     if found is None:
-        raise SlideError(f"no {what} {text!r} in it; it has {numbered(names)}", todo=f"Correct the column {what}.")
+        raise SlideError(f"the file has no {what} {text!r}, only {numbered(names)}", todo=f"Correct the column {what}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Numbers that slide files state as text, read without trust."""
+"""Numbers that slide files state as text, parsed defensively."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def number(value: Any) -> float | None:
 
 
 def one_mpp(x: float | None, y: float | None) -> tuple[float | None, str]:
-    """One mpp for both axes and a note: their mean, or None with the reason where they differ by over 1 %."""
+    """One mpp for both axes and a note: their mean, or None with the reason if they differ by more than 1 %."""
     if x is None or y is None:
         return x or y, ""
     if abs(x - y) > MAX_AXIS_DIFFERENCE * min(x, y):

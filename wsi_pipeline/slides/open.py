@@ -1,4 +1,4 @@
-"""Open a slide by what it is: the way into this package for every stage."""
+"""Open a slide by its content: the entry point of this package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 _PLAIN = ("aperio", "generic-tiff", "huron", None)
-"""Formats whose levels are TIFF tiles as they lie; OpenSlide puts the others together, by rules of their own."""
+"""Formats whose levels are plain TIFF tiles; OpenSlide assembles the others by vendor-specific rules."""
 _FOCAL_PLANES = "TotalPixelMatrixFocalPlanes"
 _SERIES_UID = "dicom.SeriesInstanceUID"
 
@@ -41,13 +41,13 @@ def open_slide(
     """Open a whole-slide image: a file, or a folder of DICOM files.
 
     path      `slide.ome.tif#scene=1` names image 1 of the file
-    backend   "auto" picks by content: jpegtiff for tiled JPEG and JPEG 2000 TIFF, OpenSlide for what else it knows,
-              tiffslide for other TIFF files and for those of which it sees more of the pyramid. Or a name of
+    backend   "auto" picks by content: jpegtiff for tiled JPEG and JPEG 2000 TIFF, OpenSlide for other formats it knows,
+              tiffslide for other TIFF files and those whose pyramid it reads more completely. Or a name of
               SLIDE_BACKENDS
     mpp       micrometres per pixel at level 0, for a slide that states none
     image, channel, plane   of a TIFF file that holds several: see `ImageChoice`
 
-    Raises SlideError in one sentence where the path is no slide, is damaged, or cannot be read;
+    Raises SlideError in one sentence if the path is not a slide, is damaged, or cannot be read;
     UsageError for an unknown backend.
     """
     opener = _open_auto if backend == AUTO else SLIDE_BACKENDS.get(backend)
@@ -77,7 +77,7 @@ def _open_auto(path: Path, choice: ImageChoice) -> Slide:
 
 @SLIDE_BACKENDS.register("openslide")
 def open_with_openslide(path: Path, choice: ImageChoice) -> Slide:
-    """Open `path` with OpenSlide; raises SlideError when it cannot, or where it takes another image for the slide."""
+    """Open `path` with OpenSlide; raises SlideError if it cannot, or if it would read another image of the file."""
     found = sniff(path)
     if found.kind == "tiff" and found.vendor in _PLAIN:
         return _with_openslide(found.path, tiff_image(found.path, choice), fewer_levels=True)
@@ -101,7 +101,7 @@ def open_with_jpegtiff(path: Path, choice: ImageChoice) -> Slide:
         return JpegTiffSlide(found.path, other, image)
     except SlideError as error:
         other.close()
-        raise SlideError(f"jpegtiff cannot read it: {error.what}", todo="Let the backend be chosen (auto).") from error
+        raise SlideError(f"jpegtiff cannot read it: {error.what}", todo="Use the backend auto.") from error
 
 
 def _plain_tiff(path: Path, choice: ImageChoice, backend: str) -> tuple[Sniffed, SlideImage]:
@@ -109,8 +109,8 @@ def _plain_tiff(path: Path, choice: ImageChoice, backend: str) -> tuple[Sniffed,
     if found.kind != "tiff" or found.vendor not in _PLAIN:
         what = found.vendor or found.kind
         raise SlideError(
-            f"{backend} cannot read it: tiles of {what} are put together by OpenSlide",
-            todo="Let the backend be chosen (auto).",
+            f"{backend} cannot read it: only OpenSlide assembles the tiles of {what}",
+            todo="Use the backend auto.",
         )
     return found, tiff_image(found.path, choice)
 
@@ -124,7 +124,7 @@ def _refuse_choice(found: Sniffed, choice: ImageChoice) -> None:
 
 
 def _faster(slide: Slide, path: Path, image: SlideImage) -> Slide:
-    """`slide`, or the same file with its tiles decoded here where that can be done."""
+    """The same file with its tiles decoded here if possible, else `slide`."""
     try:
         return JpegTiffSlide(path, slide, image)
     except SlideError as error:
@@ -133,7 +133,7 @@ def _faster(slide: Slide, path: Path, image: SlideImage) -> Slide:
 
 
 def _open_tiff(found: Sniffed, image: SlideImage) -> Slide:
-    """OpenSlide where it sees the levels of `image`, else tiffslide; OpenSlide again where that cannot decode them."""
+    """OpenSlide if it reads all levels of `image`, else tiffslide; OpenSlide again if tiffslide cannot decode them."""
     if found.vendor is None:
         return TiffSlideSlide(found.path, image)
     refused = ""
@@ -155,9 +155,9 @@ def _open_tiff(found: Sniffed, image: SlideImage) -> Slide:
 
 
 def _beside_openslide(slide: Slide, path: Path, refused: str, *, upright: bool) -> Slide:
-    """`slide` with what OpenSlide knows of the same file: why it refuses it, or its bounds."""
+    """`slide` with what OpenSlide says about the file: why it refuses it, or its bounds."""
     if refused:
-        slide.info = replace(slide.info, notes=(*slide.info.notes, f"read by tiffslide, as {refused}"))
+        slide.info = replace(slide.info, notes=(*slide.info.notes, f"read by tiffslide because {refused}"))
         return slide
     if not upright:
         return slide
@@ -173,14 +173,14 @@ def _beside_openslide(slide: Slide, path: Path, refused: str, *, upright: bool) 
 
 
 def _with_openslide(path: Path, image: SlideImage, *, fewer_levels: bool = False) -> Slide:
-    """The file in OpenSlide, if that reads what `image` says; SlideError where it takes another image for the slide.
+    """The file in OpenSlide; SlideError if OpenSlide would read another image than `image`.
 
     fewer_levels   it may see only some of the levels
     """
     if not image.as_stored or len(image.levels[0]) > 1 or image.base.index != 0:
         raise SlideError(
-            "openslide cannot read it: it knows directory 0 only, upright and in colours",
-            todo="Let the backend be chosen (auto).",
+            "openslide cannot read it: it reads directory 0 only, upright and in colour",
+            todo="Use the backend auto.",
         )
     slide = OpenSlideSlide(path)
     slide.first_of_each_size()
@@ -189,14 +189,14 @@ def _with_openslide(path: Path, image: SlideImage, *, fewer_levels: bool = False
         slide.close()
         raise SlideError(
             f"openslide cannot read it: its levels are {_sizes(seen)}, the directories say {_sizes(image.sizes)}",
-            todo="Let the backend be chosen (auto).",
+            todo="Use the backend auto.",
         )
     slide.info = replace(
         slide.info,
         mpp=image.mpp if image.mpp is not None or image.mpp_note else slide.info.mpp,
         mpp_note=image.mpp_note if image.mpp is not None or image.mpp_note else slide.info.mpp_note,
         objective=slide.info.objective or image.objective,
-        notes=image.told,
+        notes=image.notes,
     )
     return slide
 
@@ -216,25 +216,25 @@ def _open_dicom(found: Sniffed, path: Path) -> Slide:
     except SlideError as error:
         if _FOCAL_PLANES in error.what:
             raise SlideError(
-                "DICOM of several focal planes, which OpenSlide does not read",
-                todo="Export one focal plane of the slide.",
+                "DICOM with several focal planes, which OpenSlide does not support",
+                todo="Export a single focal plane.",
             ) from error
         raise SlideError(
-            f"DICOM that cannot be read as a slide: {error.what.removeprefix('OpenSlide cannot open it: ')}",
+            f"the DICOM slide cannot be read: {error.what.removeprefix('OpenSlide cannot open it: ')}",
             todo="Export the slide again as DICOM WSI with all its files, or leave it out.",
         ) from error
     pyramids = pyramids_of(found.path, slide.property(_SERIES_UID))
     if pyramids > 1:
         slide.close()
         raise SlideError(
-            f"DICOM series of {pyramids} pyramids, which OpenSlide would read as one",
-            todo="Put the files of each pyramid into a folder of their own, and name that.",
+            f"DICOM series with {pyramids} pyramids, which OpenSlide would read as one",
+            todo="Put the files of each pyramid into its own folder and name that folder.",
         )
     strangers = other_series(path, slide.property(_SERIES_UID)) if path.is_dir() else []
     if strangers:
         slide.close()
         raise SlideError(
-            f"folder of several DICOM series: {strangers[0].name} belongs to another than {found.path.name}",
+            f"several DICOM series in one folder: {strangers[0].name} and {found.path.name} belong to different ones",
             todo="Put each slide in its own folder, or name one file of the series.",
         )
     return slide

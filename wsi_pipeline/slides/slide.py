@@ -1,4 +1,4 @@
-"""The contract every slide backend keeps, whatever the file behind it.
+"""The contract of every slide backend.
 
 Sources: level and location conventions as in OpenSlide (`openslide_read_region`): x and y are level-0
 pixels, width and height are pixels of the level that is read.
@@ -71,7 +71,7 @@ class Slide(ABC):
         return self._read(x, y, level, width, height)
 
     def tiles(self, level: int) -> StoredTiles | None:
-        """The stored tiles of a level where the backend decodes them itself, else None."""
+        """The stored tiles of a level if the backend decodes them itself, else None."""
         return None
 
     @property
@@ -111,7 +111,7 @@ class Slide(ABC):
 
 Opener = Callable[[Path, ImageChoice], Slide]
 SLIDE_BACKENDS: Registry[Opener] = Registry("slide backend")
-"""What can open a file. Filled by importing `wsi_pipeline.slides.open`."""
+"""The registered backends. Filled by importing `wsi_pipeline.slides.open`."""
 
 
 def levels_of(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:

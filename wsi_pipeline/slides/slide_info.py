@@ -22,7 +22,7 @@ class Level:
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What a slide says about itself.
+    """What a slide file states about itself.
 
     levels      finest first; level 0 has downsample 1
     mpp         micrometres per pixel at level 0 as the file states it (not yet judged), or None
@@ -30,8 +30,8 @@ class SlideInfo:
     vendor      scanner or format family, for people
     backend     the registered name of the backend that reads it
     mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
-    notes       what of the file is shown, where it holds more, and what is odd about how it is read
-    bounds      the part of level 0 that was scanned, where the file says so (`openslide.bounds-*`), or None
+    notes       which part of a multi-image file is shown, and anything unusual about how it is read
+    bounds      the part of level 0 that was scanned, if the file states it (`openslide.bounds-*`), else None
     turned      shown as its orientation tag says, so that other programs may count from another corner
     """
 
@@ -66,7 +66,7 @@ def check_upright(info: SlideInfo, drawn: str) -> None:
 
 
 class StoredTiles(Protocol):
-    """The compressed tiles of one level, for readers that want each of them once.
+    """The compressed tiles of one level, for readers that decode each tile once.
 
     tile            size of every tile, pixels of the level; the last column and row may reach past the level
     columns, rows   how many there are
@@ -81,9 +81,9 @@ class StoredTiles(Protocol):
     def decode(self, column: int, row: int, shrink: int = 1, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """One tile as uint8 RGB (tile height / shrink, tile width / shrink, 3).
 
-        out   contiguous memory of that shape, which the codec may use for the result; it saves time only
+        out   contiguous memory of that shape, which the codec may use for the result to save an allocation
 
-        White where the file holds no such tile and beyond the edge of the level. A shrunk tile is close to the area
+        White if the file has no such tile, and beyond the edge of the level. A shrunk tile is close to the area
         mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position where it
         does not decode.
         """

@@ -1,4 +1,4 @@
-"""Which resolution to trust: the slide's own, then the manifest's, then --default-mpp, else a refusal."""
+"""Which resolution to trust: the slide's own, then the manifest's, then --default-mpp, else an error."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ USUAL_MPP = (0.12, 2.4)
 """Bright-field scans have mpp from about 0.16 (60x) to 2 (5x). Beyond these the note says what follows."""
 
 GLASS_MM = 80.0
-"""A standard glass slide is 76 mm long: an image that is longer has another mpp than it says."""
+"""A standard glass slide is 76 mm long: a longer image must have a different mpp than stated."""
 
 FAR = 4.0
-"""Factor between two mpp of one slide above which one of them is in another unit, whatever the adapter."""
+"""If two mpp of one slide differ by more than this factor, one of them is in another unit."""
 
 _TODO = "Add an mpp column to the CSV or pass --default-mpp"
 _MICRONS_OF_1X = 10.0
@@ -43,7 +43,7 @@ class Spacing:
 
 
 def spacing_of(info: SlideInfo, manifest: float | None, default: float | None) -> Spacing:
-    """`resolve_mpp` for an open slide, whose metadata sharpen notes and refusals."""
+    """`resolve_mpp` for an open slide; its metadata make notes and errors more specific."""
     return resolve_mpp(info.mpp, manifest, default, objective=info.objective, slide_note=info.mpp_note, size=info.size)
 
 
@@ -58,22 +58,22 @@ def resolve_mpp(
 ) -> Spacing:
     """Choose the resolution, in micrometres per level-0 pixel.
 
-    own          as the slide states it; used where plausible (0.05 to 20), unless it is doubtful and the manifest says
+    own          as the slide states it; used if plausible (0.05 to 20), unless it is doubtful and the manifest says
                  something else
     manifest     the mpp column of the CSV, or None
     default      --default-mpp, or None
-    objective    nominal magnification: only ever a hint in the refusal, never turned into an mpp
+    objective    nominal magnification: only a hint in error messages, never converted to an mpp
     slide_note   why the slide's own statement is unusable (SlideInfo.mpp_note)
-    size         of level 0, for what follows from a doubtful value
+    size         of level 0, to say how wide a doubtful mpp would make the slide
 
-    Raises SlideError where nothing usable is left, or where the value to be used is implausible.
+    Raises SlideError if nothing usable is left, or if the value to be used is implausible.
     """
     if is_plausible_mpp(own):
         assert own is not None
         doubt = _doubt(own, objective, size)
         if doubt and manifest is not None and _disagreement(own, manifest):
             given = _given(manifest, "mpp in the manifest")
-            note = _joined(f"{doubt}: the manifest's {manifest:g} is taken", _doubt(given, objective, size))
+            note = _joined(f"{doubt}: using the manifest's {manifest:g}", _doubt(given, objective, size))
             return Spacing(given, "manifest", note)
         return Spacing(Mpp(own), "slide", _joined(doubt, _disagreement(own, manifest), _far_from(own, default)))
     ignored = f"slide's own mpp {own:g} is implausible, ignored" if own is not None else slide_note
@@ -87,21 +87,21 @@ def resolve_mpp(
 
 
 def _doubt(mpp: float, objective: float | None, size: Size | None) -> str:
-    """Why a plausible mpp is probably another unit's, with what follows from it; empty where it is usual."""
+    """Why a plausible mpp is probably in another unit; empty if it is usual."""
     usual = _MICRONS_OF_1X / objective if objective else None
     against = usual is not None and not 1 / FAR <= mpp / usual <= FAR
     longest = max(size.width, size.height) * mpp / 1000 if size else 0.0
     if USUAL_MPP[0] <= mpp <= USUAL_MPP[1] and longest <= GLASS_MM and not against:
         return ""
     width = f" makes this slide {size.width * mpp / 1000:.3g} mm wide" if size else ""
-    why = f"the slide says {objective:g}x, often about {usual:g}" if against else "is it another unit?"
+    why = f"the slide says {objective:g}x, often about {usual:g}" if against else "wrong unit?"
     return f"stated mpp {mpp:g}{width or ' is unusual'} ({why})"
 
 
 def _far_from(own: float, default: float | None) -> str:
     if default is None or 1 / FAR <= default / own <= FAR:
         return ""
-    return f"--default-mpp says {default:g}, slide {own:g}: slide taken"
+    return f"--default-mpp says {default:g}, slide {own:g}: using the slide's"
 
 
 def _joined(*notes: str) -> str:
@@ -117,7 +117,7 @@ def _given(value: float, field: str) -> Mpp:
 def _disagreement(own: float, manifest: float | None) -> str:
     if manifest is None or abs(manifest - own) <= MANIFEST_TOLERANCE * own:
         return ""
-    return f"manifest says {manifest:g} mpp, slide {own:g}: slide taken"
+    return f"manifest says {manifest:g} mpp, slide {own:g}: using the slide's"
 
 
 def _refusal(own: float | None, objective: float | None, slide_note: str) -> SlideError:

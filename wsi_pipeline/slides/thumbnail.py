@@ -20,7 +20,7 @@ from wsi_pipeline.system.prefetch import prefetch
 Pixels = NDArray[np.uint8]
 
 MAX_THUMBNAIL_PIXELS = 1 << 26
-"""Largest result of `read_whole` (64 Mpx, 192 MB) unless told otherwise."""
+"""Default limit of the result of `read_whole` (64 Mpx, 192 MB)."""
 
 BLOCK_HEIGHT, BLOCK_PIXELS = 1024, 10 << 20
 """Blocks are read at multiples of 1024 rows, so that tiles of 256, 512 or 1024 px are decoded once, and hold
@@ -30,11 +30,11 @@ READERS = 2
 """Blocks read at the same time: enough to keep two cores busy, with at most three blocks in memory."""
 
 SHRUNK_PIXELS = 3
-"""Where tiles are shrunk while they are decoded, each pixel that is measured spans at least so many of theirs: those
+"""If tiles are shrunk while decoding, each measured pixel spans at least this many of their pixels: those
 that lie across its edge count in part, as if they were of one colour."""
 
 SHRUNK_BLOCK_PIXELS = 1 << 20
-"""So many of shrunk tiles make a block at most, but always a row of tiles."""
+"""Largest block of shrunk tiles in pixels, but always at least one row of tiles."""
 
 _LEVEL_SLACK = 1.005
 """Level sizes are rounded down, which puts a nominal 16x level at 16.01: still as fine as 16x."""
@@ -62,12 +62,12 @@ def read_whole(
 
     spacing_mpp   micrometres per level-0 pixel
     target_mpp    micrometres per pixel wanted
-    exact_mpp     where it is measured at a coarser resolution than it is looked at: micrometres per pixel of that
+    exact_mpp     micrometres per pixel at which the picture is measured, if coarser than `target_mpp`
 
     The size is round(level-0 size * spacing_mpp / target_mpp), at least 1 x 1, and spans the slide exactly:
     pixel j covers level-0 x from j * W / w to (j + 1) * W / w. Reads the coarsest level still at least as fine
-    as the target, block by block; its stored tiles are shrunk while they are decoded where the backend can. Raises
-    SlideError where the result would exceed `max_pixels`, or where a region does not decode.
+    as the target, block by block, with stored tiles shrunk while decoding if the backend can. Raises
+    SlideError if the result would exceed `max_pixels`, or if a region does not decode.
     """
     full = slide.info.size
     target = Size(*(max(1, round(side * spacing_mpp / target_mpp)) for side in (full.width, full.height)))
@@ -101,7 +101,7 @@ def best_level(levels: tuple[Level, ...], downsample: float) -> int:
 
 
 def _blocks_for(slide: LevelReader, number: int, *limits: float) -> tuple[int, Iterator[tuple[Box, Pixels]]]:
-    """How far tiles are shrunk while they are decoded, within the limits, and the blocks of a level so shrunk."""
+    """How far tiles are shrunk while decoding, within the limits, and the blocks of a level at that scale."""
     tiles = slide.tiles(number)
     shrink = max(scale for scale in tiles.scales if scale == 1 or scale <= min(limits)) if tiles else 1
     if tiles is None or shrink == 1:

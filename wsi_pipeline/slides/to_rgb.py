@@ -1,4 +1,4 @@
-"""From whatever a file stores (grey, RGB, alpha) to uint8 RGB on white. Pure functions on arrays."""
+"""From stored samples (grey, RGB, alpha) to uint8 RGB on white. Pure functions on arrays."""
 
 from __future__ import annotations
 

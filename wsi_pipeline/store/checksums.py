@@ -1,6 +1,6 @@
-"""CRC-32C of every block of rows, and one digest over all the rest of a store: what finds damage before it is used.
+"""CRC-32C of every block of rows and one digest over the rest of a store: damage is found before data is used.
 
-The checksums that HDF5 and Zarr have of their own do not reach everything: a lost chunk reads as zeros, byte strings
+The checksums of HDF5 and Zarr themselves do not cover everything: a lost chunk reads as zeros, byte strings
 in HDF5's heap and all its attributes have none.
 """
 
@@ -30,7 +30,7 @@ class Blocks:
 
     rows   in one block, as in one chunk
 
-    `broken` once rows did not come in order; then they are to be read back.
+    `broken` once rows came out of order; then they must be read back.
     """
 
     rows: int
@@ -58,7 +58,7 @@ class Blocks:
         self._next += len(items)
 
     def table(self, count: int) -> NDArray[np.uint32] | None:
-        """The checksums of all `count` rows; None where they are to be read back."""
+        """The checksums of all `count` rows; None if the rows must be read back."""
         if self.broken or self._next != count:
             return None
         if self._next % self.rows:
@@ -80,7 +80,7 @@ def _extend(crc: int, data: bytes | NDArray[Any]) -> int:
         data = np.ascontiguousarray(data)
         try:
             return int(google_crc32c.extend(crc, data))  # without a copy
-        except TypeError:  # where it takes nothing but bytes
+        except TypeError:  # if it accepts bytes only
             data = data.tobytes()
     return int(google_crc32c.extend(crc, data))
 
@@ -93,7 +93,7 @@ def table_digest(table: NDArray[np.uint32]) -> str:
 def listing(
     tables: Mapping[str, tuple[int, str]], describe: Callable[[str], ArrayFacts], root: Mapping[str, Any]
 ) -> str:
-    """The attribute `checksums`: JSON of what the seal covers. What somebody adds later is not covered.
+    """The attribute `checksums`: JSON of what the seal covers. Later additions are not covered.
 
     tables   array -> rows of a block, digest of its checksums
     """
@@ -109,7 +109,7 @@ def seal(listed: Mapping[str, Any], describe: Callable[[str], ArrayFacts], root:
 
     listed   the attribute `checksums`, parsed
 
-    Raises KeyError, TypeError or AttributeError where something listed is not there.
+    Raises KeyError, TypeError or AttributeError if something listed is not there.
     """
     arrays = {}
     for name, entry in listed["arrays"].items():

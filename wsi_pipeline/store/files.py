@@ -1,4 +1,4 @@
-"""Opening and making stores by path: `.h5` is HDF5, `.zarr` is Zarr; what is made appears whole or not at all."""
+"""Opening and creating stores by path: `.h5` is HDF5, `.zarr` is Zarr; new stores appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_pipeline.system.atomic import atomic_path, recover
 def open_store(path: str | PathLike[str]) -> Store:
     """Open a store for reading.
 
-    Raises StoreError if it is missing or of an unknown suffix, DamagedStoreError if it is not what was written.
+    Raises StoreError if it is missing or of an unknown suffix, DamagedStoreError if it does not match its checksums.
     """
     place = Path(path)
     if place.suffix not in SUFFIXES.values():
@@ -33,14 +33,14 @@ def open_store(path: str | PathLike[str]) -> Store:
 
 @contextmanager
 def create_store(path: Path) -> Iterator[StoreWriter]:
-    """Make a store at `path`; it replaces an old one only when the body ends without an error."""
+    """Create a store at `path`; it replaces an old one only if the body ends without an error."""
     with atomic_path(path) as temporary, _writing(temporary, path.suffix, "w") as writer:
         yield writer
 
 
 @contextmanager
 def amend_store(path: Path) -> Iterator[StoreWriter]:
-    """Change the store at `path`: a copy is changed, and takes its place only when the body ends without an error."""
+    """Change the store at `path`: a copy is changed and replaces it only if the body ends without an error."""
     open_store(path).close()
     with atomic_path(path) as temporary:
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, temporary)

@@ -1,4 +1,4 @@
-"""Damaged stores are set aside under another name: nothing reads them any more, and whoever wants can look at them."""
+"""Damaged stores are renamed, so that nothing reads them but they can still be inspected."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MADE_BY = {"segment": "tile slides.csv", "tile": "tile slides.csv", "embed": "e
 
 
 def set_aside(error: DamagedStoreError) -> DamagedStoreError:
-    """Rename the damaged store to `<name>.damaged-<n>` and log it; returns the error with where it went and what to do.
+    """Rename the damaged store to `<name>.damaged-<n>` and log it; returns the error with the new name and what to do.
 
-    A store that took the damaged one's place in the meantime stays. Where the folder cannot be written, the error says
+    A store that has replaced the damaged one in the meantime stays. If the folder is not writable, the error says
     what to remove.
     """
     path = error.path

@@ -1,4 +1,4 @@
-"""Every name and version in our files. `docs/format.md` is the reference for people; this is the one for code."""
+"""Every name and version in our files, for code; `docs/format.md` documents them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from wsi_pipeline.geometry import Size
 from wsi_pipeline.version import __version__
 
 VERSION = 2
-"""What is written. Version 1 has no checksums of its own and no seal; else it is the same, and is read."""
+"""The version written. Version 1 lacks our checksums and the seal but is otherwise equal, and can be read."""
 READABLE_VERSIONS = (1, 2)
 RESULT_VERSION = 1
-"""Part of every digest: raised when the same settings give other content, so that stores are made anew."""
+"""Part of every digest: raised when equal settings give other content, so that stores are rebuilt."""
 SEGMENT_FORMAT = "wsi-pipeline/segment"
 PATCH_FORMAT = "wsi-pipeline/patches"
 FEATURE_FORMAT = "wsi-pipeline/features"
@@ -97,12 +97,12 @@ class Header:
             readable = " and ".join(str(version) for version in READABLE_VERSIONS)
             raise StoreError(
                 f"{path} has format version {attrs.get('version')}, this program reads versions {readable}",
-                todo="Make it again, or use the wsi-pipeline version that wrote it",
+                todo="Recreate it, or use the wsi-pipeline version that wrote it",
             )
         try:
             known = {field.name for field in fields(SlideIdentity)}  # a later writer may add to it
-            told, specs, extra = (_mapping(attrs, name) for name in ("slide", "specs", "extra"))
-            slide = SlideIdentity(**{key: value for key, value in told.items() if key in known})
+            slide_facts, specs, extra = (_mapping(attrs, name) for name in ("slide", "specs", "extra"))
+            slide = SlideIdentity(**{key: value for key, value in slide_facts.items() if key in known})
             return cls(wanted, str(attrs["digest"]), str(attrs["parent_digest"]), slide, specs, extra)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: damaged attributes ({error})", todo="Remove the file and run again") from None

@@ -1,7 +1,7 @@
-"""What a store is to the rest of the program: named arrays with attributes, read by rows, written once.
+"""A store as the rest of the program sees it: named arrays with attributes, read by rows, written once.
 
 HDF5 (`hdf5.py`) and sharded Zarr v3 (`zarr.py`) have the same names inside. For both, every row that is read is
-compared here with its checksum, and all else with the seal when the store is opened.
+checked against its checksum here, and everything else against the seal when the store is opened.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from wsi_pipeline.store.checksums import CHECKSUMS, ENDING, SEAL, Blocks, checks
 FIRST_SEALED_VERSION = 2
 _ROWS_AT_A_TIME = 64
 _BAD = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
-"""What libraries raise over damaged bytes."""
+"""What libraries raise on damaged bytes."""
 
 
 class Store:
     """An open store, for reading. Use as a context manager.
 
-    attrs   root attributes, but for those that the checksums need
+    attrs   root attributes, except those of the checksums
     """
 
     def __init__(self, path: Path, backend: Callable[[], Backend]) -> None:
-        """Open the store at `path`. Raises DamagedStoreError where it is not what was written."""
+        """Open the store at `path`. Raises DamagedStoreError if it does not match its seal."""
         self.path, self._mark = path, file_mark(path)
         self._facts: dict[str, ArrayFacts] = {}
         self._tables: dict[str, NDArray[np.uint32]] = {}
@@ -65,7 +65,7 @@ class Store:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows start to stop (all by default) of an array.
 
-        Raises DamagedStoreError where they are not what was written.
+        Raises DamagedStoreError if they do not match their checksums.
         """
         start, stop = self._span(name, start, stop)
         table, rows = self._table(name)
@@ -93,7 +93,7 @@ class Store:
         return items
 
     def verify(self) -> None:
-        """Read everything. Raises DamagedStoreError at the first row that is not what was written."""
+        """Read everything. Raises DamagedStoreError at the first row that does not match its checksum."""
         for name in self.names():
             step = max(_ROWS_AT_A_TIME, self._table(name)[1])
             for start in range(0, self.shape(name)[0], step):
@@ -116,7 +116,7 @@ class Store:
                 return attrs, dict(covered["arrays"])
         except _BAD as error:
             raise self._trouble("its attributes cannot be read", error) from None
-        raise self._damaged("its attributes are not those that were written")
+        raise self._damaged("its attributes do not match their checksum")
 
     def _span(self, name: str, start: int, stop: int | None) -> tuple[int, int]:
         count = self.shape(name)[0]
@@ -148,22 +148,22 @@ class Store:
             blocks = -(-self.shape(name)[0] // entry["rows"])
             table = self._read(name + ENDING, 0, blocks)
             if len(table) != blocks or table_digest(table) != entry["digest"]:
-                raise self._damaged(f"the checksums of {name} are not those that were written")
+                raise self._damaged(f"the checksums of {name} do not match their digest")
             self._tables[name] = table
         return self._tables[name], entry["rows"]
 
     def _compare(self, name: str, block: int, data: bytes | NDArray[Any], table: NDArray[np.uint32]) -> None:
         if checksum(data) != int(table[block]):
-            raise self._damaged(f"{name} is not what was written, in block {block} of {len(table)}")
+            raise self._damaged(f"{name} does not match its checksum in block {block} of {len(table)}")
 
     def _damaged(self, how: str) -> StoreError:
-        """The error that says so; a store that was replaced while it was read is not damaged."""
+        """The error for damage; a store that was replaced while being read is not damaged."""
         if file_mark(self.path) != self._mark:
             return StoreError(f"{self.path} was replaced by another process while it was read", todo="Run again")
         return DamagedStoreError(f"{self.path} is damaged: {how}", path=self.path, mark=self._mark)
 
     def _trouble(self, what: str, error: BaseException) -> StoreError:
-        """The same for what a library raised: damage, unless the system says that it cannot read the file now."""
+        """The same for an exception of a library: damage, unless the system could not read the file."""
         if isinstance(error, OSError) and error.errno:
             return StoreError(f"{self.path} cannot be read now: {error.strerror or error}", todo="Run again")
         return self._damaged(f"{what} ({_short(error)})")
@@ -178,7 +178,7 @@ class Store:
 
 
 class StoreWriter:
-    """A store being made, at a temporary path; `create_store` renames it when all is written and sealed."""
+    """A store being written at a temporary path; `create_store` renames it when it is complete and sealed."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -194,7 +194,7 @@ class StoreWriter:
         self._blocks[spec.name] = Blocks(spec.chunks[0])
 
     def remove(self, name: str) -> None:
-        """Take an array out again, if it is there."""
+        """Remove an array if it is there."""
         self._backend.remove(name)
         self._backend.remove(name + ENDING)
         self._blocks.pop(name, None)
@@ -211,7 +211,7 @@ class StoreWriter:
         self._blocks.setdefault(name, Blocks(1)).add_bytes(items)
 
     def finish(self) -> None:
-        """Write the checksums and seal all of it; nothing may be changed after that."""
+        """Write the checksums and the seal; nothing may be changed afterwards."""
         self._backend.flush()
         attrs = self._backend.attrs()
         old = json.loads(attrs[CHECKSUMS])["arrays"] if CHECKSUMS in attrs else {}
@@ -242,7 +242,7 @@ class StoreWriter:
 
 
 def file_mark(path: Path) -> tuple[int, ...]:
-    """What tells a file from another one at the same path; of a folder, its zarr.json's."""
+    """Identifies a file among others at the same path; for a folder, by its zarr.json."""
     try:
         facts = (path / "zarr.json" if path.is_dir() else path).stat()
     except OSError:
@@ -251,6 +251,6 @@ def file_mark(path: Path) -> tuple[int, ...]:
 
 
 def _short(error: BaseException) -> str:
-    """The gist of what a library says."""
+    """The core of a library's message."""
     text = str(error)
     return text[text.rfind("(") + 1 : text.rfind(")")] if "(" in text and ")" in text else text or type(error).__name__

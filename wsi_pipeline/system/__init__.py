@@ -1,1 +1,1 @@
-"""What the operating system is asked for: whole files, processes, locks, signals, devices."""
+"""Services of the operating system: atomic files, processes, locks, signals, devices."""

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, also when the process is killed or the power fails.
+"""Files and folders that appear complete or not at all, even if the process is killed or the power fails.
 
 Everything is written to a hidden temporary sibling, flushed to the disk, and renamed; then the folder is flushed.
-The sibling's name says which process writes it. What dead processes left is swept when something is written to
+The sibling's name says which process writes it. Leftovers of dead processes are removed when something is written to
 the same folder.
 """
 
@@ -23,7 +23,7 @@ from wsi_pipeline.system.process_identity import ProcessIdentity, parse_identity
 
 _TMP, _OLD = ".tmp", ".old"
 _NAME_BYTES = 150
-"""Of a name in its sibling's: with number, owner and ending it stays below the 255 that file systems allow."""
+"""Bytes of the name kept in its sibling's: with number, process and ending it stays below the usual limit of 255."""
 _SWEEP_SECONDS = 60.0
 _FOREIGN_SECONDS = 86_400.0
 _WAIT_SECONDS = 2.0
@@ -35,10 +35,10 @@ _swept: dict[Path, float] = {}
 
 @contextmanager
 def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Give a temporary path to write a file or a folder at; on success it takes the place of `target`.
+    """Yield a temporary path for a file or folder; on success it replaces `target`.
 
-    durable   flush to the disk, so that a power cut leaves the old or the new content too, not only a kill. Without
-              it a power cut may leave an empty file
+    durable   flush to the disk, so that even a power cut leaves either the old or the new content. Without
+              it, a power cut may leave an empty file
 
     If the body raises, what was written is removed and `target` stays as it was.
     """
@@ -53,10 +53,10 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync_folder(target.parent)
     finally:
-        # There is none left where it took the target's place; where they changed places, it is the old folder.
+        # Nothing is left if it replaced the target; if the two were exchanged, this is the old folder.
         try:
             remove(temporary)
-        except BaseException:  # told to end just now: it is told once
+        except BaseException:  # the signal to end arrives just now, and arrives once
             remove(temporary)
             raise
 
@@ -73,7 +73,7 @@ def write_bytes(target: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_text_if_changed(target: Path, text: str) -> bool:
-    """Write a text file only where its content differs; True if it was written."""
+    """Write a text file only if its content differs; True if it was written."""
     if target.is_file() and target.read_text(encoding="utf-8") == text:
         return False
     write_text(target, text)
@@ -81,9 +81,9 @@ def write_text_if_changed(target: Path, text: str) -> bool:
 
 
 def create_text(target: Path, text: str) -> bool:
-    """Make a small file unless there is one; whether it was made. It is there with all its text, or not at all.
+    """Create a small file unless it exists; True if it was created. It appears with all its text or not at all.
 
-    On a file system without hard links it is there for an instant before its text is. Nothing is flushed.
+    On a file system without hard links it exists for an instant before its text does. Nothing is flushed.
     """
     if target.exists():
         return False
@@ -94,7 +94,7 @@ def create_text(target: Path, text: str) -> bool:
     finally:
         try:
             temporary.unlink(missing_ok=True)
-        except BaseException:  # told to end just now: it is told once
+        except BaseException:  # the signal to end arrives just now, and arrives once
             temporary.unlink(missing_ok=True)
             raise
 
@@ -141,10 +141,10 @@ def remove(path: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Finish or undo the replacing of a folder that a killed process left half-way; files need no such thing.
+    """Finish or undo the replacement of a folder that a killed process left half-done; files never need this.
 
-    Where the file system cannot make two folders change places, the old one is aside for an instant. A living process
-    that is in that instant is waited for.
+    If the file system cannot exchange two folders, the old one is moved aside for an instant. A living process
+    in that state is waited for.
     """
     deadline = time.monotonic() + _WAIT_SECONDS
     while not target.exists() and (aside := _aside(target)) is not None:
@@ -152,7 +152,7 @@ def recover(target: Path) -> None:
         if not owner.alive:
             try:
                 path.rename(target)
-            except OSError:  # another process has just done it
+            except OSError:  # another process was faster
                 return
         elif time.monotonic() > deadline:
             return
@@ -173,7 +173,7 @@ def _replace(temporary: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Make two paths change places in one step; False where system or file system cannot."""
+    """Exchange two paths in one step; False if the system or file system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -184,7 +184,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _sibling(target: Path, ending: str) -> Path:
-    """A name that no other process or thread takes: `.NAME.NUMBER.HOST.PLACE.PID-START.tmp`."""
+    """A name that no other process or thread uses: `.NAME.NUMBER.HOST.PLACE.PID-START.tmp`."""
     return target.with_name(f".{_shortened(target.name)}.{next(_numbers)}.{this_process()}{ending}")
 
 
@@ -196,7 +196,7 @@ def _shortened(name: str) -> str:
 
 
 def _parse(sibling: str, ending: str) -> tuple[str, ProcessIdentity] | None:
-    """The (shortened) name that a sibling is for and who made it; None where it is no such file."""
+    """The (shortened) target name of a sibling and the process that made it; None for other files."""
     if not sibling.startswith(".") or not sibling.endswith(ending):
         return None
     name, *parts = sibling[1:].removesuffix(ending).rsplit(".", 4)
@@ -215,7 +215,7 @@ def _aside(target: Path) -> tuple[Path, ProcessIdentity] | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Sweep a folder once a minute at most, for it may be long."""
+    """Sweep a folder, at most once a minute because it may hold many files."""
     now = time.monotonic()
     if now - _swept.get(folder, -_SWEEP_SECONDS) < _SWEEP_SECONDS:
         return
@@ -224,7 +224,7 @@ def _sweep(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what dead processes left in a folder."""
+    """Remove temporary files of dead processes from a folder."""
     for path in folder.glob(f".*{_TMP}"):
         parsed = _parse(path.name, _TMP)
         if parsed is not None and _is_left(path, parsed[1]):
@@ -232,7 +232,7 @@ def sweep(folder: Path) -> None:
 
 
 def _is_left(path: Path, owner: ProcessIdentity) -> bool:
-    """Whether nobody writes a temporary file any more; of another machine's, when it is a day old."""
+    """Whether a temporary file is abandoned; one from another machine is after a day."""
     if owner.here:
         return not owner.alive
     try:
@@ -254,7 +254,7 @@ def _sync_tree(path: Path) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    """Flush a file. A full disk or a failing one may show only here, so what it says is not swallowed."""
+    """Flush a file. A full or failing disk may show only here, so its error is not swallowed."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Where an encoder computes and with which arithmetic: bf16 where the hardware multiplies it fast, else fp32."""
+"""Device and arithmetic of an encoder: bf16 if the hardware is fast at it, else fp32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROBED = {"cpu": (4, 8, 16, 32, 64), "mps": (32, 64, 128), "cuda": (32, 64, 128
 
 @dataclass(frozen=True)
 class Precision:
-    """The arithmetic chosen: `name` is bf16 or fp32, `why` the hardware or the reason, for people."""
+    """The chosen arithmetic: `name` is bf16 or fp32, `why` the hardware or the reason, for messages."""
 
     name: str
     why: str
@@ -36,7 +36,7 @@ class Precision:
 def choose_device(wanted: str = "auto") -> torch.device:
     """The device for `auto` (CUDA, then Apple's MPS, then the CPU), `cpu`, `cuda`, `cuda:1` or `mps`.
 
-    Raises UsageError for a device that is not on this machine.
+    Raises UsageError for a device this machine does not have.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -51,7 +51,7 @@ def choose_device(wanted: str = "auto") -> torch.device:
     if device.type == "mps":
         if torch.backends.mps.is_available():
             return device
-        raise UsageError("device mps is not on this machine", todo="Use --device auto or --device cpu.")
+        raise UsageError("device mps is not available", todo="Use --device auto or --device cpu.")
     raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, got {wanted!r}")
 
 
@@ -69,19 +69,19 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
 
 
 def suggest_batch(device: torch.device) -> int:
-    """Patches per batch when the user names none: enough to fill the device, small enough to fit."""
+    """Default patches per batch: enough to fill the device, small enough to fit its memory."""
     return _BATCH[device.type]
 
 
 def probe_sizes(device: torch.device) -> tuple[int, ...]:
-    """Batch sizes worth trying out on a device."""
+    """Batch sizes worth trying on a device."""
     return _PROBED[device.type]
 
 
 def list_devices(wanted: str) -> tuple[str, ...]:
     """The devices of `--devices`: names separated by commas, or how many CUDA devices, from the first.
 
-    Raises UsageError for a device that is not on this machine, and for a number or a list that is empty.
+    Raises UsageError for a device this machine does not have, and for an empty list or a number below 1.
     """
     names = [name.strip() for name in wanted.split(",")]
     if len(names) == 1 and names[0].isdigit():
@@ -105,7 +105,7 @@ def _cuda_device(device: torch.device) -> torch.device:
 def _fast_bf16(device: torch.device) -> str | None:
     """Name of the hardware that makes bf16 fast on `device`, or None."""
     if device.type == "cuda":
-        # Before compute capability 8.0 bf16 runs, but is emulated.
+        # Below compute capability 8.0 bf16 works, but is emulated.
         native = torch.cuda.get_device_capability(device)[0] >= 8
         return torch.cuda.get_device_name(device) if native else None
     if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -115,9 +115,9 @@ def _fast_bf16(device: torch.device) -> str | None:
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Instruction-set flags of this CPU in Linux's spelling; empty where they cannot be read."""
+    """Instruction-set flags of this CPU in Linux's spelling; empty if they cannot be read."""
     if platform.system() == "Linux":
-        # The kernel lists AMX only where it lets programs use it; CPUID alone does not tell.
+        # The kernel lists AMX only if it lets programs use it; CPUID alone does not say.
         try:
             text = cpuinfo.read_text(errors="replace")
         except OSError:

@@ -1,4 +1,4 @@
-"""One process per job, so that a segmentation fault or a killed worker costs one job and no more.
+"""One process per job, so that a segmentation fault or a killed worker costs only that job.
 
 Processes are forked from a server that has imported what jobs need (wsi_pipeline/system/processes.py).
 """
@@ -25,32 +25,32 @@ except ImportError:  # Windows has no such limits
 _GRACE_SECONDS = 10.0
 """How long a process may take to end after it has sent its result."""
 _END_SECONDS = 10.0
-"""How long workers that are told to end may take, to give back their locks and remove what they had begun."""
+"""How long workers may take to end after SIGTERM, to release locks and remove unfinished files."""
 _SIGNAL_SECONDS = 0.5
 _TERMINATED = 143
 
 
 @dataclass(frozen=True)
 class Crash:
-    """A worker process that ended without a result; `overtime` is the limit in seconds it was ended for passing."""
+    """A worker process that ended without a result; `overtime` is the time limit in seconds that it exceeded, if so."""
 
     exit_code: int | None
     overtime: float | None = None
 
     @property
     def reason(self) -> str:
-        """In words: which signal ended it, its exit code, or the time it was given."""
+        """In words: the signal that ended it, its exit code, or its time limit."""
         if self.overtime is not None:
-            return f"took longer than {self.overtime:g} s and was ended"
+            return f"exceeded {self.overtime:g} s and was stopped"
         if self.exit_code == _TERMINATED:
-            return "the worker process was ended by SIGTERM"
+            return "the worker process was terminated by SIGTERM"
         if self.exit_code is not None and self.exit_code < 0:
             try:
                 name = signal.Signals(-self.exit_code).name
             except ValueError:
                 name = f"signal {-self.exit_code}"
             hint = " (out of memory?)" if name == "SIGKILL" else ""
-            return f"the worker process was ended by {name}{hint}"
+            return f"the worker process was terminated by {name}{hint}"
         return f"the worker process ended with exit code {self.exit_code} and no result"
 
 
@@ -69,7 +69,7 @@ class Limits:
 
 @dataclass
 class _Active:
-    """A process at work, its job, and when it is due."""
+    """A running process, its job, and its deadline."""
 
     process: Any
     job: tuple[Any, ...]
@@ -90,7 +90,7 @@ def run_isolated(
     limits    of time and memory, for each job
 
     `function`, jobs and results must pickle; `function` must not raise. When the caller stops early, the
-    workers at work are ended: they leave no lock and no temporary file, unless they take longer than a few seconds.
+    running workers are terminated; they leave no lock or temporary file unless they take longer than a few seconds.
     """
     context = process_context(preload)
     waiting = iter(jobs)
@@ -129,13 +129,13 @@ def _stop(processes: list[Any]) -> None:
 
 
 def _until_due(active: dict[Connection, _Active]) -> float | None:
-    """Seconds until the first process is overdue; None where none ever is."""
+    """Seconds until the first process is overdue; None without a time limit."""
     first = min(item.due for item in active.values())
     return None if math.isinf(first) else max(0.0, first - time.monotonic())
 
 
 def _end(receiver: Connection, process: Any, limits: Limits) -> Any:
-    """Kill an overdue process, unless its result has come this instant."""
+    """Kill an overdue process, unless its result has just arrived."""
     if receiver.poll():
         return _outcome(receiver, process)
     process.kill()
@@ -157,13 +157,13 @@ def _outcome(receiver: Connection, process: Any) -> Any:
         result = receiver.recv()
     except (EOFError, OSError):  # OSError: it died while it was sending
         process.join()
-        # Ctrl-C, and the end of a cluster's job, reach all processes at once: leave our own signal the time to arrive,
-        # so that it is not the slide that has failed.
+        # Ctrl-C and the end of a cluster job reach all processes at once: give our own signal time to arrive,
+        # so that the slide is not recorded as failed.
         time.sleep(_SIGNAL_SECONDS)
         return Crash(process.exitcode)
     else:
         process.join(_GRACE_SECONDS)
-        if process.exitcode is None:  # a thread of some library keeps it from ending; what we wanted is here
+        if process.exitcode is None:  # a library's thread keeps it from ending, but the result is here
             process.kill()
             process.join()
         return result
@@ -172,7 +172,7 @@ def _outcome(receiver: Connection, process: Any) -> Any:
 
 
 def obey_parent() -> None:
-    """For a worker process: Ctrl-C is its parent's to handle; SIGTERM unwinds it, so that locks are given back."""
+    """Signals of a worker process: Ctrl-C is left to its parent; SIGTERM unwinds it, so that locks are released."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_on_sigterm(lambda: SystemExit(_TERMINATED))
 

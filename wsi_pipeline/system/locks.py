@@ -1,9 +1,9 @@
-"""One process at a time per slide and stage, on file systems that have no advisory locks.
+"""One process at a time per slide and stage, on file systems without advisory locks.
 
-A lock is a file made only where there is none, and whole at once (a hard link), that names host, process, the
-process's start, and the time. It is stale when that process is gone (same boot of the same host) or has not touched
-it for five minutes (any other), by the clock of the file system: those of two hosts may differ. Should a lock ever be
-stolen wrongly, both processes write the same content atomically: work is wasted, nothing is damaged.
+A lock is a file created only if there is none, complete at once (by a hard link), that names host, process, the
+process's start, and the time. It is stale if that process is gone (same boot of the same host) or has not touched
+it for five minutes (any other host), by the file system's clock, as hosts' clocks may differ. Should a lock ever be
+stolen wrongly, both processes write the same content atomically: work is wasted, but nothing is damaged.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
                 raise LockedError(str(path))
             else:
                 time.sleep(_POLL_SECONDS)
-        # Not `threading`, whose own locks stay taken when a signal unwinds this thread within them.
+        # Not `threading`, whose internal locks stay held if a signal unwinds this thread inside them.
         _thread.start_new_thread(_beat, (path, token, held))
         yield
     finally:
         try:
             _release(path, token, held)
-        except BaseException:  # told to end just now: it is told once
+        except BaseException:  # the signal to end arrives just now, and arrives once
             _release(path, token, held)
             raise
 
 
 def _release(path: Path, token: str, held: _thread.LockType) -> None:
-    """Remove the lock, unless it is another's: a process that slept for long may have lost it."""
+    """Remove the lock if it is still ours: a process that was suspended for long may have lost it."""
     if held.locked():
-        held.release()  # the thread that touches the lock ends
+        held.release()  # ends the thread that touches the lock
     if _token(path) == token:
         path.unlink(missing_ok=True)
 
 
 def clear_stale(folder: Path) -> None:
-    """Remove the locks below `folder` whose holders are dead: of what is up to date nobody takes the lock again."""
+    """Remove locks below `folder` whose holders are dead; for up-to-date slides nobody would take them again."""
     for path in folder.rglob("*.lock"):
         if _is_stale(path):
             _steal(path)
@@ -92,10 +92,10 @@ def _is_stale(path: Path) -> bool:
         owner = ProcessIdentity(str(facts["host"]), str(facts["place"]), int(facts["pid"]), int(facts["started"]))
     except FileNotFoundError:
         return False
-    except OSError:  # another user's, that is not for us to read
+    except OSError:  # another user's, which we may not read
         return _age(path) > STALE_SECONDS
     except (ValueError, KeyError, TypeError):
-        # Not written yet (its maker is between two system calls), or its maker died there.
+        # Not written yet (its creator is between two system calls), or its creator died there.
         return _age(path) > _UNWRITTEN_SECONDS
     return not owner.alive if owner.here else _age(path) > STALE_SECONDS
 
@@ -116,14 +116,14 @@ def _age(path: Path) -> float:
 
 
 def _steal(path: Path) -> None:
-    """Take a stale lock out of the way. Renaming lets only one of several thieves have it."""
+    """Move a stale lock out of the way. Renaming lets only one of several processes take it."""
     aside = path.with_name(f".{uuid.uuid4().hex}.stolen")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return
     try:
-        if not _is_stale(aside):  # someone stole and took it between our look and our rename: give it back
+        if not _is_stale(aside):  # another process took it between our check and our rename: give it back
             _give_back(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""How this process uses the machine: settings of the C libraries below torch, made before torch is imported.
+"""Settings of the C libraries below torch, applied before torch is imported.
 
-Both were found by measuring (benchmarks/thread_waiting.py, docs/performance.md), and both matter on CPUs alone.
+Both were found by measurement (benchmarks/thread_waiting.py, docs/performance.md) and matter only on CPUs.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import sys
 
 _SPINS = "10000"
-"""Turns an OpenMP thread waits awake before it sleeps: some tens of microseconds, longer than the gaps between the
-operators of a network, far shorter than a time slice that somebody else could use."""
+"""Iterations an OpenMP thread spins before it sleeps: some tens of microseconds, longer than the gaps between the
+operators of a network, far shorter than a scheduler time slice."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _OWN_MAPPING_BYTES = 512 << 20, 64 << 20
@@ -24,10 +24,10 @@ def prepare_process() -> None:
 
 
 def _wait_shortly() -> None:
-    """OpenMP threads sleep soon.
+    """Let Let OpenMP threads sleep soon.
 
-    Those that spin on take the cores from the threads that read patches, and from other jobs on a shared node: two busy
-    cores made a ViT ten times slower. Those that sleep at once lose a fifth of an idle machine to waking up.
+    Spinning threads take the cores from the threads that read patches and from other jobs on a shared node: two busy
+    cores made a ViT ten times slower. Sleeping at once costs a fifth of the speed on an idle machine.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -35,9 +35,9 @@ def _wait_shortly() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """glibc gives every freed array of some megabytes back, and the kernel clears its pages when it is asked for again.
+    """Keep freed memory: glibc returns large freed arrays to the kernel, which clears the pages on the next request.
 
-    A network makes and frees the same arrays in each batch: keeping them takes a quarter off its time.
+    A network allocates and frees the same arrays for each batch: keeping them saves a quarter of its time.
     """
     if sys.platform != "linux" or {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & os.environ.keys():
         return

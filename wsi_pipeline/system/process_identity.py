@@ -1,6 +1,6 @@
-"""Who wrote a temporary file or holds a lock, and whether that process still lives.
+"""Which process wrote a temporary file or holds a lock, and whether it is still running.
 
-A process number alone is not enough: numbers are used again after a while, and on shared storage the process may be
+A process number alone is not enough: numbers are reused, and on shared storage the process may be
 on another machine, or in another container of the same name.
 """
 
@@ -27,9 +27,9 @@ class ProcessIdentity:
     """A process.
 
     host      name of its machine, letters, digits and hyphens
-    place     tells machines (or containers) of one name, and one boot from the next
+    place     distinguishes machines (or containers) of one name, and one boot from the next
     pid       process number
-    started   when it began, in a unit of the system's own: clock ticks since boot on Linux
+    started   when it started, in a system-specific unit: clock ticks since boot on Linux
     """
 
     host: str
@@ -39,12 +39,12 @@ class ProcessIdentity:
 
     @property
     def here(self) -> bool:
-        """Whether it is, or was, in this boot of this machine, so that `alive` can tell."""
+        """Whether it belongs to this boot of this machine, so that `alive` is known."""
         return (self.host, self.place) == (_host(), _place())
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs. For a process elsewhere, which cannot be seen from here, True."""
+        """Whether it is still running. True for a process elsewhere, which cannot be seen from here."""
         return not self.here or _started(self.pid) in (self.started, _HIDDEN)
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class ProcessIdentity:
 
 
 def this_process() -> ProcessIdentity:
-    """The process that asks."""
+    """The calling process."""
     pid = os.getpid()
     return ProcessIdentity(_host(), _place(), pid, _started(pid) or 0)
 
 
 def parse_identity(text: str) -> ProcessIdentity | None:
-    """The owner that `str` wrote, or None."""
+    """The identity that `str` wrote, or None."""
     match = re.fullmatch(r"([A-Za-z0-9-]+)\.([0-9a-f]+)\.(\d+)-(\d+)", text)
     return ProcessIdentity(match[1], match[2], int(match[3]), int(match[4])) if match else None
 
@@ -81,7 +81,7 @@ def _place() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """When a process began; None where there is none, or where it is dead and only not yet fetched by its parent.
+    """When a process started; None if there is none, or if it is a zombie.
 
     _HIDDEN for one of another user that the system does not show.
     """

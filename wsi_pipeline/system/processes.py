@@ -1,9 +1,9 @@
-"""Worker processes that leave the user's script alone.
+"""Worker processes that do not run the user's script again.
 
-A process that multiprocessing starts runs the script again that its parent was started with, in case something that it
-is given is defined there. A script without `if __name__ == "__main__":` then begins its work once more in every worker,
-and Python refuses with a page of its own. Our workers need nothing of the script, so they are started as from a session
-that has none: the same from a script, a notebook and the command line, and sooner.
+A process started by multiprocessing imports its parent's script again, in case something it
+receives is defined there. A script without `if __name__ == "__main__":` then starts its work again in every worker,
+and Python refuses with a long message. Our workers need nothing from the script, so they are started as if there
+were none: alike from scripts, notebooks and the command line, and faster.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 from wsi_pipeline.errors import UsageError
 
 CAN_FORK_FROM_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
-"""Windows has no such server; processes are spawned there."""
+"""Windows has no fork server; processes are spawned there."""
 
 _LOCK = threading.RLock()
 
 
 @contextmanager
 def _without_script() -> Iterator[None]:
-    """Meanwhile `__main__` is an empty module without a file, which is what a new process is told of its parent's."""
+    """Meanwhile `__main__` is an empty module without a file, which is all a new process learns about its parent's."""
     if multiprocessing.current_process().daemon:
         raise UsageError(
-            "this runs in a daemonic worker of multiprocessing, which may not start processes",
-            todo="Share work out by concurrent.futures.ProcessPoolExecutor, or leave it to --workers and --device.",
+            "a daemonic multiprocessing worker cannot start processes",
+            todo="Use concurrent.futures.ProcessPoolExecutor, or let --workers and --device distribute the work.",
         )
     with _LOCK:
         script = sys.modules["__main__"]
@@ -64,7 +64,7 @@ if CAN_FORK_FROM_SERVER:
 
 
 def spawn_context() -> Any:
-    """Processes that begin with nothing of this one; for multiprocessing and concurrent.futures."""
+    """Processes that inherit nothing from this one; for multiprocessing and concurrent.futures."""
     return _SpawnContext()
 
 
@@ -78,7 +78,7 @@ def process_context(preload: Sequence[str]) -> Any:
 
 
 def start_server(preload: Sequence[str]) -> None:
-    """Let the server of `process_context` start and import `preload`, while this process does other work."""
+    """Start the server of `process_context`, which imports `preload` while this process does other work."""
     process_context(preload)
     if CAN_FORK_FROM_SERVER:
         from multiprocessing import forkserver

@@ -12,7 +12,7 @@ REDACTED = "[redacted]"
 _NAMES = r"(?:[A-Za-z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIALS?)"
 _SECRET_VARIABLE = re.compile(rf"^{_NAMES}$", re.IGNORECASE)
 _SHORTEST = 8
-"""Values of secret variables that are shorter are words such as `none`, which may stand anywhere."""
+"""Shorter values of secret variables are words such as `none`, which may occur anywhere."""
 
 _PATTERNS = (
     # Tokens known by their prefix: Hugging Face, GitHub, OpenAI-like, AWS key ids.

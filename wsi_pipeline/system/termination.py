@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C as exceptions that are never lost.
 
-A signal's exception is raised wherever the signal finds the program. Python drops it (`sys.unraisablehook`) where that
-is a finaliser, a weak reference's callback or one of the garbage collector, and what was told to end would go on.
+A signal's exception is raised wherever the program happens to be. Python drops it (`sys.unraisablehook`) if that
+is a finaliser, a weak reference's callback or the garbage collector, and the program would not end.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from types import FrameType
 
 _MARK = "signal"
-"""By this the exception is known again. It is not kept: its frames hold what gives back its locks once let go."""
+"""Attribute that marks the exception. The exception is not kept: its frames hold objects that release locks."""
 
 _AGAIN_SECONDS = 0.05
-"""How long after a loss the process is told again: by then the finaliser has most likely returned."""
+"""How long after a lost signal it is sent again: by then the finaliser has most likely returned."""
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -33,9 +33,9 @@ def raise_on_sigterm(error: Callable[[], BaseException]) -> None:
 
 
 def raise_on_ctrl_c() -> None:
-    """Ctrl-C raises KeyboardInterrupt in the main thread, each time, as it does without this.
+    """Ctrl-C raises KeyboardInterrupt in the main thread, every time, as it does by default.
 
-    A process that was started deaf to it, in the background of a shell, stays so.
+    A process started to ignore it, in the background of a shell, continues to ignore it.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         _raise_on(signal.SIGINT, KeyboardInterrupt, then=None)
@@ -54,7 +54,7 @@ def _raise_on(number: signal.Signals, error: Callable[[], BaseException], *, the
         finally:
             del raised  # this frame is one of its own
 
-    if threading.current_thread() is threading.main_thread():  # signals are for no other thread to hear
+    if threading.current_thread() is threading.main_thread():  # only the main thread can handle signals
         signal.signal(number, hear)
 
 
@@ -76,6 +76,6 @@ def _send(number: signal.Signals) -> None:
     time.sleep(_AGAIN_SECONDS)
     main = threading.main_thread().ident
     if main is not None and hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(main, number)  # unlike the other it ends a system call that waits
+        signal.pthread_kill(main, number)  # unlike interrupt_main, it interrupts a blocking system call
     else:
         _thread.interrupt_main(number)

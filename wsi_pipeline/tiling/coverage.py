@@ -16,7 +16,7 @@ from wsi_pipeline.tissue.mask import TissueMask
 def box_coverage(mask: TissueMask, xs: NDArray[np.int64], ys: NDArray[np.int64], side: int) -> NDArray[np.float64]:
     """Tissue fraction of the squares with top-left corners (xs[j], ys[i]) and `side`, in level-0 pixels.
 
-    Returns float64 (len(ys), len(xs)), 0 to 1. What reaches past the slide counts as no tissue.
+    Returns float64 (len(ys), len(xs)), 0 to 1. Parts beyond the slide count as not tissue.
     """
     # Interpolating the table is separable: first along y at the two edges of each row of boxes, then along x.
     bands = _integral_rows(mask.pixels, ys / mask.scale_y, (ys + side) / mask.scale_y)

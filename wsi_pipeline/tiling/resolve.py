@@ -1,4 +1,7 @@
-"""From a wanted resolution to what is read: the one place that multiplies by a downsample."""
+"""From a requested resolution to the pyramid level, patch size and stride that are read.
+
+Every stage takes these sizes from a `PatchGeometry`; none chooses a level or scales a patch by itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small fragments and small holes of a mask, judged by their area in square micrometres."""
+"""Remove small fragments and fill small holes of a mask, by area in square micrometres."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clean_mask(
 
     pixel_um2        area of one mask pixel, square micrometres
     min_tissue_um2   8-connected tissue fragments below this go; 0 keeps all
-    max_hole_um2     4-connected holes below this are filled; 0 fills none. A gap open to the image edge is no hole
+    max_hole_um2     4-connected holes below this are filled; 0 fills none. A gap open to the image edge is not a hole
 
     Returns a new mask. Cleaning it again changes nothing. Raises WsiPipelineError for a pixel area that is not
     positive or a negative limit.

@@ -2,7 +2,7 @@
 
 Coordinates are pixels of the full resolution, x to the right and y down, not degrees as in RFC 7946.
 QuPath counts from the corner of `openslide.bounds-*` where a slide has bounds; polygons in this program count from
-level-0 (0, 0). `from_origin` goes from here to there and leaves a mark, `origin_in` reads the mark.
+level-0 (0, 0). `from_origin` converts to QuPath's origin and records it in the file; `origin_in` reads it back.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ def _moved(coordinates: Any, origin: Origin) -> Any:
 
 
 def origin_in(document: Any) -> Origin | None:
-    """The level-0 pixel from which a document of `from_origin` counts; None where none is stated."""
+    """The level-0 pixel from which a document of `from_origin` counts; None if none is stated."""
     stated = document.get(_ORIGIN) if isinstance(document, Mapping) else None
     whole = isinstance(stated, list) and len(stated) == 2 and all(type(value) is int for value in stated)
     return (stated[0], stated[1]) if whole and stated else None
 
 
 def origin_of_file(path: Path) -> Origin | None:
-    """The same of a file written here, from its first bytes; None also where there is no such file."""
+    """The same for a file written here, from its first bytes; None also if there is no such file."""
     try:
         with path.open("rb") as file:
             found = _ORIGIN_IN_HEAD.search(file.read(_HEAD_BYTES))
@@ -111,11 +111,11 @@ def origin_of_file(path: Path) -> Origin | None:
 
 
 def is_of_qupath(document: Any) -> bool:
-    """Whether any feature has what QuPath writes into `properties`, or its old ids (`PathAnnotationObject`)."""
+    """Whether any feature has QuPath's `properties` or its old ids (`PathAnnotationObject`)."""
     inner = document.get("features", [document]) if isinstance(document, Mapping) else document
     features = [item for item in inner if isinstance(item, Mapping)] if isinstance(inner, list) else []
     return any(
-        (isinstance(told := item.get("properties"), Mapping) and not _OF_QUPATH.isdisjoint(told))
+        (isinstance(properties := item.get("properties"), Mapping) and not _OF_QUPATH.isdisjoint(properties))
         or str(item.get("id")).startswith("Path")
         for item in features
     )

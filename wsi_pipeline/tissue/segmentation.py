@@ -21,7 +21,7 @@ NEARLY_ALL = 0.95
 ALMOST_NOTHING = 0.0005
 """Less tissue than this is about a tenth of a needle biopsy on a 15 x 15 mm scan: dust or a lost section."""
 SMEAR = 0.05
-"""More of the mask than this without any texture is no tissue; on real slides and drawn ones it was at most 0.004."""
+"""More of the mask than this without any texture is not tissue; on real slides and drawn ones it was at most 0.004."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: floa
         return "no tissue found"
     if fraction > NEARLY_ALL:
         part = f"{100 * fraction:.0f} %"
-        return f"mask covers nearly all of the slide ({part}): fine for a file of one region, else look at the overlay"
+        return (
+            f"mask covers nearly all of the slide ({part}): fine for a file of one region, otherwise check the overlay"
+        )
     if fraction < ALMOST_NOTHING:
         return f"almost no tissue ({100 * fraction:.2g} %)"
     return ""
@@ -74,4 +76,4 @@ def _smear_warning(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) 
     if share <= SMEAR:
         return ""
     what = f"{100 * share:.0f} % of the mask is as smooth as bare glass"
-    return f"{what}: perhaps a smear of dye or haze; look at the overlay, and if so try --method otsu"
+    return f"{what}: possibly a smear of dye or haze; check the overlay and, if so, try --method otsu"

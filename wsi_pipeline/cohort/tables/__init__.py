@@ -1,1 +1,1 @@
-"""Tables that people have, read cell by cell: columns, words for no value, patients, survival."""
+"""Users' tables, read cell by cell: columns, missing values, patients, survival."""

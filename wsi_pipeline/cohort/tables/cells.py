@@ -1,4 +1,4 @@
-"""What a cell of the manifest means: numbers as people write them, words for yes and no. Each says what is wrong."""
+"""Parsers of manifest cells: numbers as people write them, words for yes and no. Errors say what is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsi_pipeline.config.units import MAX_MPP, MIN_MPP, is_plausible_mpp
 
 HAPPENED = ("1", "yes", "y", "true", "dead", "deceased", "died", "death", "event")
 NOT_SEEN = ("0", "no", "n", "false", "alive", "living", "censored")
-"""Words for `event`, in any case: it was seen, or the patient was last seen without it."""
+"""Words for `event`, in any case: it was observed, or the patient was censored."""
 
 _CODES = ("1", "0", "yes", "no", "y", "n", "true", "false")
 """Those of them that say nothing without the name of their column."""
@@ -20,7 +20,7 @@ _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
 def number(text: str) -> float:
     """A finite number, with a point or a comma before its decimals.
 
-    Raises ValueError saying why it is none; `1,234` may be two numbers and is none.
+    Raises ValueError saying why not; `1,234` is ambiguous and refused.
     """
     text = text.strip()
     if _THOUSANDS.fullmatch(text):
@@ -35,7 +35,7 @@ def number(text: str) -> float:
 
 
 def mpp(text: str) -> float:
-    """Micrometres per pixel. Raises ValueError for what is none."""
+    """Micrometres per pixel. Raises ValueError for anything else."""
     try:
         value = float(text.replace(",", "."))
     except ValueError:
@@ -46,12 +46,12 @@ def mpp(text: str) -> float:
 
 
 def time(text: str) -> float:
-    """A time in the table's own unit. Raises ValueError for what is none."""
+    """A time in the table's own unit. Raises ValueError for anything else."""
     return number(text)
 
 
 def event(text: str) -> int:
-    """1 where the event was seen, 0 where not: a word of HAPPENED or NOT_SEEN; `1:DECEASED` is read as its code.
+    """1 if the event was seen, 0 if not: a word of HAPPENED or NOT_SEEN; `1:DECEASED` is read as its code.
 
     Raises ValueError for any other word.
     """

@@ -1,6 +1,6 @@
-"""Which column of a CSV means what: our names, and those the peers' users already have in their files.
+"""Which column of a CSV means what: our names, and those users of other tools have in their files.
 
-Names are compared in lower case with all that is no letter or digit as an underscore. Aliases come from the CSV
+Names are compared in lower case with everything but letters and digits as an underscore. Aliases come from the CSV
 conventions of TRIDENT (`wsi`), CLAM (`slide_id`, `case_id`), STAMP (`FILENAME`, `PATIENT`) and cohort portals.
 """
 
@@ -72,7 +72,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "event": EVENTS,
     "tissue": ("tissue_mask", "tissue_path", "tissue_file", "tissue_geojson"),
 }
-"""Our column name -> other names it is known by, most specific first."""
+"""Our column name -> aliases, most specific first."""
 
 
 PATIENT_NAME = re.compile(
@@ -90,10 +90,10 @@ class Columns:
     """What the columns of a header mean.
 
     places     our name -> place of the column
-    unused     places nobody claimed
-    faults     what has to be mended
+    unused     places of columns not used
+    faults     what must be corrected
     notes      what people should know
-    survival   how time and event are told
+    survival   how time and event are given
     """
 
     places: dict[str, int]
@@ -119,8 +119,8 @@ def map_columns(
     patient_column   the column of patients, as the user names it
     label_column     the column of labels, as the user names it
 
-    An exact name wins over an alias; two aliases of one column are a fault, as it is not for us to choose, unless
-    both say the same patients.
+    An exact name wins over an alias; two aliases of one column are a fault, because the user must choose, unless
+    both name the same patients.
     """
     names = [normalise(name) for name in header]
     places: dict[str, int] = {}
@@ -169,13 +169,13 @@ def _is_number(cell: str) -> bool:
 
 
 def is_patient_name(name: str) -> bool:
-    """Whether a column of this name says whose slide it is."""
+    """Whether a column of this name holds patients."""
     plain = _IN_A_LIST.sub("", normalise(name))
     return plain == "patient_id" or plain in ALIASES["patient_id"] or PATIENT_NAME.fullmatch(plain) is not None
 
 
 def find_column(header: Sequence[str], wanted: str) -> int | None:
-    """The place of the column a user names: as it is written, else by its spelling; None where there is none."""
+    """The index of the column a user names, by exact spelling, else normalised; None if there is none."""
     if wanted in header:
         return list(header).index(wanted)
     names = [normalise(name) for name in header]
@@ -185,7 +185,7 @@ def find_column(header: Sequence[str], wanted: str) -> int | None:
 def _patients(
     names: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]], wanted: str | None
 ) -> list[int]:
-    """Columns of patients; one where several say the same, such as GDC's `case_id` and `case_submitter_id`."""
+    """Columns of patients; one if several are equivalent, such as GDC's `case_id` and `case_submitter_id`."""
     if wanted is not None:
         place = find_column(header, wanted)
         return [] if place is None else [place]
@@ -201,6 +201,6 @@ def _patients(
 
 
 def _same(body: Sequence[Sequence[str]], one: int, other: int) -> bool:
-    """Whether two columns divide the rows alike."""
+    """Whether two columns group the rows identically."""
     pairs = {(row[one].strip(), row[other].strip()) for row in body if max(one, other) < len(row)}
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 0

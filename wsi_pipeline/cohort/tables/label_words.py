@@ -1,4 +1,4 @@
-"""Which labels of a table are classes: words for no value are none, spellings of one class are told or joined."""
+"""Which labels of a table are classes: missing values are dropped, variant spellings reported or merged."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from wsi_pipeline.wording import counted, listed
 Numbered = list[tuple[int, SlideRecord]]
 
 MOST_GRADES = 20
-"""More different numbers than this are measurements: `1` and `1.0` are then one value however they are written."""
+"""More distinct numbers than this are measurements, for which `1` and `1.0` are the same value."""
 
 
 def settle_labels(
-    numbered: Numbered, options: TableOptions, before: Sequence[str] | None, *, told: bool
+    numbered: Numbered, options: TableOptions, before: Sequence[str] | None, *, has_column: bool
 ) -> tuple[Numbered, dict[str, str], list[Fault]]:
-    """The records with the labels that are meant; slide_id -> what was written instead; and notes.
+    """The records with their final labels; slide_id -> label as written if different; and notes.
 
     numbered   row and record, whose label is the cell as it is
-    before     labels as they were written, where those of the records are settled already
-    told       whether rows without a label are worth a note: the table has the column
+    before     labels as written, if those of the records were settled before
+    has_column       whether rows without a label are worth a note: the table has the column
 
-    Raises UsageError where a label is to be kept that is not there.
+    Raises UsageError if a label to be kept does not occur.
     """
     raw = [record.label or "" for _, record in numbered] if before is None else list(before)
     kept, fold = set(options.kept_labels), options.fold_labels
-    if before is not None:  # what was said of them before still holds
+    if before is not None:  # earlier decisions still hold
         settled = [(text, record.label) for text, (_, record) in zip(before, numbered, strict=True) if record.label]
         kept |= {text.casefold() for text, _ in settled if is_missing(text)}
         fold = fold or any(text != label for text, label in settled)
@@ -48,8 +48,8 @@ def settle_labels(
         label = classes.get(text)
         if text.lower() not in MISSING_WORDS and (label != text or is_missing(text)):
             written[record.slide_id] = text
-        if told and text.lower() in MISSING_WORDS and label is None:
-            words = f"empty label: {record.slide_id} is tiled and embedded, not trained on"
+        if has_column and text.lower() in MISSING_WORDS and label is None:
+            words = f"empty label: {record.slide_id} is tiled and embedded, but not used for training"
             faults.append(Fault(row, words, fatal=False))
         made.append((row, replace(record, label=label)))
     if written or before is not None:
@@ -67,13 +67,13 @@ def _check_kept(counts: Counter[str], options: TableOptions) -> None:
 
 
 def _note_words(counts: Counter[str], classes: dict[str, str]) -> list[Fault]:
-    """Words for no value that are more than an empty cell."""
+    """Notes on words for missing values (other than empty cells)."""
     words = [name for name in counts if name not in classes and name.lower() not in MISSING_WORDS]
     return [
         Fault(
             None,
-            f"label {name!r} of {counted(counts[name], 'slide')} counts as no label: not trained on; "
-            f"to keep it as a class, --keep-label {name!r}",
+            f"label {name!r} of {counted(counts[name], 'slide')} is treated as missing and not used for training; "
+            f"keep it as a class with --keep-label {name!r}",
             fatal=False,
         )
         for name in words
@@ -81,7 +81,7 @@ def _note_words(counts: Counter[str], classes: dict[str, str]) -> list[Fault]:
 
 
 def _alike(names: Sequence[str], counts: Counter[str]) -> list[tuple[str, ...]]:
-    """Labels that differ in writing only, the most frequent first; none where labels are measurements."""
+    """Labels that differ only in spelling, the most frequent first; none if labels are measurements."""
     if len(names) > MOST_GRADES and all(label_key(name).replace(".", "").lstrip("-").isdecimal() for name in names):
         return []
     return alike(sorted(names, key=lambda name: -counts[name]), label_key)
@@ -90,5 +90,7 @@ def _alike(names: Sequence[str], counts: Counter[str]) -> list[tuple[str, ...]]:
 def _alike_words(group: Sequence[str], counts: Counter[str], *, joined: bool) -> str:
     named = ", ".join(f"{name!r} ({counts[name]})" for name in group)
     if joined:
-        return f"labels {named} differ only in writing: joined as {group[0]!r}"
-    return f"labels {named} differ only in writing and count as {len(group)} classes: mend them, or --fold-labels"
+        return f"labels {named} differ only in spelling: merged as {group[0]!r}"
+    return (
+        f"labels {named} differ only in spelling and count as {len(group)} classes: correct them or use --fold-labels"
+    )

@@ -11,11 +11,11 @@ from wsi_pipeline.cohort.tables.survival_columns import event_of_censored, with_
 
 WRITTEN, EACH_SLIDE, TARGET = "label_as_written", "each_slide_a_patient", "label_column"
 OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET)
-"""Columns of a run's cohort.csv behind those of the manifest: what was said of the table, and can be said anew."""
+"""Columns of a run's cohort.csv after those of the manifest: decisions about the table that can be revised."""
 
 
 class Table:
-    """Header, rows below it, and what the columns mean; time and event that several columns tell are added.
+    """Header, rows and the meaning of columns; time and event derived from several columns are added.
 
     places   our name -> place in each row
     """
@@ -39,13 +39,13 @@ class Table:
             self.places["event"] = width
 
     def cells(self, name: str) -> tuple[str, ...]:
-        """One of our columns as it is written; empty where a cell is no value, or there is no such column."""
+        """One of our columns as it is written; empty if a cell means no value, or there is no such column."""
         place = self.places.get(name)
         found = ("" if place is None or place >= len(row) else row[place] for row in self.rows)
         return tuple("" if is_missing(cell) else cell for cell in found)
 
     def written(self) -> tuple[str, ...] | None:
-        """Labels as they were before a run settled them; None where no run has."""
+        """Labels as they were before a run settled them; None if no run has."""
         if WRITTEN not in self.header:
             return None
         place = self.header.index(WRITTEN)

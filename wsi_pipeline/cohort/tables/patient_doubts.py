@@ -1,7 +1,7 @@
-"""Where no column of patients is known: other columns, and beginnings of slide names, that may be patients.
+"""If no column of patients is known: other columns, or prefixes of slide names, that may be patients.
 
-A column may be patients where its values repeat over slides and each has one outcome, and where that would not come
-about by chance. What cannot be told from patients by its values is told by its name (`scanner`, `age`) or by its size:
+A column may be patients if its values repeat over slides and each has one outcome, and if that would be unlikely
+by chance. Columns whose values look like patients are recognised by name (`scanner`, `age`) or by size:
 a few values for many slides are a site or a scanner, not patients.
 """
 
@@ -23,11 +23,11 @@ Key = str | None
 Outcome = tuple[str | float | int | None, ...]
 
 FEWEST, FEWEST_WORDS, MOST_SLIDES = 5, 10, 12
-"""Patients that are not named so: at least so many (of values without a digit more), of few slides on average."""
+"""For columns not named as patients: fewest values (more if without digits) and most slides per value on average."""
 NAMED_SLIDES = 30
 """Slides a patient may have on average where a name says `patient`."""
 UNLIKELY = 0.05
-"""How likely each value may have one outcome by chance at most."""
+"""Highest probability that each value has one outcome by chance."""
 _FEW_CLASSES = 20
 
 _PERSON = frozenset({
@@ -82,12 +82,12 @@ class Doubt:
 
 
 def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
-    """What leaves open whose slides these are, the likeliest first: a sentence, and what to do about it."""
+    """Why the patients of these slides are uncertain, likeliest first: a sentence and what to do about it."""
     found = []
     for doubt in patient_doubts(cohort.records, cohort.without_patient, cohort.kept):
         how = "Add a column patient_id to the CSV and run wsi-pipeline tile again"
         if doubt.column is not None:
-            how = f"Say --patient-column {shlex.quote(doubt.column)}"
+            how = f"Use --patient-column {shlex.quote(doubt.column)}"
         slides = f"{len(cohort.without_patient)} of the" if cohort.patients_stated == "some" else "these"
         found.append(
             (
@@ -115,9 +115,9 @@ def _named_and_repeats(header: str, cells: Sequence[str]) -> bool:
 def patient_doubts(
     records: Sequence[SlideRecord], without: frozenset[str], columns: Mapping[str, Sequence[str]]
 ) -> list[Doubt]:
-    """What may be patients, the likeliest first; none where nobody's patient is in question.
+    """What may be patients, likeliest first; empty if all patients are stated.
 
-    without   slides of which nobody says whose they are
+    without   slides whose patient is not stated
     columns   header -> cell of each record, of columns that mean nothing else
     """
     if not without:
@@ -165,7 +165,7 @@ def _doubt(column: str | None, keys: Sequence[Key], outcomes: Sequence[Outcome],
 
 
 def _looks_like(keys: Sequence[Key], sizes: Counter[str], outcomes: Sequence[Outcome]) -> bool:
-    """Whether groups nobody calls patients may be: many, small, of one outcome each, and not by chance."""
+    """Whether unnamed groups may be patients: many, small, each with one outcome, and not by chance."""
     slides = sum(sizes.values())
     fewest = FEWEST if any(letter.isdigit() for key in sizes for letter in key) else FEWEST_WORDS
     if len(sizes) < fewest or slides > MOST_SLIDES * len(sizes) or slides < len(keys) / 2:
@@ -186,14 +186,14 @@ def _looks_like(keys: Sequence[Key], sizes: Counter[str], outcomes: Sequence[Out
 
 
 def _is_recoded(groups: Mapping[str, Sequence[Outcome]]) -> bool:
-    """Whether each class has one value, as in a column that says the label in other words."""
+    """Whether each class has one value, as in a column that recodes the label."""
     classes = [{outcome[0] for outcome in group if outcome[0] is not None} for group in groups.values()]
     names = [next(iter(found)) for found in classes if found]
     return len(set(names)) == len(names) <= _FEW_CLASSES and not any(o[1] for group in groups.values() for o in group)
 
 
 def _by_chance(groups: Sequence[Sequence[Outcome]]) -> float:
-    """About how likely each group has one outcome where outcomes are dealt at random."""
+    """Approximate probability that each group has one outcome if outcomes are assigned at random."""
     counts = Counter(outcome for group in groups for outcome in group)
     shares = [count / sum(counts.values()) for count in counts.values()]
     return math.prod(sum(share ** len(group) for share in shares) for group in groups if len(group) > 1)

@@ -1,4 +1,4 @@
-"""Whose slides are these? Patients of a table, what is odd about their ids, and what may be patients unsaid."""
+"""The patients of a table, and notes on their ids."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Numbered = list[tuple[int, SlideRecord]]
 def settle_patients(
     numbered: Numbered, cells: Sequence[str], *, each_slide: bool
 ) -> tuple[Numbered, frozenset[str], list[Fault]]:
-    """The records with their patients, the slides of which nobody says whose they are, and notes.
+    """The records with their patients, the slides whose patient is not stated, and notes.
 
-    cells       what the column of patients says of each record; empty where nothing
-    each_slide  every slide is a patient of its own, whatever a column says
+    cells       the patient column's cell of each record; empty if it has none
+    each_slide  every slide is its own patient, whatever a column says
 
-    Where every patient is called as the slide is, as in runs of old, the column says nothing.
+    If every patient is named after its slide, as in older runs, patients count as not stated.
     """
     if each_slide:
         return [(row, replace(record, patient_id=record.slide_id)) for row, record in numbered], frozenset(), []
@@ -28,19 +28,17 @@ def settle_patients(
     if all(cell in ("", record.slide_id) for cell, (_, record) in zip(stripped, numbered, strict=True)):
         return numbered, frozenset(record.slide_id for _, record in numbered), []
     empty = [(row, record.slide_id) for cell, (row, record) in zip(stripped, numbered, strict=True) if not cell]
-    faults = [
-        Fault(row, f"empty patient_id: {slide} counts as a patient of its own", fatal=False) for row, slide in empty
-    ]
+    faults = [Fault(row, f"empty patient_id: {slide} counts as its own patient", fatal=False) for row, slide in empty]
     return numbered, frozenset(slide for _, slide in empty), [*faults, *_odd_writing(cells)]
 
 
 def _odd_writing(cells: Sequence[str]) -> list[Fault]:
-    """Notes on ids that differ in writing only."""
+    """Notes on ids that differ only in spelling."""
     spaced = list(dict.fromkeys(repr(cell) for cell in cells if cell != cell.strip()))
-    notes = [f"patient_id {listed(spaced)}: outer spaces are not read"] if spaced else []
+    notes = [f"patient_id {listed(spaced)}: surrounding spaces are ignored"] if spaced else []
     for group in alike(dict.fromkeys(cell.strip() for cell in cells if cell.strip()), patient_key):
         named = listed([repr(name) for name in group])
         notes.append(
-            f"patients {named} differ only in writing and count as {len(group)} patients: write each alike in all rows"
+            f"patients {named} differ only in spelling and count as {len(group)} patients: use one spelling in all rows"
         )
     return [Fault(None, note, fatal=False) for note in notes]

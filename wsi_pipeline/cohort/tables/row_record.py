@@ -1,4 +1,4 @@
-"""One row of a manifest as a record of its slide; what is wrong with it becomes a fault that names the row."""
+"""One row of a manifest as a record of its slide; anything wrong becomes a fault with its row number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, faults: list[Fault]) -> SlideRecord:
     """The record of one row; `columns` is our name -> position, `base` the folder of relative paths.
 
-    `label` is as it is written; `patient_id` is the slide's where none is given.
+    `label` is as written; `patient_id` is the slide's id if none is given.
     """
 
     def cell(name: str) -> str:
@@ -42,7 +42,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
     if not name:
         faults.append(Fault(row, "path is empty"))
     elif not slide_id:
-        faults.append(Fault(row, f"path {name!r} names no slide"))
+        faults.append(Fault(row, f"path {name!r} does not name a slide"))
     elif problem := elsewhere(file):
         faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
     elif not file.exists():
@@ -74,7 +74,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
 
 
 def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> Path:
-    """The file a cell names; a fault where it can name none."""
+    """The file a cell names; a fault if it cannot name one."""
     try:
         if "\0" in name:
             raise ValueError("it holds a null character")
@@ -91,7 +91,7 @@ def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> 
 
 
 def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], faults: list[Fault]) -> V | None:
-    """A cell by one of the parsers of `cells`; a fault where it does not fit."""
+    """A cell parsed by one of the parsers of `cells`; a fault if that fails."""
     try:
         return None if text is None else parse(text)
     except ValueError as error:
@@ -100,7 +100,7 @@ def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], fa
 
 
 def _time(row: int, slide: str, text: str | None, faults: list[Fault]) -> float | None:
-    """The time; none, with a note, where nobody was followed for any."""
+    """The time, or None with a note if it is not positive."""
     value = _parsed(row, f"time of {slide}", text, cells.time, faults)
     if value is None or value > 0:
         return value
@@ -111,7 +111,7 @@ def _time(row: int, slide: str, text: str | None, faults: list[Fault]) -> float 
 
 
 def _outcome_note(slide: str, columns: dict[str, int], time: str | None, event: str | None) -> str | None:
-    """What is odd about half an outcome; no outcome at all is not."""
+    """A note if only one of time and event is given."""
     if "time" in columns and "event" in columns and (time is None) != (event is None):
         return f"empty {'time' if time is None else 'event'}: {slide} is not used for survival"
     return None

@@ -1,4 +1,4 @@
-"""Which columns tell survival: a time with an event, the pairs of portals (`OS`, `OS.time`), GDC's three columns.
+"""Which columns hold survival: a time with an event, portal pairs (`OS`, `OS.time`), or GDC's three columns.
 
 Names are as `columns.normalise` gives them.
 """
@@ -44,21 +44,21 @@ _UNITS = ("time", "days", "months", "years")
 _PART = re.compile(
     r"^(cases_(0_)?)?((demographic|diagnos[ei]s|follow_ups|clinical|patient)_(0_)?)?(?=days_|vital_|last_|death_)"
 )
-"""What exports of a portal put before the name of a column."""
+"""Prefixes that portal exports put before column names."""
 _WEAK = ("duration", "status", "os", "survival_status")
-"""Names that mean something else in other tables: they count only beside the other half of an outcome."""
+"""Ambiguous names: they count only together with the other half of an outcome."""
 
 
 @dataclass(frozen=True)
 class SurvivalColumns:
-    """Where time and event are told.
+    """Where time and event are found.
 
-    time, event   places of the columns; None where there is none
+    time, event   places of the columns; None if there is none
     used          places of all columns that are read, those of GDC's three among them
-    faults        sentences about columns of which one would have to be chosen
-    notes         what people should know of the choice
-    gdc           places of death, last seen and vital status (or None), where time is told so
-    censored      place of the column that says the opposite of an event, where no other says it
+    faults        sentences about columns between which the user must choose
+    notes         what the user should know about the choice
+    gdc           places of death, last follow-up and vital status (or None), if time is given that way
+    censored      place of a column of censoring, the opposite of an event, if there is no column of events
     """
 
     time: int | None = None
@@ -98,7 +98,7 @@ def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[
 
 
 def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, str]:
-    """Time and event of a row by GDC's three columns, as text; empty where they are not told."""
+    """Time and event of a row from GDC's three columns, as text; empty if not given."""
     if columns.gdc is None:
         return "", ""
     death, seen, vital = (
@@ -109,7 +109,7 @@ def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, st
         return (death, "1") if death else (seen, "0" if seen else "")
     try:
         dead = cells.event(vital) == 1 if vital else None
-    except ValueError:  # the fault is told where the event is parsed
+    except ValueError:  # the fault is reported when the event is parsed
         return "", vital
     return ("", "") if dead is None else (death, vital) if dead else (seen, vital)
 
@@ -150,7 +150,7 @@ def _pair(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[st
         more = f"; {', '.join(name for name in pairs if name != chosen)} not used" if len(pairs) > 1 else ""
         notes.append(
             f"survival is {chosen} ({shown[times[0]]!r}, {shown[events[0]]!r}){more}: "
-            "to learn another, name its columns time and event"
+            "to use another endpoint, name its columns time and event"
         )
     return _found(times[0], events[0], notes)
 
@@ -162,7 +162,7 @@ def _single(
     shown: Sequence[str],
     body: Sequence[Sequence[str]],
 ) -> SurvivalColumns:
-    """One column of each, weak names only where the other half is there."""
+    """One column of each; weak names only if the other half exists."""
     strong_times, strong_events = _strong(times, names), _strong(events, names)
     usable = [place for place in events if _readable(place, body) or place in strong_events]
     times = strong_times or (list(times) if usable else [])
@@ -193,13 +193,13 @@ def _of_r(
     shown: Sequence[str],
     body: Sequence[Sequence[str]],
 ) -> list[str]:
-    """A note on a column that counts 1 and 2, as R's survival may: which of them is the event is not for us to say."""
+    """A note on a column coded 1 and 2, as R's survival may: the coding of the event is ambiguous."""
     if not times or events:
         return []
     for place, name in enumerate(names):
-        told = {row[place].strip() for row in body if place < len(row) and not is_missing(row[place])}
-        if name in EVENTS and told == {"1", "2"}:
-            return [f"column {shown[place]!r} holds 1 and 2: write 1 where the event was seen and 0 where not"]
+        values = {row[place].strip() for row in body if place < len(row) and not is_missing(row[place])}
+        if name in EVENTS and values == {"1", "2"}:
+            return [f"column {shown[place]!r} holds 1 and 2: write 1 if the event was seen and 0 if not"]
     return []
 
 
@@ -223,9 +223,9 @@ def _strong(places: Sequence[int], names: Sequence[str]) -> list[int]:
 
 
 def _readable(place: int, body: Sequence[Sequence[str]]) -> bool:
-    """Whether every cell of a column that says anything says whether an event was seen, and some do."""
-    told = [row[place] for row in body if place < len(row) and not is_missing(row[place])]
-    return bool(told) and all(_is_event(cell) for cell in told)
+    """Whether a column has values and all of them are words for an event."""
+    values = [row[place] for row in body if place < len(row) and not is_missing(row[place])]
+    return bool(values) and all(_is_event(cell) for cell in values)
 
 
 def _is_event(cell: str) -> bool:
@@ -241,6 +241,6 @@ def _keep_one(shown: Sequence[str], places: Sequence[int], ours: str) -> str:
 
 
 def _several(shown: Sequence[str], times: Sequence[int], events: Sequence[int]) -> tuple[str, ...]:
-    """Faults where several columns mean the time, or the event."""
+    """Faults if several columns mean the time, or the event."""
     found = (("time", times), ("event", events))
     return tuple(_keep_one(shown, places, ours) for ours, places in found if len(places) > 1)

@@ -1,4 +1,4 @@
-"""What no row can tell alone: ids that clash, texts a spreadsheet would run, patients who contradict themselves."""
+"""Checks across rows: clashing ids, texts a spreadsheet would run, contradictory patients."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TEXTS = ("patient_id", "label", "site", "stain")
 
 
 def check_ids(ids: Iterable[tuple[int | None, str]]) -> list[Fault]:
-    """Ids that are there twice or cannot name files; row and id of each."""
+    """Faults for ids that appear twice or cannot name files; `ids` are pairs of row and id."""
     faults, first = [], dict[str, int | None]()
     for row, slide_id in ids:
         if slide_id in first:
             where = f" (first in row {first[slide_id]})" if first[slide_id] else ""
-            faults.append(Fault(row, f"slide_id {slide_id!r} is there twice{where}; ids must be unique"))
+            faults.append(Fault(row, f"slide_id {slide_id!r} appears twice{where}; ids must be unique"))
         first.setdefault(slide_id, row)
         if slide_id and (problem := id_problem(slide_id)):
             faults.append(Fault(row, f"slide_id {slide_id!r} {problem}; it names files, so use a plain name"))

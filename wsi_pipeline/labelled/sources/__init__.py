@@ -1,1 +1,1 @@
-"""Where labelled patches come from: class folders, CSVs, patch stores, annotated slides."""
+"""Sources of labelled patches: class folders, CSVs, patch stores, annotated slides."""

@@ -36,9 +36,9 @@ from wsi_pipeline.wording import listed
 
 _SLACK = 1e-9
 _SOME_TISSUE = 0.01
-"""A patch with less of it than this holds none."""
+"""A patch with less tissue than this counts as bare."""
 _WORTH_A_NOTE = 0.05
-"""Part of the labelled patches: outlines are drawn with a margin, and detectors miss pale tissue."""
+"""Fraction of bare labelled patches worth a note: outlines have a margin, and detectors miss pale tissue."""
 _TWICE, _EMPTY = "patches in two classes, left out", "annotated slides that gave no patch"
 _ONE_CLASS = "Annotate another class, or name the tissue outside all regions with --rest-class"
 
@@ -66,7 +66,7 @@ def open_annotated(
     default_mpp   micrometres per level-0 pixel of slides that state none
     no_crop       QuPath counted from the corner of the whole slide, not of its bounds
 
-    Raises LabelError where no slide can be used or fewer than two classes are there.
+    Raises LabelError if no slide can be used or there are fewer than two classes.
     """
     faults, rows, seen = Faults(cohort.source), LabelRows(), Counter[str]()
     parts: list[PatchFiles] = []
@@ -138,7 +138,7 @@ def cut_patches(slide: Slide, slide_mpp: float, annotation: Annotation, spec: La
 
 
 def bare_note(found: Mapping[str, tuple[int, int]]) -> list[str]:
-    """A sentence where labelled patches hold no tissue; `found` is slide_id -> (how many, of how many)."""
+    """A note if labelled patches hold no tissue; `found` is slide_id -> (bare patches, labelled patches)."""
     bare, patches = (sum(counts[k] for counts in found.values()) for k in (0, 1))
     if bare < _WORTH_A_NOTE * patches or not bare:
         return []
@@ -162,7 +162,7 @@ def _tissue(slide: Slide, slide_mpp: float) -> TissueMask:
 
 
 def cut_annotated(slide: Slide, annotation: Annotation, spec: LabelSpec, mpp: float, no_crop: bool) -> SlideCut:
-    """`cut_patches`, after outlines that count from the slide's bounds have been moved to where they belong."""
+    """`cut_patches`, after shifting outlines that count from the slide's bounds to level-0 coordinates."""
     check_upright(slide.info, "annotation")
     origin = slide.info.origin if annotation.from_bounds and not no_crop else (0, 0)
     return cut_patches(slide, mpp, annotation.moved(*origin), spec)

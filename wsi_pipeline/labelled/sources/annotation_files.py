@@ -1,4 +1,4 @@
-"""Annotation files: QuPath's GeoJSON and ASAP's XML, told apart by what they hold. Bounded, and safe to read."""
+"""Annotation files: QuPath's GeoJSON and ASAP's XML, recognised by content. Bounded, and safe to parse."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from wsi_pipeline.tissue.geojson import from_geojson, is_of_qupath, origin_in
 from wsi_pipeline.tissue.own.plain_file import read_plain
 
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".xml", ".geojson.gz", ".json.gz", ".xml.gz")
-"""How a column `annotation` that names files is known."""
+"""Cells with these endings show that a column `annotation` names files."""
 
 MAX_BYTES = 256 << 20
 MAX_POINTS = 20_000_000
-"""More than this is not an annotation drawn by people or exported by pixel classifiers."""
+"""Annotations drawn by people or exported by pixel classifiers have fewer points."""
 
 _MAX_COORDINATE = 1e9
 
@@ -39,7 +39,7 @@ _ASAP_AREAS = {"polygon", "spline", "rectangle"}
 
 
 def read_annotation(path: Path) -> Annotation:
-    """The annotated regions of a file. Raises LabelError where it cannot be read, or is neither of the formats."""
+    """The annotated regions of a file. Raises LabelError if it cannot be read, or is neither of the formats."""
     try:
         raw = read_plain(path, MAX_BYTES)
     except OSError as error:
@@ -73,7 +73,7 @@ def _of_qupath(raw: bytes, path: Path) -> Annotation:
             reason = error.what.partition(": ")[2] or error.what
             raise LabelError(f"annotation {path.name}: feature {number} has no readable geometry ({reason})") from None
         except RecursionError:
-            raise LabelError(f"annotation {path.name}: feature {number} is nested too deep") from None
+            raise LabelError(f"annotation {path.name}: feature {number} is nested too deeply") from None
         found.skipped += not polygons
         found.add(_class_of(properties.get("classification")), polygons, path)
     annotation, stated = found.annotation(), origin_in(document)
@@ -143,7 +143,7 @@ class _Found:
         self.skipped = self.nameless = self.points = 0
 
     def add(self, name: str, polygons: list[Polygon], path: Path) -> None:
-        """Take polygons of one annotation; those without a class or with one to be ignored are kept apart."""
+        """Add the polygons of one annotation; those without a class or with an ignored one are kept separately."""
         for polygon in polygons:
             corners = shapely.get_coordinates(polygon)
             self.points += len(corners)

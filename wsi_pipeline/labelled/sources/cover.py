@@ -20,7 +20,7 @@ def covered_cells(area: BaseGeometry, size: Size, patch: int, stride: int) -> di
     size            level-0 pixels: every patch that starts on the slide is in the grid
     patch, stride   level-0 pixels
 
-    The grid is halved again and again and the area clipped to each half, so that each patch meets only the piece of
+    The grid is halved recursively and the area clipped to each half, so that each patch meets only the piece of
     the outline that runs through it.
     """
     found: dict[Cell, float] = {}

@@ -1,4 +1,4 @@
-"""Labels from a CSV: one image a row (path, label), or one point a row (image, class, x, y)."""
+"""Labels from a CSV: one image per row (path, label), or one point per row (image, class, x, y)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SLIDES = SLIDE_SUFFIXES - IMAGE_SUFFIXES
 def open_image_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
     """Labelled patches from a CSV of images; paths are relative to it.
 
-    Raises LabelError where no row can be used or fewer than two classes are there.
+    Raises LabelError if no row can be used or there are fewer than two classes.
     """
     files = _Files(table)
     kept = [row for row in range(len(table)) if files.usable(row)]
@@ -35,14 +35,14 @@ def open_image_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
 
 
 def open_point_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
-    """Labelled patches from points on images: a crop of `crop_px` round each. Groups are images unless given.
+    """Labelled patches from points on images: a crop of `crop_px` around each. Groups are images unless given.
 
-    Raises LabelError as for images, and where `crop_px` is not given.
+    Raises LabelError as for images, and if `crop_px` is not given.
     """
     if not spec.crop_px:
         raise LabelError(
-            f"{table.path} holds points: how large is the crop round each?",
-            todo="Say it in image pixels, for example --crop-px 48",
+            f"{table.path} lists points, but the size of the crops around them is not given",
+            todo="Give it in image pixels, for example --crop-px 48",
         )
     files = _Files(table)
     points = np.stack([table.values("x"), table.values("y")], axis=1)
@@ -64,7 +64,7 @@ def open_point_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
 
 
 class _Files:
-    """The image files that a table names, each looked at once; rows with faults are remembered."""
+    """The image files that a table names, each probed once; faulty rows are recorded."""
 
     def __init__(self, table: LabelTable) -> None:
         self.table = table
@@ -77,7 +77,7 @@ class _Files:
         self.splits = table.splits()
 
     def usable(self, row: int) -> bool:
-        """Whether a row has a class and an image that can be read; if not, it is a fault."""
+        """Whether a row has a class and a readable image; if not, record a fault."""
         name, label, problem = self.names[row], self.labels[row], ""
         if not name or not label:
             problem = "no path" if not name else "no label"
@@ -91,7 +91,7 @@ class _Files:
         return not problem
 
     def on_image(self, row: int, point: NDArray[np.float64], spec: LabelSpec) -> bool:
-        """Whether a point lies on its image (a pixel past the border is let pass); if not, it is a fault."""
+        """Whether a point lies on its image (one pixel past the border is tolerated); if not, record a fault."""
         fact = self.found[self.names[row]][1]
         assert isinstance(fact, ImageFact)
         x, y = (float(value) - spec.point_origin for value in point)
@@ -119,7 +119,7 @@ class _Files:
 
 
 def _expanded(name: str) -> Path:
-    """A path with ~ as a home folder, where it is one."""
+    """A path with ~ expanded, if that is a home folder."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -140,7 +140,7 @@ def _fill_groups(
         rows.groups = [cells[row] or rows.names[i] for i, row in enumerate(kept)]
         empty = sum(not cells[row] for row in kept)
         if empty:
-            rows.notes.append(f"{empty} rows have no group: each image counts as one")
+            rows.notes.append(f"{empty} rows have no group: each image counts as its own group")
         return
     if spec.group_pattern:
         rows.groups = group_by_pattern(rows.names, spec.group_pattern, rows.notes)
@@ -151,5 +151,5 @@ def _fill_groups(
 
 
 def _each(images: ImageSet, owners: Rows) -> tuple[tuple[Path, ...], tuple[ImageFact, ...]]:
-    """Paths and facts row by row; an image named twice is there twice."""
+    """Paths and facts row by row; an image named twice appears twice."""
     return tuple(images.paths[k] for k in owners), tuple(images.facts[k] for k in owners)

@@ -21,14 +21,14 @@ def is_class_folders(root: Path) -> bool:
 
 
 def open_class_folders(root: Path, spec: LabelSpec) -> LabelledPatches:
-    """Labelled patches from class folders; a level between class and file is the group, whatever the class.
+    """Labelled patches from class folders; a folder between class and file is the group, across classes.
 
-    Raises LabelError where no image can be used or fewer than two classes are there.
+    Raises LabelError if no image can be used or there are fewer than two classes.
     """
     faults, rows = Faults(str(root)), LabelRows()
     loose = sum(_is_image(path) for path in root.iterdir())
     if loose:
-        rows.notes.append(f"{loose} images lie in {root.name} itself, in no class folder: not used")
+        rows.notes.append(f"{loose} images lie directly in {root.name}, outside any class folder: not used")
     found = list(_files(root))
     facts = probe_images([path for path, _ in found])
     good: list[tuple[Path, ImageFact]] = []

@@ -29,7 +29,7 @@ def has_labels(run: RunDir, cohort: Cohort) -> bool:
 def open_labelled_stores(run: RunDir, cohort: Cohort, spec: LabelSpec) -> LabelledPatches:
     """Labelled patches from the patch stores of a run; groups are patients, patches with label -1 are not used.
 
-    Pixels come from the store where it keeps them, else from the slide. Raises LabelError where stores have patches of
+    Pixels come from the store where it keeps them, else from the slide. Raises LabelError if stores have patches of
     different sizes, or no label can be used.
     """
     faults, rows = Faults(str(run.root)), LabelRows()
@@ -82,7 +82,7 @@ def _table(path: Path, record: SlideRecord, faults: Faults) -> PatchTable | None
 
 
 def _common(tables: list[tuple[SlideRecord, PatchTable]]) -> tuple[int, float]:
-    """Side and resolution asked for, which all stores must share."""
+    """Patch size and resolution, which all stores must share."""
     found = {(table.geometry.patch_px, float(table.header.specs["tile"]["mpp"])) for _, table in tables}
     if len(found) > 1:
         listed = " and ".join(f"{side} px at {mpp:g} mpp" for side, mpp in sorted(found)[:2])

@@ -34,17 +34,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "y": ("y", "y_px", "centre_y", "center_y", "centroid_y", "y_centroid", "cy"),
     "annotation": ("annotation", "annotations", "annotation_path", "annotation_file", "geojson"),
 }  # fmt: skip
-"""What a column means -> its names, the one that is preferred first."""
+"""Meaning of a column -> its names, the preferred one first."""
 
 
 @dataclass(frozen=True)
 class LabelTable:
     """A CSV as text cells without outer spaces.
 
-    header    names of its columns as they stand there
-    rows      a cell for each column, empty ones at the end filled up
-    numbers   where each row stands in the spreadsheet, the header being row 1
-    columns   our name -> place of the column; those that are not there are missing
+    header    names of its columns as written
+    rows      a cell for each column, missing ones at the end as empty text
+    numbers   number of each row in the spreadsheet; the header is row 1
+    columns   our name -> index of the column, for columns that exist
     """
 
     path: Path
@@ -57,18 +57,18 @@ class LabelTable:
         return len(self.rows)
 
     def cells(self, name: str) -> list[str]:
-        """The cells of one of our columns; empty text where there is no such column, or for NA, none, null."""
+        """The cells of one of our columns; empty text if there is no such column, and for NA, none, null."""
         if name not in self.columns:
             return [""] * len(self)
         place = self.columns[name]
         return ["" if row[place].lower() in MISSING_WORDS else row[place] for row in self.rows]
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """The cells of one of our columns as float64 (N,), also with decimal commas; NaN for what is no number."""
+        """The cells of one of our columns as float64 (N,), decimal commas allowed; NaN if not a number."""
         return np.array([_number(cell) for cell in self.cells(name)], np.float64)
 
     def splits(self) -> list[str] | None:
-        """train, val or test for each row, None where no row says. Raises LabelError for other words and gaps."""
+        """train, val or test for each row, None if no row says. Raises LabelError for other words and gaps."""
         words = self.cells("split")
         if not any(words):
             return None
@@ -85,7 +85,7 @@ class LabelTable:
 def read_label_table(path: Path, spec: LabelSpec) -> LabelTable:
     """Read a CSV (commas, semicolons or tabs; UTF-8, with or without a mark, or Windows-1252).
 
-    Raises LabelError where it is no table, a row has more cells than the header, or a column that `spec` names is not
+    Raises LabelError if it is not a table, a row has more cells than the header, or a column that `spec` names is not
     there.
     """
     try:
@@ -112,7 +112,7 @@ def _rows(text: str, path: Path) -> list[list[str]]:
 
 
 def _fitted(row: list[str], count: int, place: int, path: Path) -> tuple[str, ...]:
-    """As many cells as the header has: spreadsheets leave out empty ones at the end, or write too many."""
+    """As many cells as the header: spreadsheets omit empty ones at the end, or write too many."""
     if any(row[count:]):
         raise LabelError(
             f"{path}, row {place}: {len(row)} cells where the header has {count} (a stray separator?)",

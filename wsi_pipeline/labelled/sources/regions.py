@@ -1,4 +1,4 @@
-"""Annotated regions of one slide: which classes, where, and what to make of overlaps. Level-0 pixels throughout."""
+"""Annotated regions of one slide: their classes, areas and overlaps. Level-0 pixels throughout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from wsi_pipeline.geometry import Size
 
 _INSIDE = 0.999
-"""A region that lies in another to this part of its area was drawn inside it."""
+"""A region with this fraction of its area in another was drawn inside it."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Annotation:
     """What an annotation file says.
 
     regions      with a class, in their order
-    others       areas that are annotated but carry no class, or one that is to be ignored
-    left_out     what was not taken, in words, and how many of it
+    others       areas that are annotated without a class, or with an ignored one
+    left_out     what was not used, in words, with counts
     from_bounds  whether coordinates count from the corner of the slide's bounds, as QuPath's do
     ignored      those of `others` that are cut out of the regions (`Ignore*` of QuPath)
     """
@@ -57,7 +57,7 @@ class Annotation:
 def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry]:
     """The area of each class on a slide of `size` level-0 pixels, valid, in the order of first mention.
 
-    A region drawn inside one of another class counts, not the one around it: as necrosis within tumour. Regions
+    A region drawn inside one of another class wins over the one around it, as necrosis within tumour. Regions
     that overlap otherwise keep their overlap, which then belongs to both. Outlines that cross themselves become what
     they enclose.
     """

@@ -1,1 +1,1 @@
-"""Parts of labelled patches that divide no group."""
+"""Splits of labelled patches that keep groups whole."""

@@ -17,7 +17,7 @@ _COLUMNS = ("patient_id", "slide_id", "site", "stain")
 
 
 def group_by_pattern(names: Sequence[str], pattern: str, notes: list[str]) -> list[str]:
-    """The group of each name: what the first bracket of `pattern` (or all of it) finds; else the name itself."""
+    """The group of each name: the first match group of `pattern` (or its whole match), else the name itself."""
     finder = re.compile(pattern)
     hits = [finder.search(name) for name in names]
     missed = [name for name, hit in zip(names, hits, strict=True) if hit is None]
@@ -35,7 +35,8 @@ def group_by_pattern(names: Sequence[str], pattern: str, notes: list[str]) -> li
 def note_no_groups(rows: LabelRows, noun: str = "image") -> None:
     """Say that every image is a group of its own."""
     rows.notes.append(
-        f"no groups given: each {noun} counts as one, so near-duplicates of a patient may leak between the parts"
+        f"no groups given: each {noun} counts as its own group, so near-duplicates from one patient may leak across "
+        "the split"
     )
 
 
@@ -63,7 +64,7 @@ def join_copies(rows: LabelRows, contents: Sequence[str], owners: Sequence[int])
 
 
 def slide_groups(records: Sequence[SlideRecord], spec: LabelSpec, notes: list[str]) -> list[str]:
-    """The group of each slide: its patient, or what `group_column` or `group_pattern` say instead.
+    """The group of each slide: its patient, or what `group_column` or `group_pattern` select.
 
     Raises LabelError for another column, or one that is empty for a slide.
     """
@@ -73,7 +74,7 @@ def slide_groups(records: Sequence[SlideRecord], spec: LabelSpec, notes: list[st
             raise LabelError(f"group_column of slides must be one of {', '.join(_COLUMNS)}, got {spec.group_column!r}")
         values = [getattr(record, column) for record in records]
         if None in values:
-            raise LabelError(f"slide {records[values.index(None)].slide_id} has no {column} to be grouped by")
+            raise LabelError(f"slide {records[values.index(None)].slide_id} has no {column} to group by")
         return values
     if spec.group_pattern:
         return group_by_pattern([record.slide_id for record in records], spec.group_pattern, notes)
@@ -81,7 +82,7 @@ def slide_groups(records: Sequence[SlideRecord], spec: LabelSpec, notes: list[st
 
 
 def slide_splits(records: Sequence[SlideRecord]) -> list[str] | None:
-    """train, val or test for each slide, or None where the manifest has none. Raises LabelError for gaps."""
+    """train, val or test for each slide, or None if the manifest has none. Raises LabelError for gaps."""
     splits = [record.split for record in records]
     if not any(splits):
         return None

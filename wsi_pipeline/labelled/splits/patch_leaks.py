@@ -1,4 +1,4 @@
-"""Leaks: a group, or the very same image, on more than one side of a split."""
+"""Leaks: a group, or the same image, on more than one side of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who trains, who stops the training, who tests: parts of labelled patches that divide no group."""
+"""Training, validation and test parts of labelled patches that keep groups whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, eq=False)
 class PatchSplit:
-    """Row numbers (int64, ascending) of the three parts; `validation` and `test` may be empty where asked for."""
+    """Row numbers (int64, ascending) of the three parts; `validation` and `test` may be empty if requested."""
 
     train: Rows
     validation: Rows
@@ -43,9 +43,9 @@ def split_patches(
 
     labels          int64 (N,)
     groups          N names
-    given           N of train, val, test, or None. Parts that it does not name are divided off its training rows
-    val_fraction    part of the patches to divide that chooses the best epoch (0: none)
-    test_fraction   part of the patches to divide that tests the result (0: none)
+    given           N of train, val, test, or None. Parts it does not name are split off its training rows
+    val_fraction    fraction of the patches to divide used to choose the best epoch (0: none)
+    test_fraction   fraction of the patches to divide used to test the result (0: none)
     classes         names of the labels, for messages
 
     Parts made here hold every class; the sizes are as near to the fractions as whole groups allow. Raises LabelError

@@ -1,4 +1,4 @@
-"""A slide in memory: the backend for tests, pictures and pixels that come from elsewhere."""
+"""A slide held in memory: the backend for pictures, tests and pixels from other sources."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ class ArraySlide(Slide):
         return image
 
     def close(self) -> None:
-        """Let go of the pixels."""
+        """Release the pixels."""
         self._images = None

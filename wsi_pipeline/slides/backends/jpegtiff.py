@@ -1,9 +1,9 @@
 """Tiled JPEG and JPEG 2000 TIFF, tile by tile: SVS, generic tiled TIFF, BigTIFF, OME-TIFF with its levels in SubIFDs.
 
-Another backend opens the file first and says what the slide is (levels, mpp, vendor). Here the TIFF directory of each
-of its levels is found, and the compressed tiles are read and decoded directly, which is several times faster and lets
-the patch reader decode each tile once and at a reduced size. What is not understood stays with the other backend, level
-by level, and so does what differs from that backend's pixels (`tile_check`).
+Another backend opens the file first and reports levels, mpp and vendor. This one finds the TIFF directory of each
+level and reads and decodes the compressed tiles directly, which is several times faster and lets
+the patch reader decode each tile once and at reduced size. Levels that this reader cannot decode, or whose pixels
+differ from the other backend's (`tile_check`), are left to the other backend.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CACHE_BYTES = 64 << 20
 class JpegTiffSlide(Slide):
     """A slide whose tiles are decoded here; `other` is the same `image` in the backend that describes it.
 
-    Takes over `other`, which reads the levels that are not decoded here and is closed with this slide. Raises
-    SlideError, leaving `other` open, where no level can be decoded here.
+    Takes ownership of `other`, which reads the levels not decoded here and is closed with this slide. Raises
+    SlideError, leaving `other` open, if no level can be decoded here.
     """
 
     def __init__(self, path: Path, other: Slide, image: SlideImage) -> None:
@@ -47,7 +47,7 @@ class JpegTiffSlide(Slide):
         self.info = replace(other.info, backend="jpegtiff")
 
     def tiles(self, level: int) -> TiledLevel | None:
-        """The stored tiles of a level, or None where the other backend reads it."""
+        """The stored tiles of a level, or None if the other backend reads it."""
         return self._levels.get(level)
 
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> Pixels:
@@ -64,7 +64,7 @@ class JpegTiffSlide(Slide):
         return joined(box, box.clipped(tiles.size), tiles.tile, tile)
 
     def close(self) -> None:
-        """Let go of the file, which closes when the last read under way in another thread has ended."""
+        """Release the file; it closes when the last read in another thread has finished."""
         with self._lock:
             self._closed = True
             self._levels = {}

@@ -55,7 +55,7 @@ class OpenSlideSlide(Slide):
         )
 
     def first_of_each_size(self) -> None:
-        """Leave out levels of the size of an earlier one: it counts focal planes as levels, first ones first."""
+        """Drop levels of the same size as an earlier one: OpenSlide lists further focal planes as levels."""
         sizes = [level.size for level in self.info.levels]
         self._numbers = [number for number, size in enumerate(sizes) if size not in sizes[:number]]
         self.info = replace(self.info, levels=tuple(self.info.levels[number] for number in self._numbers))
@@ -66,7 +66,7 @@ class OpenSlideSlide(Slide):
             raise SlideError("slide is closed")
         try:
             return str(self._handle.properties[name])
-        except (KeyError, UnicodeDecodeError):  # damaged files hold texts that are no UTF-8
+        except (KeyError, UnicodeDecodeError):  # damaged files hold texts that are not UTF-8
             return ""
 
     def _bounds(self) -> Box | None:
@@ -109,13 +109,13 @@ class OpenSlideSlide(Slide):
                 ) from error
 
     def close(self) -> None:
-        """Let go of the file; OpenSlide closes it when the last read under way in another thread has ended."""
+        """Release the file; OpenSlide closes it when the last read in another thread has finished."""
         with self._lock:
             self._handle = None
 
 
 def _dicom_notes(stated: Callable[[str], str]) -> tuple[str, ...]:
-    """What of a DICOM slide is shown, where it has several optical paths; OpenSlide refuses several focal planes."""
+    """A note if a DICOM slide has several optical paths; OpenSlide refuses several focal planes."""
     paths = number(stated("dicom.NumberOfOpticalPaths")) or 1
     if paths < 2 and stated("dicom.OpticalPathSequence[1].OpticalPathIdentifier"):
         return ("the first of several optical paths is shown",)
@@ -143,7 +143,7 @@ def _open(path: Path) -> openslide.OpenSlide:
 def _rgb_on_white(image: Image.Image) -> NDArray[np.uint8]:
     """OpenSlide's RGBA over white, (h, w, 3); the common cases (all opaque, all clear) without arithmetic.
 
-    Pillow's raw packers take the bands apart several times faster than `getchannel` and `convert`.
+    Pillow's raw packers split the bands several times faster than `getchannel` and `convert`.
     """
     alpha = np.frombuffer(image.tobytes("raw", "A"), np.uint8)
     if not alpha.any():

@@ -1,4 +1,4 @@
-"""PNG and JPEG pictures of a region as slides of one level; their resolution comes from the manifest."""
+"""PNG and JPEG pictures of a region as single-level slides; their resolution comes from the manifest."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def open_picture(path: Path) -> Slide:
             pixels = np.asarray(upright.convert("RGBA" if clear else "RGB"))
     except PICTURE_ERRORS as error:
         raise SlideError(
-            f"picture that cannot be read: {' '.join(str(error).split())[:200]}",
+            f"the picture cannot be read: {' '.join(str(error).split())[:200]}",
             todo="Copy the file again from its source.",
         ) from error
     slide = ArraySlide(pixels)
-    notes = ("turned as its EXIF orientation says",) if turned else ()
+    notes = ("rotated as its EXIF orientation says",) if turned else ()
     slide.info = replace(slide.info, vendor="picture", backend="picture", notes=notes)
     return slide
 
@@ -62,5 +62,5 @@ def _check(image: Image.Image, path: Path) -> None:
         head = file.read(_PNG_DEPTH_AT + 1)
     deep = image.format == "PNG" and len(head) > _PNG_DEPTH_AT and head[_PNG_DEPTH_AT] > 8
     if deep or image.mode not in _EIGHT_BIT:
-        what = "of 16 bits a channel" if deep else f"in {image.mode}"
+        what = "with 16 bits per channel" if deep else f"in mode {image.mode}"
         raise SlideError(f"picture {what}, not 8-bit grey or RGB", todo=_CONVERT)

@@ -1,4 +1,4 @@
-"""One TIFF page: can it be read in bounded memory, and how its samples become RGB."""
+"""One TIFF page: whether it can be read in bounded memory, and how its samples become RGB."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JPEG = (6, 7, 34892, 33007)
 
 
 class Image(Protocol):
-    """What reads boxes of one level."""
+    """Reads boxes of one level."""
 
     size: Size
 
@@ -33,7 +33,7 @@ class Image(Protocol):
 
 
 def check_page(page: Any, level: int) -> None:
-    """Raise SlideError in one sentence where a page cannot be decoded here in bounded memory."""
+    """Raise SlideError in one sentence if a page cannot be decoded here in bounded memory."""
     compression = int(page.compression)
     if compression != 1 and compression not in tifffile.TIFF.DECOMPRESSORS:
         raise SlideError(f"TIFF compression {compression} is not supported", todo=CONVERT)
@@ -55,7 +55,7 @@ def rgb_from(page: Any, samples: Sequence[int] | None, window: tuple[float, floa
     """The function that makes RGB (h, w, 3) of the page's samples (h, w, s).
 
     samples   that are shown, one or three; None for all of them as colours
-    window    values that become 0 and 255; None where samples are 8 bits
+    window    values that become 0 and 255; None if samples are 8 bits
     """
     to_bytes = partial(windowed, window=window) if window is not None else np.ascontiguousarray
     inverted = int(page.photometric) == MIN_IS_WHITE
@@ -77,13 +77,13 @@ def _shown(samples: Pixels, inverted: bool) -> Pixels:
 
 
 def is_mappable(page: Any) -> bool:
-    """True where the pixels lie in the file as they are: one uncompressed, interleaved, complete block."""
+    """True if the pixels lie in the file as one uncompressed, interleaved, complete block."""
     complete = page.parent.filehandle.size >= page.dataoffsets[0] + page.nbytes if page.dataoffsets else False
     return bool(complete and page.is_memmappable and page.planarconfig == 1 and not page.is_tiled)
 
 
 class MappedImage:
-    """An uncompressed TIFF image read straight from the mapped file: memory grows only with what is asked for."""
+    """An uncompressed TIFF image read from the memory-mapped file; only the requested region takes memory."""
 
     def __init__(self, page: Any, to_rgb: ToRgb) -> None:
         self.size = Size(int(page.imagewidth), int(page.imagelength))
@@ -109,7 +109,7 @@ class JoinedImage:
 
 
 class TurnedImage:
-    """An image shown as its orientation tag says (2 to 8 of TIFF 6.0): turned as a whole, not tile by tile."""
+    """An image rotated or mirrored as its orientation tag says (2 to 8 of TIFF 6.0), as a whole, not tile by tile."""
 
     def __init__(self, image: Image, orientation: int) -> None:
         self._image = image

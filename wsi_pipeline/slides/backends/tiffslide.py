@@ -1,7 +1,7 @@
-"""TIFF files through tiffslide and tifffile: what OpenSlide refuses or sees only in part.
+"""TIFF files through tiffslide and tifffile: those that OpenSlide refuses or reads only in part.
 
 Flat and stripped TIFF, OME-TIFF with SubIFDs, JPEG 2000 under the codes OpenSlide does not know, LZW, Deflate,
-Zstandard, WebP, chosen channels and planes, turned images. `inspect` finds the levels, tiffslide reads the vendor's
+Zstandard, WebP, selected channels and planes, rotated images. `tiff` finds the levels, tiffslide reads the vendor's
 metadata; tifffile decodes single segments, which are kept in a small cache so that reading patches row by row decodes
 each strip once.
 """
@@ -40,7 +40,7 @@ from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiff.tiff_segments import SegmentedImage
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-logging.getLogger("tifffile").propagate = False  # its findings about odd files reach users as SlideError
+logging.getLogger("tifffile").propagate = False  # its messages about odd files reach users as SlideError
 
 TILE_CACHE_BYTES, STRIP_CACHE_BYTES = 32 << 20, 256 << 20
 """Decoded segments kept per slide. Strips span the slide, so a row of patches needs many of them at once."""
@@ -131,7 +131,7 @@ def _open(path: Path) -> tiffslide.TiffSlide:
 
 
 def _sources(image: SlideImage, level: int) -> list[tuple[Directory, tuple[int, ...] | None]]:
-    """What makes up a level: directories, and the samples of their pixels that are shown (None: all, as colours)."""
+    """The directories of a level, and which samples of their pixels are shown (None: all, as colours)."""
     found, samples = image.levels[level], image.samples
     separate = found[0].planar != 1 and found[0].samples > 1
     if samples is None and separate:
@@ -143,10 +143,10 @@ def _sources(image: SlideImage, level: int) -> list[tuple[Directory, tuple[int, 
 
 
 def _properties(slide: tiffslide.TiffSlide) -> dict[str, Any]:
-    """What tiffslide finds in the vendor's texts; nothing where it does not understand the file."""
+    """What tiffslide finds in the vendor's texts; nothing if it does not understand the file."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tiffslide says there which vendors' metadata it does not know
+            warnings.simplefilter("ignore")  # tiffslide warns about vendors whose metadata it does not know
             return dict(slide.properties)
     except PARSE_ERRORS:
         return {}
@@ -154,7 +154,7 @@ def _properties(slide: tiffslide.TiffSlide) -> dict[str, Any]:
 
 def _not_understood(error: Exception, path: Path) -> SlideError:
     reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
-    return SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo=CONVERT)
+    return SlideError(f"the TIFF cannot be parsed: {reason[:200]}", todo=CONVERT)
 
 
 def _info(image: SlideImage, properties: dict[str, Any], sizes: list[Size]) -> SlideInfo:
@@ -165,6 +165,6 @@ def _info(image: SlideImage, properties: dict[str, Any], sizes: list[Size]) -> S
         vendor=properties.get("tiffslide.vendor") or image.vendor,
         backend="tiffslide",
         mpp_note=image.mpp_note,
-        notes=image.told,
+        notes=image.notes,
         turned=image.base.orientation != 1,
     )

@@ -1,4 +1,4 @@
-"""A quick digest that tells whether a slide is still the same file, from less than 1 MB of it."""
+"""A quick digest, from less than 1 MB of a slide, that changes if the file changes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _VERSION = b"wsi-pipeline quick digest 1\0"
 def quick_digest(path: Path) -> str:
     """SHA-256 (hex) over size, first and last 64 KiB and 16 samples of 16 KiB at even distances between.
 
-    A folder (DICOM), or a MIRAX file with its data folder, counts with the names and bytes of all its files.
-    Moving or renaming a slide file leaves its digest as it is. At most 384 KiB are read of any file. What the end of a
-    path chooses of its file (`#scene=1`) counts. Raises SlideError where the path cannot be read.
+    For a folder (DICOM) or a MIRAX file with its data folder it covers the names and bytes of all files.
+    Moving or renaming a slide file does not change its digest. At most 384 KiB of each file are read. The part that the
+    path selects (`#scene=1`) is included. Raises SlideError if the path cannot be read.
     """
     file, chosen = split_choice(path)
     if chosen:

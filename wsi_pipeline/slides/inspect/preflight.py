@@ -1,4 +1,4 @@
-"""What a slide turns out to be when it is opened and looked at here and there, without reading it whole."""
+"""A quick check of a slide before a run: file facts, and a few regions decoded to find damage and estimate tissue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from wsi_pipeline.slides.tiff.tiff_check import TIFF_MAGIC, compression_of
 
 SAMPLES_ACROSS = 3
 MAX_OVERVIEW_PIXELS = 1 << 22
-"""A coarsest level up to this size (4 Mpx) is read whole: it decodes in tenths of a second and shows the tissue."""
+"""A coarsest level up to this size (4 Mpx) is read in full: it decodes in tenths of a second and shows the tissue."""
 
 _STEP = 4
-"""Every fourth pixel of a region tells how much of it is tissue."""
+"""Every fourth pixel of a region is enough to estimate its tissue fraction."""
 
 _COLOURED, _DARK = 18, 170
 """Tissue, roughly: channels differ by more than this, or the mean is darker. For an estimate of patches only."""
@@ -63,7 +63,7 @@ _DICOM_CODECS = {
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the file is: its size over all parts, its codec, and a digest of samples that tells copies."""
+    """Size over all parts, codec, and a quick digest that identifies copies."""
 
     nbytes: int
     codec: str
@@ -74,7 +74,7 @@ class FileFacts:
 class Look:
     """What was seen on an open slide.
 
-    tissue              bool (h, w) spanning the slide, from its coarsest level; None where that is too large
+    tissue              bool (h, w) spanning the slide, from its coarsest level; None if that is too large
     fraction            part of the slide that is tissue: of `tissue`, else of the nine regions
     pixels_per_second   decoded while looking, in this process
     sample              one region uint8 (side, side, 3) with most tissue in it, as it would be read for a patch
@@ -87,14 +87,14 @@ class Look:
 
 
 def file_facts(path: Path) -> FileFacts:
-    """Size, codec and digest of a slide; reads less than 1 MB. Raises SlideError where it cannot be read."""
+    """Size, codec and digest of a slide; reads less than 1 MB. Raises SlideError if it cannot be read."""
     try:
         nbytes, digest = size_in_bytes(path), quick_digest(path)
     except OSError as error:
         raise refusal(error, path) from error
     try:
         return FileFacts(nbytes, codec_of(path), digest)
-    except (SlideError, OSError):  # broken headers; opening it will say how
+    except (SlideError, OSError):  # broken headers; opening the slide will report them
         return FileFacts(nbytes, UNKNOWN_CODEC, digest)
 
 
@@ -122,7 +122,7 @@ def look(slide: Slide, level: int, side: int) -> Look:
 
     side   of each region, pixels of `level`
 
-    A copy that broke off, or data that does not decode at these places, raises SlideError with the place.
+    Raises SlideError naming the position if the copy is truncated there or the data does not decode.
     """
     started, pixels = time.perf_counter(), 0
     samples = []

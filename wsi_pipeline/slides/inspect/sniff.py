@@ -1,4 +1,4 @@
-"""What a path is, by its content: TIFF, DICOM, MIRAX, another format OpenSlide knows, or no slide at all."""
+"""What a path is, by its content: TIFF, DICOM, MIRAX, another format OpenSlide knows, or not a slide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sniffed:
 
     kind     what it is
     path     the file to open (for a DICOM folder: one file of its series)
-    vendor   the format OpenSlide takes it for, or None where OpenSlide does not know it
+    vendor   the format that OpenSlide detects, or None
     """
 
     kind: Kind
@@ -34,14 +34,14 @@ class Sniffed:
 
 
 def sniff(path: Path) -> Sniffed:
-    """Find out what `path` is. Raises SlideError in one sentence where it cannot be a slide."""
+    """Find out what `path` is. Raises SlideError in one sentence if it cannot be a slide."""
     try:
         kind = foreign_kind(path) if path.exists() else None
         if path.is_dir():
             return _sniff_folder(path, kind)
         header = _header(path)
         if kind and (path.suffix.lower() in BY_NAME_ALONE or header[:4] not in TIFF_MAGIC):
-            raise SlideError(f"{kind[0]}: not read", todo=kind[1])
+            raise SlideError(f"{kind[0]} is not supported", todo=kind[1])
         if header[_DICOM_PREAMBLE:] == _DICOM_MAGIC:
             return Sniffed("dicom", path, vendor_of(path))
         if path.suffix.lower() == ".mrxs":
@@ -61,7 +61,7 @@ def sniff(path: Path) -> Sniffed:
 
 
 def refusal(error: OSError, path: Path) -> SlideError:
-    """One clear sentence for what the file system says."""
+    """A SlideError for what the file system reports."""
     if isinstance(error, PermissionError):
         return SlideError(f"permission denied: {path}", todo="Make the file readable (chmod u+r) or ask its owner.")
     if isinstance(error, FileNotFoundError) and (problem := elsewhere(path)):
@@ -74,7 +74,7 @@ def refusal(error: OSError, path: Path) -> SlideError:
 
 def _header(path: Path) -> bytes:
     if path.exists() and not path.is_file():
-        raise SlideError(f"is neither a file nor a folder: {path}", todo="Check the path column of the CSV.")
+        raise SlideError(f"neither a file nor a folder: {path}", todo="Check the path column of the CSV.")
     with path.open("rb") as file:
         header = file.read(_DICOM_PREAMBLE + len(_DICOM_MAGIC))
     if not header:
@@ -106,28 +106,28 @@ def _sniff_mirax(path: Path) -> Sniffed:
 
 
 def _sniff_folder(folder: Path, kind: tuple[str, str] | None) -> Sniffed:
-    """The DICOM series of a folder, by one of its files; `kind` is what the folder is by its name, if not that."""
+    """The DICOM series of a folder, by one of its files; `kind` is set if its name says it is another format."""
     if kind:
-        raise SlideError(f"{kind[0]}: not read", todo=kind[1])
+        raise SlideError(f"{kind[0]} is not supported", todo=kind[1])
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
     if not files:
         hint = (
             "Name the .mrxs file next to it." if (folder / "Slidedat.ini").is_file() else "Name the slide file itself."
         )
-        raise SlideError(f"is a folder without DICOM files: {folder}", todo=hint)
+        raise SlideError(f"the folder holds no DICOM files: {folder}", todo=hint)
     vendors = ((path, vendor_of(path)) for path in files)
     path, vendor = next((found for found in vendors if found[1] == "dicom"), (files[0], None))
     return Sniffed("dicom", path, vendor)
 
 
 def other_series(folder: Path, series_uid: str) -> list[Path]:
-    """Whole-slide DICOM files of a folder that belong to another series than `series_uid`: to other slides."""
+    """Whole-slide DICOM files of a folder that belong to series other than `series_uid`, hence to other slides."""
     headers = ((path, read_dicom_header(path)) for path in sorted(folder.iterdir()) if path.is_file())
     return [path for path, header in headers if header and header.is_slide and header.series != series_uid]
 
 
 def pyramids_of(path: Path, series_uid: str) -> int:
-    """How many pyramids the files beside `path` state for one series; 1 where they state none."""
+    """How many pyramids the files beside `path` state for one series; 1 if they state none."""
     headers = (read_dicom_header(item) for item in path.parent.iterdir() if item.is_file() and is_dicom(item))
     found = {header.pyramid for header in headers if header and header.series == series_uid and header.is_level}
     return max(1, len(found - {""}))

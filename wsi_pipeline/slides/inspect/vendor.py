@@ -1,4 +1,4 @@
-"""Which vendor's format OpenSlide takes a file for."""
+"""Which vendor's format OpenSlide detects in a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import openslide
 
 
 def vendor_of(path: Path) -> str | None:
-    """The format OpenSlide takes the file for ("aperio", "dicom", "generic-tiff"), or None."""
+    """The format that OpenSlide detects ("aperio", "dicom", "generic-tiff"), or None."""
     vendor: str | None = openslide.OpenSlide.detect_format(path)
     return vendor

@@ -1,4 +1,4 @@
-"""Can a TIFF image be shown as bright-field RGB of 8 bits? Asked before any backend opens the file."""
+"""Whether a TIFF image can be shown as 8-bit bright-field RGB, checked before any backend opens the file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ CONVERT = "Convert it to a tiled 8-bit RGB pyramid TIFF."
 OR_CONVERT = "or convert it to a tiled 8-bit RGB pyramid TIFF."
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, YCBCR = 0, 1, 2, 6
 ASSOCIATED, UNASSOCIATED = 1, 2
-"""ExtraSamples: alpha that is multiplied into the colours already, and alpha that is not."""
+"""ExtraSamples: alpha already multiplied into the colours, and alpha that is not."""
 _KIND_NAMES = {"u": "uint", "i": "int", "f": "float"}
 _SHOWABLE_BITS = (8, 16, 32, 64)
 
 
 def check_bright_field(image: Directory, window: tuple[float, float] | None) -> None:
-    """Raise SlideError in one sentence where an image is no RGB or grey one of 8 bits, or of others with a `window`."""
+    """Raise SlideError in one sentence if an image is not 8-bit RGB or grey, nor made so by a `window`."""
     _check_depth(image)
     if (image.bits, image.kind) != (8, "u") and window is None:
         raise SlideError(
-            f"TIFF with {_samples(image)} samples; only 8 bits are read",
+            f"TIFF with {_samples(image)} samples; only 8-bit samples are supported",
             todo="Write the values that become black and white into the manifest's column channel (`@0-4095` for 12 "
             f"bits), {OR_CONVERT}",
         )
@@ -35,16 +35,16 @@ def check_bright_field(image: Directory, window: tuple[float, float] | None) -> 
 
 
 def check_alpha(image: Directory) -> None:
-    """Raise SlideError where it is open whether a fourth sample is alpha or has nothing to do with the colours."""
+    """Raise SlideError if a fourth sample is not marked as alpha."""
     if image.samples == 4 and image.photometric in (RGB, YCBCR) and image.extra not in (ASSOCIATED, UNASSOCIATED):
         raise SlideError(
-            "TIFF with a fourth sample per pixel that is not said to be alpha",
+            "TIFF with a fourth sample per pixel that is not marked as alpha",
             todo=f"Write 0+1+2 into the manifest's column channel to read its colours alone, {OR_CONVERT}",
         )
 
 
 def check_channels(image: Directory, window: tuple[float, float] | None) -> None:
-    """Raise SlideError where single channels of an image cannot be shown as grey, or not without a display range."""
+    """Raise SlideError if single channels of an image cannot be shown as grey, or need a display range."""
     _check_depth(image)
     if image.photometric not in (MIN_IS_BLACK, MIN_IS_WHITE, RGB):
         raise SlideError(f"channels of a TIFF of kind {image.photometric_name} cannot be shown", todo=CONVERT)
@@ -63,7 +63,7 @@ def _check_depth(image: Directory) -> None:
 
 def _check_bits(image: Directory) -> None:
     if image.bits not in _SHOWABLE_BITS or image.kind not in _KIND_NAMES:
-        raise SlideError(f"TIFF with {_samples(image)} samples; only 8 bits are read", todo=CONVERT)
+        raise SlideError(f"TIFF with {_samples(image)} samples; only 8-bit samples are supported", todo=CONVERT)
 
 
 def _samples(image: Directory) -> str:

@@ -1,4 +1,4 @@
-"""One compressed TIFF segment to samples, by tifffile's decoder or, for LZW, by libtiff's."""
+"""Decode one compressed TIFF segment to samples, with tifffile's decoder or, for LZW, libtiff's."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def decoder_of(page: Any) -> Decoder:
 
 
 def _check_frame(data: bytes, width: int) -> None:
-    """Raise ValueError where a JPEG strip is narrower than its image.
+    """Raise ValueError if a JPEG strip is narrower than its image.
 
-    tifffile would fill up what is missing, which for a damaged width takes gigabytes and shows no slide.
+    tifffile would pad what is missing, which takes gigabytes for a damaged width.
     """
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
@@ -74,7 +74,7 @@ def _check_frame(data: bytes, width: int) -> None:
 
 
 def samples_together(page: Any) -> int:
-    """Samples of a pixel that lie together in one segment: all, or one where each has a plane of its own."""
+    """Samples of a pixel stored together in one segment: all, or one if each has its own plane."""
     return int(page.samplesperpixel) if int(page.planarconfig) == 1 else 1
 
 

@@ -1,4 +1,4 @@
-"""The directories of a TIFF file as plain facts: sizes, samples, marks and resolutions, in file order.
+"""The directories of a TIFF file as plain data: sizes, samples, flags and resolutions, in file order.
 
 Tags as in TIFF 6.0 and its supplements: NewSubfileType (254) marks reduced images and masks, SubIFDs (330) hold levels.
 """
@@ -19,7 +19,7 @@ _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
 _MACRO = 9
 """NewSubfileType of the macro in files of Aperio and those who follow it."""
 _MICRONS_PER_UNIT = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
-"""ResolutionUnit: inch, centimetre and, by extension, millimetre and micrometre. 1 is no unit."""
+"""ResolutionUnit: inch, centimetre and, by extension, millimetre and micrometre. 1 stands for none."""
 
 _ASIDE = "label|macro|thumbnail|overview|preview|barcode"
 _ASIDE_LINE = re.compile(rf"^\s*(?:{_ASIDE})(?![a-z])|<ImageType>\s*(?:{_ASIDE})\s*<", re.IGNORECASE | re.MULTILINE)
@@ -32,13 +32,13 @@ class Directory:
 
     index         its number in the main chain; a SubIFD has its parent's
     offset        where it lies in the file, which identifies it
-    bits          of each sample, all alike; 0 where they differ
-    kind          numpy kind of the samples (`u`, `i`, `f`), empty where there is none
+    bits          of each sample, all alike; 0 if they differ
+    kind          numpy kind of the samples (`u`, `i`, `f`), empty if there is none
     reduced       marked as a reduced version of another image
     mask          marked as a transparency mask
-    aside         it says that it is a label, macro, thumbnail or overview
+    aside         its texts call it a label, macro, thumbnail or overview
     orientation   1 is upright; TIFF 6.0 lists the others
-    resolution    (x, y) pixels per `unit` as the tags say, None where they do not
+    resolution    (x, y) pixels per `unit` as the tags say, None if they do not
     subs          what its SubIFDs tag names, in order
     """
 
@@ -67,7 +67,7 @@ class Directory:
 
     @property
     def tag_mpp(self) -> tuple[float | None, float | None]:
-        """(x, y) micrometres per pixel by the resolution tags; None where they state none."""
+        """(x, y) micrometres per pixel by the resolution tags; None if they state none."""
         microns = _MICRONS_PER_UNIT.get(self.unit)
         x, y = (None if microns is None or per_unit is None else microns / per_unit for per_unit in self.resolution)
         return x, y
@@ -93,7 +93,7 @@ def every_page(tiff: Any) -> dict[int, Any]:
 
 
 def is_aside(name: str) -> bool:
-    """Whether an image of that name shows the label, the macro or an overview rather than the slide."""
+    """Whether an image of that name is a label, macro or overview rather than the slide."""
     return bool(_ASIDE_NAME.search(name))
 
 

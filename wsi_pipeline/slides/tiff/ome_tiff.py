@@ -1,4 +1,4 @@
-"""Which OME image of a file is the slide, and where its levels lie."""
+"""Which OME image of a file is the slide, and which directories hold its levels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_pipeline.slides.tiff.slide_image import (
     check_not_aside,
     checked,
     is_reduction,
-    others_told,
+    others_note,
     pick,
     sampled_channels,
 )
@@ -25,12 +25,12 @@ _KIND = "OME-TIFF"
 
 
 def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: ImageChoice) -> SlideImage:
-    """The largest image that is no label, macro or overview, or the one that is chosen.
+    """The largest image that is not a label, macro or overview, or the one that is chosen.
 
     images   as the OME-XML lists them
     chain    the directories its IFD numbers count
 
-    Raises SlideError where it is not bright-field RGB and nothing else is chosen, or lies in another file.
+    Raises SlideError if it is not bright-field RGB and nothing else is chosen, or lies in another file.
     """
     scene = _scene(images, choice)
     image = images[scene]
@@ -45,7 +45,7 @@ def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: Im
     pages = tuple(_directory(image, chain, (channel, z, t)) for channel in wanted)
     x, y = image.mpp if any(image.mpp) else pages[0].tag_mpp
     mpp, note = one_mpp(x, y)
-    told = others_told(scene, [Size(item.width, item.height) for item in images], [item.name for item in images])
+    notes = others_note(scene, [Size(item.width, item.height) for item in images], [item.name for item in images])
     return checked(
         SlideImage(
             levels=_levels(pages, chain, images),
@@ -54,7 +54,7 @@ def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: Im
             mpp=mpp,
             mpp_note=note,
             vendor="ome-tiff",
-            told=(*told, *picked.told),
+            notes=(*notes, *picked.notes),
         )
     )
 
@@ -82,7 +82,7 @@ def _is_colour(image: OmeImage, chain: Sequence[Directory]) -> bool:
 
 
 def _sampled_channels(image: OmeImage, chain: Sequence[Directory], choice: ImageChoice) -> tuple[str, ...]:
-    """Names of channels that lie in one directory, as samples of its pixels; empty where each has its own."""
+    """Names of channels that lie in one directory, as samples of its pixels; empty if each has its own."""
     page = _first_page(image, chain)
     if page is None or page.samples == 1:
         return ()
@@ -94,22 +94,22 @@ def _directory(image: OmeImage, chain: Sequence[Directory], place: tuple[int, in
     index = image.planes.get(place, -1)
     if index is None:
         raise SlideError(
-            f"OME-TIFF whose image {image.name!r} lies in other files of its set",
+            f"image {image.name!r} of this OME-TIFF lies in other files of its set",
             todo="Name the file that holds the pixels, or convert the set to one file (bfconvert).",
         )
     if not 0 <= index < len(chain):
         raise SlideError(
-            f"OME-XML places image {image.name!r} in directory {index}, of {len(chain)}"
+            f"OME-XML places image {image.name!r} in directory {index}, but there are only {len(chain)}"
             if index >= 0
             else f"OME-XML does not say where image {image.name!r} lies",
-            todo="The file is damaged or its description is another file's; export it again.",
+            todo="The file is damaged or its description belongs to another file; export it again.",
         )
     found = chain[index]
     if (found.size.width, found.size.height) != (image.width, image.height):
         raise SlideError(
             f"OME-XML says that image {image.name!r} has {image.width} x {image.height} pixels, directory {index} has "
             f"{found.size.width} x {found.size.height}",
-            todo="Its description is another file's; export it again.",
+            todo="Its description belongs to another file; export it again.",
         )
     return found
 

@@ -33,8 +33,8 @@ class OmeImage:
     """One image of the file.
 
     channels   names of its channels, empty strings where they have none
-    samples    per pixel of a channel: 3 for an RGB channel; None where the XML does not say
-    planes     directory of the main chain by (channel, z, t); None where it lies in another file
+    samples    per pixel of a channel: 3 for an RGB channel; None if the XML does not say
+    planes     directory of the main chain by (channel, z, t); None if it lies in another file
     """
 
     name: str
@@ -58,7 +58,7 @@ def is_ome(description: str) -> bool:
 def ome_images(description: str, file_name: str = "") -> tuple[OmeImage, ...]:
     """The images of an OME-XML description, in order; raises SlideError where it cannot be parsed.
 
-    file_name   of the TIFF, to tell planes that lie in other files
+    file_name   of the TIFF, to recognise planes stored in other files
     """
     root = _parsed(description)
     pixels = [(image, found) for image in _all(root, "Image") if (found := _first(image, "Pixels")) is not None]
@@ -67,7 +67,7 @@ def ome_images(description: str, file_name: str = "") -> tuple[OmeImage, ...]:
 
 
 def length_um(value: str | None, unit: str | None) -> float | None:
-    """A length in micrometres; the unit defaults to µm, and one that is no length gives None."""
+    """A length in micrometres; the unit defaults to µm, and one that is not a length gives None."""
     found, scale = number(value), _UM_PER_UNIT.get((unit or "um").strip())
     return found * scale if found is not None and scale is not None else None
 
@@ -78,7 +78,7 @@ def _parsed(description: str) -> Element:
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SlideError(
-            f"OME-TIFF whose XML cannot be parsed: {reason[:120]}",
+            f"the OME-XML cannot be parsed: {reason[:120]}",
             todo="Export it again, or convert it (bfconvert), so that its description is valid.",
         ) from error
     return root
@@ -93,7 +93,7 @@ def _image(image: Element, pixels: Element, elsewhere: set[Element], *, alone: b
     names = tuple(str(item.get("Name") or "") for item in channels) or ("",) * count
     shape = {"C": len(names), "Z": size["Z"], "T": size["T"]}
     if shape["C"] * shape["Z"] * shape["T"] > MOST_PLANES:
-        raise SlideError(f"OME-TIFF that states more than {MOST_PLANES} planes", todo="Export it again.")
+        raise SlideError(f"the OME-XML states more than {MOST_PLANES} planes", todo="Export it again.")
     mpp = tuple(length_um(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit")) for axis in "XY")
     return OmeImage(
         name=str(image.get("Name") or image.get("ID") or ""),
@@ -150,7 +150,7 @@ def _places(
 def _elsewhere(root: Element, file_name: str) -> set[Element]:
     """TiffData blocks whose planes lie in another file of the set.
 
-    A file that was renamed still names its old self: where all blocks name one file, it is this one.
+    A renamed file still carries its old name: if all blocks name one file, it is this one.
     """
     own, named = root.get("UUID"), []
     for block in root.iter():

@@ -21,13 +21,13 @@ from wsi_pipeline.slides.tiff.slide_image import (
     check_not_aside,
     checked,
     is_reduction,
-    others_told,
+    others_note,
     pick,
     sampled_channels,
 )
 
 _ORDERLY = ("aperio", "huron", "akoya")
-"""Scanners whose tiled images are all levels or planes of one slide, whatever their marks."""
+"""Scanners whose tiled images are all levels or planes of one slide, whatever their flags say."""
 
 SamePicture = Callable[[Directory, Directory], bool]
 """Whether the second directory shows the first one, smaller."""
@@ -48,11 +48,11 @@ class _Stack:
 
 
 def plain_slide(chain: Sequence[Directory], choice: ImageChoice, same: SamePicture) -> SlideImage:
-    """The largest image that is no mask, label, macro or overview, or the one chosen, with its levels.
+    """The largest image that is not a mask, label, macro or overview, or the one chosen, with its levels.
 
-    same   asked only where the file does not say by its marks whether one image is a reduction of another
+    same   called only if the file's flags do not settle whether one image is a reduction of another
 
-    Raises SlideError where it is not bright-field RGB and nothing else is chosen.
+    Raises SlideError if it is not bright-field RGB and nothing else is chosen.
     """
     pool = _candidates(chain)
     if choice.image is None:
@@ -79,7 +79,7 @@ def plain_slide(chain: Sequence[Directory], choice: ImageChoice, same: SamePictu
             mpp_note=note,
             objective=number(stated_field(base.description, "AppMag")),
             vendor=vendor,
-            told=(*scenes, *picked.told),
+            notes=(*scenes, *picked.notes),
         )
     )
 
@@ -104,7 +104,7 @@ def _candidates(chain: Sequence[Directory]) -> list[Directory]:
 
 
 def _base(pool: list[Directory], choice: ImageChoice, same: SamePicture) -> tuple[Directory, tuple[str, ...]]:
-    """The image that is the slide and a word about the others."""
+    """The image that is the slide, and a note about the others."""
     largest = max(pool, key=lambda item: (item.size.pixels, not item.reduced, item.photometric in (RGB, YCBCR)))
     if vendor_of_texts(largest) in _ORDERLY and choice.image is None:
         return largest, ()
@@ -117,7 +117,7 @@ def _base(pool: list[Directory], choice: ImageChoice, same: SamePicture) -> tupl
     chosen = scenes.index(largest)
     if choice.image is not None:
         chosen = number_of(choice.image, ("",) * len(scenes), "image")
-    return scenes[chosen], others_told(chosen, [item.size for item in scenes], ("",) * len(scenes))
+    return scenes[chosen], others_note(chosen, [item.size for item in scenes], ("",) * len(scenes))
 
 
 def _reduces(small: Directory, large: Directory, same: SamePicture) -> bool:
@@ -171,13 +171,13 @@ def _levels(
 
 
 def _may_be_of_another(item: Directory, base: Directory, pool: list[Directory]) -> bool:
-    """Whether the marks leave open that a directory is a reduction of `base`."""
+    """Whether the flags leave it open that a directory is a reduction of `base`."""
     full = (other for other in pool if not other.reduced and other.size != base.size)
     return not item.reduced or any(is_reduction(item.size, other.size) for other in full)
 
 
 def _mpp(image: Directory, vendor: str, first: str) -> tuple[float | None, float | None]:
-    """(x, y) as the directory that is read states it: its description, then its resolution tags.
+    """(x, y) as stated by the directory that is read: its description, then its resolution tags.
 
     first   description of the first directory, which has ImageJ's unit for all
     """
@@ -189,7 +189,7 @@ def _mpp(image: Directory, vendor: str, first: str) -> tuple[float | None, float
 
 
 def imagej_counts(description: str) -> tuple[int, int] | None:
-    """(channels, images) of an ImageJ description, None where it is another."""
+    """(channels, images) of an ImageJ description, None if it is another."""
     if not description.startswith("ImageJ="):
         return None
     fields = dict(re.findall(r"^(\w+)=(\d+)\s*$", description, re.MULTILINE))

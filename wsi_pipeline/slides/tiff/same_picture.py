@@ -1,4 +1,4 @@
-"""Does one TIFF image show another one, smaller? A look at a few places, where the file's marks leave it open."""
+"""Whether one TIFF image is a smaller version of another, judged at a few places if the file's flags do not say."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_DIFFERENCE, _LEAST_CORRELATION, _FLAT = 12.0, 0.8, 2.0
 def same_picture(large: Any, small: Any) -> bool:
     """Whether tifffile page `small` is `large`, shrunk: their means agree at the places with most detail.
 
-    False where they cannot be decoded here.
+    False if they cannot be decoded here.
     """
     try:
         return _agree(_image(large, 0), _image(small, 1))

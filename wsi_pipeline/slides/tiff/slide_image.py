@@ -1,4 +1,4 @@
-"""The image of a TIFF file that is the slide: its directories by level, what is shown of them, what was left out."""
+"""The image of a TIFF file that is the slide: its directories by level, what is shown, and notes on what is not."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class SlideImage:
     samples    of a pixel that are shown, one or three; None: its colours, as they are
     window     values that become 0 and 255; None: 8 bits, as they are
     mpp, note  as the image states them: see SlideInfo
-    vendor     of the file, where it is told by its texts
-    told       what the user should know: other images, planes, orientation
+    vendor     of the file, as its texts say
+    notes      what the user should know: other images, planes, orientation
     """
 
     levels: tuple[tuple[Directory, ...], ...]
@@ -42,7 +42,7 @@ class SlideImage:
     mpp_note: str = ""
     objective: float | None = None
     vendor: str = "generic-tiff"
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def base(self) -> Directory:
@@ -66,15 +66,15 @@ class Picked:
 
     channels: tuple[int, ...] | None
     plane: int
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def pick(kind: str, channels: Sequence[str], planes: int, choice: ImageChoice, *, first_plane: bool) -> Picked:
     """What is read of a stack of `planes` with single-sample `channels` (empty: RGB).
 
-    first_plane   the first plane is a fair picture of the slide, and is read where none is asked for
+    first_plane   the first plane represents the slide and is read if none is chosen
 
-    Raises SlideError, saying what there is, where the choice is open or not among it.
+    Raises SlideError, saying what there is, if the choice is open or not among it.
     """
     chosen = numbers_of(choice.which, channels, "channel") if choice.which is not None and channels else None
     if choice.which is not None and not channels:
@@ -83,7 +83,7 @@ def pick(kind: str, channels: Sequence[str], planes: int, choice: ImageChoice, *
         )
     if len(channels) > 1 and chosen is None:
         raise SlideError(
-            f"{kind} of {len(channels)} channels, not one RGB image",
+            f"{kind} with {len(channels)} channels, not one RGB image",
             todo=f"Choose one in the manifest (column channel: {numbered(channels)}; or three as red+green+blue), "
             f"{OR_CONVERT}",
         )
@@ -92,24 +92,25 @@ def pick(kind: str, channels: Sequence[str], planes: int, choice: ImageChoice, *
         plane = number_of(choice.plane, ("",) * planes, "plane")
     elif planes > 1 and not first_plane:
         raise SlideError(
-            f"{kind} of {planes} planes of equal size (focal planes, times or separate slides), not one RGB image",
+            f"{kind} with {planes} planes of equal size (focal planes, time points or separate slides), not one RGB "
+            "image",
             todo=f"Choose one in the manifest (column plane: 0 to {planes - 1}), {OR_CONVERT}",
         )
-    told = (f"plane {plane} of {planes} (0 to {planes - 1}) is read",) if planes > 1 else ()
-    return Picked(chosen, plane, told)
+    notes = (f"plane {plane} of {planes} (0 to {planes - 1}) is read",) if planes > 1 else ()
+    return Picked(chosen, plane, notes)
 
 
 def sampled_channels(image: Directory, choice: ImageChoice) -> tuple[str, ...]:
-    """Names of channels that are samples of one image's pixels, where they are to be told apart; else empty."""
+    """Names of channels stored as samples of one image's pixels, if they can be chosen separately; else empty."""
     if image.photometric == RGB and choice.which is not None:
         return ("red", "green", "blue", *("",) * (image.samples - 3))
     return ("",) * image.samples if image.photometric in (MIN_IS_WHITE, MIN_IS_BLACK) and image.samples > 1 else ()
 
 
 def checked(image: SlideImage) -> SlideImage:
-    """`image`, after every directory of it was found fit to be shown; SlideError where level 0 is not.
+    """`image` without the coarser levels that cannot be shown; raises SlideError if level 0 cannot.
 
-    Coarser levels that are not fit, or not stored like level 0, are left out.
+    Coarser levels that are not stored like level 0 are left out.
     """
     check = check_bright_field if image.samples is None else check_channels
     for directory in image.levels[0]:
@@ -118,12 +119,12 @@ def checked(image: SlideImage) -> SlideImage:
     for level in image.levels[1:]:
         if all(alike(directory, image.base) for directory in level):
             kept.append(level)
-    told = image.told
+    notes = image.notes
     if image.base.orientation != 1:
         if not 1 <= image.base.orientation <= 8:
-            raise SlideError(f"TIFF with orientation {image.base.orientation}, which TIFF does not know", todo=CONVERT)
-        told = (*told, f"turned as its orientation tag {image.base.orientation} says")
-    return SlideImage(**{**image.__dict__, "levels": tuple(kept), "told": told})
+            raise SlideError(f"invalid TIFF orientation {image.base.orientation}", todo=CONVERT)
+        notes = (*notes, f"rotated or mirrored as its orientation tag {image.base.orientation} says")
+    return SlideImage(**{**image.__dict__, "levels": tuple(kept), "notes": notes})
 
 
 def check_not_aside(nothing_else: bool) -> None:
@@ -143,15 +144,15 @@ def alike(one: Directory, other: Directory) -> bool:
 
 
 def is_reduction(small: Size, large: Size) -> bool:
-    """Whether one size is the other, shrunk and rounded up or down a few times."""
+    """Whether one size is a reduction of the other, allowing for repeated rounding."""
     if small.width >= large.width or small.height >= large.height or small.width < 1 or small.height < 1:
         return False
     expected = large.height * small.width / large.width
     return abs(small.height - expected) <= 2 + 2 * small.height / small.width
 
 
-def others_told(scene: int, sizes: Sequence[Size], names: Sequence[str]) -> tuple[str, ...]:
-    """One sentence about the images that are not read."""
+def others_note(scene: int, sizes: Sequence[Size], names: Sequence[str]) -> tuple[str, ...]:
+    """A note about the images that are not read."""
     if len(sizes) < 2:
         return ()
     rest = [

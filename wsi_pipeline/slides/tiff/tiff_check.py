@@ -1,4 +1,4 @@
-"""Is a TIFF file all there, and sane? A walk through its directories, without decoding anything.
+"""Whether a TIFF file is complete and sane: a walk through its directories, without decoding anything.
 
 OpenSlide ends the whole process where a damaged directory makes it allocate hundreds of gigabytes, so tile
 sizes are bounded here, before any decoder sees the file.
@@ -52,7 +52,7 @@ class _Layout:
 def check_complete(path: Path) -> None:
     """Raise SlideError (`truncated TIFF: ...`) where directories, tiles or strips lie beyond the end of the file.
 
-    Directories that lead back to an earlier one are refused too: readers would follow them for ever.
+    Directories that form a loop are refused too: readers would follow them for ever.
     """
     with path.open("rb") as file:
         layout, offset = _open(file, path)
@@ -65,12 +65,13 @@ def check_complete(path: Path) -> None:
 
 
 def _check_chain(file: BinaryIO, layout: _Layout, offset: int, seen: set[int], subs: list[int]) -> None:
-    """Check a directory and those that follow it; what they name as their sub-directories is added to `subs`."""
+    """Check a directory and those that follow it; their sub-directories are added to `subs`."""
     chain = set[int]()
     while offset and not (offset in seen and offset not in chain):
         if offset in chain or len(seen) == MAX_DIRECTORIES:
-            why = "lead back to an earlier one" if offset in chain else f"are more than {MAX_DIRECTORIES}"
-            raise _damaged(f"its directories {why}")
+            raise _damaged(
+                "its directories form a loop" if offset in chain else f"more than {MAX_DIRECTORIES} directories"
+            )
         chain.add(offset)
         seen.add(offset)
         entries, following = _read_directory(file, layout, offset, len(seen) - 1)
@@ -81,7 +82,7 @@ def _check_chain(file: BinaryIO, layout: _Layout, offset: int, seen: set[int], s
 
 
 def compression_of(path: Path) -> int | None:
-    """The compression tag of the first directory; None where there is none. Raises SlideError as `check_complete`."""
+    """The compression tag of the first directory; None if there is none. Raises SlideError as `check_complete`."""
     with path.open("rb") as file:
         layout, offset = _open(file, path)
         entries, _ = _read_directory(file, layout, offset, 0)
@@ -137,7 +138,7 @@ def _check_segments(
             tag for tag, found in zip(tags, (offsets, counts), strict=True) if found is None and tag in entries["tag"]
         ]
         if odd:
-            raise _damaged(f"tag {odd[0]} of image {index} holds no whole numbers")
+            raise _damaged(f"tag {odd[0]} of image {index} does not hold integers")
         return
     if len(offsets) != len(counts):
         raise _damaged(f"image {index} lists {len(offsets)} offsets but {len(counts)} lengths")
@@ -157,9 +158,9 @@ def _check_segments(
 
 
 def _check_tile_count(file: BinaryIO, layout: _Layout, entries: NDArray[np.void], listed: int, index: int) -> None:
-    """TIFF 6.0, section 15: an image lists its tiles all, row by row, and so for each of its planes.
+    """TIFF 6.0, section 15: an image lists all its tiles, row by row, for each of its planes.
 
-    Where that is not so its width is not what it was, and tiles would land in the wrong places.
+    If the count is wrong, the stated width is wrong and tiles would land in the wrong places.
     """
 
     def value(tag: int, otherwise: int) -> int:
@@ -172,13 +173,13 @@ def _check_tile_count(file: BinaryIO, layout: _Layout, entries: NDArray[np.void]
     planes = value(_SAMPLES, 1) if value(_PLANAR, 1) == _SEPARATE else 1
     needed = -(-width // tile_width) * -(-height // tile_height) * planes * max(1, value(_DEPTH, 1))
     if listed != needed:
-        raise _damaged(f"image {index}, of {width} x {height} pixels, takes {needed} tiles but lists {listed}")
+        raise _damaged(f"image {index} ({width} x {height} pixels) needs {needed} tiles but lists {listed}")
 
 
 def _values(
     file: BinaryIO, layout: _Layout, entries: NDArray[np.void], tag: int, index: int
 ) -> NDArray[np.uint64] | None:
-    """The integers of one tag, or None where the directory lacks it or holds another type."""
+    """The integers of one tag, or None if the directory lacks it or holds another type."""
     found = entries[entries["tag"] == tag]
     if not len(found) or int(found[0]["type"]) not in _UNSIGNED:
         return None

@@ -28,13 +28,13 @@ _STACKS = {
     "is_mdgel": "MD Gel file",
     "is_eer": "EER movie",
 }
-"""Microscope files whose channels, planes or values are told by private tags that are not read here."""
+"""Microscope files whose channels, planes or values are described by private tags that are not read here."""
 
 _TRUNCATED = re.compile(r'"truncated"\s*:\s*true')
 
 
 def tiff_image(path: Path, choice: ImageChoice) -> SlideImage:
-    """The slide of a TIFF file; raises SlideError where it is none that can be shown, by what it is."""
+    """The slide image of a TIFF file; raises SlideError, saying what the file is, if it cannot be shown."""
     try:
         with tifffile.TiffFile(path) as tiff:
             return _image(tiff, path, choice)
@@ -42,7 +42,7 @@ def tiff_image(path: Path, choice: ImageChoice) -> SlideImage:
         raise
     except PARSE_ERRORS as error:
         reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
-        raise SlideError(f"TIFF that cannot be understood: {reason[:200]}", todo=CONVERT) from error
+        raise SlideError(f"the TIFF cannot be parsed: {reason[:200]}", todo=CONVERT) from error
 
 
 def _image(tiff: Any, path: Path, choice: ImageChoice) -> SlideImage:
@@ -60,9 +60,9 @@ def _image(tiff: Any, path: Path, choice: ImageChoice) -> SlideImage:
 
 
 def _refuse_hidden_planes(description: str, directories_there: int) -> None:
-    """Stacks whose later planes follow the first one's data without directories of their own."""
+    """Refuse stacks whose later planes follow the first one's data without directories of their own."""
     counts = imagej_counts(description)
     hidden = counts[1] if counts is not None else 0
     if hidden > directories_there or (description.startswith('{"shape"') and _TRUNCATED.search(description)):
         what = f"ImageJ stack of {hidden} planes" if hidden else "TIFF stack"
-        raise SlideError(f"{what} of which only the first has a directory, not one RGB image", todo=CONVERT)
+        raise SlideError(f"{what} in which only the first plane has a directory, not one RGB image", todo=CONVERT)

@@ -50,7 +50,7 @@ class SegmentedImage:
         return joined(box, box, self.segment, segment)
 
     def _rgb(self, row: int, column: int) -> Pixels | None:
-        """Decoded RGB (h, w, 3) of one segment, or None where the file holds none."""
+        """Decoded RGB (h, w, 3) of one segment, or None if the file holds none."""
         index, page = self._first + row * self._columns + column, self._page
         if index >= min(len(page.dataoffsets), len(page.databytecounts)):
             raise self._damaged(row, column, "the TIFF directory does not list it")

@@ -1,4 +1,4 @@
-"""JPEG streams as TIFF keeps them, made into JPEG files that any decoder reads with the right colours.
+"""JPEG streams from TIFF tiles, turned into JPEG files that any decoder reads with the right colours.
 
 In a TIFF the quantisation and Huffman tables may lie once for all tiles (tag 347), and the colours are what the
 photometric tag says (TIFF Technical Note 2), whatever the stream claims. Decoders of files go by the JFIF and Adobe
@@ -24,7 +24,7 @@ def adobe_marker(transform: int) -> bytes:
 def head_of(tables: bytes | None, transform: int) -> bytes:
     """What every stream of a level begins with: SOI, the Adobe marker and the shared tables (tag 347).
 
-    Raises ValueError where the tables are no abbreviated JPEG stream.
+    Raises ValueError if the tables are not an abbreviated JPEG stream.
     """
     if not tables:
         return _SOI + adobe_marker(transform)
@@ -37,7 +37,7 @@ def head_of(tables: bytes | None, transform: int) -> bytes:
 def whole(head: bytes, stream: bytes) -> bytes:
     """One tile's stream as a file: `head` before it, without its own SOI, JFIF and Adobe markers.
 
-    Raises ValueError where the markers before the scan cannot be followed.
+    Raises ValueError if the markers before the scan cannot be followed.
     """
     if not stream.startswith(_SOI):
         raise ValueError("a JPEG stream begins with the SOI marker")
@@ -56,7 +56,7 @@ def whole(head: bytes, stream: bytes) -> bytes:
 def chroma_step(stream: bytes) -> tuple[int, int]:
     """How many pixels across and down one sample of the coarsest component spans, from the frame header.
 
-    Raises ValueError where the stream has none in its first marker segments.
+    Raises ValueError if the stream has none in its first marker segments.
     """
     at = len(_SOI)
     while True:

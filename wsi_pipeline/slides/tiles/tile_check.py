@@ -1,7 +1,7 @@
-"""A look at a few tiles when a slide is opened: are they what the other backend reads there?
+"""Compare a few tiles with the other backend when a slide is opened.
 
-JPEG has more dialects than any decoder's author has seen. Where our pixels are not the other backend's, that backend
-goes on alone.
+JPEG has more dialects than any decoder covers. If our pixels differ from the other backend's, that backend
+reads the level instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_COARSE_DIFFERENCE = 12
 
 
 def same_pixels(levels: dict[int, TiledLevel], other: Slide, name: str) -> dict[int, TiledLevel]:
-    """The levels whose sampled tiles decode to what `other` reads; one of which no tile could be compared is left out.
+    """The levels whose sampled tiles decode to what `other` reads; levels without a comparable tile are left out.
 
     At level 0 up to three tiles (the one with most bytes, a middling one, the last) must be equal; below, the one with
     most bytes must show the same picture. `name` is the slide's, for the log.
@@ -40,7 +40,7 @@ def same_pixels(levels: dict[int, TiledLevel], other: Slide, name: str) -> dict[
 
 
 def _fault(number: int, level: TiledLevel, other: Slide) -> str:
-    """Why a level is not to be decoded here, or an empty string."""
+    """Why a level must not be decoded here, or an empty string."""
     compared = 0
     for index in _sample(level, 3 if number == 0 else 1):
         row, column = divmod(int(index), level.columns)
@@ -68,7 +68,7 @@ def _sample(level: TiledLevel, count: int) -> NDArray[np.int64]:
 
 
 def _read(number: int, level: TiledLevel, other: Slide, column: int, row: int) -> NDArray[np.uint8] | None:
-    """One tile as the other backend reads it; None where it does not decode there either."""
+    """One tile as the other backend reads it; None if it does not decode there either."""
     downsample = other.info.levels[number].downsample
     x, y = round(column * level.tile.width * downsample), round(row * level.tile.height * downsample)
     try:

@@ -41,7 +41,7 @@ class TileCodec(Protocol):
         """Compressed bytes to RGB (h / shrink, w / shrink, 3), in `out` if it likes. Raises one of DECODE_ERRORS."""
 
     def as_jpeg(self, data: bytes) -> bytes | None:
-        """The tile as a JPEG file, or None where it is stored otherwise."""
+        """The tile as a JPEG file, or None if it is stored otherwise."""
 
 
 class JpegCodec:
@@ -95,7 +95,7 @@ class Jpeg2000Codec:
 
 
 def wavelet_levels(data: bytes) -> int:
-    """How often a JPEG 2000 codestream can be halved (ITU-T T.800 annex A.6.1); 0 where it does not say."""
+    """How often a JPEG 2000 codestream can be halved (ITU-T T.800 annex A.6.1); 0 if it does not say."""
     at = data.find(_COD)
     return data[at + _MAX_LEVELS_FIELD] if 0 <= at < len(data) - _MAX_LEVELS_FIELD else 0
 

@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 
 class TileBytes:
-    """A file read by position from any thread; closed when the last who holds it lets go, never under a reader."""
+    """A file read by position from any thread; closed when its last user releases it, never during a read."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -30,7 +30,7 @@ class TileBytes:
         return os.pread(self._descriptor, count, offset)
 
     def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):  # not where opening failed
+        if hasattr(self, "_descriptor"):  # absent if opening failed
             os.close(self._descriptor)
 
 
@@ -95,7 +95,7 @@ class TiledLevel:
         return pixels
 
     def _bytes(self, column: int, row: int) -> bytes | None:
-        """Compressed bytes of one tile; None where the file holds none."""
+        """Compressed bytes of one tile; None if the file holds none."""
         index = row * self.columns + column
         offset, count = int(self._offsets[index]), int(self._counts[index])
         if not offset or not count:

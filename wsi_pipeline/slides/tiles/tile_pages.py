@@ -30,7 +30,7 @@ _HEADER_BYTES = 1 << 16
 def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, TiledLevel]:
     """The levels of `other` (the same `image` in another backend) whose tiles can be decoded here, by their numbers.
 
-    Raises SlideError, saying why, where level 0 cannot.
+    Raises SlideError, saying why, if level 0 cannot.
     """
     if not image.as_stored:
         raise SlideError("a channel, a display range or an orientation is applied to its tiles")
@@ -49,7 +49,7 @@ def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, Tiled
                         raise
                     log.info("%s: level %d is read by %s: %s", path.name, number, other.info.backend, error.what)
     except _PARSE_ERRORS as error:
-        raise SlideError(f"its TIFF directories are not understood ({type(error).__name__}: {error})") from error
+        raise SlideError(f"its TIFF directories cannot be parsed ({type(error).__name__}: {error})") from error
     return _without_repaired(found, other)
 
 
@@ -63,7 +63,7 @@ def _codec(page: Any, file: TileBytes) -> TileCodec:
     """The decoder of a page's tiles; raises SlideError saying what is not decoded here."""
     compression, photometric = int(page.compression), int(page.photometric)
     if int(page.samplesperpixel) != 3 or page.bitspersample != 8 or page.dtype != np.uint8:
-        raise SlideError(f"{page.samplesperpixel} samples of {page.bitspersample} bits are not three of 8")
+        raise SlideError(f"{page.samplesperpixel} samples of {page.bitspersample} bits instead of three of 8 bits")
     if int(page.planarconfig) != 1 or int(page.imagedepth) != 1 or int(page.fillorder) != 1:
         raise SlideError("colours in separate planes, a volume, or bits in reverse order")
     tile = Size(int(page.tilewidth), int(page.tilelength))
@@ -77,7 +77,7 @@ def _codec(page: Any, file: TileBytes) -> TileCodec:
 
 
 def _first_bytes(page: Any, file: TileBytes) -> bytes:
-    """Of the first tile there is, empty where there is none; all tiles of a level are written alike."""
+    """Of the first tile there is, empty if there is none; all tiles of a level are written alike."""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if offset and count:
             return file.read(offset, min(count, _HEADER_BYTES))

@@ -1,4 +1,4 @@
-"""What HDF5 and Zarr have to do for a store: named arrays with attributes, as they are, nothing checked."""
+"""What HDF5 and Zarr must provide for a store: named arrays with attributes, unchecked."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Backend(ABC):
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Take an array out again, if it is there."""
+        """Remove an array if it is there."""
 
     @abstractmethod
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
@@ -88,7 +88,7 @@ class Backend(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Nothing that was appended waits any more: all of it can be described and read."""
+        """Write everything that was appended, so that it can be described and read."""
 
     @abstractmethod
     def close(self) -> None:

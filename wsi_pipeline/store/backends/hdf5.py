@@ -20,8 +20,8 @@ class Hdf5File(Backend):
     """One HDF5 file; equal content gives equal bytes (no times are stored)."""
 
     def __init__(self, path: Path, mode: Literal["r", "w", "r+"]) -> None:
-        self._told = False
-        self._disk = None if mode == "r" else SafeDisk(path, anew=mode == "w")
+        self._raised = False
+        self._disk = None if mode == "r" else SafeDisk(path, fresh=mode == "w")
         if self._disk is None:
             self._file = h5py.File(path, "r", locking=False)
         else:
@@ -88,15 +88,15 @@ class Hdf5File(Backend):
         self._check()
 
     def close(self) -> None:
-        """Close the file. Raises the OSError of a disk that could not take all of it, unless it was raised before."""
+        """Close the file. Raises the disk's OSError if not everything could be written, unless it was raised before."""
         self._file.close()
         if self._disk is not None:
             self._disk.close()
             self._check()
 
     def _check(self) -> None:
-        if self._disk is not None and self._disk.error is not None and not self._told:
-            self._told = True
+        if self._disk is not None and self._disk.error is not None and not self._raised:
+            self._raised = True
             raise self._disk.error
 
 

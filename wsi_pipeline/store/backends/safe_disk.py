@@ -1,7 +1,7 @@
-"""A file for the HDF5 library to write to that never refuses a write: a full disk makes the library crash.
+"""A file object for the HDF5 library that never fails a write: the library crashes when the disk is full.
 
-HDF5 2.0 ends the process with a segmentation fault when it is closed after a write that failed. So the first error is
-kept for the caller to raise, and what comes after it is dropped.
+HDF5 2.0 ends the process with a segmentation fault when it is closed after a failed write. So the first error is
+kept for the caller to raise, and later writes are dropped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class SafeDisk:
     error   the first error of the disk, or None
     """
 
-    def __init__(self, path: Path, *, anew: bool) -> None:
+    def __init__(self, path: Path, *, fresh: bool) -> None:
         self.error: OSError | None = None
         self._path = path
-        flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | (os.O_CREAT | os.O_TRUNC if anew else 0)
+        flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | (os.O_CREAT | os.O_TRUNC if fresh else 0)
         self._handle = os.open(path, flags, 0o666)
         self._size, self._position = os.fstat(self._handle).st_size, 0
 
@@ -77,7 +77,7 @@ class SafeDisk:
         return size
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Does nothing: writes are not buffered."""
 
     def close(self) -> None:
         """Release the file."""

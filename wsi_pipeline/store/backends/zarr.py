@@ -54,7 +54,7 @@ class ZarrFolder(Backend):
         """Rows of byte strings: see `Backend.read_bytes`."""
         edges = self.read(name + _OFFSETS, start, stop + 1)
         if (np.diff(edges) < 0).any() or edges[0] < 0:
-            raise ValueError("offsets go back")
+            raise ValueError("offsets decrease")
         data = self.read(name, int(edges[0]), int(edges[-1])).tobytes()
         edges = edges - edges[0]
         return [data[edges[i] : edges[i + 1]] for i in range(len(edges) - 1)]

@@ -1,4 +1,4 @@
-"""The features of a whole cohort as one array: in memory where they fit, else mapped from a packed file."""
+"""The features of a whole cohort as one array: in memory if they fit, else mapped from a packed file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CohortFeatures:
 
     @property
     def mapped(self) -> bool:
-        """Whether they lie in a file, not in memory."""
+        """Whether they are mapped from a file instead of held in memory."""
         return isinstance(self.features, np.memmap)
 
 
@@ -62,7 +62,7 @@ def read_cohort_features(
                   without a name, which is mapped and is gone when the array is
     scratch       folder of that file (default: where the first store lies)
 
-    Raises StoreError for a store that is no feature store, is damaged, is of another width than the first, or
+    Raises StoreError for a store that is not a feature store, is damaged, is of another width than the first, or
     holds values that are not finite, and where neither memory nor disk has room for all rows.
     """
     if not paths:
@@ -90,7 +90,7 @@ def _shape(path: Path) -> _Shape:
 def _check_widths(paths: Sequence[Path], shapes: Sequence[_Shape]) -> None:
     for path, shape in zip(paths, shapes, strict=True):
         if shape.dim != shapes[0].dim:
-            raise StoreError(f"{path} has {shape.dim} features a patch, {paths[0]} has {shapes[0].dim}")
+            raise StoreError(f"{path} has {shape.dim} features per patch, {paths[0]} has {shapes[0].dim}")
 
 
 def _array(shape: tuple[int, int], dtype: np.dtype[Any], limit: float, scratch: Path) -> NDArray[Any]:
@@ -111,7 +111,7 @@ def _reserve(handle: int, size: int, folder: Path) -> None:
     except OSError as error:
         if error.errno in _FULL:
             raise StoreError(
-                f"{folder} has no room for the features of all slides ({size / 1e9:.2g} GB), which are too many for "
+                f"{folder} has no room for the features of all slides ({size / 1e9:.2g} GB), which do not fit in "
                 f"memory: {error.strerror}",
                 todo="Free space on that disk, or run where there is more memory",
             ) from None

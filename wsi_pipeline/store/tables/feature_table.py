@@ -75,7 +75,7 @@ def read_feature_table(path: str | PathLike[str]) -> FeatureTable:
 
 
 def check_rows(store: Store, path: Path) -> None:
-    """Raise StoreError where an open feature store has not one row of features for each row of coords."""
+    """Raise StoreError if an open feature store has not one row of features for each row of coords."""
     coords, features = store.shape(COORDS), store.shape(FEATURES)
     if len(features) != 2 or coords[0] != features[0]:
         raise StoreError(f"{path}: features {features} do not match coords {coords}")

@@ -1,7 +1,7 @@
-"""Rows of a slide that is not finished, kept beside its store, so that a killed run goes on where it was.
+"""Rows of an unfinished slide, kept beside its store, so that a killed run resumes where it stopped.
 
 One file, only ever appended to: a line of JSON that says what the rows are, then blocks of rows, each with its
-length and checksum. What was being written when the process died does not check and is cut off.
+length and checksum. A block that was being written when the process died fails its checksum and is cut off.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _BLOCK = struct.Struct(f"<Q{_DIGEST_BYTES}s")
 class RowsKey:
     """What unfinished rows must agree on to be used: the digest of the store to be, and how rows lie.
 
-    batch   patches of one batch: rows are rounded a little otherwise in batches of another size, so that a slide is
-            finished in the batches it was begun in
+    batch   patches of one batch: rounding differs slightly between batch sizes, so a slide is
+            finished with the batch size it was begun with
     """
 
     digest: str
@@ -47,7 +47,7 @@ def partial_path(store: Path) -> Path:
 
 
 def read_partial(path: Path) -> tuple[RowsKey, NDArray[Any]] | None:
-    """The rows that are whole, (n, D) with n <= key.rows, and what they are; None where there are none to use."""
+    """The rows that are whole, (n, D) with n <= key.rows, and what they are; None if there are none to use."""
     try:
         with path.open("rb") as file:
             key = _parse(file.readline())
@@ -61,7 +61,7 @@ def read_partial(path: Path) -> tuple[RowsKey, NDArray[Any]] | None:
 
 
 class PartialRows:
-    """Appends rows to the file at `path`, which starts anew unless it holds exactly `kept`. For one thread."""
+    """Appends rows to the file at `path`, rewritten to hold exactly `kept`. For one thread."""
 
     def __init__(self, path: Path, key: RowsKey, kept: NDArray[Any]) -> None:
         self.path, self.done, self._key = path, len(kept), key

@@ -28,7 +28,7 @@ class PatchLabels:
 
 
 def write_labels(path: Path, labels: NDArray[np.integer], classes: Sequence[str]) -> None:
-    """Add labels (N,) to the patch store at `path`, or replace those it has; atomically, all else stays as it is.
+    """Add labels (N,) to the patch store at `path` or replace them, atomically; all else stays as it is.
 
     labels    indices into `classes`, or -1 for no label
 
@@ -50,7 +50,7 @@ def write_labels(path: Path, labels: NDArray[np.integer], classes: Sequence[str]
 
 
 def read_labels(store: Store, count: int, path: Path) -> PatchLabels | None:
-    """The labels of an open patch store of `count` patches, None where it has none. Raises StoreError if damaged."""
+    """The labels of an open patch store of `count` patches, None if it has none. Raises StoreError if damaged."""
     if LABELS not in store.names():
         return None
     try:
@@ -65,7 +65,7 @@ def read_labels(store: Store, count: int, path: Path) -> PatchLabels | None:
     return PatchLabels(values.astype(np.int16), tuple(classes))
 
 
-_AGAIN = "Write the labels again: docs/format.md says how they look"
+_AGAIN = "Write the labels again as docs/format.md describes"
 
 
 def _checked_classes(names: object, path: Path) -> list[str]:

@@ -73,9 +73,10 @@ def write_coords(writer: StoreWriter, coords: NDArray[np.int64], attrs: dict[str
 
 
 def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
-    """Attributes of `coords`: TRIDENT's names, so that its readers open our files, and our exact geometry.
+    """Attributes of `coords`: those TRIDENT's readers expect, and our exact geometry, which `geometry_from` reads.
 
-    Magnifications are nominal (10 / mpp); TRIDENT expects them. `mpp` is what was really delivered.
+    `patch_size` and `patch_size_level0` are TRIDENT's names for `patch_px` and `patch_level0`. Magnifications are
+    nominal (10 / mpp); `mpp` is the resolution actually delivered.
     """
     slide, tile = header.slide, header.specs["tile"]
     return {
@@ -122,7 +123,7 @@ def geometry_from(attrs: dict[str, Any], path: Path) -> PatchGeometry:
             resampled=bool(attrs["resampled"]),
         )
     except (KeyError, ValueError) as error:
-        raise StoreError(f"{path}: coords lack their geometry ({error})", todo="Make the store again") from None
+        raise StoreError(f"{path}: coords lack their geometry ({error})", todo="Recreate the store") from None
 
 
 def _nominal(magnification: float) -> float | int:

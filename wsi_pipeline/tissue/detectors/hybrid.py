@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 CHROMA, TEXTURE = 0.020, 0.014
 """Spread of the three optical densities, and their mean's local deviation, that weigh 1 as evidence of tissue."""
 SPECK = 0.08
-"""Deviation counts up to here, so that a speck of dust does not become texture of its whole neighbourhood."""
+"""Deviation is capped here, so that a speck of dust does not count as texture of its whole neighbourhood."""
 WEAK, STRONG, MIN_SURE = 0.8, 1.6, 0.1
 """Evidence that each pixel of a fragment needs, a stronger one, and the part of the fragment that needs it."""
 MAX_WEAK = 1.6

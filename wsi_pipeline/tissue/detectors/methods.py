@@ -1,4 +1,4 @@
-"""Tissue detectors: pure functions `(rgb uint8 (h, w, 3), mpp) -> bool (h, w)`, filed by name in SEGMENTERS.
+"""Tissue detectors: pure functions `(rgb uint8 (h, w, 3), mpp) -> bool (h, w)`, registered by name in SEGMENTERS.
 
 mpp is that of the picture, in micrometres per pixel. A detector need not drop small fragments: clean-up does.
 """
@@ -37,7 +37,7 @@ MIN_DENSITY = 0.05
 
 @SEGMENTERS.register(NONE)
 def whole_slide(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
-    """No detection: everything is tissue, for files of one region."""
+    """No detection: everything is tissue, for files that show a single region."""
     return np.ones(rgb.shape[:2], np.bool_)
 
 

@@ -1,4 +1,4 @@
-"""What is no slide at all: black rectangles around it, and long straight lines along its axes."""
+"""What is not part of the slide: black rectangles around it, and long straight lines along its axes."""
 
 from __future__ import annotations
 

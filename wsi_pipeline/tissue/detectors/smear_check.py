@@ -1,4 +1,4 @@
-"""How much of a mask has no texture at all, as a smear of dye or haze on the glass has and tissue has not."""
+"""How much of a mask has no texture: smears of dye and haze on the glass have none, tissue does."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from wsi_pipeline.tissue.detectors.filters import dilated, eroded, local_mean, s
 from wsi_pipeline.tissue.detectors.optics import DARKEST, pixels_of
 
 BLOCK = 3
-"""Texture is the deviation within blocks of so many pixels a side."""
+"""Texture is the standard deviation within blocks of this many pixels a side."""
 SPECK = 0.08
-"""Deviation counts up to here, so that a speck of dust does not lend its texture to the smear around it."""
+"""Deviation is capped here, so that a speck of dust does not lend its texture to the smear around it."""
 NEAR_UM = 24.0
-"""Texture is averaged so far around."""
+"""Radius over which texture is averaged."""
 AS_GLASS, LEAST = 1.2, 0.001
 """As even as glass is a texture below the first times that of the glass around the mask, plus the second."""
 
@@ -21,7 +21,7 @@ AS_GLASS, LEAST = 1.2, 0.001
 def smooth_fraction(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) -> float:
     """Part of a mask (h, w) of `rgb` (h, w, 3) that is as even as the glass around it, 0 to 1.
 
-    Green only: every stain absorbs it. 0 where there is no inside or no glass to compare with.
+    Green only: every stain absorbs it. 0 if there is no inside or no glass to compare with.
     """
     table = np.minimum(np.log10(256 / (np.arange(256) + 1)), DARKEST).astype(np.float32)
     green = table[rgb[..., 1]]

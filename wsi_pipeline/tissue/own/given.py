@@ -1,6 +1,6 @@
-"""A tissue mask of the user's own: outlines as GeoJSON, or a picture. It takes the place of a detector's.
+"""A tissue mask supplied by the user, as GeoJSON outlines or a picture, used instead of a detector.
 
-GeoJSON of QuPath, TRIDENT, LazySlide or this program, plain or packed with gzip: everything areal is tissue, but for
+GeoJSON of QuPath, TRIDENT, LazySlide or this program, plain or gzipped: every area is tissue, except
 QuPath's ignored classes (`Ignore*`) and detected objects. A picture is a mask of the whole slide, or of its bounds, in
 any scale that keeps their shape.
 """
@@ -42,7 +42,7 @@ _OBJECTS = ("annotation", "tile", "root")
 
 
 def tissue_digest(path: Path, no_crop: bool) -> str:
-    """SHA-256 (hex) of a tissue file and of where it counts from. Raises SlideError where it is not there."""
+    """SHA-256 (hex) of a tissue file and of where it counts from. Raises SlideError if it is not there."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256")
@@ -55,13 +55,13 @@ def tissue_digest(path: Path, no_crop: bool) -> str:
 def given_tissue(
     path: Path, info: SlideInfo, mpp: float, mask_mpp: float, picture: NDArray[np.uint8], *, no_crop: bool = False
 ) -> Segmentation:
-    """The tissue that a file says, as a mask of the slide.
+    """The tissue described by a file, as a mask of the slide.
 
     mpp        micrometres per level-0 pixel; mask_mpp: of the mask's pixels
-    picture    uint8 (h, w, 3) of the whole slide, to see whether the mask belongs to it
+    picture    uint8 (h, w, 3) of the whole slide, to check that the mask belongs to it
     no_crop    outlines of QuPath count from the corner of the whole slide, not of its bounds
 
-    Raises SlideError where the file cannot be read or does not fit the slide.
+    Raises SlideError if the file cannot be read or does not fit the slide.
     """
     check_upright(info, "tissue file")
     try:
@@ -78,7 +78,7 @@ def given_tissue(
         marked = read_mask_picture(path)
         bounds = None if no_crop else info.bounds
         pixels, note = place_picture(marked, path.name, info.size, bounds, _mask_size(info.size, mpp, mask_mpp)), ""
-        note = note or ("" if pixels.any() else f"the mask {path.name} marks nothing")
+        note = note or ("" if pixels.any() else f"the mask {path.name} is empty")
     mask = TissueMask(pixels, info.size, mpp)
     return Segmentation(mask, note or _glass_note(mask, picture, path.name))
 
@@ -93,7 +93,7 @@ def _missing(path: Path, error: OSError) -> SlideError:
 
 
 def _outlines(raw: bytes, path: Path, info: SlideInfo, no_crop: bool) -> tuple[BaseGeometry, str]:
-    """The area of all outlines on the slide, and what is odd about where they lie."""
+    """The area of all outlines on the slide, and a note if part of it lies outside."""
     try:
         document = json.loads(raw.decode("utf-8-sig"))
         polygons = from_geojson(_areal(document))
@@ -105,18 +105,18 @@ def _outlines(raw: bytes, path: Path, info: SlideInfo, no_crop: bool) -> tuple[B
     x, y = bounds if stated is None else stated
     area = translate(shapely.union_all([_valid(polygon) for polygon in polygons]), x, y)
     if not polygons or area.is_empty or not np.isfinite(area.bounds).all():
-        raise SlideError(f"tissue file {path.name} outlines no area", todo=_TODO)
+        raise SlideError(f"tissue file {path.name} contains no area", todo=_TODO)
     slide = shapely.box(0, 0, info.size.width, info.size.height)
     inner = shapely.intersection(area, slide)
     off = 1 - inner.area / area.area if area.area else 1.0
     if off > MOST_OFF:
         left, top, right, bottom = area.bounds
         raise SlideError(
-            f"the outlines of {path.name} lie off the slide: x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f} "
-            f"of {info.size.width} x {info.size.height} pixels",
+            f"the outlines of {path.name} lie outside the slide: x {left:.0f} to {right:.0f}, y {top:.0f} to "
+            f"{bottom:.0f} of {info.size.width} x {info.size.height} pixels",
             todo="Coordinates are level-0 pixels; name the file that belongs to this slide.",
         )
-    return inner, f"{off:.0%} of the outlines of {path.name} lie off the slide" if off > NOTED_OFF else ""
+    return inner, f"{off:.0%} of the outlines of {path.name} lie outside the slide" if off > NOTED_OFF else ""
 
 
 def _areal(document: Any) -> Any:
@@ -126,11 +126,11 @@ def _areal(document: Any) -> Any:
 
 
 def _counts(feature: Any) -> bool:
-    told = feature.get("properties") if isinstance(feature, Mapping) else None
-    if not isinstance(told, Mapping):
+    properties = feature.get("properties") if isinstance(feature, Mapping) else None
+    if not isinstance(properties, Mapping):
         return True
-    kind = told.get("objectType", told.get("object_type", "annotation"))
-    classification = told.get("classification")
+    kind = properties.get("objectType", properties.get("object_type", "annotation"))
+    classification = properties.get("classification")
     name = classification.get("name") if isinstance(classification, Mapping) else classification
     return kind in _OBJECTS and not str(name or "").strip().endswith("*")
 
@@ -153,7 +153,7 @@ def _filled(area: BaseGeometry, size: Size, mask: Size) -> NDArray[np.bool_]:
     pixels = np.zeros((mask.height, mask.width), np.bool_)
     for part in shapely.get_parts(small):
         if isinstance(part, Polygon):
-            for ring in (part.exterior, *part.interiors):  # even-odd: a hole turns its pixels back
+            for ring in (part.exterior, *part.interiors):  # even-odd rule: a hole clears its pixels
                 x, y = np.asarray(ring.coords).T
                 rows, columns = _inside(y - 0.5, x - 0.5, pixels.shape)
                 pixels[rows, columns] ^= True
@@ -166,7 +166,7 @@ def _inside(rows: Any, columns: Any, shape: Sequence[int]) -> tuple[NDArray[np.i
 
 
 def _glass_note(mask: TissueMask, picture: NDArray[np.uint8], name: str) -> str:
-    """A sentence where hardly any of the given tissue looks like tissue: an inverted mask, or another slide's."""
+    """A note if hardly any of the given tissue looks like tissue: an inverted mask, or one of another slide."""
     height, width = picture.shape[:2]
     picture_mpp = mask.mpp * float(np.sqrt(mask.slide_size.pixels / (height * width)))
     rows = (np.arange(height) * mask.pixels.shape[0] // height)[:, None]
@@ -178,4 +178,4 @@ def _glass_note(mask: TissueMask, picture: NDArray[np.uint8], name: str) -> str:
     share = float(found[given].mean())
     if share >= MOSTLY_GLASS:
         return ""
-    return f"only {share:.0%} of the tissue in {name} looks like tissue: perhaps it is inverted, or of another slide"
+    return f"only {share:.0%} of the tissue in {name} looks like tissue: it may be inverted or belong to another slide"

@@ -26,7 +26,7 @@ def read_mask_picture(path: Path) -> NDArray[np.bool_]:
     """Pixels (h, w) that a mask marks. Black and transparent ones are not marked; every other value is.
 
     1-bit, grey, palette, RGB, RGBA and 16-bit pictures. Grey edges of a black and white picture are cut in the middle.
-    Raises SlideError for what is no picture, too large, or no mask: many values, or none that is black.
+    Raises SlideError if the file is not a picture, is too large, or is not a mask (many values, or no black).
     """
     try:
         with warnings.catch_warnings():
@@ -75,11 +75,13 @@ def _marked(values: NDArray[np.int64], opaque: NDArray[np.bool_], name: str) -> 
         return opaque if only_black else opaque & (values > 0)
     if len(kinds) <= _MOST_LABELS:
         if kinds[0] > 0 and len(kinds) > 1:
-            raise SlideError(f"tissue mask {name} has no black: which of its values are tissue is open", todo=_TODO)
+            raise SlideError(
+                f"tissue mask {name} has no black background, so it is unclear which values are tissue", todo=_TODO
+            )
         return np.asarray(values > 0)
     if kinds[0] >= 0 and kinds[-1] <= 255 and _is_two_toned(seen):
         return np.asarray(values >= 128)
-    raise SlideError(f"tissue file {name} is a picture of {len(kinds):,} values, not a mask", todo=_TODO)
+    raise SlideError(f"tissue file {name} has {len(kinds):,} different values and is not a mask", todo=_TODO)
 
 
 def _is_two_toned(values: NDArray[np.int64]) -> bool:
@@ -93,7 +95,7 @@ def place_picture(
 
     mask   size to which a finer one is shrunk, half of a pixel deciding
 
-    Raises SlideError where it has the shape of neither.
+    Raises SlideError if it has the shape of neither.
     """
     height, width = marked.shape
     own = Size(width, height)
@@ -101,7 +103,7 @@ def place_picture(
         return _shrunk(marked, mask)
     if bounds is not None and bounds.width > 0 and bounds.height > 0 and _fits(own, Size(bounds.width, bounds.height)):
         return _laid(_shrunk(marked, _part(mask, slide, bounds)), slide, bounds)
-    turned = "; it seems turned by a quarter" if _fits(Size(height, width), slide) else ""
+    turned = "; it seems to be rotated by 90 degrees" if _fits(Size(height, width), slide) else ""
     raise SlideError(
         f"tissue mask {name} is {width} x {height}, not a smaller copy of the slide's {slide.width} x {slide.height} "
         f"pixels{turned}",

@@ -1,4 +1,4 @@
-"""The bytes of a text file that may be packed with gzip, never more than a bound."""
+"""The bytes of a file that may be gzipped, up to a limit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_plain(path: Path, most: int) -> bytes:
-    """What a file holds, unpacked where it is gzip.
+    """The content of a file, decompressed if it is gzipped.
 
     most   bytes, unpacked
 
-    Raises OSError where it cannot be read, UsageError where it is larger or does not unpack.
+    Raises OSError if it cannot be read, UsageError if it is larger or damaged.
     """
     with path.open("rb") as file:
         raw = file.read(most + 1)
@@ -25,7 +25,7 @@ def read_plain(path: Path, most: int) -> bytes:
             with gzip.open(path) as packed:
                 raw = packed.read(most + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UsageError(f"gzip that does not unpack ({error})") from None
+            raise UsageError(f"damaged gzip file ({error})") from None
     if len(raw) > most:
-        raise UsageError(f"too large: at most {most >> 20} MB are read")
+        raise UsageError(f"larger than the limit of {most >> 20} MB")
     return raw
