@@ -120,7 +120,7 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
 def test_names_that_begin_alike_may_be_of_one_patient(tmp_path: Path, slide: str) -> None:
     cohort = read(tmp_path, *several_slides("scanner", "GT450", slide))
     ((what, todo), *_) = doubt_words(cohort)
-    assert "slide names begin alike, as those of one patient do (20 beginnings over 60 slides" in what
+    assert "slide names share prefixes, as slides of one patient do (20 prefixes over 60 slides" in what
     assert "--each-slide-a-patient" in todo
     assert doubt_words(read(tmp_path, *several_slides("pid", "{p}", slide))) == []
 

@@ -77,7 +77,7 @@ def test_hidden_and_loose_files_are_not_taken(tmp_path: Path) -> None:
     (root / "tumour" / "notes.txt").write_text("none of ours")
     patches = open_labelled(root)
     assert len(patches) == 6
-    assert any("1 images lie in" in note for note in patches.notes)
+    assert f"1 image directly in {root.name}, outside any class folder: not used" in patches.notes
 
 
 def test_copies_share_a_group(tmp_path: Path) -> None:

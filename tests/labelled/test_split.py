@@ -156,7 +156,7 @@ def test_leaks_of_groups_and_of_copies_are_named(tmp_path: Path) -> None:
     whole = PatchSplit(np.arange(6), np.arange(6, 8), np.arange(8, 12))
     leaks = find_leaks(patches, whole)
     assert [str(leak) for leak in leaks] == ["image 1.png in train (1.png), test (10.png)"]
-    with pytest.raises(LabelError, match=r"the split leaks, 1 on more than one side: image 1\.png"):
+    with pytest.raises(LabelError, match=r"the split leaks: 1 on more than one side: image 1\.png"):
         check_leaks(patches, whole)
     divided = PatchSplit(np.array([0, 2, 3, 4, 5]), np.array([1, 6, 7]), np.array([8, 9]))
     assert [str(leak) for leak in find_leaks(patches, divided)] == ["group p0 in train (0.png), val (1.png)"]

@@ -177,7 +177,8 @@ def test_orientation_turns_the_image_as_a_whole(orientation: int, stripped: bool
         assert len(slide.info.levels) == 2
         part = slide.read_region(130, 77, 0, 300, 200)
         assert np.array_equal(part, right[77:277, 130:430])
-        assert slide.info.notes == (() if orientation == 1 else (f"rotated or mirrored as its orientation tag {orientation} says",))
+        turned = f"rotated or mirrored as its orientation tag {orientation} says"
+        assert slide.info.notes == (() if orientation == 1 else (turned,))
 
 
 def test_an_orientation_there_is_not_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A process that is told to end does end, wherever the signal finds it."""
+"""A process that gets a signal to end does end, whatever it was doing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 from wsi_pipeline.system.termination import raise_on_ctrl_c, raise_on_sigterm
 
 _LOST_SECONDS = 0.3
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
 
 class _Slow:
@@ -67,27 +69,35 @@ def _work(where: Callable[[], None], ready: Any, heard: Any) -> None:
         sys.exit(130)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to be told by")
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("where", [_in_a_finaliser, _in_a_weak_callback, _in_the_collector, lambda: None])
-def test_what_python_drops_is_said_again(where: Callable[[], None], sent: signal.Signals, code: int) -> None:
+def _ended(
+    work: Callable[..., None], *given: Any, sent: signal.Signals = signal.SIGTERM, after: float = 0
+) -> tuple[int | None, list[str]]:
+    """Start `work(*given, ready, heard)` in a process and send it a signal; returns its exit code and what it said."""
     context = multiprocessing.get_context("fork")
     ready, heard = context.Event(), context.SimpleQueue()
-    process = context.Process(target=_work, args=(where, ready, heard))
+    process = context.Process(target=work, args=(*given, ready, heard))
     process.start()
     ready.wait()
-    time.sleep(_LOST_SECONDS / 3)
+    time.sleep(after)
     assert process.pid is not None
     os.kill(process.pid, sent)
     process.join(300)
     if process.exitcode is None:
         process.kill()
-    assert process.exitcode == code
-    assert heard.empty()
+    said = []
+    while not heard.empty():
+        said.append(heard.get())
+    return process.exitcode, said
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("where", [_in_a_finaliser, _in_a_weak_callback, _in_the_collector, lambda: None])
+def test_a_signal_that_python_drops_is_sent_again(where: Callable[[], None], sent: signal.Signals, code: int) -> None:
+    assert _ended(_work, where, sent=sent, after=_LOST_SECONDS / 3) == (code, [])
 
 
 class _Tidy:
-    """Tidies up when nobody holds it any more, as a generator does that its caller has no hand on yet."""
+    """Reports when it is released, like a generator that its caller does not hold yet."""
 
     def __init__(self, heard: Any) -> None:
         self.heard = heard
@@ -104,22 +114,13 @@ def _unwind(ready: Any, heard: Any) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to be told by")
-def test_what_is_unwound_is_let_go() -> None:
-    context = multiprocessing.get_context("fork")
-    ready, heard = context.Event(), context.SimpleQueue()
-    process = context.Process(target=_unwind, args=(ready, heard))
-    process.start()
-    ready.wait()
-    process.terminate()
-    process.join(300)
-    assert process.exitcode == 143
-    assert not heard.empty()
+def test_the_frames_that_a_signal_unwinds_are_released() -> None:
+    assert _ended(_unwind) == (143, ["tidied up"])
 
 
 def _lose_another(ready: Any, heard: Any) -> None:
     def fail() -> None:
-        raise ValueError("of its own")
+        raise ValueError("another")
 
     sys.unraisablehook = lambda lost: heard.put(repr(lost.exc_value))
     raise_on_sigterm(lambda: SystemExit(143))
@@ -134,24 +135,5 @@ def _lose_another(ready: Any, heard: Any) -> None:
         del watched
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to be told by")
-def test_other_errors_go_where_they_went_and_a_second_signal_is_ignored() -> None:
-    context = multiprocessing.get_context("fork")
-    ready, heard = context.Event(), context.SimpleQueue()
-    process = context.Process(target=_lose_another, args=(ready, heard))
-    process.start()
-    ready.wait()
-    process.terminate()
-    process.join(300)
-    assert process.exitcode == 143
-    assert not heard.empty()
-    assert heard.get() == "ValueError('of its own')"
-
-
-def test_a_process_that_was_started_deaf_to_ctrl_c_stays_so() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        raise_on_ctrl_c()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_other_errors_reach_the_old_hook_and_a_second_signal_is_ignored() -> None:
+    assert _ended(_lose_another) == (143, ["ValueError('another')"])

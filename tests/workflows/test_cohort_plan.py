@@ -125,7 +125,7 @@ def test_segment_gets_the_options_it_shares_with_tile() -> None:
         ({"embed": [{"model": "colour"}, {"model": "colour"}]}, "an encoder is given twice"),
         ({"embed": []}, "need features"),
         ({"train_mil": {"features": "other"}}, "no features of other"),
-        ({"train-mil": None}, "train_mil and train-mil are one key"),
+        ({"train-mil": None}, "train_mil and train-mil are the same key"),
     ],
 )
 def test_a_wrong_configuration_is_refused(manifest: Path, change: dict[str, object], message: str) -> None:

@@ -26,12 +26,12 @@ _PICTURES_BESIDE = (".vms", ".vmu", ".dzi")
 """Slides that consist of JPEG files in their folder."""
 _NOT_A_SLIDE = "DICOM that is not a whole-slide image"
 _NO_ACCESS = "unreadable folder"
-_CONTENTS = "Name a CSV, a folder of slides, or a quoted glob like 'slides/*.svs'"
+_CONTENTS = "Give a CSV, a folder of slides, or a quoted glob like 'slides/*.svs'"
 
 
 @dataclass(frozen=True)
 class FoundSlides:
-    """Slides with their ids, in the order of their paths, and sentences about what else was there."""
+    """Slides with their ids, in the order of their paths, and notes about the other files found."""
 
     slides: tuple[tuple[str, Path], ...]
     notes: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
 
     Globs and files may name a part of each file: `slide.ome.tif#scene=1`.
     Hidden files and folders are skipped, and so are the TIFF overlays of `heatmap`. DICOM files of one folder
-    and series are one slide. Files of unsupported kinds are counted. Two slides of one name get ids with the
+    and series are one slide. Files of unsupported kinds are counted. Slides with the same file name get ids with the
     names of their folders.
 
     Raises UsageError naming a source that yields nothing.

@@ -1,6 +1,6 @@
 """The manifest: the slides of a cohort and what is known of each.
 
-`read_cohort` takes a CSV, a folder, or a glob. It reads everything before it judges anything, so that one
+`read_cohort` takes a CSV, a folder, or a glob. It reads the whole table before it raises, so that one
 run of the command reports every fault with its row.
 """
 
@@ -59,11 +59,11 @@ def read_cohort(
 
     mixed_labels    allow different labels on the slides of one patient
     label_column    column of the labels; None: `label` or one of its aliases
-    options         whose slides they are, and which labels are meant
+    options         which patient each slide belongs to, and which labels are meant
 
     Raises ManifestError listing every fault with its row, UsageError for a spreadsheet, for a CSV beside other
     sources, and for options that name something absent. Non-fatal findings (a missing file, an empty label,
-    a byte-order mark) is in `Cohort.notes`.
+    a byte-order mark) are in `Cohort.notes`.
     """
     options = options or TableOptions()
     given = [sources] if isinstance(sources, str | PathLike) else sources
@@ -88,14 +88,14 @@ def read_cohort(
 
 
 def _unlisted(slide_id: str, path: Path) -> SlideRecord:
-    """The record of a slide that no table lists: what is known is its path, and the part of its file that names."""
+    """The record of a slide that no table lists: only its path, and the part of the file it selects, are known."""
     chosen = split_choice(path)[1]
     image, channel, plane = (chosen.get(key) for key in ("image", "channel", "plane"))
     return SlideRecord(slide_id, path, slide_id, image=image, channel=channel, plane=plane)
 
 
 def read_run(path: Path, options: TableOptions) -> Cohort:
-    """A run's cohort.csv with options given afterwards.
+    """Read a run's cohort.csv, with options given afterwards.
 
     Raises UsageError if `options` name a column that the run did not keep.
     """
@@ -209,8 +209,8 @@ def _with_distinct_ids(numbered: list[tuple[int, SlideRecord]], faults: list[Fau
 def to_csv(cohort: Cohort) -> str:
     """The cohort as CSV text, with our column names and absolute paths.
 
-    Behind them, where there is need: labels as they were written, that each slide is a patient, the column the labels
-    were read from, and columns that may be patients; so that open questions can still be answered for the run.
+    After them, if needed: labels as written, that each slide is a patient, the column the labels were read from, and
+    columns that may be patients, so that open questions can still be answered for the run.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -235,7 +235,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _refuse_odd_tables(sources: Sequence[str | Path]) -> None:
-    """Refuse spreadsheets, and tables beside other sources: they would be taken for slides."""
+    """Refuse spreadsheets, and tables next to other sources: they would be read as slides."""
     paths = [Path(source) for source in sources]
     for path in paths:
         if path.suffix.lower() in _SPREADSHEETS and path.is_file():

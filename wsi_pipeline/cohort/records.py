@@ -1,4 +1,4 @@
-"""What is known of each slide of a cohort, and what was unusual about its table."""
+"""Records of a cohort's slides, and notes on its table."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Fault:
 class Cohort:
     """All slides of a run, in the order of the manifest, with non-fatal findings.
 
-    without_patient   ids of slides of which nobody says whose they are; each counts as its own patient
+    without_patient   ids of slides whose patient is not stated; each counts as its own patient
     each_slide        the user states that no patient has two slides
-    written           slide_id -> label as the table has it, where that means no value or is another spelling of `label`
-    target            column the labels were read from, where the user named one that is not `label`
+    written           slide_id -> label as in the table, if that means no value or is another spelling of `label`
+    target            column the labels were read from, if the user chose one other than `label`
     kept              unused columns that may be patients: header -> cell of each record
     """
 
@@ -82,7 +82,7 @@ class Cohort:
 
     @property
     def patients_stated(self) -> str:
-        """Whose slides these are: `stated`, stated of `some`, `each slide` is a patient, or `not known`."""
+        """How patients are known: `stated`, stated for `some`, `each slide` is a patient, or `not known`."""
         if self.each_slide:
             return "each slide"
         if not self.without_patient:
@@ -98,7 +98,7 @@ class Cohort:
         return dict(sorted(((name, counts[name]) for name in in_order(counts)), key=lambda item: -item[1]))
 
     def event_counts(self) -> tuple[int, int]:
-        """Patients whose time and event are known, and how many of them had the event."""
+        """Number of patients whose time and event are known, and of those with the event."""
         known = {
             item.patient_id: item.event for item in self.records if item.time is not None and item.event is not None
         }

@@ -14,7 +14,7 @@ wsi-run/
   status/<slide_id>.json
   locks/  logs/
 
-<training> is the MIL model, and what of task and bag is not the default: gated-abmil, gated-abmil.survival.patient.
+<training> is the MIL model, with task and bag if not the default: gated-abmil, gated-abmil.survival.patient.
 Superseded results are in former/ beside them.
 """
 
@@ -40,7 +40,7 @@ class RunDir:
 
     @classmethod
     def existing(cls, root: str | PathLike[str]) -> RunDir:
-        """The run at `root`; raises UsageError when no cohort was tiled there."""
+        """The run at `root`; raises UsageError if no cohort was tiled there."""
         root = Path(root)
         run = cls(root)
         if not run.cohort_csv.is_file():
@@ -62,7 +62,7 @@ class RunDir:
 
     @property
     def log_json(self) -> Path:
-        """The same for machines, one JSON object a line; kept with --log-json."""
+        """The machine-readable log, one JSON object per line; written with --log-json."""
         return self.root / "logs" / "run.jsonl"
 
     @property
@@ -71,7 +71,7 @@ class RunDir:
         return self.root / "report" / "report.html"
 
     def status(self, slide_id: str) -> Path:
-        """JSON with the state of each stage of one slide."""
+        """Status file of one slide: JSON with the state of each stage."""
         return self.root / "status" / f"{slide_id}.json"
 
     @property
@@ -120,11 +120,11 @@ class RunDir:
         return self.classify(model) / f"{slide_id}.geojson"
 
     def fractions(self, model: str) -> Path:
-        """Part of each class in each slide, as CSV."""
+        """Fraction of each class in each slide, as CSV."""
         return self.classify(model) / "fractions.csv"
 
     def tune(self, name: str) -> Path:
-        """Folder of a tuned adapter and its metrics; `name` is that of its method unless another was given."""
+        """Folder of a tuned adapter and its metrics; `name` defaults to its method."""
         return self.root / "tune" / slug(name)
 
     def adapter(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What happened to each slide: one JSON file per slide, with the state of every stage it went through.
+"""Status of each slide: one JSON file per slide, with the state of every stage run so far.
 
     {"slide_id", "state", "stage", "reason", "todo", "traceback", "stages": {"tile": {...}, "embed/colour": {...}}}
 

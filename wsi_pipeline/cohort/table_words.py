@@ -1,4 +1,4 @@
-"""Words of clinical tables: missing values, sides of a split, equivalent spellings, the order of names."""
+"""Words in clinical tables: missing values, sides of a split, equivalent spellings, order of names."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _roman(text: str) -> float:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Its parts, with numbers ordered by length and then digits, so that none is too long to convert."""
+    """Sort key of a name; numbers are ordered by length and then digits, as some are too long to convert."""
     parts = [part for part in _DIGITS.split(name) if part]
     plain = [part.lstrip("0") if part.isdecimal() else part for part in parts]
     return [

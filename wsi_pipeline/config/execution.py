@@ -1,4 +1,4 @@
-"""How work is run: what changes speed, place and file format, but not the result; none of it is in a digest."""
+"""How work is run: options that change speed, location and file format, but not the result; no digest holds them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CohortOptions:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What a table of slides leaves open: which patient each slide belongs to, and which labels are meant."""
+    """Options for what a table leaves open: the patient of each slide, and which labels are meant."""
 
     patient_column: str | None = option(
         None, "column of the CSV that names the patient (default: patient_id, case_id, ...)", group="table",
@@ -68,7 +68,7 @@ class QuPathOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `check` writes, and what its estimate of a run assumes."""
+    """The output of `check`, and the assumptions of its estimate."""
 
     csv: str | None = option(None, "write the results to this CSV", group="check", metavar="FILE")
     feature_dim: int = option(
@@ -113,7 +113,7 @@ class EmbedExecution:
     weights: str | None = shared.weights("the network", "encoder", repeat=True)
     device: str = shared.device()
     devices: str | None = option(
-        None, "distribute slides over several devices, comma-separated, or over so many CUDA devices",
+        None, "distribute slides over several devices, comma-separated, or over a number of CUDA devices",
         group="running", metavar="A,B",
     )  # fmt: skip
     batch: int | None = option(
@@ -175,7 +175,7 @@ class MilExecution:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Where a slide-level training goes."""
+    """Output of a slide-level training."""
 
     name: str | None = option(
         None, "name of the result (default: the model, with task and bag if not the default)", group="running",

@@ -100,8 +100,8 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     """Make a spec from a mapping (a YAML section, a store's JSON). `where` names the source for messages.
 
-    Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones; messages name keys as
-    they are written there.
+    Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones; messages quote keys as
+    written there.
     """
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(cast(Any, kind))}
@@ -122,9 +122,9 @@ def options_of(kinds: Iterable[type], values: Mapping[Any, Any], where: str) -> 
 
 
 def keys_of(values: Mapping[Any, Any], known: Collection[str], where: str) -> dict[str, Any]:
-    """Which key of `values` is which of the `known` names, dashes and underscores being the same: name -> key.
+    """Match the keys of `values` to the `known` names, with dashes equal to underscores: name -> key.
 
-    Raises UsageError for unknown keys and for two that are one, quoting them as they are written.
+    Raises UsageError for unknown keys and for two that name the same option, quoting them as written.
     """
     names = {name.replace("-", "_"): name for name in known}
     unknown = [str(key) for key in values if str(key).replace("-", "_") not in names]
@@ -134,7 +134,7 @@ def keys_of(values: Mapping[Any, Any], known: Collection[str], where: str) -> di
     for key in values:
         name = names[str(key).replace("-", "_")]
         if name in found:
-            raise UsageError(f"{where}: {found[name]} and {key} are one key", todo="Write it once")
+            raise UsageError(f"{where}: {found[name]} and {key} are the same key", todo="Write it once")
         found[name] = key
     return found
 
@@ -142,7 +142,7 @@ def keys_of(values: Mapping[Any, Any], known: Collection[str], where: str) -> di
 def quoting(message: str, written: Mapping[str, Any]) -> str:
     """A message about options with their names as the user wrote them: name -> as written.
 
-    Names of one word are common words too: they are taken for the option only where the message begins with them.
+    Names of one word are also common words: they are replaced only at the start of a message.
     """
     for name, shown in written.items():
         pattern = rf"(?<![\w/-]){name}(?![\w/-])" if "_" in name else rf"^{name}(?= )"
@@ -151,7 +151,7 @@ def quoting(message: str, written: Mapping[str, Any]) -> str:
 
 
 def _as_number(value: Any, hint: Any) -> Any:
-    """`1e-4` as the number it is: YAML 1.1 asks for `1.0e-4` and takes anything else for a text."""
+    """Convert texts such as `1e-4` to numbers: YAML 1.1 reads them as text unless written `1.0e-4`."""
     is_number = isinstance(value, str) and value_type(hint) is float and _EXPONENT.fullmatch(value)
     return float(value) if is_number else value
 

@@ -1,4 +1,4 @@
-"""What can be chosen by name on the command line and in YAML, known without importing what the names stand for."""
+"""Names that can be chosen on the command line and in YAML, listed without importing what they stand for."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ ZERO_OR_SIDE = ("0 or between 16 and 4096", lambda value: value == 0 or 16 <= va
 
 
 def device() -> Any:
-    """Where the network computes."""
+    """Device of a network."""
     return option("auto", "device: auto, cpu, cuda, cuda:N or mps", group="running", metavar="NAME")
 
 
@@ -28,7 +28,7 @@ def store() -> Any:
 
 
 def default_mpp(group: str) -> Any:
-    """Resolution of slides that do not state it."""
+    """Resolution of slides that do not state one."""
     text = "micrometres per pixel of slides where neither the file nor the CSV states it"
     return option(None, text, group=group, check=PLAUSIBLE_MPP)
 
@@ -56,13 +56,13 @@ def overlap_px(group: str) -> Any:
 
 
 def mpp_tolerance(group: str) -> Any:
-    """How far the resolution delivered may be from the one asked for."""
+    """Tolerance between the delivered and the requested resolution."""
     text = "use an integer downsampling factor if within this fraction of --mpp (0: exact)"
     return option(0.03, text, group=group, check=between(0, 0.2), rare=True)
 
 
 def allow_upsample(group: str) -> Any:
-    """What becomes of slides coarser than the resolution asked for."""
+    """Treatment of slides coarser than the requested resolution."""
     return option(False, "enlarge slides coarser than --mpp instead of refusing them", group=group, rare=True)
 
 

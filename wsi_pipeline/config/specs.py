@@ -1,7 +1,7 @@
-"""What each stage is asked to do, as frozen facts.
+"""The settings of each stage, as frozen dataclasses.
 
-Every field is in the digest of what the stage writes: change one and the slide is redone. What changes only
-how the work is run (workers, device, batch size, file format) is in `wsi_pipeline.config.execution` and is not.
+Every field is in the digest of what the stage writes: change one and the slide is redone. Options that change only
+how the work is run (workers, device, batch size, file format) are in `wsi_pipeline.config.execution`, in no digest.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class EmbedSpec:
             raise UsageError("model must name an encoder, got an empty name")
 
     def facts(self) -> dict[str, Any]:
-        """The fields for digests and stores; later ones only where they are set, as old stores lack them."""
+        """The fields for digests and stores; later ones only if they are set, as old stores lack them."""
         later = {"input_px", "whole_patch"}
         return {key: value for key, value in asdict(self).items() if value or key not in later}
 

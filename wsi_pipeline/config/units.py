@@ -1,4 +1,4 @@
-"""Units as types where a mix-up would be silent: the resolution chosen for a slide, and lengths at full resolution.
+"""The type of a slide's resolution, and the range that is plausible.
 
 Names carry the unit elsewhere: `_mpp`, `_um2`, `_px` and `_level0` end the names of arguments and fields.
 """

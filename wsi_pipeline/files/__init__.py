@@ -1,1 +1,1 @@
-"""Slide files where there is not a table: found, named, and refused by name where they cannot be read."""
+"""Finding slide files without a table: which files are slides, their ids, and unsupported formats."""

@@ -33,7 +33,7 @@ class DicomHeader:
     Texts are empty and numbers 0 if the file does not state them or cannot be parsed that far.
 
     pyramid           unique id of the pyramid that a level belongs to, if stated
-    transfer_syntax   UID that tells how pixels are encoded
+    transfer_syntax   UID of the pixel encoding
     """
 
     sop_class: str
@@ -46,7 +46,7 @@ class DicomHeader:
 
     @property
     def is_slide(self) -> bool:
-        """Whether it is a whole-slide image, or a label or overview of one."""
+        """Whether it is part of a whole slide: a level, label or overview."""
         return self.sop_class == WHOLE_SLIDE
 
     @property
@@ -86,7 +86,7 @@ def read_dicom_header(path: Path) -> DicomHeader | None:
 
 
 def _read(head: bytes) -> tuple[dict[int, bytes], bool]:
-    """The elements wanted, little-endian numbers, and whether all that could be there has been seen."""
+    """The requested elements, little-endian numbers, and whether all possible ones have been seen."""
     wanted = {_IMAGE_TYPE, _SOP_CLASS, _PYRAMID, _SERIES, _COLUMNS, _ROWS}
     found: dict[int, bytes] = {}
     position, syntax = _PREAMBLE + len(_MAGIC), ""
@@ -110,7 +110,7 @@ def _read(head: bytes) -> tuple[dict[int, bytes], bool]:
 
 
 class _OddError(Exception):
-    """Elements that cannot be followed to the end of what was read."""
+    """Raised when an element extends beyond the bytes read."""
 
 
 def _elements(

@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[str, str]] = {
     ".afi": ("Aperio AFI, a list of fluorescence channels", "Only bright-field slides are read."),
     ".ndpis": ("Hamamatsu NDPIS, a list of fluorescence channels", "Only bright-field slides are read."),
     ".jp2": ("plain JPEG 2000", "Convert it to a tiled pyramid TIFF: vips tiffsave in.jp2 out.tif --tile --pyramid."),
-    ".dzi": ("Deep Zoom", "Name the slide it was made from."),
+    ".dzi": ("Deep Zoom", "Use the slide it was made from."),
     ".zarr": ("OME-Zarr", "Convert it to pyramidal OME-TIFF, for example with raw2ometiff or QuPath."),
     ".zip": ("zip archive", "Unpack it."),
     ".tar": ("tar archive", "Unpack it."),
@@ -83,5 +83,5 @@ def local_name(name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """The last part of a path or address, also of Windows."""
+    """The last part of a path or URL, also of a Windows path."""
     return PureWindowsPath(name).name if _WINDOWS.match(name) else Path(name).name

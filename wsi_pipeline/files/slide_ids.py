@@ -22,8 +22,8 @@ def distinct_ids(slides: Sequence[Named]) -> tuple[list[str], list[str]]:
     """An id for each slide, and a note if ids got folder names.
 
     Slides of equal id get as many folder names as distinguish them: `siteA/s1.svs` and `siteB/s1.svs` become
-    `siteA-s1` and `siteB-s1`. Of files that differ in nothing but their suffix, the suffix stays in the id. What is
-    named twice (the same path) keeps one id for both, which the caller refuses.
+    `siteA-s1` and `siteB-s1`. Files that differ only in their suffix keep it in the id. A path that
+    is listed twice keeps one id for both, which the caller refuses.
     """
     ids = [item.slide_id for item in slides]
     groups: dict[str, list[int]] = {}

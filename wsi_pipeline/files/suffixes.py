@@ -10,7 +10,7 @@ SLIDE_SUFFIXES = frozenset(
         *(".svslide", ".czi", ".qptiff", ".dcm", ".dicom"),
     }
 )
-"""What counts as a slide when a folder is listed; a file named outright may have any suffix."""
+"""Files that count as slides when a folder is listed; a file named explicitly may have any suffix."""
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 """Pictures of regions: slides if named explicitly, not when a folder is listed (thumbnails lie beside slides)."""

@@ -1,8 +1,8 @@
 """The exact area mean of many images of one size, fast: two products with banded matrices.
 
-Every result pixel is the mean of the input area it covers, fractions included, as in `shrink.area_resize`. There one
-image of any size is added up in pieces; here the weights of one geometry are made once and applied with BLAS, in blocks
-small enough that little of a block is zero.
+Every result pixel is the mean of the input area it covers, fractions included, as in `shrink.area_resize`. That
+function adds up one image of any size in pieces; this one computes the weights of one geometry once and applies them
+with BLAS, in blocks small enough that little of a block is zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK = 8
 """Result rows (or columns) of one product: large enough for BLAS, small enough to skip most zeros."""
 
 _ONE_THREAD = 200_000
-"""Multiplications up to which OpenBLAS does not call its own threads, which would get into the way of the readers."""
+"""Largest number of multiplications for which OpenBLAS uses no threads of its own, which would slow the readers."""
 
 _CHANNELS = 3
 _FASTER_BELOW = 8
@@ -37,7 +37,7 @@ def block_mean(pixels: Pixels, step: int) -> Pixels:
 
 
 def area_shrink(pixels: Pixels, side: int) -> Pixels:
-    """A square image (n, n, 3) at `side` pixels, n >= side, by area means, right to 0.6 of a grey value."""
+    """A square image (n, n, 3) at `side` pixels, n >= side, by area means, accurate to 0.6 grey levels."""
     n = pixels.shape[0]
     if n % side == 0:
         return block_mean(pixels, n // side)
@@ -61,7 +61,7 @@ def area_shrink(pixels: Pixels, side: int) -> Pixels:
 
 
 def _parts(length: int, cost: int) -> list[slice]:
-    """Slices of `length` rows (or columns) that cost `cost` multiplications each, small enough for one thread."""
+    """Slices of `length` rows (or columns) at `cost` multiplications each, small enough for one thread."""
     step = max(1, _ONE_THREAD // cost)
     return [slice(start, start + step) for start in range(0, length, step)]
 
@@ -84,7 +84,7 @@ class _Memories(threading.local):
         self.key, self.memory = (0, 0), _Memory(1, 1)
 
     def of(self, n: int, side: int) -> _Memory:
-        """Memory for n x n pixels to side x side."""
+        """Buffers for reducing n x n pixels to side x side."""
         if self.key != (n, side):
             self.key, self.memory = (n, side), _Memory(n, side)
         return self.memory
@@ -94,7 +94,7 @@ _WORK = _Memories()
 
 
 def area_weights(n: int, side: int) -> NDArray[np.float64]:
-    """(side, n): how much of each result pixel each input pixel makes up; rows add up to 1."""
+    """(side, n): the share of each input pixel in each result pixel; rows add up to 1."""
     edges = np.arange(side + 1) * n / side
     pixel = np.arange(n)[None]
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

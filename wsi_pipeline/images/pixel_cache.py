@@ -48,7 +48,7 @@ class PixelCache:
         return self._make(key, mine, make)
 
     def clear(self) -> None:
-        """Drop all arrays that are finished."""
+        """Drop all finished arrays."""
         with self._lock:
             self._items = OrderedDict((key, item) for key, item in self._items.items() if not item.done())
             self._held = 0

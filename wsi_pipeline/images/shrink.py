@@ -19,7 +19,7 @@ from wsi_pipeline.geometry import Box, Size
 class AreaSum:
     """Shrinks (or enlarges) an image of `source` size to `target` size from blocks given in any order.
 
-    shrink   the blocks come shrunk by this already: their pixels span `shrink` of the source, the last ones less
+    shrink   factor by which the blocks are already shrunk: each pixel spans `shrink` source pixels, the last ones less
     """
 
     def __init__(self, source: Size, target: Size, shrink: int = 1) -> None:
@@ -29,11 +29,11 @@ class AreaSum:
         self._dark = np.zeros((target.height, target.width, 3), np.float32)
 
     def add(self, block: NDArray[np.uint8], box: Box) -> None:
-        """Add the pixels (box.height, box.width, 3) that lie at `box` of the source image, shrunk as it comes."""
+        """Add the pixels (box.height, box.width, 3) of `box` of the source image, already shrunk by `shrink`."""
         if block.min(initial=255) == 255:
             return
         row, sums = _line_sums(~block, box.y, self.scale_y, self.target.height)
-        # Columns are summed as rows of the turned array, many times faster than along its short last axes.
+        # Columns are summed as rows of the transposed array, many times faster than along its short last axes.
         turned = np.ascontiguousarray(sums.swapaxes(0, 1))
         column, sums = _line_sums(turned, box.x, self.scale_x, self.target.width)
         self._dark[row : row + sums.shape[1], column : column + sums.shape[0]] += sums.swapaxes(0, 1)
@@ -55,7 +55,7 @@ def area_resize(pixels: NDArray[np.uint8], target: Size) -> NDArray[np.uint8]:
 
 
 def _outputs(start: int, length: int, scale: float, count: int) -> range:
-    """Output pixels that the input pixels start .. start + length touch."""
+    """Range of output pixels that the input pixels start .. start + length touch."""
     return range(math.floor(start / scale), min(count, math.ceil((start + length) / scale)))
 
 
@@ -68,7 +68,7 @@ def _line_sums(block: NDArray[Any], start: int, scale: float, count: int) -> tup
         low = max(line * scale - start, 0.0)
         high = min((line + 1) * scale - start, float(length))
         first, last = math.floor(low), max(math.ceil(high) - 1, math.floor(low))
-        if first >= length:  # an output line that only floating point lets touch this block
+        if first >= length:  # an output line that touches this block only by rounding
             continue
         np.multiply(block[first], np.float32(min(high, first + 1) - low), out=sums[index])
         if last > first + 1:

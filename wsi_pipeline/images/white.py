@@ -1,4 +1,4 @@
-"""White glass: what a slide shows where it holds no pixels."""
+"""White images: what a slide shows where it has no pixels."""
 
 from __future__ import annotations
 

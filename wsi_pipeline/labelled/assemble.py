@@ -20,7 +20,7 @@ _VERSION = 1
 
 @dataclass
 class LabelRows:
-    """Rows as a source states them, before classes are chosen; `notes` are sentences for people."""
+    """Rows as stated by a source, before classes are chosen; `notes` are sentences for users."""
 
     names: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class LabelRows:
 def assemble(
     rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec, *, todo: str | None = None
 ) -> LabelledPatches:
-    """The labelled patches of `rows` (row i is row i of `pixels`), without those that `spec` leaves out.
+    """The labelled patches of `rows` (row i is row i of `pixels`), without those that `spec` excludes.
 
     todo    advice if there are fewer than two classes
 
@@ -74,11 +74,11 @@ def assemble(
 
 
 def _alike_notes(classes: Sequence[str], labels: Rows) -> list[str]:
-    """A sentence for each group of classes that differ in writing only."""
+    """A note for each group of classes that differ only in spelling."""
     counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
     return [
-        f"classes {', '.join(f'{name!r} ({counts[name]:,})' for name in group)} differ only in writing and count as "
-        f"{len(group)}: write them alike if they are one"
+        f"classes {', '.join(f'{name!r} ({counts[name]:,})' for name in group)} differ only in spelling and count as "
+        f"{len(group)}: use one spelling if they mean the same"
         for group in alike(classes)
     ]
 
@@ -124,7 +124,7 @@ def _chosen(labels: Sequence[str], spec: LabelSpec) -> Rows:
 
 
 def _sample(labels: Rows, most: int, seed: int) -> Rows:
-    """Positions, ascending, of at most `most` of each class."""
+    """Ascending positions of at most `most` rows of each class."""
     rng = np.random.default_rng(seed)
     picked = [rng.permutation(np.flatnonzero(labels == label))[:most] for label in np.unique(labels)]
     return np.sort(np.concatenate(picked)).astype(np.int64)

@@ -21,7 +21,7 @@ class Faults:
         self.messages: list[str] = []
 
     def add(self, where: str, message: str) -> None:
-        """Record one row that is left out and log it (up to 100 rows)."""
+        """Record and log one row that is left out (up to 100 rows)."""
         self.messages.append(f"{where}: {message}")
         if len(self.messages) <= _LOGGED:
             logger.warning("%s: left out %s: %s", self.source, where, message)
@@ -29,7 +29,7 @@ class Faults:
     def notes(self, noun: str, good: int) -> list[str]:
         """One sentence on what was left out, or nothing. Raises LabelError if no usable row remains.
 
-        noun   what a row is, in the plural: images, points, slides
+        noun   plural noun for the rows: images, points, slides
         """
         bad = len(self.messages)
         first = listed(self.messages, _NAMED, "; ")

@@ -23,7 +23,7 @@ from wsi_pipeline.slides.tiff.decode import PICTURE_ERRORS
 from wsi_pipeline.slides.to_rgb import grey_to_rgb, on_white
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
-"""What counts as an image when a folder is listed; a file named in a CSV may have any suffix."""
+"""Files that count as images when a folder is listed; a file named in a CSV may have any suffix."""
 
 MAX_IMAGE_PIXELS = 1 << 26
 """Largest image (64 Mpx, 8192 x 8192); anything larger is a slide."""
@@ -41,7 +41,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class ImageFact:
-    """What is known of an image file without decoding it: its size, and a stamp of length and bytes from its middle."""
+    """Facts about an image file without decoding it: its size, and a stamp of its length and bytes from its middle."""
 
     size: Size
     stamp: str
@@ -50,8 +50,8 @@ class ImageFact:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Decode one image as RGB (h, w, 3), transparent pixels white.
 
-    16-bit samples keep their upper 8 bits; grey, palette and CMYK become RGB; of several pages the first is taken.
-    EXIF orientation is not applied. Raises LabelError for what is not an image, is damaged, or is too large.
+    16-bit samples keep their upper 8 bits; grey, palette and CMYK become RGB; of several pages the first is used.
+    EXIF orientation is not applied. Raises LabelError for a file that is not an image, is damaged, or is too large.
     """
     try:
         with Image.open(path) as image:
@@ -68,7 +68,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def probe_image(path: Path) -> ImageFact:
     """Size and stamp of an image file. A file that seems truncated is decoded at once to find out.
 
-    Raises LabelError for what is missing, is not an image, is damaged, or is too large.
+    Raises LabelError for a file that is missing, not an image, damaged, or too large.
     """
     try:
         with path.open("rb") as file:
@@ -114,7 +114,7 @@ def _sha256(path: Path) -> str:
 def fit_square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The centred square of an image (h, w, 3) at `side` pixels: shrunk by area, enlarged bicubically.
 
-    Cropping keeps shapes as they are, which squeezing an oblong image into a square does not.
+    Cropping preserves shapes; squeezing an oblong image into a square would not.
     """
     height, width = image.shape[:2]
     short = min(height, width)
@@ -145,7 +145,7 @@ def _size(path: Path, length: int, head: bytes, tail: bytes) -> Size:
 
 
 def _seems_whole(image: Image.Image, length: int, head: bytes, tail: bytes) -> bool:
-    """Whether length and end of a file agree with its format; False for formats that do not state them."""
+    """Whether a file's length and end match its format; False for formats that do not state them."""
     if image.format in _ENDS:
         return _ENDS[image.format] in tail
     if image.format == "WEBP":

@@ -21,7 +21,7 @@ from wsi_pipeline.reading.patch_reader import shrink_to
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Readable image files and what is known of each."""
+    """Readable image files and the facts about each."""
 
     paths: tuple[Path, ...]
     facts: tuple[ImageFact, ...]
@@ -100,7 +100,7 @@ class PointPatches:
         return [self.images.digests[number] for number in self.image_of[rows]]
 
     def identity(self, rows: Rows) -> Any:
-        """Stamps of the images, which image each point is on, and the crops."""
+        """Stamps of the images, the image of each point, and the crops."""
         return {
             "kind": "points",
             "stamps": [fact.stamp for fact in self.images.facts],

@@ -13,11 +13,11 @@ from wsi_pipeline.errors import LabelError
 
 Rows = NDArray[np.int64]
 SPLITS = ("train", "val", "test")
-"""Words of a given split."""
+"""Names of the sides of a given split."""
 
 
 class PatchPixels(Protocol):
-    """Where the pixels of labelled patches come from. Called from several threads."""
+    """A source of labelled patches' pixels. Called from several threads."""
 
     @property
     def patch_px(self) -> int:
@@ -34,21 +34,21 @@ class PatchPixels(Protocol):
         """For each row a digest of the image (file or slide) it is cut from, equal only for equal images."""
 
     def identity(self, rows: Rows) -> Any:
-        """What determines the pixels of these rows, as plain JSON values, without reading them all."""
+        """Plain JSON values that determine the pixels of these rows, without reading the pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledPatches:
     """N labelled patches in a stable order.
 
-    names      N names for people: a file, a point of an image, a patch of a slide
+    names      N readable names: a file, a point of an image, a patch of a slide
     labels     int64 (N,), indices into `classes`
     classes    C names, sorted
     groups     N names of groups that must stay on one side of a split (patient, slide, TMA, image)
-    splits     N of train, val, test where the source gives them, else None
+    splits     N of train, val, test if the source gives them, else None
     patch_px   side P of every patch, pixels
     mpp        micrometres per pixel, None if unknown
-    source     what was opened, for people
+    source     description of what was opened, for users
     digest     SHA-256 (hex) over everything that determines pixels, labels, groups and splits; `take` keeps it
     notes      sentences on anything unusual: rows left out, images cropped, groups missing
     tasks      int64 (N,), which of several tasks a patch belongs to; None for one task

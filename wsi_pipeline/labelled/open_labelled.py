@@ -20,7 +20,7 @@ from wsi_pipeline.labelled.sources.label_stores import has_labels, open_labelled
 from wsi_pipeline.labelled.sources.label_table import TABLE_SUFFIXES, read_label_table
 
 _KINDS = (
-    "Name a folder of class folders, a CSV with path and label, a CSV with image, class, x and y, a CSV of slides "
+    "Give a folder of class folders, a CSV with path and label, a CSV with image, class, x and y, a CSV of slides "
     "with a column annotation, or a run folder whose patch stores have labels"
 )
 
@@ -38,7 +38,7 @@ def open_labelled(
     source        ROOT/<class>/[<group>/]file (also below train, val, test); CSV path, label[, group][, split];
                   CSV image, class, x, y[, group][, split]; manifest of slides with `annotation`; run with labels
     default_mpp   micrometres per pixel of annotated slides that state none
-    options       whose slides they are, if a CSV or a run names them
+    options       which patient each slide belongs to, for a CSV of slides or a run
     no_crop       annotations of QuPath count from the corner of the whole slide, not of its bounds
 
     Raises LabelError in one sentence for anything else, and if no row can be used.
@@ -51,7 +51,7 @@ def open_labelled(
         return _open_run(run, spec, default_mpp, options, no_crop)
     if path.is_dir() and is_class_folders(path):
         if options.patient_column is not None:
-            raise LabelError("class folders have no columns", todo="Say whose images these are with --group-pattern")
+            raise LabelError("class folders have no columns", todo="Use --group-pattern to group by file name")
         return open_class_folders(path, spec)
     what = "has no class folders of images" if path.is_dir() else "is not a CSV" if path.exists() else "does not exist"
     raise LabelError(f"no labelled patches: {path} {what}", todo=_KINDS)
@@ -60,7 +60,7 @@ def open_labelled(
 def _open_run(
     run: RunDir, spec: LabelSpec, default_mpp: float | None, options: TableOptions, no_crop: bool
 ) -> LabelledPatches:
-    """Patch stores with labels if there are any, else the annotations of the run's slides."""
+    """The run's patch stores with labels if there are any, else the annotations of its slides."""
     cohort = _patients_known(read_run(run.cohort_csv, options), spec)
     if has_labels(run, cohort):
         return open_labelled_stores(run, cohort, spec)

@@ -24,7 +24,7 @@ _MOST_OPEN = 16
 class PatchesOfSlides:
     """Rows of many slides: row i is patch `patch_of[i]` of slide `part_of[i]`.
 
-    key   what determines the pixels besides the rows: plain JSON values
+    key   plain JSON values that, with the rows, determine the pixels
     """
 
     parts: tuple[PatchFiles, ...]

@@ -1,4 +1,4 @@
-"""The patches of one slide: read from its patch store where that keeps pixels, else from the slide."""
+"""The patches of one slide: read from its patch store if that keeps pixels, else from the slide."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PatchFiles:
 
     @classmethod
     def of(cls, table: PatchTable, store: Path, path: Path) -> PatchFiles:
-        """Of a patch store that was read as `table`, and its slide at `path`."""
+        """The source for a patch store read as `table` and its slide at `path`."""
         slide, kept = table.header.slide, table.pixels != "none"
         return cls(
             slide.slide_id,
@@ -69,7 +69,7 @@ class PatchFiles:
 
 
 def check_same_slide(slide: Slide, slide_id: str, size: Size | None) -> None:
-    """Raise SlideError unless the level-0 size of a slide is still `size`; None: any."""
+    """Raise SlideError unless the level-0 size of a slide is still `size`; None accepts any."""
     now = slide.info.size
     if size is not None and now != size:
         raise SlideError(

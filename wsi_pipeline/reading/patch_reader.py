@@ -26,7 +26,7 @@ AHEAD = 2
 """Batches held at most beyond the one in use."""
 
 _PIECES_PER_THREAD = 2
-"""Each thread reads that many pieces of a batch: one would leave it waiting for the slowest."""
+"""Pieces of a batch per thread: with one each, a batch waits for its slowest piece."""
 
 
 class PatchReader:
@@ -58,7 +58,7 @@ class PatchReader:
                     yield piece.first, piece.batch
 
     def _pieces(self, side: int) -> Iterator[_Piece]:
-        """Batches yet to be filled, in pieces of neighbouring rows, which share tiles."""
+        """Batches to fill, in pieces of neighbouring rows, which share tiles."""
         for first in range(self.start, len(self.source), self.batch):
             batch = np.empty((min(self.batch, len(self.source) - first), side, side, 3), np.uint8)
             step = self._step(len(batch))
@@ -66,12 +66,12 @@ class PatchReader:
                 yield _Piece(first, batch, start, min(start + step, len(batch)))
 
     def _step(self, rows: int) -> int:
-        """Rows of a piece of a batch of `rows`."""
+        """Number of rows in one piece of a batch of `rows`."""
         return -(-rows // (self.threads * _PIECES_PER_THREAD))
 
 
 class _Piece(NamedTuple):
-    """Rows start to stop of a batch whose own first row in the store is `first`."""
+    """Fill rows start to stop of a batch that begins at row `first` of the store."""
 
     first: int
     batch: Batch

@@ -25,11 +25,11 @@ Fill = Callable[[int, Batch], None]
 """(first row, out uint8 (B, P, P, 3)): fill `out` with the patches from the first row on. For several threads."""
 
 RECENT_BYTES = 32 << 20
-"""Decoded tiles kept for patches that are read one by one, in any order."""
+"""Decoded tiles kept for patches read one by one, in any order."""
 
 
 class PatchSource(Protocol):
-    """Where the pixels of patch `row` come from. Called from several threads."""
+    """A source of patch pixels. Called from several threads."""
 
     def __len__(self) -> int: ...
 
@@ -37,7 +37,7 @@ class PatchSource(Protocol):
         """uint8 (P, P, 3)."""
 
     def close(self) -> None:
-        """Release the file behind it."""
+        """Close the underlying file."""
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class ReadsInOrder(Protocol):
     """A source that is faster at reading all rows once, in order, than row by row."""
 
     def in_order(self, start: int) -> tuple[int, Fill]:
-        """P of its patches, and what fills batches with the rows from `start` on, each once and nearly in order."""
+        """Patch side, and a function that fills batches with rows from `start` on, each once and nearly in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class SlidePatches:
         return out
 
     def in_order(self, start: int) -> tuple[int, Fill]:
-        """Reads rows from `start` on, every stored tile decoded once."""
+        """A reader of the rows from `start` on that decodes every stored tile once."""
         plan = self.plan
         get = OnceCache(plan.tiles, plan.uses(start)).get if plan else None
         return self.side, partial(self._fill, get)
@@ -134,7 +134,7 @@ class StoredPatches:
         return decode_jpeg(self.store.read_bytes(JPEG, row, row + 1)[0])
 
     def in_order(self, start: int) -> tuple[int, Fill]:
-        """Reads several rows from the store at a time."""
+        """A reader that takes several rows from the store at a time."""
         return len(self.read(start)), self._fill
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class StoredPatches:
 
 
 def in_order(source: PatchSource, start: int) -> tuple[int, Fill]:
-    """`ReadsInOrder.in_order` of any source that has a row `start`."""
+    """`ReadsInOrder.in_order` for any source; single rows if the source has no faster way."""
     if isinstance(source, ReadsInOrder):
         return source.in_order(start)
 

@@ -1,4 +1,4 @@
-"""Patches of slide after slide: the next one is opened and read while the device works on this one."""
+"""Patches of several slides in order: the next slide is opened and read while the device works on this one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def read_ahead(
 ) -> Iterator[SlideBatch | SlideFailure]:
     """Iterate over the batches of several slides, in order, reading ahead across their borders.
 
-    openers   open one slide (or store) each; called in a thread when its turn comes, and what they return is closed
-              after its last batch
+    openers   functions that open one slide (or store) each; called in a thread when its turn comes; the source they
+              return is closed after its last batch
     batch     patches per batch; a slide's last batch may be shorter, and a batch never holds two slides
     threads   reader threads
-    start     row to begin with, by the number of the slide (asked when its turn comes)
+    start     number of the slide -> row to begin with; called when its turn comes
 
-    Yields (number of the slide, first row, uint8 (B, P, P, 3)), every row once and in order; or (number, error) where a
-    slide cannot be opened or read, after which the next slide follows. A slide without rows yields nothing.
+    Yields (number of the slide, first row, uint8 (B, P, P, 3)), every row once and in order; or (number, error) if a
+    slide cannot be opened or read, and continues with the next slide. A slide without rows yields nothing.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="slides") as outer:
         steps = _Steps(enumerate(openers), batch, threads, start)
@@ -44,7 +44,7 @@ def read_ahead(
 
 
 class _Steps:
-    """The batches of all slides one by one, an error standing for the rest of its slide. For one thread."""
+    """The batches of all slides one by one; an error replaces the rest of its slide. For one thread."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class _Steps:
         start: Callable[[int], int],
     ) -> None:
         self._openers, self._batch, self._threads, self._start = openers, batch, threads, start
-        # A future keeps whatever its call raises, so that the error of one slide needs no handler to be handed on.
+        # A future keeps what its call raises, so the error of one slide needs no handler of its own.
         self._inner = ThreadPoolExecutor(1, thread_name_prefix="slide")
         self._slide: tuple[int, Generator[tuple[int, Batch]]] | None = None
 

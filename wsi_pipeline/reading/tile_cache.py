@@ -1,4 +1,4 @@
-"""Decoded tiles that several patches share, kept from the first that needs one to the last."""
+"""Decoded tiles shared by several patches, kept from their first use to their last."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.slide import StoredTiles
 
 CACHE_BYTES = 256 << 20
-"""Decoded tiles held at most for one slide: a row of them across a slide 300,000 pixels wide. Beyond it tiles are
-decoded again."""
+"""Most memory for the decoded tiles of one slide: a row of tiles across a slide 300,000 pixels wide. Beyond it, tiles
+are decoded again."""
 
 Pixels = NDArray[np.uint8]
 Key = tuple[int, int, int]
@@ -46,7 +46,7 @@ class OnceCache:
 
     @property
     def held_bytes(self) -> int:
-        """What is held now, tiles being decoded included."""
+        """Bytes held now, tiles being decoded included."""
         return self._held
 
     def get(self, column: int, row: int, shrink: int, out: Pixels | None = None) -> Pixels:
@@ -85,7 +85,7 @@ class OnceCache:
         except SlideError as error:
             future.set_exception(error)
         finally:
-            future.cancel()  # on any other error: nobody may wait for it for ever
+            future.cancel()  # on any other error: no thread may wait for ever
 
     def _size(self, key: Key) -> int:
         return 3 * self._tiles.tile.pixels // key[0] ** 2

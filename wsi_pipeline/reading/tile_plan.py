@@ -1,4 +1,4 @@
-"""Which stored tiles each patch of a slide is made of, and the patch put together from them."""
+"""Which stored tiles each patch of a slide consists of, and assembling the patch from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_pipeline.tiling.resolve import PatchGeometry
 
 Pixels = NDArray[np.uint8]
 GetTile = Callable[[int, int, int, Pixels | None], Pixels]
-"""(column, row, shrink, memory that may be decoded to, or None) to the decoded tile."""
+"""(column, row, shrink, buffer to decode into or None) -> the decoded tile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class TilePlan:
         return counts
 
     def assemble(self, row: int, get: GetTile, out: Pixels) -> None:
-        """Fill `out` (P, P, 3) with patch `row`: white beyond the level, shrunk by area means where tiles are not."""
+        """Fill `out` (P, P, 3) with patch `row`: white beyond the level, shrunk by area means."""
         side = self.side // int(self.shrinks[row])
         region = out if side == self.patch_px else np.empty((side, side, 3), np.uint8)
         if not self.covered(row):
@@ -91,8 +91,8 @@ class TilePlan:
 def plan_patches(tiles: StoredTiles, level: Level, coords: NDArray[np.int64], geometry: PatchGeometry) -> TilePlan:
     """Place patches (coords int64 (N, 2), level-0 pixels) on the tiles of the level that `geometry` reads.
 
-    Where the patch is a whole-number shrink and its corner lies on the grid of shrunk pixels, its tiles are decoded at
-    the coarsest scale that divides the shrink. Else they are decoded whole.
+    If the patch is a whole-number shrink and its corner lies on the grid of shrunk pixels, its tiles are decoded at
+    the coarsest scale that divides the shrink, otherwise at full size.
     """
     x, y = (np.floor(coords[:, axis] / level.downsample + 0.5).astype(np.int64) for axis in (0, 1))
     shrinks = np.ones(len(coords), np.int64)
@@ -105,10 +105,10 @@ def plan_patches(tiles: StoredTiles, level: Level, coords: NDArray[np.int64], ge
 
 
 def _span(start: int, length: int, tile: int, count: int) -> range:
-    """Numbers of the tiles that start .. start + length touches."""
+    """Numbers of the tiles that the pixels start .. start + length touch."""
     return range(max(0, start // tile), min(count, (start + length - 1) // tile + 1))
 
 
 def _spans(start: NDArray[np.int64], length: int, tile: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last tile that each start .. start + length touches; last < first where there is none."""
+    """First and last tile that each range start .. start + length touches; last < first if there is none."""
     return np.maximum(start // tile, 0), np.minimum((start + length - 1) // tile, count - 1)

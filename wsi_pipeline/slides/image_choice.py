@@ -16,7 +16,7 @@ _RANGE = re.compile(rf"^(?P<which>.*?)\s*@\s*(?P<low>{_NUMBER})\s*(?:-|:|to)\s*(
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """What the user asks for; None for parts left open.
+    """The user's choice of image, channel and plane; None if not chosen.
 
     image     a number from 0 on or a name
     channel   numbers (from 0) or names, one or three joined by `+` (red+green+blue), then `@low-high`, the
@@ -47,21 +47,21 @@ class ImageChoice:
 
     @property
     def which(self) -> str | None:
-        """The channels without the display range, None if none is named."""
+        """The channels without the display range; None if no channel is chosen."""
         text = (self.channel or "").strip()
         found = _RANGE.match(text)
         return (found["which"].strip() if found else text) or None
 
 
 def choice_of(path: Path, image: str | None, channel: str | None, plane: str | None) -> tuple[Path, ImageChoice]:
-    """The file and what to read of it, by the arguments or else by the end of its path (`slide.ome.tif#scene=1`)."""
+    """The file and the choice, from the arguments or else from the end of its path (`slide.ome.tif#scene=1`)."""
     file, named = split_choice(path)
     given = {"image": image, "channel": channel, "plane": plane}
     return file, ImageChoice(**{key: named.get(key) if value is None else value for key, value in given.items()})
 
 
 def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:
-    """The numbers of channels `text` names, one or three; raises SlideError with those there are."""
+    """Numbers of the one or three channels in `text`; raises SlideError listing the channels there are."""
     whole = _number_of(text, names)
     parts = [whole] if whole is not None else [_number_of(part.strip(), names) for part in text.split("+")]
     known = [part for part in parts if part is not None]
@@ -71,7 +71,7 @@ def numbers_of(text: str, names: Sequence[str], what: str) -> tuple[int, ...]:
 
 
 def number_of(text: str, names: Sequence[str], what: str) -> int:
-    """The number of the one image or plane `text` names; raises SlideError with those there are."""
+    """The number of the image or plane in `text`; raises SlideError listing those of the file if it is missing."""
     found = _number_of(text, names)
     if found is None:
         raise SlideError(f"the file has no {what} {text!r}, only {numbered(names)}", todo=f"Correct the column {what}.")
@@ -79,7 +79,7 @@ def number_of(text: str, names: Sequence[str], what: str) -> int:
 
 
 def numbered(names: Sequence[str], most: int = 8) -> str:
-    """`0 to 4 (DAPI, CD3, ...)`, names as far as there are any."""
+    """`0 to 4 (DAPI, CD3, ...)`, with names if there are any."""
     span = "0" if len(names) == 1 else f"0 to {len(names) - 1}"
     known = [name for name in names if name]
     if not known:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 MAX_AXIS_DIFFERENCE = 0.01
-"""Above this difference of mpp-x and mpp-y (relative) pixels are not square and no single mpp is right."""
+"""Relative difference of mpp-x and mpp-y above which pixels are not square and no single mpp is right."""
 
 _IMAGEJ_UM_PER_UNIT = {
     "micron": 1.0, "microns": 1.0, "um": 1.0, "\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0,

@@ -58,7 +58,7 @@ class Slide(ABC):
                         the nearest
         width, height   pixels of `level`
 
-        Whatever is transparent, missing or outside the slide is white. Raises SlideError for an unknown
+        Transparent, missing and outside areas are white. Raises SlideError for an unknown
         level, an empty or oversized rectangle, or a tile that does not decode (with its position).
         """
         if not 0 <= level < len(self.info.levels):

@@ -1,4 +1,4 @@
-"""What a slide says about itself: its levels, its resolution, the tiles it stores."""
+"""What a slide file states: its levels, its resolution, the tiles it stores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SlideInfo:
     mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
     notes       which part of a multi-image file is shown, and anything unusual about how it is read
     bounds      the part of level 0 that was scanned, if the file states it (`openslide.bounds-*`), else None
-    turned      shown as its orientation tag says, so that other programs may count from another corner
+    turned      shown rotated as its orientation tag says, so other programs may count from another corner
     """
 
     levels: tuple[Level, ...]
@@ -57,7 +57,7 @@ class SlideInfo:
 
 
 def check_upright(info: SlideInfo, drawn: str) -> None:
-    """Raise SlideError where a slide is turned, as it is open from which corner what was drawn on it counts."""
+    """Raise SlideError if a slide is shown rotated: coordinates drawn on it may count from another corner."""
     if info.turned:
         raise SlideError(
             f"the slide is turned as its orientation tag says, and its {drawn} may count from the corner as stored",
@@ -84,9 +84,9 @@ class StoredTiles(Protocol):
         out   contiguous memory of that shape, which the codec may use for the result to save an allocation
 
         White if the file has no such tile, and beyond the edge of the level. A shrunk tile is close to the area
-        mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position where it
+        mean of the whole one (docs/slides.md says how close). Raises SlideError with the tile's position if it
         does not decode.
         """
 
     def raw(self, column: int, row: int) -> bytes | None:
-        """The tile as a JPEG file of its own, not decoded; None where there is none or it is no JPEG."""
+        """The tile as a JPEG file, not decoded; None if it is missing or not a JPEG."""

@@ -1,4 +1,4 @@
-"""Which resolution to trust: the slide's own, then the manifest's, then --default-mpp, else an error."""
+"""Choosing the resolution: the slide's own, then the manifest's, then --default-mpp, else an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANIFEST_TOLERANCE = 0.05
 """Relative difference of manifest and slide above which the note mentions it."""
 
 USUAL_MPP = (0.12, 2.4)
-"""Bright-field scans have mpp from about 0.16 (60x) to 2 (5x). Beyond these the note says what follows."""
+"""Bright-field scans have mpp from about 0.16 (60x) to 2 (5x). Beyond these, a note says what they imply."""
 
 GLASS_MM = 80.0
 """A standard glass slide is 76 mm long: a longer image must have a different mpp than stated."""
@@ -30,7 +30,7 @@ _MICRONS_OF_1X = 10.0
 
 @dataclass(frozen=True)
 class Spacing:
-    """The resolution taken for a slide.
+    """The resolution used for a slide.
 
     mpp      micrometres per level-0 pixel
     source   where it came from

@@ -19,9 +19,9 @@ from wsi_pipeline.config.fields import canonical_json
 from wsi_pipeline.store.backends.backend import ArrayFacts
 
 SEAL, CHECKSUMS = "seal", "checksums"
-"""Root attributes: the digest over the rest, and what each array's checksums are."""
+"""Root attributes: the digest over the rest, and the checksums of each array."""
 ENDING = "_crc32c"
-"""Of the array beside each array that holds its checksums, uint32 (blocks,)."""
+"""Suffix of the array that holds another array's checksums, uint32 (blocks,)."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Blocks:
 
     rows   in one block, as in one chunk
 
-    `broken` once rows came out of order; then they must be read back.
+    `broken` once rows were written out of order; they must then be read back.
     """
 
     rows: int
@@ -71,7 +71,7 @@ class Blocks:
 
 
 def checksum(data: bytes | NDArray[Any]) -> int:
-    """CRC-32C of bytes, or of an array's as they lie in memory."""
+    """CRC-32C of bytes, or of an array's bytes in memory order."""
     return _extend(0, data)
 
 

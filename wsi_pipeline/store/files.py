@@ -27,7 +27,7 @@ def open_store(path: str | PathLike[str]) -> Store:
     if place.suffix == SUFFIXES["zarr"]:
         recover(place)
     if not place.exists():
-        raise StoreError(f"{place} is missing", todo="Run the command that makes it, see: wsi-pipeline status")
+        raise StoreError(f"{place} is missing", todo="Run the command that makes it; see: wsi-pipeline status")
     return Store(place, lambda: _backend(place, "r"))
 
 

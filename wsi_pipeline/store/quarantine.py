@@ -36,7 +36,7 @@ def set_aside(error: DamagedStoreError) -> DamagedStoreError:
 
 
 def set_aside_copies(path: Path) -> list[Path]:
-    """Damaged stores that were once at `path`, in the order they were set aside."""
+    """Damaged stores once at `path`, in the order they were set aside."""
     numbers = _copies(path)
     return sorted(numbers, key=lambda copy: numbers[copy])
 

@@ -60,7 +60,7 @@ class SlideIdentity:
         return Size(self.width, self.height)
 
     def digest_parts(self) -> dict[str, Any]:
-        """What decides the pixels: the bytes and the resolution, not the name or the reader."""
+        """What determines the pixels: the bytes and the resolution, not the name or the reader."""
         return {"quick_digest": self.quick_digest, "mpp": self.mpp}
 
 

@@ -104,7 +104,7 @@ class Store:
         self._backend.close()
 
     def _unseal(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Root attributes and what the seal covers, compared with it; stores of format version 1 have none."""
+        """Root attributes and the checksums that the seal covers, verified; stores of format version 1 have none."""
         try:
             attrs = self._backend.attrs()
             stamp, listed = attrs.pop(SEAL, None), attrs.pop(CHECKSUMS, None)
@@ -163,7 +163,7 @@ class Store:
         return DamagedStoreError(f"{self.path} is damaged: {how}", path=self.path, mark=self._mark)
 
     def _trouble(self, what: str, error: BaseException) -> StoreError:
-        """The same for an exception of a library: damage, unless the system could not read the file."""
+        """The error for an exception of a library: damage, unless the system could not read the file."""
         if isinstance(error, OSError) and error.errno:
             return StoreError(f"{self.path} cannot be read now: {error.strerror or error}", todo="Run again")
         return self._damaged(f"{what} ({_short(error)})")
@@ -189,24 +189,24 @@ class StoreWriter:
         self._backend.set_attrs(attrs)
 
     def create(self, spec: ArraySpec) -> None:
-        """Make an array, filled with zeros."""
+        """Create an array filled with zeros."""
         self._backend.create(spec)
         self._blocks[spec.name] = Blocks(spec.chunks[0])
 
     def remove(self, name: str) -> None:
-        """Remove an array if it is there."""
+        """Remove an array if it exists."""
         self._backend.remove(name)
         self._backend.remove(name + ENDING)
         self._blocks.pop(name, None)
 
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
-        """Write rows from `start` on of an array made here."""
+        """Write rows from `start` on of an array created here."""
         if len(rows):
             self._backend.write(name, start, rows)
             self._blocks[name].add(start, rows)
 
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
-        """Append rows to a list of byte strings of any length (one JPEG per row); made on first use."""
+        """Append rows to a list of byte strings of any length (one JPEG per row), created on first use."""
         self._backend.append_bytes(name, items)
         self._blocks.setdefault(name, Blocks(1)).add_bytes(items)
 

@@ -23,7 +23,7 @@ from wsi_pipeline.system.process_identity import ProcessIdentity, parse_identity
 
 _TMP, _OLD = ".tmp", ".old"
 _NAME_BYTES = 150
-"""Bytes of the name kept in its sibling's: with number, process and ending it stays below the usual limit of 255."""
+"""Bytes of the target's name kept in the sibling's: with process and suffix it stays below the usual limit of 255."""
 _SWEEP_SECONDS = 60.0
 _FOREIGN_SECONDS = 86_400.0
 _WAIT_SECONDS = 2.0
@@ -53,10 +53,10 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync_folder(target.parent)
     finally:
-        # Nothing is left if it replaced the target; if the two were exchanged, this is the old folder.
+        # After a replacement nothing is left here; after an exchange this is the old folder.
         try:
             remove(temporary)
-        except BaseException:  # the signal to end arrives just now, and arrives once
+        except BaseException:  # a signal to end may arrive here, and arrives only once
             remove(temporary)
             raise
 
@@ -94,7 +94,7 @@ def create_text(target: Path, text: str) -> bool:
     finally:
         try:
             temporary.unlink(missing_ok=True)
-        except BaseException:  # the signal to end arrives just now, and arrives once
+        except BaseException:  # a signal to end may arrive here, and arrives only once
             temporary.unlink(missing_ok=True)
             raise
 
@@ -133,7 +133,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there."""
+    """Remove a file or folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -232,7 +232,7 @@ def sweep(folder: Path) -> None:
 
 
 def _is_left(path: Path, owner: ProcessIdentity) -> bool:
-    """Whether a temporary file is abandoned; one from another machine is after a day."""
+    """Whether a temporary file is abandoned; one from another machine counts as abandoned after a day."""
     if owner.here:
         return not owner.alive
     try:
@@ -255,22 +255,20 @@ def _sync_tree(path: Path) -> None:
 
 def _sync_file(path: Path) -> None:
     """Flush a file. A full or failing disk may show only here, so its error is not swallowed."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _NO_FSYNC:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        os.close(handle)
+    _flush(os.open(path, os.O_RDONLY), path)
 
 
 def _sync_folder(path: Path) -> None:
-    """Flush a folder's entries, where the system can open folders and the file system flushes them."""
+    """Flush a folder's entries, if the system can open folders and the file system flushes them."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
         return
+    _flush(handle, path)
+
+
+def _flush(handle: int, path: Path) -> None:
+    """Flush an open file or folder and close it; a file system that cannot flush is no error."""
     try:
         os.fsync(handle)
     except OSError as error:

@@ -79,7 +79,7 @@ def probe_sizes(device: torch.device) -> tuple[int, ...]:
 
 
 def list_devices(wanted: str) -> tuple[str, ...]:
-    """The devices of `--devices`: names separated by commas, or how many CUDA devices, from the first.
+    """The devices of `--devices`: comma-separated names, or a number of CUDA devices, from the first.
 
     Raises UsageError for a device this machine does not have, and for an empty list or a number below 1.
     """
@@ -96,9 +96,9 @@ def _cuda_device(device: torch.device) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = device.index or 0
     if count == 0:
-        raise UsageError(f"device {device} asked for, but PyTorch finds no CUDA device", todo="Use --device cpu.")
+        raise UsageError(f"device {device} was requested, but PyTorch finds no CUDA device", todo="Use --device cpu.")
     if index >= count:
-        raise UsageError(f"device {device} asked for, but there are only cuda:0 to cuda:{count - 1}")
+        raise UsageError(f"device {device} was requested, but only cuda:0 to cuda:{count - 1} exist")
     return torch.device("cuda", index)
 
 

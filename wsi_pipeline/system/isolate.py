@@ -39,7 +39,7 @@ class Crash:
 
     @property
     def reason(self) -> str:
-        """In words: the signal that ended it, its exit code, or its time limit."""
+        """The signal that ended it, its exit code, or its time limit, as a sentence."""
         if self.overtime is not None:
             return f"exceeded {self.overtime:g} s and was stopped"
         if self.exit_code == _TERMINATED:
@@ -56,10 +56,10 @@ class Crash:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may take; None: no limit.
+    """Limits of one job; None: no limit.
 
     seconds   wall-clock time, after which its process is killed
-    memory    address space of its process in bytes (RLIMIT_AS, where the system has it): asking for more raises
+    memory    address space of its process in bytes (RLIMIT_AS, if the system has it): asking for more raises
               MemoryError or ends the process
     """
 
@@ -84,7 +84,7 @@ def run_isolated(
     preload: list[str],
     limits: Limits = Limits(),
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Run `function(*job)` for each job in a process of its own; yields (job, result or Crash) as they end.
+    """Run `function(*job)` for each job in its own process; yields (job, result or Crash) as they end.
 
     preload   modules that the fork server imports once
     limits    of time and memory, for each job

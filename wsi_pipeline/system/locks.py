@@ -58,21 +58,21 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     finally:
         try:
             _release(path, token, held)
-        except BaseException:  # the signal to end arrives just now, and arrives once
+        except BaseException:  # a signal to end may arrive here, and arrives only once
             _release(path, token, held)
             raise
 
 
 def _release(path: Path, token: str, held: _thread.LockType) -> None:
-    """Remove the lock if it is still ours: a process that was suspended for long may have lost it."""
+    """Remove the lock if it is still ours: a process suspended for a long time may have lost it."""
     if held.locked():
-        held.release()  # ends the thread that touches the lock
+        held.release()  # ends the thread that refreshes the lock
     if _token(path) == token:
         path.unlink(missing_ok=True)
 
 
 def clear_stale(folder: Path) -> None:
-    """Remove locks below `folder` whose holders are dead; for up-to-date slides nobody would take them again."""
+    """Remove locks below `folder` whose holders are dead; otherwise the locks of up-to-date slides would stay."""
     for path in folder.rglob("*.lock"):
         if _is_stale(path):
             _steal(path)

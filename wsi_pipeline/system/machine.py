@@ -18,20 +18,20 @@ _KEPT_BYTES, _OWN_MAPPING_BYTES = 512 << 20, 64 << 20
 
 
 def prepare_process() -> None:
-    """Set what makes torch fast on a CPU, unless the user's environment says otherwise."""
+    """Apply the settings that make torch fast on a CPU, unless the user's environment sets them."""
     _wait_shortly()
     _keep_freed_memory()
 
 
 def _wait_shortly() -> None:
-    """Let Let OpenMP threads sleep soon.
+    """Let OpenMP threads sleep soon.
 
     Spinning threads take the cores from the threads that read patches and from other jobs on a shared node: two busy
     cores made a ViT ten times slower. Sleeping at once costs a fifth of the speed on an idle machine.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # where libgomp reads both, this one counts
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # if both are set, libgomp uses this one
 
 
 def _keep_freed_memory() -> None:

@@ -48,7 +48,7 @@ class ProcessIdentity:
         return not self.here or _started(self.pid) in (self.started, _HIDDEN)
 
     def __str__(self) -> str:
-        """As part of a file name; `parse_identity` reads it."""
+        """Text for use in a file name; `parse_identity` reads it."""
         return f"{self.host}.{self.place}.{self.pid}-{self.started}"
 
 
@@ -76,14 +76,14 @@ def _place() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         seen = boot + str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        seen = ""  # not Linux: the name of the machine has to do
+        seen = ""  # not Linux: use the machine's name alone
     return hashlib.sha256(seen.encode()).hexdigest()[:8]
 
 
 def _started(pid: int) -> int | None:
-    """When a process started; None if there is none, or if it is a zombie.
+    """When a process started; None if it does not exist or is a zombie.
 
-    _HIDDEN for one of another user that the system does not show.
+    _HIDDEN for another user's process that the system does not show.
     """
     stat = Path(f"/proc/{pid}/stat")
     try:
@@ -101,7 +101,7 @@ def _started(pid: int) -> int | None:
 
 
 def _refuses_signals(pid: int) -> bool:
-    """Whether there is such a process and it is another user's."""
+    """Whether the process exists and belongs to another user."""
     try:
         os.kill(pid, 0)
     except PermissionError:

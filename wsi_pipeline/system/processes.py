@@ -3,7 +3,7 @@
 A process started by multiprocessing imports its parent's script again, in case something it
 receives is defined there. A script without `if __name__ == "__main__":` then starts its work again in every worker,
 and Python refuses with a long message. Our workers need nothing from the script, so they are started as if there
-were none: alike from scripts, notebooks and the command line, and faster.
+were none, which is the same from scripts, notebooks and the command line, and faster.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def _without_script() -> Iterator[None]:
-    """Meanwhile `__main__` is an empty module without a file, which is all a new process learns about its parent's."""
+    """Make `__main__` an empty module without a file, so that a new process does not import its parent's script."""
     if multiprocessing.current_process().daemon:
         raise UsageError(
             "a daemonic multiprocessing worker cannot start processes",

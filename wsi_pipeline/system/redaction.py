@@ -1,4 +1,4 @@
-"""Secrets that must not reach a log or a status file: access tokens in messages, tracebacks, addresses, variables."""
+"""Secrets that must not reach a log or a status file: access tokens in messages, tracebacks, URLs, variables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PATTERNS = (
 
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """`text` without what looks like a token, a password in an address, or the value of a secret variable.
+    """`text` without anything that looks like a token, a password in a URL, or the value of a secret variable.
 
     environment   where secret variables (HF_TOKEN, ..._PASSWORD) are looked up; by default the process's own
     """
@@ -45,7 +45,7 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Passes what another formatter makes of a record, traceback included, through `redact`."""
+    """Passes the output of another formatter, traceback included, through `redact`."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ def lay_grid(mask: TissueMask, patch_level0: int, stride_level0: int, min_covera
 
     The grid is anchored at level-0 (0, 0) with a fixed stride, so that coordinates do not move when the mask
     does. Every patch that starts inside the slide is a candidate; at the right and bottom edge it may reach
-    past the slide, where pixels are white and count as no tissue. A patch with no tissue at all is never kept.
+    past the slide, where pixels are white and count as not tissue. A patch with no tissue at all is never kept.
 
     patch_level0, stride_level0   level-0 pixels, at least 1
     min_coverage                  smallest part of the patch that must be tissue, 0 to 1

@@ -18,11 +18,11 @@ class PatchGeometry:
 
     patch_px        side of a delivered patch, pixels
     patch_level0    side of a patch, level-0 pixels
-    stride_level0   distance of neighbouring patches, level-0 pixels
+    stride_level0   distance between neighbouring patches, level-0 pixels
     level           pyramid level that is read
     level_px        side that is read at that level, in its pixels; shrunk to patch_px with an area filter
-    mpp             micrometres per pixel really delivered: patch_level0 * slide mpp / patch_px
-    resampled       False where level_px is a whole multiple of patch_px
+    mpp             micrometres per pixel actually delivered: patch_level0 * slide mpp / patch_px
+    resampled       False if level_px is a whole multiple of patch_px
     """
 
     patch_px: int
@@ -37,8 +37,8 @@ class PatchGeometry:
 def resolve_geometry(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> PatchGeometry:
     """Decide which level to read and how large a patch is there.
 
-    The coarsest level that is at least as fine as the target is read. Where a whole-number shrink of it lies within
-    `mpp_tolerance` of the target, that shrink is taken; else the patch is round(patch_px * mpp / slide_mpp)
+    The coarsest level that is at least as fine as the target is read. If a whole-number shrink of it lies within
+    `mpp_tolerance` of the target, that shrink is used; otherwise the patch is round(patch_px * mpp / slide_mpp)
     level-0 pixels and is resampled. Raises SlideError for a slide coarser than the target unless
     `allow_upsample`.
     """

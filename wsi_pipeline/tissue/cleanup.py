@@ -18,7 +18,7 @@ def clean_mask(
     """Fill the holes of a mask (h, w) that are smaller than a limit, then drop fragments smaller than another.
 
     pixel_um2        area of one mask pixel, square micrometres
-    min_tissue_um2   8-connected tissue fragments below this go; 0 keeps all
+    min_tissue_um2   8-connected tissue fragments below this are removed; 0 keeps all
     max_hole_um2     4-connected holes below this are filled; 0 fills none. A gap open to the image edge is not a hole
 
     Returns a new mask. Cleaning it again changes nothing. Raises WsiPipelineError for a pixel area that is not

@@ -23,7 +23,7 @@ AREA_TOLERANCE = 0.005
 def tissue_polygons(mask: TissueMask, simplify_um: float = 4.0) -> list[Polygon]:
     """Outline every 8-connected piece of tissue, holes kept, largest piece first.
 
-    simplify_um   no outline moves further than this, micrometres; less where a small piece would change its area
+    simplify_um   no outline moves further than this, micrometres; less if the area of a small piece would change
                   by more than half a percent; 0 keeps every vertex
 
     Returns valid polygons in level-0 pixels, exteriors clockwise on the screen; none for an empty mask.
@@ -54,7 +54,7 @@ def _ring_area(ring: NDArray[np.float64]) -> float:
 
 
 def _simplified(polygon: Polygon, tolerance: float) -> Polygon:
-    """Douglas-Peucker within `tolerance` pixels, with less where the area would not hold."""
+    """Douglas-Peucker within `tolerance` pixels, or less if the area would change too much."""
     while tolerance > 1e-3:
         simple = polygon.simplify(tolerance, preserve_topology=True)
         if simple.is_valid and abs(simple.area - polygon.area) <= AREA_TOLERANCE * polygon.area:

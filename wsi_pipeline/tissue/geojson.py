@@ -1,7 +1,7 @@
 """Polygons to and from GeoJSON as QuPath writes and reads it (https://qupath.readthedocs.io, GeoJSON export).
 
 Coordinates are pixels of the full resolution, x to the right and y down, not degrees as in RFC 7946.
-QuPath counts from the corner of `openslide.bounds-*` where a slide has bounds; polygons in this program count from
+QuPath counts from the corner of `openslide.bounds-*` if a slide has bounds; polygons in this program count from
 level-0 (0, 0). `from_origin` converts to QuPath's origin and records it in the file; `origin_in` reads it back.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 from shapely.geometry.base import BaseGeometry
@@ -77,7 +78,7 @@ def _rounded(coordinates: Any) -> Any:
 
 
 def from_origin(document: dict[str, Any], origin: Origin | None) -> dict[str, Any]:
-    """A FeatureCollection of `to_geojson` counted from `origin`, which it then states; itself where there is none."""
+    """A FeatureCollection of `to_geojson` counted from `origin`, which it then states; itself if that is (0, 0)."""
     if origin is None:
         return document
     features = [
@@ -101,7 +102,7 @@ def origin_in(document: Any) -> Origin | None:
 
 
 def origin_of_file(path: Path) -> Origin | None:
-    """The same for a file written here, from its first bytes; None also if there is no such file."""
+    """Like `origin_in`, from the first bytes of a file written here; None also if the file does not exist."""
     try:
         with path.open("rb") as file:
             found = _ORIGIN_IN_HEAD.search(file.read(_HEAD_BYTES))
@@ -124,8 +125,8 @@ def is_of_qupath(document: Any) -> bool:
 def from_geojson(document: Mapping[str, Any] | Sequence[Any]) -> list[Polygon]:
     """The polygons of a FeatureCollection, a Feature, a geometry, or a bare list of features, in their order.
 
-    Multipolygons and collections come apart into polygons; points and lines are left out. Raises UsageError
-    for a document that is no GeoJSON or holds a broken ring.
+    Multipolygons and collections are split into polygons; points and lines are left out. Raises UsageError
+    for a document that is not GeoJSON or holds a broken ring.
     """
     polygons: list[Polygon] = []
     for number, geometry in enumerate(_geometries(document), start=1):
@@ -134,6 +135,13 @@ def from_geojson(document: Mapping[str, Any] | Sequence[Any]) -> list[Polygon]:
         except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
             raise UsageError(f"GeoJSON feature {number} has no readable geometry: {error}") from error
     return polygons
+
+
+def enclosed_area(polygon: BaseGeometry) -> BaseGeometry:
+    """The area that a polygon's outline encloses, valid even where the outline crosses itself."""
+    if polygon.is_valid:
+        return polygon
+    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
 
 
 def _geometries(document: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from wsi_pipeline.geometry import Size
 class TissueMask:
     """Tissue as a boolean image of shape (h, w) that spans a whole slide.
 
-    pixels      True where tissue is
+    pixels      True for tissue
     slide_size  level-0 size; mask pixel (row i, column j) covers level-0 x from j * scale_x to
                 (j + 1) * scale_x and y from i * scale_y to (i + 1) * scale_y, exactly
     mpp         micrometres per level-0 pixel
@@ -57,5 +57,5 @@ class TissueMask:
 
     @property
     def fraction(self) -> float:
-        """Part of the slide that is tissue, 0 to 1."""
+        """Fraction of the slide that is tissue, 0 to 1."""
         return float(np.mean(self.pixels))

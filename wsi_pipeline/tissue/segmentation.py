@@ -1,4 +1,4 @@
-"""Find tissue on one slide: detector, clean-up, and a warning where the result looks wrong."""
+"""Find tissue on one slide: detector, clean-up, and a warning if the result looks wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMEAR = 0.05
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Where tissue is on a slide, and what looks wrong about it ("" when nothing does)."""
+    """The tissue of a slide, and a warning if the result looks wrong (else "")."""
 
     mask: TissueMask
     warning: str
@@ -35,7 +35,7 @@ class Segmentation:
 def segment_tissue(rgb: NDArray[np.uint8], slide_size: Size, mpp: float, spec: SegmentSpec) -> Segmentation:
     """Find tissue on a picture of a whole slide.
 
-    rgb         uint8 (h, w, 3), spanning the slide exactly; of any resolution, about spec.mask_mpp where possible
+    rgb         uint8 (h, w, 3), spanning the slide exactly; of any resolution, ideally about spec.mask_mpp
     slide_size  level-0 size in pixels
     mpp         micrometres per level-0 pixel
 

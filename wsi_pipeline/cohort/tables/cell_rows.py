@@ -16,26 +16,26 @@ _SEPARATOR_LINE = re.compile(r"\s*\"?sep=([,;\t|])\"?[,;\t| ]*(?:\r\n?|\n)", re.
 def read_rows(path: Path) -> tuple[list[list[str]], list[Fault]]:
     """The rows of a CSV, the header first, and notes on how it was read.
 
-    A first line `sep=;`, which Excel writes and reads, names the separator and is not a row.
+    A first line `sep=;`, which Excel writes and reads, sets the separator and is not a row.
 
-    Raises UsageError for a file that cannot be read, ManifestError for one that is no CSV.
+    Raises UsageError for a file that cannot be read, ManifestError for one that is not a CSV.
     """
     text, notes = _decode(path)
-    told = _SEPARATOR_LINE.match(text)
-    if told:
-        text = text[told.end() :]
-        words = f"the line before it, {told[0].strip()!r}, names the separator and is not a row"
+    stated = _SEPARATOR_LINE.match(text)
+    if stated:
+        text = text[stated.end() :]
+        words = f"the line before it, {stated[0].strip()!r}, sets the separator and is not a row"
         notes.append(Fault(1, words, fatal=False))
-        return _rows(text, told[1], path), notes
+        return _rows(text, stated[1], path), notes
     return _rows(text, _delimiter(text, notes), path), notes
 
 
 def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
     try:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
-    except csv.Error as error:  # a cell of more than 131,072 characters: an open quotation mark, or no CSV at all
+    except csv.Error as error:  # a cell of more than 131,072 characters: an unclosed quotation mark, or not a CSV
         raise ManifestError(
-            f"{path} is not a readable CSV: {error}", todo="Look for a quotation mark that is not closed"
+            f"{path} is not a readable CSV: {error}", todo="Look for an unclosed quotation mark"
         ) from None
 
 
@@ -44,7 +44,7 @@ def _decode(path: Path) -> tuple[str, list[Fault]]:
         raw = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"cannot read {path}: {error.strerror}", todo="Name a CSV, a folder of slides, or a glob"
+            f"cannot read {path}: {error.strerror}", todo="Give a CSV, a folder of slides, or a glob"
         ) from None
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if raw.startswith(mark):
@@ -58,7 +58,7 @@ def _decode(path: Path) -> tuple[str, list[Fault]]:
 
 
 def _utf16_without_mark(raw: bytes) -> str | None:
-    """The encoding of a text whose every second byte is null, as that of plain letters in UTF-16 is."""
+    """UTF-16 if every second byte is null, as in a text of plain letters without a byte-order mark; else None."""
     head = raw[: min(len(raw), 200) // 2 * 2]
     for encoding, nulls, letters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
         if nulls and not any(nulls) and all(letters):
@@ -70,7 +70,7 @@ def _delimiter(text: str, notes: list[Fault]) -> str:
     header = text.replace("\r", "\n").split("\n", 1)[0]
     best = max(",;\t", key=header.count)
     if best != "," and header.count(best):
-        name = {";": "semicolons", "\t": "tabs"}[best]
-        notes.append(Fault(1, f"cells are separated by {name}, not commas: read so", fatal=False))
+        name = {";": "semicolon", "\t": "tab"}[best]
+        notes.append(Fault(1, f"the separator is the {name}, not the comma", fatal=False))
         return best
     return ","

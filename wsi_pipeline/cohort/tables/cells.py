@@ -9,10 +9,10 @@ from wsi_pipeline.config.units import MAX_MPP, MIN_MPP, is_plausible_mpp
 
 HAPPENED = ("1", "yes", "y", "true", "dead", "deceased", "died", "death", "event")
 NOT_SEEN = ("0", "no", "n", "false", "alive", "living", "censored")
-"""Words for `event`, in any case: it was observed, or the patient was censored."""
+"""Words for `event`, in any case: observed, or censored."""
 
 _CODES = ("1", "0", "yes", "no", "y", "n", "true", "false")
-"""Those of them that say nothing without the name of their column."""
+"""Words among them whose meaning depends on the column's name."""
 
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
 
@@ -64,7 +64,7 @@ def event(text: str) -> int:
 
 
 def is_code(text: str) -> bool:
-    """Whether a cell says yes or no to what its column asks, rather than what became of the patient."""
+    """Whether a cell is a plain yes or no to its column's name, rather than a word for the patient's outcome."""
     return _word(text) in _CODES
 
 

@@ -1,4 +1,4 @@
-"""Which column of a CSV means what: our names, and those users of other tools have in their files.
+"""The meaning of CSV columns: our names, and aliases from other tools.
 
 Names are compared in lower case with everything but letters and digits as an underscore. Aliases come from the CSV
 conventions of TRIDENT (`wsi`), CLAM (`slide_id`, `case_id`), STAMP (`FILENAME`, `PATIENT`) and cohort portals.
@@ -82,17 +82,17 @@ PATIENT_NAME = re.compile(
 """Other spellings of a column of patients, as `normalise` gives them."""
 
 _IN_A_LIST = re.compile(r"^(cases|associated_entities)_0_(?=(case|submitter)_id$)")
-"""What flattened JSON of GDC puts before a name: `cases.0.submitter_id`, `cases[0].case_id`."""
+"""Prefixes of names in flattened GDC JSON: `cases.0.submitter_id`, `cases[0].case_id`."""
 
 
 @dataclass(frozen=True)
 class Columns:
     """What the columns of a header mean.
 
-    places     our name -> place of the column
-    unused     places of columns not used
+    places     our name -> position of the column
+    unused     positions of columns not used
     faults     what must be corrected
-    notes      what people should know
+    notes      what the user should know
     survival   how time and event are given
     """
 
@@ -116,8 +116,8 @@ def map_columns(
 ) -> Columns:
     """Find our columns in a CSV header; `body` are the rows below.
 
-    patient_column   the column of patients, as the user names it
-    label_column     the column of labels, as the user names it
+    patient_column   the column of patients, if the user names one
+    label_column     the column of labels, if the user names one
 
     An exact name wins over an alias; two aliases of one column are a fault, because the user must choose, unless
     both name the same patients.
@@ -155,7 +155,7 @@ def map_columns(
 
 
 def _files(hits: list[int], names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:
-    """Columns of paths: one named `image` only where no other is, and where it holds more than numbers of images."""
+    """Columns of paths: one named `image` only if there is no other, and if it does not hold image numbers."""
     others = [hit for hit in hits if names[hit] != "image"]
 
     def has_names(place: int) -> bool:

@@ -24,7 +24,7 @@ def settle_labels(
     """The records with their final labels; slide_id -> label as written if different; and notes.
 
     numbered   row and record, whose label is the cell as it is
-    before     labels as written, if those of the records were settled before
+    before     labels as written, if the records' labels were settled before
     has_column       whether rows without a label are worth a note: the table has the column
 
     Raises UsageError if a label to be kept does not occur.

@@ -17,7 +17,7 @@ OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET)
 class Table:
     """Header, rows and the meaning of columns; time and event derived from several columns are added.
 
-    places   our name -> place in each row
+    places   our name -> position in each row
     """
 
     def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]], columns: Columns) -> None:
@@ -39,27 +39,27 @@ class Table:
             self.places["event"] = width
 
     def cells(self, name: str) -> tuple[str, ...]:
-        """One of our columns as it is written; empty if a cell means no value, or there is no such column."""
+        """The cells of one of our columns as written; empty if a cell means no value, or there is no such column."""
         place = self.places.get(name)
         found = ("" if place is None or place >= len(row) else row[place] for row in self.rows)
         return tuple("" if is_missing(cell) else cell for cell in found)
 
     def written(self) -> tuple[str, ...] | None:
-        """Labels as they were before a run settled them; None if no run has."""
+        """Labels as written before a run settled them; None if none did."""
         if WRITTEN not in self.header:
             return None
         place = self.header.index(WRITTEN)
         return tuple(row[place].strip() if place < len(row) else "" for row in self.rows)
 
     def says_each_slide(self) -> bool:
-        """Whether the table says in every row that its slide is a patient of its own."""
+        """Whether the table states in every row that its slide is its own patient."""
         if EACH_SLIDE not in self.header or not self.rows:
             return False
         place = self.header.index(EACH_SLIDE)
         return all(place < len(row) and row[place].strip().lower() == "yes" for row in self.rows)
 
     def target(self) -> str:
-        """Name of the column the labels were read from, where a run has kept one; else empty."""
+        """Name of the column the labels were read from, if a run recorded one; else empty."""
         if TARGET not in self.header or not self.rows:
             return ""
         place = self.header.index(TARGET)
@@ -67,12 +67,12 @@ class Table:
         return names.pop() if len(names) == 1 else ""
 
     def unclaimed(self) -> dict[str, tuple[str, ...]]:
-        """Columns that mean nothing to us: header -> cells without outer spaces. Of two of one name the first."""
+        """Columns without a known meaning: header -> stripped cells. Of two with the same name the first."""
         found: dict[str, tuple[str, ...]] = {}
         for place in self.columns.unused:
             cells = tuple(row[place].strip() if place < len(row) else "" for row in self.rows)
             name = self.header[place]
-            # A column `label` that another was preferred to would be read as the labels of the run.
+            # A column `label` that the user did not choose would later be read as the run's labels.
             if name.strip() and name not in OWN_COLUMNS and normalise(name) != "label":
                 found.setdefault(name, cells)
         return found

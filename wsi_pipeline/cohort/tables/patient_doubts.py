@@ -25,7 +25,7 @@ Outcome = tuple[str | float | int | None, ...]
 FEWEST, FEWEST_WORDS, MOST_SLIDES = 5, 10, 12
 """For columns not named as patients: fewest values (more if without digits) and most slides per value on average."""
 NAMED_SLIDES = 30
-"""Slides a patient may have on average where a name says `patient`."""
+"""Slides a patient may have on average if the column's name says `patient`."""
 UNLIKELY = 0.05
 """Highest probability that each value has one outcome by chance."""
 _FEW_CLASSES = 20
@@ -59,14 +59,14 @@ _ENDINGS = (
     re.compile(r"(.*\d.*?)[-_ .]+[A-Za-z]{0,6}[-_ .]*\d{0,3}[-_ .]+[A-Za-z]{0,4}\d{0,3}[A-Za-z]?", re.S),
     re.compile(r"(.*\d)[A-Za-z]", re.S),
 )
-"""`P01_1`, `12-A2`, `case12_slide_3`, `12a`: what comes before is the patient, where it has a digit."""
+"""`P01_1`, `12-A2`, `case12_slide_3`, `12a`: the part before is the patient, if it has a digit."""
 _DATE = re.compile(r"(19|20)\d\d([-_.]?\d\d){0,2}|\d\d?[-/.]\d\d?[-/.](19|20)?\d\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """What may be patients: a column (None: beginnings of slide names), how many values over how many slides."""
+    """A candidate for patients: a column (None: prefixes of slide names), its number of values and of slides."""
 
     column: str | None
     values: int
@@ -77,12 +77,12 @@ class Doubt:
     def __str__(self) -> str:
         count = f"over {self.slides} slides, {self.example_slides} of them {self.example!r}"
         if self.column is None:
-            return f"slide names begin alike, as those of one patient do ({self.values} beginnings {count})"
+            return f"slide names share prefixes, as slides of one patient do ({self.values} prefixes {count})"
         return f"column {self.column!r} looks like patients ({self.values} values {count})"
 
 
 def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
-    """Why the patients of these slides are uncertain, likeliest first: a sentence and what to do about it."""
+    """Why the patients of these slides are uncertain, most likely first: a sentence and what to do about it."""
     found = []
     for doubt in patient_doubts(cohort.records, cohort.without_patient, cohort.kept):
         how = "Add a column patient_id to the CSV and run wsi-pipeline tile again"
@@ -101,7 +101,7 @@ def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
 def may_be_patients(
     records: Sequence[SlideRecord], columns: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """Of columns that mean nothing else those that may be patients, or are named so and repeat."""
+    """The columns without another meaning that may be patients, or are named like patients and repeat."""
     everyone = frozenset(record.slide_id for record in records)
     doubted = {doubt.column for doubt in patient_doubts(records, everyone, columns)}
     return {name: cells for name, cells in columns.items() if name in doubted or _named_and_repeats(name, cells)}
@@ -115,10 +115,10 @@ def _named_and_repeats(header: str, cells: Sequence[str]) -> bool:
 def patient_doubts(
     records: Sequence[SlideRecord], without: frozenset[str], columns: Mapping[str, Sequence[str]]
 ) -> list[Doubt]:
-    """What may be patients, likeliest first; empty if all patients are stated.
+    """Candidates for patients, most likely first; empty if all patients are stated.
 
     without   slides whose patient is not stated
-    columns   header -> cell of each record, of columns that mean nothing else
+    columns   header -> cell of each record, for columns without another meaning
     """
     if not without:
         return []
@@ -148,7 +148,7 @@ def patient_doubts(
 
 
 def _doubt(column: str | None, keys: Sequence[Key], outcomes: Sequence[Outcome], *, named: bool) -> list[Doubt]:
-    """The doubt, if these groups of slides may be patients."""
+    """A `Doubt` if these groups of slides may be patients, else None."""
     trained = [any(value is not None for value in outcome) for outcome in outcomes]
     if any(trained):  # the others are in no fold
         keys = [key if used else None for key, used in zip(keys, trained, strict=True)]
@@ -200,7 +200,7 @@ def _by_chance(groups: Sequence[Sequence[Outcome]]) -> float:
 
 
 def _is_measured(keys: Sequence[Key], outcomes: Sequence[Outcome]) -> bool:
-    """Whether values are dates, or numbers from which the label may have been cut, rather than numbers of people."""
+    """Whether values are dates, or measurements from which the label may derive, rather than patient numbers."""
     known = [(key, outcome[0]) for key, outcome in zip(keys, outcomes, strict=True) if key is not None]
     if all(_DATE.match(key) for key, _ in known):
         return True
@@ -228,13 +228,13 @@ def _named_otherwise(header: str) -> bool:
 
 
 def _begins(slide_id: str) -> str:
-    """The patient a name begins with, by the rules of portals or by a word for patients; else the whole name."""
+    """The patient at the start of a name, by the rules of portals or a word for patients; else the whole name."""
     found = _BARCODE.match(slide_id) or _NUMBERED.match(slide_id)
     return found[0] if found else slide_id
 
 
 def _cut(records: Sequence[SlideRecord], ending: re.Pattern[str]) -> list[Key]:
-    """Names without an ending; whole where they have none, or begin with a date."""
+    """Names without their suffix; unchanged if they have none, or begin with a date."""
     found = [ending.fullmatch(record.slide_id) for record in records]
     return [
         hit[1] if hit and not _DATE.fullmatch(hit[1]) else record.slide_id

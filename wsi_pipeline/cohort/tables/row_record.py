@@ -1,4 +1,4 @@
-"""One row of a manifest as a record of its slide; anything wrong becomes a fault with its row number."""
+"""One row of a manifest as a slide record; every problem becomes a fault with its row number."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
 
 
 def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> Path:
-    """The file a cell names; a fault if it cannot name one."""
+    """The file a cell names; a fault if it cannot be a path."""
     try:
         if "\0" in name:
             raise ValueError("it holds a null character")
@@ -91,7 +91,7 @@ def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> 
 
 
 def _parsed(row: int, what: str, text: str | None, parse: Callable[[str], V], faults: list[Fault]) -> V | None:
-    """A cell parsed by one of the parsers of `cells`; a fault if that fails."""
+    """A cell parsed by a parser of `cells`; a fault if that fails."""
     try:
         return None if text is None else parse(text)
     except ValueError as error:

@@ -28,7 +28,7 @@ CENSORED = ("censorship", "censored", "is_censored", "right_censored", "os_censo
 DEATH = ("days_to_death", "death_days_to")
 LAST_SEEN = ("days_to_last_follow_up", "days_to_last_followup", "last_contact_days_to")
 VITAL = "vital_status"
-"""GDC: the time is the first where the patient is dead, else the second."""
+"""GDC: the time is the first column if the patient is dead, else the second."""
 
 _ENDPOINTS = {
     "OS": ("os", "overall_survival"),
@@ -53,12 +53,12 @@ _WEAK = ("duration", "status", "os", "survival_status")
 class SurvivalColumns:
     """Where time and event are found.
 
-    time, event   places of the columns; None if there is none
-    used          places of all columns that are read, those of GDC's three among them
-    faults        sentences about columns between which the user must choose
+    time, event   positions of the columns; None if there is none
+    used          positions of all columns that are read, including GDC's three
+    faults        sentences naming columns the user must choose between
     notes         what the user should know about the choice
-    gdc           places of death, last follow-up and vital status (or None), if time is given that way
-    censored      place of a column of censoring, the opposite of an event, if there is no column of events
+    gdc           positions of death, last follow-up and vital status (or None), if time is given that way
+    censored      position of a column of censoring, the opposite of an event, if there is no column of events
     """
 
     time: int | None = None
@@ -71,7 +71,7 @@ class SurvivalColumns:
 
 
 def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[str]]) -> SurvivalColumns:
-    """Find them in a header. `names` are normalised, `shown` as they are written; `body` the rows below.
+    """Find them in a header. `names` are normalised, `shown` as written; `body` are the rows below.
 
     Our own names win over others. A pair of one endpoint wins over columns of different ones, overall survival over
     other endpoints.
@@ -115,7 +115,7 @@ def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, st
 
 
 def event_of_censored(cell: str) -> str:
-    """What `event` is where a column says that the patient is censored: codes are turned, words say it themselves."""
+    """The `event` of a column of censoring: codes are inverted; words are kept, as they state the outcome."""
     try:
         seen = cells.event(cell)
     except ValueError:
@@ -162,7 +162,7 @@ def _single(
     shown: Sequence[str],
     body: Sequence[Sequence[str]],
 ) -> SurvivalColumns:
-    """One column of each; weak names only if the other half exists."""
+    """One column each for time and event; weak names only if the other half exists."""
     strong_times, strong_events = _strong(times, names), _strong(events, names)
     usable = [place for place in events if _readable(place, body) or place in strong_events]
     times = strong_times or (list(times) if usable else [])
@@ -175,7 +175,7 @@ def _single(
 def _by_censoring(
     found: SurvivalColumns, times: Sequence[int], names: Sequence[str], shown: Sequence[str]
 ) -> SurvivalColumns:
-    """`found` with a column of censored patients in place of the event, where nothing else says it."""
+    """`found` with a column of censoring in place of the event, if no column states the event."""
     places = _named(names, CENSORED)
     time = times[0] if found.time is None and len(times) == 1 else found.time
     if not places or time is None or found.event is not None or found.faults:

@@ -10,7 +10,7 @@ from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
 
 MAX_ID_LENGTH = 150
 SHOWN = 80
-"""Characters of a cell that a message shows."""
+"""Most characters of a cell that a message shows."""
 _TEXTS = ("patient_id", "label", "site", "stain")
 
 
@@ -43,7 +43,7 @@ def id_problem(slide_id: str) -> str | None:
 
 
 def check_texts(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
-    """Texts that would come out of CSVs again as formulas, or that an open quotation mark has filled with rows."""
+    """Faults for texts that would run as formulas, or that hold rows because of an unclosed quotation mark."""
     texts = [
         (row, name, value)
         for row, record in numbered
@@ -51,12 +51,12 @@ def check_texts(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
         if isinstance(value := getattr(record, name), str) and (name != "patient_id" or value != record.slide_id)
     ]
     formulas = [
-        Fault(row, f"{name} {value[:SHOWN]!r} would be run as a formula by a spreadsheet program; write it otherwise")
+        Fault(row, f"{name} {value[:SHOWN]!r} would be run as a formula by a spreadsheet program; change it")
         for row, name, value in texts
         if is_formula(value)
     ]
     breaks = [
-        Fault(row, f"{name} {value[:SHOWN]!r} holds a line break (a quotation mark that is not closed?)")
+        Fault(row, f"{name} {value[:SHOWN]!r} holds a line break (an unclosed quotation mark?)")
         for row, name, value in texts
         if "\n" in value or "\r" in value
     ]
@@ -64,7 +64,7 @@ def check_texts(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
 
 
 def check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) -> list[Fault]:
-    """Patients with two labels, splits, times or events."""
+    """Faults for patients with two labels, splits, times or events."""
     faults = []
     always = ("split", *OUTCOME)
     for what in always if mixed_labels else ("label", *always):
@@ -86,7 +86,7 @@ def check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) 
 
 
 def check_encoding(records: Iterable[SlideRecord]) -> list[Fault]:
-    """Paths that could not be written into cohort.csv."""
+    """Faults for paths that cannot be written into cohort.csv."""
     paths = (path for record in records for path in (record.path, record.annotation, record.tissue) if path is not None)
     return [Fault(None, f"path {str(path)!a} is not UTF-8; rename it") for path in paths if not _is_utf8(path)]
 
@@ -94,6 +94,6 @@ def check_encoding(records: Iterable[SlideRecord]) -> list[Fault]:
 def _is_utf8(path: Path) -> bool:
     try:
         str(path).encode()
-    except UnicodeEncodeError:  # the surrogates by which Python keeps other bytes
+    except UnicodeEncodeError:  # surrogates, Python's way to keep other bytes
         return False
     return True

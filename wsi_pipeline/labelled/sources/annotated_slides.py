@@ -109,7 +109,7 @@ def cut_patches(slide: Slide, slide_mpp: float, annotation: Annotation, spec: La
 
     slide_mpp   micrometres per level-0 pixel
 
-    A patch has the class whose area covers at least `min_inside` of it; where two classes do, it has none. With
+    A patch has the class whose area covers at least `min_inside` of it; if two classes do, it has none. With
     `rest_class`, patches that touch no annotated area and are tissue to at least `min_inside` have that class.
     """
     geometry = resolve_geometry(_tile_spec(spec), slide.info, slide_mpp)

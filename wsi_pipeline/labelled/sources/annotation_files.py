@@ -33,7 +33,7 @@ _IGNORED = "*"
 """QuPath ignores classes whose names end so (`Ignore*`, `Region*`)."""
 
 _CUT_OUT = "ignore*"
-"""This one is drawn over what must not be learned; `Region*` is drawn around all of it."""
+"""This class marks areas to exclude; `Region*` surrounds the whole annotated area."""
 
 _ASAP_AREAS = {"polygon", "spline", "rectangle"}
 
@@ -94,7 +94,7 @@ def _features(document: Any, path: Path) -> list[Mapping[str, Any]]:
 
 
 def _class_of(classification: Any) -> str:
-    """The class as QuPath shows it; empty for none. Derived classes come as a list of names in newer versions."""
+    """The class as QuPath displays it; empty for none. Derived classes come as a list of names in newer versions."""
     if isinstance(classification, Mapping):
         names = classification.get("names")
         classification = ": ".join(map(str, names)) if isinstance(names, list) else classification.get("name")
@@ -106,11 +106,11 @@ def _of_asap(raw: bytes, path: Path) -> Annotation:
     try:
         root = fromstring(raw, forbid_dtd=True)
     except DefusedXmlException:
-        raise LabelError(f"annotation {path.name} defines XML entities, which no annotation needs: refused") from None
+        raise LabelError(f"annotation {path.name} defines XML entities, which are not allowed") from None
     except (ParseError, ValueError, RecursionError) as error:
         raise LabelError(f"annotation {path.name} is not valid XML ({error})") from None
     if root.tag != "ASAP_Annotations":
-        raise LabelError(f"annotation {path.name} is XML of another program (its root is {root.tag}), not of ASAP")
+        raise LabelError(f"annotation {path.name} is not XML of ASAP (its root element is {root.tag})")
     found = _Found()
     for number, item in enumerate(root.iter("Annotation"), start=1):
         group = (item.get("PartOfGroup") or "").strip()
@@ -143,7 +143,7 @@ class _Found:
         self.skipped = self.nameless = self.points = 0
 
     def add(self, name: str, polygons: list[Polygon], path: Path) -> None:
-        """Add the polygons of one annotation; those without a class or with an ignored one are kept separately."""
+        """Add the polygons of one annotation; those without a class or with an ignored class are kept separately."""
         for polygon in polygons:
             corners = shapely.get_coordinates(polygon)
             self.points += len(corners)
@@ -160,7 +160,7 @@ class _Found:
                     self.ignored.append(polygon)
 
     def annotation(self) -> Annotation:
-        """What was found."""
+        """The collected annotation."""
         left_out = {
             "annotated areas without a class, not used": self.nameless,
             "points, lines and detected objects, which are not areas": self.skipped,

@@ -1,4 +1,4 @@
-"""How much of each patch of a grid an area covers, exactly, also where outlines have a million points."""
+"""The exact fraction of each grid patch that an area covers, even for outlines with a million points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FULL = 1 - 1e-12
 
 
 def covered_cells(area: BaseGeometry, size: Size, patch: int, stride: int) -> dict[Cell, float]:
-    """The part (0 to 1) of each patch that `area` covers, for the patches it touches.
+    """The fraction (0 to 1) of each patch that `area` covers, for the patches it touches.
 
     area            valid, in level-0 pixels, within the slide
     size            level-0 pixels: every patch that starts on the slide is in the grid

@@ -17,6 +17,7 @@ from wsi_pipeline.labelled.image_patches import ImageSet, image_patches, past_bo
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches, Rows
 from wsi_pipeline.labelled.sources.label_table import LabelTable
 from wsi_pipeline.labelled.splits.patch_groups import group_by_pattern, join_copies, note_no_groups
+from wsi_pipeline.wording import counted
 
 _SLIDES = SLIDE_SUFFIXES - IMAGE_SUFFIXES
 
@@ -134,13 +135,13 @@ def _fill_groups(
     owners: Rows,
     spec: LabelSpec,
 ) -> None:
-    """Groups from the column, else by the pattern, else image by image."""
+    """Groups from the column, else from the pattern, else one per image."""
     if "group" in table.columns:
         cells = table.cells("group")
         rows.groups = [cells[row] or rows.names[i] for i, row in enumerate(kept)]
         empty = sum(not cells[row] for row in kept)
         if empty:
-            rows.notes.append(f"{empty} rows have no group: each image counts as its own group")
+            rows.notes.append(f"{counted(empty, 'row')} without a group: each image counts as its own group")
         return
     if spec.group_pattern:
         rows.groups = group_by_pattern(rows.names, spec.group_pattern, rows.notes)

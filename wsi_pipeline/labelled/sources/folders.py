@@ -13,6 +13,7 @@ from wsi_pipeline.labelled.image_file import IMAGE_SUFFIXES, ImageFact, probe_im
 from wsi_pipeline.labelled.image_patches import ImageSet, image_patches
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
 from wsi_pipeline.labelled.splits.patch_groups import group_by_pattern, join_copies, note_no_groups
+from wsi_pipeline.wording import counted
 
 
 def is_class_folders(root: Path) -> bool:
@@ -28,7 +29,7 @@ def open_class_folders(root: Path, spec: LabelSpec) -> LabelledPatches:
     faults, rows = Faults(str(root)), LabelRows()
     loose = sum(_is_image(path) for path in root.iterdir())
     if loose:
-        rows.notes.append(f"{loose} images lie directly in {root.name}, outside any class folder: not used")
+        rows.notes.append(f"{counted(loose, 'image')} directly in {root.name}, outside any class folder: not used")
     found = list(_files(root))
     facts = probe_images([path for path, _ in found])
     good: list[tuple[Path, ImageFact]] = []
@@ -57,7 +58,7 @@ def _fill_groups(rows: LabelRows, images: ImageSet, spec: LabelSpec) -> None:
     if missing == len(rows.names):
         note_no_groups(rows)
     elif missing:
-        rows.notes.append(f"{missing} images lie in no group folder: each counts as a group of its own")
+        rows.notes.append(f"{counted(missing, 'image')} outside any group folder: each counts as its own group")
     if missing:
         join_copies(rows, images.digests, range(len(images)))
 

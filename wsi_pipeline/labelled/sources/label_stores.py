@@ -29,7 +29,7 @@ def has_labels(run: RunDir, cohort: Cohort) -> bool:
 def open_labelled_stores(run: RunDir, cohort: Cohort, spec: LabelSpec) -> LabelledPatches:
     """Labelled patches from the patch stores of a run; groups are patients, patches with label -1 are not used.
 
-    Pixels come from the store where it keeps them, else from the slide. Raises LabelError if stores have patches of
+    Pixels come from the store if it keeps them, else from the slide. Raises LabelError if stores have patches of
     different sizes, or no label can be used.
     """
     faults, rows = Faults(str(run.root)), LabelRows()

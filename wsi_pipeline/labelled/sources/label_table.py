@@ -68,7 +68,7 @@ class LabelTable:
         return np.array([_number(cell) for cell in self.cells(name)], np.float64)
 
     def splits(self) -> list[str] | None:
-        """train, val or test for each row, None if no row says. Raises LabelError for other words and gaps."""
+        """train, val or test for each row, None if no row states it. Raises LabelError for other words and gaps."""
         words = self.cells("split")
         if not any(words):
             return None
@@ -83,7 +83,7 @@ class LabelTable:
 
 
 def read_label_table(path: Path, spec: LabelSpec) -> LabelTable:
-    """Read a CSV (commas, semicolons or tabs; UTF-8, with or without a mark, or Windows-1252).
+    """Read a CSV (commas, semicolons or tabs; UTF-8, with or without a byte-order mark, or Windows-1252).
 
     Raises LabelError if it is not a table, a row has more cells than the header, or a column that `spec` names is not
     there.
@@ -91,7 +91,7 @@ def read_label_table(path: Path, spec: LabelSpec) -> LabelTable:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise LabelError(f"cannot read {path}: {error.strerror}", todo="Name a CSV or a folder of labels") from None
+        raise LabelError(f"cannot read {path}: {error.strerror}", todo="Give a CSV or a folder of labels") from None
     found = {place: row for place, row in enumerate(_rows(_decode(raw), path), start=1) if any(row)}
     if not found:
         raise LabelError(f"{path} is not a table: it is empty")
@@ -112,11 +112,11 @@ def _rows(text: str, path: Path) -> list[list[str]]:
 
 
 def _fitted(row: list[str], count: int, place: int, path: Path) -> tuple[str, ...]:
-    """As many cells as the header: spreadsheets omit empty ones at the end, or write too many."""
+    """Cells of a row, as many as in the header: spreadsheets omit empty ones at the end, or write extra ones."""
     if any(row[count:]):
         raise LabelError(
             f"{path}, row {place}: {len(row)} cells where the header has {count} (a stray separator?)",
-            todo="Put texts that hold a separator into quotation marks",
+            todo="Put quotation marks around cells that contain a separator",
         )
     return (*row[:count], *[""] * (count - len(row)))
 
@@ -139,7 +139,7 @@ def _decode(raw: bytes) -> str:
 
 
 def _columns(path: Path, header: Sequence[str], spec: LabelSpec) -> dict[str, int]:
-    # Of two columns of one name the first counts.
+    # Of two columns with the same name the first is used.
     plain = {normalise(name): place for place, name in reversed(list(enumerate(header)))}
     asked = {"label": spec.label_column, "group": spec.group_column}
     found: dict[str, int] = {}

@@ -13,6 +13,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.tissue.geojson import enclosed_area
 
 _INSIDE = 0.999
 """A region with this fraction of its area in another was drawn inside it."""
@@ -28,10 +29,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an annotation file says.
+    """The content of an annotation file.
 
     regions      with a class, in their order
-    others       areas that are annotated without a class, or with an ignored one
+    others       areas annotated without a class, or with an ignored one
     left_out     what was not used, in words, with counts
     from_bounds  whether coordinates count from the corner of the slide's bounds, as QuPath's do
     ignored      those of `others` that are cut out of the regions (`Ignore*` of QuPath)
@@ -44,7 +45,7 @@ class Annotation:
     ignored: tuple[Polygon, ...] = ()
 
     def moved(self, x: float, y: float) -> Annotation:
-        """The same `x` to the right and `y` down, counted from level-0 (0, 0)."""
+        """The annotation shifted by `x` to the right and `y` down, in coordinates from level-0 (0, 0)."""
         if (x, y) == (0, 0):
             return replace(self, from_bounds=False)
         regions = tuple(Region(region.name, translate(region.polygon, x, y)) for region in self.regions)
@@ -57,12 +58,11 @@ class Annotation:
 def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry]:
     """The area of each class on a slide of `size` level-0 pixels, valid, in the order of first mention.
 
-    A region drawn inside one of another class wins over the one around it, as necrosis within tumour. Regions
-    that overlap otherwise keep their overlap, which then belongs to both. Outlines that cross themselves become what
-    they enclose.
+    A region drawn inside one of another class wins over the one around it, as necrosis within tumour. Any
+    other overlap of regions belongs to both. Outlines that cross themselves become the area they enclose.
     """
     slide = shapely.box(0, 0, size.width, size.height)
-    shapes = [shapely.intersection(valid(region.polygon), slide) for region in regions]
+    shapes = [shapely.intersection(enclosed_area(region.polygon), slide) for region in regions]
     cut = _without_inner(shapes, [region.name for region in regions])
     names = dict.fromkeys(region.name for region in regions)
     return {
@@ -71,22 +71,15 @@ def class_areas(regions: Sequence[Region], size: Size) -> dict[str, BaseGeometry
     }
 
 
-def valid(polygon: BaseGeometry) -> BaseGeometry:
-    """The polygon with what its outline encloses, its crossings resolved."""
-    if polygon.is_valid:
-        return polygon
-    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
-
-
 def union(shapes: Iterable[BaseGeometry]) -> BaseGeometry:
-    """All of them as one area."""
+    """The union of several shapes as one area."""
     return shapely.union_all([shape for shape in shapes if not shape.is_empty])
 
 
 def area_of(polygons: Iterable[Polygon | MultiPolygon], size: Size) -> BaseGeometry:
     """Several polygons as one valid area within a slide."""
     slide = shapely.box(0, 0, size.width, size.height)
-    return shapely.intersection(union(valid(polygon) for polygon in polygons), slide)
+    return shapely.intersection(union(enclosed_area(polygon) for polygon in polygons), slide)
 
 
 def _without_inner(shapes: list[BaseGeometry], names: Sequence[str]) -> list[BaseGeometry]:

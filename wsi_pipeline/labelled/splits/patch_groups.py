@@ -24,7 +24,7 @@ def group_by_pattern(names: Sequence[str], pattern: str, notes: list[str]) -> li
     if missed:
         notes.append(
             f"{len(missed)} of {len(names)} names do not match the group pattern, such as {missed[0]}: "
-            "each counts as a group of its own"
+            "each counts as its own group"
         )
     return [
         name if hit is None else next((part for part in hit.groups() if part), hit[0])
@@ -33,7 +33,7 @@ def group_by_pattern(names: Sequence[str], pattern: str, notes: list[str]) -> li
 
 
 def note_no_groups(rows: LabelRows, noun: str = "image") -> None:
-    """Say that every image is a group of its own."""
+    """Note that every image is its own group."""
     rows.notes.append(
         f"no groups given: each {noun} counts as its own group, so near-duplicates from one patient may leak across "
         "the split"
@@ -41,7 +41,7 @@ def note_no_groups(rows: LabelRows, noun: str = "image") -> None:
 
 
 def join_copies(rows: LabelRows, contents: Sequence[str], owners: Sequence[int]) -> None:
-    """Put rows whose images are copies of one another into one group, and say so.
+    """Put rows whose images are copies of one another into one group, with a note.
 
     contents   a digest for each image, equal for copies
     owners     the image of each row
@@ -66,7 +66,7 @@ def join_copies(rows: LabelRows, contents: Sequence[str], owners: Sequence[int])
 def slide_groups(records: Sequence[SlideRecord], spec: LabelSpec, notes: list[str]) -> list[str]:
     """The group of each slide: its patient, or what `group_column` or `group_pattern` select.
 
-    Raises LabelError for another column, or one that is empty for a slide.
+    Raises LabelError for any other column, or if it is empty for a slide.
     """
     if spec.group_column is not None:
         column = normalise(spec.group_column)

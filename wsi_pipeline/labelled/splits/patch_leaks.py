@@ -13,7 +13,7 @@ from wsi_pipeline.wording import listed
 
 @dataclass(frozen=True)
 class PatchLeak:
-    """What is on more than one side: `what` is group or image, `sides` names a patch of it for each part."""
+    """A group or image (`what`) on more than one side; `sides` names one of its patches for each part."""
 
     what: str
     name: str
@@ -27,8 +27,8 @@ class PatchLeak:
 def find_leaks(patches: LabelledPatches, split: PatchSplit) -> tuple[PatchLeak, ...]:
     """Groups, then images with equal content, that more than one part of the split holds.
 
-    An image is the file or slide that a patch is cut from: two crops of one image, or crops of two copies of it, on
-    two sides are a leak whatever their groups are called.
+    An image is the file or slide that a patch is cut from: two crops of one image, or of two copies of it, on
+    two sides are a leak even if their groups differ.
     """
     divided = _divided(patches.groups, patches, split)
     leaks = [PatchLeak("group", group, sides) for group, sides in divided.items()]
@@ -40,11 +40,11 @@ def find_leaks(patches: LabelledPatches, split: PatchSplit) -> tuple[PatchLeak, 
 
 
 def check_leaks(patches: LabelledPatches, split: PatchSplit) -> None:
-    """Raise LabelError naming what is on more than one side of the split, if anything is."""
+    """Raise LabelError if the split leaks, naming the groups and images on more than one side."""
     leaks = find_leaks(patches, split)
     if leaks:
         raise LabelError(
-            f"the split leaks, {len(leaks)} on more than one side: {listed(leaks, separator='; ')}",
+            f"the split leaks: {len(leaks)} on more than one side: {listed(leaks, separator='; ')}",
             todo="Give copies of an image, and all patches of a patient, the same group and the same split",
         )
 

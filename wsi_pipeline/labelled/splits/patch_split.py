@@ -25,7 +25,7 @@ class PatchSplit:
     notes: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, Rows]:
-        """The parts by the words of a given split."""
+        """The parts by the names of a given split."""
         return {"train": self.train, "val": self.validation, "test": self.test}
 
 
@@ -44,11 +44,11 @@ def split_patches(
     labels          int64 (N,)
     groups          N names
     given           N of train, val, test, or None. Parts it does not name are split off its training rows
-    val_fraction    fraction of the patches to divide used to choose the best epoch (0: none)
-    test_fraction   fraction of the patches to divide used to test the result (0: none)
+    val_fraction    fraction of these patches used to choose the best epoch (0: none)
+    test_fraction   fraction of these patches used to test the result (0: none)
     classes         names of the labels, for messages
 
-    Parts made here hold every class; the sizes are as near to the fractions as whole groups allow. Raises LabelError
+    The parts hold every class; the sizes are as near to the fractions as whole groups allow. Raises LabelError
     naming the class that has fewer groups than parts, or the group that `given` divides.
     """
     labels = np.asarray(labels, np.int64)
@@ -72,7 +72,7 @@ def split_patches(
 
 
 def _deal(labels: Rows, codes: Rows, parts: Rows, wanted: dict[int, float], seed: int) -> None:
-    """Move groups from training to the parts that are wanted, one part after the other (test first), in place."""
+    """Move groups from training to the requested parts, one part after the other (test first), in place."""
     total = np.count_nonzero(parts == 0)
     for done, (part, fraction) in enumerate(wanted.items()):
         rows = np.flatnonzero(parts == 0)
@@ -102,7 +102,7 @@ def _refuse_divided(parts: Rows, codes: Rows, groups: Sequence[str]) -> None:
 
 
 def _refuse_few(labels: Rows, codes: Rows, parts: Rows, names: Sequence[str], wanted: dict[int, float]) -> None:
-    """Raise where a class has too few groups among the training rows to be in training and each part wanted."""
+    """Raise if a class has too few groups among the training rows to be in training and each requested part."""
     rows = parts == 0
     pairs = np.unique(np.stack([labels[rows], codes[rows]]), axis=1)
     counts = np.bincount(pairs[0], minlength=len(names))
@@ -119,7 +119,7 @@ def _refuse_few(labels: Rows, codes: Rows, parts: Rows, names: Sequence[str], wa
 
 
 def _check(labels: Rows, parts: Rows, names: Sequence[str]) -> list[str]:
-    """Sentences on classes that a part lacks; raises LabelError where training lacks one, or is empty."""
+    """Notes on classes that a part lacks; raises LabelError if training lacks one or is empty."""
     notes: list[str] = []
     for part, word in enumerate(SPLITS):
         found = labels[parts == part]

@@ -55,7 +55,7 @@ class OpenSlideSlide(Slide):
         )
 
     def first_of_each_size(self) -> None:
-        """Drop levels of the same size as an earlier one: OpenSlide lists further focal planes as levels."""
+        """Drop levels of the same size as an earlier one: OpenSlide lists additional focal planes as levels."""
         sizes = [level.size for level in self.info.levels]
         self._numbers = [number for number, size in enumerate(sizes) if size not in sizes[:number]]
         self.info = replace(self.info, levels=tuple(self.info.levels[number] for number in self._numbers))

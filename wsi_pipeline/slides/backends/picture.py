@@ -55,7 +55,7 @@ _ORIENTATION = 274
 def _check(image: Image.Image, path: Path) -> None:
     if image.width * image.height > MAX_PICTURE_PIXELS:
         raise SlideError(
-            f"picture of {image.width} x {image.height} pixels; at most {MAX_PICTURE_PIXELS >> 20} Mpx are read",
+            f"picture of {image.width} x {image.height} pixels, above the limit of {MAX_PICTURE_PIXELS >> 20} Mpx",
             todo="Convert it to a tiled pyramid TIFF: vips tiffsave in.png out.tif --tile --pyramid.",
         )
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ _JPEG = (6, 7, 34892, 33007)
 
 
 class Image(Protocol):
-    """Reads boxes of one level."""
+    """A reader of boxes of one level."""
 
     size: Size
 
@@ -38,7 +38,7 @@ def check_page(page: Any, level: int) -> None:
     if compression != 1 and compression not in tifffile.TIFF.DECOMPRESSORS:
         raise SlideError(f"TIFF compression {compression} is not supported", todo=CONVERT)
     if compression == _JPEG2000_YCBCR:
-        raise SlideError("TIFF of JPEG 2000 in Aperio's YCbCr (33003), which only OpenSlide reads", todo=CONVERT)
+        raise SlideError("JPEG 2000 TIFF in Aperio's YCbCr (33003), which only OpenSlide reads", todo=CONVERT)
     if int(page.photometric) == YCBCR and compression not in _JPEG:
         raise SlideError(f"TIFF with YCbCr colours under compression {compression} is not supported", todo=CONVERT)
     segment = segment_size(page)
@@ -54,8 +54,8 @@ def check_page(page: Any, level: int) -> None:
 def rgb_from(page: Any, samples: Sequence[int] | None, window: tuple[float, float] | None) -> ToRgb:
     """The function that makes RGB (h, w, 3) of the page's samples (h, w, s).
 
-    samples   that are shown, one or three; None for all of them as colours
-    window    values that become 0 and 255; None if samples are 8 bits
+    samples   the one or three that are shown; None for all of them as colours
+    window    values that become 0 and 255; None if samples have 8 bits
     """
     to_bytes = partial(windowed, window=window) if window is not None else np.ascontiguousarray
     inverted = int(page.photometric) == MIN_IS_WHITE
@@ -98,7 +98,7 @@ class MappedImage:
 
 
 class JoinedImage:
-    """Three images of one grey channel each as red, green and blue."""
+    """Three single-channel images as red, green and blue."""
 
     def __init__(self, parts: Sequence[Image]) -> None:
         self.size, self._parts = parts[0].size, parts
@@ -109,7 +109,7 @@ class JoinedImage:
 
 
 class TurnedImage:
-    """An image rotated or mirrored as its orientation tag says (2 to 8 of TIFF 6.0), as a whole, not tile by tile."""
+    """A whole image rotated or mirrored as its orientation tag says (2 to 8 of TIFF 6.0)."""
 
     def __init__(self, image: Image, orientation: int) -> None:
         self._image = image

@@ -115,7 +115,7 @@ class TiffSlideSlide(Slide):
         return image
 
     def close(self) -> None:
-        """Close the file and forget decoded segments."""
+        """Close the file and drop decoded segments."""
         with self._lock:
             self._closed = True
             self._slide.close()
@@ -143,10 +143,10 @@ def _sources(image: SlideImage, level: int) -> list[tuple[Directory, tuple[int, 
 
 
 def _properties(slide: tiffslide.TiffSlide) -> dict[str, Any]:
-    """What tiffslide finds in the vendor's texts; nothing if it does not understand the file."""
+    """Properties that tiffslide reads from the vendor's description; empty if it cannot parse the file."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tiffslide warns about vendors whose metadata it does not know
+            warnings.simplefilter("ignore")  # tiffslide warns about metadata of unknown vendors
             return dict(slide.properties)
     except PARSE_ERRORS:
         return {}

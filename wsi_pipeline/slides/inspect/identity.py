@@ -15,7 +15,7 @@ _VERSION = b"wsi-pipeline quick digest 1\0"
 
 
 def quick_digest(path: Path) -> str:
-    """SHA-256 (hex) over size, first and last 64 KiB and 16 samples of 16 KiB at even distances between.
+    """SHA-256 (hex) over size, first and last 64 KiB and 16 samples of 16 KiB at even distances in between.
 
     For a folder (DICOM) or a MIRAX file with its data folder it covers the names and bytes of all files.
     Moving or renaming a slide file does not change its digest. At most 384 KiB of each file are read. The part that the
@@ -72,7 +72,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _pieces(size: int) -> list[tuple[int, int]]:
-    """(start, length) of what is read of a file of `size` bytes."""
+    """(start, length) of the parts read from a file of `size` bytes."""
     if size <= _WHOLE_BELOW:
         return [(0, size)]
     room = size - 2 * END_BYTES - SAMPLE_BYTES

@@ -72,11 +72,11 @@ class FileFacts:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What was seen on an open slide.
+    """What a look at an open slide measured.
 
     tissue              bool (h, w) spanning the slide, from its coarsest level; None if that is too large
     fraction            part of the slide that is tissue: of `tissue`, else of the nine regions
-    pixels_per_second   decoded while looking, in this process
+    pixels_per_second   decoding speed in this process
     sample              one region uint8 (side, side, 3) with most tissue in it, as it would be read for a patch
     """
 

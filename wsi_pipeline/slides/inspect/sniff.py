@@ -23,7 +23,7 @@ _PICTURES = {b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
 class Sniffed:
     """A file that may be a slide.
 
-    kind     what it is
+    kind     TIFF, DICOM, MIRAX, picture or other
     path     the file to open (for a DICOM folder: one file of its series)
     vendor   the format that OpenSlide detects, or None
     """
@@ -106,14 +106,12 @@ def _sniff_mirax(path: Path) -> Sniffed:
 
 
 def _sniff_folder(folder: Path, kind: tuple[str, str] | None) -> Sniffed:
-    """The DICOM series of a folder, by one of its files; `kind` is set if its name says it is another format."""
+    """The DICOM series of a folder, by one of its files; `kind` is set if the name belongs to another format."""
     if kind:
         raise SlideError(f"{kind[0]} is not supported", todo=kind[1])
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
     if not files:
-        hint = (
-            "Name the .mrxs file next to it." if (folder / "Slidedat.ini").is_file() else "Name the slide file itself."
-        )
+        hint = "Use the .mrxs file next to it." if (folder / "Slidedat.ini").is_file() else "Use the slide file itself."
         raise SlideError(f"the folder holds no DICOM files: {folder}", todo=hint)
     vendors = ((path, vendor_of(path)) for path in files)
     path, vendor = next((found for found in vendors if found[1] == "dicom"), (files[0], None))

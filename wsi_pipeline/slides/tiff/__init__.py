@@ -1,1 +1,1 @@
-"""TIFF files: their directories, which image is the slide, whether all is there, one segment decoded."""
+"""TIFF files: their directories, which image is the slide, completeness checks, decoding of segments."""

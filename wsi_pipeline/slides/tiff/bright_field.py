@@ -15,7 +15,7 @@ _SHOWABLE_BITS = (8, 16, 32, 64)
 
 
 def check_bright_field(image: Directory, window: tuple[float, float] | None) -> None:
-    """Raise SlideError in one sentence if an image is not 8-bit RGB or grey, nor made so by a `window`."""
+    """Raise SlideError in one sentence if an image is neither 8-bit RGB or grey nor converted to it by a `window`."""
     _check_depth(image)
     if (image.bits, image.kind) != (8, "u") and window is None:
         raise SlideError(

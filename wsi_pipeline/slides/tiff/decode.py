@@ -18,7 +18,7 @@ from wsi_pipeline.geometry import Size
 
 Pixels = NDArray[np.uint8]
 Decoder = Callable[[bytes, int], Pixels]
-"""(compressed bytes, number of the segment) to samples (h, w, s)."""
+"""(compressed bytes, number of the segment) -> samples (h, w, s)."""
 
 DECODE_ERRORS = (RuntimeError, ValueError, TypeError, OSError, MemoryError)
 """What codecs raise on damaged data (imagecodecs' errors are RuntimeErrors, tifffile's ValueErrors)."""

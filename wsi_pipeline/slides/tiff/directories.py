@@ -17,7 +17,7 @@ _OLD_SUBFILE_TYPE, _MAKE, _PAGE_NAME, _X_RESOLUTION, _RESOLUTION_UNIT, _ORIENTAT
 )  # fmt: skip
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
 _MACRO = 9
-"""NewSubfileType of the macro in files of Aperio and those who follow it."""
+"""NewSubfileType of the macro in files of Aperio and vendors that follow it."""
 _MICRONS_PER_UNIT = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
 """ResolutionUnit: inch, centimetre and, by extension, millimetre and micrometre. 1 stands for none."""
 
@@ -36,10 +36,10 @@ class Directory:
     kind          numpy kind of the samples (`u`, `i`, `f`), empty if there is none
     reduced       marked as a reduced version of another image
     mask          marked as a transparency mask
-    aside         its texts call it a label, macro, thumbnail or overview
+    aside         its description names a label, macro, thumbnail or overview
     orientation   1 is upright; TIFF 6.0 lists the others
-    resolution    (x, y) pixels per `unit` as the tags say, None if they do not
-    subs          what its SubIFDs tag names, in order
+    resolution    (x, y) pixels per `unit` as the tags state, None if they do not
+    subs          the directories of its SubIFDs tag, in order
     """
 
     index: int

@@ -25,7 +25,7 @@ _KIND = "OME-TIFF"
 
 
 def ome_slide(images: Sequence[OmeImage], chain: Sequence[Directory], choice: ImageChoice) -> SlideImage:
-    """The largest image that is not a label, macro or overview, or the one that is chosen.
+    """The largest image that is not a label, macro or overview, or the chosen one.
 
     images   as the OME-XML lists them
     chain    the directories its IFD numbers count
@@ -95,7 +95,7 @@ def _directory(image: OmeImage, chain: Sequence[Directory], place: tuple[int, in
     if index is None:
         raise SlideError(
             f"image {image.name!r} of this OME-TIFF lies in other files of its set",
-            todo="Name the file that holds the pixels, or convert the set to one file (bfconvert).",
+            todo="Use the file that holds the pixels, or convert the set to one file (bfconvert).",
         )
     if not 0 <= index < len(chain):
         raise SlideError(
@@ -117,7 +117,7 @@ def _directory(image: OmeImage, chain: Sequence[Directory], place: tuple[int, in
 def _levels(
     pages: tuple[Directory, ...], chain: Sequence[Directory], images: Sequence[OmeImage]
 ) -> tuple[tuple[Directory, ...], ...]:
-    """Level 0 and what lies in its SubIFDs or, of one plane alone, in reduced directories no image claims."""
+    """Level 0 and the levels in its SubIFDs or, for a single plane, in reduced directories that belong to no image."""
     base = pages[0]
     subs = [
         level

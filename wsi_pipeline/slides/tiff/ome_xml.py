@@ -32,7 +32,7 @@ _AXES = "CZT"
 class OmeImage:
     """One image of the file.
 
-    channels   names of its channels, empty strings where they have none
+    channels   names of its channels, empty strings for unnamed ones
     samples    per pixel of a channel: 3 for an RGB channel; None if the XML does not say
     planes     directory of the main chain by (channel, z, t); None if it lies in another file
     """
@@ -56,7 +56,7 @@ def is_ome(description: str) -> bool:
 
 
 def ome_images(description: str, file_name: str = "") -> tuple[OmeImage, ...]:
-    """The images of an OME-XML description, in order; raises SlideError where it cannot be parsed.
+    """The images of an OME-XML description, in order; raises SlideError if it cannot be parsed.
 
     file_name   of the TIFF, to recognise planes stored in other files
     """

@@ -1,4 +1,4 @@
-"""Which directory of a TIFF file without OME-XML is the slide: the largest full image, and the reductions of it."""
+"""Which directory of a TIFF file without OME-XML is the slide: the largest full image, and its reduced copies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ORDERLY = ("aperio", "huron", "akoya")
 """Scanners whose tiled images are all levels or planes of one slide, whatever their flags say."""
 
 SamePicture = Callable[[Directory, Directory], bool]
-"""Whether the second directory shows the first one, smaller."""
+"""Whether the second directory is a smaller copy of the first."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def plain_slide(chain: Sequence[Directory], choice: ImageChoice, same: SamePictu
 
 
 def vendor_of_texts(image: Directory) -> str:
-    """Scanner family by the texts of a directory."""
+    """Scanner family, from a directory's description and software tags."""
     if image.description.startswith("Aperio"):
         return "aperio"
     if "huron" in f"{image.description[:400]} {image.software}".lower():
@@ -96,7 +96,7 @@ def vendor_of_texts(image: Directory) -> str:
 
 
 def _candidates(chain: Sequence[Directory]) -> list[Directory]:
-    """Directories that may be the slide or a level of it; SubIFDs only where they are larger than their parent."""
+    """Directories that may be the slide or a level of it; SubIFDs only if they are larger than their parent."""
     every = list(chain)
     every += [sub for parent in chain for sub in parent.subs if sub.size.pixels > parent.size.pixels]
     every = [item for item in every if item.size.pixels and not item.mask] or every
@@ -145,7 +145,7 @@ def _levels(
     vendor: str,
     same: SamePicture,
 ) -> list[tuple[Directory, ...]]:
-    """Coarser levels: SubIFDs or, where there are none, directories of the main chain.
+    """Coarser levels: SubIFDs or, if there are none, directories of the main chain.
 
     numbers   of `pages` among the `total` of the same size; a coarser size has as many, or the first one's only
     """
@@ -171,7 +171,7 @@ def _levels(
 
 
 def _may_be_of_another(item: Directory, base: Directory, pool: list[Directory]) -> bool:
-    """Whether the flags leave it open that a directory is a reduction of `base`."""
+    """Whether a directory may be a reduction of `base` although its flags do not say so."""
     full = (other for other in pool if not other.reduced and other.size != base.size)
     return not item.reduced or any(is_reduction(item.size, other.size) for other in full)
 

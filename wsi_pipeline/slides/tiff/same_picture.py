@@ -19,13 +19,13 @@ _SIDE = 512
 """Pixels of the larger image, at most, across each place that is compared."""
 _CACHE_BYTES = 64 << 20
 _STEP = 4
-"""Means of 4 x 4 pixels are compared, so that levels made by leaving pixels out agree as well."""
+"""Means of 4 x 4 pixels are compared, so that levels made by subsampling agree as well."""
 _MOST_DIFFERENCE, _LEAST_CORRELATION, _FLAT = 12.0, 0.8, 2.0
 """Of 256 grey values, on average over a place; and of its values, where their deviation is not flat."""
 
 
 def same_picture(large: Any, small: Any) -> bool:
-    """Whether tifffile page `small` is `large`, shrunk: their means agree at the places with most detail.
+    """Whether tifffile page `small` is a smaller copy of `large`: their means agree at the places with most detail.
 
     False if they cannot be decoded here.
     """

@@ -25,13 +25,13 @@ Window = tuple[float, float]
 
 @dataclass(frozen=True)
 class SlideImage:
-    """What is read of a file.
+    """Which directories and samples of a file are read.
 
     levels     the directories of each level, finest first: one, or the three that become red, green and blue
     samples    of a pixel that are shown, one or three; None: its colours, as they are
     window     values that become 0 and 255; None: 8 bits, as they are
     mpp, note  as the image states them: see SlideInfo
-    vendor     of the file, as its texts say
+    vendor     of the file, as its tags state
     notes      what the user should know: other images, planes, orientation
     """
 
@@ -62,7 +62,7 @@ class SlideImage:
 
 @dataclass(frozen=True)
 class Picked:
-    """Channels (None: colours as stored) and plane taken of a stack."""
+    """Channels (None: colours as stored) and plane chosen from a stack."""
 
     channels: tuple[int, ...] | None
     plane: int
@@ -70,11 +70,11 @@ class Picked:
 
 
 def pick(kind: str, channels: Sequence[str], planes: int, choice: ImageChoice, *, first_plane: bool) -> Picked:
-    """What is read of a stack of `planes` with single-sample `channels` (empty: RGB).
+    """Choose from a stack of `planes` with single-sample `channels` (empty: RGB).
 
     first_plane   the first plane represents the slide and is read if none is chosen
 
-    Raises SlideError, saying what there is, if the choice is open or not among it.
+    Raises SlideError, listing the options, if nothing is chosen or the choice does not exist.
     """
     chosen = numbers_of(choice.which, channels, "channel") if choice.which is not None and channels else None
     if choice.which is not None and not channels:
@@ -128,16 +128,16 @@ def checked(image: SlideImage) -> SlideImage:
 
 
 def check_not_aside(nothing_else: bool) -> None:
-    """Raise SlideError where a file has nothing but a label, macro or overview, and none of them is asked for."""
+    """Raise SlideError if a file has only a label, macro or overview, and none of them is chosen."""
     if nothing_else:
         raise SlideError(
-            "TIFF that holds only a label, macro or overview by its own words, no slide",
-            todo="Name the file of the slide; if this is it after all, write 0 into the manifest's column image.",
+            "the TIFF holds only a label, macro or overview image, no slide",
+            todo="Use the slide's own file; if this image is the slide, write 0 into the manifest's column image.",
         )
 
 
 def alike(one: Directory, other: Directory) -> bool:
-    """Whether two directories hold samples of the same kind, lying alike."""
+    """Whether two directories hold samples of the same kind and layout."""
     return (one.samples, one.bits, one.kind, one.orientation, one.depth) == (
         other.samples, other.bits, other.kind, other.orientation, other.depth,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def others_note(scene: int, sizes: Sequence[Size], names: Sequence[str]) -> tupl
     ]
     return (
         f"image {scene} of the file is read, {counted(len(rest), 'other')} not: {listed(rest, 4)}; "
-        "column image or #scene=N chooses",
+        "choose with the column image or #scene=N",
     )
 
 

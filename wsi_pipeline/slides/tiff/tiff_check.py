@@ -1,7 +1,7 @@
 """Whether a TIFF file is complete and sane: a walk through its directories, without decoding anything.
 
-OpenSlide ends the whole process where a damaged directory makes it allocate hundreds of gigabytes, so tile
-sizes are bounded here, before any decoder sees the file.
+OpenSlide ends the whole process if a damaged directory makes it allocate hundreds of gigabytes, so tile
+sizes are checked here, before any decoder sees the file.
 
 Layout as in TIFF 6.0 and BigTIFF (8-byte offsets): a chain of directories, each a table of tags; tags 324 and
 325 hold where each tile lies and how long it is, 273 and 279 the same for strips.
@@ -50,7 +50,7 @@ class _Layout:
 
 
 def check_complete(path: Path) -> None:
-    """Raise SlideError (`truncated TIFF: ...`) where directories, tiles or strips lie beyond the end of the file.
+    """Raise SlideError (`truncated TIFF: ...`) if directories, tiles or strips lie beyond the end of the file.
 
     Directories that form a loop are refused too: readers would follow them for ever.
     """
@@ -91,7 +91,7 @@ def compression_of(path: Path) -> int | None:
 
 
 def _open(file: BinaryIO, path: Path) -> tuple[_Layout, int]:
-    """Layout of the file and where its first directory lies."""
+    """Layout of the file and offset of its first directory."""
     magic = file.read(4)
     layout = _Layout("<" if magic[:1] == b"I" else ">", b"+" in magic, path.stat().st_size)
     file.seek(8 if layout.big else 4)
@@ -142,7 +142,7 @@ def _check_segments(
         return
     if len(offsets) != len(counts):
         raise _damaged(f"image {index} lists {len(offsets)} offsets but {len(counts)} lengths")
-    # Careless writers overstate the length of the last strip, so for strips only the start has to be there.
+    # Some writers overstate the length of the last strip, so for strips only the start must exist.
     # Lengths are capped so that their sum with an offset does not pass 64 bits.
     ends = offsets + np.minimum(counts, layout.size + 1 if tags == _TILES else 1)
     beyond = (ends > layout.size) | (offsets > layout.size)

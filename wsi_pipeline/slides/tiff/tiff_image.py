@@ -28,7 +28,7 @@ _STACKS = {
     "is_mdgel": "MD Gel file",
     "is_eer": "EER movie",
 }
-"""Microscope files whose channels, planes or values are described by private tags that are not read here."""
+"""Microscope files whose channels, planes or values are described by private tags, which are not supported."""
 
 _TRUNCATED = re.compile(r'"truncated"\s*:\s*true')
 

@@ -21,7 +21,7 @@ class SegmentedImage:
     to_rgb   stored samples (h, w, s) to RGB (h, w, 3)
     cache    decoded segments, shared by the levels of a slide
     level    its number, for the cache and for messages
-    plane    which of the page's separate colour planes
+    plane    number of the separate colour plane
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class SegmentedImage:
 
 
 def joined(box: Box, inside: Box | None, segment: Size, get: Callable[[int, int], Pixels | None]) -> Pixels:
-    """The pixels of `box`, pasted from the segments that lie under it; white where there are none.
+    """The pixels of `box`, pasted from the segments below it; white where there are none.
 
-    inside    the part of the box that lies on the image; None if it lies beside it
+    inside    the part of the box inside the image; None if there is none
     segment   size of every segment; the first one's corner is at (0, 0)
-    get       (row, column) to the decoded segment, or None if the file has none there
+    get       (row, column) -> the decoded segment, or None if the file has none there
     """
     image = white(box.width, box.height)
     if inside is None:

@@ -22,7 +22,7 @@ def adobe_marker(transform: int) -> bytes:
 
 
 def head_of(tables: bytes | None, transform: int) -> bytes:
-    """What every stream of a level begins with: SOI, the Adobe marker and the shared tables (tag 347).
+    """The common start of every stream of a level: SOI, the Adobe marker and the shared tables (tag 347).
 
     Raises ValueError if the tables are not an abbreviated JPEG stream.
     """

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _COARSE = 16
 _MOST_COARSE_DIFFERENCE = 12
-"""Of means of 16 x 16 pixels on lower levels, where positions fall between pixels and OpenSlide interpolates."""
+"""Tolerance for means of 16 x 16 pixels on lower levels, where OpenSlide interpolates between pixels."""
 
 
 def same_pixels(levels: dict[int, TiledLevel], other: Slide, name: str) -> dict[int, TiledLevel]:
@@ -59,7 +59,7 @@ def _fault(number: int, level: TiledLevel, other: Slide) -> str:
 
 
 def _sample(level: TiledLevel, count: int) -> NDArray[np.int64]:
-    """Up to `count` tiles of the file: the largest, the median by size, the last. The first where it has none."""
+    """Up to `count` tiles of the file: the largest, the median by size, the last; else the first one."""
     there = np.flatnonzero(~level.missing)
     if not len(there):
         return np.zeros(1, np.int64)

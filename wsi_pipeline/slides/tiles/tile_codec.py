@@ -38,7 +38,7 @@ class TileCodec(Protocol):
     scales: tuple[int, ...]
 
     def decode(self, data: bytes, shrink: int, out: Pixels | None) -> Pixels:
-        """Compressed bytes to RGB (h / shrink, w / shrink, 3), in `out` if it likes. Raises one of DECODE_ERRORS."""
+        """Compressed bytes to RGB (h / shrink, w / shrink, 3), possibly in `out`. Raises one of DECODE_ERRORS."""
 
     def as_jpeg(self, data: bytes) -> bytes | None:
         """The tile as a JPEG file, or None if it is stored otherwise."""
@@ -70,7 +70,7 @@ class JpegCodec:
         return whole(self._head, data)
 
     def _is_whole(self, data: bytes) -> bool:
-        """True where the stream is a JFIF file already, whose colours are always YCbCr: the usual case, not copied."""
+        """Whether the stream is a JFIF file already, whose colours are always YCbCr: the usual case, not copied."""
         return self._plain and data[:4] == b"\xff\xd8\xff\xe0" and data[6:10] == b"JFIF"
 
 
@@ -91,7 +91,7 @@ class Jpeg2000Codec:
         return _between(np.asarray(image), shrink // 2)
 
     def as_jpeg(self, data: bytes) -> None:
-        """None: it is no JPEG."""
+        """None: the tile is not a JPEG."""
 
 
 def wavelet_levels(data: bytes) -> int:
@@ -115,8 +115,7 @@ def _between(band: Pixels, step: int) -> Pixels:
     """A low-pass band (h, w, 3), whose samples sit on every `step`-th pixel, as means of 2 * step pixels.
 
     Returns (h / 2, w / 2, 3). Along each axis mean n spans pixels 2n * step to (2n + 2) * step - 1. Each sample counts
-    with the part of its own `step` pixels, which it is in the middle of, that lies in there; beyond the tile its last
-    sample goes on.
+    with that part of the `step` pixels around it that lies in the span; beyond the tile the last sample is repeated.
     """
     weights = np.array([step / 2 + 0.5, step, step / 2 - 0.5], np.float32) / np.float32(2 * step)
     rows = np.concatenate([band, band[-1:]])

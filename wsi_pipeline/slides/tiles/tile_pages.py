@@ -12,7 +12,7 @@ import tifffile
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.slide import Slide
-from wsi_pipeline.slides.tiff.decode import DECODE_ERRORS
+from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS
 from wsi_pipeline.slides.tiff.directories import every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiles.jpeg_stream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 _JPEG, _JPEG2000 = 7, (33004, 33005, 34712)
 _RGB, _YCBCR = 2, 6
-_PARSE_ERRORS = (*DECODE_ERRORS, ArithmeticError, AssertionError, AttributeError, LookupError)
 _HEADER_BYTES = 1 << 16
 
 
@@ -48,7 +47,9 @@ def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, Tiled
                     if number == 0:
                         raise
                     log.info("%s: level %d is read by %s: %s", path.name, number, other.info.backend, error.what)
-    except _PARSE_ERRORS as error:
+    except SlideError:
+        raise
+    except (*PARSE_ERRORS, MemoryError) as error:
         raise SlideError(f"its TIFF directories cannot be parsed ({type(error).__name__}: {error})") from error
     return _without_repaired(found, other)
 
@@ -77,7 +78,7 @@ def _codec(page: Any, file: TileBytes) -> TileCodec:
 
 
 def _first_bytes(page: Any, file: TileBytes) -> bytes:
-    """Of the first tile there is, empty if there is none; all tiles of a level are written alike."""
+    """First bytes of the first existing tile, empty if there is none; all tiles of a level have the same format."""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if offset and count:
             return file.read(offset, min(count, _HEADER_BYTES))
@@ -85,7 +86,7 @@ def _first_bytes(page: Any, file: TileBytes) -> bytes:
 
 
 def _without_repaired(levels: dict[int, TiledLevel], other: Slide) -> dict[int, TiledLevel]:
-    """OpenSlide paints over tiles missing from an Aperio pyramid with what level 0 shows: it keeps those levels."""
+    """Without Aperio levels that lack tiles: OpenSlide fills those tiles from level 0, so it reads these levels."""
     if other.info.backend != "openslide" or other.info.vendor != "aperio":
         return levels
     if not any(level.missing.any() for level in levels.values()):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """An array to be made: rows come first in `shape`, `chunk_rows` of them lie together."""
+    """An array to create: rows are the first axis of `shape`, `chunk_rows` of them form a chunk."""
 
     name: str
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class ArrayFacts:
-    """What an array is, besides its rows.
+    """Shape, type and attributes of an array.
 
     shape    (N,) for a list of byte strings
     ragged   whether it is such a list
@@ -52,7 +52,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self, name: str) -> ArrayFacts:
-        """Shape, type and attributes of an array; KeyError where there is none."""
+        """Shape, type and attributes of an array; KeyError if there is none."""
 
     @abstractmethod
     def attrs(self) -> dict[str, Any]:
@@ -72,11 +72,11 @@ class Backend(ABC):
 
     @abstractmethod
     def create(self, spec: ArraySpec) -> None:
-        """Make an array, filled with zeros."""
+        """Create an array filled with zeros."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove an array if it is there."""
+        """Remove an array if it exists."""
 
     @abstractmethod
     def write(self, name: str, start: int, rows: NDArray[np.generic]) -> None:
@@ -84,7 +84,7 @@ class Backend(ABC):
 
     @abstractmethod
     def append_bytes(self, name: str, items: Sequence[bytes]) -> None:
-        """Append rows to a list of byte strings; made on first use."""
+        """Append rows to a list of byte strings, created on first use."""
 
     @abstractmethod
     def flush(self) -> None:

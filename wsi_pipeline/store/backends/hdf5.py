@@ -1,6 +1,6 @@
-"""Stores as HDF5 files. Opened without file locks, which shared file systems lack; our writes need none, being
-made at a temporary path by one process. Each chunk carries a Fletcher-32 checksum for other readers, but for
-variable-length byte strings, on which HDF5 has none; ours (`checksums.py`) reach those too."""
+"""Stores as HDF5 files. Opened without file locks, which shared file systems lack; our writes need none, since
+one process writes at a temporary path. Each chunk carries a Fletcher-32 checksum for other readers, except
+variable-length byte strings, for which HDF5 has none; ours (`checksums.py`) cover those too."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Hdf5File(Backend):
         self._file.attrs.update(attrs)
 
     def create(self, spec: ArraySpec) -> None:
-        """Make an array: see `Backend.create`."""
+        """Create an array: see `Backend.create`."""
         array = self._file.create_dataset(
             spec.name,
             shape=spec.shape,

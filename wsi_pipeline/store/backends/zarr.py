@@ -63,7 +63,7 @@ class ZarrFolder(Backend):
         self._group.attrs.update(dict(attrs))
 
     def create(self, spec: ArraySpec, chunks_per_shard: int = CHUNKS_PER_SHARD) -> None:
-        """Make an array: see `Backend.create`. A shard is one file."""
+        """Create an array: see `Backend.create`. A shard is one file."""
         rows = spec.chunks[0]
         compressors: tuple[Any, ...] = (ZstdCodec(level=3), Crc32cCodec()) if spec.compress else (Crc32cCodec(),)
         array = self._group.create_array(
@@ -96,7 +96,7 @@ class ZarrFolder(Backend):
         self._write_out(name, len(ragged.pending) // _BYTES_PER_SHARD * _BYTES_PER_SHARD)
 
     def flush(self) -> None:
-        """Write what is pending, and the offsets of byte strings."""
+        """Write pending rows and the offsets of byte strings."""
         for name, ragged in self._ragged.items():
             self._write_out(name, len(ragged.pending))
             edges = np.concatenate([[0], np.cumsum(ragged.lengths, dtype=np.int64)]).astype(np.int64)

@@ -45,7 +45,7 @@ def write_classes(
 
 
 def read_class_table(path: str | PathLike[str]) -> ClassTable:
-    """Read a class store. Raises StoreError if it is no such store or is damaged."""
+    """Read a class store. Raises StoreError if it is not a class store or is damaged."""
     path = Path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, CLASS_FORMAT, path)

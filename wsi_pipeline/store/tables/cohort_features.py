@@ -30,7 +30,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class CohortFeatures:
     """Features of several slides, one after the other.
 
-    features   float16 (float32 where any store holds it), (sum N, D); a `np.memmap` where they did not fit
+    features   float16 (float32 if any store holds it), (sum N, D); a `np.memmap` if they did not fit
     offsets    int64 (B + 1): slide i is rows offsets[i] to offsets[i + 1]
     headers    of the B stores
     """
@@ -58,12 +58,12 @@ def read_cohort_features(
 ) -> CohortFeatures:
     """Read the feature stores at `paths`, each once, into one array (sum N, D); a store may be empty.
 
-    limit_bytes   what may be held in memory (default: half of what is free). Above it the rows are packed into a file
-                  without a name, which is mapped and is gone when the array is
-    scratch       folder of that file (default: where the first store lies)
+    limit_bytes   most bytes to hold in memory (default: half of the free memory). Above it the rows are packed into an
+                  unnamed file, which is mapped and disappears with the array
+    scratch       folder of that file (default: that of the first store)
 
-    Raises StoreError for a store that is not a feature store, is damaged, is of another width than the first, or
-    holds values that are not finite, and where neither memory nor disk has room for all rows.
+    Raises StoreError for a store that is not a feature store, is damaged, differs in width from the first, or
+    holds values that are not finite, and if neither memory nor disk has room for all rows.
     """
     if not paths:
         raise StoreError("no feature store was named")
@@ -103,7 +103,7 @@ def _array(shape: tuple[int, int], dtype: np.dtype[Any], limit: float, scratch: 
 
 
 def _reserve(handle: int, size: int, folder: Path) -> None:
-    """Take the room on the disk now: a disk that is full when the map is written to ends the process (SIGBUS)."""
+    """Reserve the disk space now: a full disk while the map is written ends the process (SIGBUS)."""
     if not hasattr(os, "posix_fallocate"):
         return
     try:
@@ -113,7 +113,7 @@ def _reserve(handle: int, size: int, folder: Path) -> None:
             raise StoreError(
                 f"{folder} has no room for the features of all slides ({size / 1e9:.2g} GB), which do not fit in "
                 f"memory: {error.strerror}",
-                todo="Free space on that disk, or run where there is more memory",
+                todo="Free space on that disk, or use a machine with more memory",
             ) from None
 
 

@@ -65,7 +65,7 @@ def check_finite(features: NDArray[np.floating[Any]], coords: NDArray[np.int64])
 
 
 def read_feature_table(path: str | PathLike[str]) -> FeatureTable:
-    """Read a feature store. Raises StoreError if it is no such store or is damaged."""
+    """Read a feature store. Raises StoreError if it is not a feature store or is damaged."""
     path = Path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, FEATURE_FORMAT, path)

@@ -28,7 +28,7 @@ _BLOCK = struct.Struct(f"<Q{_DIGEST_BYTES}s")
 
 @dataclass(frozen=True)
 class RowsKey:
-    """What unfinished rows must agree on to be used: the digest of the store to be, and how rows lie.
+    """What unfinished rows must match to be used: the digest of the future store, and the layout of rows.
 
     batch   patches of one batch: rounding differs slightly between batch sizes, so a slide is
             finished with the batch size it was begun with
@@ -42,12 +42,12 @@ class RowsKey:
 
 
 def partial_path(store: Path) -> Path:
-    """Where the unfinished rows of a store lie: a hidden sibling."""
+    """Path of a store's unfinished rows: a hidden sibling."""
     return store.with_name(f".{store.stem}.partial")
 
 
 def read_partial(path: Path) -> tuple[RowsKey, NDArray[Any]] | None:
-    """The rows that are whole, (n, D) with n <= key.rows, and what they are; None if there are none to use."""
+    """The complete rows, (n, D) with n <= key.rows, and their key; None if there are none to use."""
     try:
         with path.open("rb") as file:
             key = _parse(file.readline())
@@ -65,11 +65,11 @@ class PartialRows:
 
     def __init__(self, path: Path, key: RowsKey, kept: NDArray[Any]) -> None:
         self.path, self.done, self._key = path, len(kept), key
-        # Written whole, not cut in place: rewriting what was kept drops a torn tail and cannot tear anything itself.
+        # Rewritten, not cut in place: that drops a torn tail and cannot tear anything itself.
         write_bytes(path, _head(key) + (_block(kept.astype(key.dtype, copy=False)) if len(kept) else b""))
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Add rows (n, D) after those that are there, flushed to the disk."""
+        """Append rows (n, D), flushed to the disk."""
         if len(rows) == 0:
             return
         with self.path.open("ab") as file:
@@ -106,7 +106,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def _blocks(file: IO[bytes], key: RowsKey) -> Iterator[NDArray[Any]]:
-    """Blocks up to the first that is torn or damaged."""
+    """Blocks before the first that is torn or damaged."""
     left, width = key.rows, key.dim * np.dtype(key.dtype).itemsize
     while len(head := file.read(_BLOCK.size)) == _BLOCK.size:
         count, checksum = _BLOCK.unpack(head)

@@ -28,7 +28,7 @@ class PatchLabels:
 
 
 def write_labels(path: Path, labels: NDArray[np.integer], classes: Sequence[str]) -> None:
-    """Add labels (N,) to the patch store at `path` or replace them, atomically; all else stays as it is.
+    """Add labels (N,) to the patch store at `path` or replace them, atomically; everything else stays unchanged.
 
     labels    indices into `classes`, or -1 for no label
 
@@ -40,7 +40,7 @@ def write_labels(path: Path, labels: NDArray[np.integer], classes: Sequence[str]
     names = _checked_classes(list(classes), path)
     values = np.asarray(labels)
     if values.shape != (count,) or values.dtype.kind not in "iu":
-        raise StoreError(f"{path}: labels must be whole numbers ({count},), got {values.dtype} {values.shape}")
+        raise StoreError(f"{path}: labels must be integers ({count},), got {values.dtype} {values.shape}")
     _check_values(values, len(names), path)
     with amend_store(path) as writer:
         writer.remove(LABELS)

@@ -23,7 +23,7 @@ from wsi_pipeline.tiling.resolve import PatchGeometry
 
 @dataclass(frozen=True, eq=False)
 class PatchTable:
-    """All of a patch store but its pixels."""
+    """A patch store without its pixels."""
 
     header: Header
     geometry: PatchGeometry
@@ -93,7 +93,7 @@ def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
 
 
 def read_patch_table(path: str | PathLike[str]) -> PatchTable:
-    """Read a patch store but for its pixels. Raises StoreError if it is no such store or is damaged."""
+    """Read a patch store without its pixels. Raises StoreError if it is not a patch store or is damaged."""
     path = Path(path)
     with closing(open_store(path)) as store:
         return read_table(store, path)

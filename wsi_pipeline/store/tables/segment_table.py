@@ -18,12 +18,12 @@ from wsi_pipeline.store.store import ArraySpec
 from wsi_pipeline.tissue.mask import TissueMask
 
 THUMBNAIL_LEAST_PX, THUMBNAIL_PX = 1000, 1200
-"""Longest side of the stored thumbnail, pixels: as a level of the pyramid has it that lies between, else the larger."""
+"""Range for the longest side of the stored thumbnail, pixels: that of a pyramid level within it, else the larger."""
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentTable:
-    """A whole segment store: the mask, the thumbnail uint8 (h, w, 3), and what was odd ("" if nothing)."""
+    """A whole segment store: the mask, the thumbnail uint8 (h, w, 3), and a warning ("" if none)."""
 
     header: Header
     mask: TissueMask
@@ -46,7 +46,7 @@ def write_segment(path: Path, header: Header, mask: TissueMask, thumbnail: NDArr
 
 
 def read_segment_table(path: str | PathLike[str]) -> SegmentTable:
-    """Read a segment store. Raises StoreError if it is no such store or is damaged."""
+    """Read a segment store. Raises StoreError if it is not a segment store or is damaged."""
     path = Path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, SEGMENT_FORMAT, path)

@@ -48,26 +48,26 @@ def local_range(plane: NDArray[np.uint8], radius: int) -> NDArray[np.uint8]:
 
 
 def dilated(mask: Mask, radius: int) -> Mask:
-    """True where any pixel of the window is."""
+    """True where any pixel of the window is True."""
     for axis in (0, 1):
         mask = _extreme(np.logical_or, mask, radius, axis)
     return mask
 
 
 def eroded(mask: Mask, radius: int) -> Mask:
-    """True where all pixels of the window are."""
+    """True where all pixels of the window are True."""
     for axis in (0, 1):
         mask = _extreme(np.logical_and, mask, radius, axis)
     return mask
 
 
 def opened(mask: Mask, radius: int) -> Mask:
-    """Without the parts that no window fits into."""
+    """The mask without the parts that no window fits into (opening)."""
     return dilated(eroded(mask, radius), radius)
 
 
 def closed(mask: Mask, radius: int) -> Mask:
-    """With the gaps filled that no window fits into."""
+    """The mask with the gaps filled that no window fits into (closing)."""
     return eroded(dilated(mask, radius), radius)
 
 
@@ -78,7 +78,7 @@ def in_runs(mask: Mask, length: int, axis: int) -> Mask:
 
 
 def shrunk(plane: Plane, factor: int) -> Plane:
-    """Means over blocks of factor x factor pixels; a partial last block is filled up with its edge."""
+    """Means over blocks of factor x factor pixels; a partial last block is padded with its edge."""
     if factor == 1:
         return plane
     for axis in (0, 1):

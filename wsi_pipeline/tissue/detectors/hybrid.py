@@ -22,20 +22,20 @@ Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 CHROMA, TEXTURE = 0.020, 0.014
-"""Spread of the three optical densities, and their mean's local deviation, that weigh 1 as evidence of tissue."""
+"""Spread of the three optical densities, and local deviation of their mean, that each count 1 as evidence of tissue."""
 SPECK = 0.08
 """Deviation is capped here, so that a speck of dust does not count as texture of its whole neighbourhood."""
 WEAK, STRONG, MIN_SURE = 0.8, 1.6, 0.1
-"""Evidence that each pixel of a fragment needs, a stronger one, and the part of the fragment that needs it."""
+"""Evidence every pixel of a fragment needs, stronger evidence, and the part of the fragment that needs the latter."""
 MAX_WEAK = 1.6
-"""Glass so noisy that it would raise the weak limit above this is not believed to be glass."""
+"""Highest weak limit: glass so noisy that it would raise the limit further is probably not glass."""
 HAZE, HAZE_RANGE = 0.1, (0.010, 0.025)
 """Tissue scatters light: glass beside it is grey by up to this part of the tissue's density, within the range."""
 QUIET, YELLOW = 0.004, 0.6
 """Glass-like pixels with less texture than the first and the second part of their density in blue are yellowed glass:
 mountant and cover glasses often end within the slide."""
 COLOUR, MIN_COLOURED = 0.012, 0.15
-"""Spread of densities that is a colour, and the part of a fragment that must have one."""
+"""Spread of densities that counts as colour, and the fraction of a fragment that must have it."""
 COLOURLESS_UM = 100.0
 """Colourless fragments that no square of twice this size fits into are dust, glass edges, hairs and bubbles;
 thicker ones may be a silver stain."""
@@ -44,7 +44,7 @@ thicker ones may be a silver stain."""
 def hybrid(rgb: NDArray[np.uint8], mpp: float) -> Mask:
     """Tissue by colour or texture, without pen, padding, hair lines and dust: bool (h, w) for uint8 (h, w, 3).
 
-    A pale fragment counts where a tenth of it is clearly tissue (hysteresis, Canny 1986), so that pale and dark
+    A pale fragment counts if a tenth of it is clearly tissue (hysteresis, Canny 1986), so that pale and dark
     pieces on one slide do not compete for one threshold.
     """
     glass = looks_like_glass(rgb)
@@ -64,7 +64,7 @@ def hybrid(rgb: NDArray[np.uint8], mpp: float) -> Mask:
 
 
 def _noise_limit(glass: Plane) -> float:
-    """The weak limit, raised to four standard deviations above what glass has (by the median deviation)."""
+    """The weak limit, raised to four standard deviations above that of glass (from the median deviation)."""
     if not glass.size:
         return WEAK
     middle = float(np.median(glass))

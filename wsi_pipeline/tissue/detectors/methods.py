@@ -31,7 +31,7 @@ SEGMENTERS.register("hybrid")(hybrid)
 NONE = "none"
 
 MIN_SATURATION = 12
-"""Otsu's cut on saturation (0 to 255) never goes below this: a blank slide has nothing but noise to split."""
+"""Otsu's cut on saturation (0 to 255) never goes below this: a blank slide holds only noise to split."""
 MIN_DENSITY = 0.05
 
 

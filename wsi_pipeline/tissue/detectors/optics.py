@@ -1,4 +1,4 @@
-"""From RGB to what the detectors look at: background colour, optical density, local texture.
+"""From RGB to the quantities the detectors use: background colour, optical density, local texture.
 
 Optical density follows Beer and Lambert, OD = -log10(I / I0), with the I0 of the slide's own glass (Ruifrok and
 Johnston 2001 take a fixed one): grey or tinted glass then has density zero.
@@ -17,18 +17,18 @@ from wsi_pipeline.tissue.detectors.filters import local_mean, local_range
 BRIGHT = 150
 """Glass has every channel above this."""
 NEUTRAL, YELLOWED = 14, 42
-"""Glass has channels no further apart than the first; than the second where it is yellow, as old mountant is."""
+"""Glass has channels no further apart than the first value, or the second if it is yellow, as old mountant is."""
 SMOOTH = 6
 """Glass changes by no more than this, in grey levels, between neighbours once sensor noise is averaged out."""
 PADDING_WHITE = 254
-"""Scanners fill what they did not scan with pure white."""
+"""Scanners fill unscanned areas with pure white."""
 MIN_GLASS = 0.002
-"""Below this fraction of the picture there is no glass to measure, and white paper stands in for it."""
+"""Below this fraction of the picture there is no glass to measure, and a white paper value is used."""
 WHITE = 245.0
 DARKEST = 1.6
-"""Optical density of black: the few grey levels below are noise, stray light and JPEG, and saturated ink has them."""
+"""Optical density of black: the few grey levels below are noise, stray light and JPEG; ink may reach them."""
 SAMPLE = 500_000
-"""Pixels that are enough to measure a colour on."""
+"""Number of pixels sufficient to measure a colour."""
 
 
 def looks_like_glass(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -66,7 +66,7 @@ def _brightest_mode(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def optical_density(rgb: NDArray[np.uint8], background: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Optical density, float32 (3, h, w), over `background` (3,); from 0, brighter than it, to DARKEST."""
+    """Optical density, float32 (3, h, w), over `background` (3,), clipped to 0 (brighter than it) to DARKEST."""
     levels = np.arange(256, dtype=np.float32) + 1
     out = np.empty((3, *rgb.shape[:2]), dtype=np.float32)
     for channel in range(3):
@@ -76,7 +76,7 @@ def optical_density(rgb: NDArray[np.uint8], background: NDArray[np.float32]) -> 
 
 
 def mean_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of the three optical densities (3, h, w): how much is there, whatever its colour."""
+    """Mean of the three optical densities (3, h, w): the amount of stain of any colour."""
     mean: NDArray[np.float32] = density[0] + density[1]
     mean += density[2]
     mean *= np.float32(1 / 3)

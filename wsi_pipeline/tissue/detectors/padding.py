@@ -1,4 +1,4 @@
-"""What is not part of the slide: black rectangles around it, and long straight lines along its axes."""
+"""Areas that are not part of the slide: black rectangles around it, and long straight lines along its axes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scipy import ndimage as ndi
 from wsi_pipeline.tissue.detectors.filters import dilated, in_runs, local_range, opened
 
 BLACK = 48
-"""Padding has every channel at or below this; the darkest tissue has, too, but is not flat."""
+"""Padding has every channel at or below this; so has the darkest tissue, but it is not flat."""
 FLAT = 4
 """Padding changes by no more than this, in grey levels, between neighbours."""
 LARGE = 0.02
-"""A flat black area off the image edge is padding from this fraction of the image on."""
+"""A flat black area away from the image edge counts as padding from this fraction of the image on."""
 SEAM = 3
-"""Pixels around padding that shrinking has mixed with it."""
+"""Width in pixels of the rim that shrinking has mixed with padding."""
 LINE_WIDTH, LINE_LENGTH = 5, 60
 """A hair line is at most this wide and at least this long, pixels."""
 

@@ -1,7 +1,7 @@
 """Ink of marker pens on the cover glass.
 
-Hue alone does not tell ink from stain: aniline blue of a trichrome is the blue of a pen, light green its green,
-picrosirius its red. So ink must also be dense, even (no nuclei or fibres within the stroke), and wide; or, where it is
+Hue alone does not distinguish ink from stain: aniline blue of a trichrome is the blue of a pen, light green its green,
+picrosirius its red. So ink must also be dense, even (no nuclei or fibres within the stroke), and wide; or, if it is
 narrow, denser than any stain.
 """
 
@@ -22,13 +22,13 @@ Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 MATTER = 0.05
-"""Density that is more than glass."""
+"""Density above that of glass."""
 STAIN_SHARE, MIXED_SHARE = 0.6, 0.2
-"""A hue that the first part of all matter has is the stain; from the second on, strokes do not grow over it."""
+"""A hue shared by the first fraction of all matter is the stain; from the second on, strokes do not grow over it."""
 SURE_SHARE, FINE_MPP = 0.5, 16.0
-"""Unless so much of that hue is dense and even, at a resolution that shows the texture of tissue: a marked biopsy."""
+"""Unless this part of that hue is dense and even, at a resolution that shows the texture of tissue: a marked biopsy."""
 CONTRAST = 2.2
-"""Or unless its dense part is so many times as dense as all the rest."""
+"""Or unless its dense part is this many times as dense as the rest."""
 NARROW_EVEN = 0.12
 """Largest deviation of a narrow stroke relative to its density, within the evenest 3 x 3 pixels around."""
 
@@ -48,7 +48,7 @@ def pen_mask(density: Plane, deviation: Plane, mpp: float) -> Mask:
 
 
 def _narrow(density: Plane, known: Mask, mpp: float) -> Mask:
-    """Strokes too narrow for the coarse look. Nothing to do where all that is dense enough is `known` as ink."""
+    """Strokes too narrow for the coarse resolution. Skipped if everything dense enough is `known` as ink."""
     factor = pixels_of(NARROW.work_um, mpp)
     planes = np.stack([shrunk(plane, factor) for plane in density]) if factor > 1 else density
     red, green, blue = planes
@@ -68,13 +68,13 @@ def _enlarged(mask: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """What ink is judged by.
+    """The planes by which ink is judged.
 
     mean     mean density (h, w)
     solid    where the core of a stroke may be (h, w): even, and dense enough in one channel
-    matter   flat indices of the n pixels that are more than glass
+    matter   flat indices of the n pixels denser than glass
     shares   of the three channels in the density of these pixels (3, n)
-    mpp      resolution of the picture, and `stroke` the width of stroke that is looked for
+    mpp      resolution of the picture, and `stroke` the width of stroke to look for
     """
 
     mean: Plane
@@ -110,7 +110,7 @@ class _Look:
         return opened(alike & self.solid, self.pixels(self.stroke.half_width_um))
 
     def grown(self, core: Mask, maybe: Mask) -> Mask:
-        """The core, what hangs together with it within reach and may be ink, and two pixels around."""
+        """The core, connected pixels within reach that may be ink, and two pixels around them."""
         if not core.any():
             return core
         reach = self.pixels(self.stroke.reach_um)
@@ -118,7 +118,7 @@ class _Look:
         return np.asarray(ndi.binary_dilation(near, iterations=2))
 
     def on_glass(self, ink: Mask, share: float) -> Mask:
-        """The strokes whose rim is glass by at least `share`, or by what the width of stroke asks for."""
+        """The strokes whose rim is glass to at least `share`, or to the fraction that their width requires."""
         share = max(share, self.stroke.on_glass)
         return _touching_glass(ink, self.mean < MATTER, share) if share and ink.any() else ink
 
@@ -170,7 +170,7 @@ def _coloured(ink: Ink, look: _Look) -> Mask:
 
 
 def _is_stain(alike: Mask, core: Mask, look: _Look) -> bool:
-    """True where a hue is the slide's stain: most matter has it, and nothing of it stands out as ink does."""
+    """Whether a hue is the slide's stain: most matter has it, and no part of it stands out like ink."""
     hue = np.count_nonzero(alike)
     if look.stroke is NARROW:
         return bool(hue > MIXED_SHARE * look.matter.size and np.count_nonzero(core) < SURE_SHARE * hue)

@@ -1,4 +1,4 @@
-"""What marker inks look like: their hues as shares of the optical density, and the widths strokes are looked for in."""
+"""Marker inks: their hues as shares of the optical density, and the stroke widths to look for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Hue = tuple[Range, Range, Range]
 DENSE = 0.25
 """Mean optical density of ink; stained tissue is rarely as dense over a whole 24 um pixel."""
 BLACK, NEUTRAL = 0.60, 0.083
-"""The same for black ink, which has no hue to know it by: its shares lie no further apart than the second."""
+"""The same for black ink, which has no hue: its shares lie no further apart than the second value."""
 OPAQUE = 0.85
 """Even matter as dense as this is ink in hues that tissue has when it is paler: blue-black and dark red."""
 BLOOD_ON_GLASS = 0.12
@@ -22,9 +22,9 @@ BLOOD_ON_GLASS = 0.12
 class Ink:
     """One colour of ink.
 
-    sure, maybe   hues that are ink, and that are ink beside ink
+    sure, maybe   hues that are ink, and hues that are ink next to ink
     dense         least mean optical density of its core
-    faint         the same of what belongs to a stroke beside its core
+    faint         the same for the rest of a stroke
     on_glass      least part of a stroke's rim that is glass
     """
 
@@ -67,10 +67,10 @@ INKS = (
 
 @dataclass(frozen=True)
 class Stroke:
-    """A width of stroke to look for.
+    """A stroke width to look for.
 
-    work_um         pixels that show it and cost little
-    half_width_um   half the width that the core of the finest such stroke has
+    work_um         pixel size that shows it at little cost
+    half_width_um   half the core width of the finest such stroke
     reach_um        how far its thin, streaky rim may reach from the dense core
     peak            least optical density of the core in the channel that it absorbs most
     on_glass        least part of its rim that is glass
@@ -84,7 +84,7 @@ class Stroke:
 
 
 BROAD = Stroke(24.0, 50.0, 250.0)
-"""Strokes are mostly half a millimetre wide and more; clumps of blood are mostly narrower than this core."""
+"""Most strokes are at least half a millimetre wide; clumps of blood are mostly narrower than this core."""
 NARROW = Stroke(8.0, 8.0, 60.0, peak=0.9, on_glass=0.25)
 """Hairlines and the edges of small scans. Three pixels cannot show that they are even as ink is, so ink must there be
 denser than a dye in a 4 um section gets, and lie partly beside the tissue."""

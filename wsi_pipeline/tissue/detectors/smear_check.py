@@ -1,4 +1,4 @@
-"""How much of a mask has no texture: smears of dye and haze on the glass have none, tissue does."""
+"""Fraction of a mask without texture: smears of dye and haze on the glass have none, tissue does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SPECK = 0.08
 NEAR_UM = 24.0
 """Radius over which texture is averaged."""
 AS_GLASS, LEAST = 1.2, 0.001
-"""As even as glass is a texture below the first times that of the glass around the mask, plus the second."""
+"""A texture counts as even if it is below the first value times that of the glass around the mask, plus the second."""
 
 
 def smooth_fraction(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float) -> float:
-    """Part of a mask (h, w) of `rgb` (h, w, 3) that is as even as the glass around it, 0 to 1.
+    """Fraction of a mask (h, w) of `rgb` (h, w, 3) that is as even as the glass around it, 0 to 1.
 
-    Green only: every stain absorbs it. 0 if there is no inside or no glass to compare with.
+    Green only: every stain absorbs it. 0 if the mask is empty or there is no glass to compare with.
     """
     table = np.minimum(np.log10(256 / (np.arange(256) + 1)), DARKEST).astype(np.float32)
     green = table[rgb[..., 1]]

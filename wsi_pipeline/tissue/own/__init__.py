@@ -1,1 +1,1 @@
-"""Tissue masks of the user's own: outlines and pictures in place of a detector."""
+"""User-supplied tissue masks: outlines and pictures in place of a detector."""

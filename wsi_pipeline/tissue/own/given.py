@@ -26,7 +26,7 @@ from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.slide_info import SlideInfo, check_upright
 from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
-from wsi_pipeline.tissue.geojson import from_geojson, is_of_qupath, origin_in
+from wsi_pipeline.tissue.geojson import enclosed_area, from_geojson, is_of_qupath, origin_in
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.own.mask_picture import place_picture, read_mask_picture
 from wsi_pipeline.tissue.own.plain_file import read_plain
@@ -34,15 +34,15 @@ from wsi_pipeline.tissue.segmentation import Segmentation
 
 MAX_BYTES = 256 << 20
 MOST_OFF, NOTED_OFF = 0.5, 0.02
-"""Part of an outline that lies off the slide: more is refused, more is noted."""
+"""Fraction of the outlines outside the slide above which they are refused, and above which it is noted."""
 MOSTLY_GLASS = 0.1
-"""Less of the given tissue than this being tissue to the detector as well is noted."""
+"""A note is made if the detector finds less than this fraction of the given tissue."""
 _OUTLINES = (".geojson", ".json")
 _OBJECTS = ("annotation", "tile", "root")
 
 
 def tissue_digest(path: Path, no_crop: bool) -> str:
-    """SHA-256 (hex) of a tissue file and of where it counts from. Raises SlideError if it is not there."""
+    """SHA-256 (hex) of a tissue file and the origin of its coordinates. Raises SlideError if it is not there."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256")
@@ -83,7 +83,7 @@ def given_tissue(
     return Segmentation(mask, note or _glass_note(mask, picture, path.name))
 
 
-_TODO = "Name a GeoJSON file of outlines, or a PNG mask of the whole slide."
+_TODO = "Give a GeoJSON file of outlines, or a PNG mask of the whole slide."
 
 
 def _missing(path: Path, error: OSError) -> SlideError:
@@ -103,7 +103,7 @@ def _outlines(raw: bytes, path: Path, info: SlideInfo, no_crop: bool) -> tuple[B
     stated = origin_in(document)
     bounds = info.origin if is_of_qupath(document) and not no_crop else (0, 0)
     x, y = bounds if stated is None else stated
-    area = translate(shapely.union_all([_valid(polygon) for polygon in polygons]), x, y)
+    area = translate(shapely.union_all([enclosed_area(polygon) for polygon in polygons]), x, y)
     if not polygons or area.is_empty or not np.isfinite(area.bounds).all():
         raise SlideError(f"tissue file {path.name} contains no area", todo=_TODO)
     slide = shapely.box(0, 0, info.size.width, info.size.height)
@@ -114,7 +114,7 @@ def _outlines(raw: bytes, path: Path, info: SlideInfo, no_crop: bool) -> tuple[B
         raise SlideError(
             f"the outlines of {path.name} lie outside the slide: x {left:.0f} to {right:.0f}, y {top:.0f} to "
             f"{bottom:.0f} of {info.size.width} x {info.size.height} pixels",
-            todo="Coordinates are level-0 pixels; name the file that belongs to this slide.",
+            todo="Coordinates are level-0 pixels; give the file that belongs to this slide.",
         )
     return inner, f"{off:.0%} of the outlines of {path.name} lie outside the slide" if off > NOTED_OFF else ""
 
@@ -135,14 +135,8 @@ def _counts(feature: Any) -> bool:
     return kind in _OBJECTS and not str(name or "").strip().endswith("*")
 
 
-def _valid(polygon: Polygon) -> BaseGeometry:
-    if polygon.is_valid:
-        return polygon
-    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
-
-
 def _mask_size(size: Size, mpp: float, mask_mpp: float) -> Size:
-    """Of a mask of the whole slide; never finer than the slide."""
+    """Size of a mask of the whole slide; never finer than the slide."""
     shrink = max(1.0, mask_mpp / mpp)
     return Size(max(1, round(size.width / shrink)), max(1, round(size.height / shrink)))
 

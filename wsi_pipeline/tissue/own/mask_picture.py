@@ -1,4 +1,4 @@
-"""Mask pictures: which pixels they mark, whatever the mode, and where they lie on a slide."""
+"""Mask pictures of any mode: which pixels they mark, and where they lie on a slide."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LABELS = 32
 """A picture of more values than this is a photograph or a probability map, unless nearly all are black or white."""
 _CLEAR, _EDGE = 0.95, 8
 _SAME_SHAPE = 0.01
-"""Relative difference of height to width that rounding and thumbnails may make."""
+"""Relative difference in aspect ratio that rounding and thumbnails may cause."""
 _TODO = "Save it as a picture of the whole slide in which tissue is white (255) and all else black (0)."
 
 
@@ -36,19 +36,19 @@ def read_mask_picture(path: Path) -> NDArray[np.bool_]:
             if image.width * image.height > MAX_MASK_PIXELS:
                 raise SlideError(
                     f"tissue mask {path.name} of {image.width} x {image.height} pixels is too large",
-                    todo="Shrink it to about 8 micrometres a pixel.",
+                    todo="Shrink it to about 8 micrometres per pixel.",
                 )
             values, opaque = _values(image)
     except PICTURE_ERRORS as error:
         raise SlideError(
             f"tissue file {path.name} is neither GeoJSON nor a picture ({' '.join(str(error).split())[:120]})",
-            todo="Name a GeoJSON file of outlines, or a PNG mask of the whole slide.",
+            todo="Give a GeoJSON file of outlines, or a PNG mask of the whole slide.",
         ) from None
     return _marked(values, opaque, path.name)
 
 
 def _values(image: Image.Image) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """One number for each pixel, 0 for black, and where the picture is opaque, both (h, w)."""
+    """One number for each pixel, 0 for black, and whether the pixel is opaque, both (h, w)."""
     if image.mode == "1":
         return np.asarray(image, np.int64) * 255, np.ones((image.height, image.width), np.bool_)
     if image.mode in ("L", "I", "F") or image.mode.startswith("I;"):
@@ -70,7 +70,7 @@ def _marked(values: NDArray[np.int64], opaque: NDArray[np.bool_], name: str) -> 
     if len(kinds) == 0:
         return np.zeros(values.shape, np.bool_)
     if not opaque.all():
-        # On a transparent ground whatever is drawn is tissue, in black too; black beside a colour is ground as well.
+        # On a transparent background everything drawn is tissue, black too, unless there are other colours as well.
         only_black = len(kinds) == 1
         return opaque if only_black else opaque & (values > 0)
     if len(kinds) <= _MOST_LABELS:
@@ -91,11 +91,11 @@ def _is_two_toned(values: NDArray[np.int64]) -> bool:
 def place_picture(
     marked: NDArray[np.bool_], name: str, slide: Size, bounds: Box | None, mask: Size
 ) -> NDArray[np.bool_]:
-    """The mask on the whole slide: as it is where it spans the slide, or laid where the slide's bounds are.
+    """The mask on the whole slide: unchanged if it spans the slide, or placed at the slide's bounds.
 
-    mask   size to which a finer one is shrunk, half of a pixel deciding
+    mask   size to which a finer mask is shrunk; a pixel is tissue if at least half of it is
 
-    Raises SlideError if it has the shape of neither.
+    Raises SlideError if it matches the shape of neither.
     """
     height, width = marked.shape
     own = Size(width, height)
@@ -107,12 +107,12 @@ def place_picture(
     raise SlideError(
         f"tissue mask {name} is {width} x {height}, not a smaller copy of the slide's {slide.width} x {slide.height} "
         f"pixels{turned}",
-        todo="A mask must span the whole slide; name the one that belongs to this slide.",
+        todo="A mask must span the whole slide; use the one that belongs to this slide.",
     )
 
 
 def _fits(mask: Size, slide: Size) -> bool:
-    """Whether one shrink, rounded up or down, makes a picture of `mask` from one of `slide`."""
+    """Whether `mask` is the size of `slide` divided by one factor, rounded up or down."""
     if mask.width > slide.width or mask.height > slide.height:
         return False
     if abs(mask.height * slide.width / (mask.width * slide.height) - 1) <= _SAME_SHAPE:
@@ -123,13 +123,13 @@ def _fits(mask: Size, slide: Size) -> bool:
 
 
 def _part(mask: Size, slide: Size, bounds: Box) -> Size:
-    """Of a mask of the slide, the size of the part that is its bounds."""
+    """Size of the slide's bounds in a mask of the slide."""
     width, height = mask.width * bounds.width / slide.width, mask.height * bounds.height / slide.height
     return Size(max(1, round(width)), max(1, round(height)))
 
 
 def _laid(marked: NDArray[np.bool_], slide: Size, bounds: Box) -> NDArray[np.bool_]:
-    """A mask of the bounds within one of the slide, to the nearest pixel."""
+    """A mask of the bounds placed in one of the slide, to the nearest pixel."""
     height, width = marked.shape
     across, down = bounds.width / width, bounds.height / height
     whole = np.zeros((max(1, round(slide.height / down)), max(1, round(slide.width / across))), np.bool_)
