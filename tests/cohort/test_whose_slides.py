@@ -128,7 +128,7 @@ def test_names_that_begin_alike_may_be_of_one_patient(tmp_path: Path, slide: str
 def test_letters_behind_numbers_and_runs_without_a_column(tmp_path: Path) -> None:
     """`12a`, `12b`; and cohorts of before, whose patients are called as their slides are."""
     rows = [f"{p}{k},{p}{k},{'ab'[p % 2]}" for p in range(PATIENTS) for k in "xyz"]
-    assert "20 beginnings" in doubt_words(read(tmp_path, "slide_id,patient_id,label", rows))[0][0]
+    assert "20 prefixes" in doubt_words(read(tmp_path, "slide_id,patient_id,label", rows))[0][0]
 
 
 @pytest.mark.parametrize(
