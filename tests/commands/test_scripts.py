@@ -103,5 +103,5 @@ def test_a_daemonic_worker_is_told_what_to_use_instead() -> None:
     worker.start()
     worker.join(300)
     told, todo = answers.get()
-    assert "daemonic worker" in told
+    assert "a daemonic multiprocessing worker cannot start processes" in told
     assert "ProcessPoolExecutor" in todo
