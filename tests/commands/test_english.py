@@ -1,8 +1,10 @@
-"""Help texts and messages stay free of the coined words this project has got rid of."""
+"""Help texts, messages and public docstrings stay free of the coined words this project has got rid of."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,22 +47,47 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def modules() -> list[Path]:
-    return [path for package in PACKAGES for path in sorted(Path(package.__file__ or "").parent.rglob("*.py"))]
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and docstring of a module, its public functions and classes, and the public methods of those."""
+    nodes: list[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]
+    nodes = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if text := ast.get_docstring(node):
+            yield getattr(node, "lineno", 1), text
+        if isinstance(node, ast.Module | ast.ClassDef):
+            inner = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            nodes += [item for item in node.body if isinstance(item, inner) and not item.name.startswith("_")]
+
+
+NOT_YET = ("mil", "splits", "statistics")
+"""Rooms whose docstrings are still to be reworded."""
+
+
+@functools.cache
+def everything() -> list[tuple[str, str]]:
+    """Place and text of all messages and public docstrings, read once."""
+    found = []
+    for package in PACKAGES:
+        root = Path(package.__file__ or "").parent
+        for path in sorted(root.rglob("*.py")):
+            parts = itertools.chain(texts(path), () if path.relative_to(root).parts[0] in NOT_YET else docstrings(path))
+            found += [(f"{path}:{line}", " ".join(text.split())) for line, text in parts]
+    return found
 
 
 @pytest.mark.parametrize("pattern", COINED)
-def test_no_message_holds_a_coined_word(pattern: str) -> None:
-    found = [
-        f"{path}:{line}: {' '.join(text.split())[:150]}"
-        for path in modules()
-        for line, text in texts(path)
-        if re.search(pattern, text, re.I)
-    ]
+def test_no_message_or_docstring_holds_a_coined_word(pattern: str) -> None:
+    found = [f"{place}: {text[:150]}" for place, text in everything() if re.search(pattern, text, re.I)]
     assert not found, f"write: {COINED[pattern]}\n" + "\n".join(found)
 
 
-def test_the_search_reads_messages_and_no_docstrings(tmp_path: Path) -> None:
+def test_the_search_reads_messages_and_public_docstrings(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
-    module.write_text('"""told"""\nX = 1\n"""anew"""\nraise ValueError(f"{X} is no " "number")\nhelp = "dealt"\n')
+    module.write_text(
+        '"""told"""\nX = 1\n"""anew"""\nraise ValueError(f"{X} is no " "number")\nhelp = "dealt"\n'
+        'class A:\n    """luck"""\n    def b(self):\n        """flatters"""\n'
+        '    def _d(self):\n        """nor this"""\n'
+    )
     assert sorted(text for _, text in texts(module)) == ["dealt", "{} is no number"]
+    assert sorted(text for _, text in docstrings(module)) == ["flatters", "luck", "told"]

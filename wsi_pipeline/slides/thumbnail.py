@@ -30,8 +30,8 @@ READERS = 2
 """Blocks read at the same time: enough to keep two cores busy, with at most three blocks in memory."""
 
 SHRUNK_PIXELS = 3
-"""If tiles are shrunk while decoding, each measured pixel spans at least this many of their pixels: those
-that lie across its edge count in part, as if they were of one colour."""
+"""If tiles are shrunk while decoding, each measured pixel spans at least this many of their pixels, since those
+across its edge are counted in part, as if they were of one colour."""
 
 SHRUNK_BLOCK_PIXELS = 1 << 20
 """Largest block of shrunk tiles in pixels, but always at least one row of tiles."""
@@ -41,7 +41,7 @@ _LEVEL_SLACK = 1.005
 
 
 class LevelReader(Protocol):
-    """What is needed of a slide to read all of it; see `slide.Slide`."""
+    """What `read_whole` needs of a slide; see `slide.Slide`."""
 
     @property
     def info(self) -> SlideInfo: ...
@@ -122,7 +122,7 @@ def _read_blocks(slide: LevelReader, number: int) -> Iterator[tuple[Box, Pixels]
 
 
 def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[Box], Callable[[Box], Pixels]]:
-    """The rows of tiles of a level as boxes of shrunk pixels, a few rows each, and what reads one."""
+    """The rows of tiles of a level as boxes of shrunk pixels, a few rows each, and the function that reads one."""
     width, height = tiles.tile.width // shrink, tiles.tile.height // shrink
     whole = Size(-(-size.width // shrink), -(-size.height // shrink))
     band = height * max(1, SHRUNK_BLOCK_PIXELS // (whole.width * height))
@@ -141,7 +141,7 @@ def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[
 
 
 def _in_order(boxes: Iterable[Box], read: Callable[[Box], Pixels]) -> Iterator[tuple[Box, Pixels]]:
-    """Each box with what `read` makes of it, READERS of them read ahead."""
+    """Each box with the pixels that `read` returns for it, READERS boxes ahead."""
     with ThreadPoolExecutor(READERS) as pool:
         yield from prefetch(pool, lambda box: (box, read(box)), boxes, READERS)
 

@@ -197,7 +197,7 @@ class ClassifyStage:
 def summarise(
     probabilities: NDArray[np.float32], classes: tuple[str, ...], min_probability: float = 0.0
 ) -> dict[str, Any]:
-    """Parts of a slide's patches: `fractions` by likeliest class, `unclear`, and `mean_probabilities`.
+    """Parts of a slide's patches: `fractions` by most likely class, `unclear`, and `mean_probabilities`.
 
     Fractions and `unclear` sum to 1. Without patches the mappings are empty and `unclear` is 0.
     """

@@ -52,7 +52,7 @@ def _raise_on(number: signal.Signals, error: Callable[[], BaseException], *, the
         try:
             raise raised
         finally:
-            del raised  # this frame is one of its own
+            del raised  # its own traceback holds this frame
 
     if threading.current_thread() is threading.main_thread():  # only the main thread can handle signals
         signal.signal(number, hear)

@@ -29,7 +29,7 @@ class Request:
     """One call of a command.
 
     options   one object per option dataclass of the command
-    only      slide ids to restrict the work to, separated by commas; empty: all
+    only      comma-separated slide ids to restrict the work to; empty: all
     chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
     command   as typed, for the log and the report
     log_json  whether a JSON log is written too

@@ -1,4 +1,4 @@
-"""Pictures of outcomes that are no classes: survival by risk (Kaplan-Meier), predicted against measured numbers."""
+"""Pictures of outcomes other than classes: survival by risk (Kaplan-Meier), predicted against measured numbers."""
 
 from __future__ import annotations
 

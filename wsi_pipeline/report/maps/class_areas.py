@@ -86,7 +86,7 @@ def class_colours(count: int) -> list[Colour]:
 
 
 def patch_labels(probabilities: NDArray[np.float32], min_probability: float = 0.0) -> NDArray[np.int64]:
-    """The class of each patch, int64 (N,), from probabilities (N, C): the likeliest (first of equals), or UNCLEAR."""
+    """The class of each patch, int64 (N,), from probabilities (N, C): the most likely (first of equals), or UNCLEAR."""
     if len(probabilities) == 0:
         return np.zeros(0, np.int64)
     labels = probabilities.argmax(axis=1).astype(np.int64)
@@ -105,7 +105,7 @@ def class_areas(
     coords            int64 (N, 2), level-0 top-left (x, y) of each patch, none twice
     patch_level0      side of a patch, level-0 pixels
     probabilities     (N, C), row for row with `coords`
-    min_probability   areas whose likeliest class has less are UNCLEAR
+    min_probability   areas whose most likely class has less are UNCLEAR
 
     Raises WsiPipelineError when shapes disagree.
     """

@@ -72,7 +72,7 @@ def _bytes(side: int) -> float:
 
 
 def data_uri(encoded: bytes) -> str:
-    """A picture as a `data:` address. Raises WsiPipelineError when the bytes are no PNG, JPEG or WebP."""
+    """A picture as a `data:` address. Raises WsiPipelineError if the bytes are not PNG, JPEG or WebP."""
     for magic, mime in _MAGIC.items():
         if encoded.startswith(magic):
             return f"data:{mime};base64,{base64.b64encode(encoded).decode('ascii')}"

@@ -28,7 +28,7 @@ def render_report(data: ReportData) -> str:
     """The whole report as HTML text, to be written as UTF-8.
 
     Works with any part missing: no models, no labels, no pictures, metrics that are null. Raises
-    WsiPipelineError when a picture is no PNG, JPEG or WebP.
+    WsiPipelineError if a picture is not PNG, JPEG or WebP.
     """
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
