@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_its_steps_run_with_the_packages_that_are_here() -> None:
     command = [sys.executable, ROOT / ".ci/dockerfile-steps", "--installed"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "Successfully installed wsi-pipeline" in done.stdout
+    assert re.search(r"Successfully installed .*wsi-pipeline", done.stdout)
     assert "usage: wsi-pipeline" in done.stdout
     assert done.stdout.rstrip().endswith("4 RUN steps done")
 
