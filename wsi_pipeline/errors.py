@@ -90,5 +90,9 @@ class MilError(WsiPipelineError):
     """Slide-level training or prediction cannot be done honestly on these slides."""
 
 
+class MetricError(MilError):
+    """Predictions cannot be measured: there are none, a class is unknown or missing, a probability is not finite."""
+
+
 class SplitError(MilError):
     """Slides cannot be divided into training, validation and test parts without a leak or a missing class."""

@@ -46,7 +46,7 @@ def test_the_positive_class_of_two_is_the_last() -> None:
     assert make_classification(table, "Tumour").classes == ("normal", "tumour")
     with pytest.raises(MilError, match="positive must be one of normal, tumour, got 'ill'"):
         make_classification(table, "ill")
-    with pytest.raises(MilError, match="positive class only of two, not of 3"):
+    with pytest.raises(MilError, match="a positive class needs exactly two classes, got 3"):
         make_classification(table_of(["a", "b", "c"] * 3), "b")
     with pytest.raises(MilError, match="regression has no positive class"):
         make_task(table_of(["1", "2"]), replace(TINY, task="regression", positive="a"))

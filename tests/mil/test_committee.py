@@ -85,8 +85,8 @@ def test_cox_risks_of_different_members_are_not_compared() -> None:
         member = {row: k for k, (_, stop) in enumerate(fold.inner) for row in stop}
         for candidate in choice.candidates:
             told = candidate.validation.assign(fold=[member[row] for row in candidate.validation.index])
-            assert candidate.selection == choice.task.selection(told)
-            assert candidate.selection != choice.task.selection(told.drop(columns="fold"))
+            assert candidate.selection == choice.task.evaluate(told).selection()
+            assert candidate.selection != choice.task.evaluate(told.drop(columns="fold")).selection()
 
 
 def test_a_committee_is_the_mean_of_its_members(result: CrossValidation) -> None:

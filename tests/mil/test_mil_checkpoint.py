@@ -19,9 +19,8 @@ from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.models.zoo import MIL_MODELS, MilModel, build_model
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
-from wsi_pipeline.mil.tasks.cox import CoxTask
-from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.regression import RegressionTask
+from wsi_pipeline.mil.tasks.survival import CoxTask, DiscreteTask
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
 
 SPEC = MilSpec(hidden_dim=6, attention_dim=4)
@@ -150,11 +149,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other format": (edit(lambda c: c.update(format="CLAM")), "not the configuration of a slide-level model"),
     "other version": (edit(lambda c: c.update(version=3)), "format version 3; this program reads versions 1 to 2"),
     "true as version": (edit(lambda c: c.update(version=True)), "format version True"),
-    "other task": (edit(lambda c: c.update(task={"name": "ranking"})), "no task that this program knows"),
+    "other task": (edit(lambda c: c.update(task={"name": "ranking"})), "unknown task"),
     "task of version 1": (edit(lambda c: c.update(task="classification")), "a task must be a JSON object, got str"),
     "no task": (edit(lambda c: c.pop("task")), "a task must be a JSON object, got NoneType"),
-    "no classes": (edit(lambda c: c["task"].pop("classes")), "no task that this program knows"),
-    "more in the task": (edit(lambda c: c["task"].update(mean=1)), "no task that this program knows"),
+    "no classes": (edit(lambda c: c["task"].pop("classes")), "unknown task"),
+    "more in the task": (edit(lambda c: c["task"].update(mean=1)), "unknown task"),
     "one class": (edit(lambda c: c["task"].update(classes=["a"])), "classes must be 2 to"),
     "same classes": (edit(lambda c: c["task"].update(classes=["a", "a"])), "classes must be 2 to"),
     "empty class": (edit(lambda c: c["task"].update(classes=["a", ""])), "classes must be 2 to"),

@@ -13,7 +13,7 @@ from tests.mil.synthetic import QUICK, planted, random_bags
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble, save_ensemble
-from wsi_pipeline.mil.trained.ensemble import attention, mean_attention, predict, probabilities
+from wsi_pipeline.mil.trained.inference import attention, mean_attention, predict, probabilities
 from wsi_pipeline.mil.training import batching as pieces
 from wsi_pipeline.mil.validation.crossval import cross_validate_bags
 

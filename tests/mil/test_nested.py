@@ -140,7 +140,7 @@ def test_repeats_are_averaged_and_patients_stay_the_unit() -> None:
     assert rows.groupby("repeat")["slide_id"].apply(list).map(lambda ids: ids == table["slide_id"].tolist()).all()
     pd.testing.assert_frame_equal(rows[rows["repeat"] == 0].reset_index(drop=True), once.predictions)
     pooled, repeats = thrice.metrics["pooled"]["auroc"], thrice.metrics["repeats"]["auroc"]
-    each = [thrice.task.score(frame.reset_index(drop=True))["auroc"] for _, frame in rows.groupby("repeat")]
+    each = [thrice.task.evaluate(frame.reset_index(drop=True)).values()["auroc"] for _, frame in rows.groupby("repeat")]
     assert pooled["value"] == pytest.approx(np.mean(each))
     assert (repeats["mean"], repeats["sd"]) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
     assert (pooled["unit"], pooled["n"], repeats["n"]) == ("patient", 20, 3)

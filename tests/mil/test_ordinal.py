@@ -20,7 +20,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.tasks import make_task
 from wsi_pipeline.mil.tasks.ordinal import OrdinalTask, grade_probabilities, median_grade
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.mil.trained.ensemble import predict
+from wsi_pipeline.mil.trained.inference import predict
 from wsi_pipeline.mil.training.objectives import CumulativeLink
 from wsi_pipeline.mil.validation.crossval import cross_validate_bags
 from wsi_pipeline.mil.validation.external import by_patient

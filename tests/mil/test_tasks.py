@@ -18,12 +18,10 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.zoo import MilModel, build_model
 from wsi_pipeline.mil.tasks import Task, make_task, task_from_json
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
-from wsi_pipeline.mil.tasks.cox import CoxTask
-from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.regression import RegressionTask
+from wsi_pipeline.mil.tasks.survival import CoxTask, DiscreteTask
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
-from wsi_pipeline.mil.trained.ensemble import predict
-from wsi_pipeline.mil.trained.inference import outputs
+from wsi_pipeline.mil.trained.inference import outputs, predict
 from wsi_pipeline.mil.training.fit import fit
 
 SPECS = {
@@ -76,8 +74,8 @@ def test_json_brings_a_task_back(kind: str) -> None:
 @every
 def test_scores_are_resampled_ones_with_weights_of_one(kind: str) -> None:
     task, predictions = told(kind)
-    score = task.score(predictions)
-    sampled = task.resampled(predictions, np.ones((2, len(predictions))))
+    score = task.evaluate(predictions).values()
+    sampled = task.evaluate(predictions).resampled(np.ones((2, len(predictions))))
     assert set(score) == set(sampled)
     assert set(task.headline) <= set(score)
     for name, value in score.items():
@@ -89,17 +87,18 @@ def test_scores_are_resampled_ones_with_weights_of_one(kind: str) -> None:
 def test_weights_are_rows_repeated(kind: str, seed: int) -> None:
     task, predictions = told(kind)
     weights = np.random.default_rng(seed).integers(0, 3, len(predictions))
-    repeated = task.score(predictions.iloc[np.repeat(np.arange(len(predictions)), weights)])
-    sampled = task.resampled(predictions, weights[None].astype(float))
+    repeated = task.evaluate(predictions.iloc[np.repeat(np.arange(len(predictions)), weights)]).values()
+    sampled = task.evaluate(predictions).resampled(weights[None].astype(float))
     assert {name: values[0] for name, values in sampled.items()} == pytest.approx(repeated)
 
 
 @every
 def test_details_and_scores_are_json(kind: str) -> None:
     task, predictions = told(kind)
-    assert json.loads(json.dumps(task.details(predictions) | task.score(predictions), allow_nan=False))
+    found = task.evaluate(predictions)
+    assert json.loads(json.dumps(found.details() | found.values(), allow_nan=False))
     with pytest.raises(MilError, match="no predictions"):
-        task.score(predictions.head(0))
+        task.evaluate(predictions.head(0)).values()
 
 
 @every
@@ -124,12 +123,12 @@ def test_no_rows_have_no_predictions(kind: str) -> None:
 def test_selection_is_higher_for_better() -> None:
     task, predictions = told("number")
     better = predictions.assign(predicted=predictions["label"].astype(float) + 0.01)
-    assert task.selection(better) == pytest.approx(-0.01)
-    assert task.selection(better) > task.selection(predictions)
+    assert task.evaluate(better).selection() == pytest.approx(-0.01)
+    assert task.evaluate(better).selection() > task.evaluate(predictions).selection()
     task, predictions = told("hazards")
-    assert task.selection(predictions.assign(risk=-predictions["time"])) == 1
+    assert task.evaluate(predictions.assign(risk=-predictions["time"])).selection() == 1
     task, predictions = told("classes")
-    assert np.isnan(task.selection(predictions[predictions["label"] == "a"]))
+    assert np.isnan(task.evaluate(predictions[predictions["label"] == "a"]).selection())
 
 
 def test_regression_learns_mean_and_spread_of_the_rows_it_is_given() -> None:
@@ -192,18 +191,18 @@ def test_cox_risks_are_compared_within_a_fold_only() -> None:
     table = cohort(40).drop_duplicates("patient_id").assign(event=1).reset_index(drop=True)
     fold = np.arange(len(table)) % 2
     rows = table.assign(fold=fold, risk=-table["time"] + 1000 * fold)
-    assert CoxTask().score(rows) == {"c_index": 1}
-    discrete = DiscreteTask((10.0,)).score(rows.assign(p_survived_10=0.5))["c_index"]
+    assert CoxTask().evaluate(rows).values() == {"c_index": 1}
+    discrete = DiscreteTask((10.0,)).evaluate(rows.assign(p_survived_10=0.5)).values()["c_index"]
     assert discrete is not None
     assert discrete < 0.9
-    halves = CoxTask().details(rows)["survival"]
+    halves = CoxTask().evaluate(rows).details()["survival"]
     assert [group["n"] for group in halves["groups"]] == [10, 10]
     assert halves["logrank"]["p_value"] < 0.01
 
 
 def test_curves_are_of_patients() -> None:
     task, predictions = told("hazards")
-    halves = task.details(predictions)["survival"]
+    halves = task.evaluate(predictions).details()["survival"]
     assert sum(group["n"] for group in halves["groups"]) == predictions["patient_id"].nunique() == 30
     assert halves["unit"] == "patient"
 
@@ -290,7 +289,7 @@ def test_what_is_in_the_slides_is_learned(kind: str) -> None:
     task, model, bags, table, _ = fitted(kind)
     test = np.arange(40, 60)
     found = task.outcomes(outputs(model, bags, test))
-    score = task.score(pd.concat([table.iloc[test].reset_index(drop=True), found], axis=1))
+    score = task.evaluate(pd.concat([table.iloc[test].reset_index(drop=True), found], axis=1)).values()
     assert score["c_index" if "c_index" in score else "spearman"] > 0.85  # type: ignore[operator]
 
 

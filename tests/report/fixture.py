@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
-from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.regression import make_regression as regression_of
+from wsi_pipeline.mil.tasks.survival import CoxTask
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.mil.validation.validation_metrics import validation_metrics
 from wsi_pipeline.report.data import ModelSection, PredictionSection, Provenance, ReportData, SlideRow

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import MetricError
 from wsi_pipeline.mil.validation.classification_report import calibration_json
 from wsi_pipeline.stages.results.patch_scores import patch_scores
 from wsi_pipeline.statistics.class_metrics import to_scored
@@ -131,9 +131,9 @@ def test_a_class_without_patches_is_null_and_named() -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(MilError, match="no patches"):
+    with pytest.raises(MetricError, match="no patches"):
         patch_scores(np.zeros(0, np.int64), np.zeros((0, 2)), [], NAMES[:2], part="test")
-    with pytest.raises(MilError, match="finite"):
+    with pytest.raises(MetricError, match="finite"):
         patch_scores(np.zeros(2, np.int64), np.full((2, 2), np.nan), ["a", "b"], NAMES[:2], part="test")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import MetricError
 from wsi_pipeline.statistics.delong import delong, difference
 
 
@@ -136,5 +136,5 @@ def test_one_patient_in_a_class_has_no_variance() -> None:
 
 @pytest.mark.parametrize("positive", [[True, True], [False, False]])
 def test_one_class_is_refused(positive: list[bool]) -> None:
-    with pytest.raises(MilError, match="both classes"):
+    with pytest.raises(MetricError, match="both classes"):
         delong(np.array(positive), np.zeros((1, 2)), np.arange(2))

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from tests.work import calls
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import MetricError
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.validation.validation_metrics import validation_metrics
 from wsi_pipeline.statistics.bootstrap import Scored, bootstrap, interval, weighted_metrics
@@ -222,5 +222,19 @@ def test_resamples_without_a_class_are_counted_and_skipped() -> None:
     ],
 )
 def test_unfit_tables_are_refused(change, message: str) -> None:
-    with pytest.raises(MilError, match=message):
+    with pytest.raises(MetricError, match=message):
         to_scored(change(predictions()), NAMES[:2])
+
+
+def test_labels_become_codes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds, repeats, resamples, classes, calibration, threshold and permutations share one evaluation."""
+    table, made = predictions(), []
+    monkeypatch.setattr(
+        "wsi_pipeline.mil.tasks.classification.to_scored", lambda *given: made.append(to_scored(*given)) or made[0]
+    )
+    twice = pd.concat([table, table.assign(repeat=1)], ignore_index=True)
+    facts = [{"repeat": r, "fold": k, "threshold": 0.5} for r in (0, 1) for k in range(5)]
+    task = ClassificationTask(tuple(NAMES[:2]))
+    found = validation_metrics(task, twice, facts, MilSpec(bootstrap=100, permutations=9), [], fixed=False)
+    assert found["permutation"]["n"] == 9
+    assert len(made) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from tests.mil.synthetic import QUICK
 from wsi_pipeline.mil.tasks import Task, make_task
-from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test, selection_scorer
+from wsi_pipeline.mil.validation.validation_metrics import SAYS, permutation_json
 from wsi_pipeline.statistics.permutation import permutation_p_value, shuffles
 
 
@@ -35,19 +35,26 @@ def task_of(table: pd.DataFrame, **spec: str) -> Task:
     return make_task(table, replace(QUICK, **spec))
 
 
+def permutation_test(table: pd.DataFrame, count: int, seed: int) -> dict[str, object] | None:
+    """The test as metrics.json has it."""
+    task = task_of(table)
+    spec = replace(QUICK, permutations=count, seed=seed)
+    return permutation_json(task, table, [task.evaluate(table)], spec, SAYS)
+
+
 def test_p_is_uniform_where_nothing_is_there() -> None:
     """Slides of a patient look alike; a test that shuffled slides would be fooled far more often."""
     found = []
     for seed in range(150):
         table = frame(seed, n=16, slides=3)
-        found.append(permutation_test(task_of(table), [table], 99, seed)["p_value"])
+        found.append(permutation_test(table, 99, seed)["p_value"])
     for level in (0.1, 0.3, 0.6):
         assert np.mean(np.array(found) <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 150))
 
 
 def test_a_signal_is_found_and_the_test_names_its_unit() -> None:
     table = frame(0, signal=3)
-    found = permutation_test(task_of(table), [table], 999, 0)
+    found = permutation_test(table, 999, 0)
     assert found["p_value"] == 0.001
     assert (found["unit"], found["n_patients"], found["n"], found["metric"]) == ("patient", 40, 999, "auroc")
     assert "models are not retrained" in found["says"]
@@ -121,32 +128,32 @@ def test_the_fast_score_is_the_tasks_own(name: str) -> None:
     table, settings = CASES[name]
     task = task_of(table, **settings)
     table = table.assign(**dict.fromkeys(getattr(task, "survived", ()), 0.5))
-    score = selection_scorer(task, table)
+    score = task.evaluate(table).permuted()
     rng = np.random.default_rng(0)
     for order in (np.arange(len(table)), *(rng.permutation(len(table)) for _ in range(5))):
         outcomes = {column: table[column].to_numpy()[order] for column in task.columns}
-        assert score(order) == pytest.approx(task.selection(table.assign(**outcomes)))
+        assert score(order) == pytest.approx(task.evaluate(table.assign(**outcomes)).selection())
 
 
 def test_chance_values_are_what_such_guesses_score() -> None:
     table = frame(0).assign(label=["normal"] * 25 + ["tumour"] * 15)
     task = task_of(table)
-    found = chance_values(task, table)
+    found = task.evaluate(table).chance()
     blind = table.assign(predicted="normal", p_normal=0.625, p_tumour=0.375)
-    assert task.score(blind) == pytest.approx({**found, "balanced_accuracy": 0.5})
+    assert task.evaluate(blind).values() == pytest.approx({**found, "balanced_accuracy": 0.5})
     numbers = regression_frame()
     regression = task_of(numbers, task="regression")
-    expected = chance_values(regression, numbers)
-    assert regression.score(numbers.assign(predicted=numbers["label"].median()))["mae"] == pytest.approx(
-        expected["mae"]
-    )
-    mean = regression.score(numbers.assign(predicted=numbers["label"].mean()))
+    expected = regression.evaluate(numbers).chance()
+    median = regression.evaluate(numbers.assign(predicted=numbers["label"].median())).values()
+    assert median["mae"] == pytest.approx(expected["mae"])
+    mean = regression.evaluate(numbers.assign(predicted=numbers["label"].mean())).values()
     assert (mean["rmse"], mean["r2"]) == pytest.approx((expected["rmse"], expected["r2"]), abs=1e-9)
-    assert chance_values(task_of(survival_frame(), task="survival"), survival_frame()) == {"c_index": 0.5}
+    survival = task_of(survival_frame(), task="survival", survival_loss="cox")
+    assert survival.evaluate(survival_frame()).chance() == {"c_index": 0.5}
 
 
 def test_no_test_without_shuffles_or_in_large_cohorts() -> None:
     table = frame(0)
-    assert permutation_test(task_of(table), [table], 0, 0) is None
+    assert permutation_test(table, 0, 0) is None
     large = frame(0, n=302)
-    assert permutation_test(task_of(large), [large], 10, 0) is None
+    assert permutation_test(large, 10, 0) is None

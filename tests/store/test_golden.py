@@ -26,7 +26,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
-from wsi_pipeline.mil.trained.ensemble import probabilities
+from wsi_pipeline.mil.trained.inference import probabilities
 from wsi_pipeline.stages.results.trainings import read_training
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.tables.feature_table import read_feature_table

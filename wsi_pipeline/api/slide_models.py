@@ -18,7 +18,7 @@ from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
-from wsi_pipeline.mil.trained.ensemble import mean_attention
+from wsi_pipeline.mil.trained.inference import mean_attention
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
 from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags
 from wsi_pipeline.stages.predict import check_patches, cut_of, predicted_columns, predicted_table

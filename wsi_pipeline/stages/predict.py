@@ -29,7 +29,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
-from wsi_pipeline.mil.trained.ensemble import predict
+from wsi_pipeline.mil.trained.inference import predict
 from wsi_pipeline.mil.validation.external import AT_CUT, SEEN, Cut, by_patient, external_metrics
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather, outcomes_of, tuned_on_warnings
 from wsi_pipeline.stages.results import prediction_files as files

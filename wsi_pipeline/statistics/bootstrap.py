@@ -25,7 +25,12 @@ _CELLS = 4_000_000
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Predictions of n slides as arrays: truth and predicted (n,) class numbers, probabilities (n, C), patient (n,)."""
+    """Labels and predictions of n rows as arrays: mapped to codes once, handed to everything that measures them.
+
+    truth, predicted   class codes (n,)
+    probabilities      (n, C)
+    patient            codes (n,) of what the bootstrap draws: patients, or groups of patches
+    """
 
     truth: Codes
     predicted: Codes
@@ -36,6 +41,10 @@ class Scored:
     def n_classes(self) -> int:
         """Number of classes, C."""
         return int(self.probabilities.shape[1])
+
+    def take(self, rows: NDArray[np.bool_]) -> Scored:
+        """The rows of a mask (n,)."""
+        return Scored(self.truth[rows], self.predicted[rows], self.probabilities[rows], self.patient[rows])
 
 
 @dataclass(frozen=True)

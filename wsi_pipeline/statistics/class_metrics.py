@@ -1,20 +1,22 @@
-"""Classification measured: prediction tables as arrays, values by scikit-learn, and the JSON of one estimate.
+"""Metrics of a classification: a prediction table as arrays, values by scikit-learn, what chance reaches.
 
-A metric that is undefined (a class without slides, say) is None; no NaN leaves here. AUROC of more than two classes
-is the mean of each class against the rest.
+An undefined metric (of a class without slides, say) is None, never NaN. AUROC of more than two classes is the mean of
+each class against the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 
-from wsi_pipeline.errors import MilError
-from wsi_pipeline.statistics.bootstrap import Scored
+from wsi_pipeline.errors import MetricError
+from wsi_pipeline.statistics.bootstrap import Codes, Floats, Scored
+from wsi_pipeline.statistics.metric_words import OF_CHANCE
 
 POOLED = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
@@ -22,20 +24,24 @@ Json = dict[str, Any]
 
 
 def to_scored(predictions: pd.DataFrame, classes: Sequence[str]) -> Scored:
-    """The arrays behind a prediction table. Raises MilError where it does not fit the classes."""
+    """The arrays of a prediction table (label, predicted, p_<class>..., patient_id).
+
+    The only place where labels become codes. Raises MetricError for an empty table, a label or prediction that is not
+    among `classes`, and probabilities that are not finite.
+    """
     if len(predictions) == 0:
-        raise MilError("there are no predictions to measure")
+        raise MetricError("there are no predictions to measure")
     codes = {name: code for code, name in enumerate(classes)}
     columns = {}
     for column in ("label", "predicted"):
         found = predictions[column].astype(str).map(codes)
         if found.isna().any():
             strange = predictions.loc[found.isna(), column].iloc[0]
-            raise MilError(f"{column} must be one of {', '.join(classes)}, got {strange!r}")
+            raise MetricError(f"{column} must be one of {', '.join(classes)}, got {strange!r}")
         columns[column] = np.array(found, dtype=np.int64)
     probabilities = predictions[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
     if not np.isfinite(probabilities).all():
-        raise MilError("predicted probabilities must be finite numbers")
+        raise MetricError("predicted probabilities must be finite numbers")
     patient = pd.factorize(predictions["patient_id"].astype(str), sort=True)[0].astype(np.int64)
     return Scored(columns["label"], columns["predicted"], probabilities, patient)
 
@@ -50,3 +56,34 @@ def point_values(scored: Scored) -> dict[str, float | None]:
         values["balanced_accuracy"] = float(sk.balanced_accuracy_score(truth, predicted))
         values["macro_f1"] = float(sk.f1_score(truth, predicted, labels=every, average="macro", zero_division=0))
     return values
+
+
+def chance_values(scored: Scored) -> dict[str, float]:
+    """What a guess reaches that ignores the slide: a coin, or for accuracy and macro F1 always the commonest class."""
+    share = float(np.bincount(scored.truth).max() / len(scored.truth))
+    return {
+        "auroc": OF_CHANCE["auroc"],
+        "balanced_accuracy": 1 / scored.n_classes,
+        "accuracy": share,
+        "macro_f1": 2 * share / (1 + share) / scored.n_classes,
+    }
+
+
+def permuted_auroc(scored: Scored) -> Callable[[Codes], float]:
+    """AUROC as a function of whose label each row gets, codes (n,); NaN where a class is missing.
+
+    Probabilities are ranked once, so that thousands of permutations are cheap.
+    """
+    ranks: Floats = rankdata(scored.probabilities, axis=0)
+    return lambda order: _mean_area(scored.truth[order], ranks)
+
+
+def _mean_area(truth: Codes, ranks: Floats) -> float:
+    """Mean area under the ROC curve of each class against the rest, from mid-ranks (n, C)."""
+    n, n_classes = ranks.shape
+    counts = np.bincount(truth, minlength=n_classes)
+    if (counts == 0).any():
+        return float("nan")
+    sums = ranks[np.arange(n), truth]
+    above = np.bincount(truth, weights=sums, minlength=n_classes) - counts * (counts + 1) / 2
+    return float((above / (counts * (n - counts))).mean())

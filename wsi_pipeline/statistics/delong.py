@@ -1,11 +1,11 @@
-"""DeLong's covariance of correlated areas under the ROC curve, for slides that come in patients.
+"""DeLong's covariance of correlated areas under the ROC curve, with several slides per patient.
 
 DeLong, DeLong, Clarke-Pearson, Biometrics 44:837, 1988; computed from ranks as in Sun, Xu, IEEE Signal Processing
 Letters 21:1389, 2014; with several slides of a patient the terms are summed over each patient first, as in
 Obuchowski, Biometrics 53:567, 1997. With one slide a patient the two are the same.
 
-What is asked here is how much the areas would vary with other patients, the models being what they are: the
-variation that training on other patients would add is not in it.
+The variance is that of drawing other test patients for the same trained models. Variation from training on other
+patients is not included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import MetricError
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -49,12 +49,12 @@ def delong(positive: NDArray[np.bool_], scores: Floats, patient: Codes) -> Areas
     """Areas of `scores` (m, n) or, for repeated predictions, (m, repeats, n): the mean over the repeats.
 
     positive   the truth of each slide (n,)
-    patient    whose slide it is (n,): slides of a patient are not independent
+    patient    code of each slide's patient (n,): slides of one patient are not independent
 
-    Raises MilError where a class is missing.
+    Raises MetricError if a class is missing.
     """
     if positive.all() or not positive.any():
-        raise MilError("the area under the ROC curve needs slides of both classes")
+        raise MetricError("the area under the ROC curve needs slides of both classes")
     repeated = scores if scores.ndim == 3 else scores[:, None, :]
     placed = [[_placements(positive, row) for row in rows] for rows in repeated]
     above = np.stack([np.mean([pair[0] for pair in pairs], axis=0) for pairs in placed])
@@ -66,10 +66,10 @@ def delong(positive: NDArray[np.bool_], scores: Floats, patient: Codes) -> Areas
 
 
 def difference(areas: Areas, first: int, second: int, level: float = 0.95) -> Difference:
-    """Compare two of the areas by the normal approximation; no interval and no p-value where there is no variance."""
+    """Compare two of the areas by the normal approximation; no interval or p-value if the variance is zero."""
     value = float(areas.values[second] - areas.values[first])
-    spread = areas.covariance
-    variance = float(spread[first, first] + spread[second, second] - 2 * spread[first, second])
+    matrix = areas.covariance
+    variance = float(matrix[first, first] + matrix[second, second] - 2 * matrix[first, second])
     if not math.isfinite(variance) or variance <= 1e-15:
         return Difference(value, None, None, None)
     error = math.sqrt(variance)

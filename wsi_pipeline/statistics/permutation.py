@@ -1,28 +1,56 @@
-"""Could predictions that know nothing of the outcome have scored as well? Outcomes dealt anew among the patients.
+"""Permutation test: would predictions that know nothing of the outcome score as well?
 
-The out-of-fold predictions stay as they are; what is shuffled is which patient has which outcome. The p-value is the
-part of the shuffles that score at least as well as the truth, the truth itself counted among them (Phipson, Smyth,
-Stat. Appl. Genet. Mol. Biol. 9:39, 2010), so it is never 0.
+The out-of-fold predictions stay as they are; outcomes are permuted across patients. The p-value is the fraction of
+permutations that score at least as well as the true outcomes, which count as one of them (Phipson, Smyth, Stat. Appl.
+Genet. Mol. Biol. 9:39, 2010), so it is never 0.
 
-It tests whether outcomes and predictions have anything to do with each other, patients being exchangeable. It does
-not train anew on shuffled outcomes, so it says nothing of what the method would make of noise; nor does it know why
-they are related: a model that recognises the hospital passes it.
+The test asks whether predictions and outcomes are related at all; patients are taken to be exchangeable. Models are
+not retrained on permuted outcomes, so it does not show what the method would make of noise. Nor does it show why the
+two are related: a model that recognises the hospital passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.int64]
 
+MOST_PATIENTS = 300
+"""The test is for small cohorts; in larger ones the interval says as much."""
+
+
+def permutation_test(
+    scores: Sequence[Callable[[Codes], float]], patient: Codes, outcome: Codes, count: int, seed: int
+) -> dict[str, Any] | None:
+    """`{"p_value", "n"}` of the mean of some scores; None if it cannot be tested.
+
+    scores            of each repeat of the predictions, as `permutation_p_value` takes one
+    patient, outcome  codes (n,) of the rows, which all repeats share
+    count             permutations; 0: no test
+
+    Not tested are also cohorts of more than `MOST_PATIENTS` patients, and scores that are undefined (NaN) for the true
+    outcomes.
+    """
+    identity = np.arange(len(patient), dtype=np.int64)
+    if count == 0 or len(np.unique(patient)) > MOST_PATIENTS or any(np.isnan(score(identity)) for score in scores):
+        return None
+
+    def mean(order: Codes) -> float:
+        """Mean score over the repeats."""
+        return float(np.mean([score(order) for score in scores]))
+
+    p_value, n = permutation_p_value(mean, shuffles(patient, outcome, count, seed), len(patient))
+    return {"p_value": p_value, "n": n}
+
 
 def permutation_p_value(score: Callable[[Codes], float], orders: Iterator[Codes], n_rows: int) -> tuple[float, int]:
-    """The p-value, one-sided: higher scores are better; and the number of shuffles.
+    """One-sided p-value (higher scores are better), and the number of permutations.
 
-    score   of the predictions when row i has the outcome of row order[i]; a shuffle it cannot score (NaN) counts
+    score   of the predictions if row i had the outcome of row order[i]; a permutation without a score (NaN) counts
             against the predictions
     """
     observed = score(np.arange(n_rows, dtype=np.int64))
@@ -32,12 +60,12 @@ def permutation_p_value(score: Callable[[Codes], float], orders: Iterator[Codes]
 
 
 def shuffles(patient: Codes, outcome: Codes, count: int, seed: int) -> Iterator[Codes]:
-    """For each shuffle, whose outcome every row gets: row positions (n,).
+    """Permutations: row positions (n,), of whose outcome each row gets.
 
     patient, outcome   codes (n,) of each row
 
-    Where all rows of a patient share one outcome, outcomes are dealt among all patients. Else the rows of a patient
-    stay together and change places only with a patient of as many rows.
+    If all rows of each patient share one outcome, outcomes are permuted across patients. Otherwise the rows of a
+    patient stay together, and patients with equally many rows change places.
     """
     rng = np.random.default_rng(seed)
     rows_of = _rows_by_patient(patient)

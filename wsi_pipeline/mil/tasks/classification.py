@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from wsi_pipeline.cohort.table_words import in_order, label_key
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, nan_if_none
 from wsi_pipeline.mil.training.objectives import Classification
-from wsi_pipeline.statistics.bootstrap import weighted_metrics
-from wsi_pipeline.statistics.class_metrics import POOLED, point_values, to_scored
+from wsi_pipeline.statistics.bootstrap import Scored, weighted_metrics
+from wsi_pipeline.statistics.class_metrics import POOLED, chance_values, permuted_auroc, point_values, to_scored
+from wsi_pipeline.statistics.thresholds import youden_threshold
 from wsi_pipeline.wording import listed
 
 MAX_CLASSES = 1024
 
 _MOST_NUMBERS = 10
-"""Different numbers that may still be grades; more of them, each of few slides, are measurements."""
+"""Most different numbers that can be grades; more of them, each of few slides, are measurements."""
 
 
 @dataclass(frozen=True)
 class ClassificationTask:
     """Outcome `label`, one of `classes` (different names, in the order of the outputs).
 
-    Predictions: predicted, p_<class>... (softmax of the outputs). Raises MilError for names that are no set of classes.
+    Predictions: predicted, p_<class>... (softmax of the outputs). Raises MilError unless the names are 2 or more and
+    all different.
     """
 
     classes: tuple[str, ...]
@@ -56,7 +60,7 @@ class ClassificationTask:
         return {"name": self.name, "classes": list(self.classes)}
 
     def learned(self, table: pd.DataFrame) -> ClassificationTask:
-        """This task: the classes are those of all rows, whichever a fold trains on."""
+        """This task: every fold has the classes of the whole table."""
         return self
 
     def strata(self, table: pd.DataFrame) -> Codes:
@@ -64,7 +68,7 @@ class ClassificationTask:
         return codes_of(table, self.classes)
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Classification:
-        """Cross-entropy, classes weighed and labels smoothed as `spec` asks."""
+        """Cross-entropy, with the class weights and label smoothing of `spec`."""
         labels = torch.from_numpy(self.strata(table))
         smoothing = spec.label_smoothing
         return Classification(labels, self.n_outputs, balanced=spec.class_weights, label_smoothing=smoothing)
@@ -75,31 +79,59 @@ class ClassificationTask:
         columns: dict[str, Any] = {"predicted": [self.classes[code] for code in values.argmax(1)]}
         return pd.DataFrame({**columns, **{f"p_{name}": values[:, k] for k, name in enumerate(self.classes)}})
 
-    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
-        """AUROC (mean of each class against the rest), balanced accuracy, macro F1, accuracy."""
-        return point_values(to_scored(predictions, self.classes))
+    def evaluate(self, predictions: pd.DataFrame) -> ClassEvaluation:
+        """See `to_scored`."""
+        return ClassEvaluation(to_scored(predictions, self.classes), self.classes)
 
-    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
+
+@dataclass(frozen=True, eq=False)
+class ClassEvaluation:
+    """Predictions of a classification, class codes by position in `classes`."""
+
+    scored: Scored
+    classes: tuple[str, ...]
+
+    def take(self, rows: NDArray[np.bool_]) -> Self:
+        """The rows of a mask (n,)."""
+        return replace(self, scored=self.scored.take(rows))
+
+    def values(self) -> dict[str, float | None]:
+        """AUROC (mean of each class against the rest), balanced accuracy, macro F1, accuracy."""
+        return point_values(self.scored)
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
         """The same metrics for weights (R, n) of the rows."""
-        samples = weighted_metrics(to_scored(predictions, self.classes), weights)
+        samples = weighted_metrics(self.scored, weights)
         return {name: samples[name] for name in POOLED}
 
-    def selection(self, predictions: pd.DataFrame) -> float:
-        """AUROC; NaN where a class has no row."""
-        value = self.score(predictions)["auroc"]
-        return float("nan") if value is None else value
+    def selection(self) -> float:
+        """AUROC; NaN if a class has no row."""
+        return nan_if_none(self.values()["auroc"])
 
-    def details(self, predictions: pd.DataFrame) -> Json:
+    def permuted(self) -> Callable[[Codes], float]:
+        """AUROC by order, see `permuted_auroc`."""
+        return permuted_auroc(self.scored)
+
+    def chance(self) -> dict[str, float]:
+        """See `chance_values`."""
+        return chance_values(self.scored)
+
+    def details(self) -> Json:
         """`classes`, and `confusion`: rows true class, columns predicted."""
-        scored = to_scored(predictions, self.classes)
-        table = confusion_matrix(scored.truth, scored.predicted, labels=range(self.n_outputs))
+        table = confusion_matrix(self.scored.truth, self.scored.predicted, labels=range(len(self.classes)))
         return {"classes": list(self.classes), "confusion": table.tolist()}
+
+    def threshold(self) -> float | None:
+        """Youden's threshold of the second of two classes; None for more classes, or if these rows lack one of them."""
+        if len(self.classes) != 2:
+            return None
+        return youden_threshold(self.scored.truth == 1, self.scored.probabilities[:, 1])
 
 
 def make_classification(table: pd.DataFrame, positive: str | None = None) -> ClassificationTask:
-    """The classes of the column `label`, in the order of their names, numbers in them as numbers.
+    """The classes of the column `label` in natural order (`grade 2` before `grade 10`).
 
-    positive   the class of two that comes last: threshold, ROC and calibration are its
+    positive   which of two classes comes last: threshold, ROC curve and calibration are of the last one
 
     Raises MilError for a single class, and for labels that are measurements or identifiers.
     """
@@ -126,7 +158,7 @@ def make_classification(table: pd.DataFrame, positive: str | None = None) -> Cla
 
 
 def _positive_last(classes: tuple[str, ...], positive: str | None) -> tuple[str, ...]:
-    """The classes with the positive one of two last. Raises MilError where it is none of them, or they are more."""
+    """The classes, the positive one last. Raises MilError if it is not among them, or if there are more than two."""
     if positive is None:
         return classes
     named = [name for name in classes if name == positive] or [
@@ -138,14 +170,14 @@ def _positive_last(classes: tuple[str, ...], positive: str | None) -> tuple[str,
         )
     if len(classes) > 2:
         raise MilError(
-            f"there is a positive class only of two, not of {len(classes)} ({', '.join(classes)})",
+            f"a positive class needs exactly two classes, got {len(classes)} ({', '.join(classes)})",
             todo="Leave out --positive: each class is measured against the rest",
         )
     return (*(name for name in classes if name != named[0]), *named)
 
 
 def _are_measurements(labels: pd.Series[str], patients: Codes) -> bool:
-    """Numbers that no two patients share, or more different ones than grades have, most with few patients each."""
+    """Whether labels are numbers that no two patients share, or many different ones, most of them of few patients."""
     numbers = pd.to_numeric(labels, errors="coerce")
     if numbers.isna().any() or len(patients) <= 2:
         return False

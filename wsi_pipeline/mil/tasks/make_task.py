@@ -1,4 +1,4 @@
-"""Which task it is: learned from a table as the settings ask, or read from a model's config."""
+"""Make a task: from a table and the settings, or from a model's config."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ import pandas as pd
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.classification import ClassificationTask, make_classification
-from wsi_pipeline.mil.tasks.cox import CoxTask
-from wsi_pipeline.mil.tasks.discrete import DiscreteTask
 from wsi_pipeline.mil.tasks.ordinal import OrdinalTask, make_ordinal, median_grade
 from wsi_pipeline.mil.tasks.regression import RegressionTask, make_regression
-from wsi_pipeline.mil.tasks.survival import make_survival
+from wsi_pipeline.mil.tasks.survival import CoxTask, DiscreteTask, make_survival
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Task
 
 
 def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
     """The task `spec.task` over the rows of a table (slide_id, patient_id and the outcome columns).
 
-    Classes, mean and spread, or intervals of time are learned from the rows given. Raises MilError, in words a
-    user understands, where they hold nothing to learn or the outcome is of another kind.
+    Classes, mean and standard deviation, or intervals of time are learned from these rows. Raises MilError if they
+    hold nothing to learn, or if the outcome is of another kind.
     """
     if spec.positive is not None and spec.task != "classification":
         raise MilError(f"{spec.task} has no positive class", todo="Leave out --positive")
@@ -44,7 +42,7 @@ def choose_class(task: Task, probabilities: Floats) -> Codes:
 
 
 def task_from_json(value: Any) -> Task:
-    """The task that `to_json` wrote. Raises MilError for anything else: this may come from a file of anyone's."""
+    """The task that `to_json` wrote. Raises MilError for anything else: the file may come from anyone."""
     if not isinstance(value, Mapping):
         raise MilError(f"a task must be a JSON object, got {type(value).__name__}")
     given = dict(value)
@@ -59,7 +57,7 @@ def task_from_json(value: Any) -> Task:
         return DiscreteTask(_list(given["edges"], float))
     if kind == ("survival", "cox") and not given:
         return CoxTask()
-    raise MilError(f"no task that this program knows: {str(dict(value))[:200]}")
+    raise MilError(f"unknown task: {str(dict(value))[:200]}")
 
 
 def _list(values: Any, kind: type[str] | type[float]) -> tuple[Any, ...]:
@@ -70,4 +68,4 @@ def _list(values: Any, kind: type[str] | type[float]) -> tuple[Any, ...]:
     try:
         return tuple(kind(value) for value in values)
     except OverflowError:
-        raise MilError("a task must hold numbers of a usual size") from None
+        raise MilError("numbers of a task must fit into a float") from None

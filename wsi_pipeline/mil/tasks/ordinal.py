@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import expit
-from sklearn.metrics import confusion_matrix
 
 from wsi_pipeline.cohort.table_words import grades_in_order, in_order, label_key
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.classification import MAX_CLASSES
-from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, values_of
+from wsi_pipeline.mil.tasks.classification import MAX_CLASSES, ClassEvaluation
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, nan_if_none, values_of
 from wsi_pipeline.mil.training.objectives import CumulativeLink
+from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.statistics.metric_words import OF_CHANCE
 from wsi_pipeline.statistics.ordinal_metrics import ordinal_metrics
 from wsi_pipeline.wording import listed
 
@@ -75,27 +77,42 @@ class OrdinalTask:
             {"predicted": predicted, **{f"p_{name}": values[:, k] for k, name in enumerate(self.classes)}}
         )
 
-    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
+    def evaluate(self, predictions: pd.DataFrame) -> GradeEvaluation:
+        """See `to_scored`."""
+        return GradeEvaluation(to_scored(predictions, self.classes), self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class GradeEvaluation(ClassEvaluation):
+    """Predictions of grades, codes by position in `classes`, 0 the lowest."""
+
+    def values(self) -> dict[str, float | None]:
         """Quadratic weighted kappa, mean error in grades, balanced accuracy, accuracy."""
-        return values_of(self.resampled(predictions, np.ones((1, len(predictions)))))
+        return values_of(self, len(self.scored.truth))
 
-    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
         """The same metrics for weights (R, n) of the rows."""
-        if len(predictions) == 0:
-            raise MilError("there are no predictions to measure")
-        truth, predicted = (codes_of(predictions, self.classes, column) for column in ("label", "predicted"))
-        return ordinal_metrics(truth, predicted, len(self.classes), weights)
+        return ordinal_metrics(self.scored.truth, self.scored.predicted, len(self.classes), weights)
 
-    def selection(self, predictions: pd.DataFrame) -> float:
-        """The mean error in grades, negative: defined also where validation rows have one grade only."""
-        error = self.score(predictions)["grade_error"]
-        return float("nan") if error is None else -error
+    def selection(self) -> float:
+        """The mean error in grades, negative: defined also if all validation rows have one grade."""
+        return -nan_if_none(self.values()["grade_error"])
 
-    def details(self, predictions: pd.DataFrame) -> Json:
-        """`classes`, lowest grade first, and `confusion`: rows true grade, columns predicted."""
-        truth, predicted = (codes_of(predictions, self.classes, column) for column in ("label", "predicted"))
-        table = confusion_matrix(truth, predicted, labels=range(len(self.classes)))
-        return {"classes": list(self.classes), "confusion": table.tolist()}
+    def permuted(self) -> Callable[[Codes], float]:
+        """Quadratic weighted kappa by order."""
+        truth, predicted, ones = self.scored.truth, self.scored.predicted, np.ones((1, len(self.scored.truth)))
+        n = len(self.classes)
+        return lambda order: float(ordinal_metrics(truth[order], predicted, n, ones)["quadratic_kappa"][0])
+
+    def chance(self) -> dict[str, float]:
+        """Kappa of a guess that ignores the slide; always the median grade (error), or the commonest (accuracy)."""
+        grades, n = self.scored.truth, len(self.classes)
+        return {
+            "quadratic_kappa": OF_CHANCE["quadratic_kappa"],
+            "grade_error": float(np.abs(grades - np.median(grades)).mean()),
+            "balanced_accuracy": 1 / n,
+            "accuracy": float(np.bincount(grades).max() / len(grades)),
+        }
 
 
 def grade_probabilities(outputs: Floats) -> Floats:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, numbers_of, quantile_groups, values_of
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, nan_if_none, numbers_of, quantile_groups, some, values_of
 from wsi_pipeline.mil.training.objectives import Regression
 from wsi_pipeline.statistics.regression_metrics import regression_metrics
 
@@ -44,13 +46,13 @@ class RegressionTask:
         return {"name": self.name, "mean": self.mean, "sd": self.sd}
 
     def learned(self, table: pd.DataFrame) -> RegressionTask:
-        """Mean and standard deviation of the rows given; where all have one value, the spread stays as it is."""
+        """The task with mean and standard deviation of these rows; the standard deviation stays if all are equal."""
         values = numbers_of(table, "label")
         sd = float(values.std()) if len(values) else 0.0
         return RegressionTask(float(values.mean()) if len(values) else self.mean, sd if sd > 0 else self.sd)
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Regression:
-        """Huber loss of the standardised labels. Raises MilError for labels that are no numbers."""
+        """Huber loss of the standardised labels. Raises MilError for labels that are not numbers."""
         return Regression(torch.from_numpy((numbers_of(table, "label") - self.mean) / self.sd))
 
     def strata(self, table: pd.DataFrame) -> Codes:
@@ -62,25 +64,46 @@ class RegressionTask:
         """Column predicted from outputs (B, 1)."""
         return pd.DataFrame({"predicted": self.mean + self.sd * outputs[:, 0]})
 
-    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
+    def evaluate(self, predictions: pd.DataFrame) -> NumberEvaluation:
+        """Measured and predicted numbers."""
+        return NumberEvaluation(*(numbers_of(some(predictions), column) for column in ("label", "predicted")))
+
+
+@dataclass(frozen=True, eq=False)
+class NumberEvaluation:
+    """Measured (`truth`) and predicted numbers, each (n,)."""
+
+    truth: Floats
+    predicted: Floats
+
+    def take(self, rows: NDArray[np.bool_]) -> NumberEvaluation:
+        """The rows of a mask (n,)."""
+        return NumberEvaluation(self.truth[rows], self.predicted[rows])
+
+    def values(self) -> dict[str, float | None]:
         """MAE, RMSE, R squared, Pearson's and Spearman's correlation."""
-        return values_of(self.resampled(predictions, np.ones((1, len(predictions)))))
+        return values_of(self, len(self.truth))
 
-    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
         """The same metrics for weights (R, n) of the rows."""
-        if len(predictions) == 0:
-            raise MilError("there are no predictions to measure")
-        truth, predicted = (numbers_of(predictions, column) for column in ("label", "predicted"))
-        return regression_metrics(truth, predicted, weights)
+        return regression_metrics(self.truth, self.predicted, weights)
 
-    def selection(self, predictions: pd.DataFrame) -> float:
+    def selection(self) -> float:
         """The mean absolute error, negative."""
-        error = self.score(predictions)["mae"]
-        return float("nan") if error is None else -error
+        return -nan_if_none(self.values()["mae"])
 
-    def details(self, predictions: pd.DataFrame) -> Json:
-        """`target`: mean, standard deviation and range of the labels, beside which errors are read."""
-        truth = numbers_of(predictions, "label")
+    def permuted(self) -> Callable[[Codes], float]:
+        """`selection` by order."""
+        return lambda order: -float(np.abs(self.truth[order] - self.predicted).mean())
+
+    def chance(self) -> dict[str, float]:
+        """Always the median (MAE), or always the mean (the other metrics)."""
+        error = float(np.abs(self.truth - np.median(self.truth)).mean())
+        return {"mae": error, "rmse": float(self.truth.std()), "r2": 0.0, "pearson": 0.0, "spearman": 0.0}
+
+    def details(self) -> Json:
+        """`target`: mean, standard deviation and range of the labels, to compare errors with."""
+        truth = self.truth
         facts = {"mean": truth.mean(), "sd": truth.std(), "min": truth.min(), "max": truth.max()}
         return {"target": {name: float(value) for name, value in facts.items()}}
 
@@ -88,7 +111,7 @@ class RegressionTask:
 def make_regression(table: pd.DataFrame) -> RegressionTask:
     """Mean and standard deviation of the column `label`.
 
-    Raises MilError naming slide and value where a label is no number, and where all labels are one number.
+    Raises MilError naming slide and value if a label is not a number, and if all labels are equal.
     """
     values = numbers_of(table, "label")
     if len(values) == 0:

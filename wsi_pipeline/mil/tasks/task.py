@@ -1,10 +1,11 @@
-"""What a task is: the outcome it needs, the loss that trains it, the words of its predictions, its metrics.
+"""What a task is: the outcome it needs, the loss that trains it, the columns it predicts, its metrics.
 
 A task knows tables and arrays, not models: training sees its `objective`, everything else the columns it makes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.tables.cells import number
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import MetricError, MilError
 from wsi_pipeline.mil.training.objectives import Objective
+from wsi_pipeline.statistics.estimates import none_if_nan
 from wsi_pipeline.wording import listed
 
 Json = dict[str, Any]
@@ -25,11 +27,36 @@ NAMED = 5
 """How many slides a message names before it says how many more."""
 
 
-class Task(Protocol):
-    """One kind of outcome; a frozen dataclass of all that was learned about it from a table.
+class Evaluation(Protocol):
+    """Outcomes and predictions of n rows as arrays, read and checked once; all metrics are computed from it."""
 
-    A *table* has a row a bag: slide_id, patient_id, and the outcome columns. *Predictions* are a table with the
-    columns of `outcomes` beside its own, and `fold` where several models made them.
+    def take(self, rows: NDArray[np.bool_]) -> Self:
+        """The rows of a mask (n,): one repeat, or one fold."""
+
+    def values(self) -> dict[str, float | None]:
+        """Every metric; None if undefined."""
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
+        """Every metric (R,) with row j counted weights[r, j] times, weights (R, n); NaN if undefined."""
+
+    def selection(self) -> float:
+        """What the choice between models maximises on validation rows; NaN if undefined."""
+
+    def permuted(self) -> Callable[[Codes], float]:
+        """`selection` as a function of an order (n,): row i gets the outcome of row order[i]. Fast for many orders."""
+
+    def chance(self) -> dict[str, float]:
+        """The metrics of a guess that ignores the slide, from the outcomes alone."""
+
+    def details(self) -> Json:
+        """Facts for metrics.json that are not single numbers, such as a confusion matrix."""
+
+
+class Task(Protocol):
+    """One kind of outcome; a frozen dataclass of what was learned about it from a table.
+
+    A *table* has one row per bag: slide_id, patient_id, and the outcome columns. *Predictions* are a table with the
+    columns of `outcomes` beside its own, and `fold` (`repeat`) if several models made them.
     """
 
     @property
@@ -54,41 +81,32 @@ class Task(Protocol):
 
     @property
     def relative(self) -> bool:
-        """Whether outputs of two models differ by a constant that means nothing (the risk of a Cox model)."""
+        """Whether outputs of two models differ by a constant without meaning (the risk of a Cox model)."""
 
     def to_json(self) -> Json:
-        """The task as a JSON object; `task_from_json` makes it again."""
+        """The task as a JSON object, which `task_from_json` reads."""
 
     def learned(self, table: pd.DataFrame) -> Self:
-        """The same task, with what only the training rows of a fold may tell learned from `table` instead.
+        """The task for one fold, with parameters learned from `table`, its training rows.
 
-        Regression learns the mean and standard deviation of its target; the others are returned as they are.
+        Regression learns the mean and standard deviation of its target; other tasks are returned as they are.
         """
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Objective:
         """The loss over the rows of `table`: row i is bag i. Raises MilError naming rows without a usable outcome."""
 
     def strata(self, table: pd.DataFrame) -> Codes:
-        """Groups (n,) of alike outcomes, 0, 1, ..., which folds should hold in equal shares."""
+        """Group (n,) of each row by its outcome, 0, 1, ..., which folds should hold in equal shares."""
 
     def outcomes(self, outputs: Floats) -> pd.DataFrame:
         """Prediction columns from the outputs (B, C) of one model."""
 
-    def score(self, predictions: pd.DataFrame) -> dict[str, float | None]:
-        """Every metric; None where it is undefined. Raises MilError for predictions without rows."""
-
-    def resampled(self, predictions: pd.DataFrame, weights: Floats) -> dict[str, Floats]:
-        """Every metric (R,) when row j counts weights[r, j] times, weights (R, n); NaN where undefined."""
-
-    def selection(self, predictions: pd.DataFrame) -> float:
-        """What the choice between models maximises on validation rows; NaN where undefined."""
-
-    def details(self, predictions: pd.DataFrame) -> Json:
-        """Facts for metrics.json that are no single numbers, such as a confusion matrix."""
+    def evaluate(self, predictions: pd.DataFrame) -> Evaluation:
+        """Predictions as arrays, to be measured. Raises MetricError if there are none, MilError for unusable values."""
 
 
 def column_of(table: pd.DataFrame, column: str) -> pd.Series[Any]:
-    """A column of a table whose every row has a value. Raises MilError naming the slides that have none."""
+    """A column of a table, complete. Raises MilError naming the slides without a value."""
     if column not in table:
         raise MilError(
             f"the slides have no column `{column}`", todo=f"Add it to the CSV of slides (manifests/README.md): {column}"
@@ -112,7 +130,7 @@ def codes_of(table: pd.DataFrame, classes: tuple[str, ...], column: str = "label
 
 
 def numbers_of(table: pd.DataFrame, column: str) -> Floats:
-    """A column as finite numbers (n,). Raises MilError naming the first slide whose value is none."""
+    """A column as finite numbers (n,). Raises MilError naming the first slide whose value is not a number."""
     found = column_of(table, column)
     if pd.api.types.is_numeric_dtype(found):
         values = np.array(found, dtype=np.float64)  # a copy: torch wants to be allowed to write
@@ -126,20 +144,32 @@ def numbers_of(table: pd.DataFrame, column: str) -> Floats:
 
 
 def _number(cell: object) -> float:
-    """A cell as the manifest reads numbers; NaN where it is none."""
+    """A cell as the manifest reads numbers; NaN if it is not a number."""
     try:
         return number(str(cell))
     except ValueError:
         return float("nan")
 
 
-def values_of(samples: dict[str, Floats]) -> dict[str, float | None]:
-    """The first sample of each metric as a plain number, None for NaN."""
-    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in samples.items()}
+def some(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The predictions. Raises MetricError if there are none."""
+    if len(predictions) == 0:
+        raise MetricError("there are no predictions to measure")
+    return predictions
+
+
+def values_of(evaluation: Evaluation, n: int) -> dict[str, float | None]:
+    """The metrics with each of the n rows counted once, None for NaN."""
+    return {name: none_if_nan(values[0]) for name, values in evaluation.resampled(np.ones((1, n))).items()}
+
+
+def nan_if_none(value: float | None) -> float:
+    """The value, or NaN if undefined."""
+    return float("nan") if value is None else value
 
 
 def quantile_groups(values: Floats, n_groups: int) -> Codes:
-    """Which of up to `n_groups` groups of about equal size each value is in, by its rank; equal values together."""
+    """Group (n,) of each value by its rank: up to `n_groups` of about equal size, equal values together."""
     if len(values) == 0:
         return np.zeros(0, np.int64)
     edges = np.unique(np.quantile(values, np.arange(1, n_groups) / n_groups, method="inverted_cdf"))

@@ -1,8 +1,11 @@
-"""One trained model on bags: probabilities and attention, in batches of bounded size."""
+"""Apply trained models to bags: predictions, attention, contributions; of one model, or of an ensemble.
+
+Bags go through a model in batches of bounded size (`training.batching`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,8 @@ from scipy.special import softmax
 
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.mil_model import MilModel, MilOutput
+from wsi_pipeline.mil.tasks import choose_class
+from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.training.batching import pieces
 
 
@@ -39,11 +44,11 @@ def attention(model: MilModel, bags: Bags, *, device: torch.device | str = "cpu"
 
 
 def contributions(model: MilModel, bags: Bags, *, device: torch.device | str = "cpu") -> NDArray[np.float32]:
-    """How much each instance moves each logit, float32 (sum N, C), row for row as `bags.features`.
+    """What each instance contributes to each logit, float32 (sum N, C), row for row as `bags.features`.
 
-    mean, max, abmil, gated-abmil, clam-sb and dsmil: exact, the attention taken as it is; the rows of a bag and the
-    bias of the classifier add up to its logits. transmil: the gradient of the logit times the projected instance,
-    which is the first-order term only.
+    mean, max, abmil, gated-abmil, clam-sb, dsmil: exact for the given attention; the rows of a bag plus the bias of
+    the classifier sum to the logits. transmil: gradient of the logit times the projected instance, the first-order
+    term only.
     """
     model.to(device).eval()
     with torch.no_grad():
@@ -54,10 +59,50 @@ def contributions(model: MilModel, bags: Bags, *, device: torch.device | str = "
     return np.concatenate(rows) if rows else np.empty((0, model.n_outputs), np.float32)
 
 
-def prediction_table(slide_ids: Sequence[str], values: NDArray[np.float64], classes: Sequence[str]) -> pd.DataFrame:
-    """Columns slide_id, predicted, p_<class>... from probabilities (B, C)."""
-    columns = {"slide_id": list(slide_ids), "predicted": [classes[k] for k in values.argmax(1)]}
-    return pd.DataFrame({**columns, **{f"p_{name}": values[:, k] for k, name in enumerate(classes)}})
+def predict(ensemble: Ensemble, bags: Bags, *, device: torch.device | str = "cpu") -> pd.DataFrame:
+    """Predictions averaged over the fold models, one row per bag, in the order of the bags.
+
+    Columns: slide_id; those of the task, each number the mean over the folds (`predicted`: the class chosen from the
+    mean probabilities); spread, the standard deviation over the folds of
+
+        classification   the predicted class's probability; of grades (ordinal) too
+        regression       the predicted value, in its unit
+        survival         the risk: time expected to be lost, or log hazard ratio
+
+    Risks of Cox models have no common zero: each fold's is taken relative to a slide of one average training patch.
+    Raises MilError if the features of the bags have another width.
+    """
+    each = [_columns(ensemble, number, bags, device) for number in range(len(ensemble.models))]
+    numbers = [name for name in each[0] if not (ensemble.classes and name == "predicted")]
+    stacked = np.stack([table[numbers].to_numpy(dtype=np.float64) for table in each])
+    mean, between = stacked.mean(0), stacked.std(0)
+    table = pd.DataFrame(mean, columns=numbers)
+    chosen = np.zeros(len(bags), np.int64)  # a regression or survival has its main number first
+    if ensemble.classes:
+        chosen = choose_class(ensemble.task, mean)
+        table.insert(0, "predicted", [ensemble.classes[code] for code in chosen])
+    table.insert(0, "slide_id", list(bags.slide_ids))
+    return table.assign(spread=between[np.arange(len(bags)), chosen])
+
+
+def mean_attention(ensemble: Ensemble, bags: Bags, *, device: torch.device | str = "cpu") -> NDArray[np.float32]:
+    """Attention of each instance, float32 (sum N,), averaged over the fold models; sums to 1 within a bag."""
+    each = [attention(model, bags, device=device) for model in ensemble.models]
+    mean: NDArray[np.float32] = np.mean(each, axis=0, dtype=np.float32)
+    return mean
+
+
+def _columns(ensemble: Ensemble, number: int, bags: Bags, device: torch.device | str) -> pd.DataFrame:
+    """The prediction columns of the model of one fold."""
+    model, task = ensemble.models[number], ensemble.tasks[number]
+    found = outputs(model, bags, device=device)
+    return task.outcomes(found - _reference(model, device) if task.relative else found)
+
+
+def _reference(model: MilModel, device: torch.device | str) -> NDArray[np.float64]:
+    """The output (1, C) for a bag of one instance: the mean of the training instances."""
+    bag = Bags.from_arrays([model.feature_mean.detach().cpu().numpy()[None]], ["mean"])
+    return outputs(model, bag, device=device)
 
 
 def _outputs(

@@ -1,4 +1,4 @@
-"""What only classification has: metrics of each class, calibration, and, of two classes, a threshold's rates."""
+"""What only a classification reports: metrics of each class, calibration, and the rates at a threshold."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PER_CLASS = ("auroc", "precision", "recall", "specificity", "f1")
 def per_class(
     predictions: pd.DataFrame, scored: Scored, classes: Sequence[str], resampler: Resampler
 ) -> dict[str, Json]:
-    """One class against the rest: n_slides, n_patients, each metric, and under `intervals` its interval.
+    """Each class against the rest: n_slides, n_patients, the metrics, and their intervals under `intervals`.
 
     scored   the same predictions as arrays
 
-    Of several repeats, all predictions are pooled. `recall` is sensitivity.
+    Predictions of several repeats are pooled. `recall` is sensitivity.
     """
 
     def weighted(weights: Floats) -> Samples:
@@ -40,11 +40,10 @@ def per_class(
         return {f"{name} {k}": found[f"class_{name}"][:, k] for name in PER_CLASS for k in range(len(classes))}
 
     estimates = resampler.estimates(weighted)
-    return {name: _of_class(predictions, name, k, estimates) for k, name in enumerate(classes)}
+    return {name: _of_class(predictions[scored.truth == k], k, estimates) for k, name in enumerate(classes)}
 
 
-def _of_class(predictions: pd.DataFrame, name: str, code: int, estimates: dict[str, Json]) -> Json:
-    own = predictions[predictions["label"].astype(str) == name]
+def _of_class(own: pd.DataFrame, code: int, estimates: dict[str, Json]) -> Json:
     found = {metric: estimates[f"{metric} {code}"] for metric in PER_CLASS}
     return {
         "n_slides": int(own["slide_id"].nunique()),
@@ -55,7 +54,7 @@ def _of_class(predictions: pd.DataFrame, name: str, code: int, estimates: dict[s
 
 
 def calibration_json(scored: Scored, classes: Sequence[str], resampler: Resampler) -> Json:
-    """Calibration curve (bins), Brier score and ECE, of the second class of two or of the predicted class of more."""
+    """Calibration curve (bins), Brier score and ECE: of the second of two classes, else of the predicted class."""
     found, terms = calibration_of(scored), brier_terms(scored.truth, scored.probabilities)
     estimates = resampler.estimates(
         lambda weights: {"brier": weighted_mean(terms, weights), "ece": expected_error(found, weights)}
@@ -70,19 +69,18 @@ def calibration_json(scored: Scored, classes: Sequence[str], resampler: Resample
 
 
 def threshold_json(
-    predictions: pd.DataFrame, classes: Sequence[str], facts: Sequence[Json], resampler: Resampler
+    predictions: pd.DataFrame, scored: Scored, classes: Sequence[str], facts: Sequence[Json], resampler: Resampler
 ) -> Json:
-    """`{"threshold": ...}` of the second of two classes: each fold's own threshold applied to its test slides.
+    """`{"threshold": ...}` for the second of two classes: each fold's own threshold, applied to its test slides.
 
-    A fold whose validation slides chose none (one class only) uses 0.5. Empty for more classes.
+    A fold without a threshold (its validation slides are all of one class) uses 0.5. Empty for more classes.
     """
     if len(classes) != 2:
         return {}
-    positive = (predictions["label"].astype(str) == classes[1]).to_numpy()
     chosen = {(fact["repeat"], fact["fold"]): fact.get("threshold") for fact in facts}
     keys = zip(predictions["repeat"], predictions["fold"], strict=True)
     limits = np.array([FALLBACK if (limit := chosen[key]) is None else limit for key in keys])
-    called = predictions[f"p_{classes[1]}"].to_numpy(np.float64) >= limits
+    called = scored.probabilities[:, 1] >= limits
     known = [value for value in chosen.values() if value is not None]
     return {
         "threshold": {
@@ -92,7 +90,7 @@ def threshold_json(
             "chosen_on": "validation slides of each fold",
             "rule": "highest sensitivity + specificity",
             "folds_without": len(chosen) - len(known),
-            **rates_json(predictions, positive, called, resampler),
+            **rates_json(predictions, scored.truth == 1, called, resampler),
         }
     }
 
@@ -100,20 +98,20 @@ def threshold_json(
 def rates_json(
     predictions: pd.DataFrame, positive: NDArray[np.bool_], called: NDArray[np.bool_], resampler: Resampler
 ) -> Json:
-    """Sensitivity and specificity of calls, as estimates with how many patients (`n`) and slides each is of."""
+    """Sensitivity and specificity of calls: estimates, each with its number of patients (`n`) and slides."""
     rates = resampler.estimates(lambda weights: weighted_rates(positive, called, weights))
     rows = {"sensitivity": positive, "specificity": ~positive}
     return {name: {**rate, **_counts(predictions, rows[name])} for name, rate in rates.items()}
 
 
 def _counts(predictions: pd.DataFrame, rows: NDArray[np.bool_]) -> Json:
-    """How many a rate is of."""
+    """Patients and slides that a rate is computed from."""
     own = predictions[rows]
     return {"n": int(own["patient_id"].nunique()), "n_slides": int(own["slide_id"].nunique())}
 
 
 def _brier_of_shares(scored: Scored) -> float:
-    """The Brier score of always saying how common each class is."""
+    """The Brier score of always predicting the prevalence of each class."""
     shares = np.bincount(scored.truth, minlength=scored.n_classes) / len(scored.truth)
     constant = np.broadcast_to(shares, scored.probabilities.shape)
     return float(brier_terms(scored.truth, constant).mean())

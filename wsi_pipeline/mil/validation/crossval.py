@@ -25,7 +25,6 @@ from wsi_pipeline.splits.assign import Strata, checked_table, make_splits
 from wsi_pipeline.splits.fold import Fold, Splits
 from wsi_pipeline.splits.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
 from wsi_pipeline.statistics.metric_words import OF_CLASSES
-from wsi_pipeline.statistics.thresholds import youden_threshold
 from wsi_pipeline.wording import listed
 
 Json = dict[str, Any]
@@ -245,11 +244,8 @@ def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
     if spec.choose:
         found["chosen"] = chosen_settings(chosen.spec, spec)
         found["candidates"] = [_candidate_json(candidate, spec) for candidate in choice.candidates]
-    classes = choice.task.classes
-    if len(classes) == 2:
-        positive = (chosen.validation["label"].astype(str) == classes[1]).to_numpy()
-        probability = chosen.validation[f"p_{classes[1]}"].to_numpy(np.float64)
-        found["threshold"] = youden_threshold(positive, probability) if len(positive) else None
+    if len(choice.task.classes) == 2:
+        found["threshold"] = chosen.threshold
     return found
 
 

@@ -17,13 +17,17 @@ import pandas as pd
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks import choose_class
-from wsi_pipeline.mil.tasks.outcome import outcome_of
+from wsi_pipeline.mil.tasks.classification import ClassEvaluation
+from wsi_pipeline.mil.tasks.survival import outcome_of
 from wsi_pipeline.mil.tasks.task import Task, numbers_of
 from wsi_pipeline.mil.training.seeding import sub_seed
-from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test
-from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, rates_json
-from wsi_pipeline.mil.validation.validation_metrics import metric_warnings, pooled_estimates
-from wsi_pipeline.statistics.class_metrics import to_scored
+from wsi_pipeline.mil.validation.classification_report import rates_json
+from wsi_pipeline.mil.validation.validation_metrics import (
+    class_json,
+    metric_warnings,
+    permutation_json,
+    pooled_estimates,
+)
 from wsi_pipeline.statistics.estimates import LEVEL, Resampler
 from wsi_pipeline.wording import counted, listed
 
@@ -146,11 +150,11 @@ def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, t
     """Everything of rows that can be measured; sentences about the metrics are added to `told`."""
     resampler = Resampler(table["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
     plain = table.drop(columns=["repeat", "fold"], errors="ignore")
-    pooled, _ = pooled_estimates(task, plain.assign(repeat=0), [plain], resampler)
+    evaluation = task.evaluate(plain)
+    pooled, _ = pooled_estimates([(np.ones(len(plain), bool), evaluation)], resampler)
     told += metric_warnings(task, plain, pooled, spec.bootstrap)
-    permutation = permutation_test(task, [plain], spec.permutations, sub_seed(spec.seed, 2, 1))
     found: Json = {
-        **task.details(plain),
+        **evaluation.details(),
         **({"n_slides": len(plain)} if spec.bag == "slide" else {}),
         "n_patients": resampler.n,
         "interval": {
@@ -158,21 +162,18 @@ def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, t
             "method": "percentile bootstrap of the predictions",
         },
         "pooled": pooled,
-        "chance": chance_values(task, plain),
-        "permutation": permutation and {**permutation, "says": SAYS},
+        "chance": evaluation.chance(),
+        "permutation": permutation_json(task, plain, [evaluation], spec, SAYS),
     }  # fmt: skip
-    if task.classes:
-        classes = task.classes
-        scored = to_scored(plain, classes)
-        found |= {"per_class": per_class(plain, scored, classes, resampler)}
-        found |= {"calibration": calibration_json(scored, classes, resampler)}
+    if isinstance(evaluation, ClassEvaluation):
+        found |= class_json(plain, evaluation, resampler)
         if cut is not None and AT_CUT in plain:
-            found |= {"threshold": _threshold(plain, cut, resampler)}
+            found |= {"threshold": _threshold(plain, evaluation, cut, resampler)}
     return found
 
 
-def _threshold(table: pd.DataFrame, cut: Cut, resampler: Resampler) -> Json:
-    positive = (table["label"].astype(str) == cut.positive).to_numpy()
+def _threshold(table: pd.DataFrame, evaluation: ClassEvaluation, cut: Cut, resampler: Resampler) -> Json:
+    positive = evaluation.scored.truth == evaluation.classes.index(cut.positive)
     called = (table[AT_CUT].astype(str) == cut.positive).to_numpy()
     return {
         "class": cut.positive,

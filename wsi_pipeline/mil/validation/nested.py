@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.tasks.classification import ClassEvaluation
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.mil.trained.committee import joined
 from wsi_pipeline.mil.trained.inference import outputs
@@ -44,6 +45,7 @@ class Candidate:
     val_loss    lowest validation loss (mean over members), which breaks ties; infinite without validation rows
     validation  predictions of the validation rows, with their outcomes; of each inner fold by the member it stopped,
                 whose number is `fold`: risks of different Cox models have no common zero
+    threshold   chosen on the validation rows, for two classes; None if they cannot choose one
     """
 
     spec: MilSpec
@@ -51,6 +53,7 @@ class Candidate:
     selection: float
     val_loss: float
     validation: pd.DataFrame
+    threshold: float | None
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -114,7 +117,8 @@ def _fit_all(
     on_epoch: Callable[[int, Epoch], None] | None,
 ) -> list[list[Fitted]]:
     """One candidate in all folds together; each aims at what its own training rows taught it."""
-    objectives = [task.objective(table, spec) for task, fold in zip(tasks, folds, strict=True) for _ in fold.members]
+    aims = [task.objective(table, spec) for task in tasks]
+    objectives = [aim for aim, fold in zip(aims, folds, strict=True) for _ in fold.members]
     members = [member for fold in folds for member in fold.members]
     each = iter(fit_folds(bags, objectives, members, replace(spec, committee=1), device=device, on_epoch=on_epoch))
     return [[next(each) for _ in fold.members] for fold in folds]
@@ -132,11 +136,13 @@ def _judged(
     pairs = list(zip(members, fold.members, strict=True))
     told = [predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs]
     validation = pd.concat([part.assign(fold=number) for number, part in enumerate(told)])
-    selection = task.selection(validation) if len(validation) else math.nan
+    evaluation = task.evaluate(validation) if len(validation) else None
+    selection = evaluation.selection() if evaluation else math.nan
+    threshold = evaluation.threshold() if isinstance(evaluation, ClassEvaluation) else None
     losses = [min((epoch.val_loss for epoch in fitted.history if epoch.val_loss is not None), default=math.inf)
               for fitted in members]  # fmt: skip
     own = replace(spec, committee=len(members))
-    return Candidate(own, joined(members), selection, fmean(losses), validation)
+    return Candidate(own, joined(members), selection, fmean(losses), validation, threshold)
 
 
 def _reporter(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.task import Task
-from wsi_pipeline.statistics.bootstrap import Samples, bootstrap_mean, interval
+from wsi_pipeline.mil.tasks.classification import ClassEvaluation
+from wsi_pipeline.mil.tasks.task import Evaluation, Task
+from wsi_pipeline.statistics.bootstrap import Samples, Scored, bootstrap_mean, interval
 from wsi_pipeline.statistics.delong import delong, difference
 from wsi_pipeline.statistics.estimates import LEVEL
 from wsi_pipeline.statistics.metric_words import LOWER_IS_BETTER, metric_words, p_words
@@ -60,11 +60,9 @@ def compare(first: Validated, second: Validated, *, resamples: int = 2000, seed:
     check_paired(first.task, a, second.task, b)
     number = pd.factorize(a[0]["patient_id"].astype(str), sort=True)[0].astype(np.int64)
     n = int(number.max()) + 1
-    drawn = [
-        bootstrap_mean([(number, partial(side.task.resampled, frame)) for frame in frames], resamples, seed)
-        for side, frames in ((first, a), (second, b))
-    ]
-    values = [_means(side.task, frames) for side, frames in ((first, a), (second, b))]
+    sides = [[side.task.evaluate(frame) for frame in frames] for side, frames in ((first, a), (second, b))]
+    drawn = [bootstrap_mean([(number, each.resampled) for each in side], resamples, seed) for side in sides]
+    values = [_means(side) for side in sides]
     found: Json = {
         "task": first.task.name,
         "n_patients": n,
@@ -79,9 +77,9 @@ def compare(first: Validated, second: Validated, *, resamples: int = 2000, seed:
         },
         "metrics": _differences(first.task, values, drawn, n),
     }
-    classes = first.task.to_json().get("classes", ())
-    if len(classes) == 2:
-        found["delong"] = _delong(a, b, str(classes[1]), number)
+    if len(classes := first.task.to_json().get("classes", ())) == 2:
+        scored = [[each.scored for each in side if isinstance(each, ClassEvaluation)] for side in sides]
+        found["delong"] = _delong(scored[0], scored[1], str(classes[1]), number)
     return found
 
 
@@ -166,14 +164,14 @@ def _bootstrap_p(samples: Floats) -> float | None:
     return float(min(1.0, 2 * (1 + rarer) / (1 + len(defined))))
 
 
-def _delong(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], positive: str, patient: NDArray[np.int64]) -> Json:
-    """DeLong's test of the areas of the two, each the mean over its repeats."""
-    truth = (a[0]["label"].astype(str) == positive).to_numpy()
+def _delong(a: Sequence[Scored], b: Sequence[Scored], positive: str, patient: NDArray[np.int64]) -> Json:
+    """DeLong's test of the areas of both, each the mean over its repeats; `positive` names the second class."""
+    truth = a[0].truth == 1
     if truth.all() or not truth.any():
         return {}
-    # A mean over repeats does not change when each repeat counts twice: so both get one number of them.
+    # A mean over repeats stays the same if each repeat is taken twice: so both get the same number of repeats.
     times = math.lcm(len(a), len(b))
-    both = np.stack([_scores(frames * (times // len(frames)), positive) for frames in (list(a), list(b))])
+    both = np.stack([[one.probabilities[:, 1] for one in [*side] * (times // len(side))] for side in (a, b)])
     areas = delong(truth, both, patient)
     found = difference(areas, 0, 1, LEVEL)
     return {
@@ -182,14 +180,9 @@ def _delong(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], positive: str,
     }  # fmt: skip
 
 
-def _scores(frames: Sequence[pd.DataFrame], positive: str) -> Floats:
-    """Probabilities (repeats, n) of one class."""
-    return np.stack([frame[f"p_{positive}"].to_numpy(np.float64) for frame in frames])
-
-
-def _means(task: Task, frames: Sequence[pd.DataFrame]) -> dict[str, float | None]:
-    """Each metric's mean over the repeats; None where one of them has none."""
-    scores = [task.score(frame) for frame in frames]
+def _means(repeats: Sequence[Evaluation]) -> dict[str, float | None]:
+    """Each metric's mean over the repeats; None if it is undefined in one of them."""
+    scores = [repeat.values() for repeat in repeats]
     columns = {name: [score[name] for score in scores] for name in scores[0]}
     return {
         name: None if any(value is None for value in values) else float(np.mean(np.array(values, np.float64)))

@@ -1,33 +1,41 @@
 """metrics.json of a validation: values, intervals over patients, folds, calibration, threshold, chance.
 
 Everything is measured on out-of-fold predictions (repeat, fold, slide_id, patient_id, outcome, prediction columns).
-A metric of several repeats is the mean over them; its interval draws patients, each with all slides and repeats.
+With several repeats a metric is the mean over them; its bootstrap draws patients with all their slides and repeats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.table_words import in_order
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.mil.tasks.task import Task
+from wsi_pipeline.mil.tasks.classification import ClassEvaluation
+from wsi_pipeline.mil.tasks.task import Evaluation, Task
 from wsi_pipeline.mil.training.seeding import sub_seed
-from wsi_pipeline.mil.validation.baselines import chance_values, permutation_test
 from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, threshold_json
-from wsi_pipeline.statistics.class_metrics import to_scored
 from wsi_pipeline.statistics.estimates import LEVEL, Resampler
 from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.statistics.permutation import permutation_test
 from wsi_pipeline.wording import counted
 
 Json = dict[str, Any]
 
 FEW_PATIENTS = 10
-"""With fewer patients of a class, or in all, intervals are rough."""
+"""With fewer patients of a class, intervals are rough; without classes, with fewer than twice as many in all."""
+
+SAYS = (
+    "fraction of label permutations across patients that fit the out-of-fold predictions at least as well as the true "
+    "labels do; models are not retrained, and what the predictions rest on (tumour, stain, hospital) is not tested"
+)
+
+Part = tuple[NDArray[np.bool_], Evaluation]
+"""A mask (n,) of rows, and the evaluation of these rows."""
 
 
 def validation_metrics(
@@ -35,53 +43,71 @@ def validation_metrics(
 ) -> Json:
     """The content of metrics.json, without what only the stage knows (digest, encoder, left_out).
 
-    facts     one object a fold: repeat, fold, and what is to be said of it; `threshold` where one was chosen
+    facts     one object per fold: repeat, fold, and what to report of it; `threshold` if one was chosen
     warnings  sentences to put before those about the metrics
-    fixed     the predictions are of a fixed test part, not of folds
+    fixed     whether the predictions are of a fixed test part, not of folds
     """
+    every, repeat = task.evaluate(predictions), predictions["repeat"].to_numpy()
+    parts = [(rows, every.take(rows)) for rows in (repeat == number for number in np.unique(repeat))]
+    first = predictions[parts[0][0]].reset_index(drop=True)
     resampler = Resampler(predictions["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
-    repeats = [frame.reset_index(drop=True) for _, frame in predictions.groupby("repeat", sort=True)]
-    pooled, by_repeat = pooled_estimates(task, predictions, repeats, resampler)
+    pooled, by_repeat = pooled_estimates(parts, resampler)
     told = [*warnings, *metric_warnings(task, predictions, pooled, spec.bootstrap)]
     found = {
         "task": task.name,
         "bag": spec.bag,
-        **task.details(repeats[0]),
-        **({"n_slides": len(repeats[0])} if spec.bag == "slide" else {}),
+        **parts[0][1].details(),
+        **({"n_slides": len(first)} if spec.bag == "slide" else {}),
         "n_patients": resampler.n,
         "interval": {
             "level": LEVEL,
             "unit": "patient",
             "resamples": spec.bootstrap,
             "method": f"percentile bootstrap of {'test' if fixed else 'pooled out-of-fold'} predictions"
-            + (f", mean of {len(repeats)} repeats" if len(repeats) > 1 else ""),
+            + (f", mean of {len(parts)} repeats" if len(parts) > 1 else ""),
         },
         "pooled": pooled,
-        "folds": [_fold_json(task, predictions, fact) for fact in facts],
+        "folds": [_fold_json(every, predictions, fact) for fact in facts],
         "repeats": by_repeat,
-        "chance": chance_values(task, repeats[0]),
-        "permutation": permutation_test(task, repeats, spec.permutations, sub_seed(spec.seed, 2, 1)),
+        "chance": parts[0][1].chance(),
+        "permutation": permutation_json(task, first, [own for _, own in parts], spec, SAYS),
         "warnings": told,
     }
-    if task.classes:
-        scored = to_scored(predictions, found["classes"])
-        found |= {"per_class": per_class(predictions, scored, found["classes"], resampler)}
-        found |= {"calibration": calibration_json(scored, found["classes"], resampler)}
-        found |= threshold_json(predictions, found["classes"], facts, resampler)
+    if isinstance(every, ClassEvaluation):
+        found |= class_json(predictions, every, resampler)
+        found |= threshold_json(predictions, every.scored, every.classes, facts, resampler)
     return found
 
 
-def pooled_estimates(
-    task: Task, predictions: pd.DataFrame, repeats: Sequence[pd.DataFrame], resampler: Resampler
-) -> tuple[dict[str, Json], dict[str, Json]]:
-    """Every metric with its interval; and its mean and standard deviation over the repeats."""
-    scores = [task.score(frame) for frame in repeats]
-    numbers = sorted(predictions["repeat"].unique())
-    parts = [
-        ((predictions["repeat"] == number).to_numpy(), partial(task.resampled, frame))
-        for number, frame in zip(numbers, repeats, strict=True)
-    ]
-    samples = resampler.samples(parts)
+def class_json(predictions: pd.DataFrame, evaluation: ClassEvaluation, resampler: Resampler) -> Json:
+    """The keys `per_class` and `calibration`."""
+    scored, classes = evaluation.scored, evaluation.classes
+    return {
+        "per_class": per_class(predictions, scored, classes, resampler),
+        "calibration": calibration_json(scored, classes, resampler),
+    }
+
+
+def permutation_json(
+    task: Task, rows: pd.DataFrame, repeats: Sequence[Evaluation], spec: MilSpec, says: str
+) -> Json | None:
+    """The permutation test on what `selection` measures; None if it was not made, see `permutation_test`.
+
+    rows   of each of the repeats: patient_id and the outcome columns
+    says   what the p-value is, in a sentence
+    """
+    patient = pd.factorize(rows["patient_id"].astype(str))[0].astype(np.int64)
+    outcome = np.array(rows.groupby(list(task.columns), sort=False).ngroup(), dtype=np.int64)
+    scores = [repeat.permuted() for repeat in repeats]
+    found = permutation_test(scores, patient, outcome, spec.permutations, sub_seed(spec.seed, 2, 1))
+    n = int(patient.max()) + 1
+    return found and {**found, "metric": task.headline[0], "unit": "patient", "n_patients": n, "says": says}
+
+
+def pooled_estimates(parts: Sequence[Part], resampler: Resampler) -> tuple[dict[str, Json], dict[str, Json]]:
+    """Every metric with its interval; and its mean and standard deviation over the parts, one per repeat."""
+    scores = [own.values() for _, own in parts]
+    samples = resampler.samples([(rows, own.resampled) for rows, own in parts])
     pooled, spread = {}, {}
     for name in scores[0]:
         values = [score[name] for score in scores if score[name] is not None]
@@ -92,14 +118,14 @@ def pooled_estimates(
     return pooled, spread
 
 
-def _fold_json(task: Task, predictions: pd.DataFrame, fact: Json) -> Json:
-    rows = (predictions["repeat"] == fact["repeat"]) & (predictions["fold"] == fact["fold"])
-    tested = predictions[rows].reset_index(drop=True)
-    return {**fact, "n_test_patients": int(tested["patient_id"].nunique()), "metrics": task.score(tested)}
+def _fold_json(every: Evaluation, predictions: pd.DataFrame, fact: Json) -> Json:
+    rows = ((predictions["repeat"] == fact["repeat"]) & (predictions["fold"] == fact["fold"])).to_numpy()
+    n = int(predictions["patient_id"][rows].nunique())
+    return {**fact, "n_test_patients": n, "metrics": every.take(rows).values()}
 
 
 def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Json], resamples: int) -> list[str]:
-    """Sentences about what is undefined or rough."""
+    """Sentences about undefined metrics and rough intervals."""
     told = []
     undefined = [metric_words(name) for name, estimate in pooled.items() if estimate["value"] is None]
     if undefined:

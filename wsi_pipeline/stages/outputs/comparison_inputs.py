@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import slug
-from wsi_pipeline.errors import MilError, StoreError, UsageError
-from wsi_pipeline.mil.tasks.make_task import task_from_json
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.mil.trained.checkpoint import CONFIG
+from wsi_pipeline.mil.trained.model_config import read_config
 from wsi_pipeline.mil.validation.paired import Validated
 from wsi_pipeline.stages.outputs.predicted_side import aligned, is_prediction, read_side, task_of_prediction
 from wsi_pipeline.stages.results.trainings import METRICS, NAME, Training, require_training
@@ -62,18 +61,7 @@ def validated(training: Training) -> Validated:
 
 def read_task(folder: Path) -> Task:
     """The task of a trained model, from its config alone. Raises StoreError if it cannot be read."""
-    path = folder / CONFIG
-    if is_prediction(folder):
-        return task_of_prediction(folder)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        task = config["task"]
-        # Version 1 named the task and kept the classes beside it.
-        return task_from_json({"name": task, "classes": config["classes"]} if isinstance(task, str) else task)
-    except (OSError, ValueError, KeyError, TypeError, MilError) as error:
-        raise StoreError(
-            f"{path} does not say what was predicted: {error}", todo="Train it again with: wsi-pipeline train-mil"
-        ) from error
+    return task_of_prediction(folder) if is_prediction(folder) else read_config(folder / CONFIG).task
 
 
 def _folders(path: Path, features: str | None, model: str | None) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.errors import MilError
+from wsi_pipeline.errors import MetricError
 from wsi_pipeline.statistics.bootstrap import Floats, Samples, Scored, bootstrap_mean, weighted_metrics
 from wsi_pipeline.statistics.calibration import calibration_of, expected_error
 from wsi_pipeline.statistics.estimates import LEVEL, bounds_of, estimate_of, none_if_nan
@@ -40,7 +40,7 @@ def patch_scores(
     part  which patches these are: `test` or `validation`
 
     AUROC is the mean of each class against the rest; ece the expected calibration error, as `mil.calibration` defines
-    it. What is undefined is null, and `warnings` says why. Raises MilError where there is no patch, or a probability
+    it. What is undefined is null, and `warnings` says why. Raises MetricError where there is no patch, or a probability
     is not finite.
     """
     scored = _scored(labels, probabilities, groups)
@@ -77,9 +77,9 @@ def patch_scores(
 def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.floating], groups: Sequence[str]) -> Scored:
     values = np.asarray(probabilities, np.float64)
     if len(labels) == 0:
-        raise MilError("there are no patches to measure on")
+        raise MetricError("there are no patches to measure on")
     if not np.isfinite(values).all():
-        raise MilError("predicted probabilities must be finite numbers", todo="Tune with a lower --learning-rate.")
+        raise MetricError("predicted probabilities must be finite numbers", todo="Tune with a lower --learning-rate.")
     number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
     return Scored(np.asarray(labels, np.int64), values.argmax(1).astype(np.int64), values, number.astype(np.int64))
 
