@@ -125,6 +125,16 @@ def test_names_that_begin_alike_may_be_of_one_patient(tmp_path: Path, slide: str
     assert doubt_words(read(tmp_path, *several_slides("pid", "{p}", slide))) == []
 
 
+@pytest.mark.parametrize(
+    "slide", ["HE_{k}_P{p:02d}", "{k}-patient{p}", "HE{k} (case {p})", "he_{k}_TCGA-XX-{p:04d}", "block{k}_{p:04d}"]
+)
+def test_names_that_end_alike_may_be_of_one_patient(tmp_path: Path, slide: str) -> None:
+    ((what, todo), *_) = doubt_words(read(tmp_path, *several_slides("scanner", "GT450", slide)))
+    assert "slide names share suffixes, as slides of one patient do (20 suffixes over 60 slides" in what
+    assert "--each-slide-a-patient" in todo
+    assert doubt_words(read(tmp_path, *several_slides("pid", "{p}", slide))) == []
+
+
 def test_letters_behind_numbers_and_runs_without_a_column(tmp_path: Path) -> None:
     """`12a`, `12b`; and cohorts of before, whose patients are called as their slides are."""
     rows = [f"{p}{k},{p}{k},{'ab'[p % 2]}" for p in range(PATIENTS) for k in "xyz"]

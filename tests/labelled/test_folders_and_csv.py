@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.labelled.images import picture, save, write_table
+from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
@@ -299,3 +300,28 @@ def test_ucsb(data_dir: Path) -> None:
     assert [len(groups_of(patches, label)) for label in (0, 1)] == [5, 4]
     assert patches.patch_px == 768
     assert patches.read([0, 57]).shape == (2, 768, 768, 3)
+
+
+@pytest.mark.parametrize("name", ["P{p:02d}_{k}.png", "TCGA-A1-{p:04d}-01Z_{k}.png", "patient{p} ({k}).png"])
+@pytest.mark.parametrize("source", ["folders", "csv"])
+def test_images_named_as_of_one_patient_need_groups(tmp_path: Path, name: str, source: str) -> None:
+    rows = []
+    for p in range(4):
+        for k in range(3):
+            path = f"{'ab'[p % 2]}/{name.format(p=p, k=k)}"
+            save(tmp_path / path, picture(10 * p + k))
+            rows.append((path, "ab"[p % 2]))
+    given = tmp_path
+    if source == "csv":
+        given = tmp_path / "l.csv"
+        given.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    with pytest.raises(
+        LabelError, match=r"image names share prefixes.*\(4 prefixes over 12 images, 3 of them"
+    ) as caught:
+        open_labelled(given)
+    assert "--each-slide-a-patient" in str(caught.value.todo)
+    each = open_labelled(given, options=TableOptions(each_slide_a_patient=True))
+    assert len(set(each.groups)) == 12
+    assert any("no groups given" in note for note in each.notes)
+    told = open_labelled(given, LabelSpec(group_pattern=r"/(\D+[\d-]*\d)(?:-01Z)?[_ ]"))
+    assert len(set(told.groups)) == 4

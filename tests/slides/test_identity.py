@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.inspect.identity import _pieces, quick_digest
+from wsi_pipeline.slides.inspect.identity import _pieces, quick_digest, same_slide
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -85,3 +86,33 @@ def test_a_mirax_slide_counts_with_its_folder(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_slide_error(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="file not found"):
         quick_digest(tmp_path / "gone.svs")
+
+
+def _dicom(path: Path, series: str, tail: bytes) -> Path:
+    """A DICOM file of its first elements alone: SOP class and series, explicit little endian."""
+
+    def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:
+        value += b" " * (len(value) % 2)
+        return struct.pack("<HH2sH", group, number, kind, len(value)) + value
+
+    meta = element(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
+    body = element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.77.1.6") + element(0x20, 0xE, b"UI", series.encode())
+    return _write(path, b"\0" * 128 + b"DICM" + meta + body + tail)
+
+
+def test_a_dicom_file_counts_with_the_others_of_its_series(tmp_path: Path) -> None:
+    largest = _dicom(tmp_path / "0.dcm", "1.2", b"a" * 64)
+    alone = quick_digest(largest)
+    assert alone == quick_digest(largest, series=False)
+    _dicom(tmp_path / "9.dcm", "1.3", b"of another slide")
+    assert quick_digest(largest) == alone
+    _dicom(tmp_path / "1.dcm", "1.2", b"b" * 32)
+    both = quick_digest(largest)
+    (tmp_path / "1.dcm").rename(tmp_path / "x")
+    assert both == quick_digest(largest) != alone
+    assert same_slide(largest, both)
+    assert same_slide(largest, alone), "a store of before"
+    _dicom(tmp_path / "x", "1.2", b"c" * 32)
+    assert quick_digest(largest) != both
+    assert not same_slide(largest, both)
+    assert quick_digest(largest, series=False) == alone

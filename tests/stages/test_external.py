@@ -21,7 +21,10 @@ from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
-from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
+from wsi_pipeline.mil.trained.inference import predict
+from wsi_pipeline.mil.validation.external import RiskCut
+from wsi_pipeline.stages.inputs.slide_bags import gather
+from wsi_pipeline.stages.predict import Predicted, cut_of, predict_slides, whole_patients
 from wsi_pipeline.stages.report import write_report
 from wsi_pipeline.stages.results.trainings import Training
 
@@ -175,9 +178,45 @@ def test_survival_is_measured(run: RunDir, loss: str) -> None:
     risk = table["risk"].to_numpy()
     wins = [float(risk[a] > risk[b]) + 0.5 * float(risk[a] == risk[b]) for a, b in ordered]
     assert found.metrics["pooled"]["c_index"]["value"] == pytest.approx(np.mean(wins))
-    assert found.metrics["survival"]["cut"] == "median risk"
+    cut = median_risk(training, home)
+    assert training.metrics["risk_cut"]["value"] == pytest.approx(cut)
+    assert (found.table["risk_group"] == np.where(found.table["risk"] > cut, "high", "low")).all()
+    low, high = (table["risk_group"].to_numpy() == name for name in ("low", "high"))
+    curves = found.metrics["survival"]
+    assert (curves["value"], curves["cut"]) == (
+        training.metrics["risk_cut"]["value"],
+        f"median risk in training, {cut:.4g}",
+    )
+    assert [(group["name"], group["n"]) for group in curves["groups"]] == [
+        (f"{name} risk", rows.sum()) for name, rows in (("low", low), ("high", high)) if rows.any()
+    ]
+    if low.any() and high.any():
+        times = [
+            stats.CensoredData.right_censored(np.array(time[:-1])[own], np.array(event[:-1])[own] == 0)
+            for own in (low, high)
+        ]
+        assert curves["logrank"]["p_value"] == pytest.approx(stats.logrank(*times).pvalue)
+    again = pd.read_csv(found.path)
+    assert again["risk_group"].tolist() == found.table["risk_group"].tolist()
+    metrics = json.loads((training.folder / "metrics.json").read_text())
+    del metrics["risk_cut"]
+    (training.folder / "metrics.json").write_text(json.dumps(metrics))
+    older = cut_of(training.folder, load_ensemble(training.folder))
+    assert older is None if loss == "cox" else older == RiskCut(pytest.approx(cut, rel=1e-6))
     assert ("integrated_brier" in found.metrics["pooled"]) == (loss == "discrete")
     assert found.metrics["left_out"] == {"e23-0": "no time and event"}
+
+
+def median_risk(training: Training, home: RunDir) -> float:
+    """By the definition: each patient by the model of the fold that tested it, a Cox risk against the reference."""
+    model = load_ensemble(training.folder)
+    told, risks = training.predictions, []
+    for fold, rows in told.groupby("fold"):
+        one = replace(model, models=(model.models[fold],), tasks=(model.tasks[fold],), specs=(model.specs[fold],))
+        records = [SlideRecord(slide, Path(slide), slide) for slide in rows["slide_id"]]
+        slides = gather(home, records, "colour")
+        risks += predict(one, slides.bags)["risk"].tolist()
+    return float(np.median(risks))
 
 
 def test_parts_that_run_at_once_fill_one_table(training: Training, run: RunDir) -> None:

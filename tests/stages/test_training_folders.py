@@ -52,7 +52,7 @@ def test_names_say_what_is_not_the_default() -> None:
     assert training_name(replace(SPEC, choose="abmil,mean", bag="patient")) == "chosen.patient"
     assert training_name(SPEC, "KRAS status/2024") == "mean.KRAS_status--2024"
     assert training_name(replace(SPEC, task="regression", bag="patient"), "tmb") == "mean.regression.patient.tmb"
-    assert training_name(survival, "kras") == "mean.survival", "survival has no label"
+    assert training_name(replace(survival, survival_loss="cox"), "pfs") == "mean.survival-cox.pfs"
 
 
 def test_a_second_target_has_a_folder_of_its_own(tmp_path: Path) -> None:

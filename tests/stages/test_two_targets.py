@@ -37,3 +37,29 @@ def test_each_target_has_its_training_and_its_predictions(tmp_path: Path, capsys
     assert main([*predict, str(run.mil("colour", "mean.kras"))]) == 0
     assert "those of this run are from the column msi, the model predicts kras" in "".join(capsys.readouterr())
     assert not (run.predict("colour", "mean.kras") / "metrics.json").exists()
+
+
+def test_two_survival_outcomes_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(tmp_path, "case_id")
+    table = tmp_path / "slides.csv"
+    header, *rows = table.read_text().splitlines()
+
+    def survival(names: str, shift: int) -> None:
+        lines = [f"{row},{3 + shift * (k // 2) % 17},{k // 2 % 3 % 2}" for k, row in enumerate(rows)]
+        table.write_text("\n".join([f"{header},{names}", *lines]) + "\n")
+        run.cohort_csv.write_text(to_csv(read_cohort([table])))
+
+    for names, shift, name in (("OS.time,OS", 2, ".os"), ("PFS.time,PFS", 6, ".pfs"), ("time,event", 10, "")):
+        survival(names, shift)
+        code, said = train(run, capsys, "--task", "survival")
+        assert code == 0, said
+        found = json.loads((run.mil("colour", f"mean.survival{name}") / "metrics.json").read_text())
+        assert found.get("endpoint", "") == name.removeprefix(".")
+    survival("PFS.time,PFS", 6)
+    capsys.readouterr()
+    for endpoint, measured in (("os", False), ("pfs", True)):
+        trained = run.mil("colour", f"mean.survival.{endpoint}")
+        assert main(["predict", "--run", str(run.root), "--trained", str(trained)]) == 0
+        said = "".join(capsys.readouterr())
+        assert ("those of this run are PFS, the model predicts OS" in said) is not measured
+        assert (run.predict("colour", f"mean.survival.{endpoint}") / "metrics.json").exists() is measured

@@ -303,3 +303,62 @@ def test_method_none_takes_everything(tmp_path: Path) -> None:
 def test_translated_outlines_are_where_they_say(tmp_path: Path) -> None:
     near, far = (mask_of(write(tmp_path / "t.json", [feature(translate(HOLED, d, 0))])) for d in (0, 100))
     np.testing.assert_array_equal(near.pixels[:, :-50], far.pixels[:, 50:])
+
+
+def drawn(height: int, width: int, top: int, left: int, bottom: int, right: int) -> Image.Image:
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[top:bottom, left:right] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "own_mpp", "marked", "expected"),
+    [
+        ((96, 128), 4.0, (16, 16, 64, 80), (128, 128, 640, 512)),  # spans the slide of 1024 x 768 at 0.5
+        ((100, 160), 4.0, (16, 16, 64, 80), (128, 128, 640, 512)),  # padded beyond it
+        ((72, 90), 4.0, (16, 16, 64, 80), (128, 128, 640, 512)),  # its upper left part
+        ((768, 768), 0.5, (128, 128, 512, 640), (128, 128, 640, 512)),  # as fine as the slide, and square
+        ((13, 21), 25.0, (2, 3, 8, 13), (150, 100, 650, 400)),  # coarser than the mask
+    ],
+)
+def test_a_mask_with_a_scale_may_have_any_shape(
+    tmp_path: Path, size: tuple[int, int], own_mpp: float, marked: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    path = tmp_path / "m.png"
+    drawn(*size, *marked).save(path)
+    found = mask_of(path, own_mpp=own_mpp)
+    left, top, right, bottom = expected
+    rows, columns = np.nonzero(found.pixels)
+    scale = INFO.size.width / found.pixels.shape[1]
+    edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * scale
+    np.testing.assert_allclose(edges, expected, atol=scale)
+    assert area(found) == pytest.approx((right - left) * (bottom - top), rel=0.01)
+    if size[0] / size[1] != 0.75:
+        with pytest.raises(SlideError, match="not a smaller copy") as caught:
+            mask_of(path)
+        assert "tissue_mpp" in str(caught.value.todo)
+
+
+def test_a_mask_of_the_bounds_with_a_scale_lies_there(tmp_path: Path) -> None:
+    info = replace(INFO, bounds=Box(256, 128, 512, 512))
+    drawn(64, 64, 0, 0, 32, 32).save(tmp_path / "m.png")
+    rows, columns = np.nonzero(mask_of(tmp_path / "m.png", info, own_mpp=4.0).pixels)
+    assert (columns.min() * 2, rows.min() * 2, columns.max() * 2 + 2, rows.max() * 2 + 2) == (256, 128, 512, 384)
+    rows, columns = np.nonzero(mask_of(tmp_path / "m.png", info, own_mpp=4.0, no_crop=True).pixels)
+    assert (columns.min(), rows.min()) == (0, 0)
+
+
+def test_a_scale_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    drawn(96, 128, 0, 0, 96, 128).save(path)
+    with pytest.raises(SlideError, match=r"94% of the marked area of mask .* lies off the slide at 16 micrometres"):
+        mask_of(path, own_mpp=16.0)
+    drawn(96, 140, 0, 0, 96, 140).save(path)
+    assert (
+        "9% of the marked area of mask m.png lies off" in given_tissue(path, INFO, 0.5, 1.0, DENSE, own_mpp=4.0).warning
+    )
+    with pytest.raises(SlideError, match="less than a pixel"):
+        mask_of(path, own_mpp=0.001)
+    write(tmp_path / "t.geojson", DOCUMENTS["one Feature"])
+    with pytest.raises(SlideError, match="tissue_mpp is for masks"):
+        mask_of(tmp_path / "t.geojson", own_mpp=4.0)

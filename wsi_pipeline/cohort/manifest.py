@@ -19,7 +19,7 @@ from wsi_pipeline.cohort.table_words import MISSING_WORDS
 from wsi_pipeline.cohort.tables.cell_rows import read_rows
 from wsi_pipeline.cohort.tables.columns import ALIASES, Columns, find_column, is_patient_name, map_columns, normalise
 from wsi_pipeline.cohort.tables.label_words import Numbered, settle_labels
-from wsi_pipeline.cohort.tables.manifest_table import EACH_SLIDE, OWN_COLUMNS, TARGET, WRITTEN, Table
+from wsi_pipeline.cohort.tables.manifest_table import EACH_SLIDE, ENDPOINT, OWN_COLUMNS, TARGET, WRITTEN, Table
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words, may_be_patients
 from wsi_pipeline.cohort.tables.patients import settle_patients
 from wsi_pipeline.cohort.tables.row_record import SPLITS, record_of
@@ -148,7 +148,8 @@ def read_csv(
         numbered = _with_distinct_ids(numbered, faults)
     faults += check_ids((i, record.slide_id) for i, record in numbered)
     cohort = _settled(numbered, table, str(path), faults, options, mixed_labels=mixed_labels)
-    return replace(cohort, target=table.target() if label_column is None else _target(header, label_column))
+    target = table.target() if label_column is None else _target(header, label_column)
+    return replace(cohort, target=target, endpoint=table.endpoint())
 
 
 def _settled(
@@ -216,7 +217,7 @@ def to_csv(cohort: Cohort) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = [item.name for item in fields(SlideRecord)]
     more = ([WRITTEN] if cohort.written else []) + ([EACH_SLIDE] if cohort.each_slide else [])
-    more += [TARGET] if cohort.target else []
+    more += [name for name, own in ((TARGET, cohort.target), (ENDPOINT, cohort.endpoint)) if own]
     writer.writerow([*names, *more, *cohort.kept])
     for number, record in enumerate(cohort.records):
         own = {name: getattr(record, name) for name in names}
@@ -224,7 +225,7 @@ def to_csv(cohort: Cohort) -> str:
             own["patient_id"] = None
         written = cohort.written.get(record.slide_id, record.label)
         behind = ([written] if cohort.written else []) + (["yes"] if cohort.each_slide else [])
-        behind += [cohort.target] if cohort.target else []
+        behind += [own for own in (cohort.target, cohort.endpoint) if own]
         values = [*own.values(), *behind, *(cells[number] for cells in cohort.kept.values())]
         writer.writerow(["" if value is None else str(value) for value in values])
     return out.getvalue()

@@ -19,6 +19,8 @@ class SlideRecord:
 
     `image`, `channel` and `plane` say which part of the file is meant; the end of `path` says the same (`choices`).
 
+    `tissue_mpp` is the scale of the mask in `tissue`; None if the mask spans the slide.
+
     `time` is in the table's own unit; `event` is 1 if the event was seen at that time, 0 if the patient was
     last seen without it.
     """
@@ -38,6 +40,7 @@ class SlideRecord:
     image: str | None = None
     channel: str | None = None
     plane: str | None = None
+    tissue_mpp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Cohort:
     each_slide        the user states that no patient has two slides
     written           slide_id -> label as in the table, if that means no value or is another spelling of `label`
     target            column the labels were read from, if the user chose one other than `label`
+    endpoint          which survival `time` and `event` are (`os`, `pfs`), if their columns say so
     kept              unused columns that may be patients: header -> cell of each record
     """
 
@@ -71,6 +75,7 @@ class Cohort:
     written: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     target: str = ""
+    endpoint: str = ""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -88,6 +93,10 @@ class Cohort:
         if not self.without_patient:
             return "stated"
         return "not known" if len(self.without_patient) == len(self.records) else "some"
+
+    def target_of(self, task: str) -> str:
+        """Name of what is learned where it is not the columns `label`, or `time` and `event`; else empty."""
+        return self.endpoint if task == "survival" else self.target
 
     def label_counts(self) -> dict[str, int]:
         """Slides per label, most frequent first; slides without a label are not counted."""

@@ -72,9 +72,17 @@ def predict(request: Request) -> int:
 
 
 def _without_other_labels(request: Request, folder: Path) -> Cohort:
-    """The cohort of the run; without labels where they are from another column than those the model was trained on."""
+    """The cohort of the run; without outcomes that are others than those the model was trained on."""
     cohort, training = request.known_cohort(), read_training(folder)
-    trained = str(training.metrics.get("label_column", "")) if training else ""
+    metrics = training.metrics if training else {}
+    trained = str(metrics.get("endpoint", ""))
+    if trained and cohort.endpoint and trained != cohort.endpoint:
+        request.console.note(
+            f"times are not compared: those of this run are {cohort.endpoint.upper()}, "
+            f"the model predicts {trained.upper()}"
+        )
+        return replace(cohort, records=tuple(replace(record, time=None, event=None) for record in cohort.records))
+    trained = str(metrics.get("label_column", ""))
     if not trained or not cohort.target or normalise(trained) == normalise(cohort.target):
         return cohort
     request.console.note(

@@ -48,7 +48,7 @@ def train_mil(request: Request) -> int:
 
 def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord], encoder: str) -> Training:
     spec, place = request.get(MilSpec), request.get(TrainingOptions)
-    name = check_name(place.name) if place.name is not None else training_name(spec, cohort.target)
+    name = check_name(place.name) if place.name is not None else training_name(spec, cohort.target_of(spec.task))
     slides = gather(request.run_dir, records, encoder).for_training(spec)
     request.console.fact("bags", f"{encoder}: {_bag_words(slides, spec)}{left_out_words(slides)}")
     if not len(slides.table):
@@ -71,7 +71,7 @@ def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord],
             name=name,
             replace=place.replace,
             patients=cohort.patients_stated,
-            target=cohort.target,
+            target=cohort.target_of(spec.task),
             device=device,
             progress=on_epoch,
         )

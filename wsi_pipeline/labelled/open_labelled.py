@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import Cohort, read_cohort, read_run
 from wsi_pipeline.cohort.run_dir import RunDir
-from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
+from wsi_pipeline.cohort.tables.patient_doubts import doubt_words, image_doubt
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
@@ -52,7 +52,7 @@ def open_labelled(
     if path.is_dir() and is_class_folders(path):
         if options.patient_column is not None:
             raise LabelError("class folders have no columns", todo="Use --group-pattern to group by file name")
-        return open_class_folders(path, spec)
+        return _groups_known(open_class_folders(path, spec), options)
     what = "has no class folders of images" if path.is_dir() else "is not a CSV" if path.exists() else "does not exist"
     raise LabelError(f"no labelled patches: {path} {what}", todo=_KINDS)
 
@@ -81,9 +81,9 @@ def _open_table(
         cohort = _patients_known(read_cohort([path], mixed_labels=True, options=options), spec)
         return open_annotated(cohort, spec, default_mpp, no_crop)
     if {"path", "label", "x", "y"} <= have:
-        return open_point_csv(table, spec)
+        return _groups_known(open_point_csv(table, spec), options)
     if {"path", "label"} <= have:
-        return open_image_csv(table, spec)
+        return _groups_known(open_image_csv(table, spec), options)
     columns = ", ".join(table.header)
     missing = " and ".join(name for name in ("path", "label") if name not in have)
     raise LabelError(f"{path} has no column {missing}; its columns are {columns}", todo=_KINDS)
@@ -97,3 +97,17 @@ def _patients_known(cohort: Cohort, spec: LabelSpec) -> Cohort:
                 f"{what}. Slides of one patient on both sides of the split invalidate every metric", todo=todo
             )
     return cohort
+
+
+def _groups_known(patches: LabelledPatches, options: TableOptions) -> LabelledPatches:
+    """The patches. Raises LabelError where images that are groups of their own are named as those of one patient."""
+    if patches.splits is not None or options.each_slide_a_patient:
+        return patches
+    alone = [name for name, group in zip(patches.names, patches.groups, strict=True) if group == name]
+    if doubt := image_doubt([Path(name).stem for name in dict.fromkeys(alone)]):
+        raise LabelError(
+            f"no groups are given, and {doubt}. Images of one patient on both sides make every metric wrong",
+            todo="Say whose they are: --group-pattern, a folder per patient below the class, or a column group; "
+            "or --each-slide-a-patient if no patient has two images",
+        )
+    return patches

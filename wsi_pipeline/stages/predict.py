@@ -30,10 +30,10 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.trained.inference import predict
-from wsi_pipeline.mil.validation.external import AT_CUT, SEEN, Cut, by_patient, external_metrics
+from wsi_pipeline.mil.validation.external import SEEN, Cut, RiskCut, by_patient, external_metrics, with_calls
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather, outcomes_of, tuned_on_warnings
 from wsi_pipeline.stages.results import prediction_files as files
-from wsi_pipeline.stages.results.trainings import trained_patients, training_name
+from wsi_pipeline.stages.results.trainings import read_training, trained_patients, training_name
 from wsi_pipeline.system.atomic import remove, write_text
 from wsi_pipeline.system.device import choose_device
 from wsi_pipeline.system.locks import locked
@@ -107,7 +107,7 @@ def predicted_table(
     ensemble: Ensemble,
     device: str = "auto",
     known: novelty.Novelty | None = None,
-    cut: Cut | None = None,
+    cut: Cut | RiskCut | None = None,
     trained: Path | None = None,
 ) -> pd.DataFrame:
     """One row a bag: who it is, the outcome where it is known, the prediction; see `predict_slides`."""
@@ -124,20 +124,28 @@ def predicted_table(
 
 
 def predicted_columns(
-    bags: Bags, ensemble: Ensemble, device: str = "auto", known: novelty.Novelty | None = None, cut: Cut | None = None
+    bags: Bags,
+    ensemble: Ensemble,
+    device: str = "auto",
+    known: novelty.Novelty | None = None,
+    cut: Cut | RiskCut | None = None,
 ) -> pd.DataFrame:
-    """slide_id and the prediction of each bag; with `cut` the class at it, with `known` the novelty."""
-    told = predict(ensemble, bags, device=choose_device(device))
-    if cut is not None:
-        told.insert(list(told.columns).index("predicted") + 1, AT_CUT, cut.called(told, ensemble.classes))
+    """slide_id and the prediction of each bag; with `cut` the class or risk group at it, with `known` the novelty."""
+    told = with_calls(predict(ensemble, bags, device=choose_device(device)), cut, ensemble.classes)
     return told if known is None else told.merge(known.columns(bags), on="slide_id", validate="one_to_one")
 
 
-def cut_of(trained: Path, ensemble: Ensemble) -> Cut | None:
-    """The cut that training chose for one of two classes; None where it chose none, or its metrics are not there."""
+def cut_of(trained: Path, ensemble: Ensemble) -> Cut | RiskCut | None:
+    """The cut that training chose for one of two classes, or its median risk; None where it states none.
+
+    Trainings of before that state no median risk have that of their out-of-fold predictions, where these are on the
+    scale of `predict`: not those of Cox models.
+    """
     metrics = files.read_json(trained / files.METRICS) or {}
     threshold = metrics.get("threshold")
     same = metrics.get("digest") == ensemble.provenance.get("digest")
+    if same and ensemble.task.name == "survival":
+        return _risk_cut(trained, metrics, ensemble)
     if not same or not isinstance(threshold, dict) or len(ensemble.classes) != 2:
         return None
     value, positive = threshold.get("value"), threshold.get("class")
@@ -145,6 +153,16 @@ def cut_of(trained: Path, ensemble: Ensemble) -> Cut | None:
     if not chosen or positive not in ensemble.classes or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return Cut(str(positive), float(value))
+
+
+def _risk_cut(trained: Path, metrics: Json, ensemble: Ensemble) -> RiskCut | None:
+    stated = metrics.get("risk_cut")
+    value = stated.get("value") if isinstance(stated, dict) else None
+    if value is None and not ensemble.task.relative:
+        training = read_training(trained)
+        if training is not None and {"risk", "patient_id"} <= set(training.predictions):
+            value = float(training.predictions.groupby("patient_id")["risk"].mean().median())
+    return RiskCut(float(value)) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def whole_patients(
@@ -168,7 +186,7 @@ def _join(
     table: pd.DataFrame,
     slides: SlideBags,
     ensemble: Ensemble,
-    cut: Cut | None,
+    cut: Cut | RiskCut | None,
     trained: str,
     cohort: Sequence[SlideRecord] | None,
     said: str,
@@ -198,7 +216,7 @@ def _join(
 
 
 def _measure(
-    table: pd.DataFrame, ensemble: Ensemble, cut: Cut | None, slides: SlideBags
+    table: pd.DataFrame, ensemble: Ensemble, cut: Cut | RiskCut | None, slides: SlideBags
 ) -> tuple[pd.DataFrame | None, Json | None]:
     """The table of patients, where they have several slides, and the metrics of slides and patients."""
     task, spec = ensemble.task, ensemble.spec

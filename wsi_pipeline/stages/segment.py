@@ -16,7 +16,7 @@ from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.images.shrink import area_resize
 from wsi_pipeline.report.maps.overlays import write_overlay
-from wsi_pipeline.slides.inspect.identity import quick_digest
+from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
@@ -106,19 +106,21 @@ class SegmentStage:
         known = header.slide
         spacing = resolve_mpp(known.own_mpp, record.mpp, self.default_mpp, objective=known.objective, size=known.size)
         # A slide that was archived since is taken for the one its mask was made from: nothing says otherwise.
-        digest = quick_digest(record.path) if record.path.exists() else header.slide.quick_digest
+        same = not record.path.exists() or same_slide(record.path, known.quick_digest)
+        digest = known.quick_digest if same else quick_digest(record.path)
         parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": digest}
         now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
         return segment_digest(self.spec, now, self._tissue_digest(record)) == header.digest
 
     def _tissue_digest(self, record: SlideRecord) -> str | None:
-        return None if record.tissue is None else tissue_digest(record.tissue, self.no_crop)
+        return None if record.tissue is None else tissue_digest(record.tissue, self.no_crop, record.tissue_mpp)
 
     def _tissue(self, record: SlideRecord, info: SlideInfo, mpp: float, rgb: NDArray[np.uint8]) -> Segmentation:
         """The user's tissue mask if the manifest names one, else the detected one."""
         if record.tissue is None:
             return segment_tissue(rgb, info.size, mpp, self.spec)
-        return given_tissue(record.tissue, info, mpp, self.spec.mask_mpp, rgb, no_crop=self.no_crop)
+        mask_mpp, own = self.spec.mask_mpp, record.tissue_mpp
+        return given_tissue(record.tissue, info, mpp, mask_mpp, rgb, no_crop=self.no_crop, own_mpp=own)
 
     def _pictures_there(self, record: SlideRecord) -> bool:
         drawn = not self.overlay or self.run_dir.overlay(record.slide_id).is_file()

@@ -31,6 +31,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import save_ensemble
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
+from wsi_pipeline.mil.validation.risk_cut import risk_cut_json
 from wsi_pipeline.stages.engine.freshness import REVISIONS
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, tuned_on_warnings
@@ -70,7 +71,8 @@ def train(
     name      folder name of the training; None: that of `training_name`
     replace   whether a training with other settings or labels may be replaced
     patients  whose slides these are, as `Cohort.patients_stated` has it; kept in metrics.json
-    target    column the labels were read from, as `Cohort.target` has it; kept in metrics.json
+    target    column the labels were read from, or which survival it is, as `Cohort.target_of` has it; kept in
+              metrics.json as `label_column`, or `endpoint`
 
     If several processes start the same training, one runs it and the others wait. Raises MilError where it
     cannot be done honestly, UsageError where another training would be replaced.
@@ -105,14 +107,16 @@ def _train(
     device: str,
     progress: Callable[[TrainingProgress], None] | None,
 ) -> Training:
-    result = cross_validate_bags(slides.bags, slides.table, spec, device=choose_device(device), progress=progress)
+    where = choose_device(device)
+    result = cross_validate_bags(slides.bags, slides.table, spec, device=where, progress=progress)
     metrics = {
         "digest": training_digest(slides, spec),
         "encoder": folder.parent.name,
         "model": base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
-        **({"label_column": target} if target and spec.task != "survival" else {}),
+        **({"endpoint" if spec.task == "survival" else "label_column": target} if target else {}),
         **result.metrics,
+        **risk_cut_json(result, where),
         "warnings": [*tuned_on_warnings(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,
     }

@@ -45,6 +45,14 @@ def mpp(text: str) -> float:
     return value
 
 
+def mask_mpp(text: str) -> float:
+    """Micrometres per pixel of a mask, which may be far coarser than a slide. Raises ValueError for what is none."""
+    value = number(text)
+    if value <= 0:
+        raise ValueError(f"must be a number above 0, got {text}")
+    return value
+
+
 def time(text: str) -> float:
     """A time in the table's own unit. Raises ValueError for anything else."""
     return number(text)

@@ -71,6 +71,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "time": TIMES,
     "event": EVENTS,
     "tissue": ("tissue_mask", "tissue_path", "tissue_file", "tissue_geojson"),
+    "tissue_mpp": ("tissue_mask_mpp", "mask_mpp"),
 }
 """Our column name -> aliases, most specific first."""
 

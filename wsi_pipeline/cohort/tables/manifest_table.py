@@ -9,8 +9,8 @@ from wsi_pipeline.cohort.table_words import is_missing
 from wsi_pipeline.cohort.tables.columns import Columns, normalise
 from wsi_pipeline.cohort.tables.survival_columns import event_of_censored, with_survival
 
-WRITTEN, EACH_SLIDE, TARGET = "label_as_written", "each_slide_a_patient", "label_column"
-OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET)
+WRITTEN, EACH_SLIDE, TARGET, ENDPOINT = "label_as_written", "each_slide_a_patient", "label_column", "survival_endpoint"
+OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET, ENDPOINT)
 """Columns of a run's cohort.csv after those of the manifest: decisions about the table that can be revised."""
 
 
@@ -60,9 +60,17 @@ class Table:
 
     def target(self) -> str:
         """Name of the column the labels were read from, if a run recorded one; else empty."""
-        if TARGET not in self.header or not self.rows:
+        return self._said(TARGET)
+
+    def endpoint(self) -> str:
+        """Which survival `time` and `event` are (`os`, `pfs`), by their columns' names or as a run recorded it."""
+        return self.columns.survival.endpoint or self._said(ENDPOINT)
+
+    def _said(self, column: str) -> str:
+        """The single value of a column that a run added; else empty."""
+        if column not in self.header or not self.rows:
             return ""
-        place = self.header.index(TARGET)
+        place = self.header.index(column)
         names = {row[place].strip() for row in self.rows if place < len(row)}
         return names.pop() if len(names) == 1 else ""
 

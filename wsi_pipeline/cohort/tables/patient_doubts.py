@@ -1,4 +1,4 @@
-"""If no column of patients is known: other columns, or prefixes of slide names, that may be patients.
+"""If no column of patients is known: other columns, or parts of slide names, that may be patients.
 
 A column may be patients if its values repeat over slides and each has one outcome, and if that would be unlikely
 by chance. Columns whose values look like patients are recognised by name (`scanner`, `age`) or by size:
@@ -12,7 +12,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from wsi_pipeline.cohort.records import Cohort, SlideRecord
@@ -60,24 +60,32 @@ _ENDINGS = (
     re.compile(r"(.*\d)[A-Za-z]", re.S),
 )
 """`P01_1`, `12-A2`, `case12_slide_3`, `12a`: the part before is the patient, if it has a digit."""
+_LAST = re.compile(rf".*[-_ .#(](?P<who>{_BARCODE.pattern}|{_NUMBERED.pattern})\)?", re.I | re.S)
+_LAST_NUMBER = re.compile(r".*[-_ .#(](?P<who>[A-Za-z]{0,4}[-_]?\d{2,}[A-Za-z]?)\)?", re.S)
+"""`HE_0_P00`, `slide1-012`: the patient comes last."""
 _DATE = re.compile(r"(19|20)\d\d([-_.]?\d\d){0,2}|\d\d?[-/.]\d\d?[-/.](19|20)?\d\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A candidate for patients: a column (None: prefixes of slide names), its number of values and of slides."""
+    """A candidate for patients: a column (None: parts of slide names), its number of values and of slides.
+
+    at_end   the part is the end of the names, not their beginning
+    """
 
     column: str | None
     values: int
     slides: int
     example: str
     example_slides: int
+    at_end: bool = False
 
     def __str__(self) -> str:
         count = f"over {self.slides} slides, {self.example_slides} of them {self.example!r}"
         if self.column is None:
-            return f"slide names share prefixes, as slides of one patient do ({self.values} prefixes {count})"
+            part = "suffixes" if self.at_end else "prefixes"
+            return f"slide names share {part}, as slides of one patient do ({self.values} {part} {count})"
         return f"column {self.column!r} looks like patients ({self.values} values {count})"
 
 
@@ -96,6 +104,19 @@ def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
             )
         )
     return found
+
+
+def image_doubt(names: Sequence[str]) -> str:
+    """A sentence where names of images, without folder and suffix, begin with one patient several times; else ""."""
+    sizes = Counter(begins.casefold() for name in names if (begins := _begins(name)) != name)
+    repeated = {name: size for name, size in sizes.items() if size > 1}
+    if not repeated:
+        return ""
+    example, most = max(repeated.items(), key=lambda item: item[1])
+    return (
+        f"image names share prefixes, as images of one patient do ({len(sizes)} prefixes over {sum(sizes.values())} "
+        f"images, {most} of them {example!r})"
+    )
 
 
 def may_be_patients(
@@ -131,20 +152,45 @@ def patient_doubts(
             named = _named_person(header)
             if not _named_otherwise(header) and (named or not _is_measured(keys, outcomes)):
                 found += [(not named, doubt) for doubt in _doubt(header, keys, outcomes, named=named)]
-    first: dict[str, str] = {}
-    begins = [_begins(record.slide_id) for record in records]
-    names = [first.setdefault(name.casefold(), name) for name in begins]
-    known = defaultdict(set)
-    for name, record in zip(names, records, strict=True):
-        known[name].add(record.patient_id)
-    open_to = {name for name, record in zip(names, records, strict=True) if record.slide_id in without}
-    torn: list[Key] = [name if name in open_to and len(known[name]) > 1 else record.slide_id
-                       for name, record in zip(names, records, strict=True)]  # fmt: skip
-    found += [(False, doubt) for doubt in _doubt(None, torn, outcomes, named=True)]
+    doubts = _doubt(None, _torn(records, without, [_begins(r.slide_id) for r in records]), outcomes, named=True)
+    found += [(False, doubt) for doubt in doubts]
+    if not found:
+        found += [(False, doubt) for doubt in _doubts_at_the_end(records, without, outcomes)]
     if not found and len(without) == len(records):
         for ending in _ENDINGS:
             found += [(True, doubt) for doubt in _doubt(None, _cut(records, ending), outcomes, named=False)]
     return [doubt for _, doubt in sorted(found, key=lambda item: item[0])]
+
+
+def _torn(records: Sequence[SlideRecord], without: frozenset[str], parts: Sequence[str]) -> list[Key]:
+    """The part of each slide's name that may be its patient; the whole name where the table settles it."""
+    first: dict[str, str] = {}
+    names = [first.setdefault(part.casefold(), part) for part in parts]
+    known = defaultdict(set)
+    for name, record in zip(names, records, strict=True):
+        known[name].add(record.patient_id)
+    open_to = {name for name, record in zip(names, records, strict=True) if record.slide_id in without}
+    return [name if name in open_to and len(known[name]) > 1 else record.slide_id
+            for name, record in zip(names, records, strict=True)]  # fmt: skip
+
+
+def _doubts_at_the_end(
+    records: Sequence[SlideRecord], without: frozenset[str], outcomes: Sequence[Outcome]
+) -> list[Doubt]:
+    """Patients that slide names end with: told by a word or a portal's rule, else many numbers of few slides each."""
+    found = _doubt(None, _torn(records, without, _ends(records, _LAST)), outcomes, named=True)
+    if not found and len(without) == len(records):
+        found = _doubt(None, list(_ends(records, _LAST_NUMBER)), outcomes, named=False)
+    return [replace(doubt, at_end=True) for doubt in found]
+
+
+def _ends(records: Sequence[SlideRecord], ending: re.Pattern[str]) -> list[str]:
+    """What names end with; whole names where they do not, or where it is a date."""
+    found = [ending.fullmatch(record.slide_id) for record in records]
+    return [
+        hit["who"] if hit and not _DATE.fullmatch(hit["who"]) else record.slide_id
+        for hit, record in zip(found, records, strict=True)
+    ]
 
 
 def _doubt(column: str | None, keys: Sequence[Key], outcomes: Sequence[Outcome], *, named: bool) -> list[Doubt]:

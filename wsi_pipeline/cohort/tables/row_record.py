@@ -70,6 +70,7 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
         **chosen,
         event=_parsed(row, f"event of {slide_id}", event, cells.event, faults),
         tissue=_path(row, "tissue", tissue, base, faults) if tissue else None,
+        tissue_mpp=_parsed(row, "tissue_mpp", optional("tissue_mpp"), cells.mask_mpp, faults),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wsi_pipeline.cohort.table_words import is_missing
 from wsi_pipeline.cohort.tables import cells
@@ -59,6 +59,7 @@ class SurvivalColumns:
     notes         what the user should know about the choice
     gdc           positions of death, last follow-up and vital status (or None), if time is given that way
     censored      position of a column of censoring, the opposite of an event, if there is no column of events
+    endpoint      `os`, `pfs`, ... if time and event are a pair of one endpoint
     """
 
     time: int | None = None
@@ -68,6 +69,7 @@ class SurvivalColumns:
     notes: tuple[str, ...] = ()
     gdc: tuple[int, int, int | None] | None = None
     censored: int | None = None
+    endpoint: str = ""
 
 
 def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[str]]) -> SurvivalColumns:
@@ -152,7 +154,7 @@ def _pair(names: Sequence[str], shown: Sequence[str], body: Sequence[Sequence[st
             f"survival is {chosen} ({shown[times[0]]!r}, {shown[events[0]]!r}){more}: "
             "to use another endpoint, name its columns time and event"
         )
-    return _found(times[0], events[0], notes)
+    return replace(_found(times[0], events[0], notes), endpoint=chosen.lower())
 
 
 def _single(

@@ -104,7 +104,8 @@ def _tissue_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: b
         return ""
     mpp, mask_mpp = float(spacing.mpp), SegmentSpec().mask_mpp
     picture = read_whole(slide, mpp, max(mpp, mask_mpp))
-    return given_tissue(record.tissue, slide.info, mpp, mask_mpp, picture, no_crop=no_crop).warning
+    own = record.tissue_mpp
+    return given_tissue(record.tissue, slide.info, mpp, mask_mpp, picture, no_crop=no_crop, own_mpp=own).warning
 
 
 def _annotation_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:

@@ -25,6 +25,14 @@ def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         cut = metrics["threshold"]
         rates = ", ".join(f"{name} {estimate(cut[name])}" for name in ("sensitivity", "specificity"))
         lines.append(("cut", f"{cut['class']} from {cut['value']:.2f}, selected on {cut['chosen_on']}: {rates}"))
+    groups = metrics.get("survival") or {}
+    if "value" in groups:
+        parts = [
+            f"{one['name']} {counted(one['n'], groups['unit'])}, {counted(one['events'], 'event')}"
+            for one in groups["groups"]
+        ]
+        p = f"; log-rank {p_words(groups['logrank']['p_value'])}" if groups.get("logrank") else ""
+        lines.append(("risk", f"cut at the {groups['cut']}: {'; '.join(parts)}{p}"))
     if "calibration" in metrics:
         found = metrics["calibration"]
         lines.append(

@@ -185,14 +185,22 @@ class SurvivalEvaluation:
         A patient counts once, with the mean risk of its rows, and has a high risk above the median (with `fold`: of its
         fold). The halves follow from the risks alone, not from the outcomes.
         """
+        return self.groups()
+
+    def groups(self, above: float | None = None) -> Json:
+        """The same; with `above`, a high risk is one above that value, as a training states it."""
         risk = pd.Series(self.risk)
         if self.fold is not None:
             risk = risk - risk.groupby(self.fold).transform("median")
         rows = pd.DataFrame({"patient": self.patient, "time": self.time, "event": self.event, "risk": risk})
         patients = rows.groupby("patient").agg({"time": "first", "event": "first", "risk": "mean"})
-        high = patients["risk"].to_numpy() > (patients["risk"].median() if self.fold is None else 0)
+        median = patients["risk"].median() if self.fold is None else 0
+        high = patients["risk"].to_numpy() > (median if above is None else above)
         halves = risk_groups(patients["time"].to_numpy(float), patients["event"].to_numpy(bool), high)
         cut = "median risk" if self.fold is None else "median risk of each fold"
+        if above is not None:
+            cut = f"median risk in training, {above:.4g}"
+            return {"survival": {"unit": "patient", "cut": cut, "value": above, **halves}}
         return {"survival": {"unit": "patient", "cut": cut, **halves}}
 
 

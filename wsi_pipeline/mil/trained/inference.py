@@ -96,11 +96,11 @@ def _columns(ensemble: Ensemble, number: int, bags: Bags, device: torch.device |
     """The prediction columns of the model of one fold."""
     model, task = ensemble.models[number], ensemble.tasks[number]
     found = outputs(model, bags, device=device)
-    return task.outcomes(found - _reference(model, device) if task.relative else found)
+    return task.outcomes(found - reference_output(model, device) if task.relative else found)
 
 
-def _reference(model: MilModel, device: torch.device | str) -> NDArray[np.float64]:
-    """The output (1, C) for a bag of one instance: the mean of the training instances."""
+def reference_output(model: MilModel, device: torch.device | str) -> NDArray[np.float64]:
+    """What Cox risks are relative to: the output (1, C) for a bag of the mean of the training instances."""
     bag = Bags.from_arrays([model.feature_mean.detach().cpu().numpy()[None]], ["mean"])
     return outputs(model, bag, device=device)
 

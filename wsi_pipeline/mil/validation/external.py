@@ -18,7 +18,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks import choose_class
 from wsi_pipeline.mil.tasks.classification import ClassEvaluation
-from wsi_pipeline.mil.tasks.survival import outcome_of
+from wsi_pipeline.mil.tasks.survival import SurvivalEvaluation, outcome_of
 from wsi_pipeline.mil.tasks.task import Task, numbers_of
 from wsi_pipeline.mil.training.seeding import sub_seed
 from wsi_pipeline.mil.validation.classification_report import rates_json
@@ -33,8 +33,9 @@ from wsi_pipeline.wording import counted, listed
 
 Json = dict[str, Any]
 
-AT_CUT, SEEN = "predicted_at_cut", "patient_in_training"
-"""Columns: the class by the cut that training chose; whether the model was trained on the patient, `yes` or `no`."""
+AT_CUT, RISK_GROUP, SEEN = "predicted_at_cut", "risk_group", "patient_in_training"
+"""Columns: the class by the cut that training chose; `high` or `low` risk by its median there; whether the model was
+trained on the patient, `yes` or `no`."""
 
 SAYS = (
     "fraction of label permutations across patients that fit the predictions at least as well as the true labels do; "
@@ -57,6 +58,26 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class RiskCut:
+    """Above which risk a patient is called one of high risk: the median that training states."""
+
+    value: float
+
+    def called(self, table: pd.DataFrame) -> list[str]:
+        """`high` or `low` for each row."""
+        return ["high" if risk > self.value else "low" for risk in table["risk"].to_numpy(np.float64)]
+
+
+def with_calls(table: pd.DataFrame, cut: Cut | RiskCut | None, classes: Sequence[str] = ()) -> pd.DataFrame:
+    """The table with the calls at a cut behind the prediction: AT_CUT for classes, RISK_GROUP for risks."""
+    if isinstance(cut, Cut):
+        table.insert(list(table.columns).index("predicted") + 1, AT_CUT, cut.called(table, classes))
+    elif cut is not None:
+        table.insert(list(table.columns).index("risk") + 1, RISK_GROUP, cut.called(table))
+    return table
+
+
+@dataclass(frozen=True)
 class Usable:
     """Rows that can be measured, and names of those that cannot: outcomes of no class (or number) the model knows."""
 
@@ -65,12 +86,12 @@ class Usable:
 
 
 def external_metrics(
-    task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, warnings: Sequence[str] = ()
+    task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | RiskCut | None, warnings: Sequence[str] = ()
 ) -> Json | None:
     """The metrics of a prediction table (slide_id, patient_id, outcome and prediction columns, perhaps SEEN).
 
     spec   of the training: its bag, bootstrap, permutations and seed
-    cut    chosen in training, for two classes
+    cut    of training, for two classes or a risk
 
     None where no row has an outcome; without `pooled`, and with the reason in `warnings`, where none can be measured.
     """
@@ -94,7 +115,7 @@ def external_metrics(
     return {**found, "warnings": told, "unknown_labels": usable.unknown, "left_out": left_out}
 
 
-def by_patient(task: Task, table: pd.DataFrame, cut: Cut | None = None) -> tuple[pd.DataFrame, list[str]]:
+def by_patient(task: Task, table: pd.DataFrame, cut: Cut | RiskCut | None = None) -> tuple[pd.DataFrame, list[str]]:
     """One row a patient: the mean of its slides' predictions, and the outcome they agree on.
 
     Returns (patient_id, n_slides, outcome, prediction columns, SEEN), patients in the order of their first slide, and
@@ -117,8 +138,7 @@ def by_patient(task: Task, table: pd.DataFrame, cut: Cut | None = None) -> tuple
         found["predicted"] = [task.classes[code] for code in codes]
     for name in numbers:
         found[name] = means[name].to_numpy()
-    if task.classes and cut is not None:
-        found.insert(list(found.columns).index("predicted") + 1, AT_CUT, cut.called(found, task.classes))
+    found = with_calls(found, cut, task.classes)
     if SEEN in table:
         found[SEEN] = ["yes" if (own == "yes").any() else "no" for _, own in groups[SEEN]]
     return found, sorted(torn)
@@ -146,7 +166,7 @@ def _measurable(task: Task, row: pd.DataFrame) -> bool:
     return True
 
 
-def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, told: list[str]) -> Json:
+def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | RiskCut | None, told: list[str]) -> Json:
     """Everything of rows that can be measured; sentences about the metrics are added to `told`."""
     resampler = Resampler(table["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
     plain = table.drop(columns=["repeat", "fold"], errors="ignore")
@@ -167,8 +187,10 @@ def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | None, t
     }  # fmt: skip
     if isinstance(evaluation, ClassEvaluation):
         found |= class_json(plain, evaluation, resampler)
-        if cut is not None and AT_CUT in plain:
+        if isinstance(cut, Cut) and AT_CUT in plain:
             found |= {"threshold": _threshold(plain, evaluation, cut, resampler)}
+    if isinstance(evaluation, SurvivalEvaluation) and isinstance(cut, RiskCut):
+        found |= evaluation.groups(above=cut.value)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from wsi_pipeline.files.dicom_header import is_dicom, read_dicom_header
 from wsi_pipeline.files.path_choices import split_choice
 from wsi_pipeline.slides.inspect.sniff import refusal
 
@@ -14,29 +15,37 @@ _WHOLE_BELOW = 2 * END_BYTES + SAMPLES * SAMPLE_BYTES
 _VERSION = b"wsi-pipeline quick digest 1\0"
 
 
-def quick_digest(path: Path) -> str:
+def quick_digest(path: Path, *, series: bool = True) -> str:
     """SHA-256 (hex) over size, first and last 64 KiB and 16 samples of 16 KiB at even distances in between.
 
-    For a folder (DICOM) or a MIRAX file with its data folder it covers the names and bytes of all files.
-    Moving or renaming a slide file does not change its digest. At most 384 KiB of each file are read. The part that the
-    path selects (`#scene=1`) is included. Raises SlideError if the path cannot be read.
+    For a folder (DICOM) or a MIRAX file with its data folder it covers the names and bytes of all files; for a DICOM
+    file also sizes and headers of the other files of its series beside it (not if `series` is false, as in older
+    stores). Moving or renaming a slide file does not change its digest. At most 384 KiB of each file are read. The part
+    that the path selects (`#scene=1`) is included. Raises SlideError if the path cannot be read.
     """
     file, chosen = split_choice(path)
     if chosen:
         part = "&".join(f"{key}={chosen[key]}" for key in sorted(chosen))
         return hashlib.sha256(
-            _VERSION + quick_digest(file).encode() + part.encode(errors="surrogateescape")
+            _VERSION + quick_digest(file, series=series).encode() + part.encode(errors="surrogateescape")
         ).hexdigest()
     try:
         files = members(path)
         if files is None:
-            return _file_digest(path)
+            own = _file_digest(path)
+            others = _others_of_series(path) if series else []
+            return hashlib.sha256(_VERSION + "\0".join([own, *others]).encode()).hexdigest() if others else own
         whole = hashlib.sha256(_VERSION)
         for name, member in files:
             whole.update(name.encode(errors="surrogateescape") + b"\0" + _file_digest(member).encode())
         return whole.hexdigest()
     except OSError as error:
         raise refusal(error, path) from error
+
+
+def same_slide(path: Path, digest: str) -> bool:
+    """Whether a slide still has the digest of a store; stores of before know one file of a DICOM series only."""
+    return digest == quick_digest(path) or digest == quick_digest(path, series=False)
 
 
 def size_in_bytes(path: Path) -> int:
@@ -58,6 +67,20 @@ def members(path: Path) -> list[tuple[str, Path]] | None:
 def _walk(folder: Path) -> list[tuple[str, Path]]:
     files = (file for file in folder.rglob("*") if file.is_file())
     return sorted((file.relative_to(folder).as_posix(), file) for file in files)
+
+
+def _others_of_series(path: Path) -> list[str]:
+    """Size and header of each other file of a DICOM file's series in its folder, whatever their names, in order."""
+    own = read_dicom_header(path) if is_dicom(path) else None
+    if own is None or not own.series:
+        return []
+    found = []
+    for other in path.parent.iterdir():
+        if other != path and other.is_file() and (header := read_dicom_header(other)) and header.series == own.series:
+            with other.open("rb") as file:
+                head = hashlib.sha256(file.read(END_BYTES)).hexdigest()
+            found.append(f"{other.stat().st_size} {head}")
+    return sorted(found)
 
 
 def _file_digest(path: Path) -> str:

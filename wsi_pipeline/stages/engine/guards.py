@@ -6,14 +6,14 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.inspect.identity import quick_digest
+from wsi_pipeline.slides.inspect.identity import same_slide
 from wsi_pipeline.store.schema import SlideIdentity
 from wsi_pipeline.system.atomic import remove
 
 
 def check_unchanged(path: Path, identity: SlideIdentity) -> None:
     """Raise SlideError if the slide file has changed since its mask was computed. Call after reading pixels."""
-    if quick_digest(path) != identity.quick_digest:
+    if not same_slide(path, identity.quick_digest):
         raise SlideError(
             f"{path} was replaced or changed since its tissue detection began",
             slide=identity.slide_id,

@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 
 from wsi_pipeline.errors import MilError, StoreError
+from wsi_pipeline.mil.tasks.classification import ClassificationTask
 from wsi_pipeline.mil.tasks.make_task import task_from_json
+from wsi_pipeline.mil.tasks.regression import RegressionTask
+from wsi_pipeline.mil.tasks.survival import CoxTask, DiscreteTask
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.mil.validation.external import SEEN, by_patient, usable_rows
 from wsi_pipeline.stages.results.prediction_files import MODEL, PREDICTIONS, read_json, read_predictions
@@ -26,13 +29,31 @@ def is_prediction(folder: Path) -> bool:
 
 
 def task_of_prediction(folder: Path) -> Task:
-    """What the model of a folder of predict/ predicts. Raises StoreError where the folder does not say."""
+    """What the model of a folder of predict/ predicts. Raises StoreError where the folder does not say.
+
+    Folders of earlier versions have no task in model.json: it is read from the columns of predictions.csv.
+    """
+    told = (read_json(folder / MODEL) or {}).get("task")
     try:
-        return task_from_json((read_json(folder / MODEL) or {}).get("task"))
-    except MilError as error:
+        return task_from_json(told) if told is not None else _task_of_columns(folder / PREDICTIONS)
+    except (MilError, OSError, ValueError) as error:
         raise StoreError(
             f"{folder / MODEL} does not say what was predicted", todo="Predict again with: wsi-pipeline predict"
         ) from error
+
+
+def _task_of_columns(path: Path) -> Task:
+    """The task whose columns a table of predictions has. Raises MilError for no task's, OSError, ValueError."""
+    table = read_predictions(path)
+    columns = [str(name) for name in table]
+    edges = [float(name.removeprefix("p_survived_")) for name in columns if name.startswith("p_survived_")]
+    if "risk" in columns:
+        return DiscreteTask(tuple(edges)) if edges else CoxTask()
+    if classes := [name.removeprefix("p_") for name in columns if name.startswith("p_")]:
+        return ClassificationTask(tuple(classes))
+    if "predicted" not in columns:
+        raise MilError(f"{path} has no column of predictions")
+    return RegressionTask(0.0, 1.0)  # mean and spread of the training labels, which no metric needs
 
 
 def read_side(folder: Path) -> Training:
@@ -58,6 +79,11 @@ def read_side(folder: Path) -> Training:
             f"no prediction in {folder} is a test: all {why}", todo="Compare validations: two folders of train-mil/"
         )
     said = []
+    if SEEN not in table:
+        said.append(
+            f"{folder} is of an earlier version, which did not write {SEEN}: if the model was trained on some of these "
+            "patients, its numbers are too high; predict again to leave them out"
+        )
     if not kept.all():
         parts = (
             f"{(usable & seen).sum()} of patients its model was trained on",

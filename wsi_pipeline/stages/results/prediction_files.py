@@ -9,11 +9,11 @@ from typing import IO, Any
 
 import pandas as pd
 
-from wsi_pipeline.mil.validation.external import AT_CUT, SEEN
+from wsi_pipeline.mil.validation.external import AT_CUT, RISK_GROUP, SEEN
 from wsi_pipeline.stages.results.former import keep_former
 
 PREDICTIONS, PATIENTS, METRICS, MODEL = "predictions.csv", "patients.csv", "metrics.json", "model.json"
-TEXTS = ("slide_id", "patient_id", "label", "predicted", AT_CUT, "far_from_training", SEEN)
+TEXTS = ("slide_id", "patient_id", "label", "predicted", AT_CUT, RISK_GROUP, "far_from_training", SEEN)
 """Columns that are text; `label` and `predicted` hold numbers where a number is predicted."""
 
 Json = dict[str, Any]

@@ -55,13 +55,13 @@ def trained_patients(folder: Path) -> frozenset[str]:
 def training_name(spec: MilSpec, target: str = "") -> str:
     """The folder of a training unless it is given a name: `gated-abmil`, `mean.survival`, `abmil.survival-cox.patient`.
 
-    The model (`chosen` where each fold chooses), then what of task and bag is not the default, then `target`, the
-    column of the labels where it was named (`gated-abmil.kras`); it does not concern survival, which has no label.
+    The model (`chosen` where each fold chooses), then what of task and bag is not the default, then `target`: the
+    column of the labels where it was named (`gated-abmil.kras`), or which survival it is (`gated-abmil.survival.pfs`).
     """
     cox = "-cox" if spec.task == "survival" and spec.survival_loss == "cox" else ""
     task = [] if spec.task == "classification" else [spec.task + cox]
     bag = [] if spec.bag == "slide" else [spec.bag]
-    column = [slug(target)[:_LONGEST_TARGET]] if target and spec.task != "survival" else []
+    column = [slug(target)[:_LONGEST_TARGET]] if target else []
     return ".".join([base_name(spec), *task, *bag, *column])
 
 

@@ -30,6 +30,7 @@ from wsi_pipeline.tissue.geojson import enclosed_area, from_geojson, is_of_qupat
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.own.mask_picture import place_picture, read_mask_picture
 from wsi_pipeline.tissue.own.plain_file import read_plain
+from wsi_pipeline.tissue.own.scaled_picture import place_scaled
 from wsi_pipeline.tissue.segmentation import Segmentation
 
 MAX_BYTES = 256 << 20
@@ -41,25 +42,37 @@ _OUTLINES = (".geojson", ".json")
 _OBJECTS = ("annotation", "tile", "root")
 
 
-def tissue_digest(path: Path, no_crop: bool) -> str:
-    """SHA-256 (hex) of a tissue file and the origin of its coordinates. Raises SlideError if it is not there."""
+def tissue_digest(path: Path, no_crop: bool, own_mpp: float | None = None) -> str:
+    """SHA-256 (hex) of a tissue file, the origin of its coordinates and its scale, if stated.
+
+    Raises SlideError if it is not there.
+    """
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256")
     except OSError as error:
         raise _missing(path, error) from None
     found.update(b"no crop" if no_crop else b"")
+    found.update(b"" if own_mpp is None else f"mpp {own_mpp}".encode())
     return found.hexdigest()
 
 
 def given_tissue(
-    path: Path, info: SlideInfo, mpp: float, mask_mpp: float, picture: NDArray[np.uint8], *, no_crop: bool = False
+    path: Path,
+    info: SlideInfo,
+    mpp: float,
+    mask_mpp: float,
+    picture: NDArray[np.uint8],
+    *,
+    no_crop: bool = False,
+    own_mpp: float | None = None,
 ) -> Segmentation:
     """The tissue described by a file, as a mask of the slide.
 
     mpp        micrometres per level-0 pixel; mask_mpp: of the mask's pixels
     picture    uint8 (h, w, 3) of the whole slide, to check that the mask belongs to it
     no_crop    outlines of QuPath count from the corner of the whole slide, not of its bounds
+    own_mpp    micrometres per pixel of a mask picture, if stated; else it must span the slide
 
     Raises SlideError if the file cannot be read or does not fit the slide.
     """
@@ -71,16 +84,36 @@ def given_tissue(
     except UsageError as error:
         raise SlideError(f"tissue file {path.name}: {error.what}", todo=_TODO) from None
     if raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+        if own_mpp is not None:
+            raise SlideError(
+                f"tissue_mpp is for masks, and {path.name} is GeoJSON, whose coordinates are level-0 pixels",
+                todo="Leave tissue_mpp empty for outlines.",
+            )
         area, note = _outlines(raw, path, info, no_crop)
         pixels = _filled(area, info.size, _mask_size(info.size, mpp, mask_mpp))
         note = note or ("" if pixels.any() else f"the outlines of {path.name} are smaller than a pixel of the mask")
     else:
         marked = read_mask_picture(path)
         bounds = None if no_crop else info.bounds
-        pixels, note = place_picture(marked, path.name, info.size, bounds, _mask_size(info.size, mpp, mask_mpp)), ""
+        size, note = _mask_size(info.size, mpp, mask_mpp), ""
+        if own_mpp is None:
+            pixels = place_picture(marked, path.name, info.size, bounds, size)
+        else:
+            pixels, off = place_scaled(marked, path.name, info.size, bounds, size, own_mpp / mpp)
+            note = _off_note(off, path.name, own_mpp)
         note = note or ("" if pixels.any() else f"the mask {path.name} is empty")
     mask = TissueMask(pixels, info.size, mpp)
     return Segmentation(mask, note or _glass_note(mask, picture, path.name))
+
+
+def _off_note(off: float, name: str, own_mpp: float) -> str:
+    """A sentence if much of a mask lies off the slide; raises SlideError if most of it does."""
+    if off > MOST_OFF:
+        raise SlideError(
+            f"{off:.0%} of the marked area of mask {name} lies off the slide at {own_mpp:g} micrometres per pixel",
+            todo="Check the column tissue_mpp, and that the mask belongs to this slide.",
+        )
+    return f"{off:.0%} of the marked area of mask {name} lies off the slide" if off > NOTED_OFF else ""
 
 
 _TODO = "Give a GeoJSON file of outlines, or a PNG mask of the whole slide."

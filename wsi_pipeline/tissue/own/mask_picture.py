@@ -107,7 +107,7 @@ def place_picture(
     raise SlideError(
         f"tissue mask {name} is {width} x {height}, not a smaller copy of the slide's {slide.width} x {slide.height} "
         f"pixels{turned}",
-        todo="A mask must span the whole slide; use the one that belongs to this slide.",
+        todo="A mask must span the whole slide, or the column tissue_mpp states its micrometres per pixel.",
     )
 
 
