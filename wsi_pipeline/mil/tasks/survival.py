@@ -151,9 +151,15 @@ class SurvivalEvaluation:
 
     def take(self, rows: NDArray[np.bool_]) -> SurvivalEvaluation:
         """The rows of a mask (n,)."""
-        fold, survived = (None if part is None else part[rows] for part in (self.fold, self.survived))
-        own = (part[rows] for part in (self.time, self.event, self.risk, self.patient))
-        return SurvivalEvaluation(*own, fold, survived, self.edges)  # type: ignore[arg-type]
+        return SurvivalEvaluation(
+            self.time[rows],
+            self.event[rows],
+            self.risk[rows],
+            self.patient[rows],
+            None if self.fold is None else self.fold[rows],
+            None if self.survived is None else self.survived[rows],
+            self.edges,
+        )
 
     def values(self) -> dict[str, float | None]:
         """Harrell's C, and the integrated Brier score if survival is predicted."""
