@@ -11,6 +11,7 @@ wsi-run/
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
   heatmap/<encoder>/<training>/     <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
   report/report.html
+  export/<format>/<encoder>/        files of other tools; not read again
   status/<slide_id>.json
   locks/  logs/
 
@@ -146,6 +147,10 @@ class RunDir:
     def heatmap_file(self, encoder: str, training: str, slide_id: str, ending: str) -> Path:
         """A file beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
         return self.root / "heatmap" / slug(encoder) / slug(training) / f"{slide_id}{ending}"
+
+    def export(self, to: str, encoder: str = "") -> Path:
+        """Folder of an export in another tool's format; `encoder` where features are in it."""
+        return self.root / "export" / slug(to) / slug(encoder)
 
     def encoders(self) -> tuple[str, ...]:
         """Folder names under embed/, sorted: the encoders this run has features of."""

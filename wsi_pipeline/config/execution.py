@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wsi_pipeline.config import shared
 from wsi_pipeline.config.fields import at_least, between, option, validate
+from wsi_pipeline.config.registries import EXPORT_FORMATS
 from wsi_pipeline.errors import UsageError
 
 
@@ -221,6 +222,52 @@ class CompareOptions:
     bootstrap: int = shared.bootstrap("patients, paired", default=2000, group="how")
     seed: int = shared.seed("the bootstrap", group="how")
     json: str | None = option(None, "write all results to this JSON file", group="running", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported, in whose format, where to."""
+
+    to: str | None = option(
+        None, f"format: {', '.join(EXPORT_FORMATS.names())}, or onnx", group="what", metavar="FORMAT"
+    )
+    features: str | None = option(
+        None, "encoder whose features are exported (default: the one of the run)", group="what", metavar="NAME"
+    )
+    model: str | None = option(
+        None, "onnx: folder of a trained model (default: the one trained in this run)", group="what", metavar="FOLDER"
+    )
+    dtype: str = option("float32", "precision of the features", group="what", choices=("float32", "float16"))
+    max_patches: int = option(
+        0, "png: most patches per slide, evenly spread (0: all)", group="what", check=at_least(0), metavar="N"
+    )
+    out: str | None = option(
+        None, "folder to write to (default: export/FORMAT in the run folder)", group="running", metavar="FOLDER"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.to is not None and self.to != "onnx":
+            EXPORT_FORMATS.check(self.to)
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """Which model goes to a hub, and what goes with it."""
+
+    model: str | None = option(
+        None, "folder of a trained model (default: the one trained in this run)", group="what", metavar="FOLDER"
+    )
+    with_predictions: bool = option(
+        False, "also upload predictions, folds and all warnings, which name slides and patients", group="what"
+    )
+    onnx: bool = option(False, "also upload the model as ONNX", group="what")
+    public: bool = option(False, "make a new repository public (default: private)", group="where")
+    revision: str | None = option(None, "branch to commit to (default: main)", group="where", metavar="NAME")
+    dry_run: bool = option(False, "list the files and upload nothing", group="where")
 
     def __post_init__(self) -> None:
         validate(self)

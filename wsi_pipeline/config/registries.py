@@ -14,3 +14,8 @@ MIL_MODELS: Registry[Any] = Registry(
     ("gated-abmil", "abmil", "clam-sb", "dsmil", "transmil", "mean", "max"),
     home="wsi_pipeline.mil.models.zoo",
 )
+EXPORT_FORMATS: Registry[Any] = Registry(
+    "export format",
+    ("trident", "clam", "stamp", "torchmil", "spatialdata", "anndata", "qupath", "png", "csv"),
+    home="wsi_pipeline.exchange.writers.export_formats",
+)

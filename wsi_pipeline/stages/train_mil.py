@@ -4,6 +4,7 @@ train-mil/<encoder>/<training>/         see `training_name`
   fold<k>.safetensors  config.json      the models and what they were trained with
   novelty.safetensors                   what the slides' features look like, to tell those that are far from them;
                                         not of fewer than three slides
+  model_card.md                         what it is, measured how, with which limits: a model card of Hugging Face
   predictions.csv                       one row per tested slide and repeat, by a model that never saw its patient
   folds.csv                             who trained, stopped and tested in each fold
   history.json                          losses of each fold and epoch
@@ -28,8 +29,9 @@ import pandas as pd
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.mil.deployed.model_card import CARD, model_card
 from wsi_pipeline.mil.trained import novelty
-from wsi_pipeline.mil.trained.checkpoint import save_ensemble
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
 from wsi_pipeline.mil.validation.risk_cut import risk_cut_json
 from wsi_pipeline.stages.engine.freshness import REVISIONS
@@ -47,7 +49,7 @@ from wsi_pipeline.stages.results.trainings import (
     read_training,
     training_name,
 )
-from wsi_pipeline.system.atomic import remove, write_text
+from wsi_pipeline.system.atomic import remove, write_text, write_text_if_changed
 from wsi_pipeline.system.device import choose_device
 from wsi_pipeline.system.locks import locked
 
@@ -84,10 +86,18 @@ def train(
         older = [] if name else [run.mil(encoder, training_name(spec)), run.mil(encoder, base_name(spec))]
         for found in (known, *map(read_training, older)):
             if found is not None and found.metrics.get("digest") == training_digest(slides, spec):
-                return _said(found, patients)
+                return _with_card(_said(found, patients))
         if known is not None and not replace:
             check_replaceable(folder, known.predictions, slides.table, spec)
-        return _said(_train(folder, slides, spec, target, device, progress), patients)
+        return _with_card(_said(_train(folder, slides, spec, target, device, progress), patients))
+
+
+def _with_card(training: Training) -> Training:
+    """The training, its model card in its folder."""
+    names = training.predictions.reindex(columns=["slide_id", "patient_id"]).stack().astype(str).unique()
+    text = model_card(load_ensemble(training.folder), training.metrics, [*names, *training.metrics.get("left_out", ())])
+    write_text_if_changed(training.folder / CARD, text)
+    return training
 
 
 def _said(training: Training, patients: str) -> Training:

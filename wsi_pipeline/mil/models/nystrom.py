@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_PSEUDO_INVERSE_STEPS = 6
+PSEUDO_INVERSE_STEPS = 6
 
 
 class NystromAttention(nn.Module):
@@ -72,7 +72,7 @@ def _core(q_marks: Tensor, k_marks: Tensor) -> Tensor:
         norms = a.abs().sum(-1).amax(-1) * a.abs().sum(-2).amax(-1)
         z = a.mT / norms[..., None, None]
         eye = torch.eye(a.shape[-1]).to(a)
-        for _ in range(_PSEUDO_INVERSE_STEPS):
+        for _ in range(PSEUDO_INVERSE_STEPS):
             az = a @ z
             z = 0.25 * z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az)))
         return z

@@ -1,0 +1,1 @@
+"""Commands that bring in what other tools wrote, and write what they read."""

@@ -1,0 +1,1 @@
+"""Writers of the formats of other tools, one module each; `export_formats` lists them."""

@@ -1,0 +1,1 @@
+"""Trained models for other programs: as ONNX, and described by a model card."""

@@ -1,0 +1,212 @@
+"""Slides written in the formats of other tools, with the tables of the cohort beside them.
+
+What is done is known by a digest of the stores that it was made from (`exchange.writers.export_files`), so that an
+export goes on where it was stopped, and writes again only what has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.cohort.run_dir import RunDir, existing_store, require_store
+from wsi_pipeline.cohort.slide_status import StageStatus
+from wsi_pipeline.cohort.table_words import in_order
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.exchange.writers.export_files import Ledger
+from wsi_pipeline.exchange.writers.export_formats import EXPORT_FORMATS, CohortContent, ExportFormat, SlideContent
+from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.engine.open_once import OpenOnce
+from wsi_pipeline.stages.engine.qupath_origin import origin_in_run
+from wsi_pipeline.stages.engine.runner import CohortResult, Freshness, StageResult, run_cohort
+from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT
+from wsi_pipeline.store.tables.feature_table import read_feature_table
+from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
+from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment_table
+
+REVISION = 1
+"""Raised when an export is written in another way from the same stores."""
+
+
+@dataclass
+class ExportSlidesStage:
+    """Writes slides of a run in one format.
+
+    encoder   folder name under embed/; "" where no features are written
+    classes   names of the classes in the order of their numbers
+    no_crop   count from the corner of the whole slide, for QuPath set to show it uncropped
+    """
+
+    run_dir: RunDir
+    format: ExportFormat
+    folder: Path
+    encoder: str
+    classes: tuple[str, ...] = ()
+    precision: str = "float32"
+    most: int = 0
+    no_crop: bool = False
+
+    @property
+    def name(self) -> str:
+        """`export/<format>`."""
+        return f"export/{self.format.name}"
+
+    def check(self, record: SlideRecord) -> Freshness:
+        """Up to date if the slide was exported from these stores and its files are there."""
+        digest = self._digest(record)
+        if Ledger(self.folder).done(record.slide_id, digest):
+            return Freshness(True, status=StageStatus("done", digest=digest))
+        return Freshness(False)
+
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
+        """Write one slide."""
+        digest, content = self._digest(record), self._content(record)
+        count = len(content.coords)
+        if count == 0 and not self.format.empty:
+            Ledger(self.folder).record(record.slide_id, digest, [])
+            return StageStatus("empty", note="no patches: not exported", digest=digest)
+        files = self.format.write(content, self.folder)
+        Ledger(self.folder).record(record.slide_id, digest, files)
+        return StageStatus("done" if count else "empty", digest=digest, summary={"patches": count})
+
+    def ready(self, record: SlideRecord) -> bool:
+        """Whether the run has what is exported of this slide."""
+        return existing_store(self._place(record)) is not None
+
+    def _place(self, record: SlideRecord) -> Path:
+        if self.encoder:
+            return self.run_dir.feature_store(self.encoder, record.slide_id)
+        return self.run_dir.patch_store(record.slide_id)
+
+    def _source(self, record: SlideRecord) -> Path:
+        made_by = f"embed --model {self.encoder}" if self.encoder else "tile slides.csv"
+        return require_store(self._place(record), made_by)
+
+    def _content(self, record: SlideRecord) -> SlideContent:
+        source = self._source(record)
+        features = read_feature_table(source) if self.encoder else None
+        store = existing_store(self.run_dir.patch_store(record.slide_id))
+        patches = read_patch_table(store) if store else None
+        if features is not None and (patches is None or patches.header.digest != features.header.parent_digest):
+            patches, store = None, None
+        return SlideContent(
+            record,
+            features,
+            patches,
+            store,
+            self._segment(record, patches),
+            self._code(record),
+            self.precision,
+            origin_in_run(self.run_dir, record.slide_id, self.no_crop),
+            self.most,
+        )
+
+    def _segment(self, record: SlideRecord, patches: PatchTable | None) -> SegmentTable | None:
+        """Tissue and thumbnail, if they are those that the patches lie on."""
+        path = existing_store(self.run_dir.segment_store(record.slide_id))
+        found = read_segment_table(path) if path else None
+        if found is None or patches is None or found.header.digest != patches.header.parent_digest:
+            return None
+        return found
+
+    def _code(self, record: SlideRecord) -> int | None:
+        return self.classes.index(record.label) if record.label in self.classes else None
+
+    def _digest(self, record: SlideRecord) -> str:
+        header = read_header(self._source(record), FEATURE_FORMAT if self.encoder else PATCH_FORMAT)
+        store = existing_store(self.run_dir.patch_store(record.slide_id))
+        beside = read_patch_table(store) if store else None
+        labels = beside.labels if beside else None
+        facts: dict[str, Any] = {
+            "source": header.digest if header else "",
+            "tile": beside.header.digest if beside else "",
+            "patch_labels": [labels.values.tolist(), labels.classes] if labels else None,
+            "label": record.label,
+            "patient": record.patient_id,
+            "code": self._code(record) if self.format.labels else None,
+            "precision": self.precision,
+            "most": self.most,
+            "no_crop": self.no_crop,
+        }
+        return digest_of(stage="export", revision=REVISION, to=self.format.name, layout=self.format.layout, **facts)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export did.
+
+    written   slides that are in it, done now or before; `empty`: without patches, left out
+    missing   slides that have nothing to export
+    next      what to do next, one line
+    notes     sentences for the user
+    """
+
+    result: CohortResult
+    folder: Path
+    written: tuple[str, ...]
+    empty: tuple[str, ...]
+    missing: tuple[str, ...]
+    next: str
+    notes: list[str] = field(default_factory=list)
+
+
+def export_slides(
+    run: RunDir,
+    records: Sequence[SlideRecord],
+    cohort: Sequence[SlideRecord],
+    to: str,
+    *,
+    encoder: str = "",
+    folder: Path | None = None,
+    precision: str = "float32",
+    most: int = 0,
+    no_crop: bool = False,
+    on_result: Callable[[list[StageResult]], None] = lambda results: None,
+) -> Exported:
+    """Write `records` in the format `to`; the tables hold all slides of `cohort` that are in the folder.
+
+    encoder   folder name under embed/, for formats of features
+
+    A slide that cannot be exported does not stop the others. Raises UsageError where the folder holds another export.
+    """
+    format_ = EXPORT_FORMATS.get(to)
+    encoder = encoder if format_.needs == "features" else ""
+    folder = folder or run.export(to, encoder)
+    classes = in_order(record.label for record in cohort if record.label is not None)
+    stage = ExportSlidesStage(run, format_, folder, encoder, classes, precision, most, no_crop)
+    Ledger(folder).begin(to=to, encoder=encoder or "none", precision=precision)
+    ready = [record for record in records if stage.ready(record)]
+    result = run_cohort([stage], run, ready, workers=0, on_result=on_result)
+    failed = {item.slide_id for item in result.failed}
+    there = [record for record in cohort if record.slide_id not in failed and _is_there(stage, record)]
+    empty = {name for name in (record.slide_id for record in there) if not Ledger(folder).files(name)}
+    there = [record for record in there if record.slide_id not in empty]
+    content = CohortContent(_table(there, classes), classes, encoder, [])
+    line = format_.finish(content, folder) if there else ""
+    missing = tuple(record.slide_id for record in records if not stage.ready(record))
+    written = tuple(record.slide_id for record in there)
+    return Exported(result, folder, written, tuple(sorted(empty)), missing, line, content.notes)
+
+
+def _is_there(stage: ExportSlidesStage, record: SlideRecord) -> bool:
+    return stage.ready(record) and stage.check(record).fresh
+
+
+def _table(records: Sequence[SlideRecord], classes: tuple[str, ...]) -> pd.DataFrame:
+    codes = {name: code for code, name in enumerate(classes)}
+    columns = {
+        "slide_id": [record.slide_id for record in records],
+        "patient_id": [record.patient_id for record in records],
+        "label": [record.label for record in records],
+        "code": pd.array([codes.get(record.label or "") for record in records], dtype="Int64"),
+        "time": [record.time for record in records],
+        "event": pd.array([record.event for record in records], dtype="Int64"),
+        "site": [record.site for record in records],
+        "split": [record.split for record in records],
+    }
+    return pd.DataFrame(columns)
