@@ -48,7 +48,6 @@ def write_spatialdata(slide: SlideContent, folder: Path) -> Sequence[Path]:
         _squares(root.create_group("shapes").create_group("tiles"), slide)
         _table(root.create_group("tables").create_group(slide.encoder_name), slide)
         root.store.close()
-        zarr.consolidate_metadata(str(temporary))
     return [path]
 
 
