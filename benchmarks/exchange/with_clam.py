@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 BEFORE = "else:\n    raise NotImplementedError\n    \nif not os.path.isdir(args.results_dir)"
 
@@ -30,7 +31,7 @@ def train(export: Path, clam: Path) -> None:
         )
         main.write_text(text)
         shutil.copytree(export / "splits", copy / "splits" / "wsi", dirs_exist_ok=True)
-        width = pd.read_csv(export.parent / "csv" / "patches" / "s0.csv").filter(regex=r"^f\d").shape[1]
+        width = torch.load(export / "features" / "pt_files" / "s0.pt").shape[1]
         words = f"--task wsi_pipeline --split_dir wsi --k 5 --k_end 2 --embed_dim {width} --exp_code wsi"
         words += " --max_epochs 30 --lr 1e-3 --model_type clam_sb --B 4 --inst_loss ce"
         subprocess.run([sys.executable, "main.py", *words.split()], cwd=copy, check=True, stdout=subprocess.DEVNULL)

@@ -15,6 +15,8 @@ import pytest
 from tests.stages.feature_runs import cohort, trained
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.mil.deployed.model_card import model_card
+from wsi_pipeline.mil.deployed.publish import nameless
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 
 PATIENT = "patient-"
@@ -75,7 +77,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    huggingface_hub.close_session()
+    huggingface_hub.utils.close_session()
     yield handler
     server.shutdown()
     server.server_close()
@@ -151,9 +153,6 @@ def test_the_card(model: Path) -> None:
 
 
 def test_warnings_that_name_somebody_are_counted(model: Path) -> None:
-    from wsi_pipeline.mil.deployed.model_card import model_card
-    from wsi_pipeline.mil.deployed.publish import nameless
-
     warnings = ["Only 12 patients tested: intervals are rough.", "s7 and case-9 have the same file."]
     metrics = {**json.loads((model / "metrics.json").read_text()), "warnings": warnings}
     text = model_card(load_ensemble(model), metrics, ["s7", "case-9"])

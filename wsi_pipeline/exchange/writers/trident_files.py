@@ -63,9 +63,10 @@ def _outlines(slide: SlideContent) -> dict[str, Any]:
 def finish_trident(cohort: CohortContent, folder: Path) -> str:
     """Write slides.csv; returns what to do next."""
     write_slide_table(cohort, folder / "slides.csv")
+    coords = next((path.name for path in sorted(folder.glob("*_overlap"))), "")
     return (
-        f"python run_batch_of_slides.py --task feat --job_dir {folder} --slide_encoder NAME   "
-        f"(or Patho-Bench, with features_{cohort.encoder} as patch embeddings)"
+        f"python run_batch_of_slides.py --task feat --wsi_dir SLIDES --job_dir {folder} --coords_dir {coords} "
+        f"--slide_encoder NAME   (Patho-Bench: {folder / coords}/features_{cohort.encoder})"
     )
 
 
