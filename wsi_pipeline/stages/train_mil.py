@@ -46,6 +46,7 @@ from wsi_pipeline.stages.results.trainings import (
     PREDICTIONS,
     Training,
     base_name,
+    names_in,
     read_training,
     training_name,
 )
@@ -94,8 +95,7 @@ def train(
 
 def _with_card(training: Training) -> Training:
     """The training, its model card in its folder."""
-    names = training.predictions.reindex(columns=["slide_id", "patient_id"]).stack().astype(str).unique()
-    text = model_card(load_ensemble(training.folder), training.metrics, [*names, *training.metrics.get("left_out", ())])
+    text = model_card(load_ensemble(training.folder), training.metrics, names_in(training))
     write_text_if_changed(training.folder / CARD, text)
     return training
 

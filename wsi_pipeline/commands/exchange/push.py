@@ -12,7 +12,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.deployed.onnx_export import export_onnx
 from wsi_pipeline.mil.deployed.publish import HubTarget, endpoint_of_hub, stage_files, upload
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
-from wsi_pipeline.stages.results.trainings import require_training
+from wsi_pipeline.stages.results.trainings import names_in, require_training
 from wsi_pipeline.wording import counted
 
 
@@ -24,13 +24,11 @@ def push(request: Request) -> int:
     target = HubTarget(request.sources[0], endpoint_of_hub(), private=not options.public, revision=options.revision)
     folder = chosen_model(request, options.model)
     training, ensemble = require_training(folder), load_ensemble(folder)
-    named = training.predictions.reindex(columns=["slide_id", "patient_id"]).stack().astype(str).unique()
-    names = [*named, *training.metrics.get("left_out", ())]
     request.console.fact("model", shown(folder))
     request.console.fact("to", f"{target.url}, {'public' if options.public else 'private'} if it is new")
     with tempfile.TemporaryDirectory() as place:
         staging = Path(place)
-        stage_files(folder, ensemble, staging, names, predictions=options.with_predictions)
+        stage_files(folder, ensemble, staging, names_in(training), predictions=options.with_predictions)
         if options.onnx:
             export_onnx(ensemble, staging)
         files = sorted(staging.iterdir())

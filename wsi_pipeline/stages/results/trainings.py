@@ -82,6 +82,13 @@ def read_training(folder: str | PathLike[str]) -> Training | None:
     return Training(folder, metrics, predictions, histories, fresh=True)
 
 
+def names_in(training: Training) -> list[str]:
+    """Ids of the slides and patients of a training, and of the slides it left out."""
+    columns = [training.predictions[name] for name in ("slide_id", "patient_id") if name in training.predictions]
+    named = {str(value) for column in columns for value in column.unique()}
+    return sorted({*named, *map(str, training.metrics.get("left_out") or ())})
+
+
 def trainings(run: RunDir) -> list[Training]:
     """Every whole training of a run, by folder name."""
     root = run.root / NAME
