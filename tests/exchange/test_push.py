@@ -116,6 +116,14 @@ def test_names_only_on_request(hub: type[FakeHub], model: Path, capsys: pytest.C
     assert "they name 12 patients" in capsys.readouterr().out
 
 
+def test_onnx_by_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--to", "onnx", "--model", str(model), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "compared with ONNX Runtime: at most " in said
+    assert said.splitlines()[-1].startswith("next: onnxruntime.InferenceSession(")
+    assert json.loads((tmp_path / "model.json").read_text())["classes"] == ["no", "yes"]
+
+
 def test_a_dry_run_calls_nobody(hub: type[FakeHub], model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", "org/model", "--model", str(model), "--dry-run"]) == 0
     assert "fold1.safetensors" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from wsi_pipeline.cohort.run_dir import RunDir, existing_store, require_store
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.cohort.table_words import in_order
 from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.exchange.writers.export_files import Ledger
 from wsi_pipeline.exchange.writers.export_formats import EXPORT_FORMATS, CohortContent, ExportFormat, SlideContent
 from wsi_pipeline.stages.engine.freshness import read_header
@@ -188,13 +189,17 @@ def export_slides(
     there = [record for record in there if record.slide_id not in empty]
     content = CohortContent(_table(there, classes), classes, encoder, [])
     line = format_.finish(content, folder) if there else ""
-    missing = tuple(record.slide_id for record in records if not stage.ready(record))
+    missing = tuple(record.slide_id for record in records if record not in ready)
     written = tuple(record.slide_id for record in there)
     return Exported(result, folder, written, tuple(sorted(empty)), missing, line, content.notes)
 
 
 def _is_there(stage: ExportSlidesStage, record: SlideRecord) -> bool:
-    return stage.ready(record) and stage.check(record).fresh
+    """Whether a slide is in the folder as its stores are now; a damaged store is none."""
+    try:
+        return stage.ready(record) and stage.check(record).fresh
+    except (WsiPipelineError, OSError):
+        return False
 
 
 def _table(records: Sequence[SlideRecord], classes: tuple[str, ...]) -> pd.DataFrame:
