@@ -105,7 +105,7 @@ def test_torchmil(run: Path) -> None:
     np.testing.assert_array_equal(np.load(folder / "features" / "s0.npy"), table.features.astype(np.float32))
     cells = np.load(folder / "coords" / "s0.npy")
     np.testing.assert_array_equal(cells * STRIDE, table.coords - table.coords.min(axis=0))
-    assert [int(np.load(folder / "labels" / f"{name}.npy")[0]) for name in NAMES] == [0, 1, 0, 1]
+    assert [int(np.load(folder / "labels" / f"{name}.npy")) for name in NAMES] == [0, 1, 0, 1]
     np.testing.assert_array_equal(np.load(folder / "inst_labels" / "s0.npy"), np.arange(len(cells)) % 3 - 1)
     assert not (folder / "inst_labels" / "s1.npy").exists()
     assert pd.read_csv(folder / "bags.csv")["code"].tolist() == [0, 1, 0, 1]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from tests.stages.feature_runs import cohort, trained
 from wsi_pipeline.cli import main
@@ -76,8 +78,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    huggingface_hub.utils.close_session()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
     yield handler
     server.shutdown()
     server.server_close()

@@ -2,7 +2,7 @@
 
 features/<slide_id>.npy       float32 (N, D)
 coords/<slide_id>.npy         int64 (N, 2), column and row in the grid of patches: neighbours are 1 apart
-labels/<slide_id>.npy         int64 (1,), number of the class
+labels/<slide_id>.npy         int64 (), number of the class
 inst_labels/<slide_id>.npy    int64 (N,), -1 for none; only of slides whose patches are labelled
 bags.csv                      slide_id, patient_id, label, code, split
 """
@@ -31,7 +31,7 @@ def write_torchmil(slide: SlideContent, folder: Path) -> Sequence[Path]:
         write_npy(folder / "coords" / name, cells - cells.min(axis=0)),
     ]
     if slide.code is not None:
-        written.append(write_npy(folder / "labels" / name, np.array([slide.code], np.int64)))
+        written.append(write_npy(folder / "labels" / name, np.array(slide.code, np.int64)))
     if slide.patch_labels is not None:
         written.append(write_npy(folder / "inst_labels" / name, slide.patch_labels[0]))
     return written
