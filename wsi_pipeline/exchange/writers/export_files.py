@@ -72,8 +72,8 @@ class Ledger:
         known = _read(path)
         differing = [name for name, value in facts.items() if known.get(name, value) != value]
         if differing:
-            told = ", ".join(f"{name} {known[name]}, not {facts[name]}" for name in differing)
-            raise UsageError(f"{self.folder} holds another export: {told}", todo="Choose another folder with --out")
+            found = ", ".join(f"{name} {known[name]}, not {facts[name]}" for name in differing)
+            raise UsageError(f"{self.folder} holds another export: {found}", todo="Choose another folder with --out")
         if known != facts:
             write_text(path, json.dumps(facts, indent=2) + "\n")
 
