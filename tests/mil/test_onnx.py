@@ -25,6 +25,7 @@ DIM = 6
 TASKS = {
     "two classes": {"name": "classification", "classes": ["no", "yes"]},
     "four classes": {"name": "classification", "classes": ["a", "b", "c", "d"]},
+    "grades": {"name": "ordinal", "classes": ["1", "2", "3", "4"]},
     "regression": {"name": "regression", "mean": 40.0, "sd": 12.5},
     "survival by intervals": {"name": "survival", "loss": "discrete", "edges": [6.0, 12.0, 36.0]},
     "Cox": {"name": "survival", "loss": "cox"},

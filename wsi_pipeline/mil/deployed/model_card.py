@@ -23,6 +23,7 @@ _HUB_METRICS = {"auroc": "roc_auc", "f1": "f1", "macro_f1": "f1", "accuracy": "a
 
 _TASKS = {
     "classification": "slide-level classification",
+    "ordinal": "slide-level grading",
     "regression": "slide-level regression",
     "survival": "survival prediction from slides",
 }

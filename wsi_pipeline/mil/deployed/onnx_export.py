@@ -3,7 +3,7 @@
     model.onnx   input  features       float32 (n, D), as the encoder gives them: standardisation is in the graph
                  output attention      float32 (n,), sums to 1
                         spread         float32 (1,), standard deviation between the folds, as in predictions.csv
-                        probabilities  float32 (C,)                classification
+                        probabilities  float32 (C,)                classification, grades
                         predicted      float32 (1,)                regression, in the unit of the label
                         risk           float32 (1,)                survival
                         survival       float32 (K,)                survival by intervals: alive after each edge
@@ -29,10 +29,11 @@ from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.tasks.classification import ClassificationTask
-from wsi_pipeline.mil.tasks.discrete import DiscreteTask
+from wsi_pipeline.mil.tasks.ordinal import OrdinalTask
 from wsi_pipeline.mil.tasks.regression import RegressionTask
+from wsi_pipeline.mil.tasks.survival import DiscreteTask
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
-from wsi_pipeline.mil.trained.ensemble import mean_attention, predict, reference_output
+from wsi_pipeline.mil.trained.inference import mean_attention, predict, reference_output
 from wsi_pipeline.system.atomic import write_bytes, write_text
 from wsi_pipeline.version import __version__
 
@@ -91,7 +92,7 @@ def onnx_model(ensemble: Ensemble) -> tuple[bytes, dict[str, list[int | str]]]:
         name: (mean_of(graph, [fold[name] for fold in folds]), shape) for name, shape in shapes.items()
     }
     main = next(iter(shapes))
-    outputs["spread"] = (_spread(graph, [fold[main] for fold in folds], outputs[main][0]), [1])
+    outputs["spread"] = (_spread(graph, [fold[main] for fold in folds], outputs[main][0], ensemble.task), [1])
     outputs["attention"] = (attention, ["patches"])
     notes = {"format": FORMAT, "task": json.dumps(ensemble.task.to_json()), "fingerprint": ensemble.fingerprint}
     model = graph.model(ensemble.feature_dim, outputs, notes)
@@ -109,8 +110,8 @@ def _flat_logits(graph: OnnxGraph, ensemble: Ensemble, number: int, logits: str)
 
 def _shapes(task: Task) -> dict[str, list[int | str]]:
     """The outputs of a task with their shapes; the first is the one whose spread is given."""
-    if isinstance(task, ClassificationTask):
-        return {"probabilities": [task.n_outputs]}
+    if isinstance(task, ClassificationTask | OrdinalTask):
+        return {"probabilities": [len(task.classes)]}
     if isinstance(task, RegressionTask):
         return {"predicted": [1]}
     if isinstance(task, DiscreteTask):
@@ -124,6 +125,8 @@ def _outcomes(graph: OnnxGraph, logits: str, task: Task) -> dict[str, str]:
     """`task.outcomes` for one bag: logits (C,) -> outputs by name."""
     if isinstance(task, ClassificationTask):
         return {"probabilities": graph.op("Softmax", logits, axis=0)}
+    if isinstance(task, OrdinalTask):
+        return {"probabilities": _grades(graph, logits)}
     if isinstance(task, RegressionTask):
         scaled = graph.op("Mul", logits, graph.constant(task.sd))
         return {"predicted": graph.op("Add", scaled, graph.constant(task.mean))}
@@ -139,13 +142,31 @@ def _outcomes(graph: OnnxGraph, logits: str, task: Task) -> dict[str, str]:
     return {"risk": logits}
 
 
-def _spread(graph: OnnxGraph, folds: list[str], mean: str) -> str:
-    """Standard deviation between the folds of the value that is highest on average."""
+def _grades(graph: OnnxGraph, logits: str) -> str:
+    """`ordinal.grade_probabilities` of one bag: outputs (K - 1,) -> probabilities (K,)."""
+    first, rest = graph.rows(logits, 0, 1), graph.rows(logits, 1, 2**62)
+    falling = graph.op("Sub", first, graph.op("CumSum", graph.op("Softplus", rest), graph.constant(0)))
+    above = graph.op("Sigmoid", graph.op("Concat", first, falling, axis=0))
+    upper = graph.op("Concat", graph.constant([1.0]), above, axis=0)
+    return graph.op("Sub", upper, graph.op("Concat", above, graph.constant([0.0]), axis=0))
+
+
+def _chosen(graph: OnnxGraph, mean: str, task: Task) -> str:
+    """Position (1,) of the value whose spread is given: the predicted class; the median of grades."""
+    if not isinstance(task, OrdinalTask):
+        return graph.op("ArgMax", mean, axis=0, keepdims=1)
+    half = graph.op("CumSum", mean, graph.constant(0))
+    reached = graph.op("GreaterOrEqual", half, graph.constant(0.5 - 1e-6))
+    return graph.op("ArgMax", graph.number(reached), axis=0, keepdims=1)
+
+
+def _spread(graph: OnnxGraph, folds: list[str], mean: str, task: Task) -> str:
+    """Standard deviation between the folds of the value that is predicted."""
     axes = graph.constant([0])
     each = graph.op("Concat", *(graph.op("Unsqueeze", fold, axes) for fold in folds), axis=0)
     apart = graph.op("Sub", each, mean)
     deviation = graph.op("Sqrt", graph.op("ReduceMean", graph.op("Mul", apart, apart), axes=[0], keepdims=0))
-    return graph.op("Gather", deviation, graph.op("ArgMax", mean, axis=0, keepdims=1), axis=0)
+    return graph.op("Gather", deviation, _chosen(graph, mean, task), axis=0)
 
 
 def describe(ensemble: Ensemble, data: bytes, outputs: Mapping[str, list[int | str]]) -> dict[str, Any]:
@@ -202,7 +223,7 @@ def expected(ensemble: Ensemble, features: NDArray[np.float32]) -> dict[str, NDA
         "attention": mean_attention(ensemble, bags).astype(np.float64),
         "spread": np.array([row["spread"]], np.float64),
     }
-    if isinstance(task, ClassificationTask):
+    if isinstance(task, ClassificationTask | OrdinalTask):
         found["probabilities"] = np.array([row[f"p_{name}"] for name in task.classes], np.float64)
     elif isinstance(task, RegressionTask):
         found["predicted"] = np.array([row["predicted"]], np.float64)
