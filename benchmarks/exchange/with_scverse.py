@@ -54,8 +54,10 @@ def read_spatialdata(export: Path, tables: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         data.write(Path(place) / "again.zarr")
         again = spatialdata.read_zarr(Path(place) / "again.zarr")
-    print(f"spatialdata {version('spatialdata')}: every slide read; {kept} patches in a box; written and read again:")
-    print(again)
+        print(
+            f"spatialdata {version('spatialdata')}: {kept} patches of the last slide in a box; written and read again:"
+        )
+        print(again)
 
 
 def open_store(path: Path) -> None:
