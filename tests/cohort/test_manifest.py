@@ -96,7 +96,7 @@ def test_marks_semicolons_and_encodings_of_office_programs(folder: Path, encodin
     assert cohort.records[0].site == "Zürich"
     assert cohort.records[0].mpp == 0.25
     told = " ".join(str(note) for note in cohort.notes)
-    assert "semicolons" in told
+    assert "semicolon" in told
     assert "byte-order mark" in told or encoding == "cp1252"
 
 

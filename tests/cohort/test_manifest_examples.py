@@ -99,7 +99,7 @@ def test_semicolons_byte_order_mark_and_decimal_commas(tmp_path: Path) -> None:
     assert cohort.records[0].label == "Grünwald-positiv"
     assert len(notes(cohort)) == 2
     assert "byte-order mark" in notes(cohort)[0]
-    assert "semicolons" in notes(cohort)[1]
+    assert "semicolon" in notes(cohort)[1]
 
 
 def test_survival(tmp_path: Path) -> None:
