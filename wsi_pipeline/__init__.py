@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wsi_pipeline.cohort.manifest import read_cohort
     from wsi_pipeline.encoders.encoder import Encoder
     from wsi_pipeline.encoders.names import open_encoder
+    from wsi_pipeline.encoders.zoo.facts import Preset, list_encoders
     from wsi_pipeline.errors import WsiPipelineError
     from wsi_pipeline.mil.bags import Bags
     from wsi_pipeline.mil.validation.crossval import CrossValidation
@@ -45,6 +46,7 @@ __all__ = [
     "Encoder",
     "FeatureTable",
     "Patches",
+    "Preset",
     "Run",
     "Slide",
     "SlideBags",
@@ -56,6 +58,7 @@ __all__ = [
     "embed",
     "find_tissue",
     "lay_patches",
+    "list_encoders",
     "load_model",
     "open_encoder",
     "open_run",
@@ -73,6 +76,7 @@ _PLACES = {
     "cohort.manifest": ("read_cohort",),
     "encoders.encoder": ("Encoder",),
     "encoders.names": ("open_encoder",),
+    "encoders.zoo.facts": ("Preset", "list_encoders"),
     "errors": ("WsiPipelineError",),
     "mil.bags": ("Bags",),
     "mil.validation.crossval": ("CrossValidation",),

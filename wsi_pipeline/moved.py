@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "encoders.base": ("encoders.encoder",),
     "encoders.device": ("system.device",),
     "encoders.huggingface": ("encoders.hf_models.plan_hf", "encoders.hf_models.hf_network"),
+    "encoders.pathology": ("encoders.zoo.facts",),
     "encoders.registry": ("encoders.names",),
     "encoders.timm": ("encoders.timm_models.plan_timm", "encoders.timm_models.timm_network"),
     "execution": ("config.execution",),

@@ -10,6 +10,7 @@ from wsi_pipeline.config.execution import (
     CohortOptions,
     CompareOptions,
     EmbedExecution,
+    EncodersOptions,
     ExportOptions,
     MilExecution,
     PredictOptions,
@@ -178,6 +179,15 @@ COMMANDS = (
         "wsi_pipeline.commands.check:check",
         (CheckOptions, CohortOptions, QuPathOptions, TableOptions, TileSpec),
         _COHORT,
+        stage=False,
+    ),
+    Command(
+        "encoders",
+        "list the published patch encoders; with a name, all facts about it and how to get its weights",
+        "wsi-pipeline encoders uni",
+        "wsi_pipeline.commands.checks.encoder_list:encoders",
+        (EncodersOptions,),
+        ("NAME", "encoders to describe (default: list all of them)"),
         stage=False,
     ),
     Command(

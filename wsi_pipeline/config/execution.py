@@ -84,6 +84,18 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
+class EncodersOptions:
+    """What `encoders` does besides listing."""
+
+    convert: str | None = option(
+        None, "pickled weights that you trust; written as NAME.safetensors beside them", group="weights",
+        metavar="FILE")  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class TileExecution:
     """How segment and tile are run."""
 

@@ -3,6 +3,7 @@
 colour            stain and texture statistics, built in, no weights
 pathotune         a backbone with a tuned adapter (pathotune:NAME where a run has several)
 vit-mini          the built-in backbone of the built-in adapter, untuned
+uni, virchow2     a published patch encoder by name, built from its facts (zoo/encoders.toml)
 resnet50          any timm model, ViT or CNN (a tag chooses the weights: vit_small_patch14_dinov2.lvd142m)
 hf-hub:ORG/NAME   a timm model on the Hugging Face hub
 ORG/NAME          a Hugging Face vision model (transformers)
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.zoo.facts import find_preset, is_preset
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.registry import Registry
 
@@ -51,6 +53,30 @@ def _plan_colour(asked: Asked) -> EncoderPlan:
     if asked.weights is not None:
         raise EncoderError(f"encoder colour has no weights, got --weights {asked.weights}", todo="Leave --weights out.")
     return ColourPlan()
+
+
+@ENCODERS.register("zoo")
+def _plan_zoo(asked: Asked) -> EncoderPlan:
+    preset = find_preset(asked.name)
+    if not preset.built:
+        raise EncoderError(
+            f"encoder {preset.name} ({preset.title}) cannot be built here: {preset.reason}",
+            todo="List the others with: wsi-pipeline encoders",
+        )
+    if preset.library == "timm":
+        from wsi_pipeline.encoders.timm_models.plan_timm import plan_preset as plan_timm_preset
+
+        whole = asked.whole_patch
+        return plan_timm_preset(preset, asked.weights, asked.patch_px, input_px=asked.input_px, whole_patch=whole)
+    if asked.input_px is not None:
+        raise _only_timm(asked.name)
+    if preset.library == "transformers":
+        from wsi_pipeline.encoders.hf_models.plan_hf import plan_preset as plan_huggingface_preset
+
+        return plan_huggingface_preset(preset, asked.weights, whole_patch=asked.whole_patch)
+    from wsi_pipeline.encoders.zoo.plan_layout import LayoutPlan
+
+    return LayoutPlan(preset, asked.weights, whole_patch=asked.whole_patch)
 
 
 @ENCODERS.register("timm")
@@ -96,13 +122,19 @@ def family_of(name: str) -> str:
     """
     if is_tuned(name):
         return TUNED
-    if name in ENCODERS and name not in {"timm", "huggingface"}:
+    if name in ENCODERS and name not in {"timm", "huggingface", "zoo"}:
         return name
     if name.startswith(HUB_PREFIX):
         return "timm"
     if Path(name).is_dir():
         return "timm" if _is_timm_folder(Path(name)) else "huggingface"
+    if is_preset(name):
+        return "zoo"
     return "huggingface" if "/" in name or "\\" in name else "timm"
+
+
+def _only_timm(name: str) -> EncoderError:
+    return EncoderError(f"--input-px applies only to timm models, not to {name}", todo="Leave --input-px out.")
 
 
 def _is_timm_folder(folder: Path) -> bool:
@@ -146,9 +178,9 @@ def plan_encoder(
     if patch_px is not None and patch_px < 1:
         raise EncoderError(f"patch_px must be >= 1, got {patch_px}")
     family = family_of(name)
-    if input_px is not None and family != "timm":
-        raise EncoderError(f"--input-px applies only to timm models, not to {name}", todo="Leave --input-px out.")
-    if whole_patch and family not in ("timm", "huggingface"):
+    if input_px is not None and family not in ("timm", "zoo"):
+        raise _only_timm(name)
+    if whole_patch and family not in ("timm", "huggingface", "zoo"):
         raise EncoderError(
             f"--whole-patch applies only to timm and transformers models, not to {name}",
             todo="Leave --whole-patch out.",

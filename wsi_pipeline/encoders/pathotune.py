@@ -30,11 +30,11 @@ from pathotune.model import PathoTune
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
 from wsi_pipeline.encoders.encoder import BUILT_IN, SPACING_TOLERANCE, EncoderInfo, EncoderPlan
-from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.timm_models.plan_timm import PREFIX as HUB_PREFIX
 from wsi_pipeline.encoders.timm_models.plan_timm import plan_timm
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import hash_tensors
+from wsi_pipeline.encoders.zoo.facts import known_facts
 from wsi_pipeline.errors import EncoderError
 
 if TYPE_CHECKING:

@@ -23,6 +23,6 @@ def foresee(options: Iterable[object]) -> None:
                 MIL_MODELS.get(candidate.model)
         if isinstance(item, EmbedSpec):
             encoders.append(item.model)
-            if family_of(item.model) == "timm" and not item.model.startswith(HUB_PREFIX):
+            if family_of(item.model) in ("timm", "zoo") and not item.model.startswith(HUB_PREFIX):
                 plan_encoder(item.model)
     refuse_twice(encoders)

@@ -6,7 +6,9 @@ trained pooler, the class token, the mean over tokens or positions.
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsi_pipeline.encoders.hf_models.hf_processor import quiet
 from wsi_pipeline.encoders.weights import read_tensors
+from wsi_pipeline.encoders.zoo.facts import CLASS_AND_MEAN, CLASS_TOKEN
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
 
@@ -61,7 +64,7 @@ def build(config: Any) -> torch.nn.Module:
     return _unmasked(network)
 
 
-def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
+def load(config: Any, files: tuple[Path, ...], positions: str = "") -> tuple[torch.nn.Module, bool]:
     """The network in fp32 with the tensors of `files`, and whether its pooler came with them.
 
     Raises EncoderError for tensors that are missing, left over or of another shape. Only a missing pooler is tolerated
@@ -69,6 +72,7 @@ def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
     and text towers that the network has no part for are left out with a log line.
     """
     tensors = read_tensors(files)
+    config = _saved_for(config, tensors.get(positions))
     try:
         with quiet():
             kind: Any = type(build(config))
@@ -99,19 +103,35 @@ def load(config: Any, files: tuple[Path, ...]) -> tuple[torch.nn.Module, bool]:
     return _unmasked(network.float().eval()), not pooler
 
 
-def pool(network: Any, images: torch.Tensor, *, use_pooler: bool = True) -> torch.Tensor:
+def _saved_for(config: Any, table: torch.Tensor | None) -> Any:
+    """The config with the image size that position embeddings (1, 1 + grid * grid, D) were saved for."""
+    if table is None or table.ndim != 3:
+        return config
+    side = math.isqrt(table.shape[1] - 1) * config.patch_size
+    if side == config.image_size:
+        return config
+    resized = copy.deepcopy(config)
+    resized.image_size = side
+    return resized
+
+
+def pool(network: Any, images: torch.Tensor, *, use_pooler: bool = True, feature: str = "") -> torch.Tensor:
     """Features (B, D) of normalised images (B, 3, S, S)."""
-    return row_of(network, images, use_pooler=use_pooler).features
+    return row_of(network, images, use_pooler=use_pooler, feature=feature).features
 
 
-def row_of(network: Any, images: torch.Tensor, *, use_pooler: bool = True) -> Row:
+def row_of(network: Any, images: torch.Tensor, *, use_pooler: bool = True, feature: str = "") -> Row:
     """One row of features for each of the images (B, 3, S, S), and what it is.
+
+    feature  CLASS_TOKEN or CLASS_AND_MEAN of the last layer, as published; anything else: what the network gives
 
     Raises EncoderError for models whose output is not about the image as a whole.
     """
     if is_image_text(network):
         return _image_features(network, network.get_image_features(pixel_values=images))
     output = network(images, **_fixed_order(network, images))
+    if feature in (CLASS_TOKEN, CLASS_AND_MEAN):
+        return _published(network, output.last_hidden_state, feature)
     if isinstance(output, torch.Tensor):
         return _averaged(network, output)
     if _given(output, "encoder_last_hidden_state") is not None:
@@ -134,7 +154,16 @@ def row_of(network: Any, images: torch.Tensor, *, use_pooler: bool = True) -> Ro
     return _averaged(network, hidden)
 
 
-def measure(config: Any, sides: Iterable[int]) -> tuple[int, Row]:
+def _published(network: Any, hidden: torch.Tensor, feature: str) -> Row:
+    """The class token, alone or before the mean of the patch tokens; register tokens are left out."""
+    if feature == CLASS_TOKEN:
+        return Row(hidden[:, 0], "class token", new=feature)
+    before = 1 + int(getattr(network.config, "num_register_tokens", 0))
+    features = torch.cat([hidden[:, 0], hidden[:, before:].mean(dim=1)], dim=1)
+    return Row(features, f"class token + mean of {hidden.shape[1] - before} patch tokens", new=feature)
+
+
+def measure(config: Any, sides: Iterable[int], feature: str = "") -> tuple[int, Row]:
     """(side, row): the first side of images that the network takes, by a dry run of two images without data.
 
     Raises EncoderError if it takes none, does not give a single row per image, or draws random numbers.
@@ -149,7 +178,7 @@ def measure(config: Any, sides: Iterable[int]) -> tuple[int, Row]:
     for side in sides:
         try:
             with _Watch() as watch, torch.inference_mode():
-                row = row_of(network, torch.empty(2, 3, side, side, device="meta"))
+                row = row_of(network, torch.empty(2, 3, side, side, device="meta"), feature=feature)
         except BUILD_FAULTS as error:
             reason = _first_line(error)
             continue

@@ -17,7 +17,7 @@ import transformers
 
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan, Triple
 from wsi_pipeline.encoders.hf_models.hf_network import is_image_text as _is_image_text
 from wsi_pipeline.encoders.hf_models.hf_network import load, measure, pool
 from wsi_pipeline.encoders.hf_models.hf_processor import (
@@ -28,9 +28,10 @@ from wsi_pipeline.encoders.hf_models.hf_processor import (
     read_json,
     read_processor,
 )
-from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import CONVERT, hash_tensors
+from wsi_pipeline.encoders.zoo.facts import Known, Preset, known_facts
+from wsi_pipeline.encoders.zoo.zoo_weights import find_weights
 from wsi_pipeline.errors import EncoderError
 
 __all__ = ["HuggingFacePlan", "_is_image_text", "plan_huggingface", "pool"]
@@ -46,19 +47,34 @@ Files = Callable[[], tuple[Path, ...]]
 
 
 class HuggingFacePlan(EncoderPlan):
-    """A Hugging Face vision model that could be opened. `files` finds its weights when they are first needed."""
+    """A Hugging Face vision model that could be opened.
 
-    def __init__(self, name: str, facts: dict[str, Any], config: Any, pre: Preprocessing, files: Files) -> None:
+    files   finds its weights when they are first needed
+    preset  its facts, if it is one of the zoo: its feature then is the published one
+    """
+
+    def __init__(
+        self,
+        name: str,
+        facts: dict[str, Any],
+        config: Any,
+        pre: Preprocessing,
+        files: Files,
+        preset: Preset | None = None,
+    ) -> None:
         self._facts = facts
+        self._feature = "" if preset is None else preset.feature
+        self._positions = "" if preset is None else preset.positions
         self._config = config
         self._find = files
         own = own_px(config)
-        side, row = measure(config, [size for size in (pre.side, own, 224) if size])
+        side, row = measure(config, [size for size in (pre.side, own, 224) if size], self._feature)
         if pre.side is not None and side != pre.side:
             log.warning("%s: the network takes no images of %d px, %s's size: %d px", name, pre.side, PROCESSOR, side)
         self._pre = pre if side == pre.side else pre.resized_to(side)
         self._new = row.new or ("all patches" if config.model_type == "vit_mae" else "")
-        self.info = _describe(name, self._pre, side, int(row.features.shape[1]), row.made_of)
+        known = known_facts(name) if preset is None else Known(preset.mpp, preset.terms)
+        self.info = _describe(name, self._pre, side, int(row.features.shape[1]), row.made_of, known)
 
     @cached_property
     def _files(self) -> tuple[Path, ...]:
@@ -80,11 +96,12 @@ class HuggingFacePlan(EncoderPlan):
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
-        network, pooler_trained = load(self._config, self._files)
+        network, pooler_trained = load(self._config, self._files, self._positions)
         order = None if self._pre.order == (0, 1, 2) else list(self._pre.order)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
-            return pool(network, images if order is None else images[:, order], use_pooler=pooler_trained)
+            seen = images if order is None else images[:, order]
+            return pool(network, seen, use_pooler=pooler_trained, feature=self._feature)
 
         return TorchEncoder(network, forward, self.info, self.fingerprint, device, precision)
 
@@ -124,6 +141,20 @@ def plan_huggingface(
     return HuggingFacePlan(plain, facts, config, pre, files)
 
 
+def plan_preset(preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> HuggingFacePlan:
+    """A plan for an encoder of the zoo that transformers builds; arguments as for `plan_huggingface`."""
+    (mean, std), side = ((_triple(preset.mean), _triple(preset.std)), preset.input_px)
+    pre = Preprocessing(side, mean, std, preset.interpolation, resize_px=None if whole_patch else preset.resize_px)
+    config = auto.AutoConfig.for_model(preset.network, **preset.arguments)
+    facts = {"model_type": preset.network, **preset.arguments}
+    return HuggingFacePlan(preset.name, facts, config, pre, lambda: (find_weights(preset, weights),), preset)
+
+
+def _triple(values: tuple[float, ...]) -> Triple:
+    first, second, third = values
+    return first, second, third
+
+
 def own_px(config: Any) -> int | None:
     """The image side that a model's config states, or None."""
     own = getattr(getattr(config, "vision_config", config), "image_size", None)
@@ -131,8 +162,7 @@ def own_px(config: Any) -> int | None:
     return int(own) if own else None
 
 
-def _describe(name: str, pre: Preprocessing, side: int, dim: int, made_of: str) -> EncoderInfo:
-    known = known_facts(name)
+def _describe(name: str, pre: Preprocessing, side: int, dim: int, made_of: str, known: Known | None) -> EncoderInfo:
     return EncoderInfo(
         name=name,
         family="huggingface",

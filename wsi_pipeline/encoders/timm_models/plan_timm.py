@@ -22,11 +22,12 @@ import torch
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan
-from wsi_pipeline.encoders.pathology import known_facts
 from wsi_pipeline.encoders.timm_models.timm_input import Preparation, Wish, read_preparation
 from wsi_pipeline.encoders.timm_models.timm_network import Architecture, FittedNetwork, fit, models
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import CONVERT, compare, hash_tensors, read_tensors
+from wsi_pipeline.encoders.zoo.facts import CLASS_AND_MEAN, Known, Preset, known_facts, names_elsewhere, presets
+from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
 
@@ -40,20 +41,27 @@ _FILTER_FAULTS = (KeyError, ValueError, RuntimeError, AttributeError, IndexError
 
 
 class TimmPlan(EncoderPlan):
-    """A timm model that could be opened."""
+    """A timm model that could be opened. `preset`: its facts, if it is one of the zoo."""
 
-    def __init__(self, name: str, architecture: Architecture, weights: Path | None, wish: Wish) -> None:
+    def __init__(
+        self, name: str, architecture: Architecture, weights: Path | None, wish: Wish, preset: Preset | None = None
+    ) -> None:
         preparation = read_preparation(architecture.config, name)
         if architecture.known is not None and architecture.known.crop is not None:
             preparation = replace(preparation, crop=architecture.known.crop)
+        if preset is not None:
+            preparation = replace(preparation, fixed=True)
         fitted = fit(architecture, preparation, wish, name)
         self._architecture, self._pooling = fitted.architecture, fitted.pooling
         self._weights = weights
+        self._preset = preset
         self.info = _describe(name, fitted, preparation, whole=wish.whole_patch)
 
     @cached_property
     def weights_file(self) -> Path:
         """The weights file: as given, else cached, else downloaded. Raises EncoderError if not available."""
+        if self._preset is not None:
+            return find_weights(self._preset, self._weights)
         if self._weights is not None:
             return _in_folder(self._weights) if self._weights.is_dir() else self._weights
         repo = self._architecture.config.get("hf_hub_id")
@@ -97,7 +105,10 @@ class TimmPlan(EncoderPlan):
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network, pooling = self._architecture.build(), self._pooling
-        load_into(network, read_tensors([self.weights_file]), self.weights_file, self._architecture.config)
+        tensors = read_tensors([self.weights_file])
+        if self._preset is not None:
+            tensors = encoder_tensors(self._preset, tensors)
+        load_into(network, tensors, self.weights_file, self._architecture.config)
         return TorchEncoder(
             network, lambda images: pooling(network, images), self.info, self.fingerprint, device, precision
         )
@@ -135,6 +146,31 @@ def plan_timm(
         folder = Path(name).resolve()
         return TimmPlan(folder.name, _hosted(folder.name, weights or folder), weights or folder, wish)
     return TimmPlan(name, _listed(name), weights, wish)
+
+
+def plan_preset(
+    preset: Preset,
+    weights: Path | None,
+    patch_px: int | None = None,
+    *,
+    input_px: int | None = None,
+    whole_patch: bool = False,
+) -> TimmPlan:
+    """A plan for an encoder of the zoo that timm builds; arguments as for `plan_timm`."""
+    side = preset.input_px or 0
+    config = {
+        "input_size": (3, side, side),
+        "crop_pct": side / (preset.resize_px or side),
+        "mean": preset.mean,
+        "std": preset.std,
+        "interpolation": preset.interpolation,
+        "architecture": preset.network,
+        "hf_hub_id": preset.repo,
+    }
+    feature = CLASS_AND_MEAN if preset.feature == CLASS_AND_MEAN else ""
+    known = Known(preset.mpp, preset.terms, packed_swiglu=preset.swiglu, feature=feature)
+    architecture = Architecture(preset.network, config, preset.arguments, known)
+    return TimmPlan(preset.name, architecture, weights, Wish(patch_px, input_px, whole_patch), preset)
 
 
 def load_into(
@@ -223,11 +259,15 @@ def _listed(name: str) -> Architecture:
     return Architecture(model, {**asdict(config), "architecture": model})
 
 
-_ALL = "pathotune, vit-mini, colour, a timm model name, hf-hub:ORG/NAME, or a Hugging Face id ORG/NAME"
+_ALL = (
+    "pathotune, vit-mini, colour, those that wsi-pipeline encoders lists, a timm model name, hf-hub:ORG/NAME, or a "
+    "Hugging Face id ORG/NAME"
+)
 
 
 def _unknown(name: str, known: list[str]) -> EncoderError:
-    near = difflib.get_close_matches(name, ["colour", "pathotune", "vit-mini", *known], n=3, cutoff=0.5)
+    named = ["colour", "pathotune", "vit-mini", *presets()]
+    near = names_elsewhere(name) or difflib.get_close_matches(name, [*named, *known], n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(near)}? " if near else ""
     return EncoderError(f"unknown encoder {name!r}", todo=f"{hint}Encoders are: {_ALL}.")
 

@@ -13,9 +13,9 @@ import timm.layers
 import timm.models
 import torch
 
-from wsi_pipeline.encoders.pathology import Known
 from wsi_pipeline.encoders.timm_models.timm_input import Preparation, Wish, has_positions
 from wsi_pipeline.encoders.timm_models.tokens import Pooling, choose_pooling
+from wsi_pipeline.encoders.zoo.facts import Known
 from wsi_pipeline.errors import EncoderError
 
 log = logging.getLogger(__name__)

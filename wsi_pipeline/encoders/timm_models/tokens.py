@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wsi_pipeline.encoders.pathology import CLASS_AND_MEAN
+from wsi_pipeline.encoders.zoo.facts import CLASS_AND_MEAN
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import counted
 

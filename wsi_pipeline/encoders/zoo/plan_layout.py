@@ -1,0 +1,98 @@
+"""Encoders of the zoo that are built from their published layout; timm's and transformers' plans build the others.
+
+Network, preprocessing and feature are those of encoders.toml. Weights come as for all encoders (--weights, the Hugging
+Face cache, the hub), and must fit completely.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan, Triple
+from wsi_pipeline.encoders.torch_encoder import TorchEncoder
+from wsi_pipeline.encoders.weights import compare, hash_tensors, read_tensors
+from wsi_pipeline.encoders.zoo.facts import Preset
+from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights, how_to_get
+from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import listed
+
+
+class LayoutPlan(EncoderPlan):
+    """An encoder of layouts.py that could be opened."""
+
+    def __init__(self, preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> None:
+        self.preset = preset
+        self._weights = weights
+        if preset.input_px is None or preset.dim is None:
+            raise EncoderError(f"encoders.toml: {preset.name} states no input size or no length of its features")
+        self.info = EncoderInfo(
+            name=preset.name,
+            family="layout",
+            input_px=preset.input_px,
+            mpp=preset.mpp,
+            mean=_triple(preset.mean),
+            std=_triple(preset.std),
+            dim=preset.dim,
+            interpolation=preset.interpolation,
+            licence=preset.terms,
+            resize_px=None if whole_patch else preset.resize_px,
+            feature=preset.feature,
+        )
+
+    @cached_property
+    def weights_file(self) -> Path:
+        """The weights file. Raises EncoderError if there is none, with how to get it."""
+        return find_weights(self.preset, self._weights)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the tensors of the weights file, the layout and the preprocessing."""
+        info = self.info
+        return digest_of(
+            layout=self.preset.network,
+            arguments={key: str(value) for key, value in self.preset.arguments.items()},
+            input_px=info.input_px,
+            resize_px=info.resize_px,
+            mean=info.mean,
+            std=info.std,
+            interpolation=info.interpolation,
+            tensors=hash_tensors([self.weights_file]),
+        )
+
+    def build(self, device: str = "cpu") -> torch.nn.Module:
+        """The network without weights; on device `meta` it costs no memory."""
+        from wsi_pipeline.encoders.zoo.layouts import LAYOUTS
+
+        with torch.device(device):
+            return LAYOUTS.get(self.preset.network)(**self.preset.arguments).eval()
+
+    def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
+        """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
+        network: Any = self.build()
+        tensors = encoder_tensors(self.preset, read_tensors([self.weights_file]))
+        if hasattr(network, "adapt"):
+            tensors = network.adapt(tensors)
+        self._load(network, tensors)
+        return TorchEncoder(network, network, self.info, self.fingerprint, device, precision)
+
+    def _load(self, network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+        wanted = network.state_dict()
+        fit = compare(wanted, tensors)
+        faults = (("missing", fit.missing), ("of another shape", fit.reshaped), ("not in the model", fit.extra))
+        unfit = [f"{len(names)} {kind} ({listed(list(names))})" for kind, names in faults if names]
+        if unfit:
+            raise EncoderError(
+                f"{self.weights_file} does not fit {self.preset.title}: tensors {'; '.join(unfit)}",
+                todo=how_to_get(self.preset),
+            )
+        network.load_state_dict(tensors, strict=False)
+
+
+def _triple(values: tuple[float, ...]) -> Triple:
+    first, second, third = values
+    return first, second, third

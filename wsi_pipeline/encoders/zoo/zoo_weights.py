@@ -1,0 +1,138 @@
+"""Weights of the zoo: where they are, under the names that this package's networks use, and converted from pickle."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_pipeline.encoders import hub
+from wsi_pipeline.encoders.zoo.facts import Preset
+from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import listed
+
+if TYPE_CHECKING:
+    import torch
+
+SAFE_FILE = "model.safetensors"
+_READ_FAULTS = (
+    pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""What torch.load raises for files that are damaged, or hold more than tensors."""
+_WRAPPERS = ("model", "state_dict", "teacher")
+"""Keys under which training code keeps the tensors of a network, the outermost first."""
+
+
+def find_weights(preset: Preset, given: Path | None) -> Path:
+    """The weights file: as given (a file, or a folder with model.safetensors), else cached, else from the hub.
+
+    Raises EncoderError, saying which file is needed and where it is, if there is none.
+    """
+    if given is not None:
+        return _in_folder(preset, given) if given.is_dir() else given
+    found = cached_weights(preset)
+    if found is not None:
+        return found
+    if not preset.repo or (preset.pickled and hub.is_offline()):
+        raise _not_here(preset)
+    fetched = hub.fetch_if_there(hub.HubFile(preset.repo, SAFE_FILE))
+    if fetched is None:
+        raise _not_here(preset)
+    return fetched
+
+
+def cached_weights(preset: Preset) -> Path | None:
+    """The preset's weights in the Hugging Face cache, in safetensors form, or None."""
+    return hub.find_cached(hub.HubFile(preset.repo, SAFE_FILE)) if preset.repo else None
+
+
+def how_to_get(preset: Preset) -> str:
+    """How to get weights that `--model NAME` can use, in one or two sentences."""
+    ask = f"ask for access at {preset.where}, then d" if preset.gate == "request" else "d"
+    if not preset.pickled:
+        told = f"{ask}ownload {preset.file} from {preset.where}, or let embed download it"
+    else:
+        told = (
+            f"{ask}ownload {preset.file or 'the weights'} from {preset.where}; turn it into {preset.name}.safetensors "
+            f"with: wsi-pipeline encoders {preset.name} --convert {preset.file or 'FILE'}"
+        )
+    return f"{told[0].upper()}{told[1:]}; name it with --weights FILE."
+
+
+def encoder_tensors(preset: Preset, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a published file that belong to the encoder, under the names of its network."""
+    kept = {name: value for name, value in given.items() if not any(re.search(each, name) for each in preset.ignore)}
+    named: dict[str, torch.Tensor] = {}
+    for name, value in kept.items():
+        short = name.removeprefix(preset.prefix)
+        for pattern, new in preset.rename:
+            short = re.sub(pattern, new, short)
+        named[short] = value
+    return named
+
+
+def convert(preset: Preset, pickled: Path) -> Path:
+    """Write the tensors of a pickled checkpoint as NAME.safetensors beside it; returns that file.
+
+    The checkpoint is read with torch's weights-only loader, which makes nothing but tensors and plain containers.
+    Raises EncoderError for a file that needs more than that, holds no tensors, or is already converted.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    target = pickled.with_name(f"{preset.name}.safetensors")
+    if target.exists():
+        raise EncoderError(f"{target} already exists", todo="Use it with --weights, or remove it first.")
+    try:
+        content: Any = torch.load(pickled, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise EncoderError(f"--convert {pickled} does not exist") from None
+    except _READ_FAULTS as error:
+        raise EncoderError(
+            f"{pickled} cannot be read as tensors alone: {_first_line(error)}",
+            todo="Only checkpoints of tensors are converted; ask its authors for a safetensors file.",
+        ) from None
+    tensors = _tensors_in(content, torch.Tensor)
+    if not tensors:
+        raise EncoderError(f"{pickled} holds no tensors by name")
+    part = target.with_name(f"{target.name}.part")
+    save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, part)
+    part.replace(target)
+    return target
+
+
+def _tensors_in(content: Any, kind: type) -> dict[str, Any]:
+    for _ in range(len(_WRAPPERS)):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content, dict) and key in content), None)
+        if not isinstance(inner, dict):
+            break
+        content = inner
+    if not isinstance(content, dict):
+        return {}
+    return {str(name): value for name, value in content.items() if isinstance(value, kind)}
+
+
+def _in_folder(preset: Preset, folder: Path) -> Path:
+    for name in (SAFE_FILE, f"{preset.name}.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
+    said = f"{folder} has no {SAFE_FILE}" + (
+        f", only {listed(pickled)}: pickled weights are not opened" * bool(pickled)
+    )
+    raise EncoderError(said, todo=how_to_get(preset))
+
+
+def _not_here(preset: Preset) -> EncoderError:
+    published = f"; they are published as {preset.file}, a pickled file" if preset.pickled and preset.file else ""
+    return EncoderError(
+        f"the weights of {preset.name} ({preset.title}) are not in the Hugging Face cache{published}",
+        todo=how_to_get(preset),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
