@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.over_patches import over_patches, tell_network
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
+from wsi_pipeline.commands.shell.safeyaml import read_yaml
 from wsi_pipeline.commands.tile import tell_end, tell_redone
 from wsi_pipeline.config.execution import ClassifyExecution, QuPathOptions
 from wsi_pipeline.config.specs import ClassifySpec
+from wsi_pipeline.encoders.encoder import EncoderPlan
+from wsi_pipeline.encoders.hf_models.prompts import read_prompts
 from wsi_pipeline.encoders.pathotune import PathoTunePlan
-from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.report.maps.class_overlay import percent
 from wsi_pipeline.stages.classify import ClassifyStage
 from wsi_pipeline.stages.engine.runner import CohortResult, StageResult
@@ -19,6 +24,9 @@ from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
 from wsi_pipeline.stages.results.fractions import current_header, write_fractions
 from wsi_pipeline.store.tables.patch_table import PatchTable
 from wsi_pipeline.wording import counted, grouped
+
+if TYPE_CHECKING:
+    from wsi_pipeline.encoders.hf_models.zero_shot import ZeroShotPlan
 
 _MOST_CLASSES = 4
 
@@ -33,16 +41,34 @@ def classify(request: Request) -> int:
 def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
     """The stage; prints the adapter, device and arithmetic chosen."""
     spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
-    plan, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)
-    if not isinstance(plan, PathoTunePlan):
-        raise EncoderError(f"{spec.model} has no classes; classify needs pathotune or pathotune:NAME")
-    batch = tell_network(request, "adapter", plan, spec.precision, remark)
+    encoder, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)
+    plan = _with_classes(encoder, execution.prompts)
+    batch = tell_network(request, "adapter" if plan.adapter else "model", plan, spec.precision, remark)
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
     no_crop = request.get(QuPathOptions).qupath_no_crop
     how = (execution.device, batch, execution.store, execution.compile, no_crop)
     return ClassifyStage(request.run_dir, spec, plan, *how)
+
+
+def _with_classes(plan: EncoderPlan, prompts: str | None) -> PathoTunePlan | ZeroShotPlan:
+    """The plan of a classifier. Raises EncoderError for an encoder without classes or a model that reads no text."""
+    if prompts is not None:
+        from wsi_pipeline.encoders.hf_models.zero_shot import ZeroShotPlan
+
+        if isinstance(plan, PathoTunePlan):
+            raise UsageError(
+                f"--prompts is for image-text models, and {plan.info.name} has its own classes",
+                todo="Leave --prompts out, or name the model with --model.",
+            )
+        return ZeroShotPlan(plan, read_prompts(read_yaml(Path(prompts)), prompts))
+    if not isinstance(plan, PathoTunePlan):
+        raise EncoderError(
+            f"{plan.info.name} has no classes; classify needs pathotune, pathotune:NAME, or --prompts FILE with an "
+            "image-text model"
+        )
+    return plan
 
 
 def _tell(request: Request, result: CohortResult) -> None:

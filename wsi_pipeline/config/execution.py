@@ -170,7 +170,11 @@ class TuneExecution:
 
 @dataclass(frozen=True)
 class ClassifyExecution(EmbedExecution):
-    """How classify is run: with the options of embed."""
+    """How classify is run: with the options of embed, and prompts for an image-text model."""
+
+    prompts: str | None = option(
+        None, "YAML with classes and templates: zero-shot, by an image-text model (--model)", group="classifier",
+        metavar="FILE")  # fmt: skip
 
 
 @dataclass(frozen=True)

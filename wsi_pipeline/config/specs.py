@@ -247,7 +247,8 @@ class ClassifySpec:
 
     model: str = option(
         "pathotune",
-        "pathotune (this run's adapter, else the built-in one) or pathotune:NAME (tuned in this run as NAME)",
+        "pathotune (this run's adapter, else the built-in one) or pathotune:NAME (tuned in this run as NAME); with "
+        "--prompts an image-text model: plip, a folder, ORG/NAME",
         group="classifier",
         metavar="NAME",
     )
@@ -261,7 +262,7 @@ class ClassifySpec:
 
     def __post_init__(self) -> None:
         validate(self)
-        if not re.fullmatch("pathotune(:.+)?", self.model):
+        if self.model in ("colour", "vit-mini", "pathotune:"):
             raise UsageError(f"model must be pathotune or pathotune:NAME, got {self.model!r}")
 
 

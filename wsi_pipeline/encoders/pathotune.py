@@ -14,12 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 
 from pathotune.backbone import BUILT_IN as BUILT_IN_BACKBONES
 from pathotune.backbone import BackboneCard, fingerprint, open_backbone
@@ -30,6 +28,7 @@ from pathotune.model import PathoTune
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
 from wsi_pipeline.encoders.encoder import BUILT_IN, SPACING_TOLERANCE, EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.patch_classifier import PatchClassifier
 from wsi_pipeline.encoders.timm_models.plan_timm import PREFIX as HUB_PREFIX
 from wsi_pipeline.encoders.timm_models.plan_timm import plan_timm
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
@@ -37,40 +36,12 @@ from wsi_pipeline.encoders.weights import hash_tensors
 from wsi_pipeline.encoders.zoo.facts import known_facts
 from wsi_pipeline.errors import EncoderError
 
-if TYPE_CHECKING:
-    from wsi_pipeline.encoders.encoder import Batch, Pending
-
 log = logging.getLogger(__name__)
 
 _MAX_SIDE = 1 << 16
 _OWN_LICENCE = "part of wsi-pipeline (Apache-2.0)"
 _TUNE = "Tune one with: wsi-pipeline tune, or name another with --adapter FILE."
 _WHICH_WEIGHTS = "Name the weights it was tuned on with --weights FILE, or tune again."
-
-
-class PatchClassifier:
-    """An adapter's network with its head. The network runs like an encoder, the small head in fp32 on the CPU."""
-
-    def __init__(self, encoder: TorchEncoder, head: torch.nn.Module, classes: tuple[str, ...]) -> None:
-        self.encoder, self.classes = encoder, classes
-        self._head = head.float().cpu().eval().requires_grad_(False)
-
-    def probabilities(self, batch: Batch) -> NDArray[np.float32]:
-        """Class probabilities float32 (B, C), rows summing to 1, of patches uint8 (B, P, P, 3); B may be 0.
-
-        Raises EncoderError as `Encoder.encode` does.
-        """
-        return self.submit(batch)()
-
-    def submit(self, batch: Batch) -> Pending:
-        """Begin to classify a batch, which may change once this returns; what is returned waits for it."""
-        wait = self.encoder.submit(batch)
-        return lambda: self._chances(wait())
-
-    def _chances(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            chances: NDArray[np.float32] = self._head(torch.from_numpy(features)).softmax(dim=1).numpy()
-        return chances
 
 
 @dataclass(frozen=True)
@@ -145,6 +116,10 @@ class PathoTunePlan(EncoderPlan):
         if head is None:
             raise EncoderError(f"adapter {self.path} has no classes", todo=_TUNE)
         return PatchClassifier(self._encoder(model, device, precision), head, self.classes)
+
+    def remember(self) -> dict[str, Any]:
+        """Nothing more: a store keeps the adapter's name by itself."""
+        return {}
 
     def about(self) -> tuple[str, ...]:
         """What the user should know: adapter and backbone; what it was tuned on; sizes, weights, licence."""

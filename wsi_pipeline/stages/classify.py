@@ -1,4 +1,4 @@
-"""Stage `classify`: an adapter's head on the patches of tiled slides.
+"""Stage `classify`: an adapter's head, or an image-text model with prompts, on the patches of tiled slides.
 
 classify/<adapter>/<slide_id>.h5        probabilities float32 (N, C), row for row with the patch store
 classify/<adapter>/<slide_id>.png       classes in colour over the thumbnail
@@ -23,7 +23,7 @@ from wsi_pipeline.cohort.run_dir import RunDir, existing_store, require_store, s
 from wsi_pipeline.cohort.slide_status import StageStatus, State
 from wsi_pipeline.config.specs import ClassifySpec
 from wsi_pipeline.encoders.encoder import Encoder
-from wsi_pipeline.encoders.pathotune import PatchClassifier, PathoTunePlan
+from wsi_pipeline.encoders.patch_classifier import ClassifierPlan, PatchClassifier
 from wsi_pipeline.errors import EncoderError, StoreError
 from wsi_pipeline.report.maps.class_areas import UNCLEAR, class_areas, class_geojson, patch_labels
 from wsi_pipeline.report.maps.class_overlay import draw_classes
@@ -44,7 +44,7 @@ from wsi_pipeline.tissue.geojson import from_origin, origin_of_file
 
 @dataclass
 class ClassifyStage:
-    """Class probabilities of an adapter; its network is loaded when the first batch needs it. Picklable before that.
+    """Class probabilities of a classifier; its network is loaded when the first batch needs it. Picklable before that.
 
     batch     patches in one batch
     compile   whether the network is compiled when it is loaded
@@ -53,7 +53,7 @@ class ClassifyStage:
 
     run_dir: RunDir
     spec: ClassifySpec
-    plan: PathoTunePlan
+    plan: ClassifierPlan
     device: str = "auto"
     batch: int = 16
     store: str = "hdf5"
@@ -63,7 +63,7 @@ class ClassifyStage:
     def __post_init__(self) -> None:
         if not self.plan.classes:
             raise EncoderError(
-                f"adapter {self.plan.path} was tuned without classes, so it can embed but not classify",
+                f"adapter {self.plan.adapter} was tuned without classes, so it can embed but not classify",
                 todo="Name another one with --adapter FILE.",
             )
 
@@ -187,6 +187,7 @@ class ClassifyStage:
                 **summarise(probabilities, self.plan.classes, self.spec.min_probability),
                 "encoder": {**self.plan.info.facts(), "fingerprint": self.plan.fingerprint},
                 "adapter": adapter,
+                **self.plan.remember(),
                 "network": self._network(patches),
                 "warning": patches.extra.get("warning", ""),
                 "fit_note": self.plan.fit_note(table.geometry.patch_px, table.geometry.mpp),

@@ -50,6 +50,7 @@ class HuggingFacePlan(EncoderPlan):
     """A Hugging Face vision model that could be opened.
 
     files   finds its weights when they are first needed
+    home    local folder of its files, None: the cache or hub; `repo`: its repository, "" without one
     preset  its facts, if it is one of the zoo: its feature then is the published one
     """
 
@@ -61,11 +62,14 @@ class HuggingFacePlan(EncoderPlan):
         pre: Preprocessing,
         files: Files,
         preset: Preset | None = None,
+        home: Path | None = None,
+        repo: str = "",
     ) -> None:
+        self.home, self.repo = home, repo
         self._facts = facts
         self._feature = "" if preset is None else preset.feature
         self._positions = "" if preset is None else preset.positions
-        self._config = config
+        self.config = config
         self._find = files
         own = own_px(config)
         side, row = measure(config, [size for size in (pre.side, own, 224) if size], self._feature)
@@ -96,12 +100,21 @@ class HuggingFacePlan(EncoderPlan):
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
-        network, pooler_trained = load(self._config, self._files, self._positions)
+        return self.encoder_of(*self.load_network(), device, precision)
+
+    def load_network(self) -> tuple[torch.nn.Module, bool]:
+        """The network in fp32 on the CPU, and whether its pooler is trained. Raises EncoderError as `open` does."""
+        return load(self.config, self._files, self._positions)
+
+    def encoder_of(
+        self, network: torch.nn.Module, use_pooler: bool, device: str = "auto", precision: str = "auto"
+    ) -> TorchEncoder:
+        """The encoder around a network of `load_network`, which it moves to the device and may lower to bf16."""
         order = None if self._pre.order == (0, 1, 2) else list(self._pre.order)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
             seen = images if order is None else images[:, order]
-            return pool(network, seen, use_pooler=pooler_trained, feature=self._feature)
+            return pool(network, seen, use_pooler=use_pooler, feature=self._feature)
 
         return TorchEncoder(network, forward, self.info, self.fingerprint, device, precision)
 
@@ -138,7 +151,8 @@ def plan_huggingface(
     pre = read_processor(plain, config_file, *beside_model, own_px(config) or patch_px or 224)
     if whole_patch and pre.side is not None:
         pre = pre.resized_to(pre.side)
-    return HuggingFacePlan(plain, facts, config, pre, files)
+    repo = "" if folder is not None else name
+    return HuggingFacePlan(plain, facts, config, pre, files, home=home or beside or folder, repo=repo)
 
 
 def plan_preset(preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> HuggingFacePlan:
@@ -147,7 +161,12 @@ def plan_preset(preset: Preset, weights: Path | None, *, whole_patch: bool = Fal
     pre = Preprocessing(side, mean, std, preset.interpolation, resize_px=None if whole_patch else preset.resize_px)
     config = auto.AutoConfig.for_model(preset.network, **preset.arguments)
     facts = {"model_type": preset.network, **preset.arguments}
-    return HuggingFacePlan(preset.name, facts, config, pre, lambda: (find_weights(preset, weights),), preset)
+    home = None if weights is None else weights if weights.is_dir() else weights.parent
+
+    def files() -> tuple[Path, ...]:
+        return (find_weights(preset, weights),)
+
+    return HuggingFacePlan(preset.name, facts, config, pre, files, preset, home, preset.repo)
 
 
 def _triple(values: tuple[float, ...]) -> Triple:
