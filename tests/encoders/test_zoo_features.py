@@ -26,6 +26,8 @@ from wsi_pipeline.encoders.zoo.plan_layout import LayoutPlan
 from wsi_pipeline.encoders.zoo.zoo_weights import convert
 from wsi_pipeline.errors import EncoderError
 
+timm_models: Any = timm.models
+timm_layers: Any = timm.layers
 TINY = {"patch_px": 16, "width": 32, "depth": 2, "heads": 2}
 
 
@@ -54,7 +56,7 @@ def assert_equal(ours: NDArray[np.float32], theirs: torch.Tensor) -> None:
 
 def vit(image_px: int, **more: Any) -> Any:
     return randomise(
-        timm.models.vision_transformer.VisionTransformer(  # type: ignore[attr-defined]
+        timm_models.vision_transformer.VisionTransformer(
             img_size=image_px, patch_size=16, embed_dim=32, depth=2, num_heads=2, num_classes=0, **more
         ),
         5,
@@ -168,7 +170,7 @@ def test_keep_projects_and_scales_to_length_1(tmp_path: Path) -> None:
 def test_ctranspath_is_a_swin_behind_a_stem_in_its_old_names(tmp_path: Path) -> None:
     """Its file names the merging layers after the stage before them, and keeps masks that timm does not."""
     sizes = {"width": 16, "depths": [1, 1], "heads": [1, 2], "window": 2}
-    swin: Any = timm.models.swin_transformer  # type: ignore[attr-defined]
+    swin = timm_models.swin_transformer
     body = randomise(
         swin.SwinTransformer(img_size=32, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=2, num_classes=0),
         1,
@@ -196,7 +198,7 @@ def test_ctranspath_is_a_swin_behind_a_stem_in_its_old_names(tmp_path: Path) -> 
 def test_crown_is_read_in_the_names_of_dinov2(tmp_path: Path) -> None:
     """Blocks in chunks, SwiGLU layers w12 and w3, and a mask token that only training uses."""
     small = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "init_values": 1.0, "mlp_ratio": 4.0}
-    packed = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
+    packed = {"mlp_layer": timm_layers.SwiGLUPacked, "act_layer": torch.nn.SiLU}
     network: Any = randomise(timm.create_model("vit_large_patch16_224", num_classes=0, **small, **packed), 1)
     tensors = {"mask_token": torch.zeros(1, 32)}
     for name, value in network.state_dict().items():

@@ -157,8 +157,8 @@ def plan_huggingface(
 
 def plan_preset(preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> HuggingFacePlan:
     """A plan for an encoder of the zoo that transformers builds; arguments as for `plan_huggingface`."""
-    (mean, std), side = ((_triple(preset.mean), _triple(preset.std)), preset.input_px)
-    pre = Preprocessing(side, mean, std, preset.interpolation, resize_px=None if whole_patch else preset.resize_px)
+    mean, std, resize_px = _triple(preset.mean), _triple(preset.std), None if whole_patch else preset.resize_px
+    pre = Preprocessing(preset.input_px, mean, std, preset.interpolation, resize_px=resize_px)
     config = auto.AutoConfig.for_model(preset.network, **preset.arguments)
     facts = {"model_type": preset.network, **preset.arguments}
     home = None if weights is None else weights if weights.is_dir() else weights.parent

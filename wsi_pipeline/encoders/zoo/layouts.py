@@ -78,26 +78,27 @@ class _Conch15Pool(nn.Module):
 class Conch(nn.Module):
     """CONCH's image tower up to the pooled, normalised token; without the projection into the space of texts."""
 
-    def __init__(self, dim: int, width: int, pool: nn.Module, trunk: nn.Module) -> None:
+    def __init__(self, dim: int, pool: nn.Module, trunk: nn.Module) -> None:
         super().__init__()
         self.trunk, self.attn_pool_contrast, self.ln_contrast = trunk, pool, nn.LayerNorm(dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Features (B, D)."""
-        tokens: Any = self.trunk
-        return torch.as_tensor(self.ln_contrast(self.attn_pool_contrast(tokens.forward_features(images))))
+        trunk: Any = self.trunk
+        return torch.as_tensor(self.ln_contrast(self.attn_pool_contrast(trunk.forward_features(images))))
 
 
 class Conch15(Conch):
     """CONCH v1.5: position embeddings saved for `saved_px` are resampled for the images that it sees."""
 
     def __init__(self, dim: int, width: int, trunk: Any, saved_px: int) -> None:
-        super().__init__(dim, width, _Conch15Pool(dim, width), trunk)
+        super().__init__(dim, _Conch15Pool(dim, width), trunk)
         self._saved = saved_px // trunk.patch_embed.patch_size[0]
 
     def adapt(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors with position embeddings (1, 1 + grid * grid, width) of this network's grid."""
-        name, grid = "trunk.pos_embed", self.trunk.patch_embed.grid_size[0]  # type: ignore[union-attr, index]
+        trunk: Any = self.trunk
+        name, grid = "trunk.pos_embed", trunk.patch_embed.grid_size[0]
         table = tensors.get(name)
         if table is None or table.ndim != 3:
             return tensors
@@ -149,7 +150,7 @@ class ConvStem(nn.Module):
 @LAYOUTS.register("conch")
 def conch(image_px: int, patch_px: int, width: int, depth: int, heads: int, dim: int) -> Conch:
     """CONCH's image tower (proj_contrast=False, normalize=False)."""
-    return Conch(dim, width, _ConchPool(dim, width), _trunk(image_px, patch_px, width, depth, heads))
+    return Conch(dim, _ConchPool(dim, width), _trunk(image_px, patch_px, width, depth, heads))
 
 
 @LAYOUTS.register("conch_v1_5")
