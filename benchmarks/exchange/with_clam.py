@@ -33,7 +33,7 @@ def train(export: Path, clam: Path) -> None:
         shutil.copytree(export / "splits", copy / "splits" / "wsi", dirs_exist_ok=True)
         width = torch.load(export / "features" / "pt_files" / "s0.pt").shape[1]
         words = f"--task wsi_pipeline --split_dir wsi --k 5 --k_end 2 --embed_dim {width} --exp_code wsi"
-        words += " --max_epochs 30 --lr 1e-3 --model_type clam_sb --B 4 --inst_loss ce"
+        words += " --max_epochs 10 --lr 1e-3 --model_type clam_sb --B 4 --inst_loss ce"
         subprocess.run([sys.executable, "main.py", *words.split()], cwd=copy, check=True, stdout=subprocess.DEVNULL)
         result = pd.read_csv(copy / "results" / "wsi_s1" / "summary_partial_0_2.csv")
         print(f"CLAM trained on {export}: test AUC by fold {result['test_auc'].round(3).tolist()}")
