@@ -36,7 +36,7 @@ class OnnxGraph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
-    def constant(self, value: Tensor | NDArray[Any] | Sequence[int] | float | int) -> str:
+    def constant(self, value: Tensor | NDArray[Any] | Sequence[float] | float) -> str:
         """A constant: tensors and floats are float32, whole numbers int64."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float32)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
+import torch
 from onnx import TensorProto
 from torch import nn
 
@@ -209,7 +211,7 @@ def _marks(graph: OnnxGraph, values: str, tokens: str, attention: NystromAttenti
     head = graph.op("Div", place, more)
     tail = graph.op("Add", longer, graph.op("Div", graph.op("Sub", place, edge), size))
     which = graph.op("Where", graph.op("Less", place, edge), head, tail)
-    numbers = graph.constant([[number] for number in range(attention.landmarks)])  # type: ignore[list-item]
+    numbers = graph.constant(np.arange(attention.landmarks)[:, None])
     member = graph.number(graph.op("Equal", graph.op("Unsqueeze", which, graph.constant([0])), numbers))
     means = graph.op("Div", member, graph.op("ReduceSum", member, graph.constant([1]), keepdims=1))
     return graph.op("MatMul", means, values)
@@ -235,8 +237,6 @@ class _Eye:
     """Multiples of the identity matrix, less something."""
 
     def __init__(self, graph: OnnxGraph, size: int) -> None:
-        import torch
-
         self.graph, self.matrix = graph, torch.eye(size)
 
     def less(self, times: float, matrix: str) -> str:
