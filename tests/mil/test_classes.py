@@ -104,4 +104,4 @@ def test_spellings_are_in_the_warnings() -> None:
     assert "Classes '1', '1.0' differ only in spelling and count as 2: --fold-labels joins them." in warnings
     assert "Classes 'Tumour', 'tumour' differ only in spelling and count as 2: --fold-labels joins them." in warnings
     assert "Patients 'P0', 'p0' differ only in spelling and count as 2: use one spelling in all rows." in warnings
-    assert not any("writing" in text for text in make_splits(table_of(["a", "b"] * 6), TINY).warnings)
+    assert not any("spelling" in text for text in make_splits(table_of(["a", "b"] * 6), TINY).warnings)

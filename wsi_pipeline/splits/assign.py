@@ -231,9 +231,9 @@ def _spellings(table: pd.DataFrame, strata: Strata) -> list[str]:
     classes = alike(strata.names) if strata.classes else []
     patients = alike(dict.fromkeys(table["patient_id"].astype(str)), patient_key)
     found = [("Classes", names, len(names), "--fold-labels joins them") for names in classes]
-    found += [("Patients", names, len(names), "write each alike in all rows") for names in patients]
+    found += [("Patients", names, len(names), "use one spelling in all rows") for names in patients]
     return [
-        f"{what} {listed([repr(name) for name in names])} differ only in writing and count as {count}: {todo}."
+        f"{what} {listed([repr(name) for name in names])} differ only in spelling and count as {count}: {todo}."
         for what, names, count, todo in found
     ]
 
