@@ -160,8 +160,9 @@ def _beside(metrics: Mapping[str, Any]) -> list[str]:
         rates = ", ".join(f"{name} {_estimate(cut[name], '.3f')}" for name in ("sensitivity", "specificity"))
         found.append(f"Cut: {cut['class']} from {cut['value']:.2f}, chosen on {cut['chosen_on']}: {rates}.")
     if calibration:
-        values = f"Brier score {_estimate(calibration['brier'], '.3f')}, ECE {_estimate(calibration['ece'], '.3f')}"
-        found.append(f"Calibration: {values}; class shares alone: {calibration['brier_of_chance']:.3f}.")
+        brier, ece = (_estimate(calibration.get(name) or {}, ".3f") for name in ("brier", "ece"))
+        shares = _number(calibration.get("brier_of_chance"), ".3f") or "not measured"
+        found.append(f"Calibration: Brier score {brier}, ECE {ece}; Brier score of the class shares alone: {shares}.")
     if test:
         found.append(
             f"Against {test['n']} label permutations, {metric_words(test['metric'])}: {p_words(test['p_value'])}."
