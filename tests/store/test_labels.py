@@ -62,8 +62,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = store_copy(tmp_path, ".h5")
     count = len(read_patch_table(path).grid)
     for labels, classes, words in (
-        (np.zeros(count + 1, int), ["a"], "must be whole numbers"),
-        (np.zeros(count), ["a"], "must be whole numbers"),
+        (np.zeros(count + 1, int), ["a"], "must be integers"),
+        (np.zeros(count), ["a"], "must be integers"),
         (np.full(count, 2), ["a", "b"], "must be -1 or 0 to 1, got 2 to 2"),
         (np.full(count, -2), ["a"], "must be -1"),
         (np.zeros(count, int), ["a", "a"], "unique"),
