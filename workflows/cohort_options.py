@@ -68,5 +68,7 @@ def _flags(options: Any) -> Iterator[str]:
             continue
         if isinstance(value, bool):
             yield f"--{flag}" if value else f"--no-{flag}"
+        elif isinstance(value, tuple):
+            yield from (f"--{flag}={item}" for item in value)
         else:
             yield f"--{flag}={value}"

@@ -193,6 +193,7 @@ def test_cohort_yaml_is_read_and_every_value_fits() -> None:
 def test_cohort_yaml_shows_every_option_with_its_default(step: str) -> None:
     shown = sections(read_plan(EXAMPLES / "cohort.yaml"), step)[0]
     defaults = {field.name: field.default for kind in OPTIONS[step] for field in dataclasses.fields(kind)}
+    defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
     assert shown == defaults
 
 

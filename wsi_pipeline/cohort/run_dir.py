@@ -71,6 +71,11 @@ class RunDir:
         """The report, one self-contained file."""
         return self.root / "report" / "report.html"
 
+    @property
+    def targets_csv(self) -> Path:
+        """Trained targets side by side, with corrected p-values."""
+        return self.root / "report" / "targets.csv"
+
     def status(self, slide_id: str) -> Path:
         """Status file of one slide: JSON with the state of each stage."""
         return self.root / "status" / f"{slide_id}.json"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wsi_pipeline.config.execution import (
     CheckOptions,
     ClassifyExecution,
+    ClinicalOptions,
     CohortOptions,
     CompareOptions,
     EmbedExecution,
@@ -102,14 +103,14 @@ COMMANDS = (
         "train a slide-level model with patient-grouped cross-validation; write the report",
         "wsi-pipeline train-mil --folds 5",
         "wsi_pipeline.commands.train_mil:train_mil",
-        (MilSpec, TableOptions, MilExecution, TrainingOptions, QuPathOptions),
+        (MilSpec, ClinicalOptions, TableOptions, MilExecution, TrainingOptions, QuPathOptions),
     ),
     Command(
         "predict",
         "apply a trained model to the slides of this run or to new ones",
         "wsi-pipeline predict new.csv --trained wsi-run/train-mil/colour/gated-abmil --run new-run",
         "wsi_pipeline.commands.predict:predict",
-        (CohortOptions, QuPathOptions, TableOptions, PredictOptions, TileExecution),
+        (CohortOptions, QuPathOptions, ClinicalOptions, TableOptions, PredictOptions, TileExecution),
         _COHORT,
     ),
     Command(

@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable
 from wsi_pipeline.cohort.manifest import Cohort
 from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
 from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
+from wsi_pipeline.commands.shell.questions import clinical_table, for_run, model_outcomes
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.config.execution import (
+    ClinicalOptions,
     CohortOptions,
     EmbedExecution,
     PredictOptions,
@@ -30,6 +33,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.validation.external import SEEN
+from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
@@ -45,7 +49,8 @@ def predict(request: Request) -> int:
     what = ", ".join(ensemble.classes) or ensemble.task.name
     request.console.fact("model", f"{shown(folder)}: {what}; {len(ensemble.models)} folds")
     code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
-    known_cohort = _without_other_labels(request, folder)
+    clinical = clinical_table(request)
+    known_cohort = _cohort(request, folder, ensemble, clinical)
     cohort, records = known_cohort.records, request.select(known_cohort)
     unit = "patient" if ensemble.spec.bag == "patient" else "slide"
     if unit == "patient":
@@ -71,9 +76,14 @@ def predict(request: Request) -> int:
     return code
 
 
-def _without_other_labels(request: Request, folder: Path) -> Cohort:
-    """The cohort of the run; without outcomes that are others than those the model was trained on."""
-    cohort, training = request.known_cohort(), read_training(folder)
+def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: ClinicalTable | None) -> Cohort:
+    """The cohort of the run with the outcome that the model predicts: from a clinical table, else its own.
+
+    Without outcomes that are others than those the model was trained on.
+    """
+    cohort, training = for_run(request, clinical).known_cohort(), read_training(folder)
+    if clinical is not None:
+        return model_outcomes(request, cohort, clinical, ensemble.spec, training)
     metrics = training.metrics if training else {}
     trained = str(metrics.get("endpoint", ""))
     if trained and cohort.endpoint and trained != cohort.endpoint:
@@ -83,12 +93,20 @@ def _without_other_labels(request: Request, folder: Path) -> Cohort:
         )
         return replace(cohort, records=tuple(replace(record, time=None, event=None) for record in cohort.records))
     trained = str(metrics.get("label_column", ""))
-    if not trained or not cohort.target or normalise(trained) == normalise(cohort.target):
+    clinical_here = "clinical" in metrics and _is_of(folder, request.run_dir.root)
+    has = cohort.target or ("label" if clinical_here else "")
+    if not trained or not has or normalise(trained) == normalise(has) or not cohort.label_counts():
         return cohort
+    hint = "; for its own: --clinical FILE" if clinical_here else ""
     request.console.note(
-        f"labels are not compared: those of this run are from the column {cohort.target}, the model predicts {trained}"
+        f"labels are not compared: those of this run are from the column {has}, the model predicts {trained}{hint}"
     )
     return replace(cohort, records=tuple(replace(record, label=None) for record in cohort.records))
+
+
+def _is_of(folder: Path, run: Path) -> bool:
+    """Whether a trained model is one of a run."""
+    return folder.resolve().is_relative_to(run.resolve())
 
 
 def _tell_left_out(request: Request, slides: SlideBags) -> None:
@@ -148,7 +166,10 @@ def _trained_folder(request: Request) -> Path:
     named = request.get(PredictOptions).trained
     if named:
         return Path(named)
-    found = trainings(request.run_dir)
+    found, asked = trainings(request.run_dir), request.get(ClinicalOptions).target
+    if len(found) > 1 and len(asked) == 1:
+        wanted = [normalise(text) for text in (asked[0], asked[0].partition(":")[2]) if text]
+        found = [one for one in found if normalise(target_name(one.metrics)) in wanted] or found
     if len(found) == 1:
         return found[0].folder
     if not found:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from wsi_pipeline.cohort.clinical.clinical_table import split_sheet
 from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir
 from wsi_pipeline.commands.catalogue import COMMANDS, Command
@@ -22,7 +23,7 @@ from wsi_pipeline.errors import UsageError
 TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
 STEPS = ("tile", "tune", "embed", "classify", "train-mil")
 Step = tuple[Command, tuple[tuple[Any, ...], ...]]
-_FILES = ("weights", "adapter")
+_FILES = ("weights", "adapter", "clinical")
 """Options that name files."""
 
 
@@ -109,7 +110,7 @@ def _beside(options: Any, folder: Path) -> Any:
     """The options with the files they name taken from the YAML file's folder; words such as built-in stay."""
     named = {name: getattr(options, name, None) for name in _FILES}
     places = {name: folder / at_home(value) for name, value in named.items() if value}
-    found = {name: str(place) for name, place in places.items() if place.exists()}
+    found = {name: str(place) for name, place in places.items() if split_sheet(str(place))[0].exists()}
     return dataclasses.replace(options, **found) if found else options
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
+from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.stages.results.trainings import trainings
 from wsi_pipeline.stages.results.tuning_files import tunings
 from wsi_pipeline.wording import counted
@@ -26,7 +27,7 @@ def status(request: Request) -> int:
     for tuning in tunings(request.run_dir):
         request.console.fact("adapter", f"{shown(tuning.folder)}/")
     for training in trainings(request.run_dir):
-        request.console.fact("model", f"{shown(training.folder)}/")
+        request.console.fact("model", f"{shown(training.folder)}/  predicts {target_name(training.metrics)}")
     if request.run_dir.report_html.is_file():
         request.console.fact("report", shown(request.run_dir.report_html))
     return EXIT_SOME_FAILED if failed else EXIT_DONE

@@ -18,43 +18,78 @@ from wsi_pipeline.commands.shell.estimate_text import (
     number,
     unit,
 )
-from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
+from wsi_pipeline.commands.shell.questions import Question, clinical_table, for_run, questions
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
+from wsi_pipeline.commands.shell.target_text import tell_targets
 from wsi_pipeline.config.execution import MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError, UsageError
+from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
-from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags, gather
-from wsi_pipeline.stages.results.former import check_name
-from wsi_pipeline.stages.results.trainings import Training, training_name
+from wsi_pipeline.report.page.target_view import target_name
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather
+from wsi_pipeline.stages.inputs.target_bags import TargetBags, target_bags
+from wsi_pipeline.stages.results.trainings import Training
 from wsi_pipeline.stages.train_mil import train
 from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.wording import NOT_KNOWN, counted, tested_words
 
 
 def train_mil(request: Request) -> int:
-    """Cross-validate a slide-level model on each encoder's features, draw attention, write the report."""
-    cohort = request.known_cohort()
+    """Cross-validate a slide-level model for each target on each encoder's features, draw attention, write the report.
+
+    Of several targets, one that cannot be trained does not stop the others; the exit code is then 3.
+    """
+    table = clinical_table(request)
+    cohort = for_run(request, table).known_cohort()
     for what, todo in doubt_words(cohort):
         raise MilError(f"{what}. Slides of one patient on both sides of a fold make every metric wrong", todo=todo)
     records = request.select(cohort)
-    done = [_train_one(request, cohort, records, encoder) for encoder in _encoders(request)]
-    _tell(request, done)
+    asked = questions(request, cohort, records, table)
+    done: list[Training] = []
+    failed: list[tuple[str, WsiPipelineError]] = []
+    for encoder in _encoders(request):
+        bags = _gathered(request, records, encoder, asked)
+        for question in asked:
+            try:
+                done.append(_train_one(request, cohort, encoder, question, bags))
+            except (MilError, UsageError) as error:
+                if len(asked) == 1:
+                    raise
+                failed.append((f"{encoder}, {question.shown}", error))
+                request.console.note(f"{question.shown} not trained: {error.what}")
+    if not done:
+        raise MilError("none of the targets can be trained", todo=_why_failed(failed))
+    _tell(request, done, several=len(asked) > 1)
     for training in done:
         encoder, model = training.folder.parts[-2:]
         draw(request, records, encoder, model)
     write_cohort_report(request, cohort)
-    return EXIT_DONE
+    if failed:
+        request.console.say(f"{counted(len(failed), 'target')} not trained:\n{_why_failed(failed)}")
+    return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
-def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord], encoder: str) -> Training:
-    spec, place = request.get(MilSpec), request.get(TrainingOptions)
-    name = check_name(place.name) if place.name is not None else training_name(spec, cohort.target_of(spec.task))
-    slides = gather(request.run_dir, records, encoder).for_training(spec)
-    request.console.fact("bags", f"{encoder}: {_bag_words(slides, spec)}{left_out_words(slides)}")
+def _why_failed(failed: Sequence[tuple[str, WsiPipelineError]]) -> str:
+    return "\n".join(f"  {name}: {error.what}{f'. {error.todo}' if error.todo else ''}" for name, error in failed)
+
+
+def _gathered(request: Request, records: Sequence[SlideRecord], encoder: str, asked: Sequence[Question]) -> TargetBags:
+    """Features, read once, and the folds that several targets share; says which do."""
+    slides = gather(request.run_dir, records, encoder)
+    bags = target_bags(slides, {question.name: (question.records, question.spec) for question in asked})
+    together = [question.shown for question in asked if question.name in bags.folds]
+    if together:
+        request.console.fact("folds", f"{encoder}: {', '.join(together)} are tested on the same folds of patients")
+    return bags
+
+
+def _train_one(request: Request, cohort: Cohort, encoder: str, question: Question, bags: TargetBags) -> Training:
+    spec, slides = question.spec, bags.of(question.name, question.records, question.spec)
+    request.console.fact("bags", f"{_what(encoder, question)}: {_bag_words(slides, spec)}{left_out_words(slides)}")
     if not len(slides.table):
-        columns = " and ".join(f"`{name}`" for name in OUTCOMES[spec.task])
-        raise MilError(f"no slide has {columns}", todo=f"Add {columns} to the CSV, then run: wsi-pipeline tile")
-    with request.console.progress(f"{encoder} {name}", spec.folds * spec.epochs, "epochs") as step:
+        where = "the clinical table" if question.about.get("clinical") else "the CSV, then run: wsi-pipeline tile"
+        raise MilError(f"no slide has {question.missing}", todo=f"Add {question.missing} to {where}")
+    with request.console.progress(f"{encoder} {question.name}", spec.folds * spec.epochs, "epochs") as step:
         reached: dict[int, int] = {}
 
         def on_epoch(progress: TrainingProgress) -> None:
@@ -62,17 +97,17 @@ def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord],
             reached[progress.fold] = progress.epoch.epoch
             step(sum(reached.values()) - step.done)
 
-        device = request.get(MilExecution).device
         training = train(
             request.run_dir,
             encoder,
             slides,
             spec,
-            name=name,
-            replace=place.replace,
+            name=question.name if question.about or request.get(TrainingOptions).name is not None else None,
+            replace=request.get(TrainingOptions).replace,
             patients=cohort.patients_stated,
-            target=cohort.target_of(spec.task),
-            device=device,
+            target=question.column,
+            about={**question.about, "division": bags.division(question.name)},
+            device=request.get(MilExecution).device,
             progress=on_epoch,
         )
         step(step.total - step.done)
@@ -83,6 +118,10 @@ def _train_one(request: Request, cohort: Cohort, records: Sequence[SlideRecord],
             f"{shown(training.folder)} was retrained; the previous result is kept in {shown(training.former)}"
         )
     return training
+
+
+def _what(encoder: str, question: Question) -> str:
+    return f"{encoder}, {question.shown}" if question.about else encoder
 
 
 def _bag_words(slides: SlideBags, spec: MilSpec) -> str:
@@ -102,19 +141,16 @@ def _encoders(request: Request) -> tuple[str, ...]:
     return (slug(wanted),)
 
 
-def _tell(request: Request, done: Sequence[Training]) -> None:
+def _tell(request: Request, done: Sequence[Training], *, several: bool) -> None:
     """Print the table of metrics with intervals, the choices made, warnings, and where the results are."""
     first = done[0].metrics
-    names = list(first["pooled"])[:MOST_METRICS]
-    rows = [
-        [m["encoder"], m.get("name") or m["model"], *(cell(m, name) for name in names)]
-        for m in (t.metrics for t in done)
-    ]
-    if first.get("chance"):
-        rows.append(["(chance)", "", *(number(first, first["chance"].get(name)) for name in names)])
-    request.console.table(("encoder", "model", *(metric_words(name) for name in names)), rows)
+    if several:
+        tell_targets(request, done)
+    else:
+        _tell_metrics(request, done)
     for training in done:
-        prefix = f"{training.metrics['encoder']}: " if len(done) > 1 else ""
+        prefix = f"{training.metrics['encoder']}: " if len({t.metrics["encoder"] for t in done}) > 1 else ""
+        prefix += f"{target_name(training.metrics)}: " if several else ""
         for name, text in facts(training.metrics):
             request.console.fact(name, prefix + text)
     warnings = list(dict.fromkeys(text for training in done for text in training.metrics.get("warnings", ())))
@@ -131,6 +167,18 @@ def _tell(request: Request, done: Sequence[Training]) -> None:
     )
     for training in done:
         request.console.say(f"models, predictions, metrics: {shown(training.folder)}/")
-    if len(done) > 1:
+    if len(done) > 1 and not several:
         a, b = (shown(training.folder) for training in done[:2])
         request.console.say(f"next: wsi-pipeline compare {a} {b}")
+
+
+def _tell_metrics(request: Request, done: Sequence[Training]) -> None:
+    first = done[0].metrics
+    names = list(first["pooled"])[:MOST_METRICS]
+    rows = [
+        [m["encoder"], m.get("name") or m["model"], *(cell(m, name) for name in names)]
+        for m in (t.metrics for t in done)
+    ]
+    if first.get("chance"):
+        rows.append(["(chance)", "", *(number(first, first["chance"].get(name)) for name in names)])
+    request.console.table(("encoder", "model", *(metric_words(name) for name in names)), rows)

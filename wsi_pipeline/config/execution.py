@@ -56,6 +56,23 @@ class TableOptions:
 
 
 @dataclass(frozen=True)
+class ClinicalOptions:
+    """A table of patients that holds what is to be predicted, and which of its columns."""
+
+    clinical: str | None = option(
+        None, "clinical table, one row per patient: a CSV, FILE.xlsx or FILE.xlsx#SHEET", group="table",
+        metavar="FILE",
+    )  # fmt: skip
+    target: tuple[str, ...] = option(
+        (), "column to predict; repeat it for several, TASK:NAME for another task", group="table", metavar="NAME",
+        several=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class QuPathOptions:
     """How QuPath opens the slides. Only slides with bounds differ: Leica SCN, MIRAX, TIFFs with missing tiles."""
 

@@ -35,17 +35,19 @@ def option(
     check: tuple[str, Check] | None = None,
     metavar: str | None = None,
     repeat: bool = False,
+    several: bool = False,
     rare: bool = False,
 ) -> Any:
     """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value).
 
     choices  the values allowed: words, or the names of a registry
     repeat   whether the command line takes it more than once, see `commands.shell.sections`
+    several  whether it holds several texts (tuple[str, ...]): repeated on the command line, a list in YAML
     rare     whether only --help-all shows it
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "check": check, "metavar": metavar, "repeat": repeat,
-        "rare": rare,
+        "several": several, "rare": rare,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -68,6 +70,9 @@ def validate(spec: Any) -> None:
     hints = typing.get_type_hints(type(spec))
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
+        if field.metadata.get("several"):
+            _check_texts(field.name, value)
+            continue
         _check_type(field.name, value, hints[field.name])
         choices, check = field.metadata.get("choices"), field.metadata.get("check")
         if isinstance(choices, Registry):
@@ -79,10 +84,24 @@ def validate(spec: Any) -> None:
 
 
 def value_type(hint: Any) -> type:
-    """The plain type behind a hint: `float | None` -> float. Specs hold int, float, bool, str only."""
+    """The plain type behind a hint: `float | None` -> float, `tuple[str, ...]` -> str. Specs hold these and no more."""
+    if typing.get_origin(hint) is tuple:
+        return str
     members = [arg for arg in typing.get_args(hint) if arg is not type(None)]
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     return cast(type, members[0] if is_union else hint)
+
+
+def _check_texts(name: str, value: Any) -> None:
+    if not isinstance(value, tuple):
+        raise UsageError(f"{name} must be a text or a list of texts, got {repr(value)[:_SHOWN]}")
+    for item in value:
+        _check_type(name, item, str)
+        if not item.strip():
+            raise UsageError(f"{name} must not be empty")
+    twice = next((item for item in value if value.count(item) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{name} names {twice} twice")
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
@@ -106,7 +125,11 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(cast(Any, kind))}
     written = keys_of(values, known, where)
-    given = {key: _as_number(values[name], hints[key]) for key, name in written.items()}
+    several = {field.name for field in dataclasses.fields(cast(Any, kind)) if field.metadata.get("several")}
+    given = {
+        key: _as_texts(values[name]) if key in several else _as_number(values[name], hints[key])
+        for key, name in written.items()
+    }
     try:
         return kind(**given)
     except UsageError as error:
@@ -148,6 +171,13 @@ def quoting(message: str, written: Mapping[str, Any]) -> str:
         pattern = rf"(?<![\w/-]){name}(?![\w/-])" if "_" in name else rf"^{name}(?= )"
         message = re.sub(pattern, lambda _, shown=shown: str(shown), message)  # type: ignore[misc]
     return message
+
+
+def _as_texts(value: Any) -> Any:
+    """A list of texts, or one text, as a tuple; nothing as an empty one."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _as_number(value: Any, hint: Any) -> Any:

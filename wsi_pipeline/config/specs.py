@@ -313,7 +313,7 @@ class MilSpec:
     allow_few: bool = option(False, "train although a class has fewer patients than folds", group="validation")
     val_fraction: float = option(
         0.2,
-        "fraction of training patients used for early stopping and model selection (0: none, run all epochs)",
+        "fraction of training patients for early stopping (0: run all epochs)",
         group="validation",
         check=between(0, 0.5),
     )
@@ -331,7 +331,7 @@ class MilSpec:
     epochs: int = shared.epochs(60, "bags")
     patience: int = shared.patience(12, "validation loss")
     batch_bags: int = option(8, "bags per step", group="training", check=at_least(1), rare=True)
-    learning_rate: float = option(1e-3, "AdamW learning rate", group="training", check=between(1e-8, 1))
+    learning_rate: float = option(1e-3, "AdamW learning rate", group="training", check=between(1e-8, 1), rare=True)
     weight_decay: float = option(1e-3, "AdamW weight decay", group="training", check=at_least(0), rare=True)
     class_weights: bool = shared.class_weights()
     label_smoothing: float = shared.label_smoothing()

@@ -26,6 +26,7 @@ from wsi_pipeline.report.data import (
 )
 from wsi_pipeline.report.maps.pictures import shrink_png
 from wsi_pipeline.report.page.html import render_report
+from wsi_pipeline.report.page.target_view import side_by_side, to_csv
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.outputs.report_pictures import SlidePictures
 from wsi_pipeline.stages.results.fractions import classified, gather_fractions
@@ -33,7 +34,7 @@ from wsi_pipeline.stages.results.prediction_files import METRICS, PATIENTS, read
 from wsi_pipeline.stages.results.trainings import Training, trainings
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning, tunings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
-from wsi_pipeline.system.atomic import write_text
+from wsi_pipeline.system.atomic import remove, write_text
 from wsi_pipeline.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
         predictions=_predictions(run),
         pictures_note=pictures.note(len(cohort), len(models)),
     )
+    groups = side_by_side(sections)
+    if groups:
+        write_text(run.targets_csv, to_csv(groups))
+    else:
+        remove(run.targets_csv)
     write_text(run.report_html, render_report(data))
     return run.report_html
 

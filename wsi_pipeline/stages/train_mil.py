@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
 from wsi_pipeline.mil.validation.risk_cut import risk_cut_json
+from wsi_pipeline.splits.fold import SHARED
 from wsi_pipeline.stages.engine.freshness import REVISIONS
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, tuned_on_warnings
@@ -54,6 +55,12 @@ from wsi_pipeline.system.atomic import remove, write_text, write_text_if_changed
 from wsi_pipeline.system.device import choose_device
 from wsi_pipeline.system.locks import locked
 
+ANY_FOLDS = "digest_any_folds"
+"""Key of metrics.json, where targets share folds: the digest of the same training in folds of its own.
+
+Asked for alone, such a target is up to date: it needs no other folds.
+"""
+
 
 def train(
     run: RunDir,
@@ -65,6 +72,7 @@ def train(
     replace: bool = False,
     patients: str = "stated",
     target: str = "",
+    about: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
@@ -76,21 +84,22 @@ def train(
     patients  whose slides these are, as `Cohort.patients_stated` has it; kept in metrics.json
     target    column the labels were read from, or which survival it is, as `Cohort.target_of` has it; kept in
               metrics.json as `label_column`, or `endpoint`
+    about     what else metrics.json says about where the outcome comes from
 
     If several processes start the same training, one runs it and the others wait. Raises MilError where it
     cannot be done honestly, UsageError where another training would be replaced.
     """
     folder = run.mil(encoder, name or training_name(spec, target))
     with locked(run.lock(NAME, slug(f"{encoder}/{folder.name}")), math.inf):
-        known = read_training(folder)
+        known, digest = read_training(folder), training_digest(slides, spec)
         # Older runs name the folder after the model alone, or without the target.
         older = [] if name else [run.mil(encoder, training_name(spec)), run.mil(encoder, base_name(spec))]
         for found in (known, *map(read_training, older)):
-            if found is not None and found.metrics.get("digest") == training_digest(slides, spec):
+            if found is not None and digest in (found.metrics.get("digest"), found.metrics.get(ANY_FOLDS)):
                 return _with_card(_said(found, patients))
         if known is not None and not replace:
             check_replaceable(folder, known.predictions, slides.table, spec)
-        return _with_card(_said(_train(folder, slides, spec, target, device, progress), patients))
+        return _with_card(_said(_train(folder, slides, spec, target, about or {}, device, progress), patients))
 
 
 def _with_card(training: Training) -> Training:
@@ -114,6 +123,7 @@ def _train(
     slides: SlideBags,
     spec: MilSpec,
     target: str,
+    about: Mapping[str, Any],
     device: str,
     progress: Callable[[TrainingProgress], None] | None,
 ) -> Training:
@@ -125,6 +135,8 @@ def _train(
         "model": base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
         **({"endpoint" if spec.task == "survival" else "label_column": target} if target else {}),
+        **{key: value for key, value in about.items() if value},
+        **({ANY_FOLDS: training_digest(_own_folds(slides), spec)} if SHARED in slides.table else {}),
         **result.metrics,
         **risk_cut_json(result, where),
         "warnings": [*tuned_on_warnings(slides), *result.metrics["warnings"]],
@@ -134,6 +146,11 @@ def _train(
     _write(folder, slides, spec, result, metrics)
     predictions = _named_bags(result.predictions, spec)
     return Training(folder, metrics, predictions, result.histories, fresh=False, former=former)
+
+
+def _own_folds(slides: SlideBags) -> SlideBags:
+    """The same bags, without the folds that they share with other targets."""
+    return dataclasses.replace(slides, table=slides.table.drop(columns=SHARED))
 
 
 def _digest_of(folder: Path) -> str:

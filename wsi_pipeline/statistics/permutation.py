@@ -89,3 +89,17 @@ def _rows_by_patient(patient: Codes) -> list[Codes]:
     order = np.argsort(patient, kind="stable")
     cuts = np.flatnonzero(np.diff(patient[order])) + 1
     return [rows.astype(np.int64) for rows in np.split(order, cuts)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for testing several hypotheses, in the order given (Holm, Scand. J. Statist. 6:65, 1979).
+
+    The smallest of m is multiplied by m, the next by m - 1, ...; none is smaller than one before it, or above 1. The
+    probability of any false positive is at most the level, whatever the tests share.
+    """
+    order = sorted(range(len(p_values)), key=lambda k: p_values[k])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, k in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[k]))
+        corrected[k] = highest
+    return corrected

@@ -99,6 +99,14 @@ def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[
     return _by_censoring(_single(times, events, names, shown, body), times, names, shown)
 
 
+def as_overall(names: Sequence[str], endpoint: str) -> list[str]:
+    """Names as those of overall survival where they are of `endpoint` (`pfs_months` -> `os_months`), else empty."""
+    starts = next((known for known in _ENDPOINTS.values() if endpoint in known), (endpoint,))
+    ends = ("", *(f"_{end}" for end in (*_UNITS, "event", "status", "censorship", "censored")))
+    known = {f"{start}{end}": f"os{end}" for start in starts for end in ends}
+    return [known.get(name, "") for name in names]
+
+
 def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, str]:
     """Time and event of a row from GDC's three columns, as text; empty if not given."""
     if columns.gdc is None:

@@ -121,8 +121,8 @@ def _add_option(group: Any, field: dataclasses.Field[Any], kind: type, hidden: b
     group.add_argument(
         flag,
         type=kind,
-        action="append" if meta["repeat"] else "store",
-        default=None if meta["repeat"] else field.default,
+        action="append" if meta["repeat"] or meta["several"] else "store",
+        default=None if meta["repeat"] or meta["several"] else field.default,
         choices=choices or None,
         metavar=None if choices else meta["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT"),
         help=text,
@@ -132,7 +132,7 @@ def _add_option(group: Any, field: dataclasses.Field[Any], kind: type, hidden: b
 def _help_of(field: dataclasses.Field[Any], kind: type) -> str:
     """The field's help with its default: `... (0: none; default: 1000)`."""
     text, default = str(field.metadata["help"]), field.default
-    if default in (None, "") or (kind is bool and not default):
+    if default in (None, "", ()) or (kind is bool and not default):
         return text
     shown = "yes" if kind is bool else f"{default:g}" if isinstance(default, float) else str(default)
     return f"{text[:-1]}; default: {shown})" if text.endswith(")") else f"{text} (default: {shown})"

@@ -16,13 +16,14 @@ LEADING = "model"
 def split_sections(kinds: Sequence[type], given: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
     """Option objects of `kinds` for each value of --model, from the parsed command line.
 
-    given   option -> value; for an option that may be repeated, a list of values or None
+    given   option -> value; for an option that may be repeated or holds several texts, a list of values or None
 
     With several models, other repeatable options name theirs: `--weights MODEL=FILE`. Raises UsageError if they do
     not, and for a model named twice.
     """
     fields = [field for kind in kinds for field in dataclasses.fields(kind)]
     values = {field.name: given[field.name] for field in fields}
+    values |= {field.name: tuple(values[field.name] or ()) for field in fields if field.metadata["several"]}
     repeated = {field.name: list(values[field.name] or []) for field in fields if field.metadata["repeat"]}
     models = repeated.pop(LEADING, [])
     if len(set(models)) < len(models):

@@ -1,1 +1,1 @@
-"""Validation: nested cross-validation, metrics, external tests, paired comparisons."""
+"""What a model is worth: nested cross-validation, its metrics, paired comparisons."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow
 from wsi_pipeline.report.figures.curves import patch_count_outliers
+from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.statistics.metric_words import LOWER_IS_BETTER, OF_CHANCE, metric_words
 from wsi_pipeline.statistics.metric_words import estimate_words as words_of_estimate
 from wsi_pipeline.wording import NOT_KNOWN, counted, listed
@@ -91,8 +92,8 @@ def external_findings(data: ReportData) -> list[str]:
 
 
 def _question(model: ModelSection) -> tuple[str, ...]:
-    """What comparable models share: the task and its classes."""
-    return (model.task, *sorted(model.classes))
+    """What comparable models share: the target, the task and its classes."""
+    return (target_name(model.metrics), model.task, *sorted(model.classes))
 
 
 def _finding(order: Sequence[ModelSection], data: ReportData) -> list[str]:

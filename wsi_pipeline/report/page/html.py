@@ -18,6 +18,7 @@ from wsi_pipeline.report.page.class_view import class_views
 from wsi_pipeline.report.page.model_view import axis_low, model_views
 from wsi_pipeline.report.page.prediction_view import prediction_views
 from wsi_pipeline.report.page.slide_view import missing, slide_cards
+from wsi_pipeline.report.page.target_view import side_by_side
 from wsi_pipeline.report.page.tuning_view import measured_alike, tuning_cautions, tuning_findings, tuning_views
 from wsi_pipeline.statistics.metric_words import metric_words
 
@@ -44,6 +45,7 @@ def render_report(data: ReportData) -> str:
         cautions=[*findings.cautions(data), *tuning_cautions(data.tunings)],
         axis_low=axis_low(models),
         models=model_views(models, data.models),
+        targets=side_by_side(data.models),
         predicted=prediction_views(data.predictions),
         tunings=tuning_views(data.tunings),
         tunings_alike=measured_alike(data.tunings),

@@ -1,0 +1,59 @@
+"""Ids of two tables that mean the same: as they are written, else where they differ in writing only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from wsi_pipeline.cohort.table_words import patient_key
+from wsi_pipeline.wording import counted, listed
+
+
+@dataclass(frozen=True)
+class IdMatch:
+    """Which id of one side is which of the other.
+
+    found      ours -> theirs
+    respelt    pairs (ours, theirs) of `found` that are not written alike
+    doubtful   ids of both sides that could be each other, but several of one side: matched with none
+    """
+
+    found: Mapping[str, str]
+    respelt: tuple[tuple[str, str], ...] = ()
+    doubtful: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def notes(self, noun: str) -> list[str]:
+        """Sentences about ids that are not written alike; `noun` says what they name."""
+        said = []
+        if self.respelt:
+            pairs = listed([f"{ours!r} = {theirs!r}" for ours, theirs in self.respelt], 3)
+            said.append(f"{counted(len(self.respelt), f'{noun} id')} matched though written otherwise: {pairs}")
+        for group in self.doubtful[:3]:
+            said.append(f"{noun} ids {listed([repr(name) for name in group])} may be the same: not matched")
+        return said
+
+
+def match_ids(ours: Iterable[str], theirs: Iterable[str], key: Callable[[str], str] = patient_key) -> IdMatch:
+    """Match ids: equal ones first, then those whose `key` is equal where each side has one of them only."""
+    left, right = dict.fromkeys(ours), dict.fromkeys(theirs)
+    found = {name: name for name in left if name in right}
+    taken = set(found)
+    groups: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, names in enumerate((left, right)):
+        for name in names:
+            groups[key(name)][side].append(name)
+    respelt, doubtful = [], []
+    for mine, their in groups.values():
+        if not mine or not their or taken.issuperset([*mine, *their]):
+            continue
+        if len(mine) == len(their) == 1:
+            found[mine[0]] = their[0]
+            respelt.append((mine[0], their[0]))
+        else:
+            doubtful.append(tuple(dict.fromkeys([*mine, *their])))
+    order = {name: found[name] for name in left if name in found}
+    return IdMatch(order, tuple(respelt), tuple(doubtful))

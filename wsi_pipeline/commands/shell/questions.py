@@ -1,0 +1,237 @@
+"""What `train-mil` is asked to learn and `predict` to hold itself against: labels of the run, or a clinical table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable, read_clinical
+from wsi_pipeline.cohort.clinical.join import Joined, has_column, join
+from wsi_pipeline.cohort.clinical.outcomes import Outcomes, with_outcome
+from wsi_pipeline.cohort.clinical.targets import SURVIVAL, Target, parse_target
+from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
+from wsi_pipeline.cohort.run_dir import RunDir, slug
+from wsi_pipeline.cohort.table_words import label_key
+from wsi_pipeline.cohort.tables.cell_rows import read_rows
+from wsi_pipeline.cohort.tables.columns import find_column, normalise
+from wsi_pipeline.commands.shell.request import Request
+from wsi_pipeline.config.execution import ClinicalOptions, TableOptions, TrainingOptions
+from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES
+from wsi_pipeline.stages.results.former import check_name
+from wsi_pipeline.stages.results.trainings import Training, training_name
+from wsi_pipeline.wording import listed
+
+TASKS: tuple[str, ...] = tuple(MilSpec.__dataclass_fields__["task"].metadata["choices"])
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One target and all that its training needs.
+
+    shown     name of the target, for people
+    records   the slides with its outcome
+    name      folder of its training
+    column    of labels, for metrics.json; "" for the column `label`, and for survival
+    about     what metrics.json says of where the outcome comes from
+    """
+
+    shown: str
+    spec: MilSpec
+    records: tuple[SlideRecord, ...]
+    name: str
+    column: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str:
+        """What no slide has, where none can be trained on."""
+        if self.about:
+            return self.shown
+        return " and ".join(f"`{name}`" for name in OUTCOMES[self.spec.task])
+
+
+def clinical_table(request: Request) -> ClinicalTable | None:
+    """The clinical table that is named, with notes on how it was read."""
+    named = request.get(ClinicalOptions).clinical
+    if named is None:
+        return None
+    table = read_clinical(named)
+    for note in table.notes:
+        request.console.note(f"{Path(table.name).name}: {note}")
+    return table
+
+
+def for_run(request: Request, table: ClinicalTable | None) -> Request:
+    """The request as it concerns the table of slides: what is said of labels then concerns the clinical one.
+
+    --patient-column names a column of either table, or of both.
+    """
+    options = request.get(TableOptions)
+    if table is None or request.sources:
+        return request
+    own = replace(options, fold_labels=False, keep_label=None)
+    asked = options.patient_column
+    if asked is not None and has_column(table, asked):
+        header = (read_rows(RunDir.existing(request.run_dir.root).cohort_csv)[0] or [[]])[0]
+        if find_column(header, asked) is None or normalise(asked) == "patient_id":
+            own = replace(own, patient_column=None)
+    others = [item for item in request.options if not isinstance(item, TableOptions)]
+    return dataclasses.replace(request, options=(own, *others))
+
+
+def joined_table(request: Request, table: ClinicalTable, records: Sequence[SlideRecord]) -> Joined:
+    """The table joined to the slides; says what matched."""
+    asked = request.get(TableOptions).patient_column
+    found = join(table, records, asked if asked is not None and has_column(table, asked) else None)
+    request.console.fact("joined", f"{Path(table.name).name}: {found.said}")
+    for note in found.notes:
+        request.console.note(note)
+    return found
+
+
+def questions(
+    request: Request, cohort: Cohort, records: Sequence[SlideRecord], table: ClinicalTable | None
+) -> list[Question]:
+    """What is to be learned, in the order asked.
+
+    Raises UsageError for a target that is in no table, and for two that would share a folder.
+    """
+    spec, asked = request.get(MilSpec), request.get(ClinicalOptions).target
+    if table is None:
+        return _of_the_run(request, cohort, records)
+    joined = joined_table(request, table, records)
+    is_column = partial(has_column, table)
+    targets = [parse_target(text, spec.task, TASKS, is_column) for text in asked] or [Target("", spec.task, "")]
+    own = [
+        target.task != SURVIVAL and not is_column(target.column) and _is_own_label(cohort, target) for target in targets
+    ]
+    found = [
+        Outcomes(target, tuple(records), {}, ())
+        if mine
+        else with_outcome(joined, records, target, request.get(TableOptions))
+        for target, mine in zip(targets, own, strict=True)
+    ]
+    _check_kept(request, found)
+    made = []
+    for one, mine in zip(found, own, strict=True):
+        for note in one.notes:
+            request.console.note(f"{one.target.shown}: {note}" if len(found) > 1 else note)
+        about = {} if mine else _about(joined, one)
+        made.append(_question(request, one, about, several=len(found) > 1, column=cohort.target if mine else None))
+    _check_folders(made)
+    return _positives(request, made)
+
+
+def model_outcomes(
+    request: Request, cohort: Cohort, table: ClinicalTable, spec: MilSpec, training: Training | None
+) -> Cohort:
+    """The cohort with the outcome of a trained model's target from a clinical table.
+
+    --target names its column where it is called otherwise there. Raises UsageError where it is not there.
+    """
+    asked, metrics = request.get(ClinicalOptions).target, training.metrics if training else {}
+    if len(asked) > 1:
+        raise UsageError(f"target of a trained model is one, got {len(asked)}", todo="Name one --target")
+    is_column = partial(has_column, table)
+    known = str(metrics.get("endpoint" if spec.task == SURVIVAL else "label_column", ""))
+    target = parse_target(asked[0], spec.task, TASKS, is_column) if asked else Target(known, spec.task, known)
+    if target.task != spec.task:
+        raise UsageError(f"target {target.written} is {target.task}, the model predicts {spec.task}")
+    joined = joined_table(request, table, cohort.records)
+    found = with_outcome(joined, cohort.records, target, request.get(TableOptions))
+    for note in found.notes:
+        request.console.note(note)
+    return replace(cohort, records=found.records)
+
+
+def _of_the_run(request: Request, cohort: Cohort, records: Sequence[SlideRecord]) -> list[Question]:
+    """The label, or the survival, of the run's own table."""
+    spec, asked, place = request.get(MilSpec), request.get(ClinicalOptions).target, request.get(TrainingOptions)
+    targets = [parse_target(text, spec.task, TASKS, lambda name: False) for text in asked]
+    for target in targets:
+        if not _is_own_label(cohort, target):
+            has = f"labels of the column {cohort.target}" if cohort.target else "the column label"
+            raise UsageError(
+                f"target {target.written}: this run has kept {has}, no other",
+                todo="Name the table that holds it, of patients or of slides: --clinical FILE",
+            )
+    made = []
+    for target in targets or [Target("", spec.task, "")]:
+        own = _as_task(spec, target.task)
+        column = cohort.target_of(own.task)
+        name = check_name(place.name) if place.name is not None else training_name(own, column)
+        name = f"{name}.{slug(target.shown)}" if place.name is not None and len(targets) > 1 else name
+        shown = f"{SURVIVAL} {cohort.endpoint.upper()}".strip() if target.task == SURVIVAL else cohort.target or "label"
+        made.append(Question(shown, own, tuple(records), name, column))
+    _check_folders(made)
+    return _positives(request, made)
+
+
+def _is_own_label(cohort: Cohort, target: Target) -> bool:
+    """Whether a target is what the run's own table says."""
+    if target.task == SURVIVAL:
+        return target.column.lower() in ("", cohort.endpoint) and bool(cohort.event_counts()[0])
+    return normalise(target.column) in ("label", normalise(cohort.target or "label"))
+
+
+def _question(
+    request: Request, found: Outcomes, about: dict[str, Any], *, several: bool, column: str | None
+) -> Question:
+    """`column` is that of the run's own labels, None for what the clinical table says."""
+    target, place = found.target, request.get(TrainingOptions)
+    spec = _as_task(request.get(MilSpec), target.task)
+    own = column if column is not None else target.column.lower() if target.task == SURVIVAL else target.column
+    if place.name is not None:
+        name = check_name(place.name) + (f".{slug(target.shown.replace(' ', '.'))}" if several else "")
+    else:
+        name = training_name(spec, own)
+    shown = target.shown or SURVIVAL
+    return Question(shown, spec, found.records, name, own, about)
+
+
+def _as_task(spec: MilSpec, task: str) -> MilSpec:
+    """The settings for a target of another task; grades are those of --task ordinal alone."""
+    return spec if task == spec.task else replace(spec, task=task, grades=spec.grades if task == "ordinal" else None)
+
+
+def _about(joined: Joined, found: Outcomes) -> dict[str, Any]:
+    return {"clinical": {"file": Path(joined.table.name).name, "joined": joined.said, "columns": found.columns}}
+
+
+def _check_kept(request: Request, found: Sequence[Outcomes]) -> None:
+    """Raise UsageError where a label is to be kept that no target has."""
+    labels = {record.label.casefold() for one in found for record in one.records if record.label}
+    missing = sorted(request.get(TableOptions).kept_labels - labels)
+    if missing:
+        raise UsageError(f"keep_label names {listed(map(repr, missing))}, which no slide has as its label")
+
+
+def _check_folders(made: Sequence[Question]) -> None:
+    first: dict[str, Question] = {}
+    for question in made:
+        other = first.setdefault(question.name, question)
+        if other is not question:
+            raise UsageError(
+                f"targets {other.shown} and {question.shown} would both be trained in {question.name}",
+                todo="Train them one by one, each with a --name",
+            )
+
+
+def _positives(request: Request, made: Sequence[Question]) -> list[Question]:
+    """Of several targets, --positive concerns those that have such a class."""
+    wanted = request.get(MilSpec).positive
+    if wanted is None or len(made) < 2:
+        return list(made)
+    has = [
+        q.spec.task == "classification" and any(r.label and label_key(r.label) == label_key(wanted) for r in q.records)
+        for q in made
+    ]
+    if not any(has):
+        raise UsageError(f"positive {wanted!r} is a class of none of the targets")
+    return [q if yes else replace(q, spec=replace(q.spec, positive=None)) for q, yes in zip(made, has, strict=True)]

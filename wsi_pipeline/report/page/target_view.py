@@ -1,0 +1,130 @@
+"""Targets of one run side by side: each with its metric and interval, and p-values corrected over all of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wsi_pipeline.cohort.formulas import safe_cell
+from wsi_pipeline.report.data import Estimate, ModelSection, as_number
+from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.statistics.permutation import holm
+from wsi_pipeline.wording import listed
+
+SURVIVAL = "survival"
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """One target: whom it was tested on, its headline metric, and the permutation test before and after correction."""
+
+    target: str
+    task: str
+    model: str
+    classes: tuple[str, ...]
+    slides: int | None
+    patients: int | None
+    metric: str
+    estimate: Estimate | None
+    p_value: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class TargetGroup:
+    """The targets that one kind of model was trained for on the features of one encoder.
+
+    shared   targets that were tested on the same folds, as often as patients were divided so
+    """
+
+    encoder: str
+    model: str
+    rows: tuple[TargetRow, ...]
+    shared: tuple[tuple[str, ...], ...]
+
+    @property
+    def tested(self) -> int:
+        """How many targets have a p-value."""
+        return sum(row.p_value is not None for row in self.rows)
+
+    @property
+    def words(self) -> str:
+        """What the p-values and the folds are, in sentences."""
+        said = "No permutation test was made."
+        if self.tested:
+            said = (
+                "p: permutation test of the metric shown, one per row; Holm: corrected for the "
+                f"{self.tested} tests of this table."
+            )
+        if self.shared:
+            together = "; ".join(listed(names, 20) for names in self.shared)
+            return f"{said} Tested on the same folds of patients: {together}."
+        return f"{said} Each target has folds of its own."
+
+
+def target_name(metrics: Mapping[str, Any]) -> str:
+    """What a model predicts: the column of its labels, `survival PFS`, `label`."""
+    task = metrics.get("task") or "classification"
+    if (task.get("name") if isinstance(task, Mapping) else task) == SURVIVAL:
+        return f"{SURVIVAL} {str(metrics.get('endpoint') or '').upper()}".strip()
+    return str(metrics.get("label_column") or "label")
+
+
+def side_by_side(models: Sequence[ModelSection]) -> list[TargetGroup]:
+    """Models in groups of one encoder, kind and bag, where these were trained for two targets or more."""
+    groups: dict[tuple[str, str, str], list[ModelSection]] = {}
+    for model in models:
+        kind = str(model.metrics.get("model") or model.mil_model)
+        groups.setdefault((model.encoder, kind, model.unit), []).append(model)
+    return [
+        _group(encoder, kind, members)
+        for (encoder, kind, _), members in groups.items()
+        if len({target_name(member.metrics) for member in members}) > 1
+    ]
+
+
+def to_csv(groups: Sequence[TargetGroup]) -> str:
+    """The tables as CSV text."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ("encoder", "model", "target", "task", "training", "slides", "patients", "metric", "value", "low", "high",
+             "p_value", "p_holm")  # fmt: skip
+    writer.writerow(names)
+    for group in groups:
+        for row in group.rows:
+            best = row.estimate
+            numbers = (best.value, best.low, best.high) if best else (None, None, None)
+            values = (group.encoder, group.model, row.target, row.task, row.model, row.slides, row.patients, row.metric,
+                      *numbers, row.p_value, row.p_holm)  # fmt: skip
+            writer.writerow(["" if v is None else safe_cell(v) if isinstance(v, str) else v for v in values])
+    return out.getvalue()
+
+
+def _group(encoder: str, kind: str, members: Sequence[ModelSection]) -> TargetGroup:
+    raw = [as_number((member.metrics.get("permutation") or {}).get("p_value")) for member in members]
+    tested = [k for k, value in enumerate(raw) if value is not None]
+    corrected = dict(zip(tested, holm([value for value in raw if value is not None]), strict=True))
+    rows = tuple(
+        TargetRow(
+            target=target_name(member.metrics),
+            task=member.task,
+            model=member.mil_model,
+            classes=member.classes,
+            slides=member.metrics.get("n_slides"),
+            patients=member.metrics.get("n_patients") if member.patients_known else None,
+            metric=metric_words(member.headline),
+            estimate=member.best,
+            p_value=raw[k],
+            p_holm=corrected.get(k),
+        )
+        for k, member in enumerate(members)
+    )
+    divisions: dict[str, list[str]] = {}
+    for row, member in zip(rows, members, strict=True):
+        if key := str(member.metrics.get("division") or ""):
+            divisions.setdefault(key, []).append(row.target)
+    shared = tuple(tuple(names) for names in divisions.values() if len(names) > 1)
+    return TargetGroup(encoder, kind, rows, shared)
