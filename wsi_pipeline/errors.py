@@ -82,6 +82,10 @@ def _rebuild_damaged(
     return DamagedStoreError(what, slide=slide, todo=todo, path=path, mark=mark)
 
 
+class ExchangeError(WsiPipelineError):
+    """A file of another tool cannot be used as it is: another layout, rows that do not fit, or values that do not."""
+
+
 class EncoderError(WsiPipelineError):
     """An encoder is unknown, its weights are missing, or it does not fit the patches."""
 

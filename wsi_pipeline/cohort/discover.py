@@ -243,4 +243,13 @@ def _nothing(source: str, skipped: Counter[str]) -> UsageError:
     if problem := elsewhere(source):
         return UsageError(f"{source} is {problem[0]}", todo=problem[1])
     note = _skipped_note(skipped)
-    return UsageError(f"no slides at {source}{f'; {note[0]}' if note else ''}", todo=_CONTENTS)
+    todo = _FEATURES.format(source) if _holds_features(Path(source)) else _CONTENTS
+    return UsageError(f"no slides at {source}{f'; {note[0]}' if note else ''}", todo=todo)
+
+
+_FEATURES = "Features of another tool are brought in with: wsi-pipeline import features {}"
+_OF_FEATURES = (".h5", ".pt", ".npy", ".npz", ".safetensors")
+
+
+def _holds_features(folder: Path) -> bool:
+    return folder.is_dir() and any(item.suffix.lower() in _OF_FEATURES for item in folder.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import existing_store, slug
@@ -10,9 +11,13 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Req
 from wsi_pipeline.config.execution import MilExecution, QuPathOptions
 from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.stages.heatmap import HeatmapStage
+from wsi_pipeline.stages.outputs.ground import NO_COORDINATES, frame_of
 from wsi_pipeline.stages.results.trainings import trainings
+from wsi_pipeline.store.schema import FEATURE_FORMAT
+from wsi_pipeline.wording import counted
 
 
 def heatmap(request: Request) -> int:
@@ -31,12 +36,22 @@ def heatmap(request: Request) -> int:
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
+def has_places(store: Path | None) -> bool:
+    """Whether the rows of a feature store have coordinates; one that cannot be read is taken to have them."""
+    header = read_header(store, FEATURE_FORMAT) if store else None
+    return header is None or frame_of(header) != "none"
+
+
 def draw(
     request: Request, records: Sequence[SlideRecord], encoder: str, model: str, spec: HeatmapSpec | None = None
 ) -> int:
     """Draw heatmaps of one model; returns how many slides failed."""
     run = request.run_dir
-    ready = [record for record in records if existing_store(run.feature_store(encoder, record.slide_id))]
+    stores = {record.slide_id: existing_store(run.feature_store(encoder, record.slide_id)) for record in records}
+    ready = [record for record in records if stores[record.slide_id] and has_places(stores[record.slide_id])]
+    bare = sum(path is not None for path in stores.values()) - len(ready)
+    if bare:
+        request.console.note(f"no heatmap of {counted(bare, 'slide')}: {NO_COORDINATES}")
     with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
         no_crop = request.get(QuPathOptions).qupath_no_crop
         stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)

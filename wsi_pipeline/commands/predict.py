@@ -11,17 +11,20 @@ import pandas as pd
 
 from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable
 from wsi_pipeline.cohort.manifest import Cohort
+from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.commands.embed import embed
+from wsi_pipeline.commands.exchange.bring_in import Given, bring_in_features
 from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
 from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
 from wsi_pipeline.commands.shell.questions import clinical_table, for_run, model_outcomes
-from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import tile
 from wsi_pipeline.config.execution import (
     ClinicalOptions,
     CohortOptions,
     EmbedExecution,
+    FeaturesFrom,
     PredictOptions,
     QuPathOptions,
     TableOptions,
@@ -48,7 +51,8 @@ def predict(request: Request) -> int:
     ensemble = load_ensemble(folder)
     what = ", ".join(ensemble.classes) or ensemble.task.name
     request.console.fact("model", f"{shown(folder)}: {what}; {len(ensemble.models)} folds")
-    code = _prepare(request, ensemble, folder) if request.sources else EXIT_DONE
+    code = _bring_in(request, ensemble)
+    code = max(code, _prepare(request, ensemble, folder) if request.sources else EXIT_DONE)
     clinical = clinical_table(request)
     known_cohort = _cohort(request, folder, ensemble, clinical)
     cohort, records = known_cohort.records, request.select(known_cohort)
@@ -74,6 +78,24 @@ def predict(request: Request) -> int:
         _tell_metrics(request, found.metrics, unit)
     _tell_files(request, found, unit)
     return code
+
+
+def _bring_in(request: Request, ensemble: Ensemble) -> int:
+    """Import what --features-from names, as features of the model's encoder."""
+    options = request.get(FeaturesFrom)
+    if options.features_from is None:
+        return EXIT_DONE
+    if request.sources:
+        raise UsageError("features_from and slides exclude each other: the features are there already")
+    trained = str(ensemble.encoder["name"])
+    given = Given((options.features_from,), options.labels, encoder=options.encoder)
+    brought = bring_in_features(request, given)
+    if slug(brought.plan.encoder) != slug(trained):
+        raise UsageError(
+            f"the model was trained on features of {trained}, {given.where} holds those of {brought.plan.encoder}",
+            todo="Name features of the same encoder",
+        )
+    return EXIT_SOME_FAILED if brought.result.failed else EXIT_DONE
 
 
 def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: ClinicalTable | None) -> Cohort:
@@ -181,6 +203,11 @@ def _trained_folder(request: Request) -> Path:
 def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     """Tile and embed the given slides with the settings the model was trained on."""
     specs = ensemble.provenance["specs"]
+    if "tile" not in specs:
+        raise UsageError(
+            f"this model was trained on patches of {specs.get('import', {}).get('tool')}: slides are not tiled so here",
+            todo="Use the same tool on these slides, then: wsi-pipeline predict --features-from FOLDER",
+        )
     settings = [
         from_mapping(kind, specs[name], f"settings of the trained model ({name})")
         for kind, name in ((SegmentSpec, "segment"), (TileSpec, "tile"), (EmbedSpec, "embed"))

@@ -23,7 +23,7 @@ from wsi_pipeline.errors import UsageError
 TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
 STEPS = ("tile", "tune", "embed", "classify", "train-mil")
 Step = tuple[Command, tuple[tuple[Any, ...], ...]]
-_FILES = ("weights", "adapter", "clinical")
+_FILES = ("weights", "adapter", "clinical", "features_from", "labels")
 """Options that name files."""
 
 
@@ -69,9 +69,14 @@ def read_plan(path: Path) -> dict[str, Any]:
     plan = {name: plan[key] for name, key in keys_of(plan, TOP_KEYS, str(path)).items()}
     if "labels" in plan and "tune" not in plan and plan["labels"] is not None:
         raise UsageError(f"{path}: `labels` needs a section `tune`", todo="Add a section `tune`")
-    if "slides" not in plan:
+    if "slides" not in plan and not _has_features(plan.get("train-mil")):
         raise UsageError(f"{path}: the key `slides` is missing", todo="Name the CSV, folder or glob of slides")
     return plan
+
+
+def _has_features(section: Any) -> bool:
+    """Whether train-mil takes the features of another tool, so that no slides are needed."""
+    return isinstance(section, dict) and any(str(key).replace("-", "_") == "features_from" for key in section)
 
 
 def _run_folder(value: Any, path: Path) -> str:
@@ -84,7 +89,7 @@ def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[Step]:
     """The commands to run and their options; several sets of options for embed."""
     by_name = {command.name: command for command in COMMANDS}
     for name in STEPS:
-        if name == "tile" or name in plan:
+        if (name == "tile" and "slides" in plan) or name in plan:
             where = f"{path}, {name}"
             found = [_options(by_name[name], part, where) for part in _sections(plan.get(name), where, by_name[name])]
             sets = tuple(tuple(_beside(item, path.parent) for item in options) for options in found)

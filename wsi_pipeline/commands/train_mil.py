@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
+from wsi_pipeline.commands.exchange.bring_in import Given, bring_in_features
 from wsi_pipeline.commands.heatmap import draw
 from wsi_pipeline.commands.report import write_cohort_report
 from wsi_pipeline.commands.shell.estimate_text import (
@@ -21,7 +22,7 @@ from wsi_pipeline.commands.shell.estimate_text import (
 from wsi_pipeline.commands.shell.questions import Question, clinical_table, for_run, questions
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.target_text import tell_targets
-from wsi_pipeline.config.execution import MilExecution, TrainingOptions
+from wsi_pipeline.config.execution import FeaturesFrom, MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
@@ -39,6 +40,7 @@ def train_mil(request: Request) -> int:
 
     Of several targets, one that cannot be trained does not stop the others; the exit code is then 3.
     """
+    brought = _bring_in(request)
     table = clinical_table(request)
     cohort = for_run(request, table).known_cohort()
     for what, todo in doubt_words(cohort):
@@ -47,7 +49,7 @@ def train_mil(request: Request) -> int:
     asked = questions(request, cohort, records, table)
     done: list[Training] = []
     failed: list[tuple[str, WsiPipelineError]] = []
-    for encoder in _encoders(request):
+    for encoder in [brought] if brought else _encoders(request):
         bags = _gathered(request, records, encoder, asked)
         for question in asked:
             try:
@@ -67,6 +69,19 @@ def train_mil(request: Request) -> int:
     if failed:
         request.console.say(f"{counted(len(failed), 'target')} not trained:\n{_why_failed(failed)}")
     return EXIT_SOME_FAILED if failed else EXIT_DONE
+
+
+def _bring_in(request: Request) -> str:
+    """Import what --features-from names; the encoder's folder, or "" without it."""
+    options = request.get(FeaturesFrom)
+    if options.features_from is None:
+        return ""
+    if options.labels is None and not request.run_dir.cohort_csv.is_file():
+        raise UsageError(
+            "features_from needs labels to train on", todo="Name a CSV with a slide_id and a label: --labels labels.csv"
+        )
+    given = Given((options.features_from,), options.labels, encoder=options.encoder)
+    return slug(bring_in_features(request, given).plan.encoder)
 
 
 def _why_failed(failed: Sequence[tuple[str, WsiPipelineError]]) -> str:

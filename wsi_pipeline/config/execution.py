@@ -242,6 +242,48 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
+class ImportOptions:
+    """Which slides the files of another tool belong to."""
+
+    labels: str | None = option(
+        None, "CSV of the slides and their labels; ids match with or without suffixes (.svs, .h5)", group="slides",
+        metavar="CSV",
+    )  # fmt: skip
+    slides: str | None = option(
+        None, "the slides, for checks and pictures: a CSV, a folder or a quoted glob (patches need them)",
+        group="slides", metavar="SLIDES",
+    )  # fmt: skip
+    encoder: str | None = option(
+        None, "encoder of the features, if the files state none or several", group="slides", metavar="NAME"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class FeaturesFrom:
+    """Features of another tool, imported before a command begins."""
+
+    features_from: str | None = option(
+        None, "import features first: a folder of TRIDENT, CLAM, STAMP, .npy, ... files (see import)",
+        group="model", metavar="FOLDER",
+    )  # fmt: skip
+    labels: str | None = option(
+        None, "CSV of the slides and labels that belong to --features-from", group="model", metavar="CSV"
+    )
+    encoder: str | None = option(
+        None, "encoder of --features-from, if the files state none or several", group="model", metavar="NAME",
+        rare=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.features_from is None and (self.labels or self.encoder):
+            raise UsageError("labels and encoder belong to features_from, which is missing")
+
+
+@dataclass(frozen=True)
 class CompareOptions:
     """Which trainings are compared, and how."""
 

@@ -276,7 +276,7 @@ class MilSpec:
     dropout: float = option(0.25, "dropout in the head", group="model", check=between(0, 0.95), rare=True)
     task: str = option(
         "classification",
-        "target: `label` (class, grade or number), or survival from `time` and `event`",
+        "target: label (class, grade, number), or time and event",
         group="task",
         choices=("classification", "ordinal", "regression", "survival"),
     )

@@ -16,10 +16,11 @@ from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan
 from wsi_pipeline.stages.engine.freshness import REVISIONS, embed_digest, read_header, stale
 from wsi_pipeline.stages.engine.guards import drop_other_format
+from wsi_pipeline.stages.engine.qupath_origin import ORIGIN
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.inputs.find_adapter import remembered
 from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submit
-from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
+from wsi_pipeline.store.schema import FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.store.tables.partial import RowsKey
 from wsi_pipeline.store.tables.patch_table import PatchTable
@@ -96,6 +97,7 @@ class EmbedStage:
 
     def _header(self, record: SlideRecord, patches: Header, count: int) -> Header:
         adapter = remembered(self.run_dir, self.plan.adapter)
+        origin = (patches.extra.get(IMPORTED) or {}).get(ORIGIN)
         tuned_on = not self.plan.groups.isdisjoint(name_hashes((record.patient_id, record.slide_id)))
         return Header(
             FEATURE_FORMAT,
@@ -110,6 +112,7 @@ class EmbedStage:
                 "warning": patches.extra.get("warning", ""),
                 **({"adapter": adapter} if adapter else {}),
                 **({"tuned_on": True} if tuned_on else {}),
+                **({ORIGIN: origin} if origin else {}),
             },
         )
 

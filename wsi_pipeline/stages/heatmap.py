@@ -38,6 +38,7 @@ from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
+from wsi_pipeline.stages.outputs.ground import Ground, ground_of_imported, origin_of_imported
 from wsi_pipeline.stages.outputs.heatmap_files import DIGEST, SETTINGS, HeatmapFiles, png_chunks
 from wsi_pipeline.stages.results.trainings import Training, require_training
 from wsi_pipeline.store.schema import FEATURE_FORMAT
@@ -100,25 +101,39 @@ class HeatmapStage:
     def _outlines_placed(self, record: SlideRecord) -> bool:
         """Whether the outlines use QuPath's origin; in plain form, any origin that they state."""
         stated = origin_of_file(self._file(record, ".geojson"))
-        wanted = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
+        header = read_header(self._features(record), FEATURE_FORMAT)
+        segmented = existing_store(self.run_dir.segment_store(record.slide_id)) is not None
+        if header is not None and "import" in header.specs and not segmented:
+            wanted = origin_of_imported(header, self.no_crop)
+        else:
+            wanted = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
         return stated == wanted or (self.spec is None and stated is not None)
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
         """Draw one slide. If its file is gone, what the stores suffice for is drawn."""
         table, digest = read_feature_table(self._features(record)), self._digest(record)
-        segment = read_segment_table(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
+        ground = self._ground(record, table, slide)
         models = models_for_slide(self.training, self.ensemble, record)
         files = HeatmapFiles(
             self._file(record, ""),
-            explain(self.ensemble, models, table, self.device),
+            explain(self.ensemble, models, ground.table, self.device),
             {DIGEST: digest, SETTINGS: canonical_json(asdict(self.wanted))},
-            qupath_origin(segment.header, self.no_crop),
+            ground.origin,
+            outlined=ground.outlined,
         )
         for ending in (".tif", ".patches.jpg"):
             remove(self._file(record, ending))  # never leave one that shows other models
-        picture, note = self._from_slide(record, table, files, slide)
-        files.write_overlays(segment.thumbnail if picture is None else picture)
+        picture, note = self._from_slide(record, ground.table, files, slide) if ground.of_slide else (None, ground.note)
+        files.write_overlays(ground.picture if picture is None else picture)
         return StageStatus("done" if len(table.coords) else "empty", note=note, digest=digest)
+
+    def _ground(self, record: SlideRecord, table: FeatureTable, slide: OpenOnce) -> Ground:
+        """What the heat is laid on: the thumbnail of `tile`; of imported features the slide, or white."""
+        if "import" in table.header.specs:
+            store = existing_store(self.run_dir.segment_store(record.slide_id))
+            return ground_of_imported(table, read_segment_table(store) if store else None, slide, self.no_crop)
+        segment = read_segment_table(require_store(self.run_dir.segment_store(record.slide_id), "tile slides.csv"))
+        return Ground(table, segment.thumbnail, qupath_origin(segment.header, self.no_crop))
 
     def _from_slide(
         self, record: SlideRecord, table: FeatureTable, files: HeatmapFiles, slide: OpenOnce
@@ -144,7 +159,12 @@ class HeatmapStage:
         """Where to read the patches: from the store that the features were computed from, if it is still there."""
         slide, store = table.header.slide, existing_store(self.run_dir.patch_store(record.slide_id))
         patches = read_patch_table(store) if store else None
-        if store is not None and patches is not None and patches.header.digest == table.header.parent_digest:
+        if (
+            store is not None
+            and patches is not None
+            and patches.header.digest == table.header.parent_digest
+            and np.array_equal(patches.grid.coords, table.coords)
+        ):
             return PatchFiles.of(patches, store, record.path)
         return PatchFiles(
             record.slide_id, slide.quick_digest, record.path, table.coords, table.geometry, size=slide.size

@@ -31,7 +31,13 @@ from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.trained.inference import predict
 from wsi_pipeline.mil.validation.external import SEEN, Cut, RiskCut, by_patient, external_metrics, with_calls
-from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather, outcomes_of, tuned_on_warnings
+from wsi_pipeline.stages.inputs.slide_bags import (
+    SlideBags,
+    differing_patches,
+    gather,
+    outcomes_of,
+    tuned_on_warnings,
+)
 from wsi_pipeline.stages.results import prediction_files as files
 from wsi_pipeline.stages.results.trainings import read_training, trained_patients, training_name
 from wsi_pipeline.system.atomic import remove, write_text
@@ -263,11 +269,9 @@ def _write_or_remove(path: Path, text: str | None) -> None:
 
 def check_patches(specs: Mapping[str, Mapping[str, Any]], ensemble: Ensemble) -> None:
     """The patches must be of the size and resolution that the model was trained on."""
-    trained, here = ensemble.provenance["specs"]["tile"], specs["tile"]
-    differing = [key for key in ("patch_px", "mpp") if trained.get(key) != here.get(key)]
+    differing = differing_patches(specs, ensemble.provenance["specs"])
     if differing:
-        words = ", ".join(f"{key} {here.get(key)}, not {trained.get(key)}" for key in differing)
         raise MilError(
-            f"the patches are not such as this model was trained on: {words}",
+            f"the patches are not such as this model was trained on: {', '.join(differing)}",
             todo="Tile and embed these slides in a run of their own: wsi-pipeline predict SLIDES --run NEW",
         )

@@ -22,7 +22,7 @@ from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, segment_digest, stale
-from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format
+from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format, identity_of
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, bounds_origin
 from wsi_pipeline.stages.engine.runner import Freshness
@@ -78,7 +78,7 @@ class SegmentStage:
         tissue = self._tissue_digest(record)
         opened = slide.open()
         info, spacing = opened.info, spacing_of(opened.info, record.mpp, self.default_mpp)
-        identity = _identity(record, opened, spacing)
+        identity = identity_of(record, opened, spacing)
         rgb, thumbnail = read_pictures(opened, spacing.mpp, self.spec)
         check_unchanged(record.path, identity)
         found = self._tissue(record, info, spacing.mpp, rgb)
@@ -175,23 +175,6 @@ def _at_mpp(picture: NDArray[np.uint8], size: Size, mpp: float, target_mpp: floa
     """The picture of a whole slide at `target_mpp`, or unchanged if it is coarser."""
     width, height = (max(1, round(side * mpp / target_mpp)) for side in (size.width, size.height))
     return area_resize(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
-
-
-def _identity(record: SlideRecord, slide: Slide, spacing: Spacing) -> SlideIdentity:
-    info = slide.info
-    return SlideIdentity(
-        slide_id=record.slide_id,
-        file_name=record.path.name,
-        width=info.size.width,
-        height=info.size.height,
-        vendor=info.vendor,
-        backend=info.backend,
-        objective=info.objective,
-        own_mpp=info.mpp,
-        mpp=float(spacing.mpp),
-        mpp_source=spacing.source,
-        quick_digest=quick_digest(record.path),
-    )
 
 
 def _status(header: Header) -> StageStatus:

@@ -25,6 +25,9 @@ COORDS, COVERAGE, LABELS, JPEG, IMAGES, FEATURES = "coords", "coverage", "labels
 
 PROBABILITIES = "probabilities"
 
+IMPORTED = "imported"
+"""Key of a header's `extra`: whose the rows are, where another tool made them."""
+
 ROWS_PER_CHUNK = 4096
 """Rows of coords, coverage and probabilities in one chunk."""
 
@@ -92,7 +95,12 @@ class Header:
     def parse(cls, attrs: dict[str, Any], wanted: str, path: object) -> Header:
         """Read back; raises StoreError for another format, a newer version, or attributes that do not parse."""
         if attrs.get("format") != wanted:
-            raise StoreError(f"{path} is not a {wanted} store: its format attribute is {attrs.get('format')!r}")
+            kind = {FEATURE_FORMAT: "features", PATCH_FORMAT: "patches"}.get(wanted)
+            foreign = kind is not None and attrs.get("format") is None
+            raise StoreError(
+                f"{path} is not a {wanted} store: its format attribute is {attrs.get('format')!r}",
+                todo=f"A file of another tool is brought in with: wsi-pipeline import {kind}" if foreign else None,
+            )
         if attrs.get("version") not in READABLE_VERSIONS:
             readable = " and ".join(str(version) for version in READABLE_VERSIONS)
             raise StoreError(

@@ -61,6 +61,25 @@ def resolve_geometry(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> Patch
     return PatchGeometry(spec.patch_px, patch_level0, stride, level, level_px, delivered, not is_whole)
 
 
+def geometry_of_given(
+    patch_px: int, patch_level0: int, stride_level0: int, info: SlideInfo, slide_mpp: float
+) -> PatchGeometry:
+    """How patches of a size that another tool chose are read: from the coarsest level that is fine enough.
+
+    A patch is patch_px pixels of what is patch_level0 at level 0. Patches smaller than that at level 0 are enlarged.
+    """
+    fine = [
+        (number, round(patch_level0 / level.downsample))
+        for number, level in enumerate(info.levels)
+        if patch_level0 / level.downsample >= patch_px * (1 - 1e-3)
+    ]
+    number, level_px = fine[-1] if fine else (0, patch_level0)
+    delivered = patch_level0 * slide_mpp / patch_px
+    return PatchGeometry(
+        patch_px, patch_level0, stride_level0, number, max(1, level_px), delivered, level_px % patch_px != 0
+    )
+
+
 def _coarsest_fine_enough(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> int:
     limit = spec.mpp * (1 + spec.mpp_tolerance) * (1 + 1e-9)
     fine = [i for i, level in enumerate(info.levels) if slide_mpp * level.downsample <= limit]

@@ -77,6 +77,16 @@ def _rounded(coordinates: Any) -> Any:
     return [_rounded(part) for part in coordinates]
 
 
+def without_areas(document: dict[str, Any]) -> dict[str, Any]:
+    """A FeatureCollection of `to_geojson` of a slide whose resolution is not known: without areas."""
+    features = []
+    for item in document["features"]:
+        told = {key: value for key, value in item["properties"].items() if key != "area_um2"}
+        told["measurements"] = {key: value for key, value in told["measurements"].items() if key != AREA_NAME}
+        features.append({**item, "properties": told})
+    return {**document, "features": features}
+
+
 def from_origin(document: dict[str, Any], origin: Origin | None) -> dict[str, Any]:
     """A FeatureCollection of `to_geojson` counted from `origin`, which it then states; itself if that is (0, 0)."""
     if origin is None:

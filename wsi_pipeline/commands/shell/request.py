@@ -82,9 +82,13 @@ class Request:
         if not self.sources:
             return self.known_cohort()
         cohort = self.read_sources()
+        self.record(cohort)
+        return cohort
+
+    def record(self, cohort: Cohort) -> None:
+        """Make this the cohort of the run. Prints a summary and notes."""
         self._tell(cohort)
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
-        return cohort
 
     def known_cohort(self) -> Cohort:
         """The cohort this run was started with, updated by table options given now, which the run keeps."""

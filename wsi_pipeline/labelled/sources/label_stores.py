@@ -83,10 +83,16 @@ def _table(path: Path, record: SlideRecord, faults: Faults) -> PatchTable | None
 
 def _common(tables: list[tuple[SlideRecord, PatchTable]]) -> tuple[int, float]:
     """Patch size and resolution, which all stores must share."""
-    found = {(table.geometry.patch_px, float(table.header.specs["tile"]["mpp"])) for _, table in tables}
+    found = {(table.geometry.patch_px, _mpp(table)) for _, table in tables}
     if len(found) > 1:
         listed = " and ".join(f"{side} px at {mpp:g} mpp" for side, mpp in sorted(found)[:2])
         raise LabelError(
             f"the patch stores of the run differ: {listed}", todo="Run again: wsi-pipeline tile slides.csv"
         )
     return found.pop()
+
+
+def _mpp(table: PatchTable) -> float:
+    """As it was asked for; of patches that another tool laid, as it is."""
+    asked = table.header.specs.get("tile", {}).get("mpp")
+    return round(table.geometry.mpp, 2) if asked is None else float(asked)

@@ -68,6 +68,14 @@ class Ensemble:
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise MilError naming what differs, unless `encoder` is the one these models were trained on."""
+        unknown = [not facts.get("fingerprint") for facts in (self.encoder, encoder)]
+        if unknown[0] != unknown[1]:
+            mine, its = ("imported" if one else "computed here" for one in unknown)
+            raise MilError(
+                f"the features are {its} ({encoder.get('name')}), those this model was trained on were {mine} "
+                f"({self.encoder.get('name')}): whether the weights are the same is not known",
+                todo="Use features from the same source, or train on these.",
+            )
         differing = sorted(key for key in {*self.encoder, *encoder} if self.encoder.get(key) != encoder.get(key))
         if differing:
             details = "; ".join(f"{key} {encoder.get(key)!r}, not {self.encoder.get(key)!r}" for key in differing)

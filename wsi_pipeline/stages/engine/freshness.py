@@ -83,6 +83,8 @@ def stale(
         copies = set_aside_copies(path)
         damaged = f"damaged, kept as {copies[-1].name}" if copies else ""
         return Freshness(False, "unreadable or of another version" if path.exists() else damaged)
+    if "import" in header.specs and not set(specs) & set(header.specs):
+        return Freshness(False, f"it takes the place of what {header.specs['import'].get('tool')} made")
     changed = [
         f"{key} {header.specs.get(stage, {}).get(key)} -> {value}"
         for stage, spec in specs.items()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.slides.inspect.identity import same_slide
+from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
+from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.spacing import Spacing
 from wsi_pipeline.store.schema import SlideIdentity
 from wsi_pipeline.system.atomic import remove
 
@@ -26,3 +29,21 @@ def drop_other_format(path: Path) -> None:
     for suffix in STORE_SUFFIXES.values():
         if suffix != path.suffix:
             remove(path.with_suffix(suffix))
+
+
+def identity_of(record: SlideRecord, slide: Slide, spacing: Spacing | None) -> SlideIdentity:
+    """Which image an open slide is; its mpp is 0 and not known where `spacing` is None."""
+    info = slide.info
+    return SlideIdentity(
+        slide_id=record.slide_id,
+        file_name=record.path.name,
+        width=info.size.width,
+        height=info.size.height,
+        vendor=info.vendor,
+        backend=info.backend,
+        objective=info.objective,
+        own_mpp=info.mpp,
+        mpp=float(spacing.mpp) if spacing else 0.0,
+        mpp_source=spacing.source if spacing else "not known",
+        quick_digest=quick_digest(record.path),
+    )

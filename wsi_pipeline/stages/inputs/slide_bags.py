@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.store.schema import PATCH_FORMAT, Header
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import COORDS, IMPORTED, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
 from wsi_pipeline.wording import listed
 
@@ -163,7 +165,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     # An empty slide has no rows, so that leaving it out is leaving out its offset.
     offsets = np.concatenate([cohort.offsets[full], cohort.offsets[-1:]])
     return SlideBags(
-        table=_table(kept, [header.slide.quick_digest for header in headers]),
+        table=_table(kept, [content_of(header) for header in headers]),
         bags=Bags(cohort.features, offsets, ids),
         encoder=headers[0].extra["encoder"],
         specs=headers[0].specs,
@@ -247,27 +249,76 @@ def _why_missing(run: RunDir, record: SlideRecord, encoder: str) -> str:
     return f"failed in {failed[0]}" if failed else f"not embedded with {encoder}"
 
 
+def content_of(header: Header) -> str:
+    """A digest that is the same for two stores of one slide file: of the slide or, without it, of the rows' file."""
+    imported = header.extra.get(IMPORTED) or {}
+    return header.slide.quick_digest or str(imported.get("content", ""))
+
+
 def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: str) -> None:
+    """Features computed here must be of the patches that are there: the same digest, and the same rows."""
     path = existing_store(run.patch_store(record.slide_id))
-    patches = read_header(path, PATCH_FORMAT) if path else None
-    if patches is not None and patches.digest != header.parent_digest:
+    if path is None or IMPORTED in header.extra:
+        return  # another tool's patches are its own
+    patches = read_header(path, PATCH_FORMAT)
+    if patches is None:
+        return
+    features = existing_store(run.feature_store(encoder, record.slide_id))
+    same = patches.digest == header.parent_digest
+    if not same or (features is not None and not same_rows(path, features)):
         raise MilError(
-            f"features of {encoder} are older than the slide's patches",
+            f"features of {encoder} are older than the slide's patches"
+            if not same
+            else f"features of {encoder} are not of the slide's patches: their coordinates differ",
             slide=record.slide_id,
             todo=f"Run again: wsi-pipeline embed --model {header.extra['encoder']['name']}",
         )
+
+
+def same_rows(one: Path, other: Path) -> bool:
+    """Whether two stores of a slide have the same patches, row for row, by their coordinates."""
+    with open_store(one) as a, open_store(other) as b:
+        return a.shape(COORDS) == b.shape(COORDS) and np.array_equal(a.read(COORDS), b.read(COORDS))
 
 
 def _check_alike(headers: Sequence[Header], encoder: str) -> None:
     first = headers[0]
     for header in headers[1:]:
         same_weights = header.extra["encoder"]["fingerprint"] == first.extra["encoder"]["fingerprint"]
-        if not same_weights or header.specs != first.specs:
+        both = {IMPORTED in one.extra for one in (first, header)}
+        if both == {True}:
+            _check_imported_alike(first, header)
+        elif not same_weights or header.specs != first.specs:
             what = "other settings" if same_weights else "other weights"
             raise MilError(
                 f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
                 todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {first.extra['encoder']['name']}",
             )
+
+
+def _check_imported_alike(first: Header, header: Header) -> None:
+    differing = differing_patches(header.specs, first.specs)
+    if header.extra["encoder"]["dim"] != first.extra["encoder"]["dim"]:
+        differing.append(f"{header.extra['encoder']['dim']} features, not {first.extra['encoder']['dim']}")
+    if differing:
+        raise MilError(
+            f"imported features of {header.slide.slide_id} and {first.slide.slide_id} differ: {', '.join(differing)}",
+            todo="Import the features of one set of patches, or train on some of the slides with --only",
+        )
+
+
+def differing_patches(here: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the settings of two sets of patches differ, of what both state: `patch_px 512, not 256`."""
+    a, b = (dict(specs.get("tile") or specs.get("import") or {}) for specs in (here, other))
+    both_imported = "tile" not in here and "tile" not in other
+    keys = ("patch_px", "mpp", "magnification", "overlap_px") if both_imported else ("patch_px", "mpp")
+    asked = [(key, a.get(key), b.get(key)) for key in keys]
+    strict = "tile" in here and "tile" in other
+    return [
+        f"{key} {mine}, not {its}"
+        for key, mine, its in asked
+        if mine != its and (strict or (mine is not None and its is not None))
+    ]
 
 
 def tuned_on_warnings(slides: SlideBags) -> list[str]:

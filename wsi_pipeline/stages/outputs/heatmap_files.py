@@ -22,7 +22,7 @@ from wsi_pipeline.report.maps.heat_tiff import write_pyramid
 from wsi_pipeline.report.maps.heatmaps import blend_heat, draw_heat
 from wsi_pipeline.stages.outputs.explanation import Explanation
 from wsi_pipeline.system.atomic import remove, write_bytes, write_text
-from wsi_pipeline.tissue.geojson import Origin, from_origin
+from wsi_pipeline.tissue.geojson import Origin, from_origin, without_areas
 
 DIGEST, SETTINGS, PICTURE = "wsi-pipeline digest", "wsi-pipeline settings", "wsi-pipeline picture"
 """Text chunks of the PNG: digest of models and features, settings, size WxH of the picture above the colour bar."""
@@ -35,12 +35,14 @@ class HeatmapFiles:
     stem     path of the files without their endings
     chunks   text chunks of the PNG: DIGEST and SETTINGS
     origin   level-0 pixel from which outlines for QuPath count, see tissue.geojson.from_origin
+    outlined whether there are outlines: not of patches whose place on the slide is not known
     """
 
     stem: Path
     explanation: Explanation
     chunks: Mapping[str, str]
     origin: Origin | None = None
+    outlined: bool = True
 
     def path(self, ending: str) -> Path:
         """The file with this ending (`.png`)."""
@@ -50,7 +52,10 @@ class HeatmapFiles:
         """Write values, outlines, and both overlays on `picture`, uint8 (h, w, 3), of the whole slide; the PNG last."""
         slide, size = self.explanation.slide, {PICTURE: f"{picture.shape[1]}x{picture.shape[0]}"}
         write_text(self.path(".csv"), values_csv(self.explanation))
-        write_text(self.path(".geojson"), json.dumps(self._outlines()) + "\n")
+        if self.outlined:
+            write_text(self.path(".geojson"), json.dumps(self._outlines()) + "\n")
+        else:
+            remove(self.path(".geojson"))
         contribution = draw_heat(picture, slide.size, self.explanation.evidence_heat)
         _write_jpeg(self.path(".contribution.jpg"), contribution)
         attention = draw_heat(picture, slide.size, self.explanation.attention_heat)
@@ -77,7 +82,7 @@ class HeatmapFiles:
     def _outlines(self) -> dict[str, Any]:
         made = self.explanation
         outlines = attention_geojson(made.coords, made.patch_level0, made.attention, made.slide.size, made.slide.mpp)
-        return from_origin(outlines, self.origin)
+        return from_origin(outlines if made.slide.mpp else without_areas(outlines), self.origin)
 
 
 def values_csv(explanation: Explanation) -> str:

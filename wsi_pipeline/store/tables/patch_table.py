@@ -76,9 +76,12 @@ def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
     """Attributes of `coords`: those TRIDENT's readers expect, and our exact geometry, which `geometry_from` reads.
 
     `patch_size` and `patch_size_level0` are TRIDENT's names for `patch_px` and `patch_level0`. Magnifications are
-    nominal (10 / mpp); `mpp` is the resolution actually delivered.
+    nominal (10 / mpp); `mpp` is the resolution actually delivered. Of rows that another tool made, only
+    what is known has a name of TRIDENT's.
     """
-    slide, tile = header.slide, header.specs["tile"]
+    slide, tile = header.slide, header.specs.get("tile")
+    if tile is None:
+        return _attrs_of_imported(header, geometry)
     return {
         "name": slide.slide_id,
         "patch_size": geometry.patch_px,
@@ -90,6 +93,21 @@ def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
         "level0_height": slide.height,
         **asdict(geometry),
     }
+
+
+def _attrs_of_imported(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
+    slide, given = header.slide, header.specs.get("import", {})
+    named = {
+        "patch_size": geometry.patch_px,
+        "patch_size_level0": geometry.patch_level0,
+        "level0_width": slide.width,
+        "level0_height": slide.height,
+        "level0_magnification": slide.objective or (_nominal(10 / slide.mpp) if slide.mpp else 0),
+        "target_magnification": given.get("magnification") or (_nominal(10 / geometry.mpp) if geometry.mpp else 0),
+    }
+    known = {key: value for key, value in named.items() if value}
+    overlap = given.get("overlap_px")
+    return {"name": slide.slide_id, **known, **({} if overlap is None else {"overlap": overlap}), **asdict(geometry)}
 
 
 def read_patch_table(path: str | PathLike[str]) -> PatchTable:

@@ -1,0 +1,150 @@
+"""Features of TRIDENT and a table of labels, no slide file anywhere: trained, predicted, compared, drawn, reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.exchange import foreign_files as files
+from wsi_pipeline.cli import main
+
+QUICK = (
+    "--model",
+    "abmil",
+    "--folds",
+    "2",
+    "--epochs",
+    "6",
+    "--allow-few",
+    "--bootstrap",
+    "100",
+    "--permutations",
+    "20",
+)
+
+
+def cohort(folder: Path, name: str, patients: int, seed: int) -> tuple[str, str]:
+    """TRIDENT's folder, and a CSV whose ids have the suffix of the slides."""
+    job = folder / name / "10x_64px_0px_overlap"
+    for number in range(patients):
+        rows = files.features_of(9 + number, 8, seed + number, signal=4.0 * (number % 2))
+        files.trident(job / "features_uni_v1" / f"{name}{number}.h5", rows[None], files.coords_of(9 + number)[None])
+        files.trident_coords(job / "patches" / f"{name}{number}_patches.h5", files.coords_of(9 + number))
+    (job / "_logs_coords.txt").write_text("done")
+    table = files.labels_csv(
+        folder / f"{name}.csv", [(f"{name}p{k}", f"{name}{k}.svs", "ab"[k % 2]) for k in range(patients)]
+    )
+    return str(folder / name), str(table)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on one cohort; a run of its own for the predictions of another; both without slides."""
+    folder = tmp_path_factory.mktemp("features-from")
+    given, table = cohort(folder, "s", 8, 0)
+    assert main(["train-mil", "--features-from", given, "--labels", table, "--run", str(folder / "run"), *QUICK]) == 0
+    new, labels = cohort(folder, "n", 4, 100)
+    trained = str(folder / "run/train-mil/uni_v1/abmil")
+    words = ["predict", "--features-from", new, "--labels", labels, "--trained", trained, "--run", str(folder / "new")]
+    assert main(words) == 0
+    return folder
+
+
+def test_training(run: Path) -> None:
+    metrics = json.loads((run / "run/train-mil/uni_v1/abmil/metrics.json").read_text())
+    assert metrics["n_patients"] == 8
+    assert metrics["left_out"] == {}
+    table = pd.read_csv(run / "run/train-mil/uni_v1/abmil/predictions.csv")
+    assert sorted(table["slide_id"]) == [f"s{k}" for k in range(8)]
+    config = json.loads((run / "run/train-mil/uni_v1/abmil/config.json").read_text())
+    assert config["encoder"] == {"name": "uni_v1", "dim": 8, "fingerprint": ""}
+    assert config["provenance"]["specs"] == {
+        "import": {"tool": "TRIDENT", "patch_px": 64, "mpp": None, "magnification": 10.0, "overlap_px": 0}
+    }
+
+
+def test_prediction_of_another_cohort(run: Path) -> None:
+    folder = run / "new/predict/uni_v1/abmil"
+    table = pd.read_csv(folder / "predictions.csv")
+    assert list(table["slide_id"]) == ["n0", "n1", "n2", "n3"]
+    assert list(table["label"]) == list("abab")
+    first, second = (table.loc[table["label"] == name, "p_b"] for name in "ab")
+    assert first.max() < second.min()
+    assert set(table["trained_on"]) == {"no"}
+    assert json.loads((folder / "metrics.json").read_text())["external"]
+
+
+def test_heatmaps_follow_the_coordinates_and_outlines_have_no_areas_where_the_resolution_is_not_known(
+    run: Path,
+) -> None:
+    stem = run / "run/heatmap/uni_v1/abmil/s1"
+    table = pd.read_csv(f"{stem}.csv")
+    assert np.array_equal(table[["x", "y"]], files.coords_of(10))
+    picture = np.asarray(Image.open(f"{stem}.png").convert("RGB"))
+    columns = int(np.flatnonzero((picture[:700] < 240).any(axis=(0, 2))).max()) + 1
+    assert picture.shape[1] == files.WIDTH
+    assert columns == 2 * 128  # ten patches, six in a column
+    outlines = json.loads(Path(f"{stem}.geojson").read_text())
+    assert outlines["features"]
+    places = np.concatenate([np.asarray(f["geometry"]["coordinates"][0]) for f in outlines["features"]])
+    assert (places.min(), places[:, 0].max(), places[:, 1].max()) == (0, 256, 768)
+    assert all("area_um2" not in feature["properties"] for feature in outlines["features"])
+    assert not Path(f"{stem}.patches.jpg").exists()
+
+
+def test_the_report_says_whose_features_they_are(run: Path) -> None:
+    page = (run / "run/report/report.html").read_text()
+    assert "TRIDENT" in page
+    assert "train-mil --features-from" in page
+    assert "file not found" not in page
+
+
+def test_comparison(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--run", str(run / "run"), *QUICK]
+    assert main(["train-mil", *words, "--name", "again", "--seed", "1"]) == 0
+    both = [str(run / "run/train-mil/uni_v1" / name) for name in ("abmil", "again")]
+    capsys.readouterr()
+    assert main(["compare", *both, "--bootstrap", "100"]) == 0
+    assert "of 8 patients" in capsys.readouterr().out
+
+
+def test_a_model_of_imported_features_is_not_used_on_slides(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = str(run / "run/train-mil/uni_v1/abmil")
+    assert main(["predict", "slides.csv", "--trained", trained, "--run", str(run / "other")]) == 2
+    said = capsys.readouterr().err
+    assert "this model was trained on patches of TRIDENT: slides are not tiled so here" in said
+    assert "predict --features-from FOLDER" in said
+
+
+def test_other_patches_than_those_of_training_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run / "coarse" / "features_uni_v1"
+    files.trident(folder / "c1.h5", files.features_of(9), files.coords_of(9), target_magnification=5)
+    trained = str(run / "run/train-mil/uni_v1/abmil")
+    words = ["predict", "--features-from", str(folder), "--trained", trained, "--run", str(run / "coarse-run")]
+    assert main(words) == 2
+    assert "magnification 5.0, not 10.0" in capsys.readouterr().err
+
+
+def test_training_without_labels_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given, _ = cohort(tmp_path, "s", 2, 0)
+    assert main(["train-mil", "--features-from", given, "--run", str(tmp_path / "run")]) == 2
+    assert "--features-from needs labels to train on" in capsys.readouterr().err
+    assert main(["train-mil", "--labels", "x.csv", "--run", str(tmp_path / "run")]) == 2
+    assert "labels and encoder belong to features_from" in capsys.readouterr().err.replace("--", "").replace("-", "_")
+
+
+def test_a_plan_without_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are taken from the folder of the YAML file; nothing is tiled."""
+    cohort(tmp_path, "s", 8, 0)
+    plan = {"model": "abmil", "folds": 2, "epochs": 1, "allow_few": True, "bootstrap": 100, "permutations": 0}
+    section = {"features_from": "s", "labels": "s.csv", **plan}
+    (tmp_path / "plan.yaml").write_text(json.dumps({"run": "run", "train-mil": section}))
+    monkeypatch.chdir("/")
+    assert main(["run", str(tmp_path / "plan.yaml")]) == 0
+    assert (tmp_path / "run/train-mil/uni_v1/abmil/metrics.json").is_file()
+    assert not (tmp_path / "run/tile").exists()

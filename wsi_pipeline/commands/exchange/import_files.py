@@ -1,0 +1,44 @@
+"""`import`: features or coordinates of another tool, brought into a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wsi_pipeline.commands.exchange.bring_in import BroughtIn, Given, bring_in_features, bring_in_patches
+from wsi_pipeline.commands.shell.logfile import log_to
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
+from wsi_pipeline.commands.tile import tell_end
+from wsi_pipeline.config.execution import ImportOptions
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.wording import counted
+
+KINDS = ("features", "patches")
+
+
+def import_files(request: Request) -> int:
+    """Import `features` or `patches` from the files and folders named behind the word."""
+    kind, *sources = request.sources
+    if kind not in KINDS or not sources:
+        raise UsageError(
+            f"import takes {' or '.join(KINDS)} and files or folders, got {' '.join(request.sources)!r}",
+            todo="For example: wsi-pipeline import features features_uni_v1 --labels labels.csv",
+        )
+    options, run = request.get(ImportOptions), request.run_dir
+    if kind == "patches" and options.encoder is not None:
+        raise UsageError("encoder is for features: patches have none")
+    given = Given(tuple(sources), options.labels, options.slides, options.encoder)
+    # Sources of this command are no slides: the cohort comes from the options.
+    request = replace(request, sources=())
+    with log_to(run.log, request.command, request.console.note, json_path=run.log_json if request.log_json else None):
+        made = bring_in_features(request, given) if kind == "features" else bring_in_patches(request, given)
+        _tell_end(request, made, kind)
+    return EXIT_SOME_FAILED if made.result.failed else EXIT_DONE
+
+
+def _tell_end(request: Request, made: BroughtIn, kind: str) -> None:
+    run = request.run_dir
+    if kind == "features":
+        folder, then = run.feature_store(made.plan.encoder, "x").parent, "train-mil"
+    else:
+        folder, then = run.patch_store("x").parent, "embed --model pathotune"
+    tell_end(request, made.result, f"{counted(made.done, 'slide')} in {shown(folder)}/ · {request.next(then)}")

@@ -1,0 +1,201 @@
+"""From a file of another tool to the rows and the header of one of our stores. Nothing that is not stated is made up.
+
+What is not known is 0 in numbers (sizes, mpp), "" in texts, and -1 in coordinates. `extra["imported"]` says whose the
+rows are, and `coords` in it what their coordinates count: `level0` pixels, `micrometres`, or `none`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.errors import ExchangeError
+from wsi_pipeline.exchange.readers.foreign_file import ForeignFile, Rows, Stated, as_rows, grid_spacing
+from wsi_pipeline.slides.slide_info import SlideInfo
+from wsi_pipeline.store.schema import SlideIdentity
+from wsi_pipeline.tiling.resolve import PatchGeometry, geometry_of_given
+
+NOT_KNOWN = "not known"
+_FAR = 1 << 40
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where the patches of one slide lie.
+
+    coords   int64 (N, 2): top left corners in `frame`, or -1 where that is "none"
+    frame    level0, micrometres or none
+    note     what is odd
+    """
+
+    coords: NDArray[np.int64]
+    frame: str
+    geometry: PatchGeometry
+    note: str = ""
+
+
+def check_features(file: ForeignFile, dim: int | None = None, others: str = "") -> Rows:
+    """The features of a file, (N, D), finite, as float16 or float32.
+
+    dim   width that is wanted; `others` says whose it is
+
+    Raises ExchangeError saying which row is not as it should be.
+    """
+    if dim is not None and file.dim not in (dim, 0):
+        raise ExchangeError(f"{file.path.name} has {file.dim} features a patch, not {dim}{others}")
+    assert file.features is not None
+    given = file.features()
+    features = as_rows(given)
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        first = int(np.argmax(bad))
+        where = f"{int(bad.sum())} of {len(features)} rows of {file.path.name}"
+        infinite = not np.isnan(features[first]).any()
+        if infinite and given.dtype in (np.float16, np.float64):
+            limit = "65504" if given.dtype == np.float16 else "3.4e38"
+            raise ExchangeError(
+                f"{where} hold infinity, the first is row {first}: {'float16' if limit == '65504' else 'float32'} "
+                f"ends at {limit}",
+                todo="Make the features of this slide again, in float32.",
+            )
+        raise ExchangeError(
+            f"{where} hold {'infinity' if infinite else 'NaN'}, the first is row {first}",
+            todo="Make the features of this slide again.",
+        )
+    return features
+
+
+def place(
+    file: ForeignFile, beside: ForeignFile | None, info: SlideInfo | None = None, slide_mpp: float | None = None
+) -> Placed:
+    """Where the rows of a file lie, by its own coordinates or those of the file `beside` it.
+
+    info, slide_mpp   of the slide, where it is there
+
+    Raises ExchangeError where coordinates do not fit the rows, each other, or the slide.
+    """
+    stated = joined_statement(file, beside)
+    slide_mpp = slide_mpp or stated.slide_mpp
+    coords, frame = _coords(file, beside, stated, slide_mpp)
+    if len(coords) != file.rows:
+        raise ExchangeError(f"{file.path.name} has {file.rows} rows of features, but {len(coords)} coordinates")
+    geometry = _geometry(stated, coords, frame, info, slide_mpp)
+    width, height = (info.size.width, info.size.height) if info else (stated.slide_width, stated.slide_height)
+    if info and stated.slide_width and (stated.slide_width, stated.slide_height) != (width, height):
+        raise ExchangeError(
+            f"{file.path.name} is of a slide of {stated.slide_width} x {stated.slide_height} pixels, "
+            f"this one has {width} x {height}",
+            todo="Check which slide these rows belong to.",
+        )
+    if frame == "level0" and width and height:
+        _check_inside(coords, geometry.patch_level0, width, height, file.path.name)
+    return Placed(coords, frame, geometry, _repeated(coords) if frame != "none" else "")
+
+
+def settings_of(stated: Stated) -> dict[str, Any]:
+    """What all slides of one set share: the tool, and the patches as it was asked for them."""
+    return {
+        "tool": stated.tool,
+        "patch_px": stated.patch_px,
+        "mpp": None if stated.mpp is None else round(float(stated.mpp), 6),
+        "magnification": stated.magnification,
+        "overlap_px": stated.overlap_px,
+    }
+
+
+def unknown_slide(slide_id: str, stated: Stated) -> SlideIdentity:
+    """The identity of a slide whose file is not there: what the rows' own file says of it."""
+    mpp = stated.slide_mpp or 0.0
+    return SlideIdentity(
+        slide_id, "", stated.slide_width or 0, stated.slide_height or 0, "", "", stated.slide_magnification, None, mpp,
+        stated.tool if mpp else NOT_KNOWN, "",
+    )  # fmt: skip
+
+
+def joined_statement(file: ForeignFile, beside: ForeignFile | None) -> Stated:
+    """What a file of features states, and what only the file of coordinates beside it does."""
+    own, other = file.stated, beside.stated if beside else None
+    if other is None:
+        return own
+    unit = own.unit if file.coords is not None else other.unit
+    return Stated(**{**other.known(), **own.known(), "unit": unit})
+
+
+def _coords(
+    file: ForeignFile, beside: ForeignFile | None, stated: Stated, slide_mpp: float | None
+) -> tuple[NDArray[np.int64], str]:
+    source = file if file.coords is not None else beside
+    if source is None or source.coords is None:
+        return np.full((file.rows, 2), -1, np.int64), "none"
+    coords = np.asarray(source.coords(), np.float64)
+    if file.coords is not None and beside is not None and beside.coords is not None:
+        _check_same(coords, np.asarray(beside.coords(), np.float64), file, beside)
+    bad = ~(np.abs(coords) < _FAR).all(axis=1) if len(coords) else np.zeros(0, bool)
+    if bad.any():
+        raise ExchangeError(
+            f"{int(bad.sum())} of {len(coords)} coordinates of {source.path.name} are not numbers of pixels, "
+            f"the first is row {int(np.argmax(bad))}"
+        )
+    frame = "level0"
+    if source.stated.unit == "micrometres":
+        frame, coords = ("level0", coords / slide_mpp) if slide_mpp else ("micrometres", coords)
+    return np.rint(coords).astype(np.int64), frame
+
+
+def _check_same(own: Rows, other: Rows, file: ForeignFile, beside: ForeignFile) -> None:
+    if file.stated.unit != beside.stated.unit:
+        return
+    if own.shape != other.shape:
+        raise ExchangeError(
+            f"{file.path.name} has {len(own)} rows, {beside.path.name} has {len(other)}: not the same patches"
+        )
+    if not np.array_equal(own, other):
+        row = int(np.argmax((own != other).any(axis=1)))
+        raise ExchangeError(
+            f"the coordinates of {file.path.name} and {beside.path.name} differ, first in row {row}: "
+            "not the same patches"
+        )
+
+
+def _geometry(
+    stated: Stated, coords: NDArray[np.int64], frame: str, info: SlideInfo | None, slide_mpp: float | None
+) -> PatchGeometry:
+    patch_px, side = stated.patch_px or 0, stated.patch_level0 or 0
+    if frame == "micrometres":
+        side = round(stated.patch_um or 0)
+    elif stated.patch_um and slide_mpp:
+        side = round(stated.patch_um / slide_mpp)
+    elif not side and patch_px and stated.mpp and slide_mpp:
+        side = round(patch_px * stated.mpp / slide_mpp)
+    if side and patch_px and stated.overlap_px is not None:
+        stride = round((patch_px - stated.overlap_px) * side / patch_px)
+    else:
+        stride = int(grid_spacing(coords)) if frame != "none" and len(coords) > 1 else 0
+    if info is not None and slide_mpp and side and patch_px and frame == "level0":
+        return geometry_of_given(patch_px, side, stride, info, slide_mpp)
+    mpp = side * slide_mpp / patch_px if side and slide_mpp and patch_px and frame == "level0" else stated.mpp or 0.0
+    return PatchGeometry(patch_px, side, stride, 0, side, float(mpp), bool(side and side != patch_px))
+
+
+def _check_inside(coords: NDArray[np.int64], side: int, width: int, height: int, name: str) -> None:
+    """Refuse patches that do not touch the slide; those that reach past its edge are usual."""
+    low = -max(side, 1)
+    off = (coords <= low).any(axis=1) | (coords[:, 0] >= width) | (coords[:, 1] >= height)
+    if not side:
+        off |= (coords < 0).any(axis=1)
+    if off.any():
+        row = int(np.argmax(off))
+        x, y = (int(value) for value in coords[row])
+        raise ExchangeError(
+            f"{int(off.sum())} of {len(coords)} patches of {name} lie off the slide of {width} x {height} pixels, "
+            f"the first is row {row} at ({x}, {y})",
+            todo="Check which slide these rows belong to, and that they count level-0 pixels.",
+        )
+
+
+def _repeated(coords: NDArray[np.int64]) -> str:
+    twice = len(coords) - len(np.unique(coords, axis=0))
+    return f"{twice} of {len(coords)} patches have the place of another" if twice else ""
