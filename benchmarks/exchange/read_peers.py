@@ -31,6 +31,8 @@ from wsi_pipeline.exchange.readers.imported_rows import place  # noqa: E402
 from wsi_pipeline.slides.open import open_slide  # noqa: E402
 
 WIDTH, HEIGHT, MPP, SIDE = 1280, 896, 0.5, 128
+SIZES = {"stamp": (4096, 4096)}
+"""STAMP reads squares of up to 4096 pixels, and keeps tiles off the slide where no filter for tissue is set."""
 TOLERANCE = 6.0
 """Of 255: peers shrink patches in other ways, STAMP also stores float16."""
 
@@ -101,8 +103,8 @@ def stamp(slide: Path, out: Path) -> None:
         max_workers=1,
         device="cpu",
         default_slide_mpp=None,
-        brightness_cutoff=240,
-        canny_cutoff=0.02,
+        brightness_cutoff=None,
+        canny_cutoff=None,
         generate_hash=False,
     )
 
@@ -172,7 +174,8 @@ def main(peer: str, clone: str | None = None) -> int:
         sys.path.insert(0, str(Path(clone) / "src" if (Path(clone) / "src").is_dir() else clone))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "slides").mkdir()
-        slide = write_pyramid_tiff(Path(folder) / "slides" / "s1.svs", tissue_like(WIDTH, HEIGHT), mpp=MPP)
+        width, height = SIZES.get(peer, (WIDTH, HEIGHT))
+        slide = write_pyramid_tiff(Path(folder) / "slides" / "s1.svs", tissue_like(width, height), mpp=MPP)
         out = Path(folder) / "out"
         out.mkdir()
         PEERS[peer](slide, out)
