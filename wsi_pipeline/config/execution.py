@@ -266,11 +266,11 @@ class FeaturesFrom:
     """Features of another tool, imported before a command begins."""
 
     features_from: str | None = option(
-        None, "import features first: a folder of TRIDENT, CLAM, STAMP, .npy, ... files (see import)",
+        None, "import features first (of TRIDENT, CLAM, STAMP, ...), with --labels CSV",
         group="model", metavar="FOLDER",
     )  # fmt: skip
     labels: str | None = option(
-        None, "CSV of the slides and labels that belong to --features-from", group="model", metavar="CSV"
+        None, "CSV of the slides and labels of --features-from", group="model", metavar="CSV", rare=True
     )
     encoder: str | None = option(
         None, "encoder of --features-from, if the files state none or several", group="model", metavar="NAME",
