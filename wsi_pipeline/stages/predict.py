@@ -144,7 +144,7 @@ def predicted_columns(
 def cut_of(trained: Path, ensemble: Ensemble) -> Cut | RiskCut | None:
     """The cut that training chose for one of two classes, or its median risk; None where it states none.
 
-    Trainings of before that state no median risk have that of their out-of-fold predictions, where these are on the
+    Older trainings that state no median risk have that of their out-of-fold predictions, where these are on the
     scale of `predict`: not those of Cox models.
     """
     metrics = files.read_json(trained / files.METRICS) or {}
