@@ -103,7 +103,8 @@ class ZeroShotPlan(EncoderPlan):
         """
         network, use_pooler = self._model.load_network()
         vectors = self._vectors(network)
-        scale = float(network.logit_scale.detach().exp()) if hasattr(network, "logit_scale") else 1.0
+        logit_scale = getattr(network, "logit_scale", None)
+        scale = float(logit_scale.detach().exp()) if logit_scale is not None else 1.0
         encoder = self._model.encoder_of(network, use_pooler, device, precision)
         return PatchClassifier(encoder, Cosine(vectors, scale), self.classes)
 

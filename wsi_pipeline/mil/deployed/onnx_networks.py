@@ -87,7 +87,7 @@ def _mean_pooling(graph: OnnxGraph, features: str, network: MeanPooling) -> Both
 
 def _max_pooling(graph: OnnxGraph, features: str, network: MaxPooling) -> Both:
     hidden = _project(graph, features, network.projection)
-    width = cast(nn.Linear, cast(nn.Sequential, network.projection)[0]).out_features
+    width = cast(nn.Linear, network.projection[0]).out_features
     winners = graph.op("ArgMax", hidden, axis=0, keepdims=0)
     share, nobody = graph.constant([1.0 / width] * width), graph.zeros(graph.length(features))
     attention = graph.op("ScatterElements", nobody, winners, share, axis=0, reduction="add")
