@@ -146,7 +146,7 @@ COMMANDS = (
         "wsi-pipeline compare wsi-run/train-mil/colour/mean wsi-run/train-mil/pathotune/mean",
         "wsi_pipeline.commands.compare:compare",
         (CompareOptions,),
-        ("RUN", "two run folders, or two folders from train-mil/ or predict/"),
+        ("RUN", "two run folders, or two folders from train-mil/ or predict/; one may be a CSV of another program"),
         needed=True,
         stage=False,
     ),

@@ -13,6 +13,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.validation.paired import compare as compare_validations
 from wsi_pipeline.mil.validation.paired import sentence
 from wsi_pipeline.stages.outputs.comparison_inputs import Pair, pairs, validated
+from wsi_pipeline.stages.outputs.foreign_side import FOREIGN
 from wsi_pipeline.stages.outputs.predicted_side import NOTES, is_prediction
 from wsi_pipeline.statistics.metric_words import metric_words, p_words
 from wsi_pipeline.system.atomic import write_text
@@ -71,6 +72,6 @@ def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
     predicted = [name for name, side in zip("AB", pair, strict=True) if is_prediction(side.folder)]
     if predicted:
         notes.append(f"{' and '.join(predicted)}: predictions of finished models on patients they were not trained on")
-    elif not found["same_folds"]:
+    elif not found["same_folds"] and not any(FOREIGN in side.metrics for side in pair):
         notes.append("the two were tested in different folds: part of the difference may come from the folds")
     return notes

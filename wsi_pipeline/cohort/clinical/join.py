@@ -55,15 +55,20 @@ class _Way:
     match: IdMatch
 
 
-def join(table: ClinicalTable, records: Sequence[SlideRecord], patient_column: str | None = None) -> Joined:
+def join(
+    table: ClinicalTable, records: Sequence[SlideRecord], patient_column: str | None = None, *, by_slide: bool = False
+) -> Joined:
     """Join a table to slides by the column of ids that matches most of them.
 
     patient_column   the column of patients, where the user names it
+    by_slide         a column of slides that matches any wins over columns of patients
 
     Raises UsageError where that column is not there, ManifestError where ids have become something else in Excel, and
     where nothing matches, showing ids of both sides.
     """
     ways = _ways(table, records, patient_column)
+    if by_slide:
+        ways = [way for way in ways if way.unit == "slide" and len(way.match)] or ways
     best = max(ways, key=lambda way: len(way.match), default=None)
     if best is None or not len(best.match):
         raise _nothing(table, records, ways)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.mil.tasks.make_task import task_from_json
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.mil.trained.checkpoint import CONFIG
 from wsi_pipeline.mil.trained.model_config import read_config
 from wsi_pipeline.mil.validation.paired import Validated
+from wsi_pipeline.stages.outputs.foreign_side import FOREIGN, beside, is_table
 from wsi_pipeline.stages.outputs.predicted_side import aligned, is_prediction, read_side, task_of_prediction
 from wsi_pipeline.stages.results.trainings import METRICS, NAME, Training, require_training
 
@@ -20,11 +23,13 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
     """The trainings to compare: one each, or, of two runs, those of the same encoder and model.
 
     first, second     a run folder, or the folder of a training or of predictions; of a run without trainings its
-                      predictions are taken
+                      predictions are taken. One of them may be a table of another program's predictions
     features, model   only these, by name
 
     Raises UsageError if there is none, or if the choice is ambiguous.
     """
+    if is_table(first) or is_table(second):
+        return [_with_table(first, second, features, model)]
     left, right = (_folders(path, features, model) for path in (first, second))
     if len(left) == len(right) == 1:
         chosen = [(left[0], right[0])]
@@ -44,6 +49,26 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
     return [_read(a, b) for a, b in chosen]
 
 
+def _with_table(first: Path, second: Path, features: str | None, model: str | None) -> Pair:
+    """Predictions of another program beside ours, in the order they are named."""
+    if is_table(first) and is_table(second):
+        raise UsageError(
+            f"{first} and {second} are both tables of predictions: neither says what is true",
+            todo="Name a folder of train-mil/ or predict/ as one side",
+        )
+    table, folder = (first, second) if is_table(first) else (second, first)
+    found = _folders(folder, features, model)
+    if len(found) > 1:
+        raise UsageError(
+            f"{folder} has {_names(found)}: which of them to compare is ambiguous",
+            todo="Name one folder of train-mil/ or predict/, or narrow the choice with --features and --model",
+        )
+    ours = read_side(found[0]) if is_prediction(found[0]) else require_training(found[0])
+    mine = validated(ours)
+    one, other = beside(replace(ours, predictions=mine.predictions), mine.task, str(table))
+    return (other, one) if table == first else (one, other)
+
+
 def _read(a: Path, b: Path) -> Pair:
     if not (is_prediction(a) or is_prediction(b)):
         return require_training(a), require_training(b)
@@ -53,7 +78,8 @@ def _read(a: Path, b: Path) -> Pair:
 
 def validated(training: Training) -> Validated:
     """A training as one side of a comparison."""
-    task, rows = read_task(training.folder), training.predictions
+    rows, known = training.predictions, training.metrics.get(FOREIGN)
+    task = task_from_json(known) if known is not None else read_task(training.folder)
     if training.metrics.get("untrained"):  # of classes that only the test part has: in no metric
         rows = rows[rows["label"].isin(task.to_json()["classes"])].reset_index(drop=True)
     return Validated(task, rows)

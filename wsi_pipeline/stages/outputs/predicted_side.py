@@ -102,7 +102,7 @@ def aligned(one: Training, other: Training, tasks: tuple[Task, Task]) -> tuple[T
     if slides[0] != slides[1] and patients[0] == patients[1]:
         n = counted(len(patients[0]), "patient")
         told = f"the slides differ, the {n} do not: compared are predictions per patient, the mean over its slides"
-        both = [_of_patients(side, task) for side, task in zip(both, tasks, strict=True)]
+        both = [per_patient(side, task) for side, task in zip(both, tasks, strict=True)]
         both[0] = replace(both[0], metrics={**both[0].metrics, NOTES: [*(both[0].metrics.get(NOTES) or ()), told]})
     return both[0], both[1]
 
@@ -111,7 +111,7 @@ def _without(table: pd.DataFrame, dropped: set[str]) -> pd.DataFrame:
     return table[~_names(table).isin(dropped)].reset_index(drop=True)
 
 
-def _of_patients(side: Training, task: Task) -> Training:
+def per_patient(side: Training, task: Task) -> Training:
     """One row a patient and repeat; a patient is in one fold of a repeat."""
     table = side.predictions if "repeat" in side.predictions else side.predictions.assign(repeat=0)
     parts = []
