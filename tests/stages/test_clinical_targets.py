@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,10 @@ from openpyxl import Workbook
 from tests.stages.feature_runs import slide
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.commands.run import _steps
+from wsi_pipeline.config.execution import ClinicalOptions
+from wsi_pipeline.config.fields import from_mapping
+from wsi_pipeline.errors import UsageError
 
 PATIENTS = 16
 QUICK = ["--model", "mean", "--epochs", "3", "--folds", "2", "--permutations", "20", "--bootstrap", "100"]
@@ -144,3 +149,29 @@ def test_a_regression_and_a_positive_class_of_one_target(run: RunDir) -> None:
     assert main(command(run, *words)) == 0
     assert metrics(run, "q.TMB")["task"] == "regression"
     assert metrics(run, "q.KRAS")["classes"] == ["mut", "wt"]
+
+
+def test_predict_and_status_know_the_target_of_the_model(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(run, "--target", "KRAS", "--name", "again", table="clini.csv")) == 0
+    folder = run.mil("colour", "again")
+    words = ["predict", "--run", str(run.root), "--trained", str(folder)]
+    assert main([*words, "--clinical", str(run.root.parent / "clini.csv")]) == 0
+    assert "all 16 patients found by 'PATIENT'" in capsys.readouterr().out
+    found = pd.read_csv(run.predict("colour", "again") / "predictions.csv")
+    truth = {row[0]: row[1] for row in clinical_rows()[1:]}
+    assert all(truth[patient] == label for patient, label in zip(found["patient_id"], found["label"], strict=True))
+    assert main([*words, "--clinical", str(run.root.parent / "clini.csv"), "--target", "EGFR"]) == 2
+    assert "has no column 'EGFR'" in capsys.readouterr().err
+    main(["status", "--run", str(run.root)])
+    assert "again/  predicts KRAS" in capsys.readouterr().out
+
+
+def test_a_plan_takes_the_table_and_the_targets(tmp_path: Path) -> None:
+    (tmp_path / "clini.csv").write_text("PATIENT,KRAS\n")
+    plan = {"train-mil": {"clinical": "clini.csv", "target": ["KRAS", "MSI"]}}
+    step = next(s for s in _steps({"slides": "x", **plan}, tmp_path / "plan.yaml") if s[0].name == "train-mil")
+    given = next(item for item in step[1][0] if isinstance(item, ClinicalOptions))
+    assert given == ClinicalOptions(str(tmp_path / "clini.csv"), ("KRAS", "MSI"))
+    assert from_mapping(ClinicalOptions, {"target": "KRAS"}, "x").target == ("KRAS",)
+    with pytest.raises(UsageError, match="names KRAS twice"):
+        ClinicalOptions(target=("KRAS", "KRAS"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stages.cohorts import write_cohort
 from tests.stages.test_patients_asked import run_of, train
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import read_cohort, to_csv
@@ -63,3 +64,19 @@ def test_two_survival_outcomes_stand_side_by_side(tmp_path: Path, capsys: pytest
         said = "".join(capsys.readouterr())
         assert ("those of this run are PFS, the model predicts OS" in said) is not measured
         assert (run.predict("colour", f"mean.survival.{endpoint}") / "metrics.json").exists() is measured
+
+
+def test_a_changed_label_redoes_no_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cohort(tmp_path / "slides", per_class=1, broken=False)
+    words = ["tile", str(table), "--run", str(tmp_path / "run"), "--workers", "0"]
+    assert main(words) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "tile").iterdir()}
+    table.write_text(table.read_text().replace(",a,", ",changed,"))
+    capsys.readouterr()
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "2 up to date" in said
+    assert "recomputed" not in said
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "tile").iterdir()} == before
+    labels = {record.label for record in read_cohort([tmp_path / "run" / "cohort.csv"]).records}
+    assert labels == {"changed", "b"}

@@ -12,7 +12,7 @@ import pytest
 from tests.mil.synthetic import QUICK
 from wsi_pipeline.mil.tasks import Task, make_task
 from wsi_pipeline.mil.validation.validation_metrics import SAYS, permutation_json
-from wsi_pipeline.statistics.permutation import permutation_p_value, shuffles
+from wsi_pipeline.statistics.permutation import holm, permutation_p_value, shuffles
 
 
 def frame(seed: int, n: int = 40, slides: int = 1, signal: float = 0.0) -> pd.DataFrame:
@@ -157,3 +157,11 @@ def test_no_test_without_shuffles_or_in_large_cohorts() -> None:
     assert permutation_test(table, 0, 0) is None
     large = frame(0, n=302)
     assert permutation_test(large, 10, 0) is None
+
+
+def test_holm_is_that_of_r() -> None:
+    """p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm"), and of one test, of none, and of ties."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+    assert holm([0.5, 0.5, 0.9]) == [1.0, 1.0, 1.0]

@@ -31,7 +31,7 @@ class IdMatch:
         said = []
         if self.respelt:
             pairs = listed([f"{ours!r} = {theirs!r}" for ours, theirs in self.respelt], 3)
-            said.append(f"{counted(len(self.respelt), f'{noun} id')} matched though written otherwise: {pairs}")
+            said.append(f"{counted(len(self.respelt), f'{noun} id')} matched although spelled differently: {pairs}")
         for group in self.doubtful[:3]:
             said.append(f"{noun} ids {listed([repr(name) for name in group])} may be the same: not matched")
         return said
