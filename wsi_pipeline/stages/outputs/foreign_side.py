@@ -22,8 +22,8 @@ from wsi_pipeline.cohort.table_words import is_missing, label_key
 from wsi_pipeline.cohort.tables import cells
 from wsi_pipeline.cohort.tables.columns import ALIASES, normalise
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.cox import CoxTask
 from wsi_pipeline.mil.tasks.ordinal import median_grade
+from wsi_pipeline.mil.tasks.survival import CoxTask
 from wsi_pipeline.mil.tasks.task import Task
 from wsi_pipeline.stages.outputs.class_columns import class_columns
 from wsi_pipeline.stages.outputs.predicted_side import NOTES, per_patient
