@@ -14,10 +14,18 @@ from typing import Any
 from cohort_chunks import Chunk, make_chunks, present
 from cohort_options import Call, read_section
 
+from wsi_pipeline.cohort.clinical.clinical_table import split_sheet
 from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir, slug
-from wsi_pipeline.config.execution import CohortOptions, EmbedExecution, MilExecution, PredictOptions, TuneExecution
+from wsi_pipeline.config.execution import (
+    ClinicalOptions,
+    CohortOptions,
+    EmbedExecution,
+    MilExecution,
+    PredictOptions,
+    TuneExecution,
+)
 from wsi_pipeline.config.fields import digest_of, keys_of
 from wsi_pipeline.config.specs import ClassifySpec, EmbedSpec, TuneSpec
 from wsi_pipeline.errors import UsageError
@@ -53,6 +61,12 @@ class Plan:
             return ()
         wanted = self.train_mil.get(MilExecution).features
         return (slug(wanted),) if wanted else tuple(self.embed)
+
+    @property
+    def clinical(self) -> tuple[str, ...]:
+        """The clinical table of train-mil, if one is named and there: models are trained again when it changes."""
+        named = self.train_mil.get(ClinicalOptions).clinical if self.train_mil else None
+        return present([str(split_sheet(named)[0])]) if named else ()
 
     def weights(self, encoder: str) -> tuple[str, ...]:
         """The encoder's local weights and adapter, where they are named and there."""

@@ -17,6 +17,7 @@ from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem
 from wsi_pipeline.commands.run import TOP_KEYS, read_plan
 from wsi_pipeline.commands.shell.parser import build_parser
 from wsi_pipeline.commands.shell.sections import split_sections
+from wsi_pipeline.config.execution import ClinicalOptions
 from wsi_pipeline.config.specs import EmbedSpec, MilSpec, TileSpec
 from wsi_pipeline.errors import UsageError
 
@@ -91,6 +92,7 @@ def test_an_id_that_only_cannot_name_is_refused() -> None:
         ("tile", {"mpp": 0.25, "patch-px": 512, "allow_upsample": True, "workers": 0, "store": "zarr"}, TileSpec),
         ("embed", {"model": "hf-hub:org/name", "weights": "my weights.safetensors", "device": "cuda"}, EmbedSpec),
         ("train-mil", {"class-weights": False, "allow-few": True, "learning_rate": 1e-05}, MilSpec),
+        ("train-mil", {"clinical": "c.xlsx#S 1", "target": ["KRAS", "survival:OS"]}, ClinicalOptions),
         ("predict", {"trained": "-odd folder"}, None),
         ("tile", None, TileSpec),
     ],
@@ -133,6 +135,15 @@ def test_a_wrong_configuration_is_refused(manifest: Path, change: dict[str, obje
     assert make_plan(good).trained == ("colour",)
     with pytest.raises(UsageError, match=message):
         make_plan({**good, **change})
+
+
+def test_a_clinical_table_is_watched_by_the_training(manifest: Path) -> None:
+    table = manifest.parent / "clini.csv"
+    table.write_text("PATIENT,KRAS\n")
+    config = {"slides": str(manifest), "embed": {"model": "colour"}}
+    assert make_plan({**config, "train-mil": {"clinical": str(table), "target": "KRAS"}}).clinical == (str(table),)
+    assert make_plan({**config, "train-mil": None}).clinical == ()
+    assert make_plan(config).clinical == ()
 
 
 def test_predict_needs_a_model(manifest: Path) -> None:

@@ -2,6 +2,7 @@
 rule train_mil:
     input:
         lambda wildcards: expand(rules.embed.output, encoder=wildcards.encoder, chunk=PLAN.chunks),
+        clinical=PLAN.clinical,
     output:
         f"{MARKS}/train-mil/{{encoder}}.done",
     log:

@@ -53,7 +53,8 @@ class TargetBags:
         found = with_outcomes(self.slides, records).for_training(spec)
         if name not in self.folds:
             return found
-        return replace(found, table=found.table.assign(**{SHARED: self.folds[name]}))
+        folds = pd.Series(self.folds[name], index=found.table.index, dtype=object)
+        return replace(found, table=found.table.assign(**{SHARED: folds}))
 
 
 def target_bags(slides: SlideBags, targets: Mapping[str, tuple[Sequence[SlideRecord], MilSpec]]) -> TargetBags:
