@@ -153,7 +153,7 @@ def row_of(family: str) -> str:
     fed = [plan.info.input_px if plan.info.resize_px is None else f"{plan.info.resize_px}/{plan.info.input_px}"
            for plan in reversed(plans)]  # fmt: skip
     taken = [str(side) for side in SIDES if _takes(model, side)]
-    feature = re.sub(r"of (\d+ x )?\d+ ", "of ", plans[1].info.feature)
+    feature = re.sub(r"of (\d+ x )?\d[\d ,]* ", "of ", plans[1].info.feature)  # `of 2 304 patch tokens`
     return f"| {family} | `{model}` | {' | '.join(map(str, fed))} | {', '.join(taken) or 'none'} | {feature} |"
 
 

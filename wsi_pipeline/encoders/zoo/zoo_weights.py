@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from wsi_pipeline.encoders import hub
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SAFE_FILE = "model.safetensors"
 _READ_FAULTS = (
-    pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, RuntimeError,
+    UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, RuntimeError,
     TypeError, ValueError,
 )  # fmt: skip
 """What torch.load raises for files that are damaged, or hold more than tensors."""

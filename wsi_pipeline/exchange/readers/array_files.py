@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ def _torch(path: Path) -> dict[str, Rows]:
             torch.serialization.safe_globals(_numeric_arrays()),
         ):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except UnpicklingError:
         raise ExchangeError(f"{path.name} {_PICKLED}", todo="Save the tensor itself, or as .npy or .h5.") from None
     except _BAD as error:
         raise ExchangeError(f"{path.name} cannot be read: {error}") from None
