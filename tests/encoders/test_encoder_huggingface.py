@@ -62,7 +62,7 @@ def test_facts_need_no_weights(huggingface_folder: HuggingFaceFolder) -> None:
     assert plan.info.dim == 32
     with pytest.raises(EncoderError, match=r"has no model\.safetensors") as caught:
         _ = plan.fingerprint
-    assert "pickled weights" in str(caught.value.todo)
+    assert "weights_only=True" in str(caught.value.todo)
 
 
 def test_a_pooler_that_was_never_trained_is_not_used(

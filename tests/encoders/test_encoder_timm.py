@@ -147,7 +147,7 @@ def test_a_config_that_is_not_timms_is_refused(timm_file: TimmFile, tmp_path: Pa
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"model\.safetensors is missing"):
+    with pytest.raises(EncoderError, match=r"has no model\.safetensors"):
         open_encoder("test_vit", weights=tmp_path, device="cpu")
 
 

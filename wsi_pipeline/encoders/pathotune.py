@@ -188,7 +188,7 @@ class PathoTunePlan(EncoderPlan):
         """The backbone's weights file in the Hugging Face cache or from the hub, with a line before any download."""
         name = self.tuned.backbone.name
         try:
-            return plan_timm(name, None, None).weights_file
+            return plan_timm(name, None, None).weights_files[0]
         except EncoderError as error:
             raise EncoderError(f"backbone {name} of adapter {self.path}: {error.what}", todo=error.todo) from None
 

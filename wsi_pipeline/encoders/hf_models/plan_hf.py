@@ -18,6 +18,7 @@ import transformers
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan, Triple
+from wsi_pipeline.encoders.folder_weights import SAFE_FILE, SAFE_INDEX, folder_weights, shards_in
 from wsi_pipeline.encoders.hf_models.hf_network import is_image_text as _is_image_text
 from wsi_pipeline.encoders.hf_models.hf_network import load, measure, pool
 from wsi_pipeline.encoders.hf_models.hf_processor import (
@@ -30,7 +31,7 @@ from wsi_pipeline.encoders.hf_models.hf_processor import (
 )
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import CONVERT, hash_tensors
-from wsi_pipeline.encoders.zoo.facts import Known, Preset, known_facts
+from wsi_pipeline.encoders.zoo.facts import Known, Preset, known_facts, preset_of_folder
 from wsi_pipeline.encoders.zoo.zoo_weights import find_weights
 from wsi_pipeline.errors import EncoderError
 
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 auto: Any = transformers
 """transformers types only a part of its functions."""
 
-SAFE_FILE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 BRING = (CONFIG, PROCESSOR, SAFE_FILE)
 _VOLATILE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
 Files = Callable[[], tuple[Path, ...]]
@@ -138,15 +138,17 @@ def plan_huggingface(
     facts = read_json(config_file)
     if "model_type" not in facts:
         timm_name = f" It is a timm model: use --model hf-hub:{name}" if "architecture" in facts else ""
-        raise EncoderError(f"{config_file} does not describe a transformers model: no model_type.{timm_name}")
+        raise EncoderError(
+            f"{config_file} does not describe a transformers model: no model_type.{timm_name}", todo=_short_name(folder)
+        )
 
     def files() -> tuple[Path, ...]:
         if weights is not None and weights.is_file():
             return (weights,)
-        return _folder_files(beside) if beside is not None else _hub_files(name)
+        return folder_weights(beside) if beside is not None else _hub_files(name)
 
     plain = folder.resolve().name if folder is not None else name
-    config = _read_config(config_file, name)
+    config = _read_config(config_file, name, folder)
     beside_model = (_local(home, PROCESSOR), _local(home, NESTED)) if home else _hosted_processors(name)
     pre = read_processor(plain, config_file, *beside_model, own_px(config) or patch_px or 224)
     if whole_patch and pre.side is not None:
@@ -202,14 +204,23 @@ def _licence(name: str) -> str:
     return f"see https://huggingface.co/{name}" if "/" in name else "not stated"
 
 
-def _read_config(path: Path, name: str) -> Any:
+def _read_config(path: Path, name: str, folder: Path | None) -> Any:
     try:
         return auto.AutoConfig.from_pretrained(str(path.parent), local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         raise EncoderError(
             f"{name}: this version of transformers cannot use {path.name}: {str(error).splitlines()[0]}",
-            todo="Models that need custom code are not run; look for a timm version (hf-hub:ORG/NAME).",
+            todo=_short_name(folder)
+            or "Models that need custom code are not run; look for a timm version (hf-hub:ORG/NAME).",
         ) from None
+
+
+def _short_name(folder: Path | None) -> str:
+    """How to open a folder that is a copy of an encoder of the zoo, or an empty string."""
+    preset = preset_of_folder(folder.resolve()) if folder is not None else None
+    return (
+        f"Use its short name: --model {preset.name} --weights {folder}" if preset is not None and preset.built else ""
+    )
 
 
 def _local(folder: Path | None, file: str) -> Path | None:
@@ -218,7 +229,12 @@ def _local(folder: Path | None, file: str) -> Path | None:
 
 def _hosted(name: str, folder: Path | None, file: str) -> Path:
     if folder is not None:
-        raise EncoderError(f"{folder} has no {file}", todo=f"Bring {file} of the model into this folder.")
+        raise EncoderError(
+            f"{folder} has no {file}",
+            todo=_short_name(folder)
+            or f"Bring {file} of the model into this folder; a published patch encoder is named "
+            "by its short name (listed by wsi-pipeline encoders), with --weights FILE.",
+        )
     return hub.fetch(hub.HubFile(name, file), bring=BRING)
 
 
@@ -232,15 +248,6 @@ def _hosted_processors(name: str) -> tuple[Path | None, Path | None]:
     if any(found) or hub.is_offline():
         return (found[0] or (None if found[1] else hub.fetch_if_there(plain, bring=BRING))), found[1]
     return hub.fetch_if_there(plain, bring=BRING), hub.fetch_if_there(nested, bring=BRING)
-
-
-def _folder_files(folder: Path) -> tuple[Path, ...]:
-    """The weights in a local folder: one file, or the shards that its index names."""
-    if (folder / SAFE_FILE).is_file():
-        return (folder / SAFE_FILE,)
-    if (folder / SAFE_INDEX).is_file():
-        return tuple(folder / Path(shard).name for shard in _shards(folder / SAFE_INDEX))
-    raise EncoderError(f"{folder} has no {SAFE_FILE}", todo="Bring it; pickled weights (.bin, .pth) are not opened.")
 
 
 def _hub_files(name: str) -> tuple[Path, ...]:
@@ -257,8 +264,4 @@ def _hub_files(name: str) -> tuple[Path, ...]:
             f"{name} has no weights in safetensors form",
             todo=CONVERT,
         )
-    return tuple(hub.fetch(hub.HubFile(name, shard), bring=BRING) for shard in _shards(listing))
-
-
-def _shards(index: Path) -> list[str]:
-    return sorted(set(map(str, (read_json(index).get("weight_map") or {}).values())))
+    return tuple(hub.fetch(hub.HubFile(name, shard), bring=BRING) for shard in shards_in(listing))

@@ -22,11 +22,20 @@ import torch
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.folder_weights import SAFE_FILE, folder_weights
 from wsi_pipeline.encoders.timm_models.timm_input import Preparation, Wish, read_preparation
 from wsi_pipeline.encoders.timm_models.timm_network import Architecture, FittedNetwork, fit, models
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import CONVERT, compare, hash_tensors, read_tensors
-from wsi_pipeline.encoders.zoo.facts import CLASS_AND_MEAN, Known, Preset, known_facts, names_elsewhere, presets
+from wsi_pipeline.encoders.zoo.facts import (
+    CLASS_AND_MEAN,
+    Known,
+    Preset,
+    known_facts,
+    names_elsewhere,
+    preset_of_folder,
+    presets,
+)
 from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
@@ -34,7 +43,6 @@ from wsi_pipeline.wording import listed
 log = logging.getLogger(__name__)
 
 PREFIX = "hf-hub:"
-SAFE_FILE = "model.safetensors"
 BRING = ("config.json", SAFE_FILE)
 _HEADS = ("head.", "head_dist.", "fc.", "classifier.", "last_linear.")
 _FILTER_FAULTS = (KeyError, ValueError, RuntimeError, AttributeError, IndexError, TypeError, AssertionError)
@@ -58,12 +66,15 @@ class TimmPlan(EncoderPlan):
         self.info = _describe(name, fitted, preparation, whole=wish.whole_patch)
 
     @cached_property
-    def weights_file(self) -> Path:
-        """The weights file: as given, else cached, else downloaded. Raises EncoderError if not available."""
+    def weights_files(self) -> tuple[Path, ...]:
+        """The weights: as given (a file, or a folder of one or of shards), else cached, else downloaded.
+
+        Raises EncoderError if not available.
+        """
         if self._preset is not None:
-            return find_weights(self._preset, self._weights)
+            return (find_weights(self._preset, self._weights),)
         if self._weights is not None:
-            return _in_folder(self._weights) if self._weights.is_dir() else self._weights
+            return folder_weights(self._weights) if self._weights.is_dir() else (self._weights,)
         repo = self._architecture.config.get("hf_hub_id")
         if not repo:
             raise EncoderError(
@@ -74,7 +85,7 @@ class TimmPlan(EncoderPlan):
         found = hub.fetch_if_there(hub.HubFile(repo, SAFE_FILE), bring=BRING if hosted else ())
         if found is None:
             raise EncoderError(f"{repo} has no {SAFE_FILE} on the Hugging Face hub", todo=CONVERT)
-        return found
+        return (found,)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,30 +109,20 @@ class TimmPlan(EncoderPlan):
             mean=info.mean,
             std=info.std,
             interpolation=info.interpolation,
-            tensors=hash_tensors([self.weights_file]),
+            tensors=hash_tensors(self.weights_files),
             **later,
         )
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network, pooling = self._architecture.build(), self._pooling
-        tensors = read_tensors([self.weights_file])
+        tensors = read_tensors(self.weights_files)
         if self._preset is not None:
             tensors = encoder_tensors(self._preset, tensors)
-        load_into(network, tensors, self.weights_file, self._architecture.config)
+        load_into(network, tensors, self.weights_files[0], self._architecture.config)
         return TorchEncoder(
             network, lambda images: pooling(network, images), self.info, self.fingerprint, device, precision
         )
-
-
-def _in_folder(folder: Path) -> Path:
-    """The safetensors file of a folder. Raises EncoderError if there are only pickled weights."""
-    pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
-    if pickled and not (folder / SAFE_FILE).is_file():
-        raise EncoderError(
-            f"{folder} has {listed(pickled)} but no {SAFE_FILE}: pickled weights are not opened", todo=CONVERT
-        )
-    return folder / SAFE_FILE
 
 
 def plan_timm(
@@ -144,7 +145,7 @@ def plan_timm(
         return TimmPlan(name, _hosted(name.removeprefix(PREFIX), weights), weights, wish)
     if Path(name).is_dir():
         folder = Path(name).resolve()
-        return TimmPlan(folder.name, _hosted(folder.name, weights or folder), weights or folder, wish)
+        return TimmPlan(folder.name, _hosted(folder.name, weights or folder, folder), weights or folder, wish)
     return TimmPlan(name, _listed(name), weights, wish)
 
 
@@ -193,7 +194,8 @@ def load_into(
     if unfit:
         raise EncoderError(
             f"{source} does not fit {config.get('architecture') or type(network).__name__}: tensors {'; '.join(unfit)}",
-            todo="Name the timm model these weights were saved from.",
+            todo="Name the timm model these weights were saved from; for a published patch encoder its short name "
+            "(listed by wsi-pipeline encoders), with --weights FILE.",
         )
     if fit.extra:
         log.info("%s: left out the classifier's tensors: %s", source.name, listed(fit.extra))
@@ -272,8 +274,11 @@ def _unknown(name: str, known: list[str]) -> EncoderError:
     return EncoderError(f"unknown encoder {name!r}", todo=f"{hint}Encoders are: {_ALL}.")
 
 
-def _hosted(repo: str, weights: Path | None) -> Architecture:
-    """A model described by the config.json of a hub repository, or by the one beside local weights."""
+def _hosted(repo: str, weights: Path | None, copy: Path | None = None) -> Architecture:
+    """A model described by the config.json of a hub repository, or by the one beside local weights.
+
+    copy   the local folder that was named; if its name is that of a published encoder, it is completed like that one
+    """
     folder = None if weights is None else weights if weights.is_dir() else weights.parent
     path = None if folder is None else folder / "config.json"
     if path is None or not path.is_file():
@@ -287,13 +292,22 @@ def _hosted(repo: str, weights: Path | None) -> Architecture:
         ) from None
     if not timm.is_model(model):
         raise EncoderError(f"{repo} needs the timm model {model}, which this timm {timm.__version__} lacks")
-    known = known_facts(repo)
+    known = known_facts(repo) or _known_copy(copy, model)
     own = facts.get("model_args") or {}
     if not isinstance(own, dict) or not isinstance(facts.get("pretrained_cfg", {}), dict):
         raise EncoderError(f"{path} does not describe a timm model: model_args and pretrained_cfg must be objects")
     config = _as_timm_reads(facts.get("pretrained_cfg", facts), own)
     config |= {"architecture": model, "hf_hub_id": repo}
     return Architecture(model, config, {**own, **(known.arguments if known is not None else {})}, known)
+
+
+def _known_copy(folder: Path | None, model: str) -> Known | None:
+    """What completes the config.json of a downloaded encoder of the zoo, if folder and architecture are its own."""
+    preset = preset_of_folder(folder) if folder is not None else None
+    known = preset.known() if preset is not None and preset.network == model else None
+    if preset is not None and known is not None:
+        log.info("%s is read as a copy of %s", folder, preset.repo)
+    return known
 
 
 def _as_timm_reads(stated: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

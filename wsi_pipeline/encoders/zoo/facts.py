@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from wsi_pipeline.errors import EncoderError
@@ -154,6 +155,21 @@ def known_facts(repo: str) -> Known | None:
     """Facts about the hub model `ORG/NAME` (with or without @revision), or None."""
     plain = repo.partition("@")[0].lower()
     return next((item.known() for item in presets().values() if item.repo.lower() == plain and item.hub), None)
+
+
+def preset_of_folder(folder: Path) -> Preset | None:
+    """The encoder that a local folder is a copy of, judged by its name alone; None if it is none of the zoo.
+
+    Known are the short name (`virchow2`), NAME, ORG/NAME, ORG_NAME and ORG--NAME of the repository, in any case, and
+    a snapshot in the Hugging Face cache.
+    """
+    *_, above, middle, last = "", "", *(part.lower() for part in folder.parts)
+    cached = above.removeprefix("models--") if middle == "snapshots" and above.startswith("models--") else last
+    for item in presets().values():
+        organisation, _, repo = item.repo.lower().partition("/")
+        if cached in {item.name, *(({repo} | {f"{organisation}{mark}{repo}" for mark in ("_", "--")}) if repo else ())}:
+            return item
+    return None
 
 
 def is_preset(name: str) -> bool:
