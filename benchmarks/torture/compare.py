@@ -1,4 +1,4 @@
-"""Are two runs the same? Byte for byte, but for what tells of times."""
+"""Are two runs the same? Byte for byte, except for times and the folder of the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def differences(one: Path, other: Path, stages: Sequence[str] = STAGES) -> list[
         for path in (run / stage).rglob("*")
         if path.is_file()
     }
-    found = [name for name in sorted(names) if not _same(one / name, other / name)]
+    found = [name for name in sorted(names) if not _same(one, other, name)]
     return found + [
         f"{run.name}: left over: {path.relative_to(run)}" for run in (one, other) for path in left_over(run)
     ]
@@ -36,11 +36,11 @@ def left_over(run: Path) -> list[Path]:
     return sorted({*locks, *(path for path in run.rglob("*") if _LEFT.search(path.name))})
 
 
-def _same(one: Path, other: Path) -> bool:
-    if not (one.is_file() and other.is_file()):
+def _same(one: Path, other: Path, name: str) -> bool:
+    if not ((one / name).is_file() and (other / name).is_file()):
         return False
-    a, b = one.read_bytes(), other.read_bytes()
-    timeless = _TIMELESS.get(one.suffix)
+    a, b = ((run / name).read_bytes().replace(str(run.resolve()).encode(), b"RUN") for run in (one, other))
+    timeless = _TIMELESS.get(Path(name).suffix)
     return a == b or (timeless is not None and timeless(a) == timeless(b))
 
 
