@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
@@ -135,13 +136,17 @@ def is_of_qupath(document: Any) -> bool:
 def from_geojson(document: Mapping[str, Any] | Sequence[Any]) -> list[Polygon]:
     """The polygons of a FeatureCollection, a Feature, a geometry, or a bare list of features, in their order.
 
-    Multipolygons and collections are split into polygons; points and lines are left out. Raises UsageError
-    for a document that is not GeoJSON or holds a broken ring.
+    Multipolygons and collections are split into polygons; points, lines and heights (z) are left out. Raises
+    UsageError for a document that is not GeoJSON, or holds a broken ring or a coordinate that is not a number.
     """
     polygons: list[Polygon] = []
     for number, geometry in enumerate(_geometries(document), start=1):
         try:
-            polygons.extend(_polygons(shape(geometry)))
+            with np.errstate(invalid="ignore"):  # refused below
+                read = shapely.force_2d(shape(geometry))
+            if not np.isfinite(shapely.get_coordinates(read)).all():
+                raise ValueError("a coordinate is not a finite number")
+            polygons.extend(_polygons(read))
         except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
             raise UsageError(f"GeoJSON feature {number} has no readable geometry: {error}") from error
     return polygons

@@ -38,6 +38,9 @@ MOST_OFF, NOTED_OFF = 0.5, 0.02
 """Fraction of the outlines outside the slide above which they are refused, and above which it is noted."""
 MOSTLY_GLASS = 0.1
 """A note is made if the detector finds less than this fraction of the given tissue."""
+BAD_OVERLAP, GOOD_OVERLAP, _SAME_UNIT = 0.3, 0.7, 0.1
+"""Outlines are refused as micrometres if their intersection over union with the detected tissue is below the first as
+pixels, and above the second as micrometres; not within `_SAME_UNIT` of one micrometre per pixel."""
 _OUTLINES = (".geojson", ".json")
 _OBJECTS = ("annotation", "tile", "root")
 
@@ -91,6 +94,7 @@ def given_tissue(
             )
         area, note = _outlines(raw, path, info, no_crop)
         pixels = _filled(area, info.size, _mask_size(info.size, mpp, mask_mpp))
+        _refuse_micrometres(area, info.size, mpp, picture, path.name)
         note = note or ("" if pixels.any() else f"the outlines of {path.name} are smaller than a pixel of the mask")
     else:
         marked = read_mask_picture(path)
@@ -190,6 +194,27 @@ def _filled(area: BaseGeometry, size: Size, mask: Size) -> NDArray[np.bool_]:
 def _inside(rows: Any, columns: Any, shape: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     found: tuple[NDArray[np.intp], NDArray[np.intp]] = inside_polygon(rows, columns, shape)  # type: ignore[no-untyped-call]
     return found
+
+
+def _refuse_micrometres(area: BaseGeometry, size: Size, mpp: float, picture: NDArray[np.uint8], name: str) -> None:
+    """Raise SlideError if outlines miss the tissue as pixels, and cover it exactly if they are micrometres."""
+    moved = scaled(area, 1 / mpp, 1 / mpp, origin=(0, 0))
+    outside = area.is_empty or moved.bounds[2] > size.width or moved.bounds[3] > size.height
+    if outside or abs(mpp - 1) < _SAME_UNIT:
+        return  # the usual case costs no detection
+    found = SEGMENTERS.get("hybrid")(picture, mpp * float(np.sqrt(size.pixels / (picture.size / 3))))
+    shape = Size(picture.shape[1], picture.shape[0])
+    here, there = (_overlap(_filled(each, size, shape), found) for each in (area, moved))
+    if here < BAD_OVERLAP and there > GOOD_OVERLAP:
+        raise SlideError(
+            f"the coordinates of {name} seem to be micrometres, not level-0 pixels: as such they fit the tissue",
+            todo=f"Divide them by the slide's {mpp:g} micrometres per pixel.",
+        )
+
+
+def _overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Intersection over union."""
+    return float((one & other).sum() / max(1, (one | other).sum()))
 
 
 def _glass_note(mask: TissueMask, picture: NDArray[np.uint8], name: str) -> str:

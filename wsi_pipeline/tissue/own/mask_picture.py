@@ -26,7 +26,8 @@ def read_mask_picture(path: Path) -> NDArray[np.bool_]:
     """Pixels (h, w) that a mask marks. Black and transparent ones are not marked; every other value is.
 
     1-bit, grey, palette, RGB, RGBA and 16-bit pictures. Grey edges of a black and white picture are cut in the middle.
-    Raises SlideError if the file is not a picture, is too large, or is not a mask (many values, or no black).
+    Raises SlideError if the file is not a picture, is too large, holds several of one size, or is not a mask (many
+    values, or no black).
     """
     try:
         with warnings.catch_warnings():
@@ -38,6 +39,7 @@ def read_mask_picture(path: Path) -> NDArray[np.bool_]:
                     f"tissue mask {path.name} of {image.width} x {image.height} pixels is too large",
                     todo="Shrink it to about 8 micrometres per pixel.",
                 )
+            _refuse_stack(image, path.name)
             values, opaque = _values(image)
     except PICTURE_ERRORS as error:
         raise SlideError(
@@ -45,6 +47,21 @@ def read_mask_picture(path: Path) -> NDArray[np.bool_]:
             todo="Give a GeoJSON file of outlines, or a PNG mask of the whole slide.",
         ) from None
     return _marked(values, opaque, path.name)
+
+
+def _refuse_stack(image: Image.Image, name: str) -> None:
+    """Raise SlideError if a second picture of the same size follows: it is unclear which one is the mask."""
+    size = image.size
+    if getattr(image, "n_frames", 1) < 2:
+        return
+    image.seek(1)
+    same = image.size == size
+    image.seek(0)
+    if same:
+        raise SlideError(
+            f"tissue mask {name} holds {getattr(image, 'n_frames', 2)} pictures, and at least two have the same size",
+            todo="Save the one that is the mask as a file of its own.",
+        )
 
 
 def _values(image: Image.Image) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
