@@ -145,7 +145,7 @@ def from_geojson(document: Mapping[str, Any] | Sequence[Any]) -> list[Polygon]:
             with np.errstate(invalid="ignore"):  # refused below
                 read = shapely.force_2d(shape(geometry))
             if not np.isfinite(shapely.get_coordinates(read)).all():
-                raise ValueError("a coordinate is not a finite number")
+                raise ValueError("it has coordinates that are not numbers")
             polygons.extend(_polygons(read))
         except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
             raise UsageError(f"GeoJSON feature {number} has no readable geometry: {error}") from error
