@@ -71,7 +71,7 @@ def write_dicom_slide(
 
 def _level(rgb: Pixels, series: str, uid: str, mpp: float, frame: int, number: int, pyramid: str) -> bytes:
     height, width = rgb.shape[:2]
-    frames = list(_frames(rgb, frame))
+    frames = frames_of(rgb, frame)
     kind = "ORIGINAL\\PRIMARY\\VOLUME\\NONE" if number == 0 else "DERIVED\\PRIMARY\\VOLUME\\RESAMPLED"
     spacing = element(0x00280030, "DS", f"{mpp / 1000:.8f}\\{mpp / 1000:.8f}".encode())
     measures = sequence(0x00289110, spacing)
@@ -102,12 +102,13 @@ def _level(rgb: Pixels, series: str, uid: str, mpp: float, frame: int, number: i
             element(0x00480302, "UL", struct.pack("<I", 1)),
             element(0x00480303, "UL", struct.pack("<I", 1)),
             shared,
-            _pixels(frames),
+            pixel_data(frames),
         )
     )
 
 
-def _frames(rgb: Pixels, side: int) -> list[bytes]:
+def frames_of(rgb: Pixels, side: int) -> list[bytes]:
+    """JPEG frames of a full grid, row by row, white beyond the picture."""
     height, width = rgb.shape[:2]
     made = []
     for y in range(0, height, side):
@@ -119,7 +120,9 @@ def _frames(rgb: Pixels, side: int) -> list[bytes]:
     return made
 
 
-def _pixels(frames: list[bytes]) -> bytes:
+def pixel_data(frames: list[bytes]) -> bytes:
+    """Encapsulated pixel data with an empty offset table."""
+
     def item(value: bytes) -> bytes:
         return struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value
 
