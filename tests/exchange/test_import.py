@@ -121,6 +121,15 @@ def test_the_message_says_what_matched_and_what_did_not(capsys: pytest.CaptureFi
     assert "s3.svs" in said
 
 
+def test_a_faulty_file_of_features_is_no_missing_slide(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = features()
+    np.save(folder / "s2.npy", np.zeros((4, 8), "int64"))
+    (folder / "s2.h5").unlink()
+    said = imported("features", str(folder), "--labels", str(labels()), code=3, capsys=capsys)
+    assert "s2     FAILED s2.npy is int64" in said
+    assert "file not found" not in said
+
+
 def one(rows: Any, coords: Any, **attrs: Any) -> None:
     files.trident(Path("features_uni_v1/s2.h5"), rows, coords, **attrs)
 

@@ -127,6 +127,7 @@ def test_grades_are_stated_or_follow_from_their_names() -> None:
         (words, MilSpec(task="ordinal"), "does not follow from their names"),
         (words, MilSpec(task="ordinal", grades="low,high"), "'medium' too"),
         (words, MilSpec(task="ordinal", grades="low,low,high"), "a name twice"),
+        (words, MilSpec(task="ordinal", grades="low,medium,severe,high"), "no slide has 'severe'"),
         (table_of(["1", "2"]), MilSpec(task="ordinal"), "3 or more"),
         (words, MilSpec(grades="low,medium,high"), "has no grades"),
     ):

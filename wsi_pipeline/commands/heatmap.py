@@ -52,6 +52,8 @@ def draw(
     bare = sum(path is not None for path in stores.values()) - len(ready)
     if bare:
         request.console.note(f"no heatmap of {counted(bare, 'slide')}: {NO_COORDINATES}")
+        if not ready:
+            return 0
     with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
         no_crop = request.get(QuPathOptions).qupath_no_crop
         stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)

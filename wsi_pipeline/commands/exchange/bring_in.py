@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def _for_cohort(request: Request, plan: ImportPlan, given: Given) -> tuple[Impor
     plan = plan.for_slides(ids, table, given.where)
     if given.slides:
         cohort = _with_slides(request, cohort, given.slides)
-    cohort = _with_files(cohort, plan.files)
+    cohort = _with_files(cohort, plan)
     request.record(cohort)
     _tell_matches(request, plan, len(ids), table)
     return plan, request.select(cohort)
@@ -172,8 +172,12 @@ def _with_slides(request: Request, cohort: Cohort, source: str) -> Cohort:
     return _noted(cohort, records)
 
 
-def _with_files(cohort: Cohort, files: Mapping[str, ForeignFile]) -> Cohort:
-    """The cohort where a slide that is not there has the path of its features' file, and no note that it is missing."""
+def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
+    """The cohort where a slide that is not there has the path of its features' file, and no note that it is missing.
+
+    Nor is there such a note where the file of features is at fault: no slide is needed.
+    """
+    files = plan.files
     return _noted(
         cohort,
         [
@@ -182,12 +186,13 @@ def _with_files(cohort: Cohort, files: Mapping[str, ForeignFile]) -> Cohort:
             else record
             for record in cohort.records
         ],
+        {str(record.path) for record in cohort.records if record.slide_id in plan.faults},
     )
 
 
-def _noted(cohort: Cohort, records: Sequence[SlideRecord]) -> Cohort:
-    """The cohort with other records, without notes on files that these no longer name."""
-    gone = {str(record.path) for record in cohort.records} - {str(record.path) for record in records}
+def _noted(cohort: Cohort, records: Sequence[SlideRecord], more: Set[str] = frozenset()) -> Cohort:
+    """The cohort with other records, without notes on files that these no longer name, and on the paths in `more`."""
+    gone = {str(record.path) for record in cohort.records} - {str(record.path) for record in records} | more
     notes = tuple(note for note in cohort.notes if not any(note.message.endswith(f": {path}") for path in gone))
     return replace(cohort, records=tuple(records), notes=notes)
 

@@ -99,8 +99,11 @@ def _encoder(request: Request, to: str) -> str:
 def _tell(request: Request, found: Exported, what: str) -> None:
     console, actions = request.console, [item.action for item in found.result.results]
     fresh = f", {actions.count('fresh')} of them up to date" if "fresh" in actions else ""
+    by_reason: dict[str, list[str]] = {}
     for item in found.result.failed:
-        console.note(f"{item.slide_id} is not exported: {item.status.reason}")
+        by_reason.setdefault(item.status.reason, []).append(item.slide_id)
+    for reason, slides in by_reason.items():
+        console.note(f"{listed(slides)} {'is' if len(slides) == 1 else 'are'} not exported: {reason}")
     if found.missing:
         console.note(f"{counted(len(found.missing), 'slide')} without {what}, not exported: {listed(found.missing)}")
     if found.empty:

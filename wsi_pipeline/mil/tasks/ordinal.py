@@ -135,8 +135,8 @@ def make_ordinal(table: pd.DataFrame, grades: str | None = None) -> OrdinalTask:
 
     grades   their order, comma-separated; None: by the one number, arabic or roman, in which their names differ
 
-    Raises MilError where the order does not follow from the names, for a label that `grades` lacks, and for fewer than
-    three grades.
+    Raises MilError where the order does not follow from the names, for a label that `grades` lacks, for a grade that
+    no row has, and for fewer than three grades.
     """
     labels = column_of(table, "label").astype(str)
     names = in_order(labels)
@@ -166,5 +166,11 @@ def _stated(names: tuple[str, ...], grades: list[str]) -> tuple[str, ...]:
         raise MilError(
             f"grades is {', '.join(grades)}; the labels have {listed([repr(name) for name in strange])} too",
             todo="Name every grade in --grades, or empty these labels in the CSV",
+        )
+    absent = set(place) - {label_key(name) for name in names}
+    if absent:
+        raise MilError(
+            f"no slide has {listed([repr(grade) for grade in grades if label_key(grade) in absent])} of --grades",
+            todo="Leave it out; its neighbours then count as one grade apart",
         )
     return tuple(sorted(names, key=lambda name: place[label_key(name)]))
