@@ -226,6 +226,22 @@ def test_one_bad_slide_stops_nothing(run: Path, tmp_path: Path, capsys: pytest.C
     assert pd.read_csv(tmp_path / "bags.csv")["slide_id"].tolist() == list(NAMES)
 
 
+def test_files_of_slides_that_left_the_cohort_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported(run, "csv", "--out", str(tmp_path))
+    assert "exported before" not in capsys.readouterr().out
+    cohort = run / "cohort.csv"
+    whole = cohort.read_text()
+    cohort.write_text("".join(line for line in whole.splitlines(keepends=True) if not line.startswith("s1,")))
+    try:
+        exported(run, "csv", "--out", str(tmp_path))
+        assert "also holds files of 1 slide exported before: s1. The tables" in capsys.readouterr().out
+        assert pd.read_csv(tmp_path / "slides.csv")["slide_id"].tolist() == ["s0", "s2", "s3", "blank"]
+    finally:
+        cohort.write_text(whole)
+
+
 def test_float16_on_request(run: Path, tmp_path: Path) -> None:
     exported(run, "torchmil", "--dtype", "float16", "--out", str(tmp_path))
     assert np.load(tmp_path / "features" / "s0.npy").dtype == np.float16

@@ -325,8 +325,9 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.to is not None and self.to not in (*EXPORT_FORMATS.names(), "onnx"):
-            raise UsageError(f"unknown export format {self.to!r}", todo=f"Known: {', '.join(EXPORT_FORMATS.names())}, onnx")
+        known = (*EXPORT_FORMATS.names(), "onnx")
+        if self.to is not None and self.to not in known:
+            raise UsageError(f"unknown export format {self.to!r}", todo=f"Known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT
 from wsi_pipeline.store.tables.feature_table import read_feature_table
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment_table
+from wsi_pipeline.wording import counted, listed
 
 REVISION = 1
 """Raised when an export is written in another way from the same stores."""
@@ -191,6 +192,11 @@ def export_slides(
     line = format_.finish(content, folder) if there else ""
     missing = tuple(record.slide_id for record in records if record not in ready)
     written = tuple(record.slide_id for record in there)
+    if former := sorted(set(Ledger(folder).holding()) - set(written)):
+        content.notes.append(
+            f"{folder} also holds files of {counted(len(former), 'slide')} exported before: {listed(former)}. The "
+            "tables leave them out; delete the folder and export again if the other tool reads all files"
+        )
     return Exported(result, folder, written, tuple(sorted(empty)), missing, line, content.notes)
 
 

@@ -87,6 +87,11 @@ class Ledger:
         """Files of a slide, relative to the folder; none where it was left out, or is not done."""
         return tuple(_read(self._path(slide_id)).get("files", {}))
 
+    def holding(self) -> list[str]:
+        """Slides of which files were written here, in the order of their names, done or not."""
+        places = sorted((self.folder / LEDGER / "slides").glob("*.json"))
+        return [path.name.removesuffix(".json") for path in places if _read(path).get("files")]
+
     def record(self, slide_id: str, digest: str, files: Sequence[Path]) -> None:
         """Record that a slide is done; files of an earlier export of it that are not among `files` are removed."""
         sizes = {str(path.relative_to(self.folder)): _size(path) for path in sorted(files)}
