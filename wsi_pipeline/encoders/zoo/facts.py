@@ -148,7 +148,7 @@ def find_preset(name: str) -> Preset:
         return presets()[name]
     near = names_elsewhere(name) or difflib.get_close_matches(name, presets(), n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(near)}? " if near else ""
-    raise EncoderError(f"the zoo has no encoder {name!r}", todo=f"{hint}List them with: wsi-pipeline encoders")
+    raise EncoderError(f"no published encoder is called {name!r}", todo=f"{hint}List them with: wsi-pipeline encoders")
 
 
 def known_facts(repo: str) -> Known | None:
