@@ -26,6 +26,7 @@ from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages import segment, tile
+from wsi_pipeline.stages.engine.guards import identity_of
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.store.files import open_store
 
@@ -264,15 +265,11 @@ def test_a_slide_replaced_between_tile_and_embed_is_not_embedded(tmp_path: Path)
 
 def test_the_same_file_is_not_called_changed(cohort: Path) -> None:
     record = SlideRecord("s", cohort.parent / "s0.svs", "s")
-    identity = next(iter([segment_identity(record)]))
+    with open_slide(record.path) as slide:
+        identity = identity_of(record, slide, segment.spacing_of(slide.info, None, None))
     segment.check_unchanged(record.path, identity)
     with pytest.raises(SlideError, match="was replaced or changed"):
         segment.check_unchanged(cohort.parent / "s1.svs", identity)
-
-
-def segment_identity(record: SlideRecord):
-    with open_slide(record.path) as slide:
-        return segment._identity(record, slide, segment.spacing_of(slide.info, None, None))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
