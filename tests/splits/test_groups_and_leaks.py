@@ -173,4 +173,4 @@ def test_repeats_do_nothing_to_a_fixed_split() -> None:
     table = cohort().assign(split=["train"] * 16 + ["test"] * 8)
     splits = make_splits(table, MilSpec(repeats=5))
     assert len(splits.folds) == 1
-    assert "The column split gives the one fold there is: --repeats does nothing." in splits.warnings
+    assert "The column split gives a single fold: --repeats has no effect." in splits.warnings

@@ -1,4 +1,4 @@
-"""Bags: the feature rows of many slides in one array, with offsets that say whose they are. No padding."""
+"""Bags: the feature rows of many slides in one array, with the offsets of each slide. No padding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DTYPES = {np.dtype(np.float16), np.dtype(np.float32), torch.float16, torch.floa
 
 @dataclass(frozen=True, eq=False)
 class BagBatch:
-    """Some bags, one after the other: features (sum N, D), offsets int64 (b + 1), and which bags they are (b,)."""
+    """Some bags, concatenated: features (sum N, D), offsets int64 (b + 1), indices (b,) of the bags."""
 
     features: Tensor
     offsets: Tensor
@@ -34,7 +34,7 @@ class Bags:
     offsets    int64 (B + 1): bag i is rows offsets[i] to offsets[i + 1]; equal neighbours are an empty bag
     slide_ids  B unique names
 
-    Raises MilError where these do not fit together.
+    Raises MilError if these do not fit together.
     """
 
     features: Features
@@ -57,9 +57,9 @@ class Bags:
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[NDArray[np.floating]], slide_ids: Sequence[str]) -> Bags:
-        """Lay the features (N_i, D) of each slide one after the other; float16 stays float16, else float32.
+        """Concatenate the features (N_i, D) of each slide; float16 stays float16, else float32.
 
-        Raises MilError naming the slide whose features are of another width, or not finite.
+        Raises MilError naming the slide whose features have another width, or are not finite.
         """
         if not arrays or len(arrays) != len(slide_ids):
             raise MilError(f"bags need one array for each slide, got {len(arrays)} for {len(slide_ids)} slides")
@@ -101,7 +101,7 @@ class Bags:
         return self._gather([index])
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Bags:
-        """The bags at `indices`, in that order, as bags of their own (copied)."""
+        """The bags at `indices`, in that order (copied)."""
         chosen = [int(index) for index in indices]
         slides = tuple(self.slide_ids[index] for index in chosen)
         return Bags(self._gather(chosen), _offsets(self.lengths[chosen]), slides)
@@ -115,7 +115,7 @@ class Bags:
             yield BagBatch(self._gather(chosen.tolist()), offsets, torch.from_numpy(chosen.copy()))
 
     def sampled(self, indices: NDArray[np.int64], limit: int, rng: np.random.Generator) -> BagBatch:
-        """The bags at `indices` in one batch, each of at most `limit` instances: drawn without repeats, order kept."""
+        """The bags at `indices` in one batch, at most `limit` instances of each, drawn without replacement."""
         rows = []
         for index in indices.tolist():
             start, length = int(self.offsets[index]), int(self.lengths[index])

@@ -1,1 +1,1 @@
-"""Folds over patients: who trains, who stops the training, who tests; and what must not be on two sides."""
+"""Folds over patients: training, early-stopping and test parts, without leaks between them."""

@@ -1,8 +1,8 @@
-"""Who trains, who stops the training, who tests: folds over patients, stratified, checked for leaks.
+"""Make folds over patients: training, early-stopping and test parts, stratified, checked for leaks.
 
-Pure on a table with the columns slide_id, patient_id, an outcome and, optionally, split, site and content (a digest
-of the file). A patient is on one side only, always; so are files that are the same under two names and, where
-asked for, whole sites (Howard et al., Nature Communications 12:4423, 2021). Rows are named by their position.
+Works on a table with the columns slide_id, patient_id, an outcome and, optionally, split, site and content (a digest
+of the file). A patient is always on one side only; so are identical files under two names and, with `site_folds`,
+whole sites (Howard et al., Nature Communications 12:4423, 2021). Rows are given by their position.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """What is spread evenly over the folds: a code for each row (n,), and the strata's names.
+    """What is spread evenly over the folds: a code for each row (n,), and the names of the strata.
 
-    classes   the strata are classes: a fold without one of them is worth a warning, a class with fewer patients than
-              folds a refusal
+    classes   whether strata are classes: then a fold without one of them gives a warning, and a class with fewer
+              patients than folds is refused
     """
 
     codes: RowIndices
@@ -57,17 +57,17 @@ def class_strata(table: pd.DataFrame) -> Strata:
 
 
 def make_splits(table: pd.DataFrame, spec: SplitOptions, strata: Strata | None = None) -> Splits:
-    """Divide a table of slides as `spec` asks: `repeats` times `folds` folds, or one where `split` is filled in.
+    """Divide a table of slides by `spec`: `repeats` times `folds` folds, or the one fold of a filled column `split`.
 
-    strata   of each row of the table; the classes of its column label where None
+    strata   of each row of the table; None: the classes of its column label
 
     A column SHARED (`shared_folds.share_folds`) gives the outer folds. Otherwise they are scikit-learn's
-    StratifiedGroupKFold over patients; folds that hold every class are preferred. Where no validation part is given,
-    part of the training patients is set aside to stop and to choose.
+    StratifiedGroupKFold over patients; folds that hold every class are preferred. Unless a validation part is given,
+    part of the training patients is set aside for early stopping and model selection.
 
-    Raises SplitError where this cannot be done honestly: missing or repeated values, a single class, labels that
-    are all different, fewer than two patients or sites, a class with fewer patients than folds (unless `allow_few`),
-    a patient, file or site on both sides.
+    Raises SplitError if no honest division exists: missing or repeated values, a single class, labels that are all
+    different, fewer than two patients or sites, a class with fewer patients than folds (unless `allow_few`), a patient,
+    file or site on both sides.
     """
     table = checked_table(table, ("label",) if strata is None else ())
     strata = class_strata(table) if strata is None else strata
@@ -128,7 +128,7 @@ def _outer_folds(
     if n_folds < 2:
         raise SplitError(
             "all slides belong together through patients, identical files or sites: none can be held out",
-            todo="Check the columns patient_id and site for one name that stands for all.",
+            todo="Check whether the columns patient_id and site have the same value in all rows.",
         )
     if n_folds < spec.folds:
         what = "sites" if spec.site_folds else "patients"
@@ -170,16 +170,16 @@ def _fixed_folds(table: pd.DataFrame, spec: SplitOptions) -> tuple[list[Fold], l
             raise SplitError(
                 f"the column split has no {part} slides", todo=f"Mark slides as {part}, or remove the column split."
             )
-    warnings = [] if spec.repeats == 1 else ["The column split gives the one fold there is: --repeats does nothing."]
+    warnings = [] if spec.repeats == 1 else ["The column split gives a single fold: --repeats has no effect."]
     fold = Fold(0, rows["train"], rows["val"], rows["test"])
     check_no_leaks(table, fold)
     return [fold], warnings
 
 
 def _with_validation(table: pd.DataFrame, fold: Fold, groups: RowIndices, strata: Strata, spec: SplitOptions) -> Fold:
-    """The fold with part of its training patients set aside to stop and to choose, unless some are already.
+    """The fold with part of its training patients set aside for early stopping, unless it has a validation part.
 
-    Whole sites are set aside where they are held out and every stratum stays on both sides; else patients.
+    With `site_folds` whole sites are set aside if every stratum stays on both sides; otherwise patients.
     """
     if len(fold.val):
         return fold
@@ -202,7 +202,7 @@ def _with_validation(table: pd.DataFrame, fold: Fold, groups: RowIndices, strata
 def _inner(
     fold: Fold, groups: RowIndices, strata: Strata, spec: SplitOptions
 ) -> tuple[tuple[RowIndices, RowIndices], ...]:
-    """As many members as were asked for and as every stratum has groups to train and to stop them; none under two."""
+    """Training and early-stopping rows per committee member, limited by the rarest stratum; none for fewer than two."""
     codes, own = strata.codes[fold.train], groups[fold.train]
     fewest = min(len(np.unique(own[codes == code])) for code in np.unique(codes))
     n_inner = min(spec.committee, fewest)
@@ -232,7 +232,7 @@ def _part_warnings(fold: Fold, strata: Strata, spec: SplitOptions, repeats: int)
 
 
 def _spellings(table: pd.DataFrame, strata: Strata) -> list[str]:
-    """Sentences about classes, and patients, that differ only in how they are written."""
+    """Sentences about classes and patients that differ only in spelling."""
     classes = alike(strata.names) if strata.classes else []
     patients = alike(dict.fromkeys(table["patient_id"].astype(str)), patient_key)
     found = [("Classes", names, len(names), "--fold-labels joins them") for names in classes]
@@ -244,7 +244,7 @@ def _spellings(table: pd.DataFrame, strata: Strata) -> list[str]:
 
 
 def _copies(table: pd.DataFrame) -> list[str]:
-    """Sentences about files that are there under several names."""
+    """Sentences about identical files under several names."""
     found = identical_files(table)
     if not found:
         return []
@@ -255,5 +255,5 @@ def _copies(table: pd.DataFrame) -> list[str]:
         named.append(f"{' = '.join(rows['slide_id'].astype(str))} ({whose})")
     return [
         f"{counted(len(found), 'file')} under several names, kept on one side but counted each time: "
-        f"{listed(named)}. Take the copies out, and check patient_id."
+        f"{listed(named)}. Remove the copies, and check patient_id."
     ]

@@ -1,4 +1,4 @@
-"""One division of a table of slides: who trains, who stops the training and chooses, who tests."""
+"""One division of a table of slides into training, early-stopping and test parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SplitOptions(Protocol):
 
     @property
     def repeats(self) -> int:
-        """How often everyone is tested, each time in new folds."""
+        """Repetitions of the cross-validation, with new folds each time."""
 
     @property
     def seed(self) -> int:
@@ -40,7 +40,7 @@ class SplitOptions(Protocol):
 
     @property
     def committee(self) -> int:
-        """Models per fold; each sets aside a part of its own."""
+        """Models per fold, each with its own early-stopping part."""
 
     @property
     def site_folds(self) -> bool:
@@ -53,12 +53,12 @@ class SplitOptions(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Row positions (ascending) that train, choose when to stop and what to keep, and test.
+    """Row positions (ascending) of the training part, the early-stopping part (`val`) and the test part.
 
     number   within its repeat, from 0
     repeat   from 0
-    inner    where a committee of models shares the fold: for each the rows of `train` that train it, and those that
-             stop it, none where nobody is set aside; `val` is empty then
+    inner    of each committee member the rows of `train` that train it, and those for its early stopping (may be
+             empty); `val` is then empty. Empty without a committee
     """
 
     number: int
@@ -79,7 +79,7 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """All folds of a validation. `fixed`: they come from the column `split`; `warnings`: sentences for people."""
+    """All folds of a validation. `fixed`: from the column `split`; `warnings`: sentences for the user."""
 
     folds: tuple[Fold, ...]
     classes: tuple[str, ...]
@@ -88,11 +88,11 @@ class Splits:
 
     @property
     def repeats(self) -> int:
-        """How often everyone is tested."""
+        """Repetitions of the cross-validation."""
         return 1 + max(fold.repeat for fold in self.folds)
 
     def assignment(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Which slide was on which side of which fold: columns repeat, fold, part, slide_id, patient_id."""
+        """The part of each slide in each fold: columns repeat, fold, part, slide_id, patient_id."""
         pieces = [
             table.iloc[rows][["slide_id", "patient_id"]].assign(repeat=fold.repeat, fold=fold.number, part=part)
             for fold in self.folds

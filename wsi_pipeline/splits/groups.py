@@ -1,4 +1,4 @@
-"""What must stay on one side of a fold: patients, files that are the same under two names, whole sites."""
+"""Groups that must stay on one side of a fold: patients, identical files under two names, whole sites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTENT = "content"
 
 
 def codes_of(values: pd.Series[str]) -> Codes:
-    """Whole numbers 0, 1, ... for the values, in the order of their names; missing and empty ones are -1."""
+    """Codes 0, 1, ... of the values in sorted order; -1 for missing and empty ones."""
     text = values.astype(object).where(values.notna(), "").astype(str).str.strip()
     return pd.factorize(text.where(text != "", None), sort=True)[0].astype(np.int64)
 
@@ -51,7 +51,7 @@ def groups_of(table: pd.DataFrame, *, sites: bool) -> Codes:
 
 
 def identical_files(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each file that is there under more than one slide_id, in the order of the table."""
+    """The rows of each file with more than one slide_id, in the order of the table."""
     if CONTENT not in table:
         return []
     codes = codes_of(table[CONTENT])

@@ -1,4 +1,4 @@
-"""What is on more than one side of a fold and must not be: a patient, a slide, a file under two names, a site."""
+"""Leaks: a patient, a slide, a file under two names, or a site on more than one side of a fold."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Leak:
 def find_leaks(table: pd.DataFrame, fold: Fold, *, sites: bool = False) -> tuple[Leak, ...]:
     """Slides, patients, identical files and, with `sites`, sites on more than one side of a fold.
 
-    In this order, and each in the order of their names. A patient or file whose slides are themselves on both sides
-    is named all the same.
+    In this order, each sorted by name. A patient or file is named even if its slides are themselves on both sides.
     """
     kinds = [kind for kind, column in _KINDS.items() if column in table and (kind != "site" or sites)]
     return tuple(leak for kind in kinds for leak in _leaks_of(table, fold, kind))

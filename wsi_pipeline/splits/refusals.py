@@ -1,4 +1,4 @@
-"""When a validation would be worth nothing: refusals in plain words, with what to do instead."""
+"""Refuse tables on which no validation would be meaningful, and say what to do instead."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refuse_unlearnable(table: pd.DataFrame, codes: RowIndices, names: Sequence[s
 def refuse_few(
     table: pd.DataFrame, codes: RowIndices, names: Sequence[str], spec: SplitOptions, *, classes: bool
 ) -> list[str]:
-    """Raise SplitError where a class has fewer patients than folds; with `allow_few`, return a warning instead."""
+    """Raise SplitError if a class has fewer patients than folds; with `allow_few`, return a warning instead."""
     if not classes:
         patients = table["patient_id"].nunique()
         if patients < spec.folds and not spec.allow_few:
@@ -59,7 +59,11 @@ def refuse_few(
     if few and not spec.allow_few:
         raise _too_few(few, spec.folds)
     counts = ", ".join(f"{name} {n}" for name, n in few.items())
-    return [f"Too few patients for {spec.folds} folds that hold every class ({counts}): read with care."] if few else []
+    return (
+        [f"Too few patients for {spec.folds} folds that hold every class ({counts}): interpret with care."]
+        if few
+        else []
+    )
 
 
 def refuse_few_sites(table: pd.DataFrame) -> None:
@@ -77,7 +81,7 @@ def refuse_few_sites(table: pd.DataFrame) -> None:
 
 
 def refuse_one_class_training(folds: Sequence[Fold], codes: RowIndices, names: Sequence[str]) -> None:
-    """Raise SplitError where the training slides of a fold are all of one class."""
+    """Raise SplitError if the training slides of a fold are all of one class."""
     for fold in folds:
         found = np.unique(codes[fold.train])
         if len(found) < 2:

@@ -1,8 +1,8 @@
-"""Does the label follow the site? Then a model that only recognises the scanner or the stain scores well.
+"""Association of label and site: if it is strong, a model that only recognises scanner or stain scores well.
 
-Counted in patients. Strength is Cramer's V, corrected for its bias on small tables (Bergsma, J. Korean Stat. Soc.
-42:323, 2013); the p-value is that of the chi-square statistic among tables with the labels dealt anew among the
-patients, which needs no large counts.
+Counted in patients. The strength is Cramer's V, corrected for its bias on small tables (Bergsma, J. Korean Stat. Soc.
+42:323, 2013). The p-value is from a permutation test of the chi-square statistic (labels permuted across patients),
+which does not need large counts.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Floats = NDArray[np.float64]
 
 SHUFFLES = 1999
 _CELLS = 1_000_000
-"""Shuffled labels held at once."""
+"""Permuted labels held at once."""
 
 STRONG, UNLIKELY = 0.3, 0.05
-"""A warning is given from this V on, where the p-value is below this."""
+"""Least V and greatest p-value for a warning."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Association:
 
 
 def site_association(table: pd.DataFrame, strata: Codes, classes: tuple[str, ...], seed: int = 0) -> Association | None:
-    """The association of site and stratum; None without the column `site`, or with fewer than two sites or strata.
+    """Association of site and stratum; None without the column `site`, or with fewer than two sites or strata.
 
     A patient counts once for each of their combinations of site and stratum.
     """
@@ -93,9 +93,9 @@ def cramers_v(counts: Floats) -> float:
 
 
 def site_warnings(found: Association | None, *, whole_sites: bool) -> list[str]:
-    """A sentence where the label follows the site, with the table in words.
+    """A warning if label and site are associated, with the table in words.
 
-    whole_sites   folds keep sites whole, so that recognising one does not help
+    whole_sites   whether folds keep sites whole, so that recognising a site does not help
     """
     if found is None:
         return []
@@ -105,7 +105,7 @@ def site_warnings(found: Association | None, *, whole_sites: bool) -> list[str]:
     how = "Every site has patients of one class only" if found.complete else "The label follows the site"
     facts = f"Cramer's V {found.strength:.2f}, p {_p(found.p_value)}, {found.n_patients} patients"
     advice = (
-        "Whole sites were held out, so recognising a site does not help; but few sites tell little about others."
+        "Whole sites were held out, so recognising a site does not help; but few sites say little about other sites."
         if whole_sites
         else "A model may score by recognising the site: compare with --site-folds."
     )
@@ -122,7 +122,7 @@ def _counts(rows: Codes, columns: Codes) -> Floats:
 
 
 def _shuffled(rows: Codes, columns: Codes, counts: Floats, rng: np.random.Generator) -> Floats:
-    """The chi-square statistic of each shuffle of the columns, (SHUFFLES,); the margins stay as they are."""
+    """Chi-square statistic of each permutation of the columns, (SHUFFLES,); the margins stay the same."""
     cells, expected = counts.size, _expected(counts)
     found = []
     for start in range(0, SHUFFLES, step := max(1, _CELLS // max(len(rows), cells))):

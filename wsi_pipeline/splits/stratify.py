@@ -1,8 +1,8 @@
 """Stratified folds and held-out parts of whole groups: arrays of whole numbers in, rows out.
 
-`labels` and `groups` are integer arrays (n,), codes from 0; a group (a patient) is never divided. Of slides, part of
-the patients of each class is held out (`hold_out_per_stratum`); of patches, whose groups differ in size, the groups
-are chosen whose patches come nearest to the fraction asked for (`hold_out_groups`).
+`labels` and `groups` are integer arrays (n,), codes from 0; a group (a patient) is never divided. For slides a fraction
+of the patients of each class is held out (`hold_out_per_stratum`); for patches, whose groups differ in size, the groups
+whose patches come nearest to the wanted fraction (`hold_out_groups`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GROUPS_AT_ONCE = 20_000
 """StratifiedGroupKFold takes about 0.1 ms per group and fold: with many groups, one shuffle is as good as six."""
 
 _GOOD_MISS = 0.03
-"""A held-out part this near to the fraction, averaged over classes, needs no further search."""
+"""Deviation from the fraction, averaged over classes, below which the search ends."""
 
 _TIE = 0.01
 
@@ -101,10 +101,10 @@ def hold_out_groups(
 ) -> Chosen | None:
     """Choose groups that hold about `fraction` of the rows of every class: True for their rows, (n,).
 
-    labels, groups   int64 (n,), whole numbers from 0
-    reserve          groups of every class that must stay
+    labels, groups   int64 (n,), codes from 0
+    reserve          groups of every class that must not be chosen
 
-    Every class is in the chosen part and keeps `reserve` groups outside it. None where no such choice is found.
+    Every class is in the chosen part and has `reserve` groups outside it. None if no such choice is found.
     """
     rng = np.random.default_rng(seed)
     fair: list[tuple[float, Chosen]] = []
@@ -127,7 +127,7 @@ def hold_out_groups(
 
 
 def _neighbouring_folds(labels: Codes, groups: Codes, fraction: float, rng: np.random.Generator) -> Iterator[Chosen]:
-    """Some of the folds of scikit-learn's splitter, next to each other; several shuffles."""
+    """Unions of consecutive folds of scikit-learn's splitter, for several shuffles."""
     count = len(np.unique(groups))
     folds, held = _folds(fraction, count)
     if folds < 2 or np.bincount(labels).max() < folds:
@@ -151,7 +151,7 @@ def _folds(fraction: float, groups: int) -> tuple[int, int]:
 
 
 def _picked(labels: Codes, groups: Codes, fraction: float, reserve: int, rng: np.random.Generator) -> Iterator[Chosen]:
-    """Groups picked one by one in random orders: for few or mixed groups, which folds do not fit."""
+    """Groups picked one by one in random order, for few or mixed groups, where folds do not fit."""
     names, codes = np.unique(groups, return_inverse=True)
     table = np.zeros((len(names), int(labels.max()) + 1), np.int64)
     np.add.at(table, (codes, labels), 1)
@@ -160,7 +160,7 @@ def _picked(labels: Codes, groups: Codes, fraction: float, reserve: int, rng: np
 
 
 def _pick(table: Codes, fraction: float, reserve: int, rng: np.random.Generator) -> Chosen:
-    """Take a group of each class, the rarest class first, then others while they bring the sizes nearer.
+    """Take a group of each class, rarest class first, then others as long as they improve the sizes.
 
     table   rows of each group (G) and class (C)
     """

@@ -1,4 +1,4 @@
-"""Slides of a fixed split whose class is not among those that train: no model can know it."""
+"""Slides of a fixed split whose class has no training slide, so that no model can predict it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_pipeline.wording import counted, listed
 
 
 def untrained_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows (n,) of val and test in a column `split` are of a class that no row of train has; none without one."""
+    """Mask (n,) of val and test rows (column `split`) whose class has no training row."""
     sides = sides_of(table)
     trains = sides == "train"
     if not trains.any():
@@ -23,7 +23,7 @@ def untrained_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def sides_of(table: pd.DataFrame) -> NDArray[np.str_]:
-    """train, val, test or nothing for each row."""
+    """`train`, `val`, `test` or "" for each row."""
     if "split" not in table:
         return np.full(len(table), "", dtype=np.str_)
     return np.array([("" if pd.isna(word) else split_word(str(word))) or "" for word in table["split"]], dtype=np.str_)
@@ -38,16 +38,16 @@ def untrained_json(others: pd.DataFrame) -> dict[str, Any]:
 
 
 def untrained_warnings(others: pd.DataFrame) -> list[str]:
-    """A sentence for each class."""
+    """A sentence per class."""
     return [
         f"No training slide is of class {name}: {counted(len(rows), 'slide')} of it ({listed(list(rows['slide_id']))}) "
-        f"{'is' if len(rows) == 1 else 'are'} in no metric, for a model can only call it something else."
+        f"{'is' if len(rows) == 1 else 'are'} in no metric, since a model can only predict another class."
         for name, rows in _by_class(others)
     ]
 
 
 def with_others(assignment: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Who was on which side, with the slides of these classes on the side the table gives them."""
+    """The assignment, with the slides of these classes in the part that the table gives them."""
     more = others[["slide_id", "patient_id"]].assign(repeat=0, fold=0, part=sides_of(others))
     return pd.concat([assignment, more[list(assignment.columns)]], ignore_index=True)
 

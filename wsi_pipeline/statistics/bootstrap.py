@@ -1,9 +1,8 @@
 """Percentile bootstrap over patients (for patches: over groups), all resamples at once.
 
-A resample draws as many patients as there are, with replacement, each with all of their slides: a slide then
-counts as often as its patient was drawn. Every metric is a function of those counts W (R, n), by the same
-definitions as scikit-learn's with `sample_weight`. Where everyone was tested several times (repeats), a metric is the
-mean over the repeats, in every resample alike: more repeats do not make more patients.
+A resample draws as many patients as there are, with replacement, each with all their slides, so that a slide counts as
+often as its patient was drawn. Every metric is a function of these counts W (R, n), defined as in scikit-learn with
+`sample_weight`. With several repeats a metric is the mean over them in every resample: repeats do not add patients.
 Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13.
 """
 
@@ -49,7 +48,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Interval:
-    """Percentiles of the resamples in which a metric was defined; None where none was."""
+    """Percentiles of the resamples in which a metric was defined; None if it was in none."""
 
     low: float | None
     high: float | None
@@ -64,16 +63,16 @@ Weighted = Callable[[Floats], Samples]
 
 
 def bootstrap(scored: Scored, resamples: int, seed: int) -> Samples:
-    """The metrics of every resample, as `weighted_metrics` names them: (R,) over all classes, `class_` ones (R, C)."""
+    """The metrics of every resample, named as in `weighted_metrics`: (R,), those of classes (R, C)."""
     number = np.unique(scored.patient, return_inverse=True)[1]
     return bootstrap_mean([(number, partial(weighted_metrics, scored))], resamples, seed)
 
 
 def bootstrap_mean(parts: Sequence[tuple[Codes, Weighted]], resamples: int, seed: int) -> Samples:
-    """Any metrics of every resample, the mean over the parts (repeats of a validation), each drawing the same patients.
+    """Metrics of every resample, averaged over parts (repeats of a validation) that draw the same patients.
 
-    parts   for each the patient of its rows (n,), numbered 0 to P - 1 alike in all, and what gives its metrics
-            (R, ...) for weights (R, n) of these rows
+    parts   of each the patient codes (n,) of its rows, 0 to P - 1 and the same in all parts, and the function from
+            weights (R, n) of its rows to its metrics (R, ...)
     """
     n = 1 + max(int(number.max()) for number, _ in parts)
     widest = max(len(number) for number, _ in parts)
@@ -81,8 +80,8 @@ def bootstrap_mean(parts: Sequence[tuple[Codes, Weighted]], resamples: int, seed
     blocks: list[Samples] = []
     for start in range(0, resamples, step := max(1, _CELLS // widest)):
         drawn = patient_draws(n, min(step, resamples - start), rng)
-        found = [weighted(drawn[:, number]) for number, weighted in parts]
-        blocks.append({name: np.mean([part[name] for part in found], axis=0) for name in found[0]})
+        values = [weighted(drawn[:, number]) for number, weighted in parts]
+        blocks.append({name: np.mean([part[name] for part in values], axis=0) for name in values[0]})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -102,9 +101,9 @@ def interval(samples: Floats, level: float) -> Interval:
 
 
 def weighted_metrics(scored: Scored, weights: Floats) -> Samples:
-    """All metrics when slide j counts weights[r, j] times, for every r. Undefined ones are NaN.
+    """All metrics with slide j counted weights[r, j] times, for every r. Undefined ones are NaN.
 
-    A metric over all classes is undefined where a class has no slide; precision where nothing was predicted.
+    A metric over all classes is undefined if a class has no slide; precision if its class was never predicted.
     """
     one_of = np.eye(scored.n_classes)
     support, predicted = weights @ one_of[scored.truth], weights @ one_of[scored.predicted]

@@ -1,9 +1,9 @@
-"""Do slides called 0.8 turn out so eight times in ten? Calibration curve, Brier score, expected calibration error.
+"""Calibration: calibration curve, Brier score, expected calibration error (ECE).
 
-Of the positive class where there are two, else of the class that was predicted. Bins hold about the same number of
-predictions each, fixed before any resampling; ECE is the mean distance of the curve from the diagonal over them (Guo
-et al. 2017, arXiv 1706.04599; equal-mass bins: Nixon et al. 2019, arXiv 1904.01685). Even a perfectly calibrated
-model has an ECE above 0 on few slides. Brier score: Brier, Monthly Weather Review 78:1, 1950.
+Of two classes that of the second, of more that of the predicted class. Bins hold about equally many predictions and are
+fixed before any resampling. ECE is the mean distance of the curve from the diagonal, weighted by the bins' sizes (Guo
+et al. 2017, arXiv 1706.04599; equal-mass bins: Nixon et al. 2019, arXiv 1904.01685); on few slides it is above 0 even
+for a perfectly calibrated model. Brier score: Brier, Monthly Weather Review 78:1, 1950.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 MOST_BINS, PER_BIN = 10, 10
-"""At most ten bins, and on average ten predictions or more in each."""
+"""Most bins, and fewest predictions per bin on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +33,12 @@ class Calibration:
 
     @property
     def n_bins(self) -> int:
-        """Number of bins, b; some may be empty where many probabilities are equal."""
+        """Number of bins, b; some may be empty if many probabilities are equal."""
         return len(self.edges) - 1
 
 
 def calibration(event: NDArray[np.bool_], probability: Floats) -> Calibration:
-    """Sort predictions into bins of about equal size; `event` says whether what was predicted is so."""
+    """Sort predictions into bins of about equal size; `event` (n,): whether the prediction came true."""
     n_bins = int(np.clip(len(event) // PER_BIN, 1, MOST_BINS))
     inner = np.unique(np.quantile(probability, np.linspace(0, 1, n_bins + 1)[1:-1])) if n_bins > 1 else np.empty(0)
     inner = inner[(inner > 0) & (inner < 1)]
@@ -47,7 +47,7 @@ def calibration(event: NDArray[np.bool_], probability: Floats) -> Calibration:
 
 
 def calibration_of(scored: Scored) -> Calibration:
-    """Calibration of the second class's probability where there are two classes, else of the predicted class's."""
+    """Calibration of the probability of the second of two classes, or else of the predicted class."""
     if scored.n_classes == 2:
         return calibration(scored.truth == 1, scored.probabilities[:, 1])
     sure = scored.probabilities[np.arange(len(scored.truth)), scored.predicted]
@@ -55,7 +55,7 @@ def calibration_of(scored: Scored) -> Calibration:
 
 
 def curve(found: Calibration) -> list[dict[str, float | int]]:
-    """The points of the calibration curve: low and high edge, mean prediction, part observed, n; no empty bins."""
+    """Points of the calibration curve: low and high edge, mean prediction, observed fraction, n; without empty bins."""
     points: list[dict[str, float | int]] = []
     for k in range(found.n_bins):
         rows = found.bin == k
@@ -73,14 +73,14 @@ def curve(found: Calibration) -> list[dict[str, float | int]]:
 
 
 def expected_error(found: Calibration, weights: Floats) -> Floats:
-    """ECE (R,) where prediction j counts weights[r, j] times: the bins' gaps, each by what it holds."""
+    """ECE (R,) with prediction j counted weights[r, j] times."""
     gaps = np.zeros((len(found.event), found.n_bins))
     gaps[np.arange(len(found.event)), found.bin] = found.probability - found.event
     return _mean(np.abs(weights @ gaps).sum(1), weights)
 
 
 def brier_terms(truth: Codes, probabilities: Floats) -> Floats:
-    """Each prediction's part in the Brier score, (n,), from classes (n,) and probabilities (n, C).
+    """Contribution of each prediction to the Brier score, (n,), from classes (n,) and probabilities (n, C).
 
     Two classes: squared error of the second one's probability, 0 to 1. More: Brier's sum over all classes, 0 to 2.
     """
@@ -91,7 +91,7 @@ def brier_terms(truth: Codes, probabilities: Floats) -> Floats:
 
 
 def weighted_mean(terms: Floats, weights: Floats) -> Floats:
-    """Mean of the terms (n,) where term j counts weights[r, j] times, (R,); NaN where nothing counts."""
+    """Mean of the terms (n,) with term j counted weights[r, j] times, (R,); NaN if all weights are 0."""
     return _mean(weights @ terms, weights)
 
 

@@ -1,4 +1,4 @@
-"""Estimates as metrics.json has them: a value with its bootstrap interval over patients, and what it is of."""
+"""Estimates as in metrics.json: a value, its bootstrap interval over patients, its unit and n."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def estimate_of(value: float | None, samples: Floats) -> Json:
 
 
 def bounds_of(value: float | None, samples: Floats) -> Json:
-    """The interval of a value alone; none where the value itself is undefined."""
+    """The interval of a value; none if the value itself is undefined."""
     found = interval(samples, LEVEL) if value is not None else Interval(None, None, len(samples))
     return {"low": found.low, "high": found.high, "n_undefined": found.n_undefined}
 

@@ -1,4 +1,4 @@
-"""What all rooms know of a metric by its name: how people write it, which way is better, what chance reaches."""
+"""Facts about a metric by its name: how it is written, whether lower is better, what chance reaches."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ OF_CLASSES = frozenset({"classification", "ordinal"})
 """Tasks that predict one of several names, with a probability for each."""
 
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "grade_error"})
-"""Errors; of every other metric more is better."""
+"""Errors; of all other metrics higher is better."""
 
 OF_CHANCE = {"auroc": 0.5, "c_index": 0.5, "quadratic_kappa": 0.0}
-"""Metrics whose value by chance does not depend on the data."""
+"""Metrics whose value at chance does not depend on the data."""
 
 _WORDS = {
     "auroc": "AUROC", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "ece": "ECE",
@@ -41,7 +41,7 @@ def estimate_words(
     digits: str = ".3f",
     interval: str = "[{low}, {high}]",
 ) -> str:
-    """`0.912 [0.842, 0.968]`, without the interval where there is none, or `undefined`.
+    """`0.912 [0.842, 0.968]`; without an interval the value alone; or `undefined`.
 
     digits     format of each number
     interval   how the two ends are written

@@ -1,7 +1,7 @@
-"""How good predicted numbers are: errors, R squared, correlations; for all weights of the rows at once.
+"""Metrics of a regression: errors, R squared, correlations; for many weightings of the rows at once.
 
-Every metric is a function of how often each row counts, W (R, n); ones give the metric itself, the counts of a
-bootstrap its resamples. What a weight of 2 gives is what the row twice would.
+Every metric is a function of how often each row counts, W (R, n): ones give the metric itself, the counts of a
+bootstrap its resamples. A weight of 2 is the same as having the row twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def regression_metrics(truth: Floats, predicted: Floats, weights: Floats) -> dic
 
     truth, predicted   (n,); weights (R, n), not negative
 
-    NaN where undefined: correlations and R squared when a side does not vary.
+    NaN if undefined: correlations and R squared if the truth (or, for correlations, the prediction) is constant.
     """
     error, total = predicted - truth, weights.sum(1)
     squared = weights @ error**2
@@ -56,7 +56,7 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 
 def _constant(values: Floats, weights: Floats) -> NDArray[np.bool_]:
-    """Whether the rows that count have one value only, (R,); exact, where a sum of squares would leave rounding."""
+    """Whether all rows that count have the same value, (R,); unlike a variance, free of rounding errors."""
     wide = np.broadcast_to(values, weights.shape)
     highest = np.where(weights > 0, wide, -np.inf).max(1, initial=-np.inf)
     lowest = np.where(weights > 0, wide, np.inf).min(1, initial=np.inf)

@@ -1,7 +1,7 @@
-"""How good predictions of survival are: concordance, Brier score, Kaplan-Meier curves by risk.
+"""Metrics of survival predictions: concordance, Brier score, Kaplan-Meier curves by risk.
 
-Times (n,) are positive, events (n,) 0 or 1; a higher risk means an earlier event. As for other outcomes,
-concordance is a function of how often each row counts, W (R, n).
+Times (n,) are positive, events (n,) 0 or 1; a higher risk means an earlier event. As for other outcomes, metrics are
+functions of how often each row counts, W (R, n).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 CHI_SQUARE = "chi-square, 1 degree of freedom"
-"""What the statistic of the log-rank test is; files that do not say so hold its signed root."""
+"""What the statistic of the log-rank test is; older files, which do not say, hold its signed root."""
 
 _CELLS = 4_000_000
 """Pairs compared at once."""
 
 
 def concordance(time: Floats, event: Mask, risk: Floats, weights: Floats, group: Codes | None = None) -> Floats:
-    """Harrell's C, (R,): of the pairs whose order in time is known, the part whose risks are in that order.
+    """Harrell's C, (R,): of the pairs whose order in time is known, the fraction whose risks are in that order.
 
-    A pair is known where one had its event before the other's time, or at the time at which the other was censored;
-    equal risks count half. With `group` only pairs of one group are compared. NaN where no pair is known.
+    A pair is comparable if one had its event before the other's time, or at the time at which the other was censored;
+    equal risks count half. With `group` only pairs of one group are compared. NaN without comparable pairs.
     Harrell et al. 1982, JAMA 247:2543; weights (R, n) count pairs w_i w_j times.
     """
     n = len(time)
@@ -49,11 +49,10 @@ def concordance(time: Floats, event: Mask, risk: Floats, weights: Floats, group:
 def integrated_brier(time: Floats, event: Mask, survived: Floats, edges: Floats, weights: Floats) -> Floats:
     """Brier score of predicted survival, integrated from 0 to the last edge and divided by it, (R,); 0 is perfect.
 
-    survived   predicted chance (n, K) to be free of the event at the times `edges` (K,)
+    survived   predicted probability (n, K) of no event until the times `edges` (K,)
 
-    Squared errors at each edge, those of patients not censored before it weighed by the inverse of the chance to be
-    seen so long (Graf et al. 1999, Stat Med 18:2529), joined by straight lines from 0 at time 0. Nobody was followed
-    beyond the last edge: those censored at it or before add nothing there.
+    Squared errors at each edge with inverse probability of censoring weights (Graf et al. 1999, Stat Med 18:2529),
+    interpolated linearly from 0 at time 0. Patients censored before an edge contribute nothing there.
     """
     distinct, code = np.unique(time, return_inverse=True)
     seen = censoring_curve(code, event, weights)
@@ -86,7 +85,7 @@ def censoring_curve(code: Codes, event: Mask, weights: Floats) -> Floats:
 
 
 def _inverse(chance: Floats, weights: Floats) -> Floats:
-    """weights / chance; NaN where a row counts that could not have been seen."""
+    """weights / chance; NaN for rows that count but have probability 0 of being uncensored."""
     found: Floats = np.divide(weights, chance, out=np.where(weights > 0, np.nan, 0.0), where=chance > 0)
     return found
 
@@ -95,9 +94,9 @@ def risk_groups(time: Floats, event: Mask, high: Mask) -> dict[str, Any]:
     """Kaplan-Meier curves of the rows with low and high risk, and the log-rank test between them; JSON.
 
     {"groups": [{"name", "n", "events", "times", "survival", "at_risk", "low", "high"}], "logrank": {"statistic",
-    "statistic_is", "p_value"} | None}: survival just after each time, the curve being 1 before the first; low and high
-    are pointwise 95 % limits (log-log). The test's statistic is chi-square (Mantel 1966); there is none where a group
-    is empty or no event was seen.
+    "statistic_is", "p_value"} | None}: survival just after each time, the curve is 1 before the first; low and high
+    are pointwise 95 % limits (log-log). The test's statistic is chi-square (Mantel 1966); None if a group is empty or
+    has no event.
     """
     named = (("low risk", ~high), ("high risk", high))
     groups = [kaplan_meier(time[rows], event[rows]) | {"name": name} for name, rows in named if rows.any()]

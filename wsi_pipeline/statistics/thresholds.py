@@ -1,7 +1,7 @@
-"""At which probability a slide is called positive: chosen on validation slides, applied to test slides.
+"""The probability from which a slide is called positive: chosen on validation slides, applied to test slides.
 
-The threshold with the highest Youden index (sensitivity + specificity - 1; Youden, Cancer 3:32, 1950), half-way
-between two neighbouring predictions; among equals the one nearest 0.5.
+The threshold with the highest Youden index (sensitivity + specificity - 1; Youden, Cancer 3:32, 1950), midway between
+two neighbouring predictions; of equal ones the nearest to 0.5.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 FALLBACK = 0.5
-"""Where the validation slides are of one class and can choose nothing."""
+"""Used if the validation slides are all of one class."""
 
 
 def youden_threshold(positive: NDArray[np.bool_], probability: Floats) -> float | None:
-    """The threshold for `probability >= threshold`, from validation slides alone; None unless both classes are there.
+    """The threshold for `probability >= threshold`, from validation slides; None unless both classes are present.
 
     positive     truth of each validation slide (n,)
     probability  of the positive class (n,)
@@ -32,7 +32,7 @@ def youden_threshold(positive: NDArray[np.bool_], probability: Floats) -> float 
 
 
 def weighted_rates(positive: NDArray[np.bool_], called: NDArray[np.bool_], weights: Floats) -> dict[str, Floats]:
-    """Sensitivity and specificity, each (R,), where slide j counts weights[r, j] times; NaN without such slides."""
+    """Sensitivity and specificity, each (R,), with slide j counted weights[r, j] times; NaN without such slides."""
     found = {}
     for name, rows, right in (("sensitivity", positive, called), ("specificity", ~positive, ~called)):
         total = weights[:, rows].sum(1)

@@ -18,13 +18,13 @@ from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, apply_head,
 class TanhAttention(nn.Module):
     """Scores of the attention without gates, eq. 8 before its softmax: w^T tanh(V h^T).
 
-    h (sum N, hidden_dim) -> scores (sum N,). The parameters; `fused.attention_pool` computes with them.
+    h (sum N, hidden_dim) -> scores (sum N,). Parameters only, used by `fused_attention.attention_pool`.
     """
 
     def __init__(self, hidden_dim: int, attention_dim: int) -> None:
         super().__init__()
         self.v = nn.Linear(hidden_dim, attention_dim)
-        self.w = _silent(attention_dim)
+        self.w = _zero_scores(attention_dim)
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """V (A, H) and its bias, w (A,) and its bias."""
@@ -34,14 +34,14 @@ class TanhAttention(nn.Module):
 class GatedAttention(nn.Module):
     """Scores of the gated attention, eq. 9 before its softmax: w^T (tanh(V h^T) * sigmoid(U h^T)).
 
-    h (sum N, hidden_dim) -> scores (sum N,). The parameters; `fused.attention_pool` computes with them.
+    h (sum N, hidden_dim) -> scores (sum N,). Parameters only, used by `fused_attention.attention_pool`.
     """
 
     def __init__(self, hidden_dim: int, attention_dim: int) -> None:
         super().__init__()
         self.v = nn.Linear(hidden_dim, attention_dim)
         self.u = nn.Linear(hidden_dim, attention_dim)
-        self.w = _silent(attention_dim)
+        self.w = _zero_scores(attention_dim)
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """V over U (2 A, H) and their biases, w (A,) and its bias."""
@@ -49,10 +49,10 @@ class GatedAttention(nn.Module):
         return gates, torch.cat([self.v.bias, self.u.bias]), self.w.weight[0], self.w.bias
 
 
-def _silent(attention_dim: int) -> nn.Linear:
-    """The last map of the attention, at zero: an untrained model weighs all instances alike, as mean pooling does.
+def _zero_scores(attention_dim: int) -> nn.Linear:
+    """The last layer of the attention, initialised to zero: before training all instances have equal weight.
 
-    From a random start small cohorts never unlearn preferences that nothing taught (benchmarks/mil_benchmarks.py).
+    On small cohorts training does not undo the arbitrary preferences of a random start (benchmarks/mil_benchmarks.py).
     """
     last = nn.Linear(attention_dim, 1)
     nn.init.zeros_(last.weight)
@@ -83,7 +83,7 @@ class AttentionPooling(nn.Module):
         return head_contributions(self.head, self.projection(features) * attention[:, None])
 
     def weights(self) -> AttentionWeights:
-        """The parameters of `fused.attention_pool`."""
+        """The parameters of `fused_attention.attention_pool`."""
         first = cast(nn.Linear, self.projection[0])
         return AttentionWeights(first.weight, first.bias, *self.attention.weights())
 

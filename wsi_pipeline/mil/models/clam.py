@@ -1,7 +1,7 @@
 """CLAM with a single attention branch: Lu et al., "Data-efficient and weakly supervised computational pathology", 2021.
 
-Gated attention pooling, and an instance loss in training: for each class a binary classifier of instances, taught by
-the instances that attention ranks highest and lowest in a bag.
+Gated attention pooling, and an instance loss in training: for each class a binary classifier of instances, trained on
+the instances with the highest and lowest attention of a bag.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ TOP = 8
 """Instances taken from each end of a bag's ranking, B in the paper; half of the bag where it has fewer than 2 B."""
 
 INSTANCE_WEIGHT = 0.3 / 0.7
-"""The paper weighs the bag's loss 0.7 and the instances' 0.3; here the bag's loss stays whole."""
+"""The paper weights the bag loss by 0.7 and the instance loss by 0.3; here the bag loss has weight 1."""
 
 
 @MIL_MODELS.register("clam-sb")
 class ClamSB(nn.Module):
-    """Gated ABMIL with the instance-level clustering of CLAM; without class targets it is gated ABMIL.
+    """Gated ABMIL with the instance-level clustering of CLAM; without class targets, gated ABMIL.
 
-    Of a bag of class y the TOP most attended instances are positive for y and, classes being exclusive, negative for
-    all others; the TOP least attended are negative for y. The loss is the smooth SVM loss of the paper (tau = 1,
-    margin 1). Bags of fewer than two instances have none.
+    In a bag of class y the TOP instances with most attention are positive for y and, as classes are exclusive, negative
+    for all others; the TOP with least attention are negative for y. The loss is the paper's smooth SVM loss (tau = 1,
+    margin 1). Bags with fewer than two instances have no instance loss.
     """
 
     def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
@@ -49,7 +49,7 @@ class ClamSB(nn.Module):
         return self.pooling.contributions(features, offsets)
 
     def _instance_loss(self, features: Tensor, attention: Tensor, offsets: Tensor, targets: Tensor) -> Tensor:
-        """Mean smooth SVM loss over the chosen instances and their classifiers, (B,); 0 where none is chosen."""
+        """Mean smooth SVM loss over the chosen instances and their classifiers, (B,); 0 without chosen instances."""
         offsets = offsets.to(features.device)
         rank, bag = segment_rank(attention.detach(), offsets), segment_ids(offsets)
         lengths = offsets.diff()

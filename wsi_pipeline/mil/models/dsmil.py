@@ -1,6 +1,6 @@
 """DSMIL: Li, Li, Eliceiri, "Dual-stream multiple instance learning network for whole slide image classification", 2021.
 
-The first stream scores every instance and takes the highest; the second attends from that critical instance to all.
+The first stream scores every instance and takes the maximum; in the second, that critical instance attends to all.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class DsMil(nn.Module):
 
     c_m = max_i W_0 h_i, one critical instance m for each class; U(h_i, h_m) = softmax_i <q_i, q_m>, q = W_q h;
     b = sum_i U(h_i, h_m) v_i, v = W_v h, one embedding a class; c_b = W_b b over the embeddings of all classes. The
-    products <q_i, q_m> are divided by the root of their width, so that the softmax starts soft. The attention of an
-    instance is the mean over the classes. In an empty bag h_m = b = 0.
+    products <q_i, q_m> are scaled by the square root of their dimension, as in scaled dot-product attention. The
+    attention of an instance is the mean over the classes. In an empty bag h_m = b = 0.
     """
 
     def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
@@ -47,7 +47,7 @@ class DsMil(nn.Module):
         return MilOutput((highest + self.bag(pooled.flatten(1)).float()) / 2, attention.mean(1))
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Exact: half of what an instance gives each embedding, and half of the score where it is critical."""
+        """Exact: half of an instance's share in each embedding, plus half of its score if it is critical."""
         instances = self.projection(features)
         scores: Tensor = self.instance(instances)
         critical = segment_argmax(scores, offsets)

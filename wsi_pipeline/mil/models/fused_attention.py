@@ -1,8 +1,8 @@
 """Projection, attention, softmax and pooling as one operation, forward and backward, block by block of rows.
 
-What a step of attention-based MIL costs is memory traffic as much as arithmetic: each of a dozen operations would read
-and write an array of instances by hidden values. Here a block of rows goes through all of them while it is in the
-cache; kept for the way back are only the projected instances and the gates, in the type of the features.
+A step of attention-based MIL costs as much memory traffic as arithmetic: each of a dozen operations would read and
+write an array of instances by hidden values. Here a block of rows passes through all of them while it is in the cache.
+Only the projected instances and the gates are kept for the backward pass, in the type of the features.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BLOCK = 1024
 _BLOCK_ELSEWHERE = 65_536
 
 ROW_STEP, BAG_STEP = 128, 8
-"""Blocks are filled up to whole multiples of these: oneDNN compiles a kernel for every new shape of a bf16 product,
-which takes longer than the product. Rows that fill up have no attention, bags that fill up are not of the block."""
+"""Blocks are padded to multiples of these: oneDNN compiles a kernel for every new shape of a bf16 product, which takes
+longer than the product. Padding rows have no attention; padding bags have no rows in the block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class _AttentionPool(torch.autograd.Function):
 
 
 class _Pass:
-    """One pass there and back over some bags, and what is kept between the two."""
+    """Forward and backward pass over some bags, and what is kept between the two."""
 
     def __init__(self, features: Tensor, offsets: Tensor, weights: AttentionWeights, *, keep: bool) -> None:
         self.features = features.detach()
@@ -141,13 +141,13 @@ class _Pass:
         return to_features, to_projection, to_bias, to_gates_weight, to_gates_bias, to_score, nothing
 
     def _inputs(self, rows: slice) -> Tensor:
-        """The features of some rows, the last block filled up with zeros."""
+        """The features of some rows, the last block padded with zeros."""
         inputs = self.features[rows]
         missing = rows.stop - rows.start - len(inputs)
         return functional.pad(inputs, (0, 0, 0, missing)) if missing else inputs
 
     def _scores(self, rows: slice) -> Tensor:
-        """Unnormalised attention (n,) of some rows; their hidden values, and gates where kept, are filled in."""
+        """Unnormalised attention (n,) of some rows; fills in their hidden values, and their gates if kept."""
         hidden = torch.addmm(self.b1, self._inputs(rows), self.w1.t(), out=self.hidden[rows]).relu_()
         gates = torch.addmm(self.bg, hidden, self.wg.t()).to(self.wide).tanh_()  # float32 has the faster tanh
         if self.keep:
@@ -155,7 +155,7 @@ class _Pass:
         return self._products(gates) @ self.score
 
     def _products(self, gates: Tensor) -> Tensor:
-        """What the scores weigh, (n, A): t, or t * (1 + s) of the halves t and s."""
+        """Input (n, A) of the score: t, or t * (1 + s) of the halves t and s."""
         if not self.gated:
             return gates
         t, s = gates.chunk(2, 1)
@@ -182,7 +182,7 @@ class _Pass:
         return torch.ops.aten.tanh_backward.grad_input(both, gates, grad_input=both), share
 
     def _weights(self, block: _Block) -> Tensor:
-        """The attention of a block's rows, one line a bag, 0 where the row is another's: (b, n)."""
+        """The attention of a block's rows by bag, (b, n); 0 for rows of other bags."""
         bags = self.bags[block.rows]
         numbers = torch.arange(block.bags.start, block.bags.stop, device=bags.device)
         return ((bags == numbers[:, None]) * self.attention[block.rows]).to(self.type)
@@ -190,7 +190,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Block:
-    """Consecutive rows, and the bags they are of, both filled up."""
+    """Consecutive rows and their bags, both padded."""
 
     rows: slice
     bags: slice

@@ -1,7 +1,7 @@
-"""What every slide-level model is: ragged bags in, logits and attention out, behind one standardisation.
+"""The interface of slide-level models: ragged bags in, logits and attention out, features standardised first.
 
-A model of the registry is a *network*: a module called as `network(features, offsets, targets) -> MilOutput` on
-standardised float32 features, made by `Network(in_dim, n_outputs, spec)`. `MilModel` wraps it with what all share.
+The registry holds *networks*: modules called as `network(features, offsets, targets) -> MilOutput` on standardised
+float32 features, made by `Network(in_dim, n_outputs, spec)`. `MilModel` adds the standardisation.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MIL_MODELS: Registry[Network] = registries.MIL_MODELS
 
 @dataclass(frozen=True, eq=False)
 class MilOutput:
-    """What a network says of some bags.
+    """What a network returns for some bags.
 
-    logits     (B, C), one row a bag
-    attention  (sum N,), one weight an instance, summing to 1 within each bag
-    auxiliary  (B,) a loss of the network's own for each bag, already weighted, to be added to the objective's; only
-               in training, where targets were given and the paper asks for it
+    logits     (B, C), one row per bag
+    attention  (sum N,), one weight per instance, summing to 1 within each bag
+    auxiliary  (B,) the network's own loss for each bag, already weighted, to be added to the objective's; only in
+               training with targets, and only of networks that have one
     """
 
     logits: Tensor
@@ -40,17 +40,17 @@ class MilOutput:
 
 
 class Contributing(Protocol):
-    """What every network can say beside its forward pass."""
+    """What every network offers beside its forward pass."""
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """How much each instance moves each logit, (sum N, C), from standardised features (sum N, D)."""
+        """What each instance contributes to each logit, (sum N, C), from standardised features (sum N, D)."""
 
 
 class MilModel(nn.Module):
-    """A network behind the standardisation of its training fold.
+    """A network on features standardised by its training fold.
 
-    Features of any float type (sum N, D) become float32, less the mean and over the standard deviation of the
-    training instances, which are buffers: they travel with the weights. Offsets are int64 (B + 1).
+    Features of any float type (sum N, D) become float32, minus the mean and divided by the standard deviation of the
+    training instances. Both are buffers, saved with the weights. Offsets are int64 (B + 1).
     """
 
     feature_mean: Tensor
@@ -72,14 +72,14 @@ class MilModel(nn.Module):
         return cast(MilOutput, self.network(self.standard(features), offsets, targets))
 
     def standard(self, features: Tensor) -> Tensor:
-        """Features as the network gets them: standardised, in the type of the autocast this runs under."""
+        """Standardised features, in the type of the surrounding autocast."""
         if features.ndim != 2 or features.shape[1] != self.in_dim:
             raise MilError(f"this model takes features of {self.in_dim} values, got shape {tuple(features.shape)}")
         scale = 1 / self.feature_std
         return _scaled(features, scale, -self.feature_mean * scale, _arithmetic(features.device))
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """How much each instance moves each logit, (sum N, C); see `inference.contributions`."""
+        """What each instance contributes to each logit, (sum N, C); see `inference.contributions`."""
         network = cast(Contributing, self.network)
         return network.contributions(self.standard(features), offsets)
 
@@ -93,30 +93,30 @@ _ROWS = 512
 
 
 def _arithmetic(device: torch.device) -> torch.dtype:
-    """The type of the features that a network gets: that of the autocast it runs under, else float32."""
+    """The type of a network's features: that of the surrounding autocast, else float32."""
     lowered = torch.is_autocast_enabled(device.type)
     return torch.get_autocast_dtype(device.type) if lowered else torch.float32
 
 
 def _scaled(features: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
-    """features * scale + shift, computed in float32 and given in `dtype`."""
+    """features * scale + shift, computed in float32, returned as `dtype`."""
     if features.requires_grad or dtype == torch.float32:
         return torch.addcmul(shift, features.float(), scale).to(dtype)
     result = torch.empty(features.shape, dtype=dtype, device=features.device)
     for source, target in zip(
         torch.split(features, _ROWS), torch.split(result, _ROWS), strict=True
-    ):  # it stays in the cache
+    ):  # blocks that stay in the cache
         target.copy_(torch.addcmul(shift, source.float(), scale))
     return result
 
 
 def build_model(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
-    """A fresh model, weights drawn from torch's current generator. Raises UsageError for an unknown name."""
+    """A new model, weights drawn from torch's current generator. Raises UsageError for an unknown name."""
     return MilModel(MIL_MODELS.get(spec.model)(in_dim, n_outputs, spec), in_dim, n_outputs)
 
 
 class Dropout(nn.Module):
-    """Dropout with a generator of its own where it is given one: trainings side by side do not share their luck."""
+    """Dropout with its own random generator if set, so that trainings in parallel stay reproducible."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -137,17 +137,17 @@ def projection(in_dim: int, spec: MilSpec) -> nn.Sequential:
 
 
 def head_contributions(head: nn.Module, weighted: Tensor) -> Tensor:
-    """The share of each instance in the logits of a linear head: (sum N, hidden_dim) -> (sum N, C).
+    """Contribution of each instance to the logits of a linear head: (sum N, hidden_dim) -> (sum N, C).
 
-    `weighted` are the terms whose sum over a bag is its embedding; with the head's bias the shares add up to the
-    logits exactly.
+    `weighted` are the terms whose sum over a bag is its embedding; their contributions plus the bias of the head sum to
+    the logits.
     """
     linear = cast(nn.Sequential, head)[1]
     return functional.linear(weighted, cast(nn.Linear, linear).weight)
 
 
 def apply_head(head: nn.Module, embeddings: Tensor) -> Tensor:
-    """The head on bag embeddings (B, hidden_dim), in float32 whatever arithmetic the instances had: (B, C)."""
+    """The head on bag embeddings (B, hidden_dim), in float32 whatever the type of the instances: (B, C)."""
     with torch.autocast(embeddings.device.type, enabled=False):
         return cast(Tensor, head(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))))
 

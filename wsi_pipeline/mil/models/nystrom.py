@@ -14,8 +14,8 @@ PSEUDO_INVERSE_STEPS = 6
 class NystromAttention(nn.Module):
     """softmax(Q K~^T) softmax(Q~ K~^T)^+ softmax(Q~ K^T) V (eq. 13), over landmarks Q~, K~.
 
-    Landmarks are the means of consecutive tokens, in parts that differ by one token at most, the longer ones first.
-    With no more tokens than landmarks it is plain attention. No matrix of tokens by landmarks is ever held.
+    Landmarks are the means of consecutive tokens, in parts whose sizes differ by at most one, the longer ones first.
+    With no more tokens than landmarks it is plain attention. No matrix of tokens by landmarks is ever stored.
     """
 
     def __init__(self, dim: int, heads: int, landmarks: int) -> None:
@@ -38,7 +38,7 @@ class NystromAttention(nn.Module):
         return self.out(mixed[0].transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
 
     def attention_of_first(self, tokens: Tensor) -> Tensor:
-        """How the first token attends to all, (n,): the mean over heads, which the pseudo-inverse may make negative."""
+        """Attention (n,) of the first token to all: the mean over heads; the pseudo-inverse can make it negative."""
         q, k, _ = (part.float() for part in self._heads(tokens))
         scale = 1 / math.sqrt(q.shape[-1])
         if len(tokens) <= self.landmarks:

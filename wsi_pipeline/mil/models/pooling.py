@@ -35,8 +35,8 @@ class MaxPooling(nn.Module):
     """Bag embedding z_d = max_k h_kd, then a linear classifier (MI-Net: Wang et al., "Revisiting multiple instance
     neural networks", 2018).
 
-    Each value of z comes from one instance, the first where several are equal, and only that one gets its gradient.
-    The attention of an instance is the part of the values that come from it. An empty bag has z = 0.
+    Each value of z comes from one instance (the first of equal ones), which alone receives its gradient. The attention
+    of an instance is the fraction of values that come from it. An empty bag has z = 0.
     """
 
     def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
@@ -61,7 +61,7 @@ class MaxPooling(nn.Module):
 
 
 def _largest(instances: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest value of each column in each bag (B, H), 0 in an empty bag, and the rows they are from (b, H)."""
+    """Maximum of each column in each bag (B, H), 0 for an empty bag; and the rows these come from (b, H)."""
     winners = segment_argmax(instances, offsets)
     filled = winners[:, :1] >= 0
     rows = winners[filled[:, 0]]

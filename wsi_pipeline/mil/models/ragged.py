@@ -1,9 +1,9 @@
 """Softmax, sum, mean and weighted sum over the segments of a ragged tensor.
 
-`offsets` is int64 (B + 1): segment i is rows offsets[i] to offsets[i + 1]. Half precision is computed in
-float32. Segments never touch each other: what one holds, NaN included, changes no other, and a segment gives
-the same bits alone as in company. One small operation per segment sums pairwise or in blocks, which
-keeps the digits of large bags, is deterministic on every device and, at the size of bags, faster than scattered adds.
+`offsets` is int64 (B + 1): segment i is rows offsets[i] to offsets[i + 1]. Half precision is computed in float32.
+Segments are independent: the values of one, NaN included, do not affect another, and results are bit-identical whatever
+other segments there are. One operation per segment sums pairwise or in blocks, which is accurate for large bags,
+deterministic on every device and, at the size of bags, faster than scattered adds.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def segment_ids(offsets: Tensor) -> Tensor:
 
 
 def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:
-    """The row of the largest value of each column in each segment, the first of equals: (sum N, C) -> int64 (B, C).
+    """Row of the maximum of each column in each segment, the first of equal ones: (sum N, C) -> int64 (B, C).
 
     An empty segment gives -1.
     """
@@ -92,7 +92,7 @@ def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:
 
 
 def segment_rank(scores: Tensor, offsets: Tensor) -> Tensor:
-    """The rank of each score in its segment, 0 for the highest, the earlier of equals first: (sum N,) -> int64."""
+    """Rank of each score in its segment, 0 for the highest, equal scores in order: (sum N,) -> int64."""
     by_score = scores.argsort(descending=True, stable=True)
     bags = segment_ids(offsets.to(scores.device))
     order = by_score[bags[by_score].argsort(stable=True)]

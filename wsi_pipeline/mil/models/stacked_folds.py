@@ -1,8 +1,8 @@
-"""Attention models of several folds as one: a step on small bags is more calls than arithmetic, so folds share calls.
+"""Attention models of several folds as one stacked model: on small bags the calls cost more than the arithmetic.
 
-The weights of F models lie in one array (F, ...), and the rows of each fold's own bags, filled up to the longest, in
-one (F, R, D). Everything is a plain operation on such arrays, with gradients by autograd. The memory they take grows
-with the rows of a step, which is why larger bags go through `fused` instead, block by block.
+The weights of F models are stacked in arrays (F, ...), the rows of each fold's bags, padded to the longest, in one
+array (F, R, D). All operations are plain ones on such arrays, with gradients by autograd. Memory grows with the rows of
+a step, so larger bags go through `fused_attention`, block by block.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from wsi_pipeline.mil.models.ragged import segment_ids
 
 
 def stackable(model: MilModel) -> bool:
-    """Whether models like this one can be computed together: attention pooling and nothing else."""
+    """Whether models like this one can be stacked: plain attention pooling."""
     return isinstance(model.network, AttentionPooling)
 
 
 def stacked_logits(models: Sequence[MilModel], batches: Sequence[BagBatch], arithmetic: torch.dtype) -> list[Tensor]:
-    """The logits (b, C) of each model on its own bags, up to rounding those that it gives by itself.
+    """The logits (b, C) of each model on its own bags; up to rounding equal to those of the model alone.
 
-    models      alike in everything but their weights, and `stackable`
+    models      `stackable`, and equal except for their weights
     arithmetic  type in which matrices are multiplied
     """
     device = models[0].feature_mean.device
@@ -51,11 +51,11 @@ def stacked_logits(models: Sequence[MilModel], batches: Sequence[BagBatch], arit
 
 
 def stacked_pool(features: Tensor, bags: Tensor, n_bags: int, weights: AttentionWeights) -> Tensor:
-    """Bag embeddings (F, B, H), those of `fused.attention_pool` for F models at once.
+    """Bag embeddings (F, B, H): `fused_attention.attention_pool` for F models at once.
 
     features  (F, R, D); matrices are multiplied in their type, the rest is float32 (float64 from float64)
-    bags      int64 (F, R): which of its fold's bags, 0 to B - 1, a row is of; -1 where it only fills up
-    weights   as of one model, each with a first axis F
+    bags      int64 (F, R): bag of each row within its fold, 0 to B - 1; -1 for padding
+    weights   of one model each, stacked along a first axis F
     """
     own = bags[:, None] == torch.arange(n_bags, device=bags.device)[:, None]
     hidden = _linear(features, weights.projection, weights.projection_bias).relu_()

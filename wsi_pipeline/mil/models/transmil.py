@@ -19,7 +19,7 @@ _KERNELS = (7, 5, 3)
 class PositionModule(nn.Module):
     """PPEG: instances laid out as a square image, plus depthwise convolutions of three sizes over it.
 
-    The order of the instances decides who is whose neighbour: the one place where it matters.
+    The order of the instances decides which are neighbours; nowhere else does it matter.
     """
 
     def __init__(self, dim: int) -> None:
@@ -52,9 +52,9 @@ class TransMil(nn.Module):
     """Class token and instances through two layers with the position module between, bag by bag.
 
     n instances become s * s tokens, s = ceil(sqrt(n)), by repeating the first ones, as in the paper. The attention of
-    an instance is that of the class token in the second layer: the mean over heads, negative values (of the
-    pseudo-inverse) at 0, repeated tokens added to their instance, scaled to sum 1; in training, which has no use for
-    it, it is uniform. An empty bag is a class token alone.
+    an instance is that of the class token in the second layer: averaged over heads, negative values (from the
+    pseudo-inverse) set to 0, repeated tokens added to their instance, scaled to sum 1. In training, where it is not
+    used, it is uniform. An empty bag is the class token alone.
     """
 
     def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:

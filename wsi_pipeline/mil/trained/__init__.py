@@ -1,1 +1,1 @@
-"""Trained models at work: files, committees, predictions, novelty."""
+"""Trained models: files, committees, predictions, novelty."""

@@ -1,11 +1,11 @@
-"""A trained ensemble on disk: config.json and one safetensors file a fold. Numbers and JSON only, nothing that runs.
+"""A trained ensemble on disk: config.json and one safetensors file per fold. Numbers and JSON only, no code.
 
     config.json         format, version, task, spec, feature_dim, encoder, folds (file, sha256), provenance
     fold0.safetensors   weights and standardisation of the model of fold 0, float32
     ...
 
-Every file appears whole or not at all; config.json comes last and knows the others by their SHA-256, so a
-folder whose writing was cut short is recognised.
+Files are written atomically. config.json comes last and holds the SHA-256 of the others, so an incomplete folder is
+recognised.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """The fold models of one training (CPU, eval mode) and all that is needed to use them.
+    """The fold models of one training (CPU, eval mode), and what is needed to use them.
 
-    spec         what was asked for; `specs` what each model was made by, which is another where the folds chose
-    task         what they predict; `tasks` the same with what each fold learned from its own training rows
+    spec         settings of the training; `specs` those of each model, which differ if the folds chose
+    task         what they predict; `tasks` with the parameters that each fold learned from its training rows
     encoder      identity of the encoder whose features they take
-    provenance   whatever was passed in when it was saved
-    fingerprint  SHA-256 of config.json, which holds those of the weights: changes when anything does
+    provenance   as passed to `save_ensemble`
+    fingerprint  SHA-256 of config.json, which holds those of the weights: changes with any of them
     """
 
     models: tuple[MilModel, ...]
@@ -80,7 +80,7 @@ class Ensemble:
         if differing:
             details = "; ".join(f"{key} {encoder.get(key)!r}, not {self.encoder.get(key)!r}" for key in differing)
             raise MilError(
-                f"the features are of another encoder than this model was trained on: {details}",
+                f"the features are from another encoder than the model was trained on: {details}",
                 todo="Embed the slides with the model's encoder, or train on these features.",
             )
 
@@ -98,9 +98,9 @@ def save_ensemble(
 ) -> None:
     """Write fold models and their config into `folder`; fold files of an earlier, larger ensemble are removed.
 
-    specs, tasks   of each model, where they are not `spec` and `task`: settings chosen by the fold, `task.learned`
+    specs, tasks   of each model, if they differ from `spec` and `task`: settings that the fold chose, `task.learned`
 
-    `encoder` and `provenance` must be JSON values. Raises MilError for models or tasks of another kind.
+    `encoder` and `provenance` must be JSON values. Raises MilError for tasks of different kinds.
     """
     folder = Path(folder)
     specs, tasks = specs or [spec] * len(models), tasks or [task] * len(models)
@@ -130,9 +130,9 @@ def save_ensemble(
 
 
 def load_ensemble(folder: str | PathLike[str]) -> Ensemble:
-    """Read an ensemble back, everything checked before memory is taken for it.
+    """Read an ensemble; everything is checked before memory is allocated.
 
-    Raises StoreError for files that are missing, damaged, of another format or version, or not of one piece.
+    Raises StoreError for files that are missing, damaged, of another format or version, or do not belong together.
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG)

@@ -1,9 +1,9 @@
-"""Several models of one outer fold that speak as one.
+"""Several models of one outer fold whose predictions are averaged.
 
-With one part set aside, a tenth or a fifth of a small cohort trains nothing, and chance decides which tenth. Here every
-training patient stops one member and trains the others; the mean of the members predicts (cross-validation
-committees: Parmanto, Munro, Doyle, "Improving committee diagnosis with resampling techniques", NIPS 1995). Where nobody
-is set aside the members differ by their seeds, which takes out the luck of the start.
+A single early-stopping part takes a tenth or a fifth of a small cohort out of training, chosen by chance. In a
+committee every training patient is in the early-stopping part of one member and trains the others (cross-validation
+committees: Parmanto, Munro, Doyle, "Improving committee diagnosis with resampling techniques", NIPS 1995). Without an
+early-stopping part the members differ by their seeds, and averaging removes the variation from initialisation.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from wsi_pipeline.mil.training.training_run import Epoch, Fitted
 
 
 class Committee(MilModel):
-    """Models of the same kind; logits, attention and contributions are the means of theirs.
+    """Models of the same kind; logits, attention and contributions are the means over the members.
 
-    Each member standardises features by itself; `feature_mean` and `feature_std` are means, for whoever asks what the
-    training instances were like.
+    Each member standardises features itself; `feature_mean` and `feature_std` are means over the members.
     """
 
     def __init__(self, members: Sequence[MilModel]) -> None:
@@ -42,25 +41,25 @@ class Committee(MilModel):
         return [cast(MilModel, member) for member in cast(nn.ModuleList, self.network)]
 
     def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
-        """Mean logits (B, C) and attention (sum N,). A committee is not trained: there are no auxiliary losses."""
+        """Mean logits (B, C) and attention (sum N,), without auxiliary losses: only its members are trained."""
         outputs = [member(features, offsets) for member in self.members]
         logits = torch.stack([output.logits for output in outputs]).mean(0)
         return MilOutput(logits, torch.stack([output.attention for output in outputs]).mean(0))
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """How much each instance moves each mean logit, (sum N, C)."""
+        """What each instance contributes to each mean logit, (sum N, C)."""
         return torch.stack([member.contributions(features, offsets) for member in self.members]).mean(0)
 
 
 def build(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
-    """A fresh model as `spec` describes one fold's: a committee where it asks for one."""
+    """A new model for one fold: a committee if `spec.committee` is above 1."""
     if spec.committee == 1:
         return build_model(spec, in_dim, n_outputs)
     return Committee([build_model(spec, in_dim, n_outputs) for _ in range(spec.committee)])
 
 
 def joined(members: Sequence[Fitted]) -> Fitted:
-    """The members of one outer fold as one training: median of the best epochs, mean losses of those still training."""
+    """The members of one outer fold as one result: median best epoch, losses averaged over members still training."""
     if len(members) == 1:
         return members[0]
     epochs = [

@@ -1,7 +1,7 @@
-"""The config.json of a trained ensemble, read with every field's type and range checked. It may be anyone's file.
+"""Read the config.json of a trained ensemble; types and ranges are checked, since the file may come from anyone.
 
-Version 1 knew classification only: `task` was its name, `classes` stood beside it. Version 2 has the task as a JSON
-object, and for each fold its settings and task where they are not those of the whole.
+Version 1 has classification only: `task` is its name, with `classes` beside it. Version 2 has the task as a JSON
+object, and the settings and task of each fold that differ from those of the ensemble.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _task_value(path: Path, config: Mapping[str, Any]) -> Any:
-    """The task's JSON object; version 1 said `classification` and had the classes beside it."""
+    """The task as a JSON object; version 1 has `classification`, and the classes beside it."""
     if config["version"] != 1:
         return config.get("task")
     if config.get("task") != "classification":

@@ -1,13 +1,12 @@
-"""Is a slide far from those a model was trained on? The distance of its mean feature, calibrated on slides left out.
+"""Novelty: how far a slide is from those a model was trained on, calibrated on held-out training slides.
 
-The distance is Mahalanobis's, from the mean features of the training slides, under their covariance shrunk towards a
-sphere (Ledoit, Wolf 2004, https://doi.org/10.1016/S0047-259X(03)00096-4). It discounts the directions in which
-training slides differ anyway, such as the stains of their sites, which the nearest neighbours of a few dozen slides do
-not; and it is defined where features have more values than there are slides, for a direction that no training slide
-has gone in has the sphere's variance. How far is far is told by the training slides themselves, each measured by a fit
-that had none of its patient's: the limit is the distance that at most FALSE_FLAGS of slides like them exceed
-(a conformal bound: ranks only, no assumed distribution). Fewer than MIN_PATIENTS patients cannot say that; the flag is
-then `unknown`.
+The distance is the Mahalanobis distance of the slide's mean feature from those of the training slides, with their
+covariance shrunk towards a multiple of the identity (Ledoit, Wolf 2004,
+https://doi.org/10.1016/S0047-259X(03)00096-4). It discounts directions in which training slides vary anyway, such as
+the stains of their sites; nearest neighbours among a few dozen slides do not. Shrinkage also makes it defined with more
+features than slides. The limit is calibrated on the training slides, each measured by a fit without its patient: at
+most FALSE_FLAGS of slides like them exceed it (a conformal bound from ranks, no assumed distribution). With fewer than
+MIN_PATIENTS patients there is no such bound, and the flag is `unknown`.
 
     novelty.safetensors   mean, scale (D,), basis (r, D), variances (r,), rest (1,), held_out (n,); float32
 """
@@ -34,11 +33,11 @@ from wsi_pipeline.system.atomic import write_bytes
 
 FILE = "novelty.safetensors"
 FALSE_FLAGS = 0.05
-"""Part of slides like the training slides that are flagged all the same, at most and on average."""
+"""Expected fraction of slides like the training slides that are flagged, at most."""
 LEAST_SLIDES = 3
-"""Below this there is no spread to speak of, and no fit."""
+"""Fewest slides for a fit."""
 MIN_PATIENTS = 20
-"""With fewer, not even the farthest of them marks the limit that one slide in twenty exceeds."""
+"""With fewer, not even the largest distance bounds 19 of 20 slides."""
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 
 _FORMAT = "wsi-pipeline-novelty 1"
@@ -59,7 +58,7 @@ class Ellipsoid:
 
     @classmethod
     def of(cls, rows: Floats, dim: int) -> Ellipsoid:
-        """The shrunk covariance of `rows` (n, d), which lie in d of `dim` dimensions and do not leave them."""
+        """The shrunk covariance of `rows` (n, d), which span d of `dim` dimensions."""
         mean = rows.mean(axis=0)
         centred = rows - mean
         gram = centred @ centred.T
@@ -68,7 +67,7 @@ class Ellipsoid:
         values, vectors = np.linalg.eigh(gram)
         kept = values > max(float(values[-1]), 1e-12) * 1e-10
         basis = (vectors[:, kept] / np.sqrt(values[kept])).T @ centred
-        # Never 0, though training slides be all alike: what differs from them is then far.
+        # Never 0, even if all training slides are equal: any other slide is then far.
         rest = max(shrinkage * level, level * 1e-6, 1e-12)
         return cls(mean, basis, (1 - shrinkage) * values[kept] / len(rows) + rest, rest)
 
@@ -82,11 +81,11 @@ class Ellipsoid:
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """What training slides look like, and how far from the rest of them each lies.
+    """The distribution of training slides, and the held-out distance of each.
 
-    scale        what features are divided by before anything else, (D,): spread of the training patches
-    held_out     distances of the training slides, each from a fit without its patient, ascending, (n,)
-    n_patients   patients they are of
+    scale        standard deviation (D,) of the training patches, by which features are divided first
+    held_out     distances (n,) of the training slides, each from a fit without its patient, ascending
+    n_patients   number of their patients
     """
 
     ellipsoid: Ellipsoid
@@ -95,7 +94,7 @@ class Novelty:
     n_patients: int
 
     def limit(self, rate: float = FALSE_FLAGS) -> float | None:
-        """The distance that at most `rate` of slides like the training slides exceed; None: too few to tell."""
+        """The distance that at most `rate` of slides like the training slides exceed; None with too few patients."""
         n = len(self.held_out)
         rank = math.ceil((n + 1) * (1 - rate))
         return None if rank > n or self.n_patients < MIN_PATIENTS else float(self.held_out[rank - 1])
@@ -107,8 +106,8 @@ class Novelty:
         return self.ellipsoid.distance(_means(bags, range(len(bags))) / self.scale)
 
     def columns(self, bags: Bags) -> pd.DataFrame:
-        """One row a bag: slide_id; novelty, the distance in units of the median held-out training slide's;
-        far_from_training, `yes`, `no` or `unknown` (too few training patients to tell, or an empty bag).
+        """One row per bag: slide_id; novelty, the distance over the median held-out distance of training slides;
+        far_from_training, `yes`, `no` or `unknown` (too few training patients, or an empty bag).
         """
         distance, limit = self.distance(bags), self.limit()
         flags = [UNKNOWN if limit is None or math.isnan(d) else YES if d > limit else NO for d in distance.tolist()]
@@ -122,11 +121,11 @@ class Novelty:
 
 
 def fit(bags: Bags, rows: Sequence[int] | None = None, patients: Sequence[str] | None = None) -> Novelty:
-    """Learn what the bags at `rows` (all of them if None) look like; empty bags are passed over.
+    """Fit the bags at `rows` (all of them if None); empty bags are skipped.
 
-    patients   of each of those rows; bags of one patient are left out together (default: each bag is its own patient)
+    patients   of each of those rows; bags of one patient are held out together (default: each bag is its own patient)
 
-    Raises MilError with fewer than LEAST_SLIDES bags that hold anything.
+    Raises MilError with fewer than LEAST_SLIDES bags with patches.
     """
     chosen = np.arange(len(bags)) if rows is None else np.asarray(rows, np.int64)
     who = np.array([bags.slide_ids[i] for i in chosen] if patients is None else list(patients), dtype=np.str_)
@@ -138,7 +137,7 @@ def fit(bags: Bags, rows: Sequence[int] | None = None, patients: Sequence[str] |
     scale = _spread(bags, chosen.tolist(), means)
     means = means / scale
     whole = Ellipsoid.of(means, bags.dim)
-    # In the axes of the whole fit every training slide is exact, with at most n numbers instead of D.
+    # In the axes of the whole fit training slides are represented exactly, by at most n numbers instead of D.
     turned = (means - whole.mean) @ whole.basis.T
     names, member = np.unique(who, return_inverse=True)
     return Novelty(whole, scale, np.sort(_held_out(turned, member, bags.dim)), len(names))
@@ -158,8 +157,8 @@ def save(folder: Path, novelty: Novelty) -> Path:
     body = novelty.ellipsoid
     values = (body.mean, novelty.scale, body.basis, body.variances, np.array([body.rest]), novelty.held_out)
     arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in zip(_ARRAYS, values, strict=True)}
-    told = json.dumps({"format": _FORMAT, "patients": novelty.n_patients})
-    write_bytes(folder / FILE, safetensors_bytes(arrays, metadata={"novelty": told}))
+    facts = json.dumps({"format": _FORMAT, "patients": novelty.n_patients})
+    write_bytes(folder / FILE, safetensors_bytes(arrays, metadata={"novelty": facts}))
     return folder / FILE
 
 
@@ -171,22 +170,22 @@ def load(folder: str | PathLike[str]) -> Novelty | None:
         return None
     try:
         with safe_open(path, "np") as file:
-            told = json.loads((file.metadata() or {}).get("novelty", "{}"))
+            facts = json.loads((file.metadata() or {}).get("novelty", "{}"))
             arrays = {name: np.asarray(file.get_tensor(name), np.float64) for name in _ARRAYS}
     except (SafetensorError, OSError, ValueError) as error:
         raise StoreError(f"{path} is damaged: {error}", todo="Train again with: wsi-pipeline train-mil") from error
-    _check(path, told, arrays)
+    _check(path, facts, arrays)
     body = Ellipsoid(arrays["mean"], arrays["basis"], arrays["variances"], float(arrays["rest"][0]))
-    return Novelty(body, arrays["scale"], arrays["held_out"], int(told["patients"]))
+    return Novelty(body, arrays["scale"], arrays["held_out"], int(facts["patients"]))
 
 
-def _check(path: Path, told: dict[str, Any], arrays: dict[str, Floats]) -> None:
+def _check(path: Path, facts: dict[str, Any], arrays: dict[str, Floats]) -> None:
     dim, rank = len(arrays["mean"]), len(arrays["variances"])
     shapes = {"mean": (dim,), "scale": (dim,), "basis": (rank, dim), "variances": (rank,), "rest": (1,)}
     whole = all(arrays[name].shape == shape for name, shape in shapes.items()) and arrays["held_out"].ndim == 1
     finite = all(np.isfinite(array).all() for array in arrays.values())
     positive = all((arrays[name] > 0).all() for name in ("scale", "variances", "rest"))
-    if told.get("format") != _FORMAT or not (whole and finite and positive and len(arrays["held_out"])):
+    if facts.get("format") != _FORMAT or not (whole and finite and positive and len(arrays["held_out"])):
         raise StoreError(f"{path} does not fit together", todo="Train again with: wsi-pipeline train-mil")
 
 
@@ -200,19 +199,19 @@ def _means(bags: Bags, rows: Sequence[int]) -> Floats:
 
 
 def _spread(bags: Bags, rows: Sequence[int], means: Floats) -> Floats:
-    """Standard deviation of all patches of these bags, (D,), never far below that of the typical value."""
+    """Standard deviation (D,) of all patches of these bags, with a floor of a twentieth of its median."""
     count, centre = bags.lengths[list(rows)], means.mean(axis=0)
     total = np.zeros(bags.dim)
     for row in rows:
         total += ((bags.bag(row).double().numpy() - centre) ** 2).sum(axis=0)
     spread = np.sqrt(total / count.sum())
-    # A value that hardly moves in training must not turn the least change into the farthest slide.
+    # A feature that is almost constant in training must not make small changes look far.
     floor = max(0.05 * float(np.median(spread)), 1e-6)
     return np.asarray(np.maximum(spread, floor))
 
 
 def _held_out(rows: Floats, patient: NDArray[np.int64], dim: int) -> Floats:
-    """Distance of each row from a fit without its patient; above 100 patients, without its hundredth of them."""
+    """Distance of each row from a fit without its patient; above 100 patients, without its group of patients."""
     parts = min(int(patient.max()) + 1, _MOST_PARTS)
     out = np.empty(len(rows))
     for part in range(parts):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.mil.bags import BagBatch, Bags
 
 MAX_INSTANCES = 65_536
-"""Instances in one batch; a larger bag is alone. At 256 hidden values this is a few hundred MB in training."""
+"""Most instances in a batch; a larger bag is a batch of its own. In training a few hundred MB at 256 hidden values."""
 
 
 def pieces(bags: Bags, indices: NDArray[np.int64]) -> Iterator[BagBatch]:
@@ -20,7 +20,7 @@ def pieces(bags: Bags, indices: NDArray[np.int64]) -> Iterator[BagBatch]:
 
 
 def sampled_pieces(bags: Bags, indices: NDArray[np.int64], limit: int, rng: np.random.Generator) -> Iterator[BagBatch]:
-    """As `pieces`, of at most `limit` instances of each bag, drawn from `rng`; 0 takes all."""
+    """`pieces` with at most `limit` instances per bag, drawn from `rng`; 0: all."""
     if limit == 0:
         yield from pieces(bags, indices)
         return
@@ -29,7 +29,7 @@ def sampled_pieces(bags: Bags, indices: NDArray[np.int64], limit: int, rng: np.r
 
 
 def cut(lengths: NDArray[np.int64], limit: int) -> Iterator[slice]:
-    """Cut a sequence of lengths into consecutive slices whose sums stay within `limit` where they can."""
+    """Consecutive slices of a sequence of lengths, each with a sum of at most `limit`, or a single larger length."""
     start, total = 0, 0
     for position, length in enumerate(lengths.tolist()):
         if position > start and total + length > limit:

@@ -1,8 +1,8 @@
-"""Training of one fold or of several: seeded, stopped by the validation bags alone, the best state kept.
+"""Train one fold or several: seeded, stopped early by the validation bags alone, the best state kept.
 
-The test folds do not enter: training is given the bags that train and those that choose when to stop, and reads
-no others. Folds are trained in groups. A group of attention models on small bags shares every step (`stacked`); any
-other group is one fold. Groups train side by side on the threads of a CPU.
+Training reads the training bags and the validation bags, never the test fold. Folds are trained in groups: attention
+models on small bags share every step (`stacked_folds`), other groups are single folds. Groups train in parallel on the
+threads of a CPU.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def fit(
     train, val   indices of bags; standardisation and class weights are learned from `train` only. With no
                  `val` bags all epochs are run and the last one is kept.
     seed         fixes initial weights, dropout, order and drawn instances; the caller's generators are left as they
-                 were. On the CPU the same seed and number of threads give the same bits.
+                 were. On the CPU the same seed and number of threads give bit-identical results.
 
-    Raises MilError if there is nothing to train on, or if the loss stops being a finite number.
+    Raises MilError if there is nothing to train on, or if the loss is no longer finite.
     """
 
     def report(_: int, epoch: Epoch) -> None:
@@ -64,14 +64,14 @@ def fit_folds(
     device: torch.device | str = "cpu",
     on_epoch: Report | None = None,
 ) -> list[Fitted]:
-    """Train `spec.model` once for each fold, with the same result as `fit` one after the other, up to rounding.
+    """Train `spec.model` once per fold; up to rounding the same as calling `fit` for each.
 
     objective   one for all folds, or one for each
-    on_epoch    is told the position of the fold and its epoch; never called by two folds at once
+    on_epoch    called with the position of the fold and its epoch, by one fold at a time
 
-    The features are read once for the standardisation of all folds. On a CPU of several threads groups of folds train
-    side by side, each on its share of the threads, unless a bag is so large that one at a time is all that should be
-    in memory. Raises MilError as `fit` does.
+    Features are read once for the standardisation of all folds. On a CPU with several threads groups of folds train in
+    parallel, each on its share of the threads, unless a bag is so large that only one should be in memory. Raises
+    MilError as `fit` does.
     """
     objectives = list(objective) if isinstance(objective, Sequence) else [objective] * len(folds)
     every = np.unique(np.concatenate([fold.train for fold in folds])) if folds else np.zeros(0, np.int64)
@@ -95,20 +95,20 @@ def fit_folds(
 
 
 def _side_by_side(bags: Bags, n_folds: int, device: torch.device) -> int:
-    """How many groups to train at once."""
+    """Number of groups to train in parallel."""
     if device.type != "cpu" or bags.lengths.max(initial=0) > pieces.MAX_INSTANCES:
         return 1
     return max(1, min(n_folds, torch.get_num_threads()))
 
 
 def _groups(n_folds: int, at_once: int, largest: int) -> list[list[int]]:
-    """Positions of the folds of each group: of at most `largest`, and a group for each that trains at once."""
+    """Positions of the folds in each group: at most `largest` per group, and at least `at_once` groups."""
     n_groups = max(at_once, -(-n_folds // largest))
     return [part.tolist() for part in np.array_split(np.arange(n_folds), n_groups) if len(part)]
 
 
 def _each(train: Callable[[list[int]], None], groups: list[list[int]], at_once: int, stop: Event) -> None:
-    """All groups, on threads of their own that share torch's; if one fails, or on Ctrl-C, the others stop."""
+    """Train all groups, on threads that share those of torch; if one fails, or on Ctrl-C, the others stop."""
     if at_once <= 1:
         for group in groups:
             train(group)
@@ -127,7 +127,7 @@ def _each(train: Callable[[list[int]], None], groups: list[list[int]], at_once: 
 
 
 def _train(group: Sequence[tuple[int, TrainingRun]], together: bool, report: Report, stop: Event) -> None:
-    """All epochs of some folds side by side, each until it is over."""
+    """All epochs of a group of folds, each until its own early stopping."""
     going = list(group)
     while going:
         losses = _train_epoch([fold for _, fold in going], together, stop)
@@ -137,7 +137,7 @@ def _train(group: Sequence[tuple[int, TrainingRun]], together: bool, report: Rep
 
 
 def _train_epoch(folds: Sequence[TrainingRun], together: bool, stop: Event) -> list[float]:
-    """One pass of each fold over its training bags; its weighted mean loss."""
+    """One pass of each fold over its training bags; returns the weighted mean loss of each."""
     totals: list[list[Tensor]] = [[] for _ in folds]
     for fold in folds:
         fold.model.train()

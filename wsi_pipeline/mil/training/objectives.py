@@ -1,6 +1,6 @@
-"""What training aims at: how far a model's outputs are from the truth of each bag, and how much a bag counts.
+"""Training objectives: the loss of each bag, and its weight.
 
-An objective answers for bag indices, so that training knows nothing of classes, values or survival times.
+An objective takes bag indices, so training does not depend on classes, values or survival times.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from wsi_pipeline.errors import MilError
 
 
 class Objective(Protocol):
-    """The target of a training run."""
+    """What a training run minimises."""
 
     n_outputs: int
     """Width of a model's output, C."""
 
     def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
-        """Loss of each bag (b,), unweighted, from outputs (b, C); `indices` (b,) says which bags they are."""
+        """Loss of each bag (b,), unweighted, from outputs (b, C); `indices` (b,) are the bags."""
 
     def bag_weights(self, train: Tensor) -> Tensor:
-        """How much each bag counts (B,), learned from the bags `train` only."""
+        """Weight of each bag (B,), from the bags `train` only."""
 
     def targets(self, indices: Tensor) -> Tensor | None:
-        """Class codes int64 (b,) of some bags, for networks with a loss of their own; None where there are none."""
+        """Class codes int64 (b,) of some bags, for networks with a loss of their own; None without classes."""
 
 
 class Classification:
@@ -109,8 +109,8 @@ class Regression:
 
     values   the standardised target of each bag, (B,): 1 is a standard deviation
 
-    Within a standard deviation this is squared error, so that the model learns the mean; beyond it a slide pulls
-    no harder the further off it is. One mistaken value does not carry away a step of a few bags.
+    Squared error within one standard deviation, so that the model learns the mean; beyond, the gradient is constant, so
+    that a single wrong value does not dominate a step of a few bags.
     """
 
     n_outputs = 1

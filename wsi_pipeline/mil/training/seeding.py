@@ -1,4 +1,4 @@
-"""Randomness that is asked for by number and leaves the caller's generators as they were."""
+"""Seeds for each purpose of a run; the caller's random generators are left as they were."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 
 def sub_seed(seed: int, *path: int) -> int:
-    """A 32-bit seed for one purpose of a run: independent for each path, the same on every machine."""
+    """A 32-bit seed for one purpose of a run: independent for each path, equal on every machine."""
     return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0])
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of `device` for the length of a block, then restore them."""
+    """Seed torch's generators of the CPU and of `device` within a block, then restore them."""
     accelerator = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=accelerator):
         torch.default_generator.manual_seed(seed)

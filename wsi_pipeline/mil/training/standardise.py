@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the instances that train: learned there, applied everywhere."""
+"""Mean and standard deviation of the training instances, by which all features are standardised."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MIN_STD = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and sum of squared deviations of the instances of each bag, float64 (b, D): enough for any choice of bags.
+    """Mean and sum of squared deviations of the instances of each bag, float64 (b, D).
 
-    The features are read once however many folds there are. A fold takes those of its own bags and no others.
+    Features are read once for all folds; each fold combines the moments of its own training bags.
     """
 
     position: dict[int, int]
@@ -41,7 +41,7 @@ class Moments:
     def standardisation(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (D,) float32 over all instances of some of the bags.
 
-        A value that is constant there gets a standard deviation of 1. No instances: mean 0, standard deviation 1.
+        A feature that is constant there gets a standard deviation of 1. No instances: mean 0, standard deviation 1.
         """
         places = torch.tensor([self.position[index] for index in indices.tolist()], dtype=torch.int64)
         counts = self.counts[places]
@@ -53,11 +53,11 @@ class Moments:
 
 
 def _of_block(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Count (1,), mean and sum of squared deviations (D,) of a few rows, in float64; the sums are of small numbers."""
+    """Count (1,), mean and sum of squared deviations (D,) of a few rows, in float64."""
     rows = rows.float().cpu()
     mean = rows.mean(0) if len(rows) else rows.sum(0)
     rest = rows - mean
-    left = rest.sum(0).double()  # what the rounding of the mean left
+    left = rest.sum(0).double()  # rounding error of the mean
     count = torch.tensor([float(len(rows))], dtype=torch.float64)
     share = left / count.clamp(min=1)
     return count, mean.double() + share, rest.square().sum(0).double() - share * left

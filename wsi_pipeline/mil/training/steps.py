@@ -1,4 +1,4 @@
-"""One step of training: of one fold, in pieces that fit in memory, or of several that share the work on small bags."""
+"""One training step: of one fold in pieces that fit in memory, or of several folds together on small bags."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from wsi_pipeline.mil.training import batching as pieces
 from wsi_pipeline.mil.training.training_run import RowIndices, TrainingRun
 
 SHARED_ROWS, SHARED_ROWS_ELSEWHERE = 4096, 65_536
-"""Instances of a shared step, on a CPU and elsewhere. Beyond, a CPU's caches no longer hold what the calls leave for
-each other, and there is more arithmetic than calls to save."""
+"""Most instances in a shared step, on a CPU and on other devices. Beyond, intermediate results leave the CPU caches,
+and arithmetic outweighs the calls that sharing saves."""
 
 SHARED_BAGS = 64
-"""Bags of each fold in a shared step: its attention is an array of bags by rows."""
+"""Most bags per fold in a shared step, whose attention is an array of bags by rows."""
 
 
 def sharing(fold: TrainingRun) -> int:
-    """How many folds like this one may share a step; 0 if it is of another kind, or its steps are too large."""
+    """How many folds like this one can share a step; 0 if its model cannot be stacked, or its steps are too large."""
     spec, lengths = fold.spec, fold.bags.lengths
     if not stackable(fold.model) or spec.batch_bags > SHARED_BAGS:
         return 0
@@ -32,9 +32,9 @@ def sharing(fold: TrainingRun) -> int:
 
 
 def take_step(folds: Sequence[TrainingRun], steps: Sequence[RowIndices], together: bool) -> list[list[Tensor]]:
-    """Each fold takes a step on its bags; the sums of its weighted losses, one a piece.
+    """Take one step of each fold on its bags; returns its weighted losses, one sum per piece.
 
-    together   they share the work, otherwise each is computed by itself
+    together   whether the folds are computed as one stacked model, or one by one
     """
     for fold in folds:
         fold.optimizer.zero_grad(set_to_none=True)
@@ -46,7 +46,7 @@ def take_step(folds: Sequence[TrainingRun], steps: Sequence[RowIndices], togethe
 
 
 def _alone(fold: TrainingRun, step: RowIndices) -> list[Tensor]:
-    """Gradients of one fold: those of the pieces add up to those of the whole step."""
+    """Gradients of one fold, summed over the pieces of the step."""
     weight, total = fold.weight(step), []
     for piece in fold.pieces(step):
         loss = fold.loss(piece)
@@ -56,7 +56,7 @@ def _alone(fold: TrainingRun, step: RowIndices) -> list[Tensor]:
 
 
 def _shared(folds: Sequence[TrainingRun], steps: Sequence[RowIndices]) -> list[list[Tensor]]:
-    """Gradients of all folds at once; each step is small, so that it is one piece."""
+    """Gradients of all folds at once; each step is small and so a single piece."""
     batches = [next(fold.pieces(step)) for fold, step in zip(folds, steps, strict=True)]
     every = stacked_logits([fold.model for fold in folds], batches, folds[0].arithmetic)
     losses = [fold.loss_of(logits, batch.indices) for fold, logits, batch in zip(folds, every, batches, strict=True)]

@@ -1,7 +1,6 @@
-"""Losses of survival: likelihood of hazards in intervals of time, and Cox's partial likelihood; both with censoring.
+"""Survival losses: likelihood of hazards in intervals of time, and Cox's partial likelihood; both with censoring.
 
-A bag has a time (n,) and an event (n,): 1 where the event was seen at that time, 0 where the time is the last at
-which it had not happened.
+A bag has a time and an event: 1 if the event was observed at that time, 0 if the bag was censored then.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ class DiscreteSurvival:
     times, events   of each bag, (B,); events 0 or 1
     edges           ends of the K intervals (0, e_1], (e_1, e_2], ..., rising, (K,)
 
-    An event in interval k costs -log h_k - sum_{j<k} log(1 - h_j), a bag that was last seen alive
-    -sum log(1 - h_j) over the intervals it survived. As in Gensheimer and Narasimhan 2019 (PeerJ 7:e6257, eq. 4),
-    an interval is survived by whom is censored in its second half. Beyond the last edge all are.
+    An event in interval k costs -log h_k - sum_{j<k} log(1 - h_j), a censored bag -sum log(1 - h_j) over the
+    intervals it survived. Censoring in the second half of an interval counts as surviving it (Gensheimer and
+    Narasimhan 2019, PeerJ 7:e6257, eq. 4). An event beyond the last edge counts as surviving all intervals.
     """
 
     def __init__(self, times: Tensor, events: Tensor, edges: Tensor) -> None:
@@ -45,9 +44,9 @@ class CoxSurvival:
 
     times, events   of each bag, (B,); events 0 or 1
 
-    A bag with an event at t costs log sum_{j: t_j >= t} exp(r_j) - r_i over the bags j of the same batch; one without
-    costs nothing itself, and stands in the risk sets of others. So a batch must be large enough to hold risk sets:
-    with one bag in a step nothing is learned.
+    A bag i with an event costs log sum_{j: t_j >= t_i} exp(r_j) - r_i over the bags j of the same batch. A censored bag
+    costs nothing itself but is in the risk sets of others. Batches must be large enough to hold risk sets: from one bag
+    per step nothing is learned.
     """
 
     n_outputs = 1
@@ -56,7 +55,7 @@ class CoxSurvival:
         self.times, self.events = times, events.bool()
 
     def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
-        """Share of each bag, (b,), in the loss of the batch, from log risks (b, 1)."""
+        """Loss of each bag, (b,), within its batch, from log risks (b, 1)."""
         times, events = self.times[indices].to(outputs.device), self.events[indices].to(outputs.device)
         return cox_losses(outputs[:, 0], times, events)
 
@@ -69,7 +68,7 @@ class CoxSurvival:
 
 
 def intervals(times: Tensor, events: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Which intervals each bag survived, and in which one it died: two masks (B, K) of 0 and 1.
+    """The intervals that each bag survived, and the one of its event: two masks (B, K) of 0 and 1.
 
     Interval k is (edges[k - 1], edges[k]], the first from 0; an event beyond the last edge is in none.
     """

@@ -1,4 +1,4 @@
-"""One training, a fold of several or the only one: its model, its luck, and the way it has come."""
+"""State of one training run: model, random generators, optimiser, loss history."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 RowIndices = NDArray[np.int64]
 
 MIN_GAIN = 1e-3
-"""A validation loss (nats) that falls by less does not renew the patience; the lowest is kept all the same."""
+"""Least fall of the validation loss (nats) that restarts the patience. The lowest loss is kept in any case."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training bags: weighted mean losses; no val_loss where there are no validation bags.
+    """One pass over the training bags: weighted mean losses; val_loss is None without validation bags.
 
-    The training loss holds the network's own (CLAM's instances), which the validation loss does not.
+    The training loss includes the network's own loss (CLAM's instance loss); the validation loss does not.
     """
 
     epoch: int
@@ -47,7 +47,7 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained model (on the CPU, in eval mode), the epoch it is from (counted from 1), and the way there."""
+    """A trained model (on the CPU, in eval mode), its epoch (counted from 1), and the losses of all epochs."""
 
     model: MilModel
     best_epoch: int
@@ -56,7 +56,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class FoldRows:
-    """One training of several: the bags that train, those that choose when to stop, and the seed."""
+    """What one training run is given: the bags that train, those for early stopping, and the seed."""
 
     train: RowIndices
     val: RowIndices
@@ -64,7 +64,7 @@ class FoldRows:
 
 
 class TrainingRun:
-    """A training under way. Whatever it draws comes from generators of its own, seeded by its rows' seed."""
+    """A training run in progress, with random generators of its own, seeded by `rows.seed`."""
 
     def __init__(
         self, bags: Bags, objective: Objective, rows: FoldRows, spec: MilSpec, device: torch.device, moments: Moments
@@ -89,7 +89,7 @@ class TrainingRun:
         self._gained, self._last_gain = math.inf, 0
 
     def steps(self) -> Iterator[RowIndices]:
-        """The training bags of one epoch, in a new order, as many at a time as a step takes."""
+        """The training bags of one epoch in random order, `batch_bags` at a time."""
         order = self.rng.permutation(self.rows.train)
         yield from (order[start : start + self.spec.batch_bags] for start in range(0, len(order), self.spec.batch_bags))
 
@@ -98,11 +98,11 @@ class TrainingRun:
         return pieces.sampled_pieces(self.bags, step, self.spec.max_instances, self.rng)
 
     def weight(self, indices: RowIndices) -> float:
-        """How much some bags count together."""
+        """Sum of the weights of some bags."""
         return float(self.weights[torch.from_numpy(indices)].sum())
 
     def loss(self, batch: BagBatch) -> Tensor:
-        """Sum of the weighted losses of a batch, that of the network itself too."""
+        """Sum of the weighted losses of a batch, with the network's own loss."""
         targets = self.objective.targets(batch.indices)
         features, targets = batch.features.to(self.device), None if targets is None else targets.to(self.device)
         with torch.autocast(self.device.type, self.arithmetic, enabled=self.arithmetic != torch.float32):
@@ -118,7 +118,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def val_loss(self) -> float | None:
-        """Weighted mean loss over the validation bags, in eval mode; None where there are none."""
+        """Weighted mean loss over the validation bags, in eval mode; None without any."""
         if not len(self.rows.val):
             return None
         self.model.eval()
@@ -126,9 +126,9 @@ class TrainingRun:
         return sum_of(total) / self.weight(self.rows.val)
 
     def note(self, train_loss: float, val_loss: float | None) -> Epoch:
-        """The end of an epoch: the state is kept where it is the best so far.
+        """End an epoch: record its losses, and keep the state if it is the best so far.
 
-        Raises MilError if a loss is no finite number.
+        Raises MilError if a loss is not finite.
         """
         epoch = _finite(Epoch(len(self.history) + 1, train_loss, val_loss), self.spec)
         self.history.append(epoch)
@@ -141,7 +141,7 @@ class TrainingRun:
 
     @property
     def over(self) -> bool:
-        """Whether all epochs are done, or patience has ended."""
+        """Whether all epochs are done, or the patience is used up."""
         done = len(self.history)
         return done >= self.spec.epochs or done - self._last_gain >= self.spec.patience
 
@@ -159,12 +159,12 @@ class TrainingRun:
 
 
 def sum_of(losses: Sequence[Tensor]) -> float:
-    """Their sum in float64, fetched from the device at once."""
+    """Sum of the losses in float64, in one transfer from the device."""
     return float(torch.stack(list(losses)).cpu().double().sum())
 
 
 def _arithmetic(model: MilModel, spec: MilSpec, device: torch.device) -> torch.dtype:
-    """`auto` on a CPU is bf16 for models of the fused operation only: elsewhere each new bag size compiles kernels."""
+    """`auto` on a CPU is bf16 only for models with the fused operation; others compile kernels per bag size."""
     fused = any(isinstance(module, AttentionPooling) for module in model.modules())
     if spec.precision == "auto" and device.type == "cpu" and not fused:
         return torch.float32

@@ -1,1 +1,1 @@
-"""What a model is worth: nested cross-validation, its metrics, paired comparisons."""
+"""Validation: nested cross-validation, metrics, external tests, paired comparisons."""

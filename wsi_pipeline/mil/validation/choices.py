@@ -1,10 +1,10 @@
-"""What the inner validation chooses from: `MilSpec.choose` as a list of settings.
+"""The candidates of the inner validation: `MilSpec.choose` as a list of settings.
 
     abmil,gated-abmil,clam-sb                     three models
     learning_rate=1e-3,1e-4 dropout=0,0.5         four combinations of the model as given
     abmil,mean learning_rate=1e-3,1e-4            four: each model with each rate
 
-Words apart by spaces or semicolons are combined with each other; values apart by commas are alternatives.
+Commas separate alternatives; spaces or semicolons separate settings, all of which are combined.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from wsi_pipeline.errors import UsageError
 MOST_CANDIDATES = 200
 _GROUPS = ("model", "training")
 _FIXED = ("task", "survival_loss", "time_bins", "bag", "label_smoothing")
-"""Not to be chosen: they change what is predicted, or what the validation loss means."""
+"""Cannot be chosen: they change what is predicted, or what the validation loss means."""
 
 
 def candidates(spec: MilSpec) -> list[MilSpec]:
-    """The settings to choose from, in the order they are named; `spec` itself where there is nothing to choose.
+    """The settings to choose from, in the order of their names; `spec` alone if there is nothing to choose.
 
-    Raises UsageError for a name or value that is none, for settings of the validation, or for too many combinations.
+    Raises UsageError for unknown names and values, settings of the validation, and too many combinations.
     """
     words = [word for word in re.split(r"[\s;]+", spec.choose) if word]
     if not words:
@@ -45,7 +45,7 @@ def candidates(spec: MilSpec) -> list[MilSpec]:
 
 
 def chosen_settings(candidate: MilSpec, spec: MilSpec) -> dict[str, object]:
-    """What was chosen, by name: the settings that `spec.choose` leaves open."""
+    """The chosen value of each setting that `spec.choose` names."""
     names = [_alternatives(word)[0] for word in re.split(r"[\s;]+", spec.choose) if word]
     return {name: getattr(candidate, name) for name in names}
 
@@ -56,7 +56,7 @@ def named(settings: dict[str, object]) -> str:
 
 
 def _alternatives(word: str) -> tuple[str, list[object]]:
-    """Field name and its values, of one word of the grid."""
+    """Name and values of one setting of the grid."""
     written, given = word.split("=", 1) if "=" in word else ("model", word)
     name = written.replace("-", "_")
     kinds = {field.name: field for field in fields(MilSpec)}

@@ -32,10 +32,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """An epoch was finished: of which training (counted from 0) of how many, and how many epochs each has at most.
+    """A finished epoch: of training `fold` (from 0) of `n_folds`, each of at most `max_epochs` epochs.
 
-    There are folds x members x repeats x candidates trainings; several may run at once, so their epochs may be
-    told by turns.
+    There are folds x members x repeats x candidates trainings. Several may run in parallel, so their epochs may
+    alternate.
     """
 
     fold: int
@@ -49,7 +49,7 @@ class CrossValidation:
     """The result of a cross-validation.
 
     task         what was predicted
-    predictions  one row a tested slide and repeat, in the order of the table: slide_id, patient_id, repeat, fold,
+    predictions  one row per tested slide and repeat, in the order of the table: slide_id, patient_id, repeat, fold,
                  outcome and prediction columns; with a fixed split only its test slides
     splits       the folds, as row positions of the table; `assignment` is the same as a table (repeat, fold, part,
                  slide_id, patient_id)
@@ -66,8 +66,8 @@ class CrossValidation:
 
     def __repr__(self) -> str:
         values = {name: found.get("value") for name, found in self.metrics["pooled"].items()}
-        told = ", ".join(f"{name} {'undefined' if v is None else format(v, '.3f')}" for name, v in values.items())
-        return f"<CrossValidation of {self.task.name}, {len(self.splits.folds)} folds: {told}>"
+        listed = ", ".join(f"{name} {'undefined' if v is None else format(v, '.3f')}" for name, v in values.items())
+        return f"<CrossValidation of {self.task.name}, {len(self.splits.folds)} folds: {listed}>"
 
     def _repr_html_(self) -> str:
         """The pooled metrics with their intervals, in a notebook."""
@@ -76,7 +76,7 @@ class CrossValidation:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes; none where the task has none."""
+        """The classes; empty if the task has none."""
         return tuple(self.task.to_json().get("classes", ()))
 
     @property
@@ -104,8 +104,8 @@ def cross_validate_bags(
             as given), site, content (a digest of the file)
     bags    of at least the rows of the table, in any order
 
-    Raises MilError where the folds cannot be made honestly (see `cohort.splits.make_splits`), a bag is missing, or
-    the outcome is none; UsageError for a choice between what there is not.
+    Raises SplitError if no honest folds can be made (see `splits.assign.make_splits`), MilError for a missing bag or
+    an unusable outcome, UsageError for unknown settings in `spec.choose`.
     """
     specs = candidates(spec)
     for candidate in specs:
@@ -139,13 +139,13 @@ def cross_validate_bags(
 
 
 def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
-    """Checked, rows counted from 0; measured numbers as numbers, however the CSV writes them."""
+    """The checked table, rows counted from 0; labels of a regression as numbers."""
     table = checked_table(table, ("label",) if spec.task in OF_CLASSES else ())
     return table.assign(label=numbers_of(table, "label")) if spec.task == "regression" else table
 
 
 def _task(table: pd.DataFrame, spec: MilSpec) -> Task:
-    """The task, once it is sure that there are patients enough to speak of one."""
+    """The task. Raises MilError without labelled slides, or with too few patients with an event."""
     if len(table) == 0:
         raise MilError("no labelled slides to train on", todo="Fill in the outcome of each slide in the CSV and rerun.")
     task = make_task(table, spec)
@@ -170,7 +170,7 @@ def strata_of_task(task: Task, table: pd.DataFrame) -> Strata:
 
 
 def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
-    """Bags in the order of the table; the same object where they are already."""
+    """Bags in the order of the table; the same object if they already are."""
     wanted = tuple(table["slide_id"])
     if bags.slide_ids == wanted:
         return bags
@@ -182,7 +182,7 @@ def _aligned(bags: Bags, table: pd.DataFrame) -> Bags:
 
 
 def _trainings(fold: Fold, spec: MilSpec) -> Trainings:
-    """One training for the fold, or one for each member of its committee."""
+    """One training for the fold, or one per member of its committee."""
     seed = _seed_of(fold, spec)
     if not fold.inner:
         return Trainings(fold.train, (FoldRows(fold.train, fold.val, seed),))
@@ -214,7 +214,7 @@ def _tested(bags: Bags, table: pd.DataFrame, fold: Fold, choice: Choice, device:
 def _with_untrained(
     predictions: pd.DataFrame, bags: Bags, others: pd.DataFrame, choice: Choice, device: torch.device | str
 ) -> pd.DataFrame:
-    """The predictions, and behind them those of slides of classes that the one fold has not trained."""
+    """The predictions, followed by those of slides whose class was not trained in the fixed split."""
     columns = ["slide_id", "patient_id", *choice.task.columns]
     everyone = np.arange(len(others), dtype=np.int64)
     found = predicted(_aligned(bags, others), others[columns], choice.task, choice.chosen.fitted, everyone, device)
@@ -230,7 +230,7 @@ def _in_order(tested: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.Data
 
 
 def _facts(fold: Fold, choice: Choice, spec: MilSpec) -> Json:
-    """What metrics.json says of a fold beside its metrics."""
+    """What metrics.json holds of a fold beside its metrics."""
     chosen = choice.chosen
     found: Json = {
         "repeat": fold.repeat,

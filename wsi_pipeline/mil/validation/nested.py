@@ -1,6 +1,6 @@
-"""Inside one outer fold: train every candidate, let the validation part choose, never look at the test part.
+"""Inside one outer fold: train every candidate and choose by the validation part, never by the test part.
 
-What is given to the functions here are the training and validation rows of each fold alone.
+To train and choose, the functions here are given only the training and validation rows of a fold.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from wsi_pipeline.mil.training.training_run import Epoch, Fitted, FoldRows
 
 @dataclass(frozen=True, eq=False)
 class Trainings:
-    """What is trained in one outer fold.
+    """The trainings of one outer fold.
 
-    train     rows from which the task learns classes, scales and bins
-    members   the trainings, one or (a committee) several whose mean predicts
+    train     rows from which the task learns its parameters
+    members   one training, or several (a committee) whose predictions are averaged
     """
 
     train: NDArray[np.int64]
@@ -41,10 +41,10 @@ class Trainings:
 class Candidate:
     """One trained candidate in one fold.
 
-    selection   what the task's choice maximises, on the validation rows; NaN where it is undefined
+    selection   what the choice maximises, on the validation rows; NaN if undefined
     val_loss    lowest validation loss (mean over members), which breaks ties; infinite without validation rows
-    validation  predictions of the validation rows, with their outcomes; of each inner fold by the member it stopped,
-                whose number is `fold`: risks of different Cox models have no common zero
+    validation  predictions of the validation rows, with their outcomes; in a committee each row by the member that it
+                stopped, whose number is `fold`: risks of different Cox models have no common zero
     threshold   chosen on the validation rows, for two classes; None if they cannot choose one
     """
 
@@ -63,7 +63,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The candidates of one fold, the chosen one among them, and the task as its training rows taught it."""
+    """The candidates of one fold, the chosen one, and the task with the parameters of this fold."""
 
     task: Task
     candidates: tuple[Candidate, ...]
@@ -80,10 +80,10 @@ def fit_and_choose(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, int, Epoch], None] | None = None,
 ) -> list[Choice]:
-    """For each fold the best of the candidates `specs` by its own validation rows; the first where they cannot say.
+    """For each fold the best of the candidates `specs` by its validation rows; without any, the first candidate.
 
     table      row i is bag i; with the outcome columns
-    on_epoch   told the position of candidate and of the training among those of all folds, and the epoch
+    on_epoch   called with the positions of the candidate and of the training (over all folds), and the epoch
     """
     tasks = [task.learned(table.iloc[fold.train]) for fold in folds]
     found: list[list[Candidate]] = [[] for _ in folds]
@@ -116,7 +116,7 @@ def _fit_all(
     device: torch.device | str,
     on_epoch: Callable[[int, Epoch], None] | None,
 ) -> list[list[Fitted]]:
-    """One candidate in all folds together; each aims at what its own training rows taught it."""
+    """Train one candidate in all folds; each has the objective of its own task."""
     aims = [task.objective(table, spec) for task in tasks]
     objectives = [aim for aim, fold in zip(aims, folds, strict=True) for _ in fold.members]
     members = [member for fold in folds for member in fold.members]
@@ -134,8 +134,8 @@ def _judged(
     device: torch.device | str,
 ) -> Candidate:
     pairs = list(zip(members, fold.members, strict=True))
-    told = [predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs]
-    validation = pd.concat([part.assign(fold=number) for number, part in enumerate(told)])
+    parts = [predicted(bags, table, task, fitted, rows.val, device) for fitted, rows in pairs]
+    validation = pd.concat([part.assign(fold=number) for number, part in enumerate(parts)])
     evaluation = task.evaluate(validation) if len(validation) else None
     selection = evaluation.selection() if evaluation else math.nan
     threshold = evaluation.threshold() if isinstance(evaluation, ClassEvaluation) else None

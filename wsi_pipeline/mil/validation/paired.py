@@ -1,8 +1,8 @@
-"""Two validations of the same patients: by how much the second is better, and could that be chance?
+"""Compare two validations of the same patients: differences of metrics, with intervals and p-values.
 
-Every metric by a paired bootstrap (each resample draws the same patients for both; mean over repeats), the area under
-the ROC curve of two classes by DeLong's test too. Both take the trained models as they are: what another division
-into folds or another seed would change is not in the intervals.
+All metrics by a paired bootstrap (each resample draws the same patients for both; mean over repeats); the area under
+the ROC curve of two classes also by DeLong's test. Both take the trained models as given: the intervals do not include
+the variation over folds and seeds.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Validated:
-    """One side: the task and its out-of-fold predictions (slide_id, patient_id, repeat, fold, outcome, ...).
+    """One side of a comparison: the task and its predictions (slide_id, patient_id, repeat, fold, outcome, ...).
 
-    Without slide_id a row is a patient.
+    Without slide_id each row is a patient.
     """
 
     task: Task
@@ -48,13 +48,13 @@ class Validated:
 
 
 def compare(first: Validated, second: Validated, *, resamples: int = 2000, seed: int = 0) -> Json:
-    """What the second has more than the first, as JSON:
+    """Difference of the second from the first, as JSON:
 
     {task, n_patients, n_slides, repeats: [of the first, of the second], same_folds, interval: {level, unit,
     resamples, method}, metrics: {name: {a, b, difference, low, high, p_value, n_undefined, unit, n, better}},
     delong?: {class, a, b, difference, low, high, p_value, unit, n}}; `better` is "a", "b" or null.
 
-    Raises MilError, saying how, where the two are not of the same patients, slides, outcomes and task.
+    Raises MilError naming what differs, if the two are not of the same patients, slides, outcomes and task.
     """
     a, b = first.repeats(), second.repeats()
     check_paired(first.task, a, second.task, b)
@@ -109,7 +109,7 @@ def check_paired(task: Task, a: Sequence[pd.DataFrame], other: Task, b: Sequence
 def sentence(found: Mapping[str, Any], names: tuple[str, str] = ("A", "B"), metric: str | None = None) -> str:
     """`B's AUROC is higher by 0.03 [-0.01, 0.07], DeLong p = 0.21, 84 patients`.
 
-    metric   the first one where None; DeLong's interval and p-value where there are any
+    metric   None: the first one. For AUROC with DeLong's interval and p-value, if there are any
     """
     name = metric or next(iter(found["metrics"]))
     entry, by = found["metrics"][name], "bootstrap"
@@ -130,7 +130,7 @@ def sentence(found: Mapping[str, Any], names: tuple[str, str] = ("A", "B"), metr
 
 
 def _differences(task: Task, values: Sequence[Mapping[str, float | None]], drawn: Sequence[Samples], n: int) -> Json:
-    """The differences of the metrics of both, the headline first; a Cox model has no Brier score."""
+    """Differences of the metrics that both have (a Cox model has no Brier score), the headline first."""
     names = [*task.headline, *(name for name in values[0] if name not in task.headline)]
     both = [name for name in names if all(name in side for side in values)]
     return {name: _difference_json(task, name, values, drawn, n) for name in both}
@@ -153,9 +153,9 @@ def _difference_json(
 
 
 def _bootstrap_p(samples: Floats) -> float | None:
-    """Two-sided: twice the part of the resamples on the rarer side of no difference, at most 1.
+    """Two-sided p-value: twice the fraction of resamples on the rarer side of no difference, at most 1.
 
-    None where nothing varies.
+    None if all resamples are equal.
     """
     defined = samples[~np.isnan(samples)]
     if len(defined) == 0 or np.ptp(defined) == 0:
