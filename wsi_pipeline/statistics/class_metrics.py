@@ -59,7 +59,7 @@ def point_values(scored: Scored) -> dict[str, float | None]:
 
 
 def chance_values(scored: Scored) -> dict[str, float]:
-    """What a guess reaches that ignores the slide: a coin, or for accuracy and macro F1 always the commonest class."""
+    """Scores of a guess that ignores the slide: a coin, or for accuracy and macro F1 always the most common class."""
     share = float(np.bincount(scored.truth).max() / len(scored.truth))
     return {
         "auroc": OF_CHANCE["auroc"],

@@ -1,4 +1,4 @@
-"""Exclusive classes, two or more: cross-entropy; AUROC and what follows from the likeliest class."""
+"""Exclusive classes, two or more: cross-entropy; AUROC and metrics of the most likely class."""
 
 from __future__ import annotations
 

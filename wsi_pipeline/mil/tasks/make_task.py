@@ -36,7 +36,7 @@ def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
 
 
 def choose_class(task: Task, probabilities: Floats) -> Codes:
-    """The class (B,) that is predicted from probabilities (B, C): the likeliest one; of grades the median."""
+    """The class (B,) that is predicted from probabilities (B, C): the most likely one; of grades the median."""
     codes: Codes = median_grade(probabilities) if isinstance(task, OrdinalTask) else probabilities.argmax(1)
     return codes
 

@@ -105,7 +105,7 @@ class GradeEvaluation(ClassEvaluation):
         return lambda order: float(ordinal_metrics(truth[order], predicted, n, ones)["quadratic_kappa"][0])
 
     def chance(self) -> dict[str, float]:
-        """Kappa of a guess that ignores the slide; always the median grade (error), or the commonest (accuracy)."""
+        """Kappa of a guess that ignores the slide; always the median grade (error), or the most common (accuracy)."""
         grades, n = self.scored.truth, len(self.classes)
         return {
             "quadratic_kappa": OF_CHANCE["quadratic_kappa"],
