@@ -1,7 +1,7 @@
 """How good predictions of other patients are: what cross-validation reports, of models that are finished.
 
 Rows whose outcome the model does not know (a class it was not trained on, a time that is none) are left out by name,
-and so are rows of patients the model was trained on: they are no test. Where all rows are of such patients they are
+and so are rows of patients the model was trained on: they do not test it. Where all rows are of such patients they are
 measured all the same, `external` is false, and the first warning says what that means.
 """
 
