@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.splits.assign import Strata, class_strata, make_splits
 from wsi_pipeline.splits.fold import SHARED
-from wsi_pipeline.splits.shared_folds import deal, share_folds
+from wsi_pipeline.splits.shared_folds import assign_folds, share_folds
 
 SPEC = MilSpec(folds=5, seed=3, repeats=2, bootstrap=100)
 
@@ -96,7 +96,7 @@ def test_dealing_divides_no_group_and_spreads_every_stratum(seed: int, n: int, f
     groups = np.repeat(np.arange(n), rng.integers(1, 4, n))
     strata = [rng.integers(0, 2, n)[groups] for _ in range(3)]
     strata[2] = np.where(rng.random(n)[groups] < 0.3, -1, strata[2])
-    dealt = deal(groups, strata, folds, seed)
+    dealt = assign_folds(groups, strata, folds, seed)
     assert all(len(set(dealt[groups == g])) == 1 for g in range(n))
     assert set(dealt) <= set(range(folds))
     for codes in strata[:1]:

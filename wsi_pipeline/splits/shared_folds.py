@@ -1,7 +1,7 @@
 """The same folds for several targets: every patient is in one fold, whichever of the targets is known of it.
 
 Iterative stratification of Sechidis, Tsoumakas and Vlahavas (ECML PKDD 2011), over whole groups (patients, identical
-files, sites): the rarest stratum of all targets is dealt out first.
+files, sites): the rarest stratum of all targets is assigned first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def share_folds(targets: Mapping[str, tuple[pd.DataFrame, Strata]], spec: SplitO
     rows = {name: np.array([place[s] for s in table["slide_id"]], np.int64) for name, table in tables.items()}
     codes = [_spread(rows[name], strata.codes, len(whole)) for name, (_, strata) in targets.items()]
     n_folds = min(spec.folds, int(groups.max()) + 1)
-    repeats = [deal(groups, codes, n_folds, seed_of(spec.seed, repeat)) for repeat in range(spec.repeats)]
+    repeats = [assign_folds(groups, codes, n_folds, seed_of(spec.seed, repeat)) for repeat in range(spec.repeats)]
     shared = {
         name: np.stack([folds[rows[name]] for folds in repeats], axis=1).tolist()
         for name, (_, strata) in targets.items()
@@ -51,7 +51,7 @@ def share_folds(targets: Mapping[str, tuple[pd.DataFrame, Strata]], spec: SplitO
     return shared if len(shared) > 1 else {}
 
 
-def deal(groups: Codes, strata: Sequence[Codes], n_folds: int, seed: int) -> Codes:
+def assign_folds(groups: Codes, strata: Sequence[Codes], n_folds: int, seed: int) -> Codes:
     """The fold (n,) of each row: groups undivided, the strata of every target spread evenly.
 
     groups   group of each row (n,), numbers from 0
