@@ -32,6 +32,8 @@ def test_grades_are_trained_reported_and_predicted(tmp_path: Path, capsys: pytes
     kappa = cohen_kappa_score(truth, called, weights="quadratic")
     assert found["pooled"]["quadratic_kappa"]["value"] == pytest.approx(kappa)
     assert "quadratic weighted kappa" in said
+    assert said.count("note    no heatmap of") == 6, "five of 24 slides by name, and how many more"
+    assert "no heatmap of 19 more slides: the reasons are in" in said
     page = (run.root / "report" / "report.html").read_text()
     assert "quadratic weighted kappa" in page
     assert "mean error in grades" in page

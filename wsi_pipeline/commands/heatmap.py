@@ -36,6 +36,10 @@ def heatmap(request: Request) -> int:
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
+MOST_NAMED = 5
+"""Slides without a heatmap that are named, each with its reason."""
+
+
 def has_places(store: Path | None) -> bool:
     """Whether the rows of a feature store have coordinates; one that cannot be read is taken to have them."""
     header = read_header(store, FEATURE_FORMAT) if store else None
@@ -58,6 +62,9 @@ def draw(
         no_crop = request.get(QuPathOptions).qupath_no_crop
         stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)
         result = run_cohort([stage], run, ready, workers=0, on_result=lambda results: step(1))
-    for item in result.failed:
+    for item in result.failed[:MOST_NAMED]:
         request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
+    if more := result.failed[MOST_NAMED:]:
+        where = shown(run.root / "status")
+        request.console.note(f"no heatmap of {counted(len(more), 'more slide')}: the reasons are in {where}/")
     return len(result.failed)
