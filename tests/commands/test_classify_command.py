@@ -261,4 +261,4 @@ def test_predict_with_features_of_another_adapter_is_refused(
     tune(work, "lora", seed=3, method="lora")
     assert main(["embed", "--model", "pathotune:lora", "--run", "run"]) == 0
     assert main(["predict", "--trained", str(trained), "--run", "run"]) == 2
-    assert "another encoder than this model was trained on" in told(capsys)
+    assert "another encoder than" in told(capsys)
