@@ -17,7 +17,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Predicted:
     slides: SlideBags
     patients: pd.DataFrame | None
     metrics: Json | None
-    former: Path | None
+    former: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -105,7 +105,9 @@ def predict_slides(
     with locked(run.lock(NAME, slug(f"{encoder}/{name}")), math.inf):
         where = str(trained.resolve()) if trained else ""
         folder, former = files.place_of(run.predict(encoder, name), ensemble.fingerprint, where)
-        return _join(folder, former, table, slides, ensemble, cut, where, cohort, patients)
+        model = _Model(ensemble, cut, where)
+        outcomes = outcomes_of(cohort, ensemble.spec.bag) if cohort is not None else None
+        return replace(_join(folder, table, slides, model, outcomes, patients), former=former)
 
 
 def predicted_table(
@@ -186,39 +188,42 @@ def whole_patients(
     return tuple(record for record in cohort if record.patient_id in patients)
 
 
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """What the predictions of one folder are made by; `trained`: the folder of the training, "" if not known."""
+
+    ensemble: Ensemble
+    cut: Cut | RiskCut | None
+    trained: str
+
+    def to_json(self) -> Json:
+        """The content of model.json."""
+        return {
+            "fingerprint": self.ensemble.fingerprint, "trained": self.trained, "task": self.ensemble.task.to_json(),
+            "bag": self.ensemble.spec.bag, "cut": self.cut and asdict(self.cut),
+        }  # fmt: skip
+
+
 def _join(
-    folder: Path,
-    former: Path | None,
-    table: pd.DataFrame,
-    slides: SlideBags,
-    ensemble: Ensemble,
-    cut: Cut | RiskCut | None,
-    trained: str,
-    cohort: Sequence[SlideRecord] | None,
-    said: str,
+    folder: Path, table: pd.DataFrame, slides: SlideBags, model: _Model, outcomes: pd.DataFrame | None, whose: str
 ) -> Predicted:
     """Put the rows with those of calls before, measure all, and write it. The lock is held."""
-    outcomes = outcomes_of(cohort, ensemble.spec.bag) if cohort is not None else None
     path = folder / files.PREDICTIONS
     before = files.read_predictions(path) if path.is_file() else None
     whole = files.merged(before, table, outcomes)
-    text = _csv(whole, ensemble)
+    text = _csv(whole, model.ensemble)
     # Measured as it is written, so that it does not matter in how many calls the rows were made.
     current = files.in_cohort(files.read_predictions(io.StringIO(text)), outcomes)
-    patients, metrics = _measure(current, ensemble, cut, slides)
+    patients, metrics = _measure(current, model.ensemble, model.cut, slides)
     write_text(path, text)
-    _write_or_remove(folder / files.PATIENTS, None if patients is None else _csv(patients, ensemble))
-    model = {
-        "fingerprint": ensemble.fingerprint, "trained": trained, "task": ensemble.task.to_json(),
-        "bag": ensemble.spec.bag, "cut": cut and asdict(cut),
-    }  # fmt: skip
+    _write_or_remove(folder / files.PATIENTS, None if patients is None else _csv(patients, model.ensemble))
     if metrics is not None:
-        metrics = {"encoder": folder.parent.name, "name": folder.name, "trained_model": model, **metrics}
-        metrics |= {"patients": said} if said != "stated" else {}
+        metrics = {"encoder": folder.parent.name, "name": folder.name, "trained_model": model.to_json(), **metrics}
+        metrics |= {"patients": whose} if whose != "stated" else {}
     told = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write_or_remove(folder / files.METRICS, told)
-    write_text(folder / files.MODEL, json.dumps(model, ensure_ascii=False) + "\n")
-    return Predicted(folder, table, whole, slides, patients, metrics, former)
+    write_text(folder / files.MODEL, json.dumps(model.to_json(), ensure_ascii=False) + "\n")
+    return Predicted(folder, table, whole, slides, patients, metrics)
 
 
 def _measure(

@@ -13,6 +13,7 @@ AtlasPatch  features/<encoder> (N, D), one for each encoder, coords (N, 5), attr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,18 +149,8 @@ def _atlas_patch(
         features = _link(file["features"], encoder)
         if encoder.startswith("__tmp_") or not isinstance(features, h5py.Dataset):
             continue
-        stated = Stated(
-            "AtlasPatch",
-            encoder=encoder,
-            patch_px=_whole(attrs.get("patch_size")),
-            patch_level0=_whole(attrs.get("patch_size_level0")),
-            overlap_px=_whole(attrs.get("overlap"), zero=True),
-            magnification=_number(attrs.get("target_magnification")),
-            slide_mpp=_number(attrs.get("mpp")),
-            slide_magnification=_number(attrs.get("level0_magnification")),
-            slide_width=_whole(attrs.get("level0_width")),
-            slide_height=_whole(attrs.get("level0_height")),
-        )
+        as_trident = _trident(attrs, {})
+        stated = replace(as_trident, tool="AtlasPatch", encoder=encoder, slide_mpp=_number(attrs.get("mpp")))
         found.append(_made(path, stated, features, coords))
     if not found:
         raise ExchangeError(f"{path.name} holds no features of any encoder")
