@@ -7,7 +7,7 @@ export goes on where it was stopped, and writes again only what has changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +35,45 @@ REVISION = 1
 """Raised when an export is written in another way from the same stores."""
 
 
+@dataclass(frozen=True)
+class ExportSettings:
+    """The format to export to, and its options.
+
+    to           name of the format, one of EXPORT_FORMATS
+    encoder      folder name under embed/; "" for formats that hold no features
+    precision    of the features: float32 or float16
+    max_patches  most patches per slide where images are written; 0: all
+    no_crop      coordinates from the corner of the whole slide, for QuPath set to show slides uncropped
+    """
+
+    to: str
+    encoder: str = ""
+    precision: str = "float32"
+    max_patches: int = 0
+    no_crop: bool = False
+
+
 @dataclass
 class ExportSlidesStage:
     """Writes slides of a run in one format.
 
-    encoder   folder name under embed/; "" where no features are written
-    classes   names of the classes in the order of their numbers
-    no_crop   count from the corner of the whole slide, for QuPath set to show it uncropped
+    classes   names of the classes, in the order of their numbers
     """
 
     run_dir: RunDir
-    format: ExportFormat
     folder: Path
-    encoder: str
+    settings: ExportSettings
     classes: tuple[str, ...] = ()
-    precision: str = "float32"
-    most: int = 0
-    no_crop: bool = False
+
+    @property
+    def format(self) -> ExportFormat:
+        """What writes the files."""
+        return EXPORT_FORMATS.get(self.settings.to)
 
     @property
     def name(self) -> str:
         """`export/<format>`."""
-        return f"export/{self.format.name}"
+        return f"export/{self.settings.to}"
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date if the slide was exported from these stores and its files are there."""
@@ -81,17 +98,17 @@ class ExportSlidesStage:
         return existing_store(self._place(record)) is not None
 
     def _place(self, record: SlideRecord) -> Path:
-        if self.encoder:
-            return self.run_dir.feature_store(self.encoder, record.slide_id)
+        if self.settings.encoder:
+            return self.run_dir.feature_store(self.settings.encoder, record.slide_id)
         return self.run_dir.patch_store(record.slide_id)
 
     def _source(self, record: SlideRecord) -> Path:
-        made_by = f"embed --model {self.encoder}" if self.encoder else "tile slides.csv"
+        made_by = f"embed --model {self.settings.encoder}" if self.settings.encoder else "tile slides.csv"
         return require_store(self._place(record), made_by)
 
     def _content(self, record: SlideRecord) -> SlideContent:
         source = self._source(record)
-        features = read_feature_table(source) if self.encoder else None
+        features = read_feature_table(source) if self.settings.encoder else None
         store = existing_store(self.run_dir.patch_store(record.slide_id))
         patches = read_patch_table(store) if store else None
         if features is not None and (patches is None or patches.header.digest != features.header.parent_digest):
@@ -103,9 +120,9 @@ class ExportSlidesStage:
             store,
             self._segment(record, patches),
             self._code(record),
-            self.precision,
-            origin_in_run(self.run_dir, record.slide_id, self.no_crop),
-            self.most,
+            self.settings.precision,
+            origin_in_run(self.run_dir, record.slide_id, self.settings.no_crop),
+            self.settings.max_patches,
         )
 
     def _segment(self, record: SlideRecord, patches: PatchTable | None) -> SegmentTable | None:
@@ -120,7 +137,7 @@ class ExportSlidesStage:
         return self.classes.index(record.label) if record.label in self.classes else None
 
     def _digest(self, record: SlideRecord) -> str:
-        header = read_header(self._source(record), FEATURE_FORMAT if self.encoder else PATCH_FORMAT)
+        header = read_header(self._source(record), FEATURE_FORMAT if self.settings.encoder else PATCH_FORMAT)
         store = existing_store(self.run_dir.patch_store(record.slide_id))
         beside = read_patch_table(store) if store else None
         labels = beside.labels if beside else None
@@ -131,11 +148,11 @@ class ExportSlidesStage:
             "label": record.label,
             "patient": record.patient_id,
             "code": self._code(record) if self.format.labels else None,
-            "precision": self.precision,
-            "most": self.most,
-            "no_crop": self.no_crop,
+            "precision": self.settings.precision,
+            "most": self.settings.max_patches,
+            "no_crop": self.settings.no_crop,
         }
-        return digest_of(stage="export", revision=REVISION, to=self.format.name, layout=self.format.layout, **facts)
+        return digest_of(stage="export", revision=REVISION, to=self.settings.to, layout=self.format.layout, **facts)
 
 
 @dataclass(frozen=True)
@@ -161,27 +178,24 @@ def export_slides(
     run: RunDir,
     records: Sequence[SlideRecord],
     cohort: Sequence[SlideRecord],
-    to: str,
+    settings: ExportSettings,
     *,
-    encoder: str = "",
     folder: Path | None = None,
-    precision: str = "float32",
-    most: int = 0,
-    no_crop: bool = False,
     on_result: Callable[[list[StageResult]], None] = lambda results: None,
 ) -> Exported:
-    """Write `records` in the format `to`; the tables hold all slides of `cohort` that are in the folder.
+    """Write `records` in one format; the tables hold all slides of `cohort` that are in the folder.
 
-    encoder   folder name under embed/, for formats of features
+    folder   where to write; None: export/<format> in the run folder
 
     A slide that cannot be exported does not stop the others. Raises UsageError where the folder holds another export.
     """
-    format_ = EXPORT_FORMATS.get(to)
-    encoder = encoder if format_.needs == "features" else ""
-    folder = folder or run.export(to, encoder)
+    format_ = EXPORT_FORMATS.get(settings.to)
+    encoder = settings.encoder if format_.needs == "features" else ""
+    settings = replace(settings, encoder=encoder)
+    folder = folder or run.export(settings.to, encoder)
     classes = in_order(record.label for record in cohort if record.label is not None)
-    stage = ExportSlidesStage(run, format_, folder, encoder, classes, precision, most, no_crop)
-    Ledger(folder).begin(to=to, encoder=encoder or "none", precision=precision)
+    stage = ExportSlidesStage(run, folder, settings, classes)
+    Ledger(folder).begin(to=settings.to, encoder=encoder or "none", precision=settings.precision)
     ready = [record for record in records if stage.ready(record)]
     result = run_cohort([stage], run, ready, workers=0, on_result=on_result)
     failed = {item.slide_id for item in result.failed}

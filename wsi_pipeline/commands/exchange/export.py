@@ -9,7 +9,7 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Req
 from wsi_pipeline.config.execution import ExportOptions, QuPathOptions
 from wsi_pipeline.config.registries import EXPORT_FORMATS
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.stages.export_slides import Exported, export_slides
+from wsi_pipeline.stages.export_slides import Exported, ExportSettings, export_slides
 from wsi_pipeline.stages.results.trainings import require_training, trainings
 from wsi_pipeline.wording import counted, listed
 
@@ -64,18 +64,17 @@ def _export_slides(request: Request, to: str) -> int:
     options, cohort = request.get(ExportOptions), request.known_cohort()
     needs_features = EXPORT_FORMATS.get(to).needs == "features"
     encoder = _encoder(request, to) if needs_features else ""
+    settings = ExportSettings(
+        to, encoder, options.dtype, options.max_patches, no_crop=request.get(QuPathOptions).qupath_no_crop
+    )
     records = request.select(cohort)
     with request.console.progress(f"export {to}", len(records), "slides") as step:
         found = export_slides(
             request.run_dir,
             records,
             cohort.records,
-            to,
-            encoder=encoder,
+            settings,
             folder=Path(options.out) if options.out else None,
-            precision=options.dtype,
-            most=options.max_patches,
-            no_crop=request.get(QuPathOptions).qupath_no_crop,
             on_result=lambda results: step(1),
         )
     _tell(request, found, "features" if needs_features else "patches")
