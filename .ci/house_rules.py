@@ -1,8 +1,9 @@
 """The measures this code keeps, as a check: `python .ci/house_rules.py [ROOT]`; part of `make lint`.
 
-A file has at most 400 lines, a function at most 60 (without its docstring), a folder at most 15 modules. In one
-package no two modules and no two classes share a name, but for a command and the stage it runs. No module imports
-itself through others, wherever in the file the import stands; imports for type checkers alone do not count.
+A file has at most 400 lines, a function at most 60 (without its docstring) and 8 parameters, a folder at most 15
+modules. In one package no two modules and no two classes share a name, but for a command and the stage it runs. No
+module imports itself through others, wherever in the file the import stands; imports for type checkers alone do not
+count.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-FILE_LINES, FUNCTION_LINES, FOLDER_MODULES = 400, 60, 15
+FILE_LINES, FUNCTION_LINES, PARAMETERS, FOLDER_MODULES = 400, 60, 8, 15
 PACKAGES = ("wsi_pipeline", "pathotune")
 CODE = (*PACKAGES, "benchmarks", "tests")
 """Lines are counted in all of it; modules, names and circles where `MODULES` says so."""
@@ -43,8 +44,13 @@ def _lengths(trees: dict[Path, ast.Module]) -> Iterator[str]:
         if lines > FILE_LINES:
             yield f"{path}: {lines} lines, at most {FILE_LINES}"
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _length(node) > FUNCTION_LINES:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if _length(node) > FUNCTION_LINES:
                 yield f"{path}:{node.lineno}: {node.name} has {_length(node)} lines, at most {FUNCTION_LINES}"
+            parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if len(parameters) > PARAMETERS:
+                yield f"{path}:{node.lineno}: {node.name} has {len(parameters)} parameters, at most {PARAMETERS}"
 
 
 def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

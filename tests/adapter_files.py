@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,24 @@ def write_adapter(
     *,
     backbone: str = BACKBONE,
     seed: int = 0,
-    mpp: Any = 0.5,
-    patch_px: Any = 128,
+    patches: Mapping[str, Any] | None = None,
     classes: tuple[str, ...] = CLASSES,
     groups: tuple[str, ...] = (),
     **fields: Any,
 ) -> Path:
-    """An adapter of any method, its trained values set at random; `weights` and `groups` are recorded as tune does."""
+    """An adapter of any method, its trained values set at random; `weights` and `groups` are recorded as tune does.
+
+    patches   mpp and patch_px of the patches it was tuned on, where they are not 0.5 and 128
+    """
     network, card = open_backbone(backbone, weights, input_px=INPUT_PX)
     config = configure(method, classes=classes, **fields)
     model = tuned_at_random(config, network, seed)
     recorded = None if weights is None else str(weights)
     provenance = {
         "method": method,
-        "mpp": mpp,
-        "patch_px": patch_px,
+        "mpp": 0.5,
+        "patch_px": 128,
+        **(patches or {}),
         "weights": recorded,
         "groups": name_hashes(groups),
     }

@@ -100,3 +100,13 @@ def test_lines_between_stand_by_themselves_in_a_file_and_are_kept_back_when_quie
             step(1)
             step.tell("epoch 1: [bold]not markup[/bold], loss 0.5")
         assert ("epoch 1: [bold]not markup[/bold], loss 0.5\n" in out.getvalue()) == (not quiet)
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_work_refused_before_its_first_step_leaves_no_progress_line(done: int) -> None:
+    out = io.StringIO()
+    with pytest.raises(ValueError, match="refused"), Console(out).progress("train", 3, "epochs") as step:
+        for _ in range(done):
+            step(1)
+        raise ValueError("refused")
+    assert out.getvalue().count("epochs") == done

@@ -124,7 +124,7 @@ def test_bf16_points_where_fp32_does_on_real_tissue(tmp_path: Path, data_dir: Pa
 
 
 def test_facts_come_from_the_adapter(tmp_path: Path, weights: Path) -> None:
-    path = write_adapter(tmp_path / "a.safetensors", weights, mpp=0.25, patch_px=64, feature="cls_mean")
+    path = write_adapter(tmp_path / "a.safetensors", weights, patches={"mpp": 0.25, "patch_px": 64}, feature="cls_mean")
     info = plan_encoder("pathotune:mine", adapter=path).info
     assert (info.name, info.family, info.input_px, info.mpp, info.dim) == (
         "pathotune:mine",
@@ -147,14 +147,16 @@ def test_facts_come_from_the_adapter(tmp_path: Path, weights: Path) -> None:
 
 @pytest.mark.parametrize("mpp", [None, "0.5", 1e9, -1, 0, True, [0.5]])
 def test_a_resolution_that_is_none_binds_nothing(tmp_path: Path, weights: Path, mpp: object) -> None:
-    plan = PathoTunePlan("pathotune", write_adapter(tmp_path / "a.safetensors", weights, mpp=mpp), None)
+    plan = PathoTunePlan("pathotune", write_adapter(tmp_path / "a.safetensors", weights, patches={"mpp": mpp}), None)
     assert plan.info.mpp is None
     plan.info.check_spacing(3.0)
     assert plan.fit_note(512, 3.0) == ""
 
 
 def test_patches_of_another_size_get_a_note(tmp_path: Path, weights: Path) -> None:
-    plan = PathoTunePlan("pathotune", write_adapter(tmp_path / "a.safetensors", weights, mpp=0.5, patch_px=64), None)
+    plan = PathoTunePlan(
+        "pathotune", write_adapter(tmp_path / "a.safetensors", weights, patches={"patch_px": 64}), None
+    )
     assert plan.patch_um == 32
     assert plan.fit_note(64, 0.5) == plan.fit_note(64, 0.52) == plan.fit_note(128, 0.25) == ""
     assert "--patch-px 64 --mpp 0.5" in plan.fit_note(256, 0.5)

@@ -133,7 +133,7 @@ def test_the_fingerprint_is_of_tensors_configuration_and_backbone(tmp_path: Path
         return plan_encoder("pathotune", adapter=path).fingerprint
 
     first = print_of("a")
-    assert first == print_of("b", patch_px=256)
+    assert first == print_of("b", patches={"patch_px": 256})
     changed = [
         print_of("c", seed=1),
         print_of("d", other),

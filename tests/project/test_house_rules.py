@@ -22,6 +22,7 @@ LONG = "def f():\n    '''Words.'''\n" + "    x = 1\n" * 61
     [
         ({"a.py": "x = 1\n" * 401}, "wsi_pipeline/a.py: 401 lines, at most 400"),
         ({"a.py": LONG}, "wsi_pipeline/a.py:1: f has 61 lines, at most 60"),
+        ({"a.py": "def f(a, b, c, d, /, e, f, *, g, h, i): ..."}, "wsi_pipeline/a.py:1: f has 9 parameters, at most 8"),
         ({f"room/m{k}.py": "" for k in range(16)}, "wsi_pipeline/room: 16 modules, at most 15"),
         ({"p/a.py": "", "q/a.py": ""}, "module a is there 2 times: wsi_pipeline/p/a.py, wsi_pipeline/q/a.py"),
         (
@@ -46,7 +47,7 @@ def test_what_is_allowed(tmp_path: Path) -> None:
             "commands/tile.py": "",
             "stages/tile.py": LONG.replace("x = 1\n", "x = 1\n", 1).removesuffix("    x = 1\n"),
             "a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from wsi_pipeline.b import C\n",
-            "b.py": "import wsi_pipeline.a\nclass _C: ...\n",
+            "b.py": "import wsi_pipeline.a\nclass _C: ...\ndef f(a, b, c, d, /, e, f, *, g, h): ...\n",
             "c.py": "class _C: ...\n" + "x = 1\n" * 399,
         },
     )

@@ -22,6 +22,7 @@ def test_grades_are_trained_reported_and_predicted(tmp_path: Path, capsys: pytes
     code, said = train(run, capsys, "--task", "ordinal")
     assert code != 0
     assert "does not follow from their names (high, low, medium)" in said
+    assert "epochs" not in said, "no progress of a training that was refused"
     code, said = train(run, capsys, "--task", "ordinal", "--grades", "low,medium,high")
     assert code == 0, said
     folder = run.mil("colour", "mean.ordinal")

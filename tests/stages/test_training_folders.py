@@ -14,6 +14,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+from wsi_pipeline.stages.inputs.outcome_source import OutcomeSource
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.results.former import check_name
 from wsi_pipeline.stages.results.trainings import read_training, trained_patients, training_name, trainings
@@ -40,6 +41,11 @@ def slides(n: int = 12, *, turned: int = 0, patients: int | None = None) -> Slid
     )
     bags = Bags.from_arrays([rng.normal(size=(3, 4)).astype(np.float32) for _ in ids], ids)
     return SlideBags(table, bags, {"name": "colour"}, {}, dict.fromkeys(ids, "d"), {})
+
+
+def of_column(bags: SlideBags, column: str) -> SlideBags:
+    """The same bags, their labels read from another column than `label`."""
+    return replace(bags, source=OutcomeSource(column))
 
 
 def test_names_say_what_is_not_the_default() -> None:
@@ -142,14 +148,14 @@ def test_a_training_of_an_older_run_is_found_under_the_name_of_its_model(tmp_pat
 def test_two_columns_of_labels_stand_side_by_side_and_older_trainings_are_found(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     older = train(run, "colour", slides(), SPEC)
-    same = train(run, "colour", slides(), SPEC, target="kras")
+    same = train(run, "colour", of_column(slides(), "kras"), SPEC)
     assert (same.folder, same.fresh) == (older.folder, True)
-    other = train(run, "colour", slides(turned=4), SPEC, target="msi")
+    other = train(run, "colour", of_column(slides(turned=4), "msi"), SPEC)
     assert (other.folder, other.metrics["label_column"]) == (run.mil("colour", "mean.msi"), "msi")
     assert [training.folder.name for training in trainings(run)] == ["mean", "mean.msi"]
-    assert train(run, "colour", slides(turned=4), SPEC, target="msi").fresh
+    assert train(run, "colour", of_column(slides(turned=4), "msi"), SPEC).fresh
     with pytest.raises(UsageError, match="another label for 4 slides"):
-        train(run, "colour", slides(turned=8), SPEC, target="msi")
+        train(run, "colour", of_column(slides(turned=8), "msi"), SPEC)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".x", "", "former", "a b"])

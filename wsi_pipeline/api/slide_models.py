@@ -20,7 +20,7 @@ from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.trained.inference import mean_attention
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
-from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES, SlideBags
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.predict import check_patches, cut_of, predicted_columns, predicted_table
 from wsi_pipeline.stages.results.trainings import read_training
 from wsi_pipeline.store.tables.feature_table import FeatureTable
@@ -48,12 +48,7 @@ def cross_validate(
     """
     spec = from_mapping(MilSpec, settings, "cross_validate")
     if isinstance(bags, SlideBags) and table is None:
-        for what, todo in bags.doubts:
-            raise MilError(f"{what}. Slides of one patient on both sides of a fold make every metric wrong", todo=todo)
         slides = bags.for_training(spec)
-        if not len(slides.table):
-            columns = " and ".join(f"`{name}`" for name in OUTCOMES[spec.task])
-            raise MilError(f"no slide has {columns}", todo=f"Add {columns} to the CSV, then run: wsi-pipeline tile")
         bags, table = slides.bags, slides.table
     if table is None:
         raise UsageError("cross_validate needs a table of outcomes beside Bags", todo="Pass it as the second argument")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
+from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.commands.exchange.bring_in import Given, bring_in_features
@@ -27,6 +27,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
 from wsi_pipeline.report.page.target_view import target_name
+from wsi_pipeline.stages.inputs.outcome_source import check_patients
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather
 from wsi_pipeline.stages.inputs.target_bags import TargetBags, target_bags
 from wsi_pipeline.stages.results.trainings import Training
@@ -43,8 +44,7 @@ def train_mil(request: Request) -> int:
     brought = _bring_in(request)
     table = clinical_table(request)
     cohort = for_run(request, table).known_cohort()
-    for what, todo in doubt_words(cohort):
-        raise MilError(f"{what}. Slides of one patient on both sides of a fold make every metric wrong", todo=todo)
+    check_patients(doubt_words(cohort))
     records = request.select(cohort)
     asked = questions(request, cohort, records, table)
     done: list[Training] = []
@@ -53,7 +53,7 @@ def train_mil(request: Request) -> int:
         bags = _gathered(request, records, encoder, asked)
         for question in asked:
             try:
-                done.append(_train_one(request, cohort, encoder, question, bags))
+                done.append(_train_one(request, encoder, question, bags))
             except (MilError, UsageError) as error:
                 if len(asked) == 1:
                     raise
@@ -98,12 +98,9 @@ def _gathered(request: Request, records: Sequence[SlideRecord], encoder: str, as
     return bags
 
 
-def _train_one(request: Request, cohort: Cohort, encoder: str, question: Question, bags: TargetBags) -> Training:
-    spec, slides = question.spec, bags.of(question.name, question.records, question.spec)
+def _train_one(request: Request, encoder: str, question: Question, bags: TargetBags) -> Training:
+    spec, slides = question.spec, bags.of(question.name, question.records, question.spec, question.source)
     request.console.fact("bags", f"{_what(encoder, question)}: {_bag_words(slides, spec)}{left_out_words(slides)}")
-    if not len(slides.table):
-        where = "the clinical table" if question.about.get("clinical") else "the CSV, then run: wsi-pipeline tile"
-        raise MilError(f"no slide has {question.missing}", todo=f"Add {question.missing} to {where}")
     with request.console.progress(f"{encoder} {question.name}", spec.folds * spec.epochs, "epochs") as step:
         reached: dict[int, int] = {}
 
@@ -117,11 +114,8 @@ def _train_one(request: Request, cohort: Cohort, encoder: str, question: Questio
             encoder,
             slides,
             spec,
-            name=question.name if question.about or request.get(TrainingOptions).name is not None else None,
+            name=question.name if question.source.clinical or request.get(TrainingOptions).name is not None else None,
             replace=request.get(TrainingOptions).replace,
-            patients=cohort.patients_stated,
-            target=question.column,
-            about={**question.about, "division": bags.division(question.name)},
             device=request.get(MilExecution).device,
             progress=on_epoch,
         )
@@ -136,7 +130,7 @@ def _train_one(request: Request, cohort: Cohort, encoder: str, question: Questio
 
 
 def _what(encoder: str, question: Question) -> str:
-    return f"{encoder}, {question.shown}" if question.about else encoder
+    return f"{encoder}, {question.shown}" if question.source.clinical else encoder
 
 
 def _bag_words(slides: SlideBags, spec: MilSpec) -> str:

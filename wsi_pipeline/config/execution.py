@@ -65,7 +65,6 @@ class ClinicalOptions:
     )  # fmt: skip
     target: tuple[str, ...] = option(
         (), "column to predict; repeat it for several, TASK:NAME for another task", group="table", metavar="NAME",
-        several=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

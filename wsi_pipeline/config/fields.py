@@ -35,19 +35,18 @@ def option(
     check: tuple[str, Check] | None = None,
     metavar: str | None = None,
     repeat: bool = False,
-    several: bool = False,
     rare: bool = False,
 ) -> Any:
     """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value).
 
+    default  a tuple means several texts (tuple[str, ...]): repeated on the command line, a list in YAML
     choices  the values allowed: words, or the names of a registry
     repeat   whether the command line takes it more than once, see `commands.shell.sections`
-    several  whether it holds several texts (tuple[str, ...]): repeated on the command line, a list in YAML
     rare     whether only --help-all shows it
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "check": check, "metavar": metavar, "repeat": repeat,
-        "several": several, "rare": rare,
+        "several": isinstance(default, tuple), "rare": rare,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,36 +70,31 @@ def train(
     *,
     name: str | None = None,
     replace: bool = False,
-    patients: str = "stated",
-    target: str = "",
-    about: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
     """Cross-validate `spec.model` on `slides` (all labelled), or read the training that is there and up to date.
 
-    encoder   folder name under embed/, and so under train-mil/
+    encoder   folder name under embed/ and train-mil/
+    slides    the bags to train on; metrics.json keeps their `source`
     name      folder name of the training; None: that of `training_name`
-    replace   whether a training with other settings or labels may be replaced
-    patients  whose slides these are, as `Cohort.patients_stated` has it; kept in metrics.json
-    target    column the labels were read from, or which survival it is, as `Cohort.target_of` has it; kept in
-              metrics.json as `label_column`, or `endpoint`
-    about     what else metrics.json says about where the outcome comes from
+    replace   allow replacing a training with other settings or labels
 
-    If several processes start the same training, one runs it and the others wait. Raises MilError where it
-    cannot be done honestly, UsageError where another training would be replaced.
+    If several processes start the same training, one runs it and the others wait. Raises MilError if no
+    honest cross-validation is possible, UsageError if another training would be replaced.
     """
-    folder = run.mil(encoder, name or training_name(spec, target))
+    folder = run.mil(encoder, name or training_name(spec, slides.source.column))
     with locked(run.lock(NAME, slug(f"{encoder}/{folder.name}")), math.inf):
         known, digest = read_training(folder), training_digest(slides, spec)
         # Older runs name the folder after the model alone, or without the target.
         older = [] if name else [run.mil(encoder, training_name(spec)), run.mil(encoder, base_name(spec))]
         for found in (known, *map(read_training, older)):
             if found is not None and digest in (found.metrics.get("digest"), found.metrics.get(ANY_FOLDS)):
-                return _with_card(_said(found, patients))
+                return _with_card(_with_patients(found, slides.source.patients))
         if known is not None and not replace:
             check_replaceable(folder, known.predictions, slides.table, spec)
-        return _with_card(_said(_train(folder, slides, spec, target, about or {}, device, progress), patients))
+        made = _train(folder, slides, spec, device, progress)
+        return _with_card(_with_patients(made, slides.source.patients))
 
 
 def _with_card(training: Training) -> Training:
@@ -109,8 +104,8 @@ def _with_card(training: Training) -> Training:
     return training
 
 
-def _said(training: Training, patients: str) -> Training:
-    """The training, its metrics.json telling whose slides these are; those that do not tell have them stated."""
+def _with_patients(training: Training, patients: str) -> Training:
+    """The training with `patients` in its metrics.json; where the key is missing, the patients are stated."""
     if training.metrics.get("patients", "stated") == patients:
         return training
     metrics = {**training.metrics, "patients": patients}
@@ -122,8 +117,6 @@ def _train(
     folder: Path,
     slides: SlideBags,
     spec: MilSpec,
-    target: str,
-    about: Mapping[str, Any],
     device: str,
     progress: Callable[[TrainingProgress], None] | None,
 ) -> Training:
@@ -134,8 +127,7 @@ def _train(
         "encoder": folder.parent.name,
         "model": base_name(spec),
         **({"choose": spec.choose} if spec.choose.strip() else {}),
-        **({"endpoint" if spec.task == "survival" else "label_column": target} if target else {}),
-        **{key: value for key, value in about.items() if value},
+        **slides.source.to_json(spec.task),
         **({ANY_FOLDS: training_digest(_own_folds(slides), spec)} if SHARED in slides.table else {}),
         **result.metrics,
         **risk_cut_json(result, where),

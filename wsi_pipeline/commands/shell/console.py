@@ -72,8 +72,10 @@ class Console:
             progress = LineProgress(name, total, unit, self)
         try:
             yield progress
-        finally:
-            progress.close()
+        except BaseException:
+            (progress.close if progress.done else progress.discard)()
+            raise
+        progress.close()
 
 
 class Progress:
@@ -91,6 +93,9 @@ class Progress:
 
     def close(self) -> None:
         """End of the progress."""
+
+    def discard(self) -> None:
+        """End before anything was done: no line is left, as a refusal follows."""
 
     @property
     def rate(self) -> float:
@@ -155,6 +160,10 @@ class BarProgress(Progress):
 
     def close(self) -> None:
         self._show()
+        self._bar.stop()
+
+    def discard(self) -> None:
+        self._bar.live.transient = True
         self._bar.stop()
 
     def _show(self) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable, read_clinical
 from wsi_pipeline.cohort.clinical.join import Joined, has_column, join
@@ -22,7 +21,7 @@ from wsi_pipeline.commands.shell.request import Request
 from wsi_pipeline.config.execution import ClinicalOptions, TableOptions, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES
+from wsi_pipeline.stages.inputs.outcome_source import OutcomeSource
 from wsi_pipeline.stages.results.former import check_name
 from wsi_pipeline.stages.results.trainings import Training, training_name
 from wsi_pipeline.wording import listed
@@ -37,23 +36,14 @@ class Question:
     shown     name of the target, for people
     records   the slides with its outcome
     name      folder of its training
-    column    of labels, for metrics.json; "" for the column `label`, and for survival
-    about     what metrics.json says of where the outcome comes from
+    source    where the outcome comes from
     """
 
     shown: str
     spec: MilSpec
     records: tuple[SlideRecord, ...]
     name: str
-    column: str = ""
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def missing(self) -> str:
-        """What no slide has, where none can be trained on."""
-        if self.about:
-            return self.shown
-        return " and ".join(f"`{name}`" for name in OUTCOMES[self.spec.task])
+    source: OutcomeSource
 
 
 def clinical_table(request: Request) -> ClinicalTable | None:
@@ -122,8 +112,8 @@ def questions(
     for one, mine in zip(found, own, strict=True):
         for note in one.notes:
             request.console.note(f"{one.target.shown}: {note}" if len(found) > 1 else note)
-        about = {} if mine else _about(joined, one)
-        made.append(_question(request, one, about, several=len(found) > 1, column=cohort.target if mine else None))
+        source = OutcomeSource(cohort.target, patients=cohort.patients_stated) if mine else _source(joined, one, cohort)
+        made.append(_question(request, one, source, several=len(found) > 1))
     _check_folders(made)
     return _positives(request, made)
 
@@ -168,7 +158,8 @@ def _of_the_run(request: Request, cohort: Cohort, records: Sequence[SlideRecord]
         name = check_name(place.name) if place.name is not None else training_name(own, column)
         name = f"{name}.{slug(target.shown)}" if place.name is not None and len(targets) > 1 else name
         shown = f"{SURVIVAL} {cohort.endpoint.upper()}".strip() if target.task == SURVIVAL else cohort.target or "label"
-        made.append(Question(shown, own, tuple(records), name, column))
+        source = OutcomeSource(column, patients=cohort.patients_stated)
+        made.append(Question(shown, own, tuple(records), name, source))
     _check_folders(made)
     return _positives(request, made)
 
@@ -180,19 +171,15 @@ def _is_own_label(cohort: Cohort, target: Target) -> bool:
     return normalise(target.column) in ("label", normalise(cohort.target or "label"))
 
 
-def _question(
-    request: Request, found: Outcomes, about: dict[str, Any], *, several: bool, column: str | None
-) -> Question:
-    """`column` is that of the run's own labels, None for what the clinical table says."""
+def _question(request: Request, found: Outcomes, source: OutcomeSource, *, several: bool) -> Question:
     target, place = found.target, request.get(TrainingOptions)
     spec = _as_task(request.get(MilSpec), target.task)
-    own = column if column is not None else target.column.lower() if target.task == SURVIVAL else target.column
     if place.name is not None:
         name = check_name(place.name) + (f".{slug(target.shown.replace(' ', '.'))}" if several else "")
     else:
-        name = training_name(spec, own)
+        name = training_name(spec, source.column)
     shown = target.shown or SURVIVAL
-    return Question(shown, spec, found.records, name, own, about)
+    return Question(shown, spec, found.records, name, source)
 
 
 def _as_task(spec: MilSpec, task: str) -> MilSpec:
@@ -200,8 +187,11 @@ def _as_task(spec: MilSpec, task: str) -> MilSpec:
     return spec if task == spec.task else replace(spec, task=task, grades=spec.grades if task == "ordinal" else None)
 
 
-def _about(joined: Joined, found: Outcomes) -> dict[str, Any]:
-    return {"clinical": {"file": Path(joined.table.name).name, "joined": joined.said, "columns": found.columns}}
+def _source(joined: Joined, found: Outcomes, cohort: Cohort) -> OutcomeSource:
+    """Where the outcome of a target lies in the clinical table."""
+    column = found.target.column.lower() if found.target.task == SURVIVAL else found.target.column
+    clinical = {"file": Path(joined.table.name).name, "joined": joined.said, "columns": found.columns}
+    return OutcomeSource(column, clinical, cohort.patients_stated)
 
 
 def _check_kept(request: Request, found: Sequence[Outcomes]) -> None:

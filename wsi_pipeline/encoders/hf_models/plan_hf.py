@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,28 @@ log = logging.getLogger(__name__)
 auto: Any = transformers
 """transformers types only a part of its functions."""
 
+Files = Callable[[], tuple[Path, ...]]
 BRING = (CONFIG, PROCESSOR, SAFE_FILE)
 _VOLATILE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
-Files = Callable[[], tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the files of a model are.
+
+    find_weights   finds the weights files; called when they are first needed
+    home           local folder of the other files; None: the cache or hub
+    repo           repository ORG/NAME; "" for a model of a local folder
+    """
+
+    find_weights: Files
+    home: Path | None = None
+    repo: str = ""
 
 
 class HuggingFacePlan(EncoderPlan):
     """A Hugging Face vision model that could be opened.
 
-    files   finds its weights when they are first needed
-    home    local folder of its files, None: the cache or hub; `repo`: its repository, "" without one
     preset  its facts, if it is one of the zoo: its feature then is the published one
     """
 
@@ -60,17 +73,14 @@ class HuggingFacePlan(EncoderPlan):
         facts: dict[str, Any],
         config: Any,
         pre: Preprocessing,
-        files: Files,
+        files: ModelFiles,
         preset: Preset | None = None,
-        home: Path | None = None,
-        repo: str = "",
     ) -> None:
-        self.home, self.repo = home, repo
+        self.files = files
         self._facts = facts
         self._feature = "" if preset is None else preset.feature
         self._positions = "" if preset is None else preset.positions
         self.config = config
-        self._find = files
         own = own_px(config)
         side, row = measure(config, [size for size in (pre.side, own, 224) if size], self._feature)
         if pre.side is not None and side != pre.side:
@@ -82,7 +92,7 @@ class HuggingFacePlan(EncoderPlan):
 
     @cached_property
     def _files(self) -> tuple[Path, ...]:
-        return self._find()
+        return self.files.find_weights()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,7 +164,7 @@ def plan_huggingface(
     if whole_patch and pre.side is not None:
         pre = pre.resized_to(pre.side)
     repo = "" if folder is not None else name
-    return HuggingFacePlan(plain, facts, config, pre, files, home=home or beside or folder, repo=repo)
+    return HuggingFacePlan(plain, facts, config, pre, ModelFiles(files, home or beside or folder, repo))
 
 
 def plan_preset(preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> HuggingFacePlan:
@@ -168,7 +178,7 @@ def plan_preset(preset: Preset, weights: Path | None, *, whole_patch: bool = Fal
     def files() -> tuple[Path, ...]:
         return (find_weights(preset, weights),)
 
-    return HuggingFacePlan(preset.name, facts, config, pre, files, preset, home, preset.repo)
+    return HuggingFacePlan(preset.name, facts, config, pre, ModelFiles(files, home, preset.repo), preset)
 
 
 def _triple(values: tuple[float, ...]) -> Triple:

@@ -69,19 +69,19 @@ class ZeroShotPlan(EncoderPlan):
 
     @cached_property
     def _tokenizer_folder(self) -> Path:
-        home = self._model.home
+        home = self._model.files.home
         if home is not None and any((home / name).is_file() for name in _TOKENIZER_FILES):
             return home
-        if not self._model.repo:
+        if not self._model.files.repo:
             raise EncoderError(
                 f"{home} has no tokenizer ({TOKENIZER})", todo="Bring the tokenizer's files of the model."
             )
-        files = [hub.find_cached(hub.HubFile(self._model.repo, name)) for name in _TOKENIZER_FILES]
+        files = [hub.find_cached(hub.HubFile(self._model.files.repo, name)) for name in _TOKENIZER_FILES]
         if not any(files):
-            files = [hub.fetch_if_there(hub.HubFile(self._model.repo, name)) for name in _TOKENIZER_FILES]
+            files = [hub.fetch_if_there(hub.HubFile(self._model.files.repo, name)) for name in _TOKENIZER_FILES]
         found = [file for file in files if file is not None]
         if not found:
-            raise EncoderError(f"{self._model.repo} has no tokenizer on the Hugging Face hub")
+            raise EncoderError(f"{self._model.files.repo} has no tokenizer on the Hugging Face hub")
         return found[0].parent
 
     @cached_property

@@ -17,7 +17,7 @@ from wsi_pipeline.config.fields import from_mapping
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.trained.checkpoint import CONFIG
-from wsi_pipeline.stages.inputs.slide_bags import OUTCOMES
+from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES
 from wsi_pipeline.wording import counted, listed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,11 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
 from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, check_patients
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, IMPORTED, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
 from wsi_pipeline.wording import listed
-
-OUTCOMES = {
-    "classification": ("label",),
-    "ordinal": ("label",),
-    "regression": ("label",),
-    "survival": ("time", "event"),
-}
-"""Task -> the columns of the table that say what is to be learned."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,7 @@ class SlideBags:
     tuned_on    slides (patients) whose own labels, or their patient's, the encoder was tuned on
     parts       the slides of each bag, where bags are patients; else empty
     doubts      why the patients may be wrong, and what to do about it; empty where they are known
+    source      where the outcomes come from
     """
 
     table: pd.DataFrame
@@ -71,6 +65,7 @@ class SlideBags:
     tuned_on: tuple[str, ...] = ()
     parts: tuple[tuple[BagPart, ...], ...] = ()
     doubts: tuple[tuple[str, str], ...] = ()
+    source: OutcomeSource = field(default_factory=OutcomeSource)
 
     def __repr__(self) -> str:
         labelled = int(self.table["label"].notna().sum())
@@ -87,10 +82,15 @@ class SlideBags:
     def for_training(self, spec: MilSpec) -> SlideBags:
         """The bags that `spec.bag` asks for, of those whose outcome for `spec.task` is known.
 
-        Raises MilError where slides of a patient that is to be one bag contradict each other.
+        Raises MilError if the patients are in doubt, if no bag has an outcome, and if slides of a patient that is to
+        be one bag contradict each other.
         """
+        check_patients(self.doubts)
         bags = self.by_patient() if spec.bag == "patient" else self
-        return bags.labelled(OUTCOMES[spec.task])
+        found = bags.labelled(OUTCOMES[spec.task])
+        if not len(found.table):
+            raise self.source.no_outcome(spec.task)
+        return found
 
     def labelled(self, columns: Sequence[str] = ("label",)) -> SlideBags:
         """Only the bags that have a value in all of these columns; the others are left out with the reason."""

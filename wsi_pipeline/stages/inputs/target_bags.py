@@ -18,6 +18,7 @@ from wsi_pipeline.mil.validation.crossval import strata_of_task
 from wsi_pipeline.splits.assign import Strata
 from wsi_pipeline.splits.fold import SHARED
 from wsi_pipeline.splits.shared_folds import share_folds
+from wsi_pipeline.stages.inputs.outcome_source import OutcomeSource
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 
 
@@ -48,9 +49,15 @@ class TargetBags:
         """A name for the folds that a target shares, equal for those that share them; "" for folds of its own."""
         return digest_of(folds=self.folds)[:12] if name in self.folds else ""
 
-    def of(self, name: str, records: Sequence[SlideRecord], spec: MilSpec) -> SlideBags:
-        """The bags of one target, whose outcome is known. Raises MilError as `SlideBags.for_training` does."""
-        found = with_outcomes(self.slides, records).for_training(spec)
+    def of(
+        self, name: str, records: Sequence[SlideRecord], spec: MilSpec, source: OutcomeSource | None = None
+    ) -> SlideBags:
+        """The bags of one target, whose outcome is known. Raises MilError as `SlideBags.for_training` does.
+
+        source   where the target's outcomes come from; its `division` is set here
+        """
+        slides = replace(self.slides, source=replace(source or OutcomeSource(), division=self.division(name)))
+        found = with_outcomes(slides, records).for_training(spec)
         if name not in self.folds:
             return found
         folds = pd.Series(self.folds[name], index=found.table.index, dtype=object)
@@ -76,8 +83,6 @@ def target_bags(slides: SlideBags, targets: Mapping[str, tuple[Sequence[SlideRec
 
 
 def _strata(table: pd.DataFrame, spec: MilSpec) -> Strata:
-    if not len(table):
-        raise MilError("no slide has an outcome")
     if spec.task == "regression":
         table = table.assign(label=numbers_of(table, "label"))
     return strata_of_task(make_task(table, spec), table)
