@@ -69,10 +69,39 @@ def test_help_fits_a_screen_and_says_how_many_options_it_leaves_out(
     assert len(lines) <= 50
     assert max(map(len, lines)) <= 120
     rare = [f for kind in command.options for f in dataclasses.fields(kind) if f.metadata["rare"]]
-    assert (f"{len(rare)} more options: wsi-pipeline {command.name} --help-all" in lines) == bool(rare)
+    more = [line for line in lines if line.endswith(f": wsi-pipeline {command.name} --help-all")]
+    assert [int(line.split(" more option")[0]) for line in more] == ([len(rare) + is_logged(command)] if rare else [])
+    assert ("  --log-json " in "\n".join(lines)) == (is_logged(command) and not rare)
     for field in rare:
         assert not any(line.startswith(f"  --{field.name.replace('_', '-')} ") for line in lines)
         assert build_parser().parse_args([*needed(command), *given(field)]).command is command
+
+
+def is_logged(command: Command) -> bool:
+    return command.stage or command.name == "run"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_options_that_mean_nothing_to_a_command_are_not_in_its_help(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([command.name, "--help"])
+    out = capsys.readouterr().out
+    by_slide = {
+        "segment",
+        "tile",
+        "embed",
+        "classify",
+        "train-mil",
+        "predict",
+        "heatmap",
+        "export",
+        "import",
+        "check",
+        "status",
+    }
+    assert ("--only ID" in out) == ("--chunk I/N" in out) == (command.name in by_slide)
+    assert ("--run FOLDER" in out) == (command.name not in ("run", "demo", "encoders"))
 
 
 def needed(command: Command) -> list[str]:

@@ -41,7 +41,8 @@ class Command:
     """One command of wsi-pipeline.
 
     options    dataclasses whose fields become options
-    sources    metavar and help of positional arguments, or None; `needed`: at least one must be given
+    sources    metavar and help of positional arguments, or None
+    needed     at least one positional argument must be given; `single`: there is at most one
     handler    `module:function` taking a Request and returning the exit code
     stage      True where the command is a stage with an output folder of the same name
     """
@@ -53,6 +54,7 @@ class Command:
     options: tuple[type, ...] = ()
     sources: tuple[str, str] | None = None
     needed: bool = False
+    single: bool = False
     stage: bool = True
 
 
@@ -72,7 +74,7 @@ COMMANDS = (
     ),
     Command(
         "tile",
-        "segment tissue, lay patches over it, write one patch store per slide",
+        "segment tissue, tile it into patches, write one patch store per slide",
         "wsi-pipeline tile slides.csv --mpp 0.5 --patch-px 256",
         "wsi_pipeline.commands.tile:tile",
         (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileSpec, TileExecution),
@@ -80,11 +82,12 @@ COMMANDS = (
     ),
     Command(
         "tune",
-        "tune a vision transformer on labelled patches; keep the adapter, tested on held-out groups",
+        "tune a vision transformer on labelled patches; write the adapter and its scores on held-out groups",
         "wsi-pipeline tune crops --method pathotune",
         "wsi_pipeline.commands.tune:tune",
         (TuneSpec, LabelSpec, QuPathOptions, TableOptions, TuneExecution),
         ("LABELS", "class folders, a CSV, or a manifest with annotations (default: the labels of this run)"),
+        single=True,
     ),
     Command(
         "embed",
@@ -138,6 +141,7 @@ COMMANDS = (
             "stages, options and run folder (its key `run`); see manifests/examples/cohort.yaml",
         ),
         needed=True,
+        single=True,
         stage=False,
     ),
     Command(
@@ -146,7 +150,7 @@ COMMANDS = (
         "wsi-pipeline compare wsi-run/train-mil/colour/mean wsi-run/train-mil/pathotune/mean",
         "wsi_pipeline.commands.compare:compare",
         (CompareOptions,),
-        ("RUN", "two run folders, or two folders from train-mil/ or predict/; one may be a CSV of another program"),
+        ("RUN", "two run folders, or two folders from train-mil/ or predict/; one may be a CSV by another program"),
         needed=True,
         stage=False,
     ),
@@ -164,13 +168,14 @@ COMMANDS = (
         "wsi-pipeline push my-org/my-model --model wsi-run/train-mil/colour/gated-abmil",
         "wsi_pipeline.commands.exchange.push:push",
         (PushOptions,),
-        ("ORG/NAME", "repository on the hub; it is made if there is none"),
+        ("ORG/NAME", "repository on the hub; created if it does not exist"),
         needed=True,
+        single=True,
         stage=False,
     ),
     Command(
         "import",
-        "bring in features or coordinates of patches that another tool made",
+        "import patch features or patch coordinates made by another tool",
         "wsi-pipeline import features features_uni_v1 --labels labels.csv",
         "wsi_pipeline.commands.exchange.import_files:import_files",
         (ImportOptions, CohortOptions, TableOptions),
@@ -183,14 +188,14 @@ COMMANDS = (
     ),
     Command(
         "status",
-        "show how far each stage has come and which slides failed",
+        "show the progress of each stage and the slides that failed",
         "wsi-pipeline status",
         "wsi_pipeline.commands.status:status",
         stage=False,
     ),
     Command(
         "check",
-        "read the manifest, open every slide, report problems before a run",
+        "read the manifest, open every slide, report problems before a long run",
         "wsi-pipeline check slides.csv",
         "wsi_pipeline.commands.check:check",
         (CheckOptions, CohortOptions, QuPathOptions, TableOptions, TileSpec),
@@ -199,7 +204,7 @@ COMMANDS = (
     ),
     Command(
         "encoders",
-        "list the published patch encoders; with a name, all facts about it and how to get its weights",
+        "list the published patch encoders; with a name, describe one and how to get its weights",
         "wsi-pipeline encoders uni",
         "wsi_pipeline.commands.checks.encoder_list:encoders",
         (EncodersOptions,),
@@ -208,11 +213,12 @@ COMMANDS = (
     ),
     Command(
         "demo",
-        "make a cohort of synthetic slides for trying out all commands",
+        "make a small cohort of synthetic slides to try the commands on",
         "wsi-pipeline demo demo-cohort",
         "wsi_pipeline.commands.demo:demo",
         sources=("FOLDER", "folder for the slides and slides.csv"),
         needed=True,
+        single=True,
         stage=False,
     ),
 )

@@ -34,13 +34,13 @@ class TableOptions:
         metavar="NAME",
     )  # fmt: skip
     each_slide_a_patient: bool = option(
-        False, "count every slide as a separate patient: no patient has two slides", group="table"
+        False, "treat every slide as its own patient: no patient has two slides", group="table"
     )
     fold_labels: bool = option(
-        False, "merge labels that differ only in case, in spaces, or as 1 and 1.0 do", group="table", rare=True
+        False, "merge labels that differ only in case, spaces or number format (1, 1.0)", group="table", rare=True
     )
     keep_label: str | None = option(
-        None, "words for a missing value, such as Unknown, that are labels here, comma-separated", group="table",
+        None, "words read as missing values, such as Unknown, to keep as labels, comma-separated", group="table",
         metavar="A,B", rare=True)  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -64,7 +64,8 @@ class ClinicalOptions:
         metavar="FILE",
     )  # fmt: skip
     target: tuple[str, ...] = option(
-        (), "column to predict; repeat it for several, TASK:NAME for another task", group="table", metavar="NAME",
+        (), "column to predict, or TASK:NAME for another task than --task; repeat it for several", group="table",
+        metavar="NAME",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -76,7 +77,7 @@ class QuPathOptions:
     """How QuPath opens the slides. Only slides with bounds differ: Leica SCN, MIRAX, TIFFs with missing tiles."""
 
     qupath_no_crop: bool = option(
-        False, "QuPath outlines start at the corner of the whole slide (--no-crop), not of the scanned area",
+        False, "write QuPath outlines for slides opened with --no-crop (origin: the whole slide, not the scanned area)",
         group="cohort", rare=True)  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ class EncodersOptions:
     """What `encoders` does besides listing."""
 
     convert: str | None = option(
-        None, "pickled weights that you trust; written as NAME.safetensors beside them", group="weights",
+        None, "convert pickled weights that you trust; writes NAME.safetensors beside them", group="weights",
         metavar="FILE")  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class TileExecution:
     """How segment and tile are run."""
 
     workers: int | None = option(
-        None, "slides processed in parallel, one process each; 0: in this one (default: one per core)",
+        None, "slides processed in parallel, one process each; 0: no extra process (default: one per core)",
         group="running", check=at_least(0),
     )  # fmt: skip
     store: str = shared.store()
@@ -146,12 +147,14 @@ class EmbedExecution:
         group="running", metavar="A,B",
     )  # fmt: skip
     batch: int | None = option(
-        None, "patches per batch (default: measured if there are many patches, else set by the device)",
+        None, "patches per batch (default: measured if there are many patches, else by device)",
         group="running", check=at_least(1),
     )  # fmt: skip
     compile: bool = option(False, "compile the network first (torch.compile; needs a C++ compiler)", group="running")
     gpu_decode: bool = option(
-        False, "decode JPEG patches kept by tile on the CUDA device (nvJPEG, rounds differently)", group="running"
+        False,
+        "decode the JPEG patches of tile --pixels jpeg on the CUDA device (nvJPEG: rounding differs)",
+        group="running",
     )
     readers: int | None = option(
         None, "threads that read patches ahead (default: one per core)", group="running", check=at_least(1)
@@ -189,8 +192,8 @@ class ClassifyExecution(EmbedExecution):
     """How classify is run: with the options of embed, and prompts for an image-text model."""
 
     prompts: str | None = option(
-        None, "YAML with classes and templates: zero-shot, by an image-text model (--model)", group="classifier",
-        metavar="FILE")  # fmt: skip
+        None, "zero-shot classification: YAML with classes and templates, for an image-text --model",
+        group="classifier", metavar="FILE")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class TrainingOptions:
         metavar="NAME",
     )  # fmt: skip
     replace: bool = option(
-        False, "replace a result of other settings or labels, which is kept under former/", group="running"
+        False, "replace a result that has other settings or labels; the old one is kept under former/", group="running"
     )
 
     def __post_init__(self) -> None:
@@ -249,11 +252,11 @@ class ImportOptions:
         metavar="CSV",
     )  # fmt: skip
     slides: str | None = option(
-        None, "the slides, for checks and pictures: a CSV, a folder or a quoted glob (patches need them)",
+        None, "the slides, a CSV, a folder or a quoted glob: required for patches, else for checks and pictures",
         group="slides", metavar="SLIDES",
     )  # fmt: skip
     encoder: str | None = option(
-        None, "encoder of the features, if the files state none or several", group="slides", metavar="NAME"
+        None, "encoder of the features, if the files name none or several", group="slides", metavar="NAME"
     )
 
     def __post_init__(self) -> None:
@@ -265,14 +268,14 @@ class FeaturesFrom:
     """Features of another tool, imported before a command begins."""
 
     features_from: str | None = option(
-        None, "import features first (of TRIDENT, CLAM, STAMP, ...), with --labels CSV",
+        None, "import features of TRIDENT, CLAM, STAMP, ... first; give their slides with --labels CSV",
         group="model", metavar="FOLDER",
     )  # fmt: skip
     labels: str | None = option(
-        None, "CSV of the slides and labels of --features-from", group="model", metavar="CSV", rare=True
+        None, "CSV of the slides and labels for --features-from", group="model", metavar="CSV", rare=True
     )
     encoder: str | None = option(
-        None, "encoder of --features-from, if the files state none or several", group="model", metavar="NAME",
+        None, "encoder of --features-from, if the files name none or several", group="model", metavar="NAME",
         rare=True,
     )  # fmt: skip
 
@@ -316,7 +319,7 @@ class ExportOptions:
     )
     dtype: str = option("float32", "precision of the features", group="what", choices=("float32", "float16"))
     max_patches: int = option(
-        0, "png: most patches per slide, evenly spread (0: all)", group="what", check=at_least(0), metavar="N"
+        0, "png: maximum patches per slide, evenly spread (0: all)", group="what", check=at_least(0), metavar="N"
     )
     out: str | None = option(
         None, "folder to write to (default: export/FORMAT in the run folder)", group="running", metavar="FOLDER"

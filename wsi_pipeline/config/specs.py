@@ -76,7 +76,7 @@ class EmbedSpec:
         check=ZERO_OR_SIDE,
     )  # fmt: skip
     whole_patch: bool = option(
-        False, "resize the whole patch where the model's own preprocessing crops it", group="encoder"
+        False, "resize the whole patch where the model's own preprocessing would crop it", group="encoder"
     )
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class TuneSpec:
     )
     network_rate: float = option(
         1.0,
-        "learning rate of refine module and text projection, relative to --learning-rate",
+        "learning rate of the refine module and the text projection, relative to --learning-rate",
         group="training",
         check=between(0, 1),
         rare=True,
@@ -201,7 +201,7 @@ class LabelSpec:
         metavar="NAME",
     )  # fmt: skip
     group_pattern: str | None = option(
-        None, "regular expression whose parenthesised part is the group in a file name", group="labels",
+        None, "regular expression for file names; its parenthesised part is the group", group="labels",
         metavar="REGEX", rare=True)  # fmt: skip
     resize_px: int = option(
         0, "width and height images or crops are resized to, pixels (0: the most common size)", group="labels",
@@ -224,7 +224,7 @@ class LabelSpec:
     mpp_tolerance: float = shared.mpp_tolerance("labels")
     allow_upsample: bool = shared.allow_upsample("labels")
     min_inside: float = option(
-        0.75, "annotated slides: smallest fraction of a patch inside its class's regions", group="labels",
+        0.75, "annotated slides: minimum fraction of a patch inside regions of its class", group="labels",
         check=between(0.01, 1), rare=True,
     )  # fmt: skip
     rest_class: str | None = option(
@@ -255,7 +255,7 @@ class ClassifySpec:
     precision: str = shared.precision("classifier")
     min_probability: float = option(
         0.0,
-        "mark areas as unclear whose most likely class has a lower probability",
+        "mark areas as unclear where the most likely class has a lower probability than this",
         group="classifier",
         check=between(0, 1),
     )
@@ -285,18 +285,18 @@ class MilSpec:
         choices=("slide", "patient"),
     )  # fmt: skip
     positive: str | None = option(
-        None, "positive class of two (default: the last in sorted order)", group="task", metavar="NAME"
+        None, "positive class of a two-class task (default: the last in sorted order)", group="task", metavar="NAME"
     )
     grades: str | None = option(
         None, "--task ordinal: grades from lowest to highest, comma-separated (default: by the number in their names)",
         group="task", metavar="A,B,C", rare=True,
     )  # fmt: skip
     survival_loss: str = option(
-        "discrete", "hazards of discrete time intervals, or Cox's partial likelihood", group="task",
+        "discrete", "discrete-time hazards, or Cox's partial likelihood", group="task",
         choices=("discrete", "cox"), rare=True,
     )  # fmt: skip
     time_bins: int = option(
-        4, "intervals of --survival-loss discrete, with equal numbers of events", group="task",
+        4, "time intervals of --survival-loss discrete, with equal numbers of events", group="task",
         check=between(1, 100), rare=True,
     )  # fmt: skip
     folds: int = option(5, "outer folds; no patient is in two folds", group="validation", check=between(2, 100))
@@ -304,13 +304,15 @@ class MilSpec:
         1, "repetitions of the cross-validation with new folds", group="validation", check=between(1, 100), rare=True
     )
     site_folds: bool = option(
-        False, "hold out whole sites (column `site`), so that recognising a site does not help", group="validation"
+        False,
+        "keep every site (column `site`) in one fold, so that recognising a site does not help",
+        group="validation",
     )
     choose: str = option(
         "", "models and settings to select among, e.g. 'abmil,mean learning_rate=1e-3,1e-4'",
         group="validation", metavar="GRID",
     )  # fmt: skip
-    allow_few: bool = option(False, "train although a class has fewer patients than folds", group="validation")
+    allow_few: bool = option(False, "allow classes with fewer patients than folds", group="validation", rare=True)
     val_fraction: float = option(
         0.2,
         "fraction of training patients for early stopping (0: run all epochs)",

@@ -15,17 +15,21 @@ import wsi_pipeline
 from wsi_pipeline.cohort.run_dir import DEFAULT_RUN
 from wsi_pipeline.commands.catalogue import COMMANDS, Command
 from wsi_pipeline.config.fields import value_type
+from wsi_pipeline.wording import counted
 
 _INTRO = """From a CSV of whole-slide images to a trained slide-level model:
 
-  wsi-pipeline tile slides.csv               segment tissue, lay patches
+  wsi-pipeline tile slides.csv               segment tissue, tile it into patches
   wsi-pipeline embed --model pathotune       compute features of the patches
   wsi-pipeline train-mil                     train a slide-level model, cross-validate it, write the report
 """
-_EPILOG = """Results go to ./wsi-run (or --run FOLDER). A command repeated does only what is missing or changed.
+_EPILOG = """Results go to ./wsi-run (or --run FOLDER). Repeating a command redoes only what is missing or has changed.
 Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (listed at the end and in wsi-run/status/),
 130 stopped by Ctrl-C, 143 by SIGTERM; finished work is kept."""
 ALL = "--help-all"
+LOG_JSON = "--log-json"
+_OF_THE_WHOLE = ("run", "report", "tune", "compare", "push", "encoders")
+"""Commands that do not work on slides one by one: --only and --chunk mean nothing to them."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,14 +79,15 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 def _add_command(commands: Any, command: Command, everything: bool) -> None:
     fields = [(field, value_type(hint)) for kind in command.options for field, hint in _hinted(kind)]
-    rare = sum(field.metadata["rare"] for field, _ in fields)
-    more = f"\n{rare} more options: wsi-pipeline {command.name} {ALL}" if rare and not everything else ""
+    hidden = [_flag(field.name) for field, _ in fields if field.metadata["rare"]]
+    hidden += [LOG_JSON] if hidden and _is_logged(command) else []
+    more = f"\n{counted(len(hidden), 'more option')}: wsi-pipeline {command.name} {ALL}"
     parser = commands.add_parser(
         command.name,
         help=command.purpose,
         description=command.purpose[0].upper() + command.purpose[1:] + ".",
-        epilog=f"example: {command.example}{more}",
-        usage=f"wsi-pipeline {command.name} [options]" + (f" [{command.sources[0]} ...]" if command.sources else ""),
+        epilog=f"example: {command.example}{more if hidden and not everything else ''}",
+        usage=f"wsi-pipeline {command.name} [options] {_sources_usage(command)}".rstrip(),
         formatter_class=_formatter,
         allow_abbrev=False,
         add_help=False,
@@ -97,8 +102,20 @@ def _add_command(commands: Any, command: Command, everything: bool) -> None:
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
         _add_option(groups[name], field, kind, hidden=field.metadata["rare"] and not everything)
-    _add_common(parser.add_argument_group("all commands"), command, bool(rare))
+    _add_common(parser.add_argument_group("all commands"), command, hidden, everything)
     parser.set_defaults(command=command)
+
+
+def _sources_usage(command: Command) -> str:
+    """`SLIDES`, in brackets if it may be left out, with dots if there may be several."""
+    if command.sources is None:
+        return ""
+    metavar = command.sources[0] if command.single else f"{command.sources[0]} ..."
+    return metavar if command.needed else f"[{metavar}]"
+
+
+def _is_logged(command: Command) -> bool:
+    return command.stage or command.name == "run"
 
 
 def _hinted(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
@@ -138,19 +155,20 @@ def _help_of(field: dataclasses.Field[Any], kind: type) -> str:
     return f"{text[:-1]}; default: {shown})" if text.endswith(")") else f"{text} (default: {shown})"
 
 
-def _add_common(group: Any, command: Command, rare: bool) -> None:
+def _add_common(group: Any, command: Command, hidden: Sequence[str], everything: bool) -> None:
     group.set_defaults(run=DEFAULT_RUN, only=None, chunk=None)
-    if command.name not in ("run", "demo"):  # the YAML says it; a demo belongs to no run
-        group.add_argument("--run", metavar="FOLDER", help=f"run folder (default: {DEFAULT_RUN})")
+    if command.name not in ("run", "demo"):  # the YAML names it; a demo belongs to no run
+        text = argparse.SUPPRESS if command.name == "encoders" else f"run folder (default: {DEFAULT_RUN})"
+        group.add_argument("--run", metavar="FOLDER", help=text)
     if command.name != "demo":
-        hidden = argparse.SUPPRESS if command.name in ("run", "report", "tune") else None
-        group.add_argument("--only", metavar="ID,...", help=hidden or "process these slides only")
-        group.add_argument("--chunk", metavar="I/N", help=hidden or "process the I-th of N parts (for job arrays)")
-    logged = command.stage or command.name == "run"
+        unused = argparse.SUPPRESS if command.name in _OF_THE_WHOLE else None
+        group.add_argument("--only", metavar="ID,...", help=unused or "process these slides only")
+        group.add_argument("--chunk", metavar="I/N", help=unused or "process the I-th of N parts (for job arrays)")
     text = "write a second log, logs/run.jsonl, with one JSON object per line"
-    group.add_argument("--log-json", action="store_true", help=text if logged else argparse.SUPPRESS)
+    shown = _is_logged(command) and (everything or LOG_JSON not in hidden)
+    group.add_argument(LOG_JSON, action="store_true", help=text if shown else argparse.SUPPRESS)
     group.add_argument("--quiet", action="store_true", help="print errors only")
     group.add_argument("--debug", action="store_true", help="print tracebacks")
     group.add_argument("-h", "--help", action="help", help="show this help and exit")
-    if rare:
+    if hidden:
         group.add_argument(ALL, action="help", help="show all options and exit")
