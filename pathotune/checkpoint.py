@@ -31,6 +31,8 @@ from pathotune.text import render_all
 _TEXT_STATES = "ttp.states"
 _MAX_TEXT_WIDTH = 1 << 14
 _GEOMETRY = ("dim", "layers", "patch_px", "registers")
+_BEFORE = {"entry": 0.0, "tvp_start": "random"}
+"""Values of configuration fields that did not exist when the first adapters were written."""
 _REMAKE = "Use the file as it was saved, or tune again."
 
 
@@ -174,9 +176,10 @@ def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
 def _info(raw: RawAdapter, path: Path) -> AdapterInfo:
     document = raw.document
     try:
-        config = PathoTuneConfig.from_dict(document.get("config", {}))
-    except ConfigError as error:
-        raise AdapterError(f"{path}: {error.what}", todo=error.todo or _REMAKE) from None
+        config = PathoTuneConfig.from_dict({**_BEFORE, **dict(document.get("config", {}))})
+    except (ConfigError, TypeError, ValueError) as error:
+        what, todo = (error.what, error.todo) if isinstance(error, ConfigError) else (str(error), None)
+        raise AdapterError(f"{path}: {what}", todo=todo or _REMAKE) from None
     try:
         facts = dict(document["backbone"])
         print_, shape = str(facts.pop("fingerprint")), _geometry(facts.pop("geometry"))

@@ -19,7 +19,8 @@ from pathotune.errors import ConfigError
 
 DEPTHS = ("deep", "shallow")
 TTP_POOLINGS = ("segments", "cls")
-VRM_INPUTS = ("pixels", "patches")
+VRM_INPUTS = ("pixels", "patches", "layers")
+TVP_STARTS = ("random", "tokens")
 FEATURES = ("cls", "cls_mean")
 HEADS = ("linear", "mlp")
 BACKBONES = ("frozen", "lora", "full")
@@ -52,6 +53,8 @@ class PathoTuneConfig:
     classes         class names of the head, in the order of the logits; () makes a model without a head
     tvp_tokens      task visual prompts per layer; 0 switches TVP off. VPT uses 1-100, and more is not always better
     tvp_depth       deep: new tokens at every layer (as in the paper); shallow: at the input only
+    tvp_start       random: uniform, as in VPT; tokens: patch tokens of the same layer from training images, at VPT's
+                    scale, chosen when training begins
     ttp             whether to use task textual prompts
     ttp_tokens      TTP per image, whatever the length of the text. 8 is about one per clause of the template; as many
                     as the text has word pieces keeps every token state as it is
@@ -63,8 +66,10 @@ class PathoTuneConfig:
     tasks           values for the template: one entry per task that the adapter serves
     ivp_tokens      instance visual prompts per image (2 in the paper); 0 switches IVP and the VRM off
     ivp_depth       shallow: IVP enter at the input; deep: at every layer, with an offset and a scale for each layer
-    vrm_input       patches: the backbone's patch embeddings, without positions; pixels: the normalised image. Patches
-                    were better in the search of docs/results.md, and are cheaper
+    vrm_input       layers: a VRM in each layer reads that layer's tokens, makes its IVP, and corrects its tokens;
+                    patches: one VRM reads the backbone's patch embeddings, without positions; pixels: one reads the
+                    image
+    vrm_rank        channels of the VRM of a layer (vrm_input layers)
     vrm_width       channels of the VRM's last stage, a multiple of 4
     vrm_calibrated  standardise the VRM's image descriptions by statistics of training images. With it, ivp_depth deep
                     and a low network_rate, the ViT makes use of IVP; without it, it ignores them (docs/results.md)
@@ -73,6 +78,8 @@ class PathoTuneConfig:
     head_width      hidden width of the mlp head
     head_dropout    dropout probability of the features before the head
     prompt_dropout  dropout probability of the elements of prompts
+    entry           where prompts enter, as a fraction of the backbone's layers; 0: at the input. Layers below are as in
+                    the bare backbone and need no gradients
     backbone        training of the ViT itself: frozen (as in the paper), lora (low-rank updates of each layer's
                     queries, keys and values; Hu et al. 2021, arXiv 2106.09685), or full (all weights)
     lora_rank       rank of the updates
@@ -84,6 +91,7 @@ class PathoTuneConfig:
     classes: tuple[str, ...] = ()
     tvp_tokens: int = 10
     tvp_depth: str = "deep"
+    tvp_start: str = "random"
     ttp: bool = True
     ttp_tokens: int = 8
     ttp_pooling: str = "segments"
@@ -94,6 +102,7 @@ class PathoTuneConfig:
     ivp_tokens: int = 2
     ivp_depth: str = "shallow"
     vrm_input: str = "patches"
+    vrm_rank: int = 16
     vrm_width: int = 128
     vrm_calibrated: bool = False
     feature: str = "cls"
@@ -101,6 +110,7 @@ class PathoTuneConfig:
     head_width: int = 128
     head_dropout: float = 0.0
     prompt_dropout: float = 0.0
+    entry: float = 0.0
     backbone: str = "frozen"
     lora_rank: int = 8
     lora_alpha: int = 16
@@ -115,7 +125,7 @@ class PathoTuneConfig:
             check_whole(name, getattr(self, name), low, high)
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
-        for name in ("head_dropout", "prompt_dropout"):
+        for name in ("head_dropout", "prompt_dropout", "entry"):
             check_probability(name, getattr(self, name))
         check_text("text_encoder", self.text_encoder)
         check_template(self.template)
@@ -178,6 +188,7 @@ _WHOLE = {
     "tvp_tokens": (0, 1024),
     "ttp_tokens": (1, 512),
     "ivp_tokens": (0, 256),
+    "vrm_rank": (1, 1024),
     "vrm_width": (8, 1024),
     "head_width": (1, 4096),
     "lora_rank": (1, 512),
@@ -185,6 +196,7 @@ _WHOLE = {
 }
 _CHOICES = {
     "tvp_depth": DEPTHS,
+    "tvp_start": TVP_STARTS,
     "ttp_depth": DEPTHS,
     "ttp_pooling": TTP_POOLINGS,
     "ivp_depth": DEPTHS,

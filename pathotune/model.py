@@ -15,7 +15,13 @@ from pathotune.adaptation import adapt, adapted
 from pathotune.backbone import Backbone, check_plain, count_parameters, fingerprint
 from pathotune.config import PathoTuneConfig
 from pathotune.errors import ConfigError
-from pathotune.prompts import InstanceVisualPrompts, TaskTextualPrompts, TaskVisualPrompts, prompt_bound
+from pathotune.prompts import (
+    InstanceVisualPrompts,
+    LayerInstancePrompts,
+    TaskTextualPrompts,
+    TaskVisualPrompts,
+    prompt_bound,
+)
 from pathotune.tokens import TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
@@ -50,6 +56,17 @@ class PathoTune(nn.Module):
         for _, part in self._parts():
             if not any(value.is_meta for value in part.parameters()):
                 part.to(self.backbone.patch_embed.proj.weight.device)
+
+    @property
+    def entry(self) -> int:
+        """The layer, from 0, at which prompts enter."""
+        depth = len(self.backbone.blocks)
+        return min(round(self.config.entry * depth), depth - 1)
+
+    @property
+    def _layers(self) -> int:
+        """Number of layers with prompts."""
+        return len(self.backbone.blocks) - self.entry
 
     @property
     def feature_dim(self) -> int:
@@ -94,39 +111,62 @@ class PathoTune(nn.Module):
         """The final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
         vit = self.backbone
         patches = vit.patch_embed(images)
-        prompts = self.prompts(images, patches, task)
+        prompts, grid = self.prompts(images, patches, task), self._grid(patches)
         sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
-        sequence = self.layout.insert(sequence, prompts[0])
         for number, block in enumerate(vit.blocks):
-            if number:
-                sequence = self.layout.replace(sequence, prompts[number])
+            if number >= self.entry:
+                sequence = self._with_prompts(sequence, number, prompts[number - self.entry], grid)
             sequence = block(sequence)
         return vit.norm(sequence)  # type: ignore[no-any-return]
 
-    def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> list[dict[str, Tensor]]:
-        """Prompts that enter at each layer: (B, n, C) for each kind that is on and enters there.
+    def _with_prompts(self, sequence: Tensor, number: int, prompts: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
+        """The sequence as it enters a layer: prompts that are new there replaced, the others kept."""
+        first = number == self.entry
+        bare, kept = (sequence, {}) if first else self.layout.take_out(sequence)
+        if isinstance(self.ivp, LayerInstancePrompts):
+            normed = self.backbone.blocks[number].norm1(bare)
+            tokens, bare = self.ivp(number - self.entry, bare, normed, self.layout.prefix, grid)
+            prompts = {**prompts, "ivp": self.drop(tokens)}
+        return self.layout.insert(bare, {**kept, **prompts})
 
-        `patches` are the backbone's patch embeddings, (B, N, C) or (B, h, w, C).
+    def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """Prompts that enter at each layer from `entry` on: (B, n, C) for each kind that is on and enters there.
+
+        Instance prompts that are made from a layer's tokens are not among them. `patches` are the backbone's patch
+        embeddings, (B, N, C) or (B, h, w, C).
         """
-        found = [self._task_prompts(images.shape[0], layer) for layer in range(len(self.backbone.blocks))]
+        found = [self._task_prompts(images.shape[0], layer) for layer in range(self._layers)]
         if self.ttp is not None:
             tokens = self.drop(self.ttp(images.shape[0], task))
             for place in found if self.config.ttp_depth == "deep" else found[:1]:
                 place["ttp"] = tokens
-        if self.ivp is not None:
+        if isinstance(self.ivp, InstanceVisualPrompts):
             source = images if self.config.vrm_input == "pixels" else self._as_map(patches)
             for place, tokens in zip(found, self.drop(self.ivp(source)), strict=False):
                 place["ivp"] = tokens
         return found
 
+    @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Set the statistics of the refine module from images (B, 3, H, W) of the task; call once, before training."""
-        if self.ivp is not None:
-            with torch.no_grad():
-                source = (
-                    images if self.config.vrm_input == "pixels" else self._as_map(self.backbone.patch_embed(images))
-                )
-            self.ivp.refine.calibrate(source)
+        """Prepare for training from images (B, 3, H, W) of the task; call once, before training.
+
+        Sets the statistics of a calibrated refine module, and the start of TVP if they start as tokens.
+        """
+        if isinstance(self.ivp, InstanceVisualPrompts):
+            pixels = self.config.vrm_input == "pixels"
+            self.ivp.refine.calibrate(images if pixels else self._as_map(self.backbone.patch_embed(images)))
+        if self.tvp is not None and self.config.tvp_start == "tokens":
+            self._start_as_tokens(self.tvp, images)
+
+    def _start_as_tokens(self, tvp: TaskVisualPrompts, images: Tensor) -> None:
+        """Give each layer's TVP the values of patch tokens that enter the bare layer. Idea: arXiv 2402.02382 (SPT)."""
+        vit = self.backbone
+        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        for number, block in enumerate(vit.blocks):
+            layer = number - self.entry
+            if 0 <= layer < tvp.layers:
+                tvp.start_as(sequence[:, self.layout.prefix :].flatten(0, 1), layer, self._bound())
+            sequence = block(sequence)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Trained parameters by name: all of the modules in PARTS, and what `config.backbone` names of the backbone.
@@ -182,10 +222,12 @@ class PathoTune(nn.Module):
 
     def _as_map(self, patches: Tensor) -> Tensor:
         """Patch embeddings as (B, C, h, w)."""
-        if patches.ndim == 3:
-            rows, columns = self.backbone.patch_embed.grid_size
-            patches = patches.reshape(patches.shape[0], rows, columns, -1)
-        return patches.permute(0, 3, 1, 2)
+        return patches.reshape(patches.shape[0], *self._grid(patches), -1).permute(0, 3, 1, 2)
+
+    def _grid(self, patches: Tensor) -> tuple[int, int]:
+        """Rows and columns of patch embeddings (B, N, C) or (B, h, w, C)."""
+        rows, columns = patches.shape[1:3] if patches.ndim == 4 else self.backbone.patch_embed.grid_size
+        return int(rows), int(columns)
 
     def _bound(self) -> float:
         return prompt_bound(int(self.backbone.patch_embed.patch_size[0]), int(self.backbone.embed_dim))
@@ -194,7 +236,7 @@ class PathoTune(nn.Module):
         config, vit = self.config, self.backbone
         if not config.tvp_tokens:
             return None
-        layers = len(vit.blocks) if config.tvp_depth == "deep" else 1
+        layers = self._layers if config.tvp_depth == "deep" else 1
         return TaskVisualPrompts(layers, config.tvp_tokens, vit.embed_dim, self._bound())
 
     def _make_ttp(self, states: Tensor | None) -> TaskTextualPrompts | None:
@@ -210,17 +252,20 @@ class PathoTune(nn.Module):
             raise ConfigError(f"text_states must be of shape ({wanted[0]}, {wanted[1]}, H), got {tuple(states.shape)}")
         return TaskTextualPrompts(states, self.backbone.embed_dim, self._bound())
 
-    def _make_ivp(self) -> InstanceVisualPrompts | None:
+    def _make_ivp(self) -> InstanceVisualPrompts | LayerInstancePrompts | None:
         config = self.config
         if not config.ivp_tokens:
             return None
+        if config.vrm_input == "layers":
+            dim = self.backbone.embed_dim
+            return LayerInstancePrompts(self._layers, config.ivp_tokens, dim, config.vrm_rank, self._bound())
         return InstanceVisualPrompts(
             config.vrm_input,
             config.ivp_tokens,
             self.backbone.embed_dim,
             config.vrm_width,
             self._bound(),
-            layers=len(self.backbone.blocks) if config.ivp_depth == "deep" else 1,
+            layers=self._layers if config.ivp_depth == "deep" else 1,
             calibrated=config.vrm_calibrated,
         )
 

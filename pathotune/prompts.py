@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pathotune.errors import ConfigError
-from pathotune.refine import VisualRefineModule
+from pathotune.refine import LayerRefineModule, VisualRefineModule
 
 
 def prompt_bound(patch_px: int, dim: int) -> float:
@@ -38,6 +38,16 @@ class TaskVisualPrompts(nn.Module):
     def forward(self, batch: int, layer: int = 0) -> Tensor:
         """The tokens that enter at a layer: (B, n, D)."""
         return self.tokens[layer].expand(batch, -1, -1)
+
+    @torch.no_grad()
+    def start_as(self, pool: Tensor, layer: int, bound: float) -> None:
+        """Set the tokens of a layer to tokens drawn from `pool` (M, D), standardised to the variance of the prompts.
+
+        Prompts at random make [CLS] look at them and away from the image; tokens of the layer's own kind do so less.
+        """
+        generator = torch.Generator().manual_seed(layer)
+        chosen = torch.randint(len(pool), self.tokens.shape[1:2], generator=generator).to(pool.device)
+        self.tokens[layer] = F.layer_norm(pool[chosen].float(), pool.shape[-1:]) * bound / math.sqrt(3)
 
 
 class TaskTextualPrompts(nn.Module):
@@ -96,3 +106,18 @@ class InstanceVisualPrompts(nn.Module):
         if self.scale is None:
             return (self.start + refined).unsqueeze(0)
         return self.start.unsqueeze(1) + self.scale.unsqueeze(1) * refined
+
+
+class LayerInstancePrompts(nn.Module):
+    """IVP made anew in each layer, by a refine module of its own that reads the layer's tokens and corrects them."""
+
+    def __init__(self, layers: int, tokens: int, dim: int, rank: int, bound: float) -> None:
+        super().__init__()
+        self.refine = nn.ModuleList(LayerRefineModule(dim, rank, tokens, bound) for _ in range(layers))
+
+    def forward(
+        self, layer: int, tokens: Tensor, normed: Tensor, prefix: int, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts (B, n, D) of a layer, and its tokens corrected: see `LayerRefineModule.forward`."""
+        found: tuple[Tensor, Tensor] = self.refine[layer](tokens, normed, prefix, grid)
+        return found

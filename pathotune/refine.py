@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class VisualRefineModule(nn.Module):
@@ -92,3 +93,58 @@ def _separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         nn.GroupNorm(1, outputs),
         nn.GELU(),
     ]
+
+
+class LayerRefineModule(nn.Module):
+    """Reads the tokens of one layer; makes instance prompts of that layer and corrects its tokens.
+
+    A projection to `rank` channels, a 3x3 convolution over the patch grid, and two ways back: attention pools the maps
+    into n prompts, and a projection that starts at zero is added to the class, register and patch tokens. At the start
+    the tokens therefore pass unchanged, and the convolution is the identity.
+    The correction is what Jie and Deng 2022 (arXiv 2207.07039, Convpass) put beside attention; here it comes before it.
+    """
+
+    def __init__(self, dim: int, rank: int, tokens: int, bound: float) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, rank)
+        self.near = nn.Linear(9 * rank, rank)
+        self.up = nn.Linear(rank, dim)
+        self.start = nn.Parameter(torch.empty(tokens, dim).uniform_(-bound, bound))
+        # No bias: softmax ignores a constant added to all scores of a prompt.
+        self.look = nn.Linear(rank, tokens, bias=False)
+        self.out = nn.Linear(rank, dim)
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.near.weight)
+        nn.init.zeros_(self.up.weight)
+        nn.init.normal_(self.out.weight, std=bound / (3 * rank) ** 0.5)
+        for layer in (self.down, self.near, self.up, self.out):
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self._centre().copy_(torch.eye(rank))
+
+    def forward(self, tokens: Tensor, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Instance prompts (B, n, D), and the tokens (B, prefix + N, D) corrected.
+
+        `normed` are the tokens after the layer's first norm; `prefix` of them are no patches; N patches lie on `grid`.
+        """
+        narrow = F.gelu(self.down(normed))
+        maps = F.gelu(self.near(_neighbours(narrow[:, prefix:], grid)))
+        others = F.gelu(F.linear(narrow[:, :prefix], self._centre(), self.near.bias))
+        prompts = self.start + self.out(self.look(maps).softmax(dim=1).transpose(1, 2) @ maps)
+        return prompts, tokens + self.up(torch.cat([others, maps], dim=1))
+
+    def _centre(self) -> Tensor:
+        """The convolution's weights at its centre, (rank, rank): all that a token without neighbours meets."""
+        rank = self.near.out_features
+        return self.near.weight[:, 4 * rank : 5 * rank]
+
+
+def _neighbours(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Each patch beside its eight neighbours, zeros beyond the border: (B, h w, r) -> (B, h w, 9 r), row by row.
+
+    A linear layer on this is a 3x3 convolution, and on a processor its backward pass is several times as fast.
+    """
+    (rows, columns), (batch, count, rank) = grid, maps.shape
+    padded = F.pad(maps.reshape(batch, rows, columns, rank), (0, 0, 1, 1, 1, 1))
+    shifted = [padded[:, row : row + rows, column : column + columns] for row in range(3) for column in range(3)]
+    return torch.cat(shifted, dim=-1).reshape(batch, count, 9 * rank)

@@ -66,16 +66,12 @@ class TokenLayout:
             return sequence
         return torch.cat([sequence[:, : self.prefix], *ordered, sequence[:, self.prefix :]], dim=1)
 
-    def replace(self, sequence: Tensor, prompts: Mapping[str, Tensor]) -> Tensor:
-        """Replace prompts in a sequence that has them; kinds not given stay as they are."""
-        if not prompts:
-            return sequence
-        kept = {kind: sequence[:, self.place(kind)] for kind in KINDS if getattr(self, kind)}
-        ordered = self._ordered({**kept, **prompts})
-        return torch.cat([sequence[:, : self.prefix], *ordered, sequence[:, self.place("image")]], dim=1)
+    def take_out(self, sequence: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The inverse of `insert`: the backbone's tokens (B, prefix + N, D), and the prompts of each kind."""
+        return self.remove(sequence), {kind: sequence[:, self.place(kind)] for kind in KINDS if getattr(self, kind)}
 
     def remove(self, sequence: Tensor) -> Tensor:
-        """Remove the prompts: the inverse of `insert`."""
+        """Remove the prompts."""
         if not self.prompts:
             return sequence
         return torch.cat([sequence[:, : self.prefix], sequence[:, self.place("image")]], dim=1)

@@ -1,9 +1,14 @@
-"""The two labelled sets of the data folder, cut into patches and split by group; the same for every method.
+"""The labelled sets of the data folder, cut into patches and split by group; the same for every method.
 
 crc    CRCHistoPhenotypes: 48 px crops round 22,444 nuclei of 4 classes on 100 images; 30 images to test, 15 to validate
 ucsb   UCSB breast: 12 patches of 224 px from each of 58 images, benign or malignant as the image is; two of the three
        small TMAs to test (which two depends on the seed), the third to validate, the two others to train
-both   the two together, 6 classes, task 0 (crc) and 1 (ucsb), the same number of training patches of each
+wbc    white blood cells under two stains, 396 images of 4 classes (the 4 basophils are left out): a quarter to test, a
+       sixth to validate, by image and stratified by class and stain; task 0 (rapid) and 1 (Romanowsky)
+wbc-rapid, wbc-romanowsky   trained and validated on one stain, tested on all images of the other
+retina, breast              MedMNIST v2: fundus photographs (5 grades), breast ultrasound (2); the official splits, so a
+                            seed decides the training alone
+both   crc and ucsb together, 6 classes, task 0 (crc) and 1 (ucsb), the same number of training patches of each
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
 from pathotune.training.batches import ArrayImages
@@ -50,7 +56,9 @@ class Part:
 @cache
 def load(name: str) -> Patches:
     """A whole set."""
-    return {"crc": _crc, "ucsb": _ucsb}[name]()
+    if name.startswith("wbc"):
+        return _wbc()
+    return {"crc": _crc, "ucsb": _ucsb, "retina": _retina, "breast": _breast}[name]()
 
 
 def classes_of(name: str) -> tuple[str, ...]:
@@ -67,10 +75,12 @@ def split(name: str, seed: int, sizes: tuple[int, int, int]) -> tuple[Part, Part
     patches = load(name)
     rng = np.random.default_rng(seed)
     test, validation = _held_out(name, patches, seed, rng)
+    tasks = (patches.groups == "romanowsky").astype(np.int64) if name == "wbc" else None
     parts = []
     for number, rows in enumerate((~test & ~validation, validation, test)):
         chosen = rng.permutation(np.flatnonzero(rows))[: sizes[number]]
-        parts.append(Part(ArrayImages(patches.pixels[chosen], patches.labels[chosen]), patches.groups[chosen]))
+        own = None if tasks is None else tasks[chosen]
+        parts.append(Part(ArrayImages(patches.pixels[chosen], patches.labels[chosen], own), patches.groups[chosen]))
     return parts[0], parts[1], parts[2]
 
 
@@ -95,6 +105,10 @@ def _held_out(
     if name == "crc":
         order = rng.permutation(np.unique(patches.groups))
         return np.isin(patches.groups, order[:30]), np.isin(patches.groups, order[30:45])
+    if name.startswith("wbc"):
+        return _held_out_cells(name, patches, seed)
+    if name in ("retina", "breast"):
+        return patches.groups == "test", patches.groups == "val"
     kept = SMALL_TMAS[seed % len(SMALL_TMAS)]
     test = [tma for tma in SMALL_TMAS if tma != kept]
     return np.isin(patches.groups, test), patches.groups == kept
@@ -128,6 +142,48 @@ def _ucsb() -> Patches:
             groups.append(row.group)
             images.append(row.path)
     return Patches(np.stack(pixels), np.array(labels, np.int64), classes, np.array(groups), np.array(images))
+
+
+def _held_out_cells(name: str, patches: Patches, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Cells for testing and validation; stratified by class and stain."""
+    strata = np.char.add(patches.groups, patches.labels.astype(str))
+    rows = np.arange(len(strata))
+    if name == "wbc":
+        rest, test = train_test_split(rows, test_size=0.25, stratify=strata, random_state=seed)
+    else:
+        own = patches.groups == name.removeprefix("wbc-")
+        rest, test = rows[own], rows[~own]
+    _, validation = train_test_split(rest, test_size=0.2, stratify=strata[rest], random_state=seed)
+    return np.isin(rows, test), np.isin(rows, validation)
+
+
+def _wbc() -> Patches:
+    folder = DATA / "patches" / "wbc"
+    table = pd.read_csv(folder / "labels.csv")
+    table = table[table["label"] != "basophil"]
+    classes = tuple(sorted(table["label"].unique()))
+    pixels = np.concatenate([_resized(np.array(_open(folder / path))[None]) for path in table["path"]])
+    labels = np.array([classes.index(label) for label in table["label"]], np.int64)
+    return Patches(pixels, labels, classes, table["stain"].to_numpy(str), table["path"].to_numpy(str))
+
+
+def _retina() -> Patches:
+    return _medmnist("retinamnist", ("grade 0", "grade 1", "grade 2", "grade 3", "grade 4"))
+
+
+def _breast() -> Patches:
+    return _medmnist("breastmnist", ("malignant", "normal or benign"))
+
+
+def _medmnist(name: str, classes: tuple[str, ...]) -> Patches:
+    with np.load(DATA / "patches" / "medmnist" / f"{name}.npz") as found:
+        parts = {part: (found[f"{part}_images"], found[f"{part}_labels"]) for part in ("train", "val", "test")}
+    pixels = np.concatenate([images for images, _ in parts.values()])
+    if pixels.ndim == 3:
+        pixels = np.repeat(pixels[..., None], 3, axis=3)
+    labels = np.concatenate([own.ravel() for _, own in parts.values()]).astype(np.int64)
+    groups = np.concatenate([np.full(len(own), part) for part, (_, own) in parts.items()])
+    return Patches(pixels, labels, classes, groups, np.arange(len(labels)).astype(str))
 
 
 def _grid(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

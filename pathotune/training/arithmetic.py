@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pathotune.checks import check_choice
 from pathotune.model import PathoTune
+from pathotune.prompts import InstanceVisualPrompts
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def quick_backward(model: PathoTune, device: torch.device) -> Iterator[None]:
         yield
         return
     attentions = [block.attn for block in model.backbone.blocks if getattr(block.attn, "fused_attn", False)]
-    refine = None if model.ivp is None else model.ivp.refine
+    refine = model.ivp.refine if isinstance(model.ivp, InstanceVisualPrompts) else None
     for attention in attentions:
         attention.fused_attn = False
     if refine is not None:

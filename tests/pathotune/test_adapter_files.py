@@ -65,7 +65,14 @@ def redescribe(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "options",
-    [{}, OFF, {"ttp": False}, {"vrm_input": "patches", "head": "mlp"}, {"tvp_depth": "shallow", "classes": ()}],
+    [
+        {},
+        OFF,
+        {"ttp": False},
+        {"vrm_input": "patches", "head": "mlp"},
+        {"vrm_input": "layers", "entry": 0.34},
+        {"tvp_depth": "shallow", "classes": ()},
+    ],
 )
 def test_loaded_equals_saved_bit_for_bit(tmp_path: Path, options: dict[str, Any], kind: str) -> None:
     config = PathoTuneConfig.from_dict({**CONFIG.to_dict(), **options})
@@ -123,6 +130,19 @@ def test_several_tasks_come_back(tmp_path: Path) -> None:
     with torch.inference_mode():
         loaded = load_adapter(tmp_path / "two", small_vit())
         assert torch.equal(loaded.features(images(), task), model.features(images(), task))
+
+
+@pytest.mark.parametrize("name", ["default", "deep", "shallow"])
+def test_adapters_of_before_prompts_had_an_entry_give_the_same_features(name: str) -> None:
+    """`adapters_1` was written by the code before the fields `entry` and `tvp_start`: never make it anew."""
+    folder = Path(__file__).with_name("adapters_1")
+    expected = json.loads((folder / f"{name}.json").read_text())
+    document = json.loads(header_of(folder / f"{name}.safetensors")[0]["__metadata__"]["pathotune"])
+    assert "entry" not in document["config"]
+    model = load_adapter(folder / f"{name}.safetensors", small_vit("registers"))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.features(images()), torch.tensor(expected["features"]))
+        torch.testing.assert_close(model(images()), torch.tensor(expected["logits"]))
 
 
 def test_loading_and_embedding_need_no_transformers(saved: Path) -> None:

@@ -16,6 +16,7 @@ from pathotune.backbone import count_parameters
 from pathotune.config import PathoTuneConfig, TaskText
 from pathotune.errors import BackboneError, ConfigError
 from pathotune.model import PathoTune
+from pathotune.refine import LayerRefineModule
 from tests.pathotune.vits import DIM, KINDS, LAYERS, OFF, images, small_vit, states
 
 CLASSES = ("benign", "malignant", "stroma")
@@ -30,7 +31,8 @@ choices = st.fixed_dictionaries(
         "ttp_depth": st.sampled_from(["deep", "shallow"]),
         "ivp_tokens": st.integers(0, 3),
         "ivp_depth": st.sampled_from(["deep", "shallow"]),
-        "vrm_input": st.sampled_from(["pixels", "patches"]),
+        "vrm_input": st.sampled_from(["pixels", "patches", "layers"]),
+        "entry": st.sampled_from([0.0, 0.34, 0.9]),
         "feature": st.sampled_from(["cls", "cls_mean"]),
         "head": st.sampled_from(["linear", "mlp"]),
         "head_dropout": st.sampled_from([0.0, 0.3]),
@@ -170,6 +172,54 @@ def test_cls_mean_is_cls_beside_the_mean_of_image_tokens_only() -> None:
         found = model.features(images())
     assert torch.equal(found[:, :DIM], sequence[:, 0])
     torch.testing.assert_close(found[:, DIM:], sequence[:, -16:].mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_below_the_entry_are_those_of_the_bare_backbone(kind: str) -> None:
+    model, bare = make(kind, vrm_input="layers", entry=0.67), small_vit(kind)
+    assert model.entry == 2
+    before: dict[str, list[Tensor]] = {"model": [], "bare": []}
+    for name, vit in (("model", model.backbone), ("bare", bare)):
+        for block in vit.blocks:
+            block.register_forward_pre_hook(lambda _, given, seen=before[name]: seen.append(given[0]))
+    model.train()
+    model.features(images()).sum().backward()
+    bare(images())
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(before["model"][:2], before["bare"], strict=False))
+    assert [tokens.requires_grad for tokens in before["model"]] == [False, False, True]
+    # An untrained refine module corrects nothing: only the prompts are new.
+    assert torch.equal(model.layout.remove(before["model"][2]), before["bare"][2])
+    assert model.tvp.layers == len(model.ivp.refine) == 1
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (2, 4)])
+def test_the_refine_module_of_a_layer_is_a_convolution_over_the_patch_grid(grid: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    refine, count = LayerRefineModule(DIM, 5, 2, 0.1), grid[0] * grid[1]
+    nn.init.normal_(refine.near.weight)
+    nn.init.normal_(refine.up.weight)
+    tokens = torch.randn(3, 1 + count, DIM)
+    with torch.inference_mode():
+        prompts, refined = refine(tokens, tokens, 1, grid)
+        narrow = nn.functional.gelu(refine.down(tokens))
+        weight = refine.near.weight.reshape(5, 3, 3, 5).permute(0, 3, 1, 2)
+        maps = narrow[:, 1:].transpose(1, 2).reshape(3, 5, *grid)
+        near = nn.functional.conv2d(maps, weight, refine.near.bias, padding=1).flatten(2).transpose(1, 2)
+        expected = tokens[:, 1:] + refine.up(nn.functional.gelu(near))
+    torch.testing.assert_close(refined[:, 1:], expected)
+    assert prompts.shape == (3, 2, DIM)
+    assert not torch.allclose(prompts[0], prompts[1])
+
+
+def test_prompts_that_start_as_tokens_have_the_scale_of_prompts() -> None:
+    model = make(tvp_start="tokens", entry=0.34)
+    before = model.tvp.tokens.detach().clone()
+    model.calibrate(images())
+    after = model.tvp.tokens.detach()
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after.std(-1), torch.full(after.shape[:2], model._bound() / 3**0.5), rtol=0.1, atol=0)
+    model.calibrate(images())
+    assert torch.equal(model.tvp.tokens, after)
 
 
 def test_the_refine_module_sees_patches_in_their_places_in_images_of_any_shape() -> None:

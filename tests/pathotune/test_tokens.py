@@ -43,13 +43,13 @@ def test_prompts_land_in_their_place_and_nothing_else_moves(layout: TokenLayout)
         assert torch.equal(full[:, layout.place(kind)], tokens)
 
 
-@given(layouts, st.sets(st.sampled_from(KINDS)))
-def test_replace_changes_the_named_kinds_only(layout: TokenLayout, named: set[str]) -> None:
-    old, new = prompts_of(layout, -1.0), prompts_of(layout, -1000.0)
-    full = layout.insert(numbered(layout), old)
-    given_anew = {kind: tokens for kind, tokens in new.items() if kind in named}
-    replaced = layout.replace(full, given_anew)
-    assert torch.equal(replaced, layout.insert(numbered(layout), {**old, **given_anew}))
+@given(layouts)
+def test_what_is_taken_out_can_be_put_back(layout: TokenLayout) -> None:
+    prompts = prompts_of(layout, -1.0)
+    bare, kept = layout.take_out(layout.insert(numbered(layout), prompts))
+    assert torch.equal(bare, numbered(layout))
+    assert list(kept) == [kind for kind in KINDS if kind in prompts]
+    assert all(torch.equal(kept[kind], tokens) for kind, tokens in prompts.items())
 
 
 def test_without_prompts_the_sequence_itself_is_returned() -> None:

@@ -1,0 +1,250 @@
+"""A vision transformer with every part that the search tried: prompts, gates, a refine module per layer, LoRA.
+
+Only what won is in `pathotune`; this module keeps the others so that the table of what was tried can be made again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pathotune.prompts import prompt_bound
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One design and how it is trained. Rates are peak learning rates of the groups of parameters."""
+
+    entry: int = 0
+    tvp: int = 10
+    ttp: int = 8
+    ivp: int = 2
+    deep_ttp: bool = False
+    start: str = "vpt"  # vpt, or tokens: prototypes of the layer's tokens, at VPT's scale
+    gate: float | None = None  # log-bias of prompts in the attention at the start; learned per layer, head and kind
+    vrm: int = 0  # rank of the refine module of each layer; 0: IVP are free tokens
+    conv: bool = True
+    refine: bool = False
+    refine_from: int | None = None  # first layer with a refine module; None: entry
+    pool: str = "rank"  # what IVP are made of: rank (the module's states), tokens (the layer's tokens), both
+    film: bool = False
+    norms: bool = False
+    lora: int = 0
+    full: bool = False
+    decay: float = 1.0  # of the rate from layer to layer, for `full`
+    readout: str = "cls"  # cls, mean (and mean patch), ivp (and mean instance token)
+    optimizer: str = "adamw"
+    rates: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 1e-2
+    warmup: float = 0.1
+    ema: float = 0.0
+    drop: float = 0.0
+    epochs: int = 5
+    batch: int = 32
+    smooth: float = 0.0
+    free: bool = False  # IVP without the image
+    place: str = "post"  # of the correction: post (after the attention), or pre (before the block)
+
+
+class LayerRefine(nn.Module):
+    """Bottleneck, 3x3 convolution over the grid, and back: makes instance tokens and a zero-started correction."""
+
+    def __init__(self, dim: int, rank: int, spec: Spec, bound: float) -> None:
+        super().__init__()
+        self.spec = spec
+        self.down = nn.Linear(dim, rank)
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+        if spec.conv:
+            self.conv = nn.Linear(9 * rank, rank)
+            nn.init.zeros_(self.conv.weight)
+            nn.init.zeros_(self.conv.bias)
+            with torch.no_grad():
+                self.conv.weight[:, 4 * rank : 5 * rank] += torch.eye(rank)
+        if spec.ivp:
+            self.start = nn.Parameter(torch.empty(spec.ivp, dim).uniform_(-bound, bound))
+            if not spec.free:
+                self.look = nn.Linear(rank, spec.ivp, bias=False)
+                if spec.pool in ("rank", "both"):
+                    self.tok = nn.Linear(rank, dim)
+                    nn.init.normal_(self.tok.weight, std=bound / math.sqrt(3 * rank))
+                    nn.init.zeros_(self.tok.bias)
+                if spec.pool in ("tokens", "both"):
+                    self.scale = nn.Parameter(torch.full((spec.ivp, dim), bound / math.sqrt(3)))
+        if spec.refine:
+            self.up = nn.Linear(rank, dim)
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+
+    def forward(self, normed: Tensor, prefix: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Tokens (B, n, C) or None, corrections of [CLS] (B, 1, C) and of the image tokens (B, N, C) or None."""
+        image = normed[:, prefix:]
+        h = F.gelu(self.down(torch.cat([normed[:, :1], image], 1)))
+        cls, maps = h[:, :1], h[:, 1:]
+        if self.spec.conv:
+            batch, count, rank = maps.shape
+            side = math.isqrt(count)
+            padded = F.pad(maps.reshape(batch, side, side, rank), (0, 0, 1, 1, 1, 1))
+            near = torch.cat([padded[:, i : i + side, j : j + side] for i in range(3) for j in range(3)], -1)
+            maps = F.gelu(self.conv(near.reshape(batch, count, 9 * rank)))
+            cls = F.gelu(F.linear(cls, self.conv.weight[:, 4 * rank : 5 * rank], self.conv.bias))
+        tokens = None
+        if self.spec.ivp:
+            tokens = self.start.expand(len(normed), -1, -1)
+            if not self.spec.free:
+                weights = self.look(maps).softmax(1).transpose(1, 2)
+                if hasattr(self, "tok"):
+                    tokens = tokens + self.tok(weights @ maps)
+                if hasattr(self, "scale"):
+                    tokens = tokens + self.scale * (weights @ image)
+        if not self.spec.refine:
+            return tokens, None, None
+        return tokens, self.up(cls), self.up(maps)
+
+
+class Candidate(nn.Module):
+    """`lower` gives the tokens that enter at `spec.entry`, without gradients; `upper` the logits from there."""
+
+    def __init__(self, vit: Any, spec: Spec, classes: int, states: Tensor) -> None:
+        super().__init__()
+        self.spec, self.vit = spec, vit
+        vit.requires_grad_(spec.full)
+        dim, self.depth, self.heads = vit.embed_dim, len(vit.blocks), vit.blocks[0].attn.num_heads
+        self.dim = dim
+        self.bound = prompt_bound(int(vit.patch_embed.patch_size[0]), dim)
+        layers = self.depth - spec.entry
+        if spec.tvp:
+            self.tvp = nn.Parameter(torch.empty(layers, spec.tvp, dim).uniform_(-self.bound, self.bound))
+        if spec.ttp:
+            self.register_buffer("states", F.layer_norm(states, states.shape[-1:]))
+            self.project = nn.Linear(states.shape[-1], dim)
+            nn.init.normal_(self.project.weight, std=self.bound / math.sqrt(3 * states.shape[-1]))
+            nn.init.zeros_(self.project.bias)
+        self.prompts = spec.tvp + spec.ttp + spec.ivp
+        if spec.vrm:
+            self.vrm = nn.ModuleList(LayerRefine(dim, spec.vrm, spec, self.bound) for _ in range(layers))
+        elif spec.ivp:
+            self.ivp_start = nn.Parameter(torch.empty(layers, spec.ivp, dim).uniform_(-self.bound, self.bound))
+        if spec.gate is not None:
+            self.gate = nn.Parameter(torch.full((layers, self.heads, 3), float(spec.gate)))
+        if spec.film:
+            self.film = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(1))
+            nn.init.zeros_(self.film[0].weight)
+            nn.init.zeros_(self.film[0].bias)
+        if spec.norms:
+            for name, value in vit.named_parameters():
+                block = int(name.split(".")[1]) if name.startswith("blocks.") else self.depth
+                if block >= spec.entry and name.startswith(("blocks.", "norm.")) and value.ndim < 2:
+                    value.requires_grad_(True)
+        if spec.lora:
+            for block in vit.blocks[spec.entry :]:
+                block.attn.qkv = Lora(block.attn.qkv, spec.lora)
+        self.head = nn.Linear(dim * (1 if spec.readout == "cls" else 2), classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        for block in vit.blocks:
+            block.attn.fused_attn = False
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters that require gradients."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def lower(self, images: Tensor) -> Tensor:
+        """Sequence (B, 1 + N, C) before layer `entry`."""
+        vit = self.vit
+        with torch.set_grad_enabled(self.spec.full):
+            sequence = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+            for block in vit.blocks[: self.spec.entry]:
+                sequence = block(sequence)
+        return sequence
+
+    def features(self, sequence: Tensor, roll: bool = False) -> Tensor:
+        """What the head reads; with `roll`, instance tokens of the neighbour in the batch."""
+        spec, vit, batch = self.spec, self.vit, len(sequence)
+        drop = lambda tokens: F.dropout(tokens, spec.drop, self.training)  # noqa: E731
+        places = (1 + spec.tvp, 1 + spec.tvp + spec.ttp, 1 + self.prompts)
+        text = drop(self.project(self.states)).expand(batch, -1, -1) if spec.ttp else None
+        if spec.film and text is not None:
+            gain, shift = self.film[0](text.mean(1, keepdim=True)).chunk(2, -1)
+        for number in range(self.depth - spec.entry):
+            block = vit.blocks[spec.entry + number]
+            first = number == 0
+            image = sequence[:, 1:] if first else sequence[:, places[2] :]
+            tokens, add = None, (None, None)
+            if spec.vrm:
+                normed = block.norm1(torch.cat([sequence[:, :1], image], 1))
+                tokens, *add = self.vrm[number](normed, 1)
+            elif spec.ivp:
+                tokens = self.ivp_start[number].expand(batch, -1, -1)
+            parts = [sequence[:, :1]]
+            if spec.tvp:
+                parts.append(drop(self.tvp[number]).expand(batch, -1, -1).to(sequence.dtype))
+            if text is not None:
+                old = sequence[:, places[0] : places[1]]
+                parts.append((text if first or spec.deep_ttp else old).to(sequence.dtype))
+            if tokens is not None:
+                if roll:
+                    tokens = tokens.roll(1, 0)
+                if spec.film and text is not None:
+                    tokens = tokens * (1 + gain) + shift
+                parts.append(drop(tokens).to(sequence.dtype))
+            if spec.place == "pre" and add[0] is not None:
+                parts[0], image, add = parts[0] + add[0], image + add[1], (None, None)
+            sequence = torch.cat([*parts, image], 1)
+            out = block.attn(block.norm1(sequence), attn_mask=self._mask(number, sequence.shape[1]))
+            sequence = sequence + block.ls1(out)
+            if add[0] is not None:
+                gap = sequence[:, 1 : places[2]]
+                sequence = torch.cat([sequence[:, :1] + add[0], gap, sequence[:, places[2] :] + add[1]], 1)
+            sequence = sequence + block.ls2(block.mlp(block.norm2(sequence)))
+        sequence = vit.norm(sequence)
+        if spec.readout == "cls":
+            return sequence[:, 0]
+        rest = sequence[:, places[2] :] if spec.readout == "mean" else sequence[:, places[1] : places[2]]
+        return torch.cat([sequence[:, 0], rest.mean(1)], 1)
+
+    def forward(self, sequence: Tensor, roll: bool = False) -> Tensor:
+        """Logits."""
+        return self.head(self.features(sequence, roll))
+
+    def _mask(self, number: int, length: int) -> Tensor | None:
+        if self.spec.gate is None:
+            return None
+        spec = self.spec
+        kinds = torch.tensor([0] * spec.tvp + [1] * spec.ttp + [2] * spec.ivp)
+        bias = self.gate[number][:, kinds]
+        return F.pad(bias, (1, length - 1 - self.prompts)).view(1, self.heads, 1, length)
+
+    @torch.no_grad()
+    def prototypes(self, sequence: Tensor, generator: torch.Generator) -> None:
+        """TVP and starts of IVP become tokens of the layer, standardised to VPT's scale."""
+        for number in range(self.depth - self.spec.entry):
+            pool = sequence[:, 1:].flatten(0, 1).float()
+            pool = pool[torch.randperm(len(pool), generator=generator)]
+            pool = (pool - pool.mean(-1, keepdim=True)) / pool.std(-1, keepdim=True) * self.bound / math.sqrt(3)
+            if self.spec.tvp:
+                self.tvp[number].copy_(pool[: self.spec.tvp])
+            if self.spec.ivp:
+                start = self.vrm[number].start if self.spec.vrm else self.ivp_start[number]
+                start.copy_(pool[self.spec.tvp : self.spec.tvp + self.spec.ivp])
+            sequence = self.vit.blocks[self.spec.entry + number](sequence)
+
+
+class Lora(nn.Module):
+    """A linear layer with a low-rank update that starts at zero, scaled by 2 (alpha = 2 rank, as in the library)."""
+
+    def __init__(self, inner: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.a = nn.Parameter(torch.empty(rank, inner.in_features))
+        self.b = nn.Parameter(torch.zeros(inner.out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer with its update."""
+        return self.inner(x) + 2.0 * F.linear(F.linear(x, self.a), self.b)
