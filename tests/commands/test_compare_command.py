@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,3 +108,21 @@ def test_numbers_are_read_back_as_numbers(tmp_path: Path) -> None:
     assert known is not None
     np.testing.assert_allclose(known.predictions["label"], training.predictions["label"].astype(float))
     assert known.predictions["predicted"].dtype == np.float64
+
+
+_HEAVY = """
+import sys
+from wsi_pipeline.cli import main
+assert main({words!r}) == 0
+heavy = {{"torch", "sklearn", "scipy.stats", "scipy.special", "tiffslide", "zarr"}}
+print("IMPORTED", *sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("words", ["compare {0}/one {0}/two --model mean", "status --run {0}/one"])
+def test_looking_at_results_imports_no_network_and_no_second_statistics_package(runs: Path, words: str) -> None:
+    """Each takes seconds to import; pandas alone reads the tables."""
+    RunDir(runs / "one").cohort_csv.write_text("slide_id,path\ns,s.tif\n", encoding="utf-8")
+    code = _HEAVY.format(words=words.format(runs).split())
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1].split() == ["IMPORTED"]

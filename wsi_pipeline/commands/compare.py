@@ -46,7 +46,7 @@ def _one(request: Request, pair: Pair) -> dict[str, Any]:
     console.table(("metric", "A", "B", "B - A", "p"), [_row(name, one) for name, one in found["metrics"].items()])
     if found.get("delong"):
         row = _row("", found["delong"])
-        console.fact("DeLong", f"AUROC of {found['delong']['class']}: B - A {row[3]}, p {row[4]}")
+        console.fact("DeLong", f"AUROC of {found['delong']['class']}: B - A {row[3]}, p {row[4] or 'undefined'}")
     for text in _notes(found, pair):
         console.note(text)
     console.say(sentence(found))

@@ -1,4 +1,4 @@
-"""Metrics of a classification: a prediction table as arrays, values by scikit-learn, what chance reaches.
+"""Classification: a prediction table as arrays, what chance reaches, AUROC under permutation.
 
 An undefined metric (of a class without slides, say) is None, never NaN. AUROC of more than two classes is the mean of
 each class against the rest.
@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
-from sklearn import metrics as sk
 
 from wsi_pipeline.errors import MetricError
 from wsi_pipeline.statistics.bootstrap import Codes, Floats, Scored
 from wsi_pipeline.statistics.metric_words import OF_CHANCE
+from wsi_pipeline.statistics.ranks import mid_ranks
 
 POOLED = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
 
@@ -46,18 +45,6 @@ def to_scored(predictions: pd.DataFrame, classes: Sequence[str]) -> Scored:
     return Scored(columns["label"], columns["predicted"], probabilities, patient)
 
 
-def point_values(scored: Scored) -> dict[str, float | None]:
-    """AUROC, balanced accuracy, macro F1 and accuracy over all classes; None where a class has no slide."""
-    truth, predicted, every = scored.truth, scored.predicted, range(scored.n_classes)
-    values: dict[str, float | None] = dict.fromkeys(POOLED)
-    values["accuracy"] = float(sk.accuracy_score(truth, predicted))
-    if len(np.unique(truth)) == scored.n_classes:
-        values["auroc"] = float(np.mean([sk.roc_auc_score(truth == k, scored.probabilities[:, k]) for k in every]))
-        values["balanced_accuracy"] = float(sk.balanced_accuracy_score(truth, predicted))
-        values["macro_f1"] = float(sk.f1_score(truth, predicted, labels=every, average="macro", zero_division=0))
-    return values
-
-
 def chance_values(scored: Scored) -> dict[str, float]:
     """Scores of a guess that ignores the slide: a coin, or for accuracy and macro F1 always the most common class."""
     share = float(np.bincount(scored.truth).max() / len(scored.truth))
@@ -74,7 +61,7 @@ def permuted_auroc(scored: Scored) -> Callable[[Codes], float]:
 
     Probabilities are ranked once, so that thousands of permutations are cheap.
     """
-    ranks: Floats = rankdata(scored.probabilities, axis=0)
+    ranks = mid_ranks(scored.probabilities)
     return lambda order: _mean_area(scored.truth[order], ranks)
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from wsi_pipeline.errors import MetricError
+from wsi_pipeline.statistics.ranks import mid_ranks
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -73,17 +74,17 @@ def difference(areas: Areas, first: int, second: int, level: float = 0.95) -> Di
     if not math.isfinite(variance) or variance <= 1e-15:
         return Difference(value, None, None, None)
     error = math.sqrt(variance)
-    reach = float(norm.ppf((1 + level) / 2)) * error
-    return Difference(value, value - reach, value + reach, float(2 * norm.sf(abs(value) / error)))
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Difference(value, value - reach, value + reach, math.erfc(abs(value) / error / math.sqrt(2)))
 
 
 def _placements(positive: NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
     """DeLong's structural components: for each positive the part of the negatives below it, for each negative the
     part of the positives above it; ties count half."""
-    among_all = rankdata(scores)
+    among_all = mid_ranks(scores)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    wins = among_all[positive] - rankdata(scores[positive])
-    losses = among_all[~positive] - rankdata(scores[~positive])
+    wins = among_all[positive] - mid_ranks(scores[positive])
+    losses = among_all[~positive] - mid_ranks(scores[~positive])
     return wins / n_negative, 1 - losses / n_positive
 
 

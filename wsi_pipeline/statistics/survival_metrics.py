@@ -10,8 +10,8 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy  # its stats are loaded on first use: half a second that few callers need
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -103,7 +103,7 @@ def risk_groups(time: Floats, event: Mask, high: Mask) -> dict[str, Any]:
     test = None
     if len(groups) == 2 and event.any():
         low, top = (_censored(time[rows], event[rows]) for _, rows in named)
-        found = stats.logrank(low, top)
+        found = scipy.stats.logrank(low, top)
         z, p = float(found.statistic), float(found.pvalue)  # scipy's is the signed root of chi-square
         test = {"statistic": z**2, "statistic_is": CHI_SQUARE, "p_value": p} if np.isfinite([z, p]).all() else None
     return {"groups": groups, "logrank": test}
@@ -111,7 +111,7 @@ def risk_groups(time: Floats, event: Mask, high: Mask) -> dict[str, Any]:
 
 def kaplan_meier(time: Floats, event: Mask) -> dict[str, Any]:
     """The Kaplan-Meier estimate of one group as lists over its times (see `risk_groups`), and n and events."""
-    curve = stats.ecdf(_censored(time, event)).sf
+    curve = scipy.stats.ecdf(_censored(time, event)).sf
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # limits are not defined where the curve is 1 or 0
         limits = curve.confidence_interval(0.95, method="log-log")
@@ -127,5 +127,5 @@ def kaplan_meier(time: Floats, event: Mask) -> dict[str, Any]:
     }
 
 
-def _censored(time: Floats, event: Mask) -> stats.CensoredData:
-    return stats.CensoredData(uncensored=time[event], right=time[~event])
+def _censored(time: Floats, event: Mask) -> scipy.stats.CensoredData:
+    return scipy.stats.CensoredData(uncensored=time[event], right=time[~event])

@@ -19,7 +19,8 @@ from typing import Any
 from wsi_pipeline.errors import UsageError, WsiPipelineError
 from wsi_pipeline.mil.deployed.model_card import CARD, names_one
 from wsi_pipeline.mil.trained import novelty
-from wsi_pipeline.mil.trained.checkpoint import CONFIG, Ensemble
+from wsi_pipeline.mil.trained.checkpoint import Ensemble
+from wsi_pipeline.mil.trained.model_config import CONFIG
 from wsi_pipeline.system.atomic import write_text
 
 README, METRICS = "README.md", "metrics.json"

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
+import scipy
 from numpy.typing import NDArray
-from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
 
 from wsi_pipeline.cohort.table_words import in_order, label_key
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, nan_if_none
-from wsi_pipeline.mil.training.objectives import Classification
+from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, nan_if_none, values_of
 from wsi_pipeline.statistics.bootstrap import Scored, weighted_metrics
-from wsi_pipeline.statistics.class_metrics import POOLED, chance_values, permuted_auroc, point_values, to_scored
+from wsi_pipeline.statistics.class_metrics import POOLED, chance_values, permuted_auroc, to_scored
 from wsi_pipeline.statistics.thresholds import youden_threshold
 from wsi_pipeline.wording import listed
+
+if TYPE_CHECKING:
+    from wsi_pipeline.mil.training.objectives import Classification
 
 MAX_CLASSES = 1024
 
@@ -69,13 +69,17 @@ class ClassificationTask:
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Classification:
         """Cross-entropy, with the class weights and label smoothing of `spec`."""
+        import torch
+
+        from wsi_pipeline.mil.training.objectives import Classification
+
         labels = torch.from_numpy(self.strata(table))
         smoothing = spec.label_smoothing
         return Classification(labels, self.n_outputs, balanced=spec.class_weights, label_smoothing=smoothing)
 
     def outcomes(self, outputs: Floats) -> pd.DataFrame:
         """Columns predicted, p_<class>... from logits (B, C)."""
-        values = softmax(outputs, axis=1)
+        values = scipy.special.softmax(outputs, axis=1)
         columns: dict[str, Any] = {"predicted": [self.classes[code] for code in values.argmax(1)]}
         return pd.DataFrame({**columns, **{f"p_{name}": values[:, k] for k, name in enumerate(self.classes)}})
 
@@ -97,7 +101,7 @@ class ClassEvaluation:
 
     def values(self) -> dict[str, float | None]:
         """AUROC (mean of each class against the rest), balanced accuracy, macro F1, accuracy."""
-        return point_values(self.scored)
+        return values_of(self, len(self.scored.truth))
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
         """The same metrics for weights (R, n) of the rows."""
@@ -118,7 +122,8 @@ class ClassEvaluation:
 
     def details(self) -> Json:
         """`classes`, and `confusion`: rows true class, columns predicted."""
-        table = confusion_matrix(self.scored.truth, self.scored.predicted, labels=range(len(self.classes)))
+        table = np.zeros((len(self.classes),) * 2, dtype=np.int64)
+        np.add.at(table, (self.scored.truth, self.scored.predicted), 1)
         return {"classes": list(self.classes), "confusion": table.tolist()}
 
     def threshold(self) -> float | None:

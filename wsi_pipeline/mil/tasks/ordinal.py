@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.special import expit
+import scipy
 
 from wsi_pipeline.cohort.table_words import grades_in_order, in_order, label_key
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.classification import MAX_CLASSES, ClassEvaluation
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, nan_if_none, values_of
-from wsi_pipeline.mil.training.objectives import CumulativeLink
 from wsi_pipeline.statistics.class_metrics import to_scored
 from wsi_pipeline.statistics.metric_words import OF_CHANCE
 from wsi_pipeline.statistics.ordinal_metrics import ordinal_metrics
 from wsi_pipeline.wording import listed
+
+if TYPE_CHECKING:
+    from wsi_pipeline.mil.training.objectives import CumulativeLink
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class OrdinalTask:
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> CumulativeLink:
         """The likelihood of the grades, weighted as `spec` asks."""
+        import torch
+
+        from wsi_pipeline.mil.training.objectives import CumulativeLink
+
         return CumulativeLink(torch.from_numpy(self.strata(table)), len(self.classes), balanced=spec.class_weights)
 
     def outcomes(self, outputs: Floats) -> pd.DataFrame:
@@ -118,7 +123,7 @@ class GradeEvaluation(ClassEvaluation):
 def grade_probabilities(outputs: Floats) -> Floats:
     """Probabilities (B, K) of the grades from outputs (B, K - 1); see `OrdinalTask`."""
     first, gaps = outputs[:, :1], np.logaddexp(0, outputs[:, 1:])
-    above = expit(np.concatenate([first, first - gaps.cumsum(1)], axis=1))
+    above = scipy.special.expit(np.concatenate([first, first - gaps.cumsum(1)], axis=1))
     one = np.ones((len(outputs), 1))
     found: Floats = np.concatenate([one, above], 1) - np.concatenate([above, 0 * one], 1)
     return found

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, nan_if_none, numbers_of, quantile_groups, some, values_of
-from wsi_pipeline.mil.training.objectives import Regression
 from wsi_pipeline.statistics.regression_metrics import regression_metrics
+
+if TYPE_CHECKING:
+    from wsi_pipeline.mil.training.objectives import Regression
 
 _MOST_STRATA, _ROWS_A_STRATUM = 5, 10
 
@@ -53,6 +55,10 @@ class RegressionTask:
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Regression:
         """Huber loss of the standardised labels. Raises MilError for labels that are not numbers."""
+        import torch
+
+        from wsi_pipeline.mil.training.objectives import Regression
+
         return Regression(torch.from_numpy((numbers_of(table, "label") - self.mean) / self.sd))
 
     def strata(self, table: pd.DataFrame) -> Codes:

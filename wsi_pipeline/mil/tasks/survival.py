@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, nan_if_none, numbers_of, quantile_groups, some, values_of
-from wsi_pipeline.mil.training.survival_losses import CoxSurvival, DiscreteSurvival
 from wsi_pipeline.statistics.metric_words import OF_CHANCE
 from wsi_pipeline.statistics.survival_metrics import Mask, concordance, integrated_brier, risk_groups
 from wsi_pipeline.wording import listed
+
+if TYPE_CHECKING:
+    from wsi_pipeline.mil.training.survival_losses import CoxSurvival, DiscreteSurvival
 
 COLUMNS = ("time", "event")
 MAX_EDGES = 1000
@@ -54,6 +56,10 @@ class CoxTask:
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> CoxSurvival:
         """The partial likelihood. Raises MilError for times and events that are none."""
+        import torch
+
+        from wsi_pipeline.mil.training.survival_losses import CoxSurvival
+
         time, event = outcome_of(table)
         return CoxSurvival(torch.from_numpy(time), torch.from_numpy(event))
 
@@ -106,6 +112,10 @@ class DiscreteTask:
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> DiscreteSurvival:
         """The likelihood of the hazards. Raises MilError for times and events that are none."""
+        import torch
+
+        from wsi_pipeline.mil.training.survival_losses import DiscreteSurvival
+
         time, event = outcome_of(table)
         edges = torch.tensor(self.edges, dtype=torch.float64)
         return DiscreteSurvival(torch.from_numpy(time), torch.from_numpy(event), edges)
@@ -116,7 +126,7 @@ class DiscreteTask:
 
     def outcomes(self, outputs: Floats) -> pd.DataFrame:
         """Columns risk, p_survived_<t>... from the logits of the hazards (B, K)."""
-        survived = np.cumprod(expit(-outputs), axis=1)
+        survived = np.cumprod(scipy.special.expit(-outputs), axis=1)
         before = np.concatenate([np.ones((len(outputs), 1)), survived[:, :-1]], axis=1)
         widths = np.diff(self.edges, prepend=0.0)
         lost = self.edges[-1] - ((before + survived) / 2) @ widths

@@ -1,12 +1,13 @@
 """What a task is: the outcome it needs, the loss that trains it, the columns it predicts, its metrics.
 
-A task knows tables and arrays, not models: training sees its `objective`, everything else the columns it makes.
+A task knows tables and arrays, not models: training sees its `objective`, everything else the columns it makes. Only
+`objective` imports torch, so that metrics and comparisons of finished trainings do without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from wsi_pipeline.cohort.tables.cells import number
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MetricError, MilError
-from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.statistics.estimates import none_if_nan
 from wsi_pipeline.wording import listed
+
+if TYPE_CHECKING:
+    from wsi_pipeline.mil.training.objectives import Objective
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]

@@ -30,10 +30,8 @@ from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.models.zoo import MilModel
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.trained.committee import build
-from wsi_pipeline.mil.trained.model_config import FORMAT, RETRAIN, VERSION, check_alike, read_config
+from wsi_pipeline.mil.trained.model_config import CONFIG, FORMAT, RETRAIN, VERSION, check_alike, read_config
 from wsi_pipeline.system.atomic import atomic_path, write_text
-
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True, eq=False)

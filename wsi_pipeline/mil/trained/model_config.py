@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from wsi_pipeline.config.fields import from_mapping
+from wsi_pipeline.config.registries import MIL_MODELS
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, StoreError, UsageError
-from wsi_pipeline.mil.models.zoo import MIL_MODELS
 from wsi_pipeline.mil.tasks import Task, task_from_json
 
+CONFIG = "config.json"
 FORMAT, VERSION = "wsi-pipeline-mil", 2
 READABLE = (1, 2)
 RETRAIN = "Train it again with: wsi-pipeline train-mil"
@@ -62,6 +63,8 @@ def read_config(path: Path) -> ModelConfig:
 
 def check_alike(own: Task, task: Task) -> None:
     """Raise MilError unless a fold's task makes the same columns as the ensemble's."""
+    if own == task:
+        return
     columns = [list(each.outcomes(np.zeros((0, each.n_outputs))).columns) for each in (own, task)]
     if type(own) is not type(task) or columns[0] != columns[1]:
         raise MilError(f"a fold's task must be that of all, {task.to_json()}, got {own.to_json()}")
@@ -106,7 +109,7 @@ def _task(path: Path, value: Any) -> Task:
 def _spec(path: Path, value: Mapping[str, Any]) -> MilSpec:
     try:
         spec = from_mapping(MilSpec, value, f"{path}: spec")
-        MIL_MODELS.get(spec.model)
+        MIL_MODELS.check(spec.model)
         return spec
     except UsageError as error:
         raise StoreError(error.what, todo=error.todo) from error

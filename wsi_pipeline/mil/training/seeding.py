@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def sub_seed(seed: int, *path: int) -> int:
@@ -17,6 +20,8 @@ def sub_seed(seed: int, *path: int) -> int:
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators of the CPU and of `device` within a block, then restore them."""
+    import torch  # not above: resampling of finished predictions needs seeds, not torch
+
     accelerator = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=accelerator):
         torch.default_generator.manual_seed(seed)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from shapely.geometry import Polygon
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.maps.class_areas import BARE, UNCLEAR, Cells, ClassAreas, class_polygons
+from wsi_pipeline.statistics.ranks import mid_ranks
 from wsi_pipeline.tissue.geojson import to_geojson
 
 BANDS = ((95.0, "Attention: strongest 5 %", (253, 231, 37)), (80.0, "Attention: next 15 %", (33, 145, 140)))
@@ -36,7 +36,7 @@ def percentiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     if len(values) == 0:
         return np.zeros(0)
-    return np.asarray((rankdata(values) - 0.5) * (100.0 / len(values)), dtype=np.float64)
+    return np.asarray((mid_ranks(values) - 0.5) * (100.0 / len(values)), dtype=np.float64)
 
 
 def patch_field(

@@ -12,10 +12,9 @@ import logging
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tiffslide
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
@@ -38,6 +37,9 @@ from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS, samples_together
 from wsi_pipeline.slides.tiff.directories import Directory, every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiff.tiff_segments import SegmentedImage
+
+if TYPE_CHECKING:
+    import tiffslide
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False  # its messages about odd files reach users as SlideError
@@ -124,6 +126,8 @@ class TiffSlideSlide(Slide):
 
 
 def _open(path: Path) -> tiffslide.TiffSlide:
+    import tiffslide  # with zarr, a third of a second; most slides have another reader
+
     try:
         return tiffslide.TiffSlide(path)
     except PARSE_ERRORS as error:

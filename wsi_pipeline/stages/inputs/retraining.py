@@ -16,7 +16,7 @@ import pandas as pd
 from wsi_pipeline.config.fields import from_mapping
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.mil.trained.checkpoint import CONFIG
+from wsi_pipeline.mil.trained.model_config import CONFIG
 from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES
 from wsi_pipeline.wording import counted, listed
 

@@ -9,8 +9,7 @@ from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.tasks.make_task import task_from_json
 from wsi_pipeline.mil.tasks.task import Task
-from wsi_pipeline.mil.trained.checkpoint import CONFIG
-from wsi_pipeline.mil.trained.model_config import read_config
+from wsi_pipeline.mil.trained.model_config import CONFIG, read_config
 from wsi_pipeline.mil.validation.paired import Validated
 from wsi_pipeline.stages.outputs.foreign_side import FOREIGN, beside, is_table
 from wsi_pipeline.stages.outputs.predicted_side import aligned, is_prediction, read_side, task_of_prediction
