@@ -31,6 +31,18 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
+def test_a_table_of_slide_names_says_where_it_looks_for_them(folder: Path) -> None:
+    found = read_cohort([write(folder, "slide,label\na,x\nb,y\n")])
+    assert [record.path.name for record in found.records] == ["a.svs", "b.svs"]
+    assert not any("file not found" in str(note) for note in found.notes)
+    lost = read_cohort([write(folder, "slide,label\na,x\nelsewhere,y\n")])
+    note = next(str(note) for note in lost.notes if "file not found" in str(note))
+    assert "no column `path`" in note
+    assert note.endswith(str(folder / "elsewhere"))
+    with pytest.raises(ManifestError, match="row 3: the name of the slide is empty"):
+        read_cohort([write(folder, "slide,label\na,x\n,y\n")])
+
+
 def test_plain(folder: Path) -> None:
     path = write(folder, "slide_id,path,patient_id,label,mpp,site\ns1,a.svs,p1,tumour,0.25,X\ns2,b.svs,p2,normal,,\n")
     cohort = read_cohort([path])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from wsi_pipeline.cohort.clinical.endpoints import endpoint_columns
 from wsi_pipeline.cohort.clinical.join import Joined, label_columns
@@ -110,7 +111,7 @@ def _survival(joined: Joined, records: Sequence[SlideRecord], target: Target) ->
         values: dict[str, float | int | None] = {}
         for name, parse in (("time", cells.time), ("event", cells.event)):
             shown = f"{name} of {record.patient_id}"
-            row = _agreed(joined, rows, texts[name], name, faults, _as_parsed(parse))
+            row = _agreed(joined, rows, texts[name], name, faults, partial(_parsed_if_possible, parse))
             values[name] = None if row is None else _parsed(table.rows[row][0], shown, texts[name][row], parse, faults)
         time = values["time"]
         if time is not None and time <= 0:
@@ -126,14 +127,12 @@ def _survival(joined: Joined, records: Sequence[SlideRecord], target: Target) ->
     return Outcomes(target, tuple(made), found, tuple(notes))
 
 
-def _as_parsed(parse: Callable[[str], float]) -> Callable[[str], object]:
-    def key(text: str) -> object:
-        try:
-            return parse(text)
-        except ValueError:
-            return text
-
-    return key
+def _parsed_if_possible(parse: Callable[[str], float], text: str) -> object:
+    """The value of a cell for comparisons, where `1` and `1.0` are equal; the text if it cannot be parsed."""
+    try:
+        return parse(text)
+    except ValueError:
+        return text
 
 
 def _parsed(row: int, what: str, text: str, parse: Callable[[str], float], faults: list[Fault]) -> float | int | None:

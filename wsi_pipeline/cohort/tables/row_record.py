@@ -40,14 +40,15 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
     slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else ""
     slide_id = slide_id or id_of_part(slide_id_of(Path(own_name)), chosen)
     if not name:
-        faults.append(Fault(row, "path is empty"))
+        faults.append(Fault(row, "path is empty" if "path" in columns else "the name of the slide is empty"))
     elif not slide_id:
         faults.append(Fault(row, f"path {name!r} does not name a slide"))
     elif problem := elsewhere(file):
         faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
     elif not file.exists():
         shown = str(file) if str(file).isprintable() else repr(str(file))
-        faults.append(Fault(row, f"file not found: {shown}", fatal=False))
+        how = "" if "path" in columns else " by the slide's name, as there is no column `path`"
+        faults.append(Fault(row, f"file not found{how}: {shown}", fatal=False))
     time, event = (optional(key) for key in OUTCOME)
     if note := _outcome_note(slide_id or name, columns, time, event):
         faults.append(Fault(row, note, fatal=False))

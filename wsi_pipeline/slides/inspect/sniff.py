@@ -68,13 +68,13 @@ def refusal(error: OSError, path: Path) -> SlideError:
         return SlideError(problem[0], todo=problem[1])
     if isinstance(error, FileNotFoundError):
         kind = "link to a missing file" if path.is_symlink() else "file not found"
-        return SlideError(f"{kind}: {path}", todo="Check the path column of the CSV.")
+        return SlideError(f"{kind}: {path}", todo="Check the path of this slide in the CSV.")
     return SlideError(f"{error.strerror or error}: {path}", todo="Check the disk or the network share.")
 
 
 def _header(path: Path) -> bytes:
     if path.exists() and not path.is_file():
-        raise SlideError(f"neither a file nor a folder: {path}", todo="Check the path column of the CSV.")
+        raise SlideError(f"neither a file nor a folder: {path}", todo="Check the path of this slide in the CSV.")
     with path.open("rb") as file:
         header = file.read(_DICOM_PREAMBLE + len(_DICOM_MAGIC))
     if not header:
