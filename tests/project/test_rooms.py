@@ -90,7 +90,7 @@ DECIDES = {
     "When does training stop early": "patience",
     "Where is the threshold": "argmin",
     "When does a warning say": "UNLIKELY",
-    "Which sentences stand": "cautions",
+    "Which sentences are": "cautions",
     "When may another process": "300",
 }
 """What the code that decides says, for each question of docs/architecture.md."""

@@ -228,5 +228,5 @@ def make_predictions() -> PredictionSection:
     """Predictions of three new slides: near, far, and one without patches."""
     table = pd.DataFrame({"slide_id": ["new-1", "new-2", "new-3"], "predicted": ["tumour", "normal", "normal"]})
     numbers = {"p_normal": [0.1, 0.7, 0.5], "p_tumour": [0.9, 0.3, 0.5], "spread": [0.02, 0.2, 0.0]}
-    told = {"novelty": [0.9, 3.4, None], "far_from_training": ["no", "yes", "unknown"]}
-    return PredictionSection("vit_small_patch16_224/gated-abmil", table.assign(**numbers, **told))
+    novelty = {"novelty": [0.9, 3.4, None], "far_from_training": ["no", "yes", "unknown"]}
+    return PredictionSection("vit_small_patch16_224/gated-abmil", table.assign(**numbers, **novelty))

@@ -1,4 +1,4 @@
-"""The report on classes: bars as long as the parts, every word escaped, nothing where nothing was classified."""
+"""The report's section on classes: bars in proportion, all text escaped, no section if nothing was classified."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page(*sections: ClassSection) -> str:
     return render_report(ReportData("cohort", "today", slides, classified=sections))
 
 
-def test_stretches_are_as_long_as_the_parts() -> None:
+def test_segments_are_proportional_to_the_fractions() -> None:
     colours = class_colours(3)
     bar = str(fraction_bar([("a", 0.5, colours[0]), ("b", 0.3, colours[1]), ("c", 0.2, colours[2])], "s"))
     widths = [float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)"', bar)]
@@ -48,7 +48,7 @@ def test_classes_of_each_slide_with_legend_words_note_and_picture() -> None:
     assert "stroma 50\u00a0%, &lt;b&gt;tumour&lt;/b&gt; 25\u00a0%, fat &amp; co 15\u00a0%, unclear 10\u00a0%" in html
     assert "<b>tumour</b>" not in html
     assert "Note: patches of 64 um." in html
-    assert html.count("Classes over the thumbnail of") == 1
+    assert html.count("on the thumbnail of") == 1
     assert ">no patches</td>" in html
     assert 'href="#classes"' in html
 

@@ -35,22 +35,21 @@ def test_best_first_and_undefined_last() -> None:
 
 
 def test_finding_names_the_best_with_interval_and_sample() -> None:
-    (said,) = findings(report(model("b", 0.6, 0.5, 0.7), model("c", 0.9, 0.8, 0.95)))
-    assert (
-        said == "c with abmil reaches an AUROC of 0.900 (95\u00a0% interval 0.800–0.950) on 40 slides of 30 patients."
-    )
+    (sentence,) = findings(report(model("b", 0.6, 0.5, 0.7), model("c", 0.9, 0.8, 0.95)))
+    value = "0.900 (95\u00a0% interval 0.800–0.950)"
+    assert sentence == f"c with abmil reaches an AUROC of {value} on 40 slides from 30 patients."
 
 
 @pytest.mark.parametrize(("low", "words"), [(0.75, "do not overlap"), (0.65, "intervals overlap")])
-def test_baseline_is_held_against_the_best(low: float, words: str) -> None:
-    said = findings(report(model("colour", 0.6, 0.5, 0.7), model("vit", 0.9, low, 0.95)))
-    assert "0.300 lower" in said[1]
-    assert words in said[1]
+def test_best_model_is_compared_with_the_baseline(low: float, words: str) -> None:
+    sentences = findings(report(model("colour", 0.6, 0.5, 0.7), model("vit", 0.9, low, 0.95)))
+    assert "0.300 lower" in sentences[1]
+    assert words in sentences[1]
 
 
-def test_a_baseline_that_wins_is_said_so() -> None:
-    said = findings(report(model("colour", 0.8, 0.7, 0.9), model("vit", 0.7, 0.6, 0.8)))
-    assert "no deep encoder here outperforms" in said[1]
+def test_a_winning_baseline_is_reported() -> None:
+    sentences = findings(report(model("colour", 0.8, 0.7, 0.9), model("vit", 0.7, 0.6, 0.8)))
+    assert "no deep encoder here outperforms" in sentences[1]
 
 
 def test_baseline_of_the_same_mil_model_comes_first() -> None:
@@ -63,20 +62,20 @@ def test_baseline_of_the_same_mil_model_comes_first() -> None:
     assert baseline_of(deep, [deep]) is None
 
 
-def test_no_model_no_finding_and_undefined_is_said() -> None:
+def test_no_finding_without_a_model_and_undefined_metrics_are_reported() -> None:
     assert findings(report()) == []
-    assert "No model has a defined AUROC" in findings(report(model("a", None)))[0]
+    assert "AUROC is undefined" in findings(report(model("a", None)))[0]
 
 
 def test_bags_that_are_patients_are_counted_as_such() -> None:
-    (said,) = findings(report(model("c", 0.9, n_slides=None, bag="patient")))
-    assert said.endswith("on 30 patients.")
+    (sentence,) = findings(report(model("c", 0.9, n_slides=None, bag="patient")))
+    assert sentence.endswith("on 30 patients.")
 
 
 def test_patients_that_are_far_are_named() -> None:
-    told = pd.DataFrame({"patient_id": ["P1", "P2"], "far_from_training": ["no", "yes"]})
-    data = ReportData("t", "today", (), predictions=(PredictionSection("colour/mean", told),))
-    assert cautions(data)[0].startswith("1 patient predicted by colour/mean is far from the patients it was trained on")
+    table = pd.DataFrame({"patient_id": ["P1", "P2"], "far_from_training": ["no", "yes"]})
+    data = ReportData("t", "today", (), predictions=(PredictionSection("colour/mean", table),))
+    assert cautions(data)[0].startswith("1 patient is out of distribution for colour/mean")
     assert cautions(data)[0].endswith(": P2.")
 
 
@@ -87,23 +86,23 @@ def test_words_for_estimates_and_intervals() -> None:
     assert interval_words(ModelSection("a", "b")) == "no interval recorded"
 
 
-def test_chance_and_warnings_of_others_are_told() -> None:
-    said = "\n".join(cautions(report(model("a", 0.6, 0.45, 0.8, warnings=["small"]), warnings=("mine",))))
-    assert said.startswith("mine")
-    assert "not shown to be better than chance" in said
-    assert "a with abmil: small" in said
-    assert "models were compared" not in said
+def test_chance_level_and_given_warnings_are_cautions() -> None:
+    text = "\n".join(cautions(report(model("a", 0.6, 0.45, 0.8, warnings=["small"]), warnings=("mine",))))
+    assert text.startswith("mine")
+    assert "not shown to be better than chance" in text
+    assert "a with abmil: small" in text
+    assert "models were compared" not in text
 
 
-def test_choosing_among_models_is_told() -> None:
+def test_selection_among_models_is_a_caution() -> None:
     assert "2 models were compared" in cautions(report(model("a", 0.9, 0.8, 1), model("b", 0.8, 0.7, 0.9)))[0]
 
 
 def test_slides_left_out_are_named_and_counted() -> None:
     slides = (*(SlideRow(f"f{i}", "failed") for i in range(6)), SlideRow("e", "empty"))
-    said = cautions(report(slides=slides))
-    assert said[0] == "6 slides failed and are not included in any result: f0, f1, f2, f3 and 2 more."
-    assert said[1] == "No tissue was found on 1 slide: e."
+    sentences = cautions(report(slides=slides))
+    assert sentences[0] == "6 slides failed and are excluded from all results: f0, f1, f2, f3 and 2 more."
+    assert sentences[1] == "No tissue was found on 1 slide: e."
 
 
 @pytest.mark.parametrize(
@@ -118,5 +117,5 @@ def test_slides_left_out_are_named_and_counted() -> None:
 )
 def test_sites_that_give_the_label_away(pairs: list[tuple[str, str]], warned: bool) -> None:
     slides = tuple(SlideRow(f"s{i}", "done", site=s, label=c) for i, (s, c) in enumerate(pairs))
-    said = cautions(report(model("a", 0.9, 0.8, 1.0), slides=slides))
-    assert any("No site has slides of more than one class" in sentence for sentence in said) == warned
+    sentences = cautions(report(model("a", 0.9, 0.8, 1.0), slides=slides))
+    assert any("Each site has slides of a single class" in sentence for sentence in sentences) == warned

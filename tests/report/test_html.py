@@ -108,11 +108,11 @@ def test_summary_and_tables_say_the_numbers() -> None:
     assert "vit_small_patch16_224 with gated-abmil reaches an AUROC of" in text
     assert "The colour baseline reaches" in text
     assert "200 resamples of patients" in text
-    assert "60 slides of 40 patients" in text
+    assert "60 slides from 40 patients" in text
     assert "not a slide: header b'IJrE' is not TIFF, DICOM or MIRAX" in text
     assert "Traceback (most recent call last)" in text
     assert "wsi-pipeline embed --model colour" in text
-    assert "outliers of the cohort" in text
+    assert "Diamonds: outliers" in text
     assert "predicted" in text
 
 
@@ -192,40 +192,40 @@ def test_prediction_without_a_true_label_claims_neither_right_nor_wrong() -> Non
     slides = (SlideRow("s", "done", overlay_png=pictures(1, 0)[0]),)
     text = Page(render_report(ReportData("t", "today", slides, (null_model(),)))).text
     assert "predicted a 1.00" in text
-    assert "✓ right" not in text
-    assert "✕ wrong" not in text
+    assert "✓" not in text
+    assert "✕" not in text
 
 
 def test_every_task_has_its_figures_and_words() -> None:
     slides = (SlideRow("S000", "done", overlay_png=pictures(1, 0)[0]),)
     survived, regressed = make_survival(), make_regression()
     survival = Page(render_report(ReportData("t", "today", slides, (survived,))))
-    said = " ".join(attributes.get("aria-label") or "" for attributes in survival.all("svg"))
-    assert "Kaplan-Meier curves, low risk: 30" in said
+    descriptions = " ".join(attributes.get("aria-label") or "" for attributes in survival.all("svg"))
+    assert "Kaplan-Meier curves, low risk: 30" in descriptions
     assert f"reaches a C-index of {survived.metrics['pooled']['c_index']['value']:.3f}" in survival.text
-    assert "chosen" in survival.text
+    assert "selected" in survival.text
     assert "model abmil" in survival.text
     regression = Page(render_report(ReportData("t", "today", slides, (regressed,))))
-    said = " ".join(attributes.get("aria-label") or "" for attributes in regression.all("svg"))
-    assert "Predicted against measured, 60 slides" in said
+    descriptions = " ".join(attributes.get("aria-label") or "" for attributes in regression.all("svg"))
+    assert "Predicted against measured, 60 slides" in descriptions
     assert f"reaches an MAE of {regressed.metrics['pooled']['mae']['value']:.3f}" in regression.text
-    assert f"{regressed.metrics['target']['mean']:.4g} on average" in regression.text
+    assert f"mean {regressed.metrics['target']['mean']:.4g}" in regression.text
 
 
-def test_all_that_a_validation_tells_is_shown() -> None:
+def test_all_results_of_a_validation_are_shown() -> None:
     model = make_validated()
-    told = model.metrics
+    metrics = model.metrics
     page = Page(render_report(ReportData("t", "today", (SlideRow("S000", "done"),), (model,))))
-    said = " ".join(attributes.get("aria-label") or "" for attributes in page.all("svg"))
-    bins = f"Calibration in {len(told['calibration']['bins'])} bins of 120"
+    descriptions = " ".join(attributes.get("aria-label") or "" for attributes in page.all("svg"))
+    bins = f"120 predictions in {len(metrics['calibration']['bins'])} bins"
     for figure in ("ROC curve", "Precision-recall curve", "Confusion matrix of 60", bins):
-        assert figure in said
-    test, spread = told["permutation"], told["repeats"]["auroc"]
-    rates = [f"{name} {_with_bounds(told['threshold'][name])}" for name in ("sensitivity", "specificity")]
+        assert figure in descriptions
+    test, spread = metrics["permutation"], metrics["repeats"]["auroc"]
+    rates = [f"{name} {_with_bounds(metrics['threshold'][name])}" for name in ("sensitivity", "specificity")]
     for words in (
         f"{', '.join(rates)} for tumour",
         f"p = {test['p_value']:.3g} for AUROC, {test['n']} permutations",
-        f"Brier score {_with_bounds(told['calibration']['brier'])}",
+        f"Brier score {_with_bounds(metrics['calibration']['brier'])}",
         f"{spread['mean']:.3f} ± {spread['sd']:.3f}",
         "repeat.fold",
         "learning_rate 0.001",
@@ -243,9 +243,9 @@ def test_predictions_name_the_slides_that_are_far_first() -> None:
     page = Page(render_report(data))
     text = page.text
     assert text.index("new-2") < text.index("new-1 tumour")
-    assert "far from the slides it was trained on" in text
-    assert "cannot tell" in text
-    assert "one in twenty" in text
+    assert "1 slide is out of distribution for" in text
+    assert "unknown" in text
+    assert "about 1 in 20" in text
     assert not re.search(r"\b(None|nan|NaN)\b", text)
 
 
@@ -254,8 +254,8 @@ def test_predictions_of_patients_and_of_grades() -> None:
     table = pd.DataFrame(
         {"patient_id": ["P1", "P2"], "predicted": ["01", "00"], "p_00": [0.2, 0.9], "p_01": [0.8, 0.1]}
     )
-    told = PredictionSection("colour/mean", table.assign(novelty=[1.0, 9.0], far_from_training=["no", "yes"]))
-    page = Page(render_report(ReportData("t", "today", (), predictions=(told,))))
+    section = PredictionSection("colour/mean", table.assign(novelty=[1.0, 9.0], far_from_training=["no", "yes"]))
+    page = Page(render_report(ReportData("t", "today", (), predictions=(section,))))
     assert "patient predicted probability" in page.text
     assert page.text.index("P2 00 0.900 9.00") < page.text.index("P1 01 0.800 1.00")
 
@@ -266,10 +266,10 @@ def test_captions_name_what_was_tested() -> None:
     page = Page(render_report(ReportData("t", "today", (), (survival,))))
     assert "patients above and below the median risk of each fold" in page.text
     page = Page(render_report(ReportData("t", "today", (), (regression,))))
-    assert "Test slides; on the dotted line" in page.text
+    assert "Test slides; dotted line" in page.text
     of_patients = replace(regression, metrics={**regression.metrics, "bag": "patient"})
     page = Page(render_report(ReportData("t", "today", (), (of_patients,))))
-    assert "Test patients; on the dotted line" in page.text
+    assert "Test patients; dotted line" in page.text
     validated = make_validated()
     pages = [replace(validated, metrics={**validated.metrics, "bag": bag}) for bag in ("slide", "patient")]
     tables = [Page(render_report(ReportData("t", "today", (), (model,)))).text for model in pages]
@@ -331,4 +331,4 @@ def test_log_rank_statistic_of_new_and_of_older_files_is_chi_square() -> None:
     for written in (test, {"statistic": -2.7, "p_value": 0.007}):
         model = make_survival()
         model.metrics["survival"]["logrank"] = written  # type: ignore[index]
-        assert "Log-rank chi-square 7.29, p = 0.007" in Page(render_report(ReportData("t", "today", (), (model,)))).text
+        assert "chi-square 7.29, p = 0.007" in Page(render_report(ReportData("t", "today", (), (model,)))).text

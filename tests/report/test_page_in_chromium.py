@@ -113,7 +113,7 @@ def test_the_slider_lays_attention_over_the_slide_by_mouse_and_by_keyboard(brows
     for kind in ("rawKeyDown", "keyUp"):
         browser.send("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
     assert browser.run(cut) == "79%"
-    assert browser.run("document.activeElement.getAttribute('aria-valuetext')") == "79 percent under attention"
+    assert browser.run("document.activeElement.getAttribute('aria-valuetext')") == "79 percent covered by the heatmap"
     boxes = browser.run(
         "[...document.querySelector('.frame').querySelectorAll('img:not([hidden])')]"
         ".map(i => i.getBoundingClientRect()).map(b => [b.left, b.top, b.width, b.height])"

@@ -58,9 +58,9 @@ def test_a_run_in_which_was_only_tuned_has_a_report_with_its_pictures() -> None:
     assert len(shown) == 3
     assert all((image["src"] or "").startswith("data:image/webp;base64,") for image in shown)
     assert "The tuned adapter pathotune reaches a macro F1 of" in page.text
-    assert "on 120 test patches of 12 groups" in page.text
-    assert "160 036 parameters trained, 2.90% of the backbone's; on 640 patches of 63 groups" in page.text
-    assert "epoch 7 of 9 kept, stopped early" in page.text
+    assert "on 120 test patches from 12 groups" in page.text
+    assert "160 036 trained parameters (2.90% of the backbone); 640 training patches from 63 groups" in page.text
+    assert "kept epoch 7 of 9, stopped early" in page.text
     assert re.search(r"95 % intervals by percentile bootstrap over the groups .* 100 resamples of 12 groups", page.text)
 
 

@@ -316,7 +316,7 @@ def test_the_report_shows_what_an_external_cohort_says(training: Training, run: 
     assert "External test, by slide" in page
     assert "External test, by patient" in page
     assert words in page
-    assert "on an external test, 35 slides of 23 patients." in page
+    assert "on an external test set, 35 slides from 23 patients." in page
     assert "colour with mean reaches an AUROC" in page
     cut = found.metrics["threshold"]["value"]
     assert f"chosen on validation slides of the training (chosen in training {cut:.3f})" in page
@@ -325,8 +325,8 @@ def test_the_report_shows_what_an_external_cohort_says(training: Training, run: 
     records = cohort(again, "t", N, label=LABELS)
     apply(training, again, records)
     page = write_report(again, Cohort(records, "here")).read_text(encoding="utf-8")
-    assert "No external test, by slide" in page
-    assert "on patients it was trained on, 24 slides of 24 patients." in page
+    assert "Not an external test, by slide" in page
+    assert "on patients it was trained on, 24 slides from 24 patients." in page
 
 
 def compared(a: Path, b: Path, out: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a report is made of: plain frozen facts, gathered by a stage, rendered by `report.html`.
+"""The content of a report: plain frozen dataclasses, filled by the stage `report`, rendered by `page.html`.
 
-Nothing here knows where files lie. Pictures are encoded bytes (PNG, JPEG or WebP), already small: see
-`report.pictures.shrink_png`.
+Nothing here knows where files are. Pictures are encoded bytes (PNG, JPEG or WebP), already shrunk by
+`maps.pictures.shrink_png`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ STATES = ("done", "empty", "failed", "pending")
 """State of a slide: finished; no tissue found; stopped by an error; not started."""
 
 BASELINE_ENCODER = "colour"
-"""The encoder of stain and texture statistics that every deep encoder is held against."""
+"""The encoder of stain and texture statistics with which every deep encoder is compared."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its interval; `n_undefined` counts resamples in which the metric had no value."""
+    """A metric with its interval; `n_undefined` counts the resamples in which the metric is undefined."""
 
     value: float
     low: float | None = None
@@ -34,12 +34,18 @@ class Estimate:
 
     @classmethod
     def read(cls, raw: Any) -> Estimate | None:
-        """From metrics JSON (`{"value", "low", "high", "n_undefined"}`, a number, or null); None where undefined."""
+        """From metrics.json (`{"value", "low", "high", "n_undefined"}`, a number, or null); None if undefined."""
         parts: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {"value": raw}
         value = as_number(parts.get("value"))
         if value is None:
             return None
         return cls(value, as_number(parts.get("low")), as_number(parts.get("high")), int(parts.get("n_undefined") or 0))
+
+
+def with_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics of one class, each joined with its interval if metrics.json has one under `intervals`."""
+    intervals = row.get("intervals") or {}
+    return {name: {"value": value, **intervals[name]} if name in intervals else value for name, value in row.items()}
 
 
 def as_number(raw: Any) -> float | None:
@@ -54,13 +60,13 @@ class SlideRow:
     """One slide of the cohort as the report shows it.
 
     stage        the last stage it reached, or the one that failed
-    reason       one sentence saying why it failed or is empty; `todo` what the user can do
-    note         anything else worth a line (resampled, mask looks wrong)
-    tissue_mm2   tissue area in square millimetres; `mpp` micrometres per pixel of the patches as delivered
+    reason       one sentence: why it failed or is empty; `todo`: what the user can do
+    note         any other remark (resampled, mask looks wrong)
+    tissue_mm2   tissue area in square millimetres; `mpp`: micrometres per pixel of the patches as delivered
     overlay_png  thumbnail with tissue contours, encoded (PNG, JPEG or WebP)
-    thumbnail    the same picture without anything on it
+    thumbnail    the thumbnail alone
     heatmaps     `ModelSection.key` -> attention over the thumbnail, encoded
-    sheets       `ModelSection.key` -> the patches with most and least attention, encoded
+    sheets       `ModelSection.key` -> the patches with highest and lowest attention, encoded
 
     A model's prediction for the slide is taken from `ModelSection.predictions`.
     Raises WsiPipelineError for an unknown state.
@@ -123,8 +129,8 @@ class ModelSection:
     @property
     def task(self) -> str:
         """classification, ordinal, regression or survival."""
-        told = self.metrics.get("task") or "classification"
-        return str(told.get("name") if isinstance(told, Mapping) else told)
+        task = self.metrics.get("task") or "classification"
+        return str(task.get("name") if isinstance(task, Mapping) else task)
 
     @property
     def patients_known(self) -> bool:
@@ -133,7 +139,7 @@ class ModelSection:
 
     @property
     def unit(self) -> str:
-        """What a prediction is of: slide or patient."""
+        """Unit of prediction: slide or patient."""
         return str(self.metrics.get("bag") or "slide")
 
     @property
@@ -143,11 +149,11 @@ class ModelSection:
 
     @property
     def best(self) -> Estimate | None:
-        """The headline metric over all test slides, or None where undefined."""
+        """The headline metric over all test slides, or None if undefined."""
         return self.pooled(self.headline)
 
     def pooled(self, name: str) -> Estimate | None:
-        """A metric over all test slides (`auroc`, `balanced_accuracy`...), or None where undefined."""
+        """A metric over all test slides (`auroc`, `balanced_accuracy`...), or None if undefined."""
         return Estimate.read((self.metrics.get("pooled") or {}).get(name))
 
 
@@ -164,7 +170,9 @@ class TuningSection:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One slide's classes: patches, part of them by class (empty without patches), part that is unclear, overlay."""
+    """Classes of one slide: number of patches, fraction of each class (empty without patches) and of unclear patches,
+    overlay.
+    """
 
     slide_id: str
     patches: int
@@ -177,9 +185,9 @@ class ClassRow:
 class ClassSection:
     """The classes that one adapter assigns to the slides' patches.
 
-    name      as after --model
-    adapter   file of the adapter within the run, `built-in`, or a whole path
-    notes     what is odd about these patches for this adapter
+    name      as given to --model
+    adapter   file of the adapter within the run, `built-in`, or a full path
+    notes     how these patches differ from those the adapter was tuned on
     """
 
     name: str
@@ -194,10 +202,10 @@ class PredictionSection:
     """A trained model's predictions for slides outside its cross-validation.
 
     name      `encoder/mil_model`
-    table     slide_id (none where a row is a patient), patient_id, label, predicted (text for a class, else a number)
-              or risk..., spread and, where known, novelty, far_from_training
-    metrics   the content of its metrics.json; empty where no outcome is known
-    patients  one row a patient, where patients have several slides
+    table     slide_id (absent if a row is a patient), patient_id, label, predicted (text for a class, else a number)
+              or risk..., spread and, if known, novelty, far_from_training
+    metrics   the content of its metrics.json; empty if no outcome is known
+    patients  one row per patient, if patients have several slides
     """
 
     name: str
@@ -207,13 +215,13 @@ class PredictionSection:
 
     @property
     def unit(self) -> str:
-        """What a row is of: slide or patient."""
+        """Unit of a row: slide or patient."""
         return "slide" if "slide_id" in self.table else "patient"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the results were produced: commands in order, versions, specs by stage, digests by stage or file."""
+    """How the results were produced: commands in order, versions, settings by stage, digests by stage or file."""
 
     commands: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -223,9 +231,9 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything a report shows. `created` is a date as it should be read; `warnings` are plain sentences.
+    """Everything a report shows. `created` is the date as displayed; `warnings` are full sentences.
 
-    pictures_note   says which pictures were left out to keep the file small, if any
+    pictures_note   which pictures were left out to keep the file small; empty if none
     """
 
     title: str

@@ -14,7 +14,7 @@ import pandas as pd
 
 from wsi_pipeline.errors import MetricError
 from wsi_pipeline.statistics.bootstrap import Codes, Floats, Scored
-from wsi_pipeline.statistics.metric_words import OF_CHANCE
+from wsi_pipeline.statistics.metric_words import CHANCE_LEVEL
 from wsi_pipeline.statistics.ranks import mid_ranks
 
 POOLED = ("auroc", "balanced_accuracy", "macro_f1", "accuracy")
@@ -49,7 +49,7 @@ def chance_values(scored: Scored) -> dict[str, float]:
     """Scores of a guess that ignores the slide: a coin, or for accuracy and macro F1 always the most common class."""
     share = float(np.bincount(scored.truth).max() / len(scored.truth))
     return {
-        "auroc": OF_CHANCE["auroc"],
+        "auroc": CHANCE_LEVEL["auroc"],
         "balanced_accuracy": 1 / scored.n_classes,
         "accuracy": share,
         "macro_f1": 2 * share / (1 + share) / scored.n_classes,

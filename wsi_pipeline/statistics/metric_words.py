@@ -5,13 +5,13 @@ from __future__ import annotations
 HEADLINES = {"classification": "auroc", "ordinal": "quadratic_kappa", "survival": "c_index", "regression": "mae"}
 """Task -> the metric that a model is judged by first."""
 
-OF_CLASSES = frozenset({"classification", "ordinal"})
+CLASS_TASKS = frozenset({"classification", "ordinal"})
 """Tasks that predict one of several names, with a probability for each."""
 
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "grade_error"})
 """Errors; of all other metrics higher is better."""
 
-OF_CHANCE = {"auroc": 0.5, "c_index": 0.5, "quadratic_kappa": 0.0}
+CHANCE_LEVEL = {"auroc": 0.5, "c_index": 0.5, "quadratic_kappa": 0.0}
 """Metrics whose value at chance does not depend on the data."""
 
 _WORDS = {

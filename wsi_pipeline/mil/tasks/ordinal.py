@@ -16,7 +16,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.classification import MAX_CLASSES, ClassEvaluation
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, codes_of, column_of, nan_if_none, values_of
 from wsi_pipeline.statistics.class_metrics import to_scored
-from wsi_pipeline.statistics.metric_words import OF_CHANCE
+from wsi_pipeline.statistics.metric_words import CHANCE_LEVEL
 from wsi_pipeline.statistics.ordinal_metrics import ordinal_metrics
 from wsi_pipeline.wording import listed
 
@@ -113,7 +113,7 @@ class GradeEvaluation(ClassEvaluation):
         """Kappa of a guess that ignores the slide; always the median grade (error), or the most common (accuracy)."""
         grades, n = self.scored.truth, len(self.classes)
         return {
-            "quadratic_kappa": OF_CHANCE["quadratic_kappa"],
+            "quadratic_kappa": CHANCE_LEVEL["quadratic_kappa"],
             "grade_error": float(np.abs(grades - np.median(grades)).mean()),
             "balanced_accuracy": 1 / n,
             "accuracy": float(np.bincount(grades).max() / len(grades)),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.task import Codes, Floats, Json, nan_if_none, numbers_of, quantile_groups, some, values_of
-from wsi_pipeline.statistics.metric_words import OF_CHANCE
+from wsi_pipeline.statistics.metric_words import CHANCE_LEVEL
 from wsi_pipeline.statistics.survival_metrics import Mask, concordance, integrated_brier, risk_groups
 from wsi_pipeline.wording import listed
 
@@ -193,7 +193,7 @@ class SurvivalEvaluation:
 
     def chance(self) -> dict[str, float]:
         """A coin."""
-        return {"c_index": OF_CHANCE["c_index"]}
+        return {"c_index": CHANCE_LEVEL["c_index"]}
 
     def details(self) -> Json:
         """`survival`: Kaplan-Meier curves of patients in halves by risk, and the log-rank test; see `risk_groups`.

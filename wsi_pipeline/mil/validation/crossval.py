@@ -24,7 +24,7 @@ from wsi_pipeline.mil.validation.validation_metrics import validation_metrics
 from wsi_pipeline.splits.assign import Strata, checked_table, make_splits
 from wsi_pipeline.splits.fold import Fold, Splits
 from wsi_pipeline.splits.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
-from wsi_pipeline.statistics.metric_words import OF_CLASSES
+from wsi_pipeline.statistics.metric_words import CLASS_TASKS
 from wsi_pipeline.wording import listed
 
 Json = dict[str, Any]
@@ -111,7 +111,7 @@ def cross_validate_bags(
     for candidate in specs:
         MIL_MODELS.get(candidate.model)
     whole = _table(table, spec)
-    strange = untrained_rows(whole) if spec.task in OF_CLASSES else np.zeros(len(whole), bool)
+    strange = untrained_rows(whole) if spec.task in CLASS_TASKS else np.zeros(len(whole), bool)
     table, every = whole[~strange].reset_index(drop=True), bags
     task = _task(table, spec)
     splits = make_splits(table, spec, strata_of_task(task, table))
@@ -140,7 +140,7 @@ def cross_validate_bags(
 
 def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
     """The checked table, rows counted from 0; labels of a regression as numbers."""
-    table = checked_table(table, ("label",) if spec.task in OF_CLASSES else ())
+    table = checked_table(table, ("label",) if spec.task in CLASS_TASKS else ())
     return table.assign(label=numbers_of(table, "label")) if spec.task == "regression" else table
 
 

@@ -1,4 +1,4 @@
-"""Axes that several figures share, and the reading of truth and score from a table of predictions."""
+"""Axes shared by several figures, and labels and scores read from a table of predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_pipeline.report.figures.curves import Band
 from wsi_pipeline.report.figures.svg import Scale, clip, el, line, path, text, upright
 
 SIDE, LEFT, TOP, BOTTOM = 300.0, 46.0, 12.0, 42.0
-"""Pixels: side of a square plot, room for the labels at its left, above, below."""
+"""Pixels: side of a square plot; margins at its left, above and below."""
 
 _UNIT = (0, 0.25, 0.5, 0.75, 1)
 HUES = 7
@@ -32,7 +32,7 @@ def unit_axes(x: Scale, y: Scale, across: str, up: str) -> Markup:
 def axes(
     x: Scale, y: Scale, across: str, up: str, x_ticks: Sequence[float] = (), y_ticks: Sequence[float] = ()
 ) -> Markup:
-    """Grid, ticks and names of both axes; ticks are chosen where none are given."""
+    """Grid, ticks and names of both axes; ticks that are not given are chosen."""
     x_ticks, y_ticks = x_ticks or x.ticks(5), y_ticks or y.ticks(5)
     below = [text(x(t), y(y.low) + 17, f"{t:g}", anchor="middle", css="tick") for t in x_ticks]
     beside = [text(x(x.low) - 8, y(t) + 4, f"{t:g}", anchor="end", css="tick") for t in y_ticks]
@@ -50,11 +50,13 @@ def band_path(band: Band, x: Scale, y: Scale, css: str = "band") -> Markup:
     """The band as one closed shape."""
     upper = [(x(f), y(t)) for f, t in zip(band.at, band.high, strict=True)]
     lower = [(x(f), y(t)) for f, t in zip(band.at, band.low, strict=True)]
-    return path(upper + lower[::-1], css, closed=True, hint=f"{band.level:.0%} band, {band.resamples} resamples")
+    return path(
+        upper + lower[::-1], css, closed=True, hint=f"{band.level:.0%} bootstrap band, {band.resamples} resamples"
+    )
 
 
 def legend(names: Sequence[str], right: float, bottom: float) -> list[Markup]:
-    """Names with a stroke of their curve's kind, stacked above `bottom`, flush right."""
+    """Names, each with a line in the style of its curve, stacked above `bottom`, flush right."""
     top = bottom - 8 - 18 * (len(names) - 1)
     parts = []
     for i, name in enumerate(names):
@@ -72,7 +74,7 @@ def labelled(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def truth_and_score(rows: pd.DataFrame, name: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Whether each row is of class `name`, and its probability for it; rows without one are left out."""
+    """Whether each row is of class `name`, and the predicted probability; rows without a probability are left out."""
     column = f"p_{name}"
     if column not in rows:
         return np.zeros(0, np.bool_), np.zeros(0)
@@ -87,7 +89,7 @@ def usable(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def patients_of(rows: pd.DataFrame) -> NDArray[np.str_]:
-    """Each row's patient; a slide without one stands for itself."""
+    """The patient of each row; a slide without a patient counts as its own."""
     if "slide_id" not in rows:
         return rows["patient_id"].astype(str).to_numpy(np.str_)
     own = rows["slide_id"].astype(str)

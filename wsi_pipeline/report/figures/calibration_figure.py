@@ -1,4 +1,4 @@
-"""The calibration picture: do predictions called 0.8 come true eight times in ten? Drawn from metrics.json's bins."""
+"""Calibration curve (are predictions of 0.8 correct in 8 of 10 cases?), drawn from the bins in metrics.json."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _Z = 1.96
 
 
 def calibration_figure(calibration: Mapping[str, Any] | None, repeats: int = 1) -> Markup | None:
-    """Part observed against mean prediction of each bin, its size as the dot's area, 95 % Wilson interval as whisker.
+    """Observed fraction against mean prediction per bin; dot area: bin size; whiskers: 95 % Wilson interval.
 
-    calibration   `{"bins": [{"mean_predicted", "observed", "n"}], ...}`; None without a usable bin
-    repeats       how often each slide was predicted: more often does not make it more slides
+    calibration   `{"bins": [{"mean_predicted", "observed", "n"}], ...}`; None if no bin is usable
+    repeats       number of predictions per slide; whiskers are computed from slides, not from predictions
     """
     bins = _bins((calibration or {}).get("bins") or ())
     if not bins:
@@ -32,16 +32,16 @@ def calibration_figure(calibration: Mapping[str, Any] | None, repeats: int = 1) 
         parts.append(line(x(at), y(low), x(at), y(high), "whisker thin"))
     parts.append(path([(x(at), y(seen)) for at, seen, _ in bins], "curve c0"))
     for at, seen, n in bins:
-        hint = el("title", f"{n} predictions of {at:.2f} on average; observed fraction {seen:.0%}")
+        hint = el("title", f"{n} predictions: mean {at:.2f}, observed {seen:.0%}")
         parts.append(el("circle", hint, cx=x(at), cy=y(seen), r=3.0 + 4.0 * math.sqrt(n / most), class_="point"))
-    said = f"Calibration in {len(bins)} bins of {sum(n for _, _, n in bins)} predictions"
-    return figure(x(1) + 10, y(0) + BOTTOM, said, parts)
+    description = f"Calibration curve: {sum(n for _, _, n in bins)} predictions in {len(bins)} bins"
+    return figure(x(1) + 10, y(0) + BOTTOM, description, parts)
 
 
-def wilson(part: float, n: float) -> tuple[float, float]:
-    """95 % interval of a part seen in n (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
-    centre, scale = part + _Z**2 / (2 * n), 1 + _Z**2 / n
-    half = _Z * math.sqrt(part * (1 - part) / n + _Z**2 / (4 * n**2))
+def wilson(fraction: float, n: float) -> tuple[float, float]:
+    """95 % interval of a fraction observed in n cases (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
+    centre, scale = fraction + _Z**2 / (2 * n), 1 + _Z**2 / n
+    half = _Z * math.sqrt(fraction * (1 - fraction) / n + _Z**2 / (4 * n**2))
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 

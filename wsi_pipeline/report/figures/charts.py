@@ -1,7 +1,7 @@
-"""The pictures of the report as SVG: confusion matrix, intervals, patch counts, training curves (ROC: `report.roc`).
+"""SVG figures of the report: confusion matrix, intervals, patch counts, training curves (ROC curves: `figures.roc`).
 
-Each is a pure function of numbers and returns safe markup; hues come from the page (Okabe and Ito 2008, distinct
-with every colour vision) and nothing is shown by hue alone.
+Each is a pure function of numbers and returns safe markup. Hues are set by the page (Okabe and Ito 2008, safe for
+colour-blind readers), and nothing is shown by hue alone.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 from markupsafe import Markup
 
 from wsi_pipeline.report.data import Estimate, as_number
+from wsi_pipeline.report.figures.axes import BOTTOM, LEFT, SIDE, TOP, axes
 from wsi_pipeline.report.figures.curves import patch_count_outliers
 from wsi_pipeline.report.figures.svg import Scale, clip, el, figure, line, path, text, upright
 
-_SIDE, _LEFT, _TOP, _BOTTOM = 300.0, 46.0, 12.0, 42.0
 BAR_WIDTH = 240.0
 
 
 def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup | None:
-    """Confusion matrix, rows true, columns predicted: counts, and the share of the row. None when it is empty."""
+    """Confusion matrix, rows true, columns predicted: counts and percentages of the row. None if empty."""
     counts = np.asarray(matrix, dtype=np.int64)
     if counts.shape != (len(classes), len(classes)) or counts.size == 0:
         return None
-    cell = float(np.clip(_SIDE / len(classes), 46, 112))
+    cell = float(np.clip(SIDE / len(classes), 46, 112))
     left, top = 18.0 + min(170.0, 7.2 * max(len(name) for name in classes)) + 10, 40.0
     side = cell * len(classes)
     parts = [
@@ -45,7 +45,7 @@ def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
 
 
 def _cell(x: float, y: float, side: float, count: int, share: float | None, right: bool) -> list[Markup]:
-    """One square: the colour says right or wrong, its strength the share of the row."""
+    """One cell: hue shows correct or wrong, opacity the fraction of the row."""
     kind = "right" if right else "wrong"
     opacity = f"{0.04 + 0.5 * (share or 0.0):.2f}"
     box = el("rect", x=x + 1, y=y + 1, width=side - 2, height=side - 2, rx=3, class_=kind, fill_opacity=opacity)
@@ -58,7 +58,7 @@ def _cell(x: float, y: float, side: float, count: int, share: float | None, righ
 
 
 def interval_bar(estimate: Estimate | None, low: float, baseline: float | None, css: str = "") -> Markup:
-    """One row of the model comparison: a point and its interval on `low`..1, dashed line at the baseline's value."""
+    """One row of the model comparison: value and interval on an axis from `low` to 1, dashed line: the baseline."""
     x, height = Scale(low, 1.0, 6, BAR_WIDTH - 6), 26.0
     parts = [line(x(t), 0, x(t), height, "grid") for t in x.ticks(4)]
     if baseline is not None and low <= baseline <= 1:
@@ -82,9 +82,9 @@ def interval_axis(low: float) -> Markup:
 
 
 def patch_count_figure(counts: Sequence[int], names: Sequence[str]) -> Markup | None:
-    """Patches per slide on a log axis, one dot a slide, those out of line as diamonds. None without patches.
+    """Patches per slide on a log axis, one dot per slide, outliers as diamonds. None without patches.
 
-    counts and names are row for row; slides with 0 patches are left out. The line marks the median.
+    `counts` and `names` are in the same order; slides with 0 patches are left out. The line marks the median.
     """
     filled = np.asarray(counts, dtype=np.int64)
     odd = patch_count_outliers(filled)
@@ -104,12 +104,12 @@ def patch_count_figure(counts: Sequence[int], names: Sequence[str]) -> Markup | 
         parts.append(line(x(t), floor + 6, x(t), floor + 11, "axis"))
         parts.append(text(x(t), floor + 26, f"{t:,.0f}".replace(",", " "), anchor="middle", css="tick"))
     parts.append(text(708, floor + 46, "patches per slide, log scale", anchor="end"))
-    said = f"Patches per slide of {int((filled > 0).sum())} slides, {int(odd.sum())} out of line"
-    return figure(720, floor + 54, said, parts)
+    description = f"Patches per slide: {int((filled > 0).sum())} slides, {int(odd.sum())} outliers"
+    return figure(720, floor + 54, description, parts)
 
 
 def _stacked(positions: Sequence[float], shown: np.ndarray) -> tuple[float, dict[int, int]]:
-    """Dot radius and, for each shown slide, how many dots lie below its own; the largest radius that fits."""
+    """The largest dot radius that fits and, for each shown slide, the number of dots below its own."""
     heights: dict[int, int] = {}
     radius = 5.0
     for radius in (5.0, 4.0, 3.0, 2.4, 1.8, 1.3):
@@ -135,16 +135,16 @@ def _dot(centre: tuple[float, float], radius: float, odd: bool, hint: str) -> Ma
 def training_figure(histories: Sequence[Sequence[Mapping[str, float | None]]]) -> Markup | None:
     """Training (dashed) and validation loss by epoch, one pair of lines per fold, a dot at the best epoch.
 
-    Epochs without a finite loss break no line: they are left out. None when nothing was recorded.
+    Epochs without a finite loss are left out. None if nothing was recorded.
     """
     drawn = [(_series(h, "train_loss"), _series(h, "val_loss")) for h in histories]
     points = [point for pair in drawn for series in pair for point in series]
     if not points:
         return None
     epochs, losses = [p[0] for p in points], [p[1] for p in points]
-    x = Scale(min(epochs), max(max(epochs), min(epochs) + 1), _LEFT, _LEFT + _SIDE)
-    y = Scale(0.0, max(max(losses), 1e-9) * 1.05, _TOP + _SIDE, _TOP)
-    parts = _loss_axes(x, y)
+    x = Scale(min(epochs), max(max(epochs), min(epochs) + 1), LEFT, LEFT + SIDE)
+    y = Scale(0.0, max(max(losses), 1e-9) * 1.05, TOP + SIDE, TOP)
+    parts = [axes(x, y, "epoch", "loss", [tick for tick in x.ticks(6) if tick == int(tick)], y.ticks(7))]
     for fold, (train, val) in enumerate(drawn):
         if train:
             parts.append(path([(x(e), y(v)) for e, v in train], "train", hint=f"fold {fold}, training"))
@@ -152,18 +152,9 @@ def training_figure(histories: Sequence[Sequence[Mapping[str, float | None]]]) -
             parts.append(path([(x(e), y(v)) for e, v in val], "val", hint=f"fold {fold}, validation"))
             best = min(val, key=lambda point: point[1])
             parts.append(el("circle", cx=x(best[0]), cy=y(best[1]), r=3.2, class_="best"))
-    return figure(x(x.high) + 10, y(0) + _BOTTOM, f"Loss by epoch, {len(drawn)} folds", parts)
+    return figure(x(x.high) + 10, y(0) + BOTTOM, f"Loss by epoch, {len(drawn)} folds", parts)
 
 
 def _series(history: Sequence[Mapping[str, float | None]], name: str) -> list[tuple[float, float]]:
     values = [(float(row["epoch"] or 0), as_number(row.get(name))) for row in history]
     return [(epoch, value) for epoch, value in values if value is not None]
-
-
-def _loss_axes(x: Scale, y: Scale) -> list[Markup]:
-    across = [t for t in x.ticks(6) if t == int(t)]
-    parts = [line(x(x.low), y(t), x(x.high), y(t), "grid") for t in y.ticks(7)]
-    parts += [text(x(x.low) - 8, y(t) + 4, f"{t:g}", anchor="end", css="tick") for t in y.ticks(7)]
-    parts += [text(x(t), y(0) + 17, f"{t:g}", anchor="middle", css="tick") for t in across]
-    parts.append(text((x(x.low) + x(x.high)) / 2, y(0) + 36, "epoch", anchor="middle"))
-    return parts

@@ -1,4 +1,4 @@
-"""The numbers behind the figures: ROC and precision-recall points, bands over patients, patch counts out of line."""
+"""The numbers behind the figures: ROC and precision-recall points, bootstrap bands, outliers of patch counts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from wsi_pipeline.statistics.bootstrap import patient_draws
 
 OUTLIER_Z = 3.5
-"""Modified z-score above which a count is out of line (Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers)."""
+"""Modified z-score above which a count is an outlier (Iglewicz, Hoaglin 1993, How to Detect and Handle Outliers)."""
 
 OUTLIER_FACTOR = 2.0
-"""A count less than this factor away from the median is never called out of line, however tight the rest lies."""
+"""A count within this factor of the median is never an outlier, however similar the other counts are."""
 
 _MIN_SLIDES = 5
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of an ROC or precision-recall curve: float64 (K,) each, K >= 2, x rising."""
+    """Points of an ROC or precision-recall curve: float64 (K,) each, K >= 2, x ascending."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Band:
-    """Pointwise interval of a curve's height at each `at`: float64 (K,) each."""
+    """Pointwise interval of a curve at the x values `at`: float64 (K,) each."""
 
     at: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -41,9 +41,9 @@ class Band:
 def roc_points(
     truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None = None
 ) -> Curve | None:
-    """ROC of `score` (N,) against `truth` (N,), from (0, 0) to (1, 1); equal scores make one slanted step.
+    """ROC curve of `score` (N,) for `truth` (N,), from (0, 0) to (1, 1); tied scores form one diagonal step.
 
-    None when a class is absent.
+    None if a class is absent.
     """
     counted = _counts(truth, score, weight)
     if counted is None:
@@ -55,10 +55,10 @@ def roc_points(
 def pr_points(
     truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None = None
 ) -> Curve | None:
-    """Precision (y) against recall (x) as steps: each recall with the precision of the threshold that reaches it.
+    """Precision (y) against recall (x) as a step function: each recall with the precision at its threshold.
 
-    No straight lines between thresholds, which would promise too much (Davis, Goadrich 2006, ICML). None when a class
-    is absent.
+    Linear interpolation between thresholds would be too optimistic (Davis, Goadrich 2006, ICML). None if a class is
+    absent.
     """
     counted = _counts(truth, score, weight)
     if counted is None:
@@ -73,7 +73,7 @@ def pr_points(
 def _counts(
     truth: NDArray[np.bool_], score: NDArray[np.float64], weight: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Positives and negatives (weighted) at or above each different score, highest first; None if either is absent."""
+    """Weighted positives and negatives at or above each distinct score, highest first; None if either is absent."""
     order = np.argsort(-score, kind="stable")
     truth, score = truth[order], score[order]
     weight = np.ones(len(score)) if weight is None else weight[order]
@@ -94,11 +94,11 @@ def curve_band(
     resamples: int = 400,
     seed: int = 0,
 ) -> Band | None:
-    """Percentile bootstrap of a curve: patients are drawn with replacement, each with all its slides.
+    """Percentile bootstrap of a curve: patients are drawn with replacement, each with all slides.
 
     points   `roc_points` or `pr_points`
 
-    Resamples that miss a class are left out; None when more than half of them do.
+    Resamples that lack a class are left out; None if that is more than half of them.
     """
     groups, member = np.unique(patients, return_inverse=True)
     if len(groups) < 2:
@@ -114,7 +114,7 @@ def curve_band(
 
 
 def _height_at(curve: Curve, at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Height of the curve at each x; at a vertical step its last point."""
+    """The curve's y at each x of `at`; at a vertical step that of its last point."""
     left = np.searchsorted(curve.x, at, side="right") - 1
     right = np.minimum(left + 1, len(curve.x) - 1)
     run = curve.x[right] - curve.x[left]
@@ -123,11 +123,12 @@ def _height_at(curve: Curve, at: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def patch_count_outliers(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which patch counts (N,) are out of line with the cohort: bool (N,).
+    """Which patch counts (N,) are outliers of the cohort: bool (N,).
 
-    Modified z-score on log counts (median and median absolute deviation; the mean absolute deviation where more
-    than half the counts are equal) above 3.5, and at least a factor of 2 from the median. Slides with 0 patches
-    are empty, not outliers: they are neither marked nor part of the median. Fewer than 5 others: none is marked.
+    An outlier has a modified z-score of the log count above 3.5 (from median and median absolute deviation, or the
+    mean absolute deviation if more than half of the counts are equal) and is at least a factor of 2 from the median.
+    Slides with 0 patches are empty, not outliers: they are not marked and do not count towards the median. With fewer
+    than 5 other slides none is marked.
     """
     marked = np.zeros(len(counts), np.bool_)
     filled = counts > 0

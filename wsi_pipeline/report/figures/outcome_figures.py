@@ -1,4 +1,4 @@
-"""Pictures of outcomes other than classes: survival by risk (Kaplan-Meier), predicted against measured numbers."""
+"""Figures for survival (Kaplan-Meier curves by risk) and regression (predicted against measured values)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Group = Mapping[str, Any]
 
 
 def survival_figure(survival: Mapping[str, Any] | None) -> Markup | None:
-    """Kaplan-Meier curves of low and high risk with pointwise bands, and how many are at risk below.
+    """Kaplan-Meier curves of low and high risk with pointwise bands, and the numbers at risk below.
 
     survival   metrics.json's `survival`: groups of {name, n, events, times, survival, at_risk, low, high}, logrank
 
@@ -29,7 +29,7 @@ def survival_figure(survival: Mapping[str, Any] | None) -> Markup | None:
         return None
     last = max(max(group["times"]) for group in groups)
     x, y = Scale(0.0, last, LEFT, LEFT + _WIDE), Scale(0, 1, TOP + SIDE * 0.8, TOP)
-    parts = [axes(x, y, "time", "part without the event", (), (0, 0.25, 0.5, 0.75, 1))]
+    parts = [axes(x, y, "time", "event-free probability", (), (0, 0.25, 0.5, 0.75, 1))]
     for number, group in enumerate(groups):
         parts += _curve(group, number, x, y)
     parts += _key(groups, x(last), y(1))
@@ -37,16 +37,16 @@ def survival_figure(survival: Mapping[str, Any] | None) -> Markup | None:
     parts.append(text(0, top, "at risk", css="label"))
     for number, group in enumerate(groups):
         parts += _at_risk(group, number, x, top + 20 * (number + 1))
-    said = "; ".join(f"{group['name']}: {group['n']} with {group['events']} events" for group in groups)
-    return figure(x(last) + 14, top + 20 * len(groups) + 8, f"Kaplan-Meier curves, {said}", parts)
+    sizes = "; ".join(f"{group['name']}: {group['n']} patients, {group['events']} events" for group in groups)
+    return figure(x(last) + 14, top + 20 * len(groups) + 8, f"Kaplan-Meier curves, {sizes}", parts)
 
 
 def _curve(group: _Group, number: int, x: Scale, y: Scale) -> list[Markup]:
     times, alive = [0.0, *group["times"]], [1.0, *group["survival"]]
     low, high = ([1.0, *(group.get(end) or group["survival"])] for end in ("low", "high"))
     stairs = [_stairs(times, values, x, y) for values in (alive, low, high)]
-    hint = f"{group['name']}: {group['n']}, {group['events']} events"
-    band = path(stairs[1] + stairs[2][::-1], f"band b{number}", closed=True, hint="95 % pointwise")
+    hint = f"{group['name']}: n = {group['n']}, {group['events']} events"
+    band = path(stairs[1] + stairs[2][::-1], f"band b{number}", closed=True, hint="pointwise 95 % interval")
     return [band, path(stairs[0], f"curve c{number}", hint=hint)]
 
 
@@ -79,9 +79,11 @@ def _at_risk(group: _Group, number: int, x: Scale, baseline: float) -> list[Mark
 
 
 def scatter_figure(predictions: pd.DataFrame | None) -> Markup | None:
-    """Predicted (up) against measured (across) numbers, a dot a slide, with the line on which both are equal.
+    """Predicted (y) against measured (x) values, one dot per row, with the line predicted = measured.
 
-    predictions   columns label and predicted, both numbers; rows without either are left out; None without two rows
+    predictions   columns label and predicted, both numeric; rows that lack one are left out
+
+    None with fewer than 2 rows.
     """
     if predictions is None or not {"label", "predicted"} <= set(predictions):
         return None
@@ -100,5 +102,5 @@ def scatter_figure(predictions: pd.DataFrame | None) -> Markup | None:
     for (measured, predicted), name in zip(pairs[::step].tolist(), names[::step], strict=True):
         hint = el("title", f"{name}: measured {measured:.4g}, predicted {predicted:.4g}")
         parts.append(el("circle", hint, cx=x(measured), cy=y(predicted), r=3.4, class_="dot"))
-    said = f"Predicted against measured, {len(pairs)} slides"
-    return figure(x(x.high) + 10, y(y.low) + BOTTOM, said, parts)
+    description = f"Predicted against measured, {len(pairs)} slides"
+    return figure(x(x.high) + 10, y(y.low) + BOTTOM, description, parts)

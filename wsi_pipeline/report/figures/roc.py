@@ -1,4 +1,4 @@
-"""ROC and precision-recall: pooled curve, each fold faint, band over patients; or one curve per class."""
+"""ROC and precision-recall curves: pooled curve, faint single folds and bootstrap band; or one curve per class."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _Points = Callable[[NDArray[np.bool_], NDArray[np.float64]], Curve | None]
 
 
 def roc_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float = 0.95) -> Markup | None:
-    """ROC of all test slides pooled; None when no class has both positives and negatives.
+    """ROC curve of all test slides pooled; None if no class has both positives and negatives.
 
-    Two classes: the last one against the other, each fold faint, and a pointwise bootstrap band over patients.
-    More: one curve per class against the rest. Slides without a label are left out.
+    Two classes: the last one is positive; single folds are faint, with a pointwise bootstrap band over patients.
+    More classes: one curve per class, one-vs-rest. Slides without a label are left out.
     """
     x, y = unit_square()
     chance = [line(x(0), y(0), x(1), y(1), "chance")]
@@ -40,13 +40,13 @@ def roc_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float =
 
 
 def pr_figure(predictions: pd.DataFrame, classes: Sequence[str], level: float = 0.95) -> Markup | None:
-    """Precision against recall, as `roc_figure`; the dotted line is the part of positives, what chance reaches."""
+    """Precision-recall curve, otherwise as `roc_figure`; the dotted line is chance, the fraction of positives."""
     x, y = unit_square()
     ground = [unit_axes(x, y, "recall", "precision")]
     rows = labelled(predictions)
     if len(classes) == 2 and len(rows):
-        part = float((rows["label"].astype(str) == classes[-1]).mean())
-        ground.append(line(x(0), y(part), x(1), y(part), "chance"))
+        prevalence = float((rows["label"].astype(str) == classes[-1]).mean())
+        ground.append(line(x(0), y(prevalence), x(1), y(prevalence), "chance"))
     return _curves(predictions, classes, level, pr_points, ground, "Precision-recall curve")
 
 
@@ -71,8 +71,8 @@ def _curves(
         if curve is not None:
             parts.append(_path(curve, x, y, f"curve c{i % HUES}", shown[i]))
     parts += legend(shown, x(1) - 8, y(0)) if len(shown) > 1 else []
-    against = f"{shown[0]} against {classes[0]}" if len(classes) == 2 else "each class against the rest"
-    return figure(x(1) + 10, y(0) + BOTTOM, f"{what}, {against}, {len(known)} slides pooled over folds", parts)
+    contrast = f"{shown[0]} vs {classes[0]}" if len(classes) == 2 else "one-vs-rest"
+    return figure(x(1) + 10, y(0) + BOTTOM, f"{what}, {contrast}, {len(known)} slides pooled over folds", parts)
 
 
 def _folds_and_band(rows: pd.DataFrame, name: str, level: float, points: _Points) -> list[Markup]:

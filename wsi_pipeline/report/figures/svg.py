@@ -1,6 +1,6 @@
-"""Just enough SVG: elements, scales with round ticks, paths. Colours come from the page through CSS classes.
+"""Minimal SVG drawing: elements, scales with round ticks, paths. Colours come from CSS classes of the page.
 
-Drawn this way a figure follows the reader's light or dark theme, prints as lines, and weighs a few kilobytes.
+So a figure follows the reader's light or dark theme, prints as vector graphics, and takes a few kilobytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Value = str | float | int | None
 
 
 def el(tag: str, *inside: Markup | str, **attributes: Value) -> Markup:
-    """One element. `class_` gives `class`, other underscores become dashes; text and values are escaped."""
+    """One element. `class_` becomes `class`, other underscores become dashes; text and values are escaped."""
     pairs = "".join(
         f' {_name(key)}="{escape(_plain(value))}"' for key, value in attributes.items() if value is not None
     )
@@ -24,7 +24,7 @@ def el(tag: str, *inside: Markup | str, **attributes: Value) -> Markup:
 
 
 def figure(width: float, height: float, description: str, parts: Iterable[Markup], css: str = "") -> Markup:
-    """The whole drawing; `description` is what a screen reader says."""
+    """The whole drawing; `description` is read by screen readers."""
     return el(
         "svg",
         *parts,
@@ -37,18 +37,18 @@ def figure(width: float, height: float, description: str, parts: Iterable[Markup
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", css: str = "label") -> Markup:
-    """Words with their baseline at (x, y); `anchor` is start, middle or end."""
+    """Text with its baseline at (x, y); `anchor` is start, middle or end."""
     return el("text", words, x=x, y=y, text_anchor=None if anchor == "start" else anchor, class_=css)
 
 
 def upright(x: float, y: float, words: str) -> Markup:
-    """An axis name read upwards, centred on (x, y)."""
+    """An axis name that reads upwards, centred on (x, y)."""
     turned = f"translate({_plain(x)} {_plain(y)}) rotate(-90)"
     return el("text", words, transform=turned, text_anchor="middle", class_="label")
 
 
 def clip(words: str, length: int) -> str:
-    """At most `length` characters, the last an ellipsis where some are missing."""
+    """At most `length` characters; the last is an ellipsis if text was cut."""
     return words if len(words) <= length else words[: length - 1] + "…"
 
 
@@ -58,7 +58,7 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
 
 
 def path(points: Iterable[tuple[float, float]], css: str, *, closed: bool = False, hint: str = "") -> Markup:
-    """A polyline through `points`, those that round to the same tenth of a pixel drawn once; `hint` on hover."""
+    """A polyline through `points`, rounded to tenths of a pixel without repeats; `hint` is shown on hover."""
     rounded = [f"{_plain(x)} {_plain(y)}" for x, y in points]
     kept = [point for i, point in enumerate(rounded) if i == 0 or point != rounded[i - 1]]
     shape = "M" + "L".join(kept) + ("Z" if closed else "")
@@ -67,7 +67,7 @@ def path(points: Iterable[tuple[float, float]], css: str, *, closed: bool = Fals
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values from `low`..`high` to positions `start`..`end` (pixels); on a log scale if `log`."""
+    """Maps values `low`..`high` to positions `start`..`end` (pixels), logarithmically if `log`."""
 
     low: float
     high: float
@@ -76,12 +76,12 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Position of a value; outside the range it lies outside the axis."""
+        """Position of a value; values outside the range are off the axis."""
         low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return self.start + (self.end - self.start) * (at - low) / (high - low)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Round values inside the range: multiples of 1, 2 or 5 times a power of ten (all of these on a log scale)."""
+        """Round values within the range: multiples of 1, 2 or 5 times a power of ten (on a log scale: `log_ticks`)."""
         if self.log:
             return log_ticks(self.low, self.high)
         step = nice_step((self.high - self.low) / about)
@@ -96,7 +96,7 @@ def nice_step(step: float) -> float:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten in the range; with twos and fives between when it spans under two decades."""
+    """Powers of ten in the range, also 2 and 5 times these if the range spans less than two decades."""
     factors: Sequence[int] = (1,) if high / low >= 100 else (1, 2, 5)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [factor * 10.0**decade for decade in decades for factor in factors if low <= factor * 10.0**decade <= high]

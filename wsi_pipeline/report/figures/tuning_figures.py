@@ -1,7 +1,7 @@
-"""The pictures of a tuning as PNG: curves by epoch and the confusion matrix (examples: maps.example_sheets).
+"""PNG figures of a tuning: training curves and confusion matrix (example patches: `maps.example_sheets`).
 
-Made to be read on paper: white ground, one type size, hues for every colour vision (Okabe and Ito 2008)
-and nothing shown by hue alone. Each is a pure function of numbers and names; names may hold any character.
+Designed for print: white background, one font size, hues safe for colour-blind readers (Okabe and Ito 2008), and
+nothing shown by hue alone. Each is a pure function of numbers and names; names may contain any character.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Epochs = Sequence[Mapping[str, float]]
 
 
 def curves_png(history: Epochs, best_epoch: int) -> bytes:
-    """Loss and validation scores by epoch, the epoch whose weights were kept marked. `history` must not be empty."""
+    """Loss and validation scores by epoch; the epoch whose weights were kept is marked. `history` must not be empty."""
     figure = new_figure(6.7, 2.7)
     epochs = [row["epoch"] for row in history]
     best = next((row for row in history if row["epoch"] == best_epoch), history[-1])
@@ -59,9 +59,10 @@ def confusion_png(matrix: Sequence[Sequence[int]], classes: Sequence[str], what:
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], what: str) -> Figure:
-    """Confusion matrix (C, C), rows true, columns predicted: counts and the share of the row.
+    """Confusion matrix (C, C), rows true, columns predicted: counts and percentages of the row.
 
-    Beyond 12 classes cells hold the share alone, beyond 24 the shade alone. `what` names what is counted.
+    With more than 12 classes cells show percentages only, with more than 24 only the shade. `what` names what is
+    counted.
     """
     counts = np.asarray(matrix, dtype=np.int64).reshape(len(classes), len(classes))
     rows = counts.sum(axis=1, keepdims=True)
@@ -86,16 +87,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as PNG, cut to what is drawn. A character that the font lacks is drawn as a box."""
+    """The figure as PNG, cropped to its content. Characters that the font lacks are drawn as boxes."""
     out = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # one line for every character that the font lacks
+        warnings.simplefilter("ignore", UserWarning)  # matplotlib warns about every missing glyph
         figure.savefig(out, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
     return out.getvalue()
 
 
 def plain(text: Text) -> Text:
-    """A label that shows its characters as they are: `$` starts no formula."""
+    """The label with math parsing off, so that `$` is shown as it is."""
     text.set_parse_math(False)
     return text
 
@@ -103,7 +104,7 @@ def plain(text: Text) -> Text:
 def short(name: str, most: int = _LONGEST_NAME) -> str:
     """A class name for a picture: one line of at most `most` characters.
 
-    What is too long loses its middle, for names that begin alike often differ at the end.
+    Long names are shortened in the middle, because names with the same beginning often differ at the end.
     """
     line = " ".join(name.split())
     if len(line) <= most:
@@ -136,7 +137,7 @@ def _axes(axes: Axes, name: str, epochs: Sequence[float], best: float) -> None:
 
 
 def _grid(axes: Axes, count: int) -> None:
-    """White gaps between the squares; no frame, no ticks."""
+    """White gaps between the cells; no frame, no ticks."""
     axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", lw=1.5)
@@ -163,7 +164,7 @@ def _write_cells(axes: Axes, counts: NDArray[np.int64], share: NDArray[np.float6
 
 
 def _class_names(axes: Axes, classes: Sequence[str], counts: NDArray[np.int64], cell: float) -> None:
-    """True classes at the left with their counts; predicted ones above, slanted where they are wider than a cell."""
+    """True classes with counts at the left; predicted classes above, slanted if wider than a cell."""
     size = _POINTS if len(classes) <= 24 else max(4.0, 72 * cell * 0.6)
     places = np.arange(len(classes))
     left = [f"{short(name)}  {_spaced(int(row.sum()))}" for name, row in zip(classes, counts, strict=True)]

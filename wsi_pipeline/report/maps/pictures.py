@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +14,16 @@ from PIL import Image
 from wsi_pipeline.errors import WsiPipelineError
 
 BUDGET = 30_000_000
-"""Bytes of all pictures of slides, encoded; a third more as text in the page."""
+"""Total size of the encoded slide pictures, bytes; as base64 in the page they take a third more."""
 _SIDES = (800, 560, 400, 300, 240, 200)
 _SHEET_PX, _SHEET_BYTES = 900, 45_000.0
 _MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
 def shrink_png(image: Image.Image | NDArray[np.uint8] | bytes, max_px: int = 640, quality: int = 80) -> bytes:
-    """Encode a picture for the report: at most `max_px` on its longer side, never enlarged, WebP.
+    """Encode a picture for the report as WebP, at most `max_px` on its longer side, never enlarged.
 
-    image    PIL image, uint8 (h, w, 3), or encoded bytes; transparency is laid on white
+    image    PIL image, uint8 (h, w, 3), or encoded bytes; transparent areas become white
     quality  WebP quality 1 to 100; text and thin contours stay readable at 80
     """
     opened = _opened(image)
@@ -36,12 +37,12 @@ def shrink_png(image: Image.Image | NDArray[np.uint8] | bytes, max_px: int = 640
 
 @dataclass(frozen=True)
 class PicturePlan:
-    """Which pictures a report holds, so that its size is bounded however many slides there are.
+    """Which pictures a report contains, chosen to bound its size for any number of slides.
 
     side     longest side of a picture, pixels
-    slides   how many slides get pictures
-    models   of how many models, best first, attention is shown
-    sheet    longest side of a sheet of patches, of the best model only; 0: none
+    slides   number of slides with pictures
+    models   number of models, best first, whose attention is shown
+    sheet    longest side of a patch sheet, pixels; best model only; 0: none
     """
 
     side: int
@@ -53,8 +54,9 @@ class PicturePlan:
 def plan_pictures(n_slides: int, n_models: int, n_other: int = 0) -> PicturePlan:
     """The largest pictures of `n_slides` slides that stay within BUDGET bytes.
 
-    Each slide has its tissue, its thumbnail, attention of each model, and `n_other` more pictures. First pictures
-    shrink, then sheets go, then all models but the best, then (beyond some two thousand slides) pictures of slides.
+    Each slide has a tissue overlay, a thumbnail, an attention map per model, and `n_other` more pictures. To fit the
+    budget, pictures shrink first; then patch sheets are dropped, then all models but the best, and finally (beyond
+    about two thousand slides) the pictures of some slides.
     """
     sheets = min(1, n_models)
     for models, sheet, least in ((n_models, sheets, 400), (n_models, 0, 400), (min(1, n_models), 0, 200)):
@@ -67,20 +69,26 @@ def plan_pictures(n_slides: int, n_models: int, n_other: int = 0) -> PicturePlan
 
 
 def _bytes(side: int) -> float:
-    """What a WebP of tissue takes at most on average; small ones hold more detail a pixel."""
+    """Upper estimate of the average size of a tissue WebP; small pictures have more detail per pixel."""
     return 1200.0 + 0.17 * 0.75 * side**2
 
 
 def data_uri(encoded: bytes) -> str:
-    """A picture as a `data:` address. Raises WsiPipelineError if the bytes are not PNG, JPEG or WebP."""
+    """A picture as a `data:` URI. Raises WsiPipelineError if the bytes are not PNG, JPEG or WebP."""
     for magic, mime in _MAGIC.items():
         if encoded.startswith(magic):
             return f"data:{mime};base64,{base64.b64encode(encoded).decode('ascii')}"
     raise WsiPipelineError(f"a report picture must be PNG, JPEG or WebP, got bytes starting {encoded[:4]!r}")
 
 
+def embedded(encoded: bytes) -> dict[str, Any]:
+    """What an <img> of the page needs: `uri`, and `width` and `height` in pixels. Raises as `data_uri`."""
+    width, height = picture_size(encoded)
+    return {"uri": data_uri(encoded), "width": width, "height": height}
+
+
 def picture_size(encoded: bytes) -> tuple[int, int]:
-    """Width and height in pixels, read from the header alone."""
+    """Width and height in pixels; reads only the header."""
     with Image.open(io.BytesIO(encoded)) as image:
         return image.size
 

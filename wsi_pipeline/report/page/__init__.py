@@ -1,1 +1,1 @@
-"""The report's sections and the HTML page they make."""
+"""The sections of the report, and the HTML page they form."""

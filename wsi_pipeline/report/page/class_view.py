@@ -1,4 +1,4 @@
-"""What the report's section on classes shows, made ready for the template: bars, words, pictures."""
+"""Data of the report's section on classes, ready for the template: bars, percentages, pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsi_pipeline.report.data import ClassRow, ClassSection
 from wsi_pipeline.report.figures import svg
 from wsi_pipeline.report.maps.class_areas import Colour, class_colours
 from wsi_pipeline.report.maps.class_overlay import UNCLEAR_COLOUR, percent
-from wsi_pipeline.report.maps.pictures import data_uri, picture_size
+from wsi_pipeline.report.maps.pictures import embedded
 
 UNCLEAR = "unclear"
 _BAR_WIDTH, _BAR_HEIGHT = 420.0, 16.0
@@ -21,20 +21,20 @@ Part = tuple[str, float, Colour]
 
 
 def class_views(sections: Sequence[ClassSection]) -> list[dict[str, Any]]:
-    """One view per adapter: its legend, and for each slide a bar, the same in words, and its overlay."""
+    """One view per adapter: its legend, and for each slide a bar, the percentages as text, and the overlay."""
     return [_view(section) for section in sections]
 
 
 def fraction_bar(parts: Sequence[Part], slide_id: str) -> Markup:
-    """A bar of coloured stretches, as long as each class's part; each tells its name and part when pointed at."""
-    stretches, x = [], 0.0
-    for name, part, colour in parts:
-        width = part * _BAR_WIDTH
-        told = svg.el("title", f"{name} {percent(part)}")
-        stretches.append(svg.el("rect", told, x=x, y=0, width=width, height=_BAR_HEIGHT, fill=hex_of(colour)))
+    """A stacked bar of the class fractions; each segment shows its name and percentage on hover."""
+    segments, x = [], 0.0
+    for name, fraction, colour in parts:
+        width = fraction * _BAR_WIDTH
+        hint = svg.el("title", f"{name} {percent(fraction)}")
+        segments.append(svg.el("rect", hint, x=x, y=0, width=width, height=_BAR_HEIGHT, fill=hex_of(colour)))
         x += width
-    words = ", ".join(f"{name} {percent(part)}" for name, part, _ in parts)
-    return svg.figure(_BAR_WIDTH, _BAR_HEIGHT, f"Classes of {slide_id}: {words}", stretches, css="stack")
+    words = ", ".join(f"{name} {percent(fraction)}" for name, fraction, _ in parts)
+    return svg.figure(_BAR_WIDTH, _BAR_HEIGHT, f"Classes of {slide_id}: {words}", segments, css="stack")
 
 
 def hex_of(colour: Colour) -> str:
@@ -73,5 +73,4 @@ def _row(row: ClassRow, colours: Mapping[str, Colour]) -> dict[str, Any]:
 
 
 def _picture(encoded: bytes) -> dict[str, Any]:
-    width, height = picture_size(encoded)
-    return {"uri": data_uri(encoded), "width": width, "height": height, "most": _PICTURE_PX}
+    return {**embedded(encoded), "most": _PICTURE_PX}

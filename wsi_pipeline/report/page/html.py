@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file: no network, no other file, every outside word escaped."""
+"""The report as one self-contained HTML file: no network access, no other files, all text from outside escaped."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _THIN_SPACE = "\u202f"
 def render_report(data: ReportData) -> str:
     """The whole report as HTML text, to be written as UTF-8.
 
-    Works with any part missing: no models, no labels, no pictures, metrics that are null. Raises
-    WsiPipelineError if a picture is not PNG, JPEG or WebP.
+    Any part may be missing: models, labels, pictures; metrics may be null. Raises WsiPipelineError if a picture is
+    not PNG, JPEG or WebP.
     """
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -41,7 +41,7 @@ def render_report(data: ReportData) -> str:
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         tally=_tally(data),
-        said=[*findings.findings(data), *findings.external_findings(data), *tuning_findings(data.tunings)],
+        findings=[*findings.findings(data), *findings.external_findings(data), *tuning_findings(data.tunings)],
         cautions=[*findings.cautions(data), *tuning_cautions(data.tunings)],
         axis_low=axis_low(models),
         models=model_views(models, data.models),
@@ -77,7 +77,7 @@ def _asset(name: str) -> str:
 
 
 def _tally(data: ReportData) -> list[tuple[str, str, str]]:
-    """(number, unit or state, css) of the figures at the top; what nothing is known of is left out."""
+    """(number, unit or state, CSS class) of each figure at the top of the page; unknown ones are left out."""
     patients = {slide.patient_id for slide in data.slides if slide.patient_id}
     known = _columns(data.slides)
     entries = [_counted(len(data.slides), "slide")]
@@ -98,7 +98,7 @@ def _counted(count: int, word: str, plural: str = "s") -> tuple[str, str, str]:
 
 
 def _columns(slides: tuple[SlideRow, ...]) -> set[str]:
-    """Which of the optional columns hold anything at all."""
+    """The optional columns in which at least one slide has a value."""
     optional = ("patient_id", "label", "site", "patches", "tissue_mm2", "mpp")
     return {name for name in optional if any(getattr(slide, name) is not None for slide in slides)}
 
@@ -121,10 +121,10 @@ def _signed(value: float | None) -> str:
 
 
 def _dash(value: Any) -> str:
-    """The value in words, an en dash where there is none."""
+    """The value as text, or an en dash if missing."""
     return "–" if missing(value) else str(value)
 
 
 def _plain(value: Any) -> str:
-    """A spec value as it would stand in YAML."""
+    """A setting as it would be written in YAML."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

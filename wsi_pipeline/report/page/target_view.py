@@ -1,4 +1,4 @@
-"""Targets of one run side by side: each with its metric and interval, and p-values corrected over all of them."""
+"""Targets of one run side by side: metric, interval, and p-values corrected for the number of targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SURVIVAL = "survival"
 
 @dataclass(frozen=True)
 class TargetRow:
-    """One target: whom it was tested on, its headline metric, and the permutation test before and after correction."""
+    """One target: size of the test set, headline metric, and p-value of the permutation test, raw and corrected."""
 
     target: str
     task: str
@@ -35,9 +35,9 @@ class TargetRow:
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """The targets that one kind of model was trained for on the features of one encoder.
+    """The targets for which one kind of model was trained on the features of one encoder.
 
-    shared   targets that were tested on the same folds, as often as patients were divided so
+    shared   groups of targets that were cross-validated on the same folds
     """
 
     encoder: str
@@ -47,26 +47,26 @@ class TargetGroup:
 
     @property
     def tested(self) -> int:
-        """How many targets have a p-value."""
+        """Number of targets with a p-value."""
         return sum(row.p_value is not None for row in self.rows)
 
     @property
     def words(self) -> str:
-        """What the p-values and the folds are, in sentences."""
-        said = "No permutation test was made."
+        """Caption: what the p-values are, and which targets share folds."""
+        tests = "No permutation test was run."
         if self.tested:
-            said = (
-                "p: permutation test of the metric shown, one per row; Holm: corrected for the "
-                f"{self.tested} tests of this table."
+            tests = (
+                "p: permutation test of the metric shown. p (Holm): corrected for the "
+                f"{self.tested} tests in this table."
             )
         if self.shared:
             together = "; ".join(listed(names, 20) for names in self.shared)
-            return f"{said} Tested on the same folds of patients: {together}."
-        return f"{said} Each target has folds of its own."
+            return f"{tests} Cross-validated on the same folds: {together}."
+        return f"{tests} Each target has its own folds."
 
 
 def target_name(metrics: Mapping[str, Any]) -> str:
-    """What a model predicts: the column of its labels, `survival PFS`, `label`."""
+    """Name of a model's target: its label column, `survival PFS`, or `label`."""
     task = metrics.get("task") or "classification"
     if (task.get("name") if isinstance(task, Mapping) else task) == SURVIVAL:
         return f"{SURVIVAL} {str(metrics.get('endpoint') or '').upper()}".strip()
@@ -74,7 +74,7 @@ def target_name(metrics: Mapping[str, Any]) -> str:
 
 
 def side_by_side(models: Sequence[ModelSection]) -> list[TargetGroup]:
-    """Models in groups of one encoder, kind and bag, where these were trained for two targets or more."""
+    """Models grouped by encoder, kind and bag; groups with fewer than two targets are left out."""
     groups: dict[tuple[str, str, str], list[ModelSection]] = {}
     for model in models:
         kind = str(model.metrics.get("model") or model.mil_model)

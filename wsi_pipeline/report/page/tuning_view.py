@@ -1,12 +1,12 @@
-"""What the report's section on tuning shows, made ready for the template: numbers, sentences, pictures."""
+"""Data of the report's section on tuning, ready for the template: numbers, sentences, pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wsi_pipeline.report.data import Estimate, TuningSection
-from wsi_pipeline.report.maps.pictures import data_uri, picture_size
+from wsi_pipeline.report.data import Estimate, TuningSection, with_intervals
+from wsi_pipeline.report.maps.pictures import embedded
 from wsi_pipeline.report.page.findings import estimate_words
 
 _WIDE_PX, _SQUARE_PX, _TALL_PX = 320, 560, 900
@@ -15,36 +15,38 @@ Json = Mapping[str, Any]
 
 
 def tuning_views(tunings: Sequence[TuningSection]) -> list[dict[str, Any]]:
-    """One view per tuning; measured on test patches before the others, then by macro F1, best first."""
+    """One view per tuning: those measured on test patches first, then by macro F1, best first."""
     return [_view(tuning) for tuning in sorted(tunings, key=_rank)]
 
 
 def measured_alike(tunings: Sequence[TuningSection]) -> bool:
-    """Whether all were measured on the same patches: equal data, equal split, the same part of it."""
+    """Whether all were measured on the same patches: same data, same split, same part."""
     return len({_measured_on(tuning.metrics) for tuning in tunings}) <= 1
 
 
 def tuning_findings(tunings: Sequence[TuningSection]) -> list[str]:
-    """How good the best tuning is, in a sentence; nothing where none has a macro F1."""
+    """One sentence on the performance of the best tuning; empty if none has a macro F1."""
     for view in tuning_views(tunings)[:1]:
         score = Estimate.read(view["pooled"].get("macro_f1"))
         if score is not None:
-            on = f"{view['n_patches']} {view['part']} patches of {view['n_groups']} groups"
+            on = f"{view['n_patches']} {view['part']} patches from {view['n_groups']} groups"
             return [f"The tuned adapter {view['name']} reaches a macro F1 of {estimate_words(score)} on {on}."]
     return []
 
 
 def tuning_cautions(tunings: Sequence[TuningSection]) -> list[str]:
-    """Sentences on what could mislead a reader."""
-    said = [f"Tuning {t.name}: {text}" for t in tunings for text in t.metrics.get("warnings") or ()]
-    said += [
+    """Caveats: what could mislead a reader."""
+    sentences = [f"Tuning {t.name}: {text}" for t in tunings for text in t.metrics.get("warnings") or ()]
+    sentences += [
         f"Tuning {t.name} was measured on validation patches, which also selected its epoch: scores are optimistic."
         for t in tunings
         if t.metrics.get("part") != "test"
     ]
     if len(tunings) > 2 and measured_alike(tunings):
-        said.append(f"{len(tunings)} tunings were compared on the same patches: the best looks better than it is.")
-    return said
+        sentences.append(
+            f"{len(tunings)} tunings were compared on the same patches, so the score of the best one is optimistic."
+        )
+    return sentences
 
 
 def _rank(tuning: TuningSection) -> tuple[bool, float, str]:
@@ -69,13 +71,13 @@ def _view(tuning: TuningSection) -> dict[str, Any]:
         "part": part,
         "share": f"{trained['share']:.2%}" if trained.get("share") is not None else "–",
         "pooled": metrics.get("pooled") or {},
-        "per_class": {name: _with_intervals(row) for name, row in (metrics.get("per_class") or {}).items()},
+        "per_class": {name: with_intervals(row) for name, row in (metrics.get("per_class") or {}).items()},
         "n_patches": metrics.get("n_patches"),
         "n_groups": metrics.get("n_groups"),
-        "heading": f"On {_counted(metrics)} of the {part} part",
-        "told": _told(metrics, trained),
+        "heading": f"{part.capitalize()} set: {_counted(metrics)}",
+        "training": _training(metrics, trained),
         "interval": _interval(metrics),
-        # Metrics written before `ece_bins` are of 15 bins of equal width, of the predicted class.
+        # In files without `ece_bins` the ECE is of the predicted class, in 15 bins of equal width.
         "ece_bins": str(metrics.get("ece_bins") or "15 bins of equal width"),
         "curves": _picture(tuning.curves, _WIDE_PX),
         "confusion": _picture(tuning.confusion, _SQUARE_PX),
@@ -83,25 +85,25 @@ def _view(tuning: TuningSection) -> dict[str, Any]:
     }
 
 
-def _told(metrics: Json, trained: Json) -> str:
-    """What was trained, on what, and for how long."""
+def _training(metrics: Json, trained: Json) -> str:
+    """Number of trained parameters, training data, and epochs."""
     training, data = metrics.get("training") or {}, metrics.get("data") or {}
     split = (metrics.get("split") or {}).get("train") or {}
     parts = []
     if trained.get("parameters") is not None:
         count = f"{trained['parameters']:,}".replace(",", "\u202f")
-        parts.append(f"{count} parameters trained, {trained['share']:.2%} of the backbone's")
+        parts.append(f"{count} trained parameters ({trained['share']:.2%} of the backbone)")
     if split:
-        counts = f"{split.get('patches', '?')} patches of {split.get('groups', '?')} groups"
-        parts.append(f"on {counts} from {data.get('source')}")
+        counts = f"{split.get('patches', '?')} training patches from {split.get('groups', '?')} groups"
+        parts.append(f"{counts} of {data.get('source')}")
     if training:
         stopped = ", stopped early" if training.get("stopped_early") else ""
-        parts.append(f"epoch {training.get('best_epoch')} of {training.get('epochs')} kept{stopped}")
+        parts.append(f"kept epoch {training.get('best_epoch')} of {training.get('epochs')}{stopped}")
     return "; ".join(parts)
 
 
 def _counted(metrics: Json) -> str:
-    return f"{metrics.get('n_patches', '?')} patches of {metrics.get('n_groups', '?')} groups"
+    return f"{metrics.get('n_patches', '?')} patches from {metrics.get('n_groups', '?')} groups"
 
 
 def _interval(metrics: Json) -> str:
@@ -114,14 +116,9 @@ def _interval(metrics: Json) -> str:
     )
 
 
-def _with_intervals(row: Json) -> dict[str, Any]:
-    intervals = row.get("intervals") or {}
-    return {name: {"value": value, **intervals[name]} if name in intervals else value for name, value in row.items()}
-
-
 def _picture(encoded: bytes | None, most: int) -> dict[str, Any] | None:
     if encoded is None:
         return None
-    width, height = picture_size(encoded)
-    # Pictures are drawn at 200 dpi: half their pixels is their size on paper.
-    return {"uri": data_uri(encoded), "width": width, "height": height, "most": min(most, round(0.55 * height))}
+    picture = embedded(encoded)
+    # Pictures are drawn at 200 dpi: shown at about half their pixels, text has its size on paper.
+    return {**picture, "most": min(most, round(0.55 * picture["height"]))}

@@ -3,7 +3,7 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector) => document.querySelector(selector);
 
-  // Tables sort by data-sort where a cell has it, else by its words, numbers in them by size.
+  // Tables sort by a cell's data-sort if present, else by its text, with numbers in natural order.
   const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
   const cellKey = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
   for (const table of all("table.sortable")) {
@@ -28,7 +28,7 @@
     });
   }
 
-  // A filter hides what does not hold every word typed, and what is not in the state chosen beside it.
+  // A filter hides items that lack any typed word or are not in the selected state.
   for (const input of all("input[data-filter]")) {
     const items = all(input.dataset.filter);
     const words = items.map((item) => item.textContent.toLowerCase());
@@ -72,12 +72,12 @@
     apply();
   }
 
-  // The slider draws attention over the slide, from the left; arrow keys move it as any slider.
+  // The slider reveals the attention heatmap from the left.
   for (const slider of all("input.slider")) {
     const frame = slider.parentElement.querySelector(".frame");
     const apply = () => {
       frame.style.setProperty("--cut", `${slider.value}%`);
-      slider.setAttribute("aria-valuetext", `${slider.value} percent under attention`);
+      slider.setAttribute("aria-valuetext", `${slider.value} percent covered by the heatmap`);
     };
     slider.addEventListener("input", apply);
     apply();

@@ -15,7 +15,7 @@ from wsi_pipeline.report.data import ModelSection
 from wsi_pipeline.report.maps.pictures import PicturePlan, plan_pictures, shrink_png
 from wsi_pipeline.report.page.findings import ranked
 from wsi_pipeline.stages.outputs.heatmap_files import read_overlay
-from wsi_pipeline.statistics.metric_words import OF_CLASSES
+from wsi_pipeline.statistics.metric_words import CLASS_TASKS
 from wsi_pipeline.store.tables.segment_table import read_segment_table
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,6 @@ class SlidePictures:
 def _wrong(model: ModelSection) -> set[str]:
     """Slides that a classifier got wrong."""
     table = model.predictions
-    if table is None or model.task not in OF_CLASSES or not {"slide_id", "label", "predicted"} <= set(table):
+    if table is None or model.task not in CLASS_TASKS or not {"slide_id", "label", "predicted"} <= set(table):
         return set()
     return set(table.loc[table["label"].astype(str) != table["predicted"].astype(str), "slide_id"].astype(str))

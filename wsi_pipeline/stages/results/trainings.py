@@ -13,7 +13,7 @@ import pandas as pd
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.statistics.metric_words import OF_CLASSES
+from wsi_pipeline.statistics.metric_words import CLASS_TASKS
 
 NAME = "train-mil"
 PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
@@ -75,7 +75,7 @@ def read_training(folder: str | PathLike[str]) -> Training | None:
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         histories = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
-        text = _TEXT if metrics.get("task", "classification") in OF_CLASSES else _TEXT[:2]
+        text = _TEXT if metrics.get("task", "classification") in CLASS_TASKS else _TEXT[:2]
         predictions = pd.read_csv(folder / PREDICTIONS, dtype=dict.fromkeys(text, str), keep_default_na=False)
     except (OSError, ValueError):
         return None
