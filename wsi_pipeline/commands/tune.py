@@ -18,6 +18,7 @@ from wsi_pipeline.labelled.open_labelled import open_labelled
 from wsi_pipeline.labelled.splits.patch_leaks import check_leaks
 from wsi_pipeline.labelled.splits.patch_split import PatchSplit, split_patches
 from wsi_pipeline.stages import tune as stage
+from wsi_pipeline.stages.outputs.tuning_diagnosis import diagnose_tuning
 from wsi_pipeline.stages.results.former import FORMER, check_name
 from wsi_pipeline.stages.results.patch_scores import POOLED
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning
@@ -44,6 +45,8 @@ def tune(request: Request) -> int:
     job = stage.plan(request.run_dir, name, specs, (patches, split), weights=execution.weights, device=execution.device)
     _tell_job(request, job)
     tuning = _run(request, job)
+    if execution.diagnose:
+        request.console.fact("diagnosis", f"{shown(diagnose_tuning(job))}, numbers in diagnosis.json beside it")
     _tell_scores(request, tuning)
     _tell_end(request, tuning)
     return EXIT_DONE

@@ -181,6 +181,9 @@ class TuneExecution:
     name: str | None = option(
         None, "name of the result, for embed --model pathotune:NAME (default: the method)", group="running"
     )
+    diagnose: bool = option(
+        False, "draw where the class token looks before and after tuning (diagnosis.png)", group="running", rare=True
+    )
     device: str = shared.device()
 
     def __post_init__(self) -> None:

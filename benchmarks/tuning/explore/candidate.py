@@ -48,6 +48,7 @@ class Spec:
     batch: int = 32
     smooth: float = 0.0
     free: bool = False  # IVP without the image
+    fast: bool = False  # prompts of a layer as keys and values alone: nothing reads their outputs (deep TTP)
     place: str = "post"  # of the correction: post (after the attention), or pre (before the block)
 
 
@@ -165,6 +166,8 @@ class Candidate(nn.Module):
 
     def features(self, sequence: Tensor, roll: bool = False) -> Tensor:
         """What the head reads; with `roll`, instance tokens of the neighbour in the batch."""
+        if self.spec.fast:
+            return self._fast(sequence, roll)
         spec, vit, batch = self.spec, self.vit, len(sequence)
         drop = lambda tokens: F.dropout(tokens, spec.drop, self.training)  # noqa: E731
         places = (1 + spec.tvp, 1 + spec.tvp + spec.ttp, 1 + self.prompts)
@@ -208,6 +211,36 @@ class Candidate(nn.Module):
         rest = sequence[:, places[2] :] if spec.readout == "mean" else sequence[:, places[1] : places[2]]
         return torch.cat([sequence[:, 0], rest.mean(1)], 1)
 
+    def _fast(self, sequence: Tensor, roll: bool) -> Tensor:
+        """The same function for prompts that are new in each layer, without what is thrown away."""
+        spec, vit, batch = self.spec, self.vit, len(sequence)
+        text = self.project(self.states) if spec.ttp else None
+        for number in range(self.depth - spec.entry):
+            block = vit.blocks[spec.entry + number]
+            last = spec.readout == "cls" and spec.entry + number == self.depth - 1
+            normed = block.norm1(sequence)
+            parts = [self.tvp[number][None]] if spec.tvp else []
+            parts += [text] if text is not None else []
+            if spec.vrm:
+                tokens, cls, image = self.vrm[number](normed, 1)
+                if tokens is not None:
+                    tokens = tokens.roll(1, 0) if roll else tokens
+                    parts.append(tokens)
+                if cls is not None:
+                    sequence = sequence + torch.cat([cls, image], 1)
+                    normed = block.norm1(sequence)
+            bias = self._mask(number, 1 + self.prompts)
+            if last:
+                sequence = sequence[:, :1]
+            kept = [F.dropout(part, spec.drop, self.training) for part in parts]
+            out = attend(block.attn, normed, [block.norm1(part) for part in kept], 1 if last else None, bias)
+            sequence = sequence + block.ls1(out)
+            sequence = sequence + block.ls2(block.mlp(block.norm2(sequence)))
+        sequence = vit.norm(sequence)
+        if spec.readout == "cls":
+            return sequence[:, 0]
+        return torch.cat([sequence[:, 0], sequence[:, 1:].mean(1)], 1)
+
     def forward(self, sequence: Tensor, roll: bool = False) -> Tensor:
         """Logits."""
         return self.head(self.features(sequence, roll))
@@ -233,6 +266,29 @@ class Candidate(nn.Module):
                 start = self.vrm[number].start if self.spec.vrm else self.ivp_start[number]
                 start.copy_(pool[self.spec.tvp : self.spec.tvp + self.spec.ivp])
             sequence = self.vit.blocks[self.spec.entry + number](sequence)
+
+
+def attend(layer: Any, normed: Tensor, prompts: list[Tensor], queries: int | None, bias: Tensor | None) -> Tensor:
+    """Attention of the first `queries` tokens (all for None) to all tokens and prompts; tokens (B, T, C)."""
+    batch, count, dim = normed.shape
+    heads = layer.num_heads
+
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+    weight, offset = layer.qkv.weight, layer.qkv.bias
+    if queries is None:
+        q, k, v = layer.qkv(normed).chunk(3, -1)
+    else:
+        q = F.linear(normed[:, :queries], weight[:dim], offset[:dim])
+        k, v = F.linear(normed, weight[dim:], offset[dim:]).chunk(2, -1)
+    pairs = [F.linear(part, weight[dim:], offset[dim:]).expand(batch, -1, -1).chunk(2, -1) for part in prompts]
+    k, v = (split(torch.cat([whole, *(pair[i] for pair in pairs)], 1)) for i, whole in ((0, k), (1, v)))
+    scores = split(q) * layer.scale @ k.transpose(-2, -1)
+    if bias is not None:
+        scores[..., count:] += bias[..., 1:]
+    out = scores.softmax(-1).to(v.dtype) @ v
+    return layer.proj(out.transpose(1, 2).reshape(batch, -1, dim))
 
 
 class Lora(nn.Module):

@@ -5,6 +5,7 @@ tune/<name>/
   history.csv             one row per epoch
   predictions.csv         name, group, part, label, predicted, p_<class>...; validation and test patches
   curves.png confusion.png patches.png
+  diagnosis.json diagnosis.png     where [CLS] looks, with --diagnose
   metrics.json            scores with intervals; written last, it marks the tuning as whole
   resume/                 the state after the last epoch, while training
 """
@@ -30,6 +31,7 @@ from wsi_pipeline.system.atomic import make_folder
 NAME = "tune"
 METRICS, HISTORY, PREDICTIONS = "metrics.json", "history.csv", "predictions.csv"
 CURVES, CONFUSION, SHEET = "curves.png", "confusion.png", "patches.png"
+DIAGNOSIS, DIAGNOSIS_PICTURE = "diagnosis.json", "diagnosis.png"
 RESUME = "resume"
 
 Json = dict[str, Any]
