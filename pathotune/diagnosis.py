@@ -50,13 +50,12 @@ def diagnose(model: PathoTune, images: Tensor, labels: Tensor | None = None, tas
     model.eval()
     attention: list[dict[str, float]] = []
     variation: list[float] = []
-    with _watched(model, attention, variation):
-        if labels is None or model.head is None:
-            with torch.inference_mode():
-                model.features(images, task)
-            gradient: dict[str, float] = {}
-        else:
-            gradient = _gradient(model, F.cross_entropy(model.logits(images, task).float(), labels))
+    # The whole sequence is computed, because `features` may leave out the prompts' outputs.
+    with _watched(model, attention, variation), torch.inference_mode():
+        model.tokens(images, task)
+    gradient: dict[str, float] = {}
+    if labels is not None and model.head is not None:
+        gradient = _gradient(model, F.cross_entropy(model.logits(images, task).float(), labels))
     shares = {kind: tuple(layer[kind] for layer in attention) for kind in PLACES}
     return Diagnosis(shares, tuple(variation), gradient)
 

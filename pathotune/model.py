@@ -15,6 +15,7 @@ from pathotune.adaptation import adapt, adapted
 from pathotune.backbone import Backbone, check_plain, count_parameters, fingerprint
 from pathotune.config import PathoTuneConfig
 from pathotune.errors import ConfigError
+from pathotune.keyed import can_be_keyed, layer_with_keys
 from pathotune.prompts import (
     InstanceVisualPrompts,
     LayerInstancePrompts,
@@ -22,7 +23,7 @@ from pathotune.prompts import (
     TaskVisualPrompts,
     prompt_bound,
 )
-from pathotune.tokens import TokenLayout
+from pathotune.tokens import KINDS, TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
 """The modules that are trained as a whole. Of the backbone, only what `config.backbone` names is trained."""
@@ -101,11 +102,40 @@ class PathoTune(nn.Module):
         `task` (B,), int64, selects the text of each image if the model serves several tasks. With all prompts off,
         [CLS] equals the output of the plain backbone bit for bit.
         """
-        sequence = self.tokens(images, task)
-        cls = sequence[:, 0]
+        if self.keyed:
+            sequence, image = self._keyed_tokens(images, task), slice(self.layout.prefix, None)
+        else:
+            sequence, image = self.tokens(images, task), self.layout.place("image")
         if self.config.feature == "cls":
-            return cls
-        return torch.cat([cls, sequence[:, self.layout.place("image")].mean(dim=1)], dim=1)
+            return sequence[:, 0]
+        return torch.cat([sequence[:, 0], sequence[:, image].mean(dim=1)], dim=1)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether all prompts are new in each layer, so that features need their keys and values only."""
+        config = self.config
+        deep = (
+            config.tvp_tokens == 0 or config.tvp_depth == "deep",
+            not config.ttp or config.ttp_depth == "deep",
+            config.ivp_tokens == 0 or config.vrm_input == "layers",
+        )
+        return bool(self.layout.prompts) and all(deep) and can_be_keyed(self.backbone)
+
+    def _keyed_tokens(self, images: Tensor, task: Tensor | None) -> Tensor:
+        """The final sequence without the prompts, (B, prefix + N, C); (B, 1, C) if only [CLS] is read."""
+        vit = self.backbone
+        patches = vit.patch_embed(images)
+        prompts, grid = self.prompts(images, patches, task), self._grid(patches)
+        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
+        for number, block in enumerate(vit.blocks):
+            if number < self.entry:
+                sequence = block(sequence)
+                continue
+            own, sequence = self._layer_prompts(sequence, number, prompts[number - self.entry], grid)
+            alone = number == len(vit.blocks) - 1 and self.config.feature == "cls"
+            kinds = [own[kind] for kind in KINDS if kind in own]
+            sequence = layer_with_keys(block, sequence, kinds, 1 if alone else None)
+        return vit.norm(sequence)  # type: ignore[no-any-return]
 
     def tokens(self, images: Tensor, task: Tensor | None = None) -> Tensor:
         """The final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
@@ -121,13 +151,19 @@ class PathoTune(nn.Module):
 
     def _with_prompts(self, sequence: Tensor, number: int, prompts: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
         """The sequence as it enters a layer: prompts that are new there replaced, the others kept."""
-        first = number == self.entry
-        bare, kept = (sequence, {}) if first else self.layout.take_out(sequence)
-        if isinstance(self.ivp, LayerInstancePrompts):
-            normed = self.backbone.blocks[number].norm1(bare)
-            tokens, bare = self.ivp(number - self.entry, bare, normed, self.layout.prefix, grid)
-            prompts = {**prompts, "ivp": self.drop(tokens)}
-        return self.layout.insert(bare, {**kept, **prompts})
+        bare, kept = (sequence, {}) if number == self.entry else self.layout.take_out(sequence)
+        own, bare = self._layer_prompts(bare, number, prompts, grid)
+        return self.layout.insert(bare, {**kept, **own})
+
+    def _layer_prompts(
+        self, bare: Tensor, number: int, prompts: dict[str, Tensor], grid: tuple[int, int]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """All prompts that are new in a layer, and the backbone's tokens as its refine module corrects them."""
+        if not isinstance(self.ivp, LayerInstancePrompts):
+            return prompts, bare
+        normed = self.backbone.blocks[number].norm1(bare)
+        tokens, bare = self.ivp(number - self.entry, bare, normed, self.layout.prefix, grid)
+        return {**prompts, "ivp": self.drop(tokens)}, bare
 
     def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> list[dict[str, Tensor]]:
         """Prompts that enter at each layer from `entry` on: (B, n, C) for each kind that is on and enters there.

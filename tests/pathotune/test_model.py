@@ -192,6 +192,27 @@ def test_layers_below_the_entry_are_those_of_the_bare_backbone(kind: str) -> Non
     assert model.tvp.layers == len(model.ivp.refine) == 1
 
 
+@pytest.mark.parametrize("feature", ["cls", "cls_mean"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("off", [{}, {"ttp": False, "ivp_tokens": 0}, {"tvp_tokens": 0, "ivp_tokens": 0}])
+def test_prompts_as_keys_alone_give_the_features_of_the_whole_sequence(
+    kind: str, feature: str, off: dict[str, Any]
+) -> None:
+    model = make(kind, vrm_input="layers", ttp_depth="deep", feature=feature, entry=0.34, **off)
+    for value in model.trained_parameters().values():
+        nn.init.normal_(value, std=0.3)
+    assert model.keyed
+    with torch.inference_mode():
+        sequence, found = model.tokens(images()), model.features(images())
+        torch.testing.assert_close(found[:, :DIM], sequence[:, 0], rtol=1e-4, atol=1e-5)
+        if feature == "cls_mean":
+            mean = sequence[:, model.layout.place("image")].mean(dim=1)
+            torch.testing.assert_close(found[:, DIM:], mean, rtol=1e-4, atol=1e-5)
+        for block in model.backbone.blocks:
+            block.attn.fused_attn = False
+        torch.testing.assert_close(model.features(images()), found, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("grid", [(4, 4), (2, 4)])
 def test_the_refine_module_of_a_layer_is_a_convolution_over_the_patch_grid(grid: tuple[int, int]) -> None:
     torch.manual_seed(0)

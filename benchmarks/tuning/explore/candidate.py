@@ -213,7 +213,7 @@ class Candidate(nn.Module):
 
     def _fast(self, sequence: Tensor, roll: bool) -> Tensor:
         """The same function for prompts that are new in each layer, without what is thrown away."""
-        spec, vit, batch = self.spec, self.vit, len(sequence)
+        spec, vit = self.spec, self.vit
         text = self.project(self.states) if spec.ttp else None
         for number in range(self.depth - spec.entry):
             block = vit.blocks[spec.entry + number]
