@@ -83,7 +83,20 @@ def _rebuild_damaged(
 
 
 class ExchangeError(WsiPipelineError):
-    """A file of another tool cannot be used as it is: another layout, rows that do not fit, or values that do not."""
+    """A file of another tool cannot be used as it is: another layout, rows that do not fit, or values that do not.
+
+    `todo` is required: nobody can guess what to do about a file that they did not write.
+    """
+
+    def __init__(self, what: str, *, todo: str, slide: str | None = None) -> None:
+        super().__init__(what, slide=slide, todo=todo)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_exchange, (self.what, self.slide, self.todo)
+
+
+def _rebuild_exchange(what: str, slide: str | None, todo: str) -> ExchangeError:
+    return ExchangeError(what, slide=slide, todo=todo)
 
 
 class EncoderError(WsiPipelineError):

@@ -18,6 +18,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{grouped(number)} {noun if number == 1 else plural or noun + 's'}"
 
 
+def agreed(number: int, verb: str) -> str:
+    """A verb, given as for one thing, for `number` of them: `holds` or `hold`, `is` or `are`."""
+    several = {"is": "are", "has": "have", "was": "were", "does": "do"}
+    return verb if number == 1 else several.get(verb) or verb.removesuffix("s")
+
+
 def listed(items: Iterable[object], most: int = NAMED, separator: str = ", ", noun: str = "") -> str:
     """`a, b, c and 4 more`; with another separator `a; b; and 4 more`. `noun` says four more of what."""
     every = [str(item) for item in items]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,64 @@ def test_training(run: Path) -> None:
     assert config["provenance"]["specs"] == {
         "import": {"tool": "TRIDENT", "patch_px": 64, "mpp": None, "magnification": 10.0, "overlap_px": 0}
     }
+
+
+def metrics_of(folder: Path, name: str) -> Any:
+    return json.loads((folder / "run/train-mil/uni_v1" / name / "metrics.json").read_text())
+
+
+def test_labels_of_a_column_that_is_named(tmp_path: Path) -> None:
+    given, table = cohort(tmp_path, "s", 6, 0)
+    labels = pd.read_csv(table).rename(columns={"label": "KRAS"})
+    labels.to_csv(table, index=False)
+    words = ["train-mil", "--features-from", given, "--labels", table, "--run", str(tmp_path / "run"), *QUICK]
+    assert main([*words, "--label-column", "KRAS"]) == 0
+    found = metrics_of(tmp_path, "abmil.KRAS")
+    assert (found["label_column"], found["n_patients"]) == ("KRAS", 6)
+
+
+def test_options_of_a_table_that_is_not_given_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-mil", "--run", str(run / "run"), "--label-column", "KRAS", *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert "--features-from, which is missing" in said
+    assert "--clinical TABLE --target COLUMN" in said
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_a_clinical_table_beside_foreign_features(
+    tmp_path: Path, with_labels: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One row a patient, beside a table that says whose slides they are; or one row a slide, and no other table."""
+    given, table = cohort(tmp_path, "s", 6, 0)
+    slides = pd.read_csv(table)
+    slides.drop(columns="label").to_csv(table, index=False)
+    ids = slides["case_id"] if with_labels else slides["slide_id"].str.removesuffix(".svs")
+    clinical = tmp_path / "clini.xlsx"
+    pd.DataFrame({"PATIENT" if with_labels else "slide": ids, "KRAS": slides["label"], "MSI": list("xxyyxy")}).to_excel(
+        clinical, index=False
+    )
+    words = ["train-mil", "--features-from", given, "--clinical", str(clinical), "--run", str(tmp_path / "run"), *QUICK]
+    more = ["--labels", table] if with_labels else []
+    assert main([*words, *more, "--target", "KRAS", "--target", "MSI"]) == 0
+    found = metrics_of(tmp_path, "abmil.KRAS")
+    assert found["clinical"]["columns"] == {"label": "KRAS"}
+    assert (found["n_slides"], found["left_out"]) == (6, {})
+    assert metrics_of(tmp_path, "abmil.MSI")["classes"] == ["x", "y"]
+
+
+def test_a_slide_that_cannot_be_imported_is_told_by_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, table = cohort(tmp_path, "s", 6, 0)
+    files.trident(
+        Path(given, "10x_64px_0px_overlap/features_uni_v1/s5.h5"), files.features_of(9, 5), files.coords_of(9)
+    )
+    words = ["train-mil", "--features-from", given, "--labels", table, "--run", str(tmp_path / "run"), *QUICK]
+    assert main(words) == 3
+    said = capsys.readouterr().out
+    assert "s5.h5 has 5 features a patch" in said
+    assert "s5: Take it out of the folder" in said
+    assert metrics_of(tmp_path, "abmil")["n_patients"] == 5
 
 
 def test_prediction_of_another_cohort(run: Path) -> None:

@@ -265,7 +265,9 @@ def test_what_is_not_read_is_named(tmp_path: Path, name: str, write: Callable[[P
     found = find_files([tmp_path])
     assert not found.features
     assert not found.coordinates
-    assert why in next(iter(found.unreadable.values()))
+    (error,) = found.unreadable.values()
+    assert why in error.what
+    assert error.todo
 
 
 def test_other_files_of_a_folder_are_passed_over(tmp_path: Path) -> None:

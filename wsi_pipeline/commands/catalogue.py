@@ -108,7 +108,16 @@ COMMANDS = (
         "train a slide-level model with patient-grouped cross-validation; write the report",
         "wsi-pipeline train-mil --folds 5",
         "wsi_pipeline.commands.train_mil:train_mil",
-        (MilSpec, ClinicalOptions, TableOptions, MilExecution, FeaturesFrom, TrainingOptions, QuPathOptions),
+        (
+            MilSpec,
+            ClinicalOptions,
+            TableOptions,
+            MilExecution,
+            FeaturesFrom,
+            CohortOptions,
+            TrainingOptions,
+            QuPathOptions,
+        ),
     ),
     Command(
         "predict",

@@ -19,7 +19,7 @@ from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNING
 from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
 from wsi_pipeline.commands.shell.questions import clinical_table, for_run, model_outcomes
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.commands.tile import tile
+from wsi_pipeline.commands.tile import tell_todos, tile
 from wsi_pipeline.config.execution import (
     ClinicalOptions,
     CohortOptions,
@@ -90,6 +90,7 @@ def _bring_in(request: Request, ensemble: Ensemble) -> int:
     trained = str(ensemble.encoder["name"])
     given = Given((options.features_from,), options.labels, encoder=options.encoder)
     brought = bring_in_features(request, given)
+    tell_todos(request, brought.result)
     if slug(brought.plan.encoder) != slug(trained):
         raise UsageError(
             f"the model was trained on features of {trained}, {given.where} holds those of {brought.plan.encoder}",

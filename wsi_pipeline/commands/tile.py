@@ -13,7 +13,7 @@ from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.stages.engine.runner import CohortResult, SlideStage, StageResult, run_cohort
 from wsi_pipeline.stages.segment import SegmentStage
 from wsi_pipeline.stages.tile import TileStage
-from wsi_pipeline.wording import counted, grouped
+from wsi_pipeline.wording import counted, grouped, listed
 
 _WHAT_NEXT = "embed --model pathotune"
 
@@ -108,6 +108,14 @@ def tell_end(request: Request, result: CohortResult, after: str) -> None:
         first = shown(request.run_dir.status(result.failed[0].slide_id))
         parts.append(f"{len(result.failed)} of {len(result.last)} failed. Details: {first}")
     request.console.say(" · ".join([*parts, after]))
+    tell_todos(request, result)
+
+
+def tell_todos(request: Request, result: CohortResult) -> None:
+    """What to do about the slides that failed, each sentence once."""
+    todos: dict[str, list[str]] = {}
     for item in result.failed[:MOST_ROWS]:
         if item.status.todo:
-            request.console.say(f"  {item.slide_id}: {item.status.todo}")
+            todos.setdefault(item.status.todo, []).append(item.slide_id)
+    for todo, slides in todos.items():
+        request.console.say(f"  {listed(slides)}: {todo}")

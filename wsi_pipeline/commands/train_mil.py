@@ -22,7 +22,8 @@ from wsi_pipeline.commands.shell.estimate_text import (
 from wsi_pipeline.commands.shell.questions import Question, clinical_table, for_run, questions
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.target_text import tell_targets
-from wsi_pipeline.config.execution import FeaturesFrom, MilExecution, TrainingOptions
+from wsi_pipeline.commands.tile import tell_todos
+from wsi_pipeline.config.execution import ClinicalOptions, CohortOptions, FeaturesFrom, MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
@@ -39,9 +40,10 @@ from wsi_pipeline.wording import NOT_KNOWN, counted, tested_words
 def train_mil(request: Request) -> int:
     """Cross-validate a slide-level model for each target on each encoder's features, draw attention, write the report.
 
-    Of several targets, one that cannot be trained does not stop the others; the exit code is then 3.
+    Of several targets, one that cannot be trained does not stop the others; the exit code is then 3, as it is where
+    features of a slide could not be imported.
     """
-    brought = _bring_in(request)
+    brought, code = _bring_in(request)
     table = clinical_table(request)
     cohort = for_run(request, table).known_cohort()
     check_patients(doubt_words(cohort))
@@ -68,20 +70,29 @@ def train_mil(request: Request) -> int:
     write_cohort_report(request, cohort)
     if failed:
         request.console.say(f"{counted(len(failed), 'target')} not trained:\n{_why_failed(failed)}")
-    return EXIT_SOME_FAILED if failed else EXIT_DONE
+    return EXIT_SOME_FAILED if failed else code
 
 
-def _bring_in(request: Request) -> str:
-    """Import what --features-from names; the encoder's folder, or "" without it."""
+def _bring_in(request: Request) -> tuple[str, int]:
+    """Import what --features-from names: the encoder's folder, or "" without it; and the exit code."""
     options = request.get(FeaturesFrom)
     if options.features_from is None:
-        return ""
-    if options.labels is None and not request.run_dir.cohort_csv.is_file():
+        if request.get(CohortOptions) != CohortOptions():
+            raise UsageError(
+                "label_column, mixed_labels and default_mpp concern the table of --features-from, which is missing",
+                todo="Another label for this run: --clinical TABLE --target COLUMN",
+            )
+        return "", EXIT_DONE
+    clinical = request.get(ClinicalOptions).clinical
+    if options.labels is None and clinical is None and not request.run_dir.cohort_csv.is_file():
         raise UsageError(
-            "features_from needs labels to train on", todo="Name a CSV with a slide_id and a label: --labels labels.csv"
+            "features_from needs labels to train on",
+            todo="Name a CSV with a slide_id and a label (--labels labels.csv), or a clinical table (--clinical FILE)",
         )
     given = Given((options.features_from,), options.labels, encoder=options.encoder)
-    return slug(bring_in_features(request, given).plan.encoder)
+    brought = bring_in_features(request, given)
+    tell_todos(request, brought.result)
+    return slug(brought.plan.encoder), EXIT_SOME_FAILED if brought.result.failed else EXIT_DONE
 
 
 def _why_failed(failed: Sequence[tuple[str, WsiPipelineError]]) -> str:

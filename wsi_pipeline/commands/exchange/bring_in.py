@@ -20,7 +20,7 @@ from wsi_pipeline.stages.engine.runner import CohortResult, run_cohort
 from wsi_pipeline.stages.inputs.import_plan import ImportPlan, plan_features, plan_patches
 from wsi_pipeline.stages.inputs.imported_features import ImportFeatures
 from wsi_pipeline.stages.inputs.imported_patches import ImportPatches
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.wording import agreed, counted, listed
 
 _SHOWN = 5
 
@@ -95,7 +95,8 @@ def _run(
 def _tell_files(request: Request, plan: ImportPlan, given: Given) -> None:
     how = {"folder": " (named by the folder)", "user": " (as you say)"}.get(plan.stated_by, "")
     encoder = f": encoder {plan.encoder}{how}, {plan.dim} features a patch" if plan.encoder else ""
-    request.console.fact("files", f"{counted(len(plan.files), 'slide')} of {plan.tools} in {given.where}{encoder}")
+    total, bad = plan.counts
+    request.console.fact("files", f"{counted(total, 'slide')} of {plan.tools} in {given.where}{bad}{encoder}")
     for note in plan.notes:
         request.console.note(note)
 
@@ -108,7 +109,7 @@ def _tell_notes(request: Request, notes: Mapping[str, str]) -> None:
     for note, slides in list(by_note.items())[:_SHOWN]:
         request.console.note(f"{listed(slides, 3)}: {note}")
     if len(by_note) > _SHOWN:
-        request.console.note(f"and {len(by_note) - _SHOWN} more notes, in status/")
+        request.console.note(f"and {counted(len(by_note) - _SHOWN, 'more note')}, in status/")
 
 
 def _for_cohort(request: Request, plan: ImportPlan, given: Given) -> tuple[ImportPlan, tuple[SlideRecord, ...]]:
@@ -175,7 +176,8 @@ def _with_slides(request: Request, cohort: Cohort, source: str) -> Cohort:
 def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
     """The cohort where a slide that is not there has the path of its features' file, and no note that it is missing.
 
-    Nor is there such a note where the file of features is at fault: no slide is needed.
+    Nor is there such a note where the file of features is missing or at fault: no slide is needed, and the line of
+    what matched names it.
     """
     files = plan.files
     return _noted(
@@ -186,7 +188,7 @@ def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
             else record
             for record in cohort.records
         ],
-        {str(record.path) for record in cohort.records if record.slide_id in plan.faults},
+        {str(record.path) for record in cohort.records if record.slide_id not in files},
     )
 
 
@@ -199,7 +201,8 @@ def _noted(cohort: Cohort, records: Sequence[SlideRecord], more: Set[str] = froz
 
 def _tell_matches(request: Request, plan: ImportPlan, total: int, table: str) -> None:
     matches = plan.matches
-    parts = [f"{len(matches.names)} of {counted(total, 'slide')} in {table} have a file"]
+    there, bad = plan.counts
+    parts = [f"{there} of {counted(total, 'slide')} in {table} {agreed(there, 'has')} a file{bad}"]
     if matches.without:
         parts.append(f"no file for {listed(matches.without, _SHOWN)}")
     if matches.left:

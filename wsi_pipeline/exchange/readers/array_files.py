@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from wsi_pipeline.errors import ExchangeError
 from wsi_pipeline.exchange.readers.foreign_file import (
+    NOT_FEATURES,
+    REMAKE,
     ForeignFile,
     Rows,
     Stated,
@@ -23,6 +25,7 @@ from wsi_pipeline.exchange.readers.foreign_file import (
     two_columns,
 )
 from wsi_pipeline.exchange.readers.hdf5_layouts import COORD_NAMES, FEATURE_NAMES
+from wsi_pipeline.wording import listed
 
 NPY_MAGIC, ZIP_MAGIC, PICKLE_MAGIC = b"\x93NUMPY", b"PK\x03\x04", b"\x80"
 _NAMES = (*FEATURE_NAMES, "x", "X", "arr_0", "data")
@@ -46,14 +49,17 @@ def read_zip(path: Path) -> list[ForeignFile]:
             packed = sum(item.compress_size for item in file.infolist())
             size = sum(item.file_size for item in file.infolist())
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
     if size > _MOST_PACKED * max(packed, 1 << 16):
-        raise ExchangeError(f"{path.name} unpacks to {size / 1e9:.2g} GB from {packed / 1e6:.2g} MB")
+        raise ExchangeError(
+            f"{path.name} unpacks to {size / 1e9:.2g} GB from {packed / 1e6:.2g} MB",
+            todo="If that is right, save it without compression: numpy.savez.",
+        )
     if any(name.endswith("/data.pkl") for name in names):
         return read_torch(path)
     if names and all(name.endswith(".npy") for name in names):
         return _named(path, "npz", _npz(path))
-    raise ExchangeError(f"{path.name} is a ZIP archive, but not of numpy or torch")
+    raise ExchangeError(f"{path.name} is a ZIP archive, but not of numpy or torch", todo=NOT_FEATURES)
 
 
 def read_torch(path: Path) -> list[ForeignFile]:
@@ -77,7 +83,10 @@ def _named(path: Path, kind: str, arrays: Mapping[str, Rows]) -> list[ForeignFil
     if name is None and len(two_dimensional) == 1:
         name = two_dimensional[0]
     if name is None:
-        raise ExchangeError(f"{path.name} holds no array called {' or '.join(FEATURE_NAMES)}, but {', '.join(arrays)}")
+        raise ExchangeError(
+            f"{path.name} holds no array called {' or '.join(FEATURE_NAMES)}, but {listed(arrays) or 'nothing'}",
+            todo=f"Save the features as {FEATURE_NAMES[0]}.",
+        )
     features = arrays[name]
     what = f"{name} of {path.name}" if len(arrays) > 1 else path.name
     rows, dim = feature_shape(features.shape, what)
@@ -128,10 +137,12 @@ def _torch(path: Path) -> dict[str, Rows]:
     except UnpicklingError:
         raise ExchangeError(f"{path.name} {_PICKLED}", todo="Save the tensor itself, or as .npy or .h5.") from None
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
     tensors = {"features": found} if isinstance(found, torch.Tensor | np.ndarray) else found
     if not isinstance(tensors, dict):
-        raise ExchangeError(f"{path.name} holds a {type(found).__name__}: expected a tensor")
+        raise ExchangeError(
+            f"{path.name} holds a {type(found).__name__}: expected a tensor", todo="Save the tensor itself."
+        )
     arrays = {str(key): _array(value) for key, value in tensors.items() if isinstance(value, torch.Tensor)}
     return arrays | {str(key): value for key, value in tensors.items() if isinstance(value, np.ndarray)}
 
@@ -148,7 +159,7 @@ def _safetensors(path: Path) -> dict[str, Rows]:
         with safe_open(path, "pt") as file:
             return {name: _array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
 
 
 def _array(tensor: Any) -> Rows:
@@ -161,7 +172,7 @@ def _array(tensor: Any) -> Rows:
 def _refused(path: Path, error: BaseException) -> ExchangeError:
     if "allow_pickle" in str(error) or "Python objects" in str(error):
         return ExchangeError(f"{path.name} {_PICKLED}", todo="Save the array as numbers (float32).")
-    return ExchangeError(f"{path.name} cannot be read: {error}")
+    return ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE)
 
 
 _LOADERS = {"npz": _npz, "pt": _torch, "safetensors": _safetensors}

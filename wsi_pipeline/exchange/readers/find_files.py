@@ -8,8 +8,9 @@ from pathlib import Path
 
 from wsi_pipeline.errors import ExchangeError, UsageError
 from wsi_pipeline.exchange.readers import array_files, hdf5_layouts
-from wsi_pipeline.exchange.readers.foreign_file import ForeignFile
+from wsi_pipeline.exchange.readers.foreign_file import REMAKE, ForeignFile
 from wsi_pipeline.exchange.readers.hs2p_tiles import ENDING, META, read_hs2p
+from wsi_pipeline.exchange.readers.slide_names import without_suffixes
 from wsi_pipeline.exchange.readers.wsidata_zarr import is_wsidata, read_wsidata
 
 _HEAD = 16
@@ -23,19 +24,19 @@ class FoundFiles:
 
     features      files of features, those of several encoders one for each
     coordinates   files of coordinates alone
-    unreadable    file -> why it is not read, a sentence
+    unreadable    file -> why it is not read, and what to do
     """
 
     features: list[ForeignFile] = field(default_factory=list)
     coordinates: list[ForeignFile] = field(default_factory=list)
-    unreadable: dict[Path, str] = field(default_factory=dict)
+    unreadable: dict[Path, ExchangeError] = field(default_factory=dict)
 
     def add(self, path: Path) -> None:
         """Look at one file, or one Zarr folder; what is of no known kind is passed over."""
         try:
             found = _read(path)
         except ExchangeError as error:
-            self.unreadable[path] = error.what
+            self.unreadable[path] = error
             return
         for file in found:
             (self.coordinates if file.features is None else self.features).append(_with_encoder(file))
@@ -54,6 +55,12 @@ def find_files(sources: Sequence[str | Path]) -> FoundFiles:
         for item in [path] if path.is_file() or is_wsidata(path) else _walk(path):
             found.add(item.absolute())
     return found
+
+
+def slide_of(path: Path) -> str:
+    """The slide that a file is of, by its name alone: `s1_patches.h5` -> `s1`."""
+    name = path.name.removesuffix(META).removesuffix(ENDING)
+    return without_suffixes(name).removesuffix("_patches")
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -80,7 +87,7 @@ def _read(path: Path) -> list[ForeignFile]:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error.strerror}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error.strerror}", todo=REMAKE) from None
     if head.startswith(hdf5_layouts.MAGIC):
         return hdf5_layouts.read_hdf5(path)
     if head.startswith(array_files.NPY_MAGIC):
@@ -92,7 +99,7 @@ def _read(path: Path) -> list[ForeignFile]:
     if array_files.may_be_safetensors(head):
         return array_files.read_safetensors(path)
     if path.suffix.lower() in (".h5", ".hdf5", ".npy", ".npz", ".safetensors", *_TORCH):
-        raise ExchangeError(f"{path.name} is not what its suffix says, or is cut short")
+        raise ExchangeError(f"{path.name} is not what its suffix says, or is cut short", todo=REMAKE)
     return []
 
 

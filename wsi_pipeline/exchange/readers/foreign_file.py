@@ -15,6 +15,11 @@ from wsi_pipeline.errors import ExchangeError
 Unit = Literal["level0", "micrometres"]
 Rows = NDArray[Any]
 
+REMAKE = "Copy the file again from where it was made, or make it again; or take it out of the folder."
+"""What to do about a file that is damaged or cut short."""
+NOT_FEATURES = "Name the folder of patch features, or take this file out of it."
+"""What to do about a sound file that holds something else."""
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -95,7 +100,7 @@ def feature_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:
             todo="Name the folder of patch features.",
         )
     if len(shape) != 2:
-        raise ExchangeError(f"{what} is of shape {shape}: expected (patches, features)")
+        raise ExchangeError(f"{what} is of shape {shape}: expected (patches, features)", todo=NOT_FEATURES)
     return shape[0], shape[1]
 
 
@@ -103,7 +108,7 @@ def check_floating(dtype: np.dtype[Any] | str, what: str) -> str:
     """Name of a floating point type. Raises ExchangeError for another."""
     name = str(dtype)
     if name not in ("float16", "float32", "float64", "bfloat16"):
-        raise ExchangeError(f"{what} is {name}: expected floating point features")
+        raise ExchangeError(f"{what} is {name}: expected floating point features", todo=NOT_FEATURES)
     return name
 
 
@@ -114,7 +119,10 @@ def two_columns(rows: Rows, what: str) -> Rows:
     if rows.size == 0:
         return np.zeros((0, 2), np.int64)
     if rows.ndim != 2 or rows.shape[1] < 2 or rows.dtype.kind not in "iuf":
-        raise ExchangeError(f"{what} is {rows.dtype} {rows.shape}: expected numbers, (patches, 2)")
+        raise ExchangeError(
+            f"{what} is {rows.dtype} {rows.shape}: expected numbers, (patches, 2)",
+            todo="Write x and y of each patch in level-0 pixels, one row a patch.",
+        )
     return rows[:, :2]
 
 

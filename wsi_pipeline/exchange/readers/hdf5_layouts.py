@@ -23,6 +23,8 @@ import numpy as np
 
 from wsi_pipeline.errors import ExchangeError
 from wsi_pipeline.exchange.readers.foreign_file import (
+    NOT_FEATURES,
+    REMAKE,
     ForeignFile,
     Rows,
     Stated,
@@ -47,7 +49,7 @@ def read_hdf5(path: Path) -> list[ForeignFile]:
         with h5py.File(path, "r", locking=False) as file:
             return _layout(file, path)
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
 
 
 def _layout(file: h5py.File, path: Path) -> list[ForeignFile]:
@@ -62,7 +64,10 @@ def _layout(file: h5py.File, path: Path) -> list[ForeignFile]:
     features = _dataset(file, FEATURE_NAMES)
     if features is None and coords is None:
         names = ", ".join(sorted(file)) or "nothing"
-        raise ExchangeError(f"{path.name} holds neither features nor coordinates, but {names}")
+        raise ExchangeError(
+            f"{path.name} holds neither features nor coordinates, but {names}",
+            todo="Save features as `features` (patches, features), coordinates as `coords` (patches, 2).",
+        )
     of_coords = _plain(coords.attrs) if coords is not None else {}
     if features is not None and features.name == "/feats":
         stated = _stamp(attrs, coords, path)
@@ -71,7 +76,10 @@ def _layout(file: h5py.File, path: Path) -> list[ForeignFile]:
     elif "patch_level" in of_coords:
         stated = _clam(of_coords)
     elif features is None:
-        raise ExchangeError(f"{path.name} holds coordinates that do not state the size of their patches")
+        raise ExchangeError(
+            f"{path.name} holds coordinates that do not state the size of their patches",
+            todo="Add TRIDENT's attributes to coords: patch_size and patch_size_level0.",
+        )
     else:
         encoder = _word(_plain(features.attrs).get("encoder"))
         stated = Stated("CLAM layout" if coords is not None else "HDF5", encoder=encoder)
@@ -153,7 +161,7 @@ def _atlas_patch(
         stated = replace(as_trident, tool="AtlasPatch", encoder=encoder, slide_mpp=_number(attrs.get("mpp")))
         found.append(_made(path, stated, features, coords))
     if not found:
-        raise ExchangeError(f"{path.name} holds no features of any encoder")
+        raise ExchangeError(f"{path.name} holds no features of any encoder", todo=NOT_FEATURES)
     return found
 
 
@@ -168,7 +176,7 @@ def _link(group: h5py.Group, name: str) -> Any:
         return None
     item = group[name]
     if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
-        raise ExchangeError(f"{name} lies in another file")
+        raise ExchangeError(f"{name} lies in another file", todo="Save the array itself into the file.")
     return item
 
 
@@ -176,7 +184,7 @@ def _check_stored(array: h5py.Dataset, what: str) -> None:
     """Refuse an array that says it is far larger than what is stored of it: memory is taken for what it says."""
     size = array.size * array.dtype.itemsize
     if size > _SMALL and size > _EMPTY_FACTOR * array.id.get_storage_size():
-        raise ExchangeError(f"{what} is said to be {array.shape}, but the file holds less")
+        raise ExchangeError(f"{what} is said to be {array.shape}, but the file holds less", todo=REMAKE)
 
 
 def _rows(path: Path, name: str) -> Rows:
@@ -195,7 +203,7 @@ def _read(path: Path, name: str) -> Rows:
             _check_stored(array, f"{name.lstrip('/')} of {path.name}")
             return np.asarray(array[()])
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
 
 
 def _plain(attrs: Mapping[str, Any]) -> dict[str, Any]:

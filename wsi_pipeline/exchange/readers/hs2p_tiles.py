@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from wsi_pipeline.errors import ExchangeError
-from wsi_pipeline.exchange.readers.foreign_file import ForeignFile, Rows, Stated
+from wsi_pipeline.exchange.readers.foreign_file import REMAKE, ForeignFile, Rows, Stated
+from wsi_pipeline.wording import counted
 
 ENDING, META = ".coordinates.npz", ".coordinates.meta.json"
 _MOST_BYTES = 16 << 20
@@ -25,18 +26,24 @@ def read_hs2p(meta: Path) -> list[ForeignFile]:
     """The tiles that a .coordinates.meta.json describes. Raises ExchangeError where it cannot be understood."""
     try:
         if meta.stat().st_size > _MOST_BYTES:
-            raise ExchangeError(f"{meta.name} is too large to be hs2p's")
+            raise ExchangeError(f"{meta.name} is too large to be hs2p's", todo=REMAKE)
         document = json.loads(meta.read_text(encoding="utf-8"))
         tiling, slide = document["tiling"], document["slide"]
         if document["artifact"]["coordinate_space"] != "level0_px":
-            raise ExchangeError(f"{meta.name} counts in {document['artifact']['coordinate_space']}, not level-0 pixels")
+            space = document["artifact"]["coordinate_space"]
+            raise ExchangeError(
+                f"{meta.name} counts in {space}, not level-0 pixels",
+                todo="Tile the slide again with a version of hs2p that writes level0_px.",
+            )
         rows, stated = int(tiling["n_tiles"]), _stated(tiling, slide)
     except _BAD as error:
-        raise ExchangeError(f"{meta.name} is not hs2p's: {type(error).__name__} {error}") from None
+        raise ExchangeError(f"{meta.name} is not hs2p's: {type(error).__name__} {error}", todo=REMAKE) from None
     npz = meta.with_name(meta.name.removesuffix(META) + ENDING)
     name = str(document.get("provenance", {}).get("sample_id") or meta.name.removesuffix(META))
     if rows and not npz.is_file():
-        raise ExchangeError(f"{npz.name} is missing: {meta.name} says {rows} tiles")
+        raise ExchangeError(
+            f"{npz.name} is missing: {meta.name} says {counted(rows, 'tile')}", todo="Copy both files into the folder."
+        )
     coords, coverage = (partial(read, npz, rows) for read in (_coords, _coverage))
     return [ForeignFile(npz if rows else meta, name, stated, rows, coords=coords, coverage=coverage)]
 
@@ -71,7 +78,10 @@ def _column(npz: Path, rows: int, name: str) -> Rows:
         with np.load(npz, allow_pickle=False) as file:
             column: Rows = file[name]
     except _BAD as error:
-        raise ExchangeError(f"{npz.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{npz.name} cannot be read: {error}", todo=REMAKE) from None
     if column.shape != (rows,):
-        raise ExchangeError(f"{npz.name} holds {column.shape} values of {name}: its .meta.json says {rows} tiles")
+        raise ExchangeError(
+            f"{npz.name} holds {column.shape} values of {name}: its .meta.json says {counted(rows, 'tile')}",
+            todo="The two files are not of one run: copy both again.",
+        )
     return column

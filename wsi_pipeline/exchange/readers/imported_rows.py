@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import ExchangeError
-from wsi_pipeline.exchange.readers.foreign_file import ForeignFile, Rows, Stated, as_rows, grid_spacing
+from wsi_pipeline.exchange.readers.foreign_file import REMAKE, ForeignFile, Rows, Stated, as_rows, grid_spacing
 from wsi_pipeline.slides.slide_info import SlideInfo
 from wsi_pipeline.store.schema import SlideIdentity
 from wsi_pipeline.tiling.resolve import PatchGeometry, geometry_of_given
+from wsi_pipeline.wording import counted
 
 NOT_KNOWN = "not known"
 _FAR = 1 << 40
+
+OTHER_WIDTH = "Take it out of the folder, or make the features of this slide again with the encoder of the others."
+SAME_PATCHES = "Name features and coordinates of one run of the tool."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ def check_features(file: ForeignFile, dim: int | None = None, others: str = "") 
     Raises ExchangeError saying which row is not as it should be.
     """
     if dim is not None and file.dim not in (dim, 0):
-        raise ExchangeError(f"{file.path.name} has {file.dim} features a patch, not {dim}{others}")
+        raise ExchangeError(f"{file.path.name} has {file.dim} features a patch, not {dim}{others}", todo=OTHER_WIDTH)
     assert file.features is not None
     given = file.features()
     features = as_rows(given)
@@ -81,7 +85,10 @@ def place(
     slide_mpp = slide_mpp or stated.slide_mpp
     coords, frame = _coords(file, beside, stated, slide_mpp)
     if len(coords) != file.rows:
-        raise ExchangeError(f"{file.path.name} has {file.rows} rows of features, but {len(coords)} coordinates")
+        raise ExchangeError(
+            f"{file.path.name} has {counted(file.rows, 'row')} of features, but {counted(len(coords), 'coordinate')}",
+            todo=SAME_PATCHES,
+        )
     geometry = _geometry(stated, coords, frame, info, slide_mpp)
     width, height = (info.size.width, info.size.height) if info else (stated.slide_width, stated.slide_height)
     if info and stated.slide_width and (stated.slide_width, stated.slide_height) != (width, height):
@@ -137,7 +144,8 @@ def _coords(
     if bad.any():
         raise ExchangeError(
             f"{int(bad.sum())} of {len(coords)} coordinates of {source.path.name} are not numbers of pixels, "
-            f"the first is row {int(np.argmax(bad))}"
+            f"the first is row {int(np.argmax(bad))}",
+            todo=REMAKE,
         )
     frame = "level0"
     if source.stated.unit == "micrometres":
@@ -150,13 +158,16 @@ def _check_same(own: Rows, other: Rows, file: ForeignFile, beside: ForeignFile) 
         return
     if own.shape != other.shape:
         raise ExchangeError(
-            f"{file.path.name} has {len(own)} rows, {beside.path.name} has {len(other)}: not the same patches"
+            f"{file.path.name} has {counted(len(own), 'row')}, {beside.path.name} has {len(other)}: "
+            "not the same patches",
+            todo=SAME_PATCHES,
         )
     if not np.array_equal(own, other):
         row = int(np.argmax((own != other).any(axis=1)))
         raise ExchangeError(
             f"the coordinates of {file.path.name} and {beside.path.name} differ, first in row {row}: "
-            "not the same patches"
+            "not the same patches",
+            todo=SAME_PATCHES,
         )
 
 

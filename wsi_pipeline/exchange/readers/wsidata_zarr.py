@@ -19,10 +19,19 @@ import numpy as np
 import zarr
 
 from wsi_pipeline.errors import ExchangeError
-from wsi_pipeline.exchange.readers.foreign_file import ForeignFile, Rows, Stated, check_floating, feature_shape
-from wsi_pipeline.wording import listed
+from wsi_pipeline.exchange.readers.foreign_file import (
+    REMAKE,
+    ForeignFile,
+    Rows,
+    Stated,
+    check_floating,
+    feature_shape,
+)
+from wsi_pipeline.wording import counted, listed
 
 _BAD = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+NO_TABLE = "Extract features first (lazyslide.tl.feature_extraction) and write the slide again."
+SQUARE = "Tile the slide again with square tiles (lazyslide.pp.tile_tissues)."
 NO_PARQUET = "its coordinates are in a Parquet file, which needs the package pyarrow: pip install pyarrow"
 
 
@@ -39,9 +48,9 @@ def read_wsidata(path: Path) -> list[ForeignFile]:
         tables: Any = group["tables"]
         found = [made for name in sorted(tables.group_keys()) if (made := _table(path, tables[name], name, attrs))]
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
     if not found:
-        raise ExchangeError(f"{path.name} holds no table with features of tiles")
+        raise ExchangeError(f"{path.name} holds no table with features of tiles", todo=NO_TABLE)
     return found
 
 
@@ -73,7 +82,7 @@ def _table(path: Path, table: Any, name: str, attrs: Mapping[str, Any]) -> Forei
 def _stated(encoder: str, spec: Mapping[str, Any], slide: Mapping[str, Any]) -> Stated:
     width, height = int(spec["width"]), int(spec["height"])
     if width != height:
-        raise ExchangeError(f"its tiles are {width} x {height} pixels: only square ones are read")
+        raise ExchangeError(f"its tiles are {width} x {height} pixels: only square ones are read", todo=SQUARE)
     shape = slide.get("shape") or (None, None)
     return Stated(
         "LazySlide",
@@ -94,7 +103,7 @@ def _array(path: Path, place: str) -> Rows:
         array: Any = zarr.open_group(str(path), mode="r")[place]
         return np.asarray(array[:])
     except _BAD as error:
-        raise ExchangeError(f"{path.name} cannot be read: {error}") from None
+        raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
 
 
 def _coords(path: Path, table: str, parquet: Path) -> Rows:
@@ -105,14 +114,17 @@ def _coords(path: Path, table: str, parquet: Path) -> Rows:
         read = pyarrow.read_table(parquet, columns=["tile_id", "x", "y"])
         of_tiles, x, y = (np.asarray(read[name]) for name in ("tile_id", "x", "y"))
     except _BAD as error:
-        raise ExchangeError(f"{parquet} cannot be read: {error}") from None
+        raise ExchangeError(f"{parquet} cannot be read: {error}", todo=REMAKE) from None
     order = np.argsort(of_tiles, kind="stable")
     places = np.searchsorted(of_tiles, ids, sorter=order)
     found = order[np.minimum(places, max(0, len(order) - 1))] if len(order) else np.zeros(len(ids), np.int64)
     known = (places < len(order)) & (of_tiles[found] == ids) if len(order) else np.zeros(len(ids), bool)
     if not known.all():
         missing = listed([str(one) for one in np.asarray(ids)[~known][:20]])
-        raise ExchangeError(f"{path.name}: no tile for {(~known).sum()} rows of table {table} (tile_id {missing})")
+        raise ExchangeError(
+            f"{path.name}: no tile for {counted(int((~known).sum()), 'row')} of table {table} (tile_id {missing})",
+            todo="Tile the slide and extract its features again in LazySlide.",
+        )
     return np.stack([x[found], y[found]], axis=1)
 
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import slug
-from wsi_pipeline.errors import UsageError
-from wsi_pipeline.exchange.readers.find_files import FoundFiles
-from wsi_pipeline.exchange.readers.foreign_file import ForeignFile
-from wsi_pipeline.exchange.readers.slide_names import Matches, match_names, without_suffixes
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.errors import ExchangeError, UsageError
+from wsi_pipeline.exchange.readers.find_files import FoundFiles, slide_of
+from wsi_pipeline.exchange.readers.foreign_file import ForeignFile, Stated
+from wsi_pipeline.exchange.readers.imported_rows import OTHER_WIDTH
+from wsi_pipeline.exchange.readers.slide_names import Matches, match_names
+from wsi_pipeline.wording import agreed, counted, listed
 
 _SHOWN = 4
+_ALSO_PATCHES = "Name the tool's folder of coordinates as well: patches/ of TRIDENT and CLAM, *.coordinates.npz of hs2p"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ImportPlan:
     encoder   whose features they are; "" for coordinates alone. stated_by: file, folder or user
     dim       features of a patch; 0 for coordinates alone
     files     slide_id -> its file; `beside`: slide_id -> the file of coordinates that belongs to it
-    faults    slide_id -> why its file is not used, a sentence
+    faults    slide_id -> why its file is not used, and what to do
     notes     what else was there
     matches   ids of the table and names of the files
     """
@@ -34,15 +36,21 @@ class ImportPlan:
     dim: int
     files: Mapping[str, ForeignFile]
     beside: Mapping[str, ForeignFile] = field(default_factory=dict)
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, ExchangeError] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     matches: Matches = field(default_factory=lambda: Matches({}, (), ()))
 
     @property
     def tools(self) -> str:
-        """`TRIDENT`, or several: `CLAM layout (38), .pt file (2)`."""
-        counts = Counter(f"{item.stated.tool} {item.stated.version}".strip() for item in self.files.values())
+        """`TRIDENT`, `STAMP 2.5.0`, or several: `CLAM by layout (38), .pt files (2)`."""
+        counts = Counter(_called(item.stated) for item in self.files.values())
         return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{k} ({n})" for k, n in counts.most_common())
+
+    @property
+    def counts(self) -> tuple[int, str]:
+        """Slides that have a file, and `, 2 of them not usable` where that is so."""
+        bad = len(self.faults)
+        return len(self.files) + bad, f", {bad} of them not usable" if bad else ""
 
     def for_slides(self, ids: Sequence[str], table: str, where: str) -> ImportPlan:
         """The same by the ids of a cohort. Raises UsageError where no id has a file.
@@ -78,37 +86,76 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
         )
     chosen, name, stated_by, left = _of_encoder(found.features, where, encoder)
     by_name, faults = _one_each(chosen)
-    for path, why in found.unreadable.items():
-        if (stem := without_suffixes(path.name)) not in by_name:
-            faults.setdefault(stem, why)
+    faults = _unreadable(found, by_name) | faults
     for file in left:
         faults.update({} if file.name in by_name else {file.name: _nobody(file, name)})
     dim, wrong = _width(by_name, where)
     faults |= wrong
     files = {key: file for key, file in by_name.items() if key not in wrong}
     if len(faults) and not files:
-        raise UsageError(f"no file of {where} can be read, the first: {next(iter(faults.values()))}")
+        first = next(iter(faults.values()))
+        raise UsageError(f"no file of {where} can be used, the first: {first.what}", todo=first.todo)
     beside, notes = _beside(found.coordinates, files)
     notes += list(dict.fromkeys(file.note for file in files.values() if file.note))[:_SHOWN]
     return ImportPlan(name, stated_by, dim, files, beside, faults, tuple(notes))
 
 
 def plan_patches(found: FoundFiles, where: str) -> ImportPlan:
-    """One file of coordinates for each slide; files of features with coordinates and sizes are as good."""
-    usable = [*found.coordinates, *(item for item in found.features if item.coords and item.stated.patch_px)]
-    if not usable:
-        raise UsageError(
-            f"no coordinates of patches in {where}{_why_none(found)}",
-            todo="Files of TRIDENT, CLAM, hs2p, AtlasPatch and LazySlide are read",
+    """One file of coordinates for each slide; a file of features with coordinates and sizes is as good.
+
+    Raises UsageError where none of the files has both, saying which of the two is missing.
+    """
+    of_features = {file.path: file for file in found.features}  # once, where it has features of several encoders
+    usable = [file for file in of_features.values() if file.coords and file.stated.patch_px]
+    if not found.coordinates and not usable:
+        raise _no_patches(found, list(of_features.values()), where)
+    by_name, faults = _one_each(found.coordinates)
+    more, twice = _one_each(file for file in usable if file.name not in {*by_name, *faults})
+    by_name, faults = by_name | more, faults | twice
+    for file in of_features.values():
+        if file.name not in {*by_name, *faults}:
+            lacks = "the size of its patches" if file.coords else "coordinates"
+            faults[file.name] = ExchangeError(f"{file.path.name} holds features without {lacks}", todo=_ALSO_PATCHES)
+    return ImportPlan("", "", 0, by_name, faults=_unreadable(found, by_name) | faults)
+
+
+def _no_patches(found: FoundFiles, features: Sequence[ForeignFile], where: str) -> UsageError:
+    """Why there are no patches to import: what is there, and what is missing in it."""
+    unsized = [file for file in features if file.coords]
+    if unsized:
+        return UsageError(
+            f"{counted(len(unsized), 'file')} in {where} {agreed(len(unsized), 'holds')} coordinates, but not the size "
+            f"of the patches: {_names(unsized)}",
+            todo=_ALSO_PATCHES,
         )
-    by_name, faults = _one_each(found.coordinates or usable)
-    faults.update((stem, why) for path, why in found.unreadable.items() if (stem := path.stem) not in by_name)
-    return ImportPlan("", "", 0, by_name, faults=faults)
+    if features:
+        note = next((f": {file.note}" for file in features if file.note), "")
+        return UsageError(
+            f"{counted(len(features), 'file')} in {where} {agreed(len(features), 'holds')} features without coordinates"
+            f"{note}",
+            todo=_ALSO_PATCHES,
+        )
+    return UsageError(
+        f"no coordinates of patches in {where}{_why_none(found)}",
+        todo="Files of TRIDENT, CLAM, STAMP, hs2p, AtlasPatch and LazySlide are read",
+    )
+
+
+def _called(stated: Stated) -> str:
+    """`STAMP 2.5.0`, `CLAM by layout`, `.npy files`: what slides are said to be of."""
+    kind = {"CLAM layout": "CLAM by layout", "HDF5": "HDF5 files"}.get(stated.tool, stated.tool)
+    kind = f"{kind}s" if kind.endswith(" file") else kind
+    return f"{kind} {stated.version}".strip()
+
+
+def _unreadable(found: FoundFiles, by_name: Mapping[str, ForeignFile]) -> dict[str, ExchangeError]:
+    """The faults of slides of which no file can be read."""
+    return {name: why for path, why in found.unreadable.items() if (name := slide_of(path)) not in by_name}
 
 
 def _why_none(found: FoundFiles) -> str:
-    first = next(iter(found.unreadable.values()), "")
-    return f": {first}" if first else ""
+    first = next(iter(found.unreadable.values()), None)
+    return f": {first.what}" if first else ""
 
 
 def _of_encoder(
@@ -141,27 +188,34 @@ def _of_encoder(
     return own, name, own[0].named_by, unnamed
 
 
-def _nobody(file: ForeignFile, encoder: str) -> str:
-    return f"{file.path.name} does not say which encoder made it, the others say {encoder}"
+def _nobody(file: ForeignFile, encoder: str) -> ExchangeError:
+    return ExchangeError(
+        f"{file.path.name} does not say which encoder made it, the others say {encoder}",
+        todo=f"Put it into a folder features_{encoder} if it is of that encoder, else take it out.",
+    )
 
 
-def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dict[str, str]]:
+def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dict[str, ExchangeError]]:
     """Name -> its file, the one that states most where a slide has several kinds; and faults of those with two."""
     groups: dict[str, list[ForeignFile]] = {}
     for file in files:
         groups.setdefault(file.name, []).append(file)
-    chosen, faults = {}, {}
+    chosen: dict[str, ForeignFile] = {}
+    faults: dict[str, ExchangeError] = {}
     for name, group in groups.items():
         ranks = [(file.coords is not None, len(file.stated.known())) for file in group]
         best = [file for file, rank in zip(group, ranks, strict=True) if rank == max(ranks)]
         if len(best) > 1:
-            faults[name] = f"two files of this slide: {best[0].path} and {best[1].path}"
+            places = f"{best[0].path} and {best[1].path}"
+            faults[name] = ExchangeError(
+                f"two files of this slide: {places}", todo="Take one of them out of the folder."
+            )
         else:
             chosen[name] = best[0]
     return chosen, faults
 
 
-def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str, str]]:
+def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str, ExchangeError]]:
     """The width of most files, and a fault for each of another. Raises UsageError where no width is that of most."""
     counts = Counter(file.dim for file in files.values() if file.rows)
     if not counts:
@@ -176,7 +230,10 @@ def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str,
             f"{where} holds features of different widths: {told}", todo="Name the files of one encoder only"
         )
     wrong = {
-        name: f"{file.path.name} has {file.dim} features a patch, {most} of {total} files here have {dim}"
+        name: ExchangeError(
+            f"{file.path.name} has {file.dim} features a patch, {most} of {counted(total, 'file')} here have {dim}",
+            todo=OTHER_WIDTH,
+        )
         for name, file in files.items()
         if file.rows and file.dim != dim
     }

@@ -16,7 +16,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.fields import digest_of
-from wsi_pipeline.errors import ExchangeError, SlideError
+from wsi_pipeline.errors import SlideError
 from wsi_pipeline.exchange.readers.foreign_file import ForeignFile
 from wsi_pipeline.exchange.readers.imported_rows import (
     check_features,
@@ -122,7 +122,7 @@ class ImportFeatures:
 
     def _refuse(self, record: SlideRecord) -> None:
         if record.slide_id in self.plan.faults:
-            raise ExchangeError(self.plan.faults[record.slide_id])
+            raise self.plan.faults[record.slide_id]
 
     def _files(self, record: SlideRecord) -> tuple[ForeignFile, ForeignFile | None]:
         return self.plan.files[record.slide_id], self.plan.beside.get(record.slide_id)

@@ -35,6 +35,7 @@ FAR_MPP = 1.25
 _NOMINAL_MPP = 10.0
 """Micrometres per pixel at 1x, nominally: 20x is 0.5."""
 _FAR_NOMINAL = 1.5
+NO_SIZE = "Name files that state it: patches/*_patches.h5 of TRIDENT, patches/*.h5 of CLAM."
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ImportPatches:
         placed = place(file, None, info, float(spacing.mpp))
         geometry, stated = placed.geometry, file.stated
         if not geometry.patch_px or not geometry.patch_level0:
-            raise ExchangeError(f"{file.path.name} does not state how large its patches are")
+            raise ExchangeError(f"{file.path.name} does not state how large its patches are", todo=NO_SIZE)
         doubt = _mpp_note(file, geometry.mpp)
         header = Header(
             PATCH_FORMAT,
@@ -94,7 +95,7 @@ class ImportPatches:
 
     def _refuse(self, record: SlideRecord) -> None:
         if record.slide_id in self.plan.faults:
-            raise ExchangeError(self.plan.faults[record.slide_id])
+            raise self.plan.faults[record.slide_id]
 
     def _path(self, record: SlideRecord) -> Path:
         return self.run_dir.patch_store(record.slide_id, self.store)
