@@ -14,8 +14,15 @@ def grouped(number: int) -> str:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """`1 patient`, `2 482 patients`; `plural` where it is not the noun with an s."""
-    return f"{grouped(number)} {noun if number == 1 else plural or noun + 's'}"
+    """`1 patient`, `2 482 patches`; `plural` where it is irregular. Every message that counts is worded here."""
+    return f"{grouped(number)} {noun if number == 1 else plural or plural_of(noun)}"
+
+
+def plural_of(noun: str) -> str:
+    """`patch` -> `patches`, `study` -> `studies`, `slide` -> `slides`."""
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
 
 
 def agreed(number: int, verb: str) -> str:

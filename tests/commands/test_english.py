@@ -13,6 +13,7 @@ import pytest
 
 import pathotune
 import wsi_pipeline
+from wsi_pipeline.wording import counted
 
 PACKAGES = (wsi_pipeline, pathotune)
 
@@ -87,3 +88,45 @@ def test_the_search_reads_messages_and_public_docstrings(tmp_path: Path) -> None
     )
     assert sorted(text for _, text in texts(module)) == ["dealt", "{} is no number"]
     assert sorted(text for _, text in docstrings(module)) == ["flatters", "luck", "told"]
+
+
+COUNTED = "slide|patient|patch|row|file|fold|image|column|option|encoder|model|group|note|test|event|bag|cell|crop|tile"
+MORE_THAN_ONE = {
+    "{len(places) or 'no'} columns",
+    "{len(alike)} columns",
+    "{len(found)} columns",
+    "{len(found)} encoders",
+    "{len(found)} trained models",
+    "{len(group)} patients",
+    "{len(mixed)} patients",
+    "{len(compared)} models",
+    "{len(stated)} encoders",
+    "{len(wrong)} such rows",
+}
+"""Counts that are of several things wherever they are said."""
+
+
+def counts(path: Path) -> Iterator[str]:
+    """`{len(...)} slides` of every f-string: a number of things that is not worded by `counted`."""
+    plural = re.compile(rf" (?:\w+ )?(?:{COUNTED})(?:e?s)\b")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for value, after in itertools.pairwise(node.values if isinstance(node, ast.JoinedStr) else ()):
+            if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                continue
+            if ast.unparse(value.value).startswith("len(") and (found := plural.match(str(after.value))):
+                yield f"{{{ast.unparse(value.value)}}}{found[0]}"
+
+
+def test_numbers_of_things_are_worded_in_one_place() -> None:
+    """`1 slides` and `1 more options` come from plurals that are written by hand: use wording.counted."""
+    packages = [Path(package.__file__ or "").parent for package in PACKAGES]
+    found = {f"{path.name}: {text}" for folder in packages for path in folder.rglob("*.py") for text in counts(path)}
+    assert {item for item in found if item.partition(": ")[2] not in MORE_THAN_ONE} == set()
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [(1, "patch", "1 patch"), (2482, "patch", "2 482 patches"), (0, "study", "0 studies"), (2, "class", "2 classes")],
+)
+def test_plurals(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text

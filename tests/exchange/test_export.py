@@ -18,6 +18,7 @@ from tests.exchange.small_run import CLASSES, MPP, NAMES, PATCH_PX, SIDE, STRIDE
 from wsi_pipeline.cli import main
 from wsi_pipeline.exchange.writers.cohort_tables import split_parts
 from wsi_pipeline.exchange.writers.export_files import LEDGER
+from wsi_pipeline.exchange.writers.export_formats import EXPORT_FORMATS
 from wsi_pipeline.store.tables.feature_table import read_feature_table
 from wsi_pipeline.store.tables.patch_table import read_patch_table
 
@@ -258,6 +259,47 @@ def test_float16_on_request(run: Path, tmp_path: Path) -> None:
 def test_refusals(run: Path, words: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *words, "--run", str(run)]) == 2
     assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["qupath", "png", "clam"])
+def test_an_export_of_nothing_is_an_error_with_what_to_do(
+    to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_run(tmp_path / "run", slides=2)
+    stores = run / "tile" if to != "clam" else run / "embed" / "colour"
+    for path in stores.iterdir():
+        path.unlink()
+    assert main(["export", "--to", to, "--run", str(run)]) == 2
+    said = capsys.readouterr()
+    what = "features" if to == "clam" else "patches"
+    assert f"no slide was exported: 3 slides without {what} (s0, s1, blank)" in said.err
+    assert ("embed" if to == "clam" else "wsi-pipeline import patches FOLDER --slides SLIDES") in said.err
+    assert "next:" not in said.out
+
+
+def test_what_every_slide_fails_of_is_the_error(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = small_run(tmp_path / "run", slides=1)
+    (copy / "embed/colour/s0.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(900))
+    (copy / "embed/colour/blank.h5").unlink()
+    assert main(["export", "--to", "stamp", "--run", str(copy)]) == 2
+    assert "no slide was exported: s0: " in capsys.readouterr().err
+
+
+def test_the_command_for_clam_names_the_width_of_its_features(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(run, "clam")
+    assert f"--embed_dim {stored(run, 's0').features.shape[1]} " in capsys.readouterr().out
+
+
+def test_the_default_folder_is_the_one_that_help_and_page_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs/export.md").read_text().split())
+    main(["export", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for to in EXPORT_FORMATS.names():
+        folder = exported(run, to)
+        named = "export/FORMAT/ENCODER" if EXPORT_FORMATS.get(to).needs == "features" else "export/FORMAT"
+        assert str(folder.relative_to(run)) == named.replace("FORMAT", to).replace("ENCODER", "colour")
+        assert named in said
+        assert f"`wsi-run/{named}/`" in page
 
 
 def test_two_exports_do_not_mix(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather
 from wsi_pipeline.stages.results.trainings import trainings
 from wsi_pipeline.store.tables.feature_table import FeatureTable, read_feature_table
+from wsi_pipeline.wording import counted
 
 _MOST_ROWS = 40
 
@@ -64,7 +65,7 @@ class Run:
     def __repr__(self) -> str:
         counts = self.table["state"].value_counts()
         states = ", ".join(f"{count} {state}" for state, count in counts.items())
-        parts = [f"{len(self.table)} slides ({states})"]
+        parts = [f"{counted(len(self.table), 'slide')} ({states})"]
         parts += [f"features: {', '.join(self.encoders)}"] if self.encoders else []
         parts += [f"models: {', '.join(self.models)}"] if self.models else []
         return f"<Run {self.folder}: {'; '.join(parts)}>"

@@ -25,6 +25,7 @@ from wsi_pipeline.stages.predict import check_patches, cut_of, predicted_columns
 from wsi_pipeline.stages.results.trainings import read_training
 from wsi_pipeline.store.tables.feature_table import FeatureTable
 from wsi_pipeline.system.device import choose_device
+from wsi_pipeline.wording import counted
 
 Features = NDArray[np.floating[Any]] | FeatureTable | Bags | SlideBags
 """Of one slide: an array (N, D) or a FeatureTable. Of several: Bags, or the SlideBags of a run."""
@@ -146,7 +147,7 @@ class TrainedModel:
         ensemble = self.ensemble
         classes = f" of {', '.join(self.classes)}" if self.classes else ""
         what = f"{ensemble.spec.model} on {ensemble.encoder['name']}, {ensemble.task.name}{classes}"
-        return f"<TrainedModel {self.folder.name}: {what}; {len(ensemble.models)} folds>"
+        return f"<TrainedModel {self.folder.name}: {what}; {counted(len(ensemble.models), 'fold')}>"
 
 
 def load_model(folder: str | PathLike[str]) -> TrainedModel:

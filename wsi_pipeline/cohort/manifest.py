@@ -135,7 +135,7 @@ def read_csv(
         return _finish([], str(path), faults)
     parsed = [(i, row) for i, row in enumerate(body, start=2) if any(cell.strip() for cell in row)]
     faults += [
-        Fault(i, f"{len(row)} cells where the header has {len(header)} (a stray separator?)")
+        Fault(i, f"{counted(len(row), 'cell')} where the header has {len(header)} (a stray separator?)")
         for i, row in parsed
         if len(row) > len(header)
     ]

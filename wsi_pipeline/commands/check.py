@@ -57,7 +57,7 @@ def _cohort(request: Request) -> Cohort:
     for note in cohort.notes[:MOST_NOTES]:
         request.console.note(str(note))
     if len(cohort.notes) > MOST_NOTES:
-        request.console.note(f"and {len(cohort.notes) - MOST_NOTES} more notes")
+        request.console.note(f"and {counted(len(cohort.notes) - MOST_NOTES, 'more note')}")
     return cohort
 
 
@@ -137,7 +137,7 @@ def _tell_cost(request: Request, cost: RunCost) -> None:
     if not cost.patches:
         return
     encode = cost.patches / options.patches_per_second
-    console.fact("run", f"estimated from the regions read: about {grouped(cost.patches)} patches")
+    console.fact("run", f"estimated from the regions read: about {counted(cost.patches, 'patch')}")
     console.fact(
         "time",
         f"tile {clock(cost.tile_seconds)}; embed {clock(max(encode, cost.read_seconds))} at "

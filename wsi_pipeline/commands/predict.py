@@ -50,7 +50,7 @@ def predict(request: Request) -> int:
     folder = _trained_folder(request)
     ensemble = load_ensemble(folder)
     what = ", ".join(ensemble.classes) or ensemble.task.name
-    request.console.fact("model", f"{shown(folder)}: {what}; {len(ensemble.models)} folds")
+    request.console.fact("model", f"{shown(folder)}: {what}; {counted(len(ensemble.models), 'fold')}")
     code = _bring_in(request, ensemble)
     code = max(code, _prepare(request, ensemble, folder) if request.sources else EXIT_DONE)
     clinical = clinical_table(request)

@@ -67,7 +67,7 @@ def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
     if done:
-        console.say(f"{grouped(patches)} patches on {counted(len(done), 'slide')}")
+        console.say(f"{counted(patches, 'patch')} on {counted(len(done), 'slide')}")
     overlays = f"overlays: {shown(request.run_dir.root)}/segment/"
     tell_end(request, result, f"{overlays} · {request.next(_WHAT_NEXT)}" if patches else overlays)
 

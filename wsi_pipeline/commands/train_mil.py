@@ -23,7 +23,7 @@ from wsi_pipeline.commands.shell.questions import Question, clinical_table, for_
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.target_text import tell_targets
 from wsi_pipeline.commands.tile import tell_todos
-from wsi_pipeline.config.execution import ClinicalOptions, CohortOptions, FeaturesFrom, MilExecution, TrainingOptions
+from wsi_pipeline.config.execution import ClinicalOptions, FeaturesFrom, LabelsOptions, MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
@@ -77,7 +77,7 @@ def _bring_in(request: Request) -> tuple[str, int]:
     """Import what --features-from names: the encoder's folder, or "" without it; and the exit code."""
     options = request.get(FeaturesFrom)
     if options.features_from is None:
-        if request.get(CohortOptions) != CohortOptions():
+        if request.get(LabelsOptions) != LabelsOptions():
             raise UsageError(
                 "label_column, mixed_labels and default_mpp concern the table of --features-from, which is missing",
                 todo="Another label for this run: --clinical TABLE --target COLUMN",

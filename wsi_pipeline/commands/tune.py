@@ -105,7 +105,7 @@ def _groups(patches: LabelledPatches) -> str:
 
 def _tell_patches(request: Request, patches: LabelledPatches) -> None:
     side = f"{patches.patch_px} px" + (f" at {patches.mpp:.4g} micrometres per pixel" if patches.mpp else "")
-    measured = f"{counted(len(patches), 'patch', 'patches')} of {_groups(patches)}, {side}"
+    measured = f"{counted(len(patches), 'patch')} of {_groups(patches)}, {side}"
     request.console.fact("labels", f"{patches.source}: {measured}")
     counts = [f"{name} {grouped(count)}" for name, count in patches.class_counts().items()]
     request.console.fact("classes", listed(counts, MOST_CLASSES))
@@ -177,7 +177,7 @@ def _tell_scores(request: Request, tuning: Tuning) -> None:
     part, interval = metrics["part"], metrics["interval"]
     best = metrics["training"]["best_epoch"]
     console.say(f"epoch {best} of {metrics['training']['epochs']} kept, selected on the validation part")
-    measured = f"{counted(metrics['n_patches'], 'patch', 'patches')} of {counted(metrics['n_groups'], 'group')}"
+    measured = f"{counted(metrics['n_patches'], 'patch')} of {counted(metrics['n_groups'], 'group')}"
     if part == "test":
         console.fact("test", f"{measured}, used only for this test")
     else:

@@ -289,6 +289,22 @@ class FeaturesFrom:
 
 
 @dataclass(frozen=True)
+class LabelsOptions(CohortOptions):
+    """How the table of --features-from is understood: the options of a manifest, all of them rare here."""
+
+    default_mpp: float | None = option(
+        None, "mpp of slides of --features-from that state none", group="table", check=shared.PLAUSIBLE_MPP, rare=True,
+    )  # fmt: skip
+    mixed_labels: bool = option(
+        False, "allow different labels among the slides of one patient in --labels", group="table", rare=True
+    )
+    label_column: str | None = option(
+        None, "column of --labels that holds the label (default: label, diagnosis, ...)", group="table",
+        metavar="NAME", rare=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class CompareOptions:
     """Which trainings are compared, and how."""
 
@@ -325,8 +341,9 @@ class ExportOptions:
         0, "png: maximum patches per slide, evenly spread (0: all)", group="what", check=at_least(0), metavar="N"
     )
     out: str | None = option(
-        None, "folder to write to (default: export/FORMAT in the run folder)", group="running", metavar="FOLDER"
-    )
+        None, "folder to write to (default, in the run folder: export/FORMAT/ENCODER; without features export/FORMAT)",
+        group="running", metavar="FOLDER",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         validate(self)

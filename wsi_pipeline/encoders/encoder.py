@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -170,7 +171,8 @@ class Encoder(ABC):
         if not np.isfinite(features).all():
             rows = int((~np.isfinite(features)).any(axis=1).sum())
             raise EncoderError(
-                f"encoder {self.info.name} gave features that are not finite for {rows} of {len(features)} patches",
+                f"encoder {self.info.name} gave features that are not finite for {rows} of "
+                f"{counted(len(features), 'patch')}",
                 todo="Try --precision fp32; if it stays, the weights are damaged.",
             )
         return features

@@ -17,6 +17,7 @@ from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.labelled.image_file import ImageFact, content_digests, fit_square, read_image
 from wsi_pipeline.labelled.labelled_patches import Rows
 from wsi_pipeline.reading.patch_reader import shrink_to
+from wsi_pipeline.wording import counted
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,12 @@ def image_patches(images: ImageSet, spec: LabelSpec, notes: list[str]) -> ImageP
     if oblong:
         shape = next(size for size in sizes if size.width != size.height)
         notes.append(
-            f"{oblong} of {len(images)} images are not square (such as {shape.width} x {shape.height}): "
+            f"{oblong} of {counted(len(images), 'image')} are not square (such as {shape.width} x {shape.height}): "
             "their centred square is used"
         )
     resized = sum(count for value, count in sides.items() if value != side)
     if resized:
-        notes.append(f"{resized} of {len(images)} images are resized to {side} x {side} pixels")
+        notes.append(f"{resized} of {counted(len(images), 'image')} are resized to {side} x {side} pixels")
     if resized and len(sides) > 1 and spec.image_mpp:
         notes.append("images of different sizes are resized, so their micrometres per pixel differ and are left unset")
     mpp = _delivered(spec, next(iter(sides)), side) if len(sides) == 1 else None

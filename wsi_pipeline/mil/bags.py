@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_pipeline.errors import MilError
+from wsi_pipeline.wording import counted
 
 Features = NDArray[np.float16] | NDArray[np.float32] | Tensor
 
@@ -62,7 +63,9 @@ class Bags:
         Raises MilError naming the slide whose features have another width, or are not finite.
         """
         if not arrays or len(arrays) != len(slide_ids):
-            raise MilError(f"bags need one array for each slide, got {len(arrays)} for {len(slide_ids)} slides")
+            raise MilError(
+                f"bags need one array for each slide, got {len(arrays)} for {counted(len(slide_ids), 'slide')}"
+            )
         for array, slide in zip(arrays, slide_ids, strict=True):
             if array.ndim != 2 or array.shape[1] != arrays[0].shape[-1]:
                 expected = f"(N, {arrays[0].shape[-1]})"

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.splits.groups import codes_of
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import counted, listed
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -103,7 +103,7 @@ def site_warnings(found: Association | None, *, whole_sites: bool) -> list[str]:
     if not (strong or (found.complete and len(found.classes) > 1)):
         return []
     how = "Every site has patients of one class only" if found.complete else "The label follows the site"
-    facts = f"Cramer's V {found.strength:.2f}, p {_p(found.p_value)}, {found.n_patients} patients"
+    facts = f"Cramer's V {found.strength:.2f}, p {_p(found.p_value)}, {counted(found.n_patients, 'patient')}"
     advice = (
         "Whole sites were held out, so recognising a site does not help; but few sites say little about other sites."
         if whole_sites

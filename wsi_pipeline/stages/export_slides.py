@@ -97,6 +97,12 @@ class ExportSlidesStage:
         """Whether the run has what is exported of this slide."""
         return existing_store(self._place(record)) is not None
 
+    def dim(self, record: SlideRecord) -> int:
+        """Features of a patch, as a store says; 0 where none are exported."""
+        store = existing_store(self._place(record)) if self.encoder else None
+        header = read_header(store, FEATURE_FORMAT) if store is not None else None
+        return int(header.extra["encoder"]["dim"]) if header is not None else 0
+
     def _place(self, record: SlideRecord) -> Path:
         if self.settings.encoder:
             return self.run_dir.feature_store(self.settings.encoder, record.slide_id)
@@ -202,7 +208,7 @@ def export_slides(
     there = [record for record in cohort if record.slide_id not in failed and _is_there(stage, record)]
     empty = {name for name in (record.slide_id for record in there) if not Ledger(folder).files(name)}
     there = [record for record in there if record.slide_id not in empty]
-    content = CohortContent(_table(there, classes), classes, encoder, [])
+    content = CohortContent(_table(there, classes), classes, encoder, [], stage.dim(there[0]) if there else 0)
     line = format_.finish(content, folder) if there else ""
     missing = tuple(record.slide_id for record in records if record not in ready)
     written = tuple(record.slide_id for record in there)

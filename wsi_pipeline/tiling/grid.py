@@ -11,6 +11,7 @@ from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.tiling.coverage import box_coverage
 from wsi_pipeline.tissue.mask import TissueMask
+from wsi_pipeline.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class PatchGrid:
         return len(self.coords)
 
     def __repr__(self) -> str:
-        return f"<PatchGrid: {len(self)} patches>"
+        return f"<PatchGrid: {counted(len(self), 'patch')}>"
 
 
 def lay_grid(mask: TissueMask, patch_level0: int, stride_level0: int, min_coverage: float) -> PatchGrid:

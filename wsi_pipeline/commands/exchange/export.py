@@ -11,7 +11,14 @@ from wsi_pipeline.config.registries import EXPORT_FORMATS
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.export_slides import Exported, ExportSettings, export_slides
 from wsi_pipeline.stages.results.trainings import require_training, trainings
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.wording import agreed, counted, listed
+
+_MAKES = {
+    "features": "Run embed, or name slides that have features with --only",
+    "patches": "Lay patches with wsi-pipeline tile SLIDES, or bring them in: wsi-pipeline import patches FOLDER "
+    "--slides SLIDES",
+}
+"""What makes the stores that an export needs."""
 
 
 def export(request: Request) -> int:
@@ -77,7 +84,9 @@ def _export_slides(request: Request, to: str) -> int:
             folder=Path(options.out) if options.out else None,
             on_result=lambda results: step(1),
         )
-    _tell(request, found, "features" if needs_features else "patches")
+    what = "features" if needs_features else "patches"
+    _refuse_empty(found, what)
+    _tell(request, found, what)
     return EXIT_SOME_FAILED if found.result.failed else EXIT_DONE
 
 
@@ -95,14 +104,35 @@ def _encoder(request: Request, to: str) -> str:
     return slug(wanted) if wanted else found[0]
 
 
+def _refuse_empty(found: Exported, what: str) -> None:
+    """Raise UsageError where no slide is in the export: what is missing, and what makes it."""
+    if found.written:
+        return
+    if found.result.failed:
+        status = found.result.failed[0].status
+        raise UsageError(
+            f"no slide was exported: {found.result.failed[0].slide_id}: {status.reason}", todo=status.todo or None
+        )
+    if found.missing:
+        raise UsageError(
+            f"no slide was exported: {counted(len(found.missing), 'slide')} without {what} ({listed(found.missing)})",
+            todo=_MAKES[what],
+        )
+    raise UsageError(
+        f"no slide was exported: {counted(len(found.empty), 'slide')} without tissue ({listed(found.empty)})"
+    )
+
+
 def _tell(request: Request, found: Exported, what: str) -> None:
     console, actions = request.console, [item.action for item in found.result.results]
     fresh = f", {actions.count('fresh')} of them up to date" if "fresh" in actions else ""
-    by_reason: dict[str, list[str]] = {}
+    by_reason: dict[tuple[str, str], list[str]] = {}
     for item in found.result.failed:
-        by_reason.setdefault(item.status.reason, []).append(item.slide_id)
-    for reason, slides in by_reason.items():
-        console.note(f"{listed(slides)} {'is' if len(slides) == 1 else 'are'} not exported: {reason}")
+        by_reason.setdefault((item.status.reason, item.status.todo), []).append(item.slide_id)
+    for (reason, todo), slides in by_reason.items():
+        console.note(f"{listed(slides)} {agreed(len(slides), 'is')} not exported: {reason}")
+        if todo:
+            console.say(f"        {todo}")
     if found.missing:
         console.note(f"{counted(len(found.missing), 'slide')} without {what}, not exported: {listed(found.missing)}")
     if found.empty:

@@ -27,6 +27,7 @@ from PIL import Image
 from wsi_pipeline.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo, Triple
 from wsi_pipeline.encoders.torch_encoder import prepare
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 auto: Any = transformers
@@ -192,7 +193,7 @@ class _Measured:
         values = given["pixel_values"]
         shape = tuple(values.shape) if isinstance(values, torch.Tensor) else None
         if shape is None or len(shape) != 4 or shape[:2] != (len(images), 3):
-            raise self._refused(f"{len(images)} patches come out as {shape or type(values).__name__}")
+            raise self._refused(f"{counted(len(images), 'patch')} come out as {shape or type(values).__name__}")
         if shape[2] != shape[3]:
             raise self._refused(f"it makes {shape[3]} x {shape[2]} pixels of a square patch")
         return np.asarray(values.double().numpy())

@@ -56,7 +56,7 @@ def check_features(file: ForeignFile, dim: int | None = None, others: str = "") 
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         first = int(np.argmax(bad))
-        where = f"{int(bad.sum())} of {len(features)} rows of {file.path.name}"
+        where = f"{int(bad.sum())} of {counted(len(features), 'row')} of {file.path.name}"
         infinite = not np.isnan(features[first]).any()
         if infinite and given.dtype in (np.float16, np.float64):
             limit = "65504" if given.dtype == np.float16 else "3.4e38"
@@ -201,12 +201,12 @@ def _check_inside(coords: NDArray[np.int64], side: int, width: int, height: int,
         row = int(np.argmax(off))
         x, y = (int(value) for value in coords[row])
         raise ExchangeError(
-            f"{int(off.sum())} of {len(coords)} patches of {name} lie off the slide of {width} x {height} pixels, "
-            f"the first is row {row} at ({x}, {y})",
+            f"{int(off.sum())} of {counted(len(coords), 'patch')} of {name} lie off the slide of {width} x {height} "
+            f"pixels, the first is row {row} at ({x}, {y})",
             todo="Check which slide these rows belong to, and that they count level-0 pixels.",
         )
 
 
 def _repeated(coords: NDArray[np.int64]) -> str:
     twice = len(coords) - len(np.unique(coords, axis=0))
-    return f"{twice} of {len(coords)} patches have the place of another" if twice else ""
+    return f"{twice} of {counted(len(coords), 'patch')} have the place of another" if twice else ""

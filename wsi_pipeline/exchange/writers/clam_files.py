@@ -71,7 +71,7 @@ def finish_clam(cohort: CohortContent, folder: Path) -> str:
     )
     return (
         f"add {folder / 'task.py'} to CLAM's main.py, copy {folder / 'splits'} to its splits/wsi, then: python main.py "
-        f"--task wsi_pipeline --split_dir wsi --k {max(1, len(folds))} --embed_dim DIM --exp_code wsi"
+        f"--task wsi_pipeline --split_dir wsi --k {max(1, len(folds))} --embed_dim {cohort.dim} --exp_code wsi"
     )
 
 

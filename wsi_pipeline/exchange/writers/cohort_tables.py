@@ -10,6 +10,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.exchange.writers.export_files import write_csv
 from wsi_pipeline.exchange.writers.slide_content import CohortContent
 from wsi_pipeline.splits.assign import make_splits
+from wsi_pipeline.wording import counted
 
 
 def labelled(cohort: CohortContent) -> pd.DataFrame:
@@ -17,7 +18,7 @@ def labelled(cohort: CohortContent) -> pd.DataFrame:
     table = cohort.table
     without = int(table["label"].isna().sum())
     if without:
-        cohort.notes.append(f"{without} of {len(table)} slides have no label and are in no table of labels")
+        cohort.notes.append(f"{without} of {counted(len(table), 'slide')} have no label and are in no table of labels")
     return table[table["label"].notna()].reset_index(drop=True)
 
 

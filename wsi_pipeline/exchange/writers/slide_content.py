@@ -145,6 +145,7 @@ class CohortContent:
     table     slide_id, patient_id, label, code, time, event, split; one row a slide
     classes   names of the classes in the order of `code`
     encoder   folder name of the encoder; "" where no features are exported
+    dim       features of a patch; 0 where none are exported
     notes     sentences that `finish` adds for the user
     """
 
@@ -152,6 +153,7 @@ class CohortContent:
     classes: tuple[str, ...]
     encoder: str
     notes: list[str]
+    dim: int = 0
 
 
 @dataclass(frozen=True)

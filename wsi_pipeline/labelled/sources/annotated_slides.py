@@ -32,7 +32,7 @@ from wsi_pipeline.tiling.grid import lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segmentation import segment_tissue
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import counted, listed
 
 _SLACK = 1e-9
 _SOME_TISSUE = 0.01
@@ -144,8 +144,8 @@ def bare_note(found: Mapping[str, tuple[int, int]]) -> list[str]:
         return []
     slides = sorted((slide for slide, (count, _) in found.items() if count), key=lambda slide: -found[slide][0])
     return [
-        f"{bare:,} of {patches:,} labelled patches hold no tissue ({listed(slides, 3)}): unless a class means bare "
-        "glass, the annotations belong to another file, resolution or origin (see --qupath-no-crop)"
+        f"{bare:,} of {counted(patches, 'labelled patch')} hold no tissue ({listed(slides, 3)}): unless a class "
+        "means bare glass, the annotations belong to another file, resolution or origin (see --qupath-no-crop)"
     ]
 
 

@@ -60,7 +60,9 @@ def open_point_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
     patches = point_patches(images, owners, points[kept], spec)
     outside = past_border(patches)
     if outside:
-        rows.notes.append(f"{outside} of {len(kept)} crops reach past the border: the image is mirrored there")
+        rows.notes.append(
+            f"{outside} of {counted(len(kept), 'crop')} reach past the border: the image is mirrored there"
+        )
     return assemble(rows, patches, str(table.path), spec)
 
 

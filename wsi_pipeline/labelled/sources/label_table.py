@@ -17,6 +17,7 @@ from wsi_pipeline.cohort.tables import cells
 from wsi_pipeline.cohort.tables.columns import ALIASES, normalise
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
+from wsi_pipeline.wording import counted
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 
@@ -115,7 +116,7 @@ def _fitted(row: list[str], count: int, place: int, path: Path) -> tuple[str, ..
     """Cells of a row, as many as in the header: spreadsheets omit empty ones at the end, or write extra ones."""
     if any(row[count:]):
         raise LabelError(
-            f"{path}, row {place}: {len(row)} cells where the header has {count} (a stray separator?)",
+            f"{path}, row {place}: {counted(len(row), 'cell')} where the header has {count} (a stray separator?)",
             todo="Put quotation marks around cells that contain a separator",
         )
     return (*row[:count], *[""] * (count - len(row)))

@@ -11,7 +11,7 @@ from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.assemble import LabelRows
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import counted, listed
 
 _COLUMNS = ("patient_id", "slide_id", "site", "stain")
 
@@ -23,7 +23,7 @@ def group_by_pattern(names: Sequence[str], pattern: str, notes: list[str]) -> li
     missed = [name for name, hit in zip(names, hits, strict=True) if hit is None]
     if missed:
         notes.append(
-            f"{len(missed)} of {len(names)} names do not match the group pattern, such as {missed[0]}: "
+            f"{len(missed)} of {counted(len(names), 'name')} do not match the group pattern, such as {missed[0]}: "
             "each counts as its own group"
         )
     return [
@@ -57,7 +57,9 @@ def join_copies(rows: LabelRows, contents: Sequence[str], owners: Sequence[int])
     parent = {group: name for content, name in shared.items() for group in by_content[content]}
     rows.groups = [parent.get(group, group) for group in rows.groups]
     copies = sum(len(by_content[content]) for content in shared)
-    rows.notes.append(f"{copies} images are copies of one another in {len(shared)} sets: each set counts as one group")
+    rows.notes.append(
+        f"{copies} images are copies of one another in {counted(len(shared), 'set')}: each set counts as one group"
+    )
     torn = sum(len(labels[content]) > 1 for content in shared)
     if torn:
         rows.notes.append(f"{torn} of these sets carry more than one class: check their labels")

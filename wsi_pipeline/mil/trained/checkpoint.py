@@ -32,6 +32,7 @@ from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.trained.committee import build
 from wsi_pipeline.mil.trained.model_config import CONFIG, FORMAT, RETRAIN, VERSION, check_alike, read_config
 from wsi_pipeline.system.atomic import atomic_path, write_text
+from wsi_pipeline.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Ensemble:
 
     def __repr__(self) -> str:
         what = " or ".join(self.classes) or self.task.name
-        return f"<Ensemble {self.spec.model} on {self.encoder['name']}: {what}, {len(self.models)} models>"
+        return f"<Ensemble {self.spec.model} on {self.encoder['name']}: {what}, {counted(len(self.models), 'model')}>"
 
     @property
     def classes(self) -> tuple[str, ...]:

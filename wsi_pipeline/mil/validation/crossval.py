@@ -25,7 +25,7 @@ from wsi_pipeline.splits.assign import Strata, checked_table, make_splits
 from wsi_pipeline.splits.fold import Fold, Splits
 from wsi_pipeline.splits.untrained import sides_of, untrained_json, untrained_rows, untrained_warnings, with_others
 from wsi_pipeline.statistics.metric_words import CLASS_TASKS
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import counted, listed
 
 Json = dict[str, Any]
 
@@ -67,7 +67,7 @@ class CrossValidation:
     def __repr__(self) -> str:
         values = {name: found.get("value") for name, found in self.metrics["pooled"].items()}
         listed = ", ".join(f"{name} {'undefined' if v is None else format(v, '.3f')}" for name, v in values.items())
-        return f"<CrossValidation of {self.task.name}, {len(self.splits.folds)} folds: {listed}>"
+        return f"<CrossValidation of {self.task.name}, {counted(len(self.splits.folds), 'fold')}: {listed}>"
 
     def _repr_html_(self) -> str:
         """The pooled metrics with their intervals, in a notebook."""

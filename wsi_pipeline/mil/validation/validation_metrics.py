@@ -142,7 +142,7 @@ def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Jso
                 f"patient moves the sensitivity for {name} by {1 / count:.2f}."
             )
     elif n < 2 * FEW_PATIENTS:
-        told.append(f"Only {n} patients tested: intervals are rough.")
+        told.append(f"Only {counted(n, 'patient')} tested: intervals are rough.")
     return told
 
 

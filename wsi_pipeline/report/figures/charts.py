@@ -15,6 +15,7 @@ from wsi_pipeline.report.data import Estimate, as_number
 from wsi_pipeline.report.figures.axes import BOTTOM, LEFT, SIDE, TOP, axes
 from wsi_pipeline.report.figures.curves import patch_count_outliers
 from wsi_pipeline.report.figures.svg import Scale, clip, el, figure, line, path, text, upright
+from wsi_pipeline.wording import counted
 
 BAR_WIDTH = 240.0
 
@@ -152,7 +153,7 @@ def training_figure(histories: Sequence[Sequence[Mapping[str, float | None]]]) -
             parts.append(path([(x(e), y(v)) for e, v in val], "val", hint=f"fold {fold}, validation"))
             best = min(val, key=lambda point: point[1])
             parts.append(el("circle", cx=x(best[0]), cy=y(best[1]), r=3.2, class_="best"))
-    return figure(x(x.high) + 10, y(0) + BOTTOM, f"Loss by epoch, {len(drawn)} folds", parts)
+    return figure(x(x.high) + 10, y(0) + BOTTOM, f"Loss by epoch, {counted(len(drawn), 'fold')}", parts)
 
 
 def _series(history: Sequence[Mapping[str, float | None]], name: str) -> list[tuple[float, float]]:

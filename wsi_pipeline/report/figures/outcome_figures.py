@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from wsi_pipeline.report.figures.axes import BOTTOM, LEFT, SIDE, TOP, axes
 from wsi_pipeline.report.figures.svg import Scale, el, figure, line, path, text
+from wsi_pipeline.wording import counted
 
 _WIDE = 300.0
 _MOST_DOTS = 3000
@@ -102,5 +103,5 @@ def scatter_figure(predictions: pd.DataFrame | None) -> Markup | None:
     for (measured, predicted), name in zip(pairs[::step].tolist(), names[::step], strict=True):
         hint = el("title", f"{name}: measured {measured:.4g}, predicted {predicted:.4g}")
         parts.append(el("circle", hint, cx=x(measured), cy=y(predicted), r=3.4, class_="dot"))
-    description = f"Predicted against measured, {len(pairs)} slides"
+    description = f"Predicted against measured, {counted(len(pairs), 'slide')}"
     return figure(x(x.high) + 10, y(y.low) + BOTTOM, description, parts)

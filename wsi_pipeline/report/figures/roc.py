@@ -23,6 +23,7 @@ from wsi_pipeline.report.figures.axes import (
 )
 from wsi_pipeline.report.figures.curves import Curve, curve_band, pr_points, roc_points
 from wsi_pipeline.report.figures.svg import Scale, figure, line, path
+from wsi_pipeline.wording import counted
 
 _Points = Callable[[NDArray[np.bool_], NDArray[np.float64]], Curve | None]
 
@@ -72,7 +73,9 @@ def _curves(
             parts.append(_path(curve, x, y, f"curve c{i % HUES}", shown[i]))
     parts += legend(shown, x(1) - 8, y(0)) if len(shown) > 1 else []
     contrast = f"{shown[0]} vs {classes[0]}" if len(classes) == 2 else "one-vs-rest"
-    return figure(x(1) + 10, y(0) + BOTTOM, f"{what}, {contrast}, {len(known)} slides pooled over folds", parts)
+    return figure(
+        x(1) + 10, y(0) + BOTTOM, f"{what}, {contrast}, {counted(len(known), 'slide')} pooled over folds", parts
+    )
 
 
 def _folds_and_band(rows: pd.DataFrame, name: str, level: float, points: _Points) -> list[Markup]:

@@ -21,6 +21,7 @@ from wsi_pipeline.report.page.slide_view import missing, slide_cards
 from wsi_pipeline.report.page.target_view import side_by_side
 from wsi_pipeline.report.page.tuning_view import measured_alike, tuning_cautions, tuning_findings, tuning_views
 from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.wording import plural_of
 
 _THIN_SPACE = "\u202f"
 
@@ -86,15 +87,15 @@ def _tally(data: ReportData) -> list[tuple[str, str, str]]:
     words = {"done": "done", "empty": "without tissue", "failed": "failed", "pending": "pending"}
     entries += [(_thousands(data.count(s)), word, s) for s, word in words.items() if s == "done" or data.count(s)]
     if "patches" in known:
-        entries.append(_counted(sum(slide.patches or 0 for slide in data.slides), "patch", "es"))
+        entries.append(_counted(sum(slide.patches or 0 for slide in data.slides), "patch"))
     if "tissue_mm2" in known:
         area = sum(slide.tissue_mm2 or 0.0 for slide in data.slides)
         entries.append((_thousands(round(area)) if area >= 10 else f"{area:.1f}", "mm² tissue", ""))
     return entries
 
 
-def _counted(count: int, word: str, plural: str = "s") -> tuple[str, str, str]:
-    return _thousands(count), word if count == 1 else word + plural, ""
+def _counted(count: int, word: str) -> tuple[str, str, str]:
+    return _thousands(count), word if count == 1 else plural_of(word), ""
 
 
 def _columns(slides: tuple[SlideRow, ...]) -> set[str]:

@@ -24,7 +24,7 @@ from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, c
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, IMPORTED, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import counted, listed
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,8 @@ class SlideBags:
 
     def __repr__(self) -> str:
         labelled = int(self.table["label"].notna().sum())
-        what = (
-            f"{len(self.bags)} bags with {len(self.bags.features)} patches x {self.bags.dim} by {self.encoder['name']}"
-        )
-        return f"<SlideBags: {what}, {labelled} labelled>"
+        what = f"{counted(len(self.bags), 'bag')} with {counted(len(self.bags.features), 'patch')} x {self.bags.dim}"
+        return f"<SlideBags: {what} by {self.encoder['name']}, {labelled} labelled>"
 
     def _repr_html_(self) -> str:
         """The table of bags, in a notebook."""
@@ -326,7 +324,7 @@ def tuned_on_warnings(slides: SlideBags) -> list[str]:
     if not slides.tuned_on:
         return []
     return [
-        f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these {len(slides.table)} slides "
-        f"({listed(slides.tuned_on)}): the metrics may be too optimistic. "
+        f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these "
+        f"{counted(len(slides.table), 'slide')} ({listed(slides.tuned_on)}): the metrics may be too optimistic. "
         "Tune on other patients, or compare with an encoder not tuned here."
     ]

@@ -17,6 +17,7 @@ from wsi_pipeline.report.page.findings import ranked
 from wsi_pipeline.stages.outputs.heatmap_files import read_overlay
 from wsi_pipeline.statistics.metric_words import CLASS_TASKS
 from wsi_pipeline.store.tables.segment_table import read_segment_table
+from wsi_pipeline.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class SlidePictures:
         """What was left out to limit the file's size, in a sentence; "" if nothing was."""
         said = []
         if len(self.chosen) < n_slides:
-            said.append(f"pictures of {len(self.chosen)} of {n_slides} slides, wrongly predicted ones first")
+            said.append(f"pictures of {len(self.chosen)} of {counted(n_slides, 'slide')}, wrongly predicted ones first")
         if len(self.keys) < n_models:
             said.append("attention of the best model only")
         return f"To keep this file small: {'; '.join(said)}. All pictures are in segment/ and heatmap/." if said else ""

@@ -17,6 +17,7 @@ from wsi_pipeline.store.schema import COORDS, FEATURE_BYTES_PER_CHUNK, FEATURE_F
 from wsi_pipeline.store.store import ArraySpec, Store
 from wsi_pipeline.store.tables.patch_table import coords_attrs, geometry_from, write_coords
 from wsi_pipeline.tiling.resolve import PatchGeometry
+from wsi_pipeline.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,8 @@ def check_finite(features: NDArray[np.floating[Any]], coords: NDArray[np.int64])
         row = int(np.argmax(bad))
         x, y = (int(value) for value in coords[row])
         raise StoreError(
-            f"{int(bad.sum())} of {len(features)} patches have features that are not finite in {features.dtype}, "
-            f"the first at row {row}, ({x}, {y})",
+            f"{int(bad.sum())} of {counted(len(features), 'patch')} have features that are not finite in "
+            f"{features.dtype}, the first at row {row}, ({x}, {y})",
             todo="If the encoder gives values beyond 65504, store them with --dtype float32",
         )
 

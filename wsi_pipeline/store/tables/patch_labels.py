@@ -14,6 +14,7 @@ from wsi_pipeline.errors import StoreError
 from wsi_pipeline.store.files import amend_store, open_store
 from wsi_pipeline.store.schema import COORDS, LABELS, PATCH_FORMAT, ROWS_PER_CHUNK, Header
 from wsi_pipeline.store.store import ArraySpec, Store
+from wsi_pipeline.wording import counted
 
 CLASSES = "classes"
 NO_LABEL = -1
@@ -59,7 +60,7 @@ def read_labels(store: Store, count: int, path: Path) -> PatchLabels | None:
         raise StoreError(f"{path}: labels lack their classes ({error})", todo=_AGAIN) from None
     values = store.read(LABELS)
     if values.shape != (count,) or values.dtype.kind not in "iu":
-        raise StoreError(f"{path}: {count} patches but labels {values.dtype} {values.shape}", todo=_AGAIN)
+        raise StoreError(f"{path}: {counted(count, 'patch')} but labels {values.dtype} {values.shape}", todo=_AGAIN)
     classes = _checked_classes(names, path)
     _check_values(values, len(classes), path)
     return PatchLabels(values.astype(np.int16), tuple(classes))

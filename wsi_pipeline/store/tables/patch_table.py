@@ -19,6 +19,7 @@ from wsi_pipeline.store.store import ArraySpec, Store, StoreWriter
 from wsi_pipeline.store.tables.patch_labels import PatchLabels, read_labels
 from wsi_pipeline.tiling.grid import PatchGrid
 from wsi_pipeline.tiling.resolve import PatchGeometry
+from wsi_pipeline.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,8 @@ class PatchTable:
     labels: PatchLabels | None = None
 
     def __repr__(self) -> str:
-        where = f"{self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"
-        return f"<PatchTable {self.header.slide.slide_id}: {len(self.grid)} patches of {where}, pixels: {self.pixels}>"
+        size = f"{counted(len(self.grid), 'patch')} of {self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"
+        return f"<PatchTable {self.header.slide.slide_id}: {size}, pixels: {self.pixels}>"
 
 
 def write_patches(
