@@ -21,8 +21,8 @@ from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.mil.trained.inference import attention
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
-from wsi_pipeline.stages.outputs.explanation import model_numbers, models_for_slide
-from wsi_pipeline.stages.results.trainings import read_training
+from wsi_pipeline.stages.outputs.explanation import models_for_slide
+from wsi_pipeline.stages.results.trainings import model_numbers, read_training
 from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 PATCH = 128

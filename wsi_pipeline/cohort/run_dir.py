@@ -6,6 +6,7 @@ wsi-run/
   tile/<slide_id>.h5
   tune/<name>/                      adapter.safetensors, metrics.json, history.csv, predictions.csv, pictures
   embed/<encoder>/<slide_id>.h5
+  embed/<encoder>+<slide encoder>/  <slide_id>.h5 with one row, embeddings.csv
   classify/<adapter>/               <slide_id>.h5 .png .geojson, fractions.csv
   train-mil/<encoder>/<training>/   config.json, fold*.safetensors, predictions.csv, metrics.json
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
@@ -29,6 +30,8 @@ from pathlib import Path
 from wsi_pipeline.errors import StoreError, UsageError
 
 DEFAULT_RUN = "wsi-run"
+POOLED_MARK = "+"
+"""Between patch encoder and slide encoder in the name of slide embeddings."""
 STORE_SUFFIXES = {"hdf5": ".h5", "zarr": ".zarr"}
 """Store format -> suffix; the choices of `--store`."""
 
@@ -157,10 +160,27 @@ class RunDir:
         """Folder of an export in another tool's format; `encoder` where features are in it."""
         return self.root / "export" / slug(to) / slug(encoder)
 
+    def embeddings_csv(self, name: str) -> Path:
+        """Slide embeddings of the cohort, one row per slide."""
+        return self.root / "embed" / slug(name) / "embeddings.csv"
+
+    def patch_encoders(self) -> tuple[str, ...]:
+        """Those of `encoders` that have a row per patch."""
+        return tuple(name for name in self.encoders() if POOLED_MARK not in name)
+
+    def slide_embeddings(self) -> tuple[str, ...]:
+        """Those of `encoders` that have one row per slide."""
+        return tuple(name for name in self.encoders() if POOLED_MARK in name)
+
     def encoders(self) -> tuple[str, ...]:
         """Folder names under embed/, sorted: the encoders this run has features of."""
         folder = self.root / "embed"
         return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+
+
+def pooled_name(encoder: str, slide_encoder: str) -> str:
+    """Folder name under embed/ of slide embeddings: the patch encoder, then the slide encoder, `uni+mean`."""
+    return f"{slug(encoder)}{POOLED_MARK}{slug(slide_encoder)}"
 
 
 def existing_store(path: Path) -> Path | None:

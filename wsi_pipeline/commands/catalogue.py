@@ -11,6 +11,7 @@ from wsi_pipeline.config.execution import (
     CohortOptions,
     CompareOptions,
     EmbedExecution,
+    EmbedSlidesExecution,
     EncodersOptions,
     ExportOptions,
     FeaturesFrom,
@@ -27,6 +28,7 @@ from wsi_pipeline.config.execution import (
 )
 from wsi_pipeline.config.specs import (
     ClassifySpec,
+    EmbedSlidesSpec,
     EmbedSpec,
     HeatmapSpec,
     LabelSpec,
@@ -96,6 +98,14 @@ COMMANDS = (
         "wsi-pipeline embed --model vit_small_patch16_224 --weights vit.safetensors",
         "wsi_pipeline.commands.embed:embed",
         (EmbedSpec, EmbedExecution),
+    ),
+    Command(
+        "embed-slides",
+        "pool the patch features of each slide into one vector",
+        "wsi-pipeline embed-slides --model mean",
+        "wsi_pipeline.commands.embed_slides:embed_slides",
+        (EmbedSlidesSpec, EmbedSlidesExecution),
+        stage=False,
     ),
     Command(
         "classify",
@@ -214,7 +224,7 @@ COMMANDS = (
     ),
     Command(
         "encoders",
-        "list the published patch encoders; with a name, describe one and how to get its weights",
+        "list the published patch and slide encoders; with a name, describe it and how to get its weights",
         "wsi-pipeline encoders uni",
         "wsi_pipeline.commands.checks.encoder_list:encoders",
         (EncodersOptions,),

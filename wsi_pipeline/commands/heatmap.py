@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.run_dir import existing_store, slug
+from wsi_pipeline.cohort.run_dir import POOLED_MARK, existing_store, slug
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.config.execution import MilExecution, QuPathOptions
 from wsi_pipeline.config.specs import HeatmapSpec
@@ -51,6 +51,9 @@ def draw(
 ) -> int:
     """Draw heatmaps of one model; returns how many slides failed."""
     run = request.run_dir
+    if POOLED_MARK in encoder:
+        request.console.note(f"no heatmap: {encoder} has one vector per slide, none per patch")
+        return 0
     stores = {record.slide_id: existing_store(run.feature_store(encoder, record.slide_id)) for record in records}
     ready = [record for record in records if stores[record.slide_id] and has_places(stores[record.slide_id])]
     bare = sum(path is not None for path in stores.values()) - len(ready)

@@ -152,10 +152,11 @@ def _bag_words(slides: SlideBags, spec: MilSpec) -> str:
 def _encoders(request: Request) -> tuple[str, ...]:
     RunDir.existing(request.run_dir.root)
     wanted, found = request.get(MilExecution).features, request.run_dir.encoders()
+    patches = request.run_dir.patch_encoders()
     if not found:
         raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed --model pathotune")
     if wanted is None:
-        return found
+        return patches or found
     if slug(wanted) not in found:
         raise UsageError(f"no features of {wanted} in this run", todo=f"Features exist for: {', '.join(found)}")
     return (slug(wanted),)

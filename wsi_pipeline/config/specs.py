@@ -91,6 +91,24 @@ class EmbedSpec:
 
 
 @dataclass(frozen=True)
+class EmbedSlidesSpec:
+    """How patch features become one vector per slide. Weights enter the digest by their fingerprint."""
+
+    model: str = option(
+        "mean", "slide encoder: mean, or a published one: wsi-pipeline encoders", group="slide encoder", metavar="NAME"
+    )
+    trained: str | None = option(
+        None, "pool by the attention of a model trained here, out of fold, instead of --model", group="slide encoder",
+        metavar="FOLDER",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.trained is not None and self.model != "mean":
+            raise UsageError("model and trained exclude each other")
+
+
+@dataclass(frozen=True)
 class TuneSpec:
     """How a vision transformer is tuned on labelled patches. Its weights enter the digest by their fingerprint.
 

@@ -189,7 +189,8 @@ def _specs(run: RunDir, records: Sequence[SlideRecord]) -> dict[str, dict[str, A
     for encoder in run.encoders():
         header = _first_header([run.feature_store(encoder, record.slide_id) for record in records], FEATURE_FORMAT)
         if header:
-            specs[f"embed {encoder}"] = header.specs.get("embed") or header.specs.get("import", {})
+            of_it = (header.specs.get(name) for name in ("embed-slides", "embed", "import"))
+            specs[f"embed {encoder}"] = next(filter(None, of_it), {})
     header = _first_header([run.patch_store(record.slide_id) for record in records], PATCH_FORMAT)
     return {**(header.specs if header else {}), **specs}
 

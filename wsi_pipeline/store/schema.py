@@ -31,6 +31,9 @@ IMPORTED = "imported"
 ROWS_PER_CHUNK = 4096
 """Rows of coords, coverage and probabilities in one chunk."""
 
+POOLED = "pooled"
+"""Key of a header's `extra` where the one row is a whole slide: `encoder`, folder of the features, and `patches`."""
+
 FEATURE_BYTES_PER_CHUNK = 1 << 19
 """About how large a chunk of features is: small enough to read a few rows, large enough to stream."""
 

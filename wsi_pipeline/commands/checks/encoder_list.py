@@ -1,4 +1,4 @@
-"""`encoders`: the patch encoders of the zoo, all facts about one of them, and conversion of its pickled weights."""
+"""`encoders`: the published patch and slide encoders, all facts about one of them, and conversion of its weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from wsi_pipeline.commands.shell.console import Console
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import EncodersOptions
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.zoo.facts import Preset, find_preset, list_encoders, zoo
+from wsi_pipeline.encoders.slide_zoo.slide_facts import (
+    SlidePreset,
+    is_slide_preset,
+    list_slide_encoders,
+    slide_zoo,
+)
+from wsi_pipeline.encoders.zoo.facts import Preset, find_preset, is_preset, list_encoders, zoo
 from wsi_pipeline.encoders.zoo.zoo_weights import cached_weights, convert, how_to_get
 from wsi_pipeline.errors import UsageError
 
@@ -17,16 +23,18 @@ _WIDTH = 112
 
 
 def encoders(request: Request) -> int:
-    """List the zoo, or print the facts of the encoders named, each with its source."""
-    chosen = [find_preset(name) for name in request.sources]
+    """List both zoos, or print the facts of the encoders named, each with its source."""
+    chosen = [preset for name in request.sources for preset in _named(name)]
     file = request.get(EncodersOptions).convert
     if file is not None:
-        if len(chosen) != 1:
+        if len(request.sources) != 1:
             raise UsageError(
-                f"--convert needs the name of one encoder, got {len(chosen)}",
+                f"--convert needs the name of one encoder, got {len(request.sources)}",
                 todo="For example: wsi-pipeline encoders uni --convert pytorch_model.bin",
             )
-        return _convert(request.console, chosen[0], Path(file))
+        # A slide encoder may have the name of its patch encoder; then the file tells which of them is meant.
+        own = [preset for preset in chosen if preset.file == Path(file).name]
+        return _convert(request.console, (own or chosen)[0], Path(file))
     if not chosen:
         _list_all(request.console)
     for preset in chosen:
@@ -34,52 +42,58 @@ def encoders(request: Request) -> int:
     return EXIT_DONE
 
 
-def _convert(console: Console, preset: Preset, file: Path) -> int:
+def _named(name: str) -> list[Preset | SlidePreset]:
+    """The patch encoder and the slide encoder of a name. Raises EncoderError where there is neither."""
+    slides: list[Preset | SlidePreset] = [one for one in list_slide_encoders() if one.name == name]
+    return slides if is_slide_preset(name) and not is_preset(name) else [find_preset(name), *slides]
+
+
+def _convert(console: Console, preset: Preset | SlidePreset, file: Path) -> int:
     written = convert(preset, file)
     console.fact("weights", shown(written))
-    console.say(f"next: wsi-pipeline embed --model {preset.name} --weights {shown(written)}")
+    command = "embed-slides" if isinstance(preset, SlidePreset) else "embed"
+    console.say(f"next: wsi-pipeline {command} --model {preset.name} --weights {shown(written)}")
     return EXIT_DONE
 
 
 def _list_all(console: Console) -> None:
-    every = list_encoders()
-    rows = [
-        [
-            preset.name,
-            str(preset.input_px or "-"),
-            str(preset.dim or "-"),
-            f"{preset.mpp:g}" if preset.mpp else "-",
-            preset.licence,
-            preset.gate,
-            _state(preset),
-        ]
-        for preset in every
-        if preset.built
-    ]
+    every, of_slides = list_encoders(), list_slide_encoders()
+    rows = [[preset.name, str(preset.input_px or "-"), *_columns(preset)] for preset in every if preset.built]
     console.table(("encoder", "input px", "features", "mpp", "licence", "gate", "weights"), rows, right=(1, 2, 3))
     console.say()
-    console.table(("not built here", "reason"), [[item.name, item.reason] for item in every if not item.built])
+    rows = [[one.name, " or ".join(one.encoders), *_columns(one)] for one in of_slides if one.built]
+    console.table(("slide encoder", "takes", "features", "mpp", "licence", "gate", "weights"), rows, right=(2, 3))
+    console.say()
+    reasons = [[item.name, item.reason] for item in (*every, *of_slides) if not item.built]
+    console.table(("not built here", "reason"), reasons)
     console.say()
     console.say("weights: here (in the Hugging Face cache), convert (cached, but pickled), or - (not in the cache)")
     console.say("also: colour, vit-mini and pathotune (built in), any model of timm, any vision model of transformers")
+    console.say("slide encoders without weights: mean, and the attention of a model trained here (--trained)")
     console.say("next: wsi-pipeline encoders NAME for all facts and how to get the weights")
 
 
-def _state(preset: Preset) -> str:
+def _columns(preset: Preset | SlidePreset) -> tuple[str, ...]:
+    mpp = f"{preset.mpp:g}" if preset.mpp else "-"
+    return str(preset.dim or "-"), mpp, preset.licence, preset.gate, _state(preset)
+
+
+def _state(preset: Preset | SlidePreset) -> str:
     if cached_weights(preset) is not None:
         return "here"
     return "convert" if _pickled(preset) is not None else "-"
 
 
-def _pickled(preset: Preset) -> Path | None:
+def _pickled(preset: Preset | SlidePreset) -> Path | None:
     if not preset.repo or not preset.file or not preset.pickled:
         return None
     return hub.find_cached(hub.HubFile(preset.repo, preset.file))
 
 
-def _describe(console: Console, preset: Preset) -> None:
-    console.say(f"{preset.name}: {preset.title}")
-    for label, text, group in _facts(preset):
+def _describe(console: Console, preset: Preset | SlidePreset) -> None:
+    of_slides = isinstance(preset, SlidePreset)
+    console.say(f"{preset.name}: {preset.title}{', slide encoder' * of_slides}")
+    for label, text, group in _slide_facts(preset) if isinstance(preset, SlidePreset) else _facts(preset):
         cited = f" [{', '.join(preset.sources[group])}]" if group else ""
         first, *rest = textwrap.wrap(text + cited, _WIDTH - 15, break_on_hyphens=False, break_long_words=False)
         console.say(f"  {label:<13}{first}")
@@ -87,7 +101,7 @@ def _describe(console: Console, preset: Preset) -> None:
             console.say(f"{'':15}{line}")
     console.say("  sources")
     for name in dict.fromkeys(name for group in preset.sources.values() for name in group):
-        console.say(f"    {name}: {zoo().sources[name]}")
+        console.say(f"    {name}: {(slide_zoo() if of_slides else zoo()).sources[name]}")
 
 
 def _facts(preset: Preset) -> list[tuple[str, str, str]]:
@@ -116,6 +130,28 @@ def _facts(preset: Preset) -> list[tuple[str, str, str]]:
         ("here", str(file) if file else "no, not in the Hugging Face cache", ""),
         ("to get it", how_to_get(preset) if preset.built else "", ""),
         ("elsewhere", elsewhere, ""),
+    ]
+    return [line for line in lines if line[1]]
+
+
+def _slide_facts(preset: SlidePreset) -> list[tuple[str, str, str]]:
+    """The same of a slide encoder."""
+    arguments = ", ".join(f"{key}={value}" for key, value in preset.arguments.items())
+    patches = f"patches of {preset.patch_px} px at {preset.mpp:g} mpp" if preset.patch_px and preset.mpp else ""
+    file = cached_weights(preset) or _pickled(preset)
+    lines = [
+        ("not built", preset.reason, "network"),
+        ("network", f"{preset.network}({arguments})" if preset.built else "", "network"),
+        ("parameters", f"{preset.million:g} million" if preset.million else "", "network"),
+        ("takes", f"{preset.in_dim} features of {' or '.join(preset.encoders)}", "input"),
+        ("gives", f"{preset.dim} values per slide" if preset.dim else "", "network"),
+        ("resolution", f"{patches}, others are refused" if preset.built else patches, "resolution"),
+        ("licence", preset.licence, "licence"),
+        ("gate", preset.gate, "licence"),
+        ("repository", f"{preset.where} ({preset.file})", "weights"),
+        ("here", str(file) if file else "no, not in the Hugging Face cache", ""),
+        ("to get it", how_to_get(preset) if preset.built else "", ""),
+        ("elsewhere", ", ".join(f"{tool}: {name}" for tool, name in preset.names.items()), ""),
     ]
     return [line for line in lines if line[1]]
 

@@ -86,6 +86,11 @@ class Preset:
         return self.library != "none"
 
     @property
+    def stem(self) -> str:
+        """Name of its converted weights file, without the suffix."""
+        return self.name
+
+    @property
     def where(self) -> str:
         """Web address of its weights."""
         return f"https://huggingface.co/{self.repo}" if self.repo else self.page

@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.zoo.facts import Preset
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
 
@@ -26,7 +25,34 @@ _WRAPPERS = ("model", "state_dict", "teacher")
 """Keys under which training code keeps the tensors of a network, the outermost first."""
 
 
-def find_weights(preset: Preset, given: Path | None) -> Path:
+class Published(Protocol):
+    """What is known about a published encoder of patches (`facts.Preset`) or of slides: see encoders.toml."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stem(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def repo(self) -> str: ...
+    @property
+    def file(self) -> str: ...
+    @property
+    def gate(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def pickled(self) -> bool: ...
+    @property
+    def prefix(self) -> str: ...
+    @property
+    def ignore(self) -> tuple[str, ...]: ...
+    @property
+    def rename(self) -> tuple[tuple[str, str], ...]: ...
+
+
+def find_weights(preset: Published, given: Path | None) -> Path:
     """The weights file: as given (a file, or a folder with model.safetensors), else cached, else from the hub.
 
     Raises EncoderError, saying which file is needed and where it is, if there is none.
@@ -44,25 +70,25 @@ def find_weights(preset: Preset, given: Path | None) -> Path:
     return fetched
 
 
-def cached_weights(preset: Preset) -> Path | None:
+def cached_weights(preset: Published) -> Path | None:
     """The preset's weights in the Hugging Face cache, in safetensors form, or None."""
     return hub.find_cached(hub.HubFile(preset.repo, SAFE_FILE)) if preset.repo else None
 
 
-def how_to_get(preset: Preset) -> str:
+def how_to_get(preset: Published) -> str:
     """How to get weights that `--model NAME` can use, in one or two sentences."""
     ask = f"ask for access at {preset.where}, then d" if preset.gate == "request" else "d"
     if not preset.pickled:
-        told = f"{ask}ownload {preset.file} from {preset.where}, or let embed download it"
+        told = f"{ask}ownload {preset.file} from {preset.where}, or let it be downloaded"
     else:
         told = (
-            f"{ask}ownload {preset.file or 'the weights'} from {preset.where}; turn it into {preset.name}.safetensors "
+            f"{ask}ownload {preset.file or 'the weights'} from {preset.where}; turn it into {preset.stem}.safetensors "
             f"with: wsi-pipeline encoders {preset.name} --convert {preset.file or 'FILE'}"
         )
     return f"{told[0].upper()}{told[1:]}; name it with --weights FILE."
 
 
-def encoder_tensors(preset: Preset, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def encoder_tensors(preset: Published, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a published file that belong to the encoder, under the names of its network."""
     kept = {name: value for name, value in given.items() if not any(re.search(each, name) for each in preset.ignore)}
     named: dict[str, torch.Tensor] = {}
@@ -74,8 +100,8 @@ def encoder_tensors(preset: Preset, given: Mapping[str, torch.Tensor]) -> dict[s
     return named
 
 
-def convert(preset: Preset, pickled: Path) -> Path:
-    """Write the tensors of a pickled checkpoint as NAME.safetensors beside it; returns that file.
+def convert(preset: Published, pickled: Path) -> Path:
+    """Write the tensors of a pickled checkpoint as STEM.safetensors beside it; returns that file.
 
     The checkpoint is read with torch's weights-only loader, which makes nothing but tensors and plain containers.
     Raises EncoderError for a file that needs more than that, holds no tensors, or is already converted.
@@ -83,7 +109,7 @@ def convert(preset: Preset, pickled: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    target = pickled.with_name(f"{preset.name}.safetensors")
+    target = pickled.with_name(f"{preset.stem}.safetensors")
     if target.exists():
         raise EncoderError(f"{target} already exists", todo="Use it with --weights, or remove it first.")
     try:
@@ -115,8 +141,8 @@ def _tensors_in(content: Any, kind: type) -> dict[str, Any]:
     return {str(name): value for name, value in content.items() if isinstance(value, kind)}
 
 
-def _in_folder(preset: Preset, folder: Path) -> Path:
-    for name in (SAFE_FILE, f"{preset.name}.safetensors"):
+def _in_folder(preset: Published, folder: Path) -> Path:
+    for name in (SAFE_FILE, f"{preset.stem}.safetensors"):
         if (folder / name).is_file():
             return folder / name
     pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
@@ -126,7 +152,7 @@ def _in_folder(preset: Preset, folder: Path) -> Path:
     raise EncoderError(said, todo=how_to_get(preset))
 
 
-def _not_here(preset: Preset) -> EncoderError:
+def _not_here(preset: Published) -> EncoderError:
     published = f"; they are published as {preset.file}, a pickled file" if preset.pickled and preset.file else ""
     return EncoderError(
         f"the weights of {preset.name} ({preset.title}) are not in the Hugging Face cache{published}",

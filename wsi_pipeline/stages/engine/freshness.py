@@ -16,7 +16,16 @@ from wsi_pipeline.store.quarantine import set_aside, set_aside_copies
 from wsi_pipeline.store.schema import RESULT_VERSION as VERSION
 from wsi_pipeline.store.schema import Header, SlideIdentity
 
-REVISIONS = {"segment": 3, "tile": 2, "tune": 1, "embed": 1, "classify": 1, "train-mil": 4, "heatmap": 2}
+REVISIONS = {
+    "segment": 3,
+    "tile": 2,
+    "tune": 1,
+    "embed": 1,
+    "embed-slides": 1,
+    "classify": 1,
+    "train-mil": 4,
+    "heatmap": 2,
+}
 """Increase a number when a stage's code starts to give other results for the same settings: old ones are redone."""
 
 
@@ -46,6 +55,19 @@ def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
         spec=spec.facts(),
         parent=tile,
         model=fingerprint,
+    )
+
+
+def embed_slides_digest(spec: Mapping[str, Any], features: str, fingerprint: str, by: Any = None) -> str:
+    """Digest of a slide embedding: settings, the features, the slide encoder; `by`: its parts that are used."""
+    return digest_of(
+        stage="embed-slides",
+        version=VERSION,
+        revision=REVISIONS["embed-slides"],
+        spec=spec,
+        parent=features,
+        model=fingerprint,
+        by=by,
     )
 
 

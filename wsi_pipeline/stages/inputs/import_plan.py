@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wsi_pipeline.cohort.run_dir import slug
+from wsi_pipeline.cohort.run_dir import POOLED_MARK, slug
 from wsi_pipeline.errors import ExchangeError, UsageError
 from wsi_pipeline.exchange.readers.find_files import FoundFiles, slide_of
 from wsi_pipeline.exchange.readers.foreign_file import ForeignFile, Stated
@@ -85,6 +85,8 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
             todo="Files of TRIDENT, CLAM, STAMP, AtlasPatch, LazySlide, or .npy, .npz, .pt and .safetensors are read",
         )
     chosen, name, stated_by, left = _of_encoder(found.features, where, encoder)
+    if POOLED_MARK in name:
+        raise UsageError(f"encoder {name!r} has a {POOLED_MARK}, which marks slide embeddings: name it without")
     by_name, faults = _one_each(chosen)
     faults = _unreadable(found, by_name) | faults
     for file in left:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.run_dir import RunDir, existing_store
+from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec
@@ -22,7 +22,7 @@ from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, check_patients
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.schema import COORDS, IMPORTED, PATCH_FORMAT, Header
+from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, POOLED, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
 from wsi_pipeline.wording import counted, listed
 
@@ -185,7 +185,8 @@ def outcomes_of(records: Sequence[SlideRecord], bag: str) -> pd.DataFrame:
 
 
 def _nothing(encoder: str) -> MilError:
-    return MilError(f"no slide has features of {encoder}", todo=f"Run first: wsi-pipeline embed --model {encoder}")
+    how = "embed-slides" if POOLED_MARK in encoder else f"embed --model {encoder}"
+    return MilError(f"no slide has features of {encoder}", todo=f"Run first: wsi-pipeline {how}")
 
 
 def _chosen(bags: Bags, rows: NDArray[np.int64]) -> Bags:
@@ -255,6 +256,9 @@ def content_of(header: Header) -> str:
 
 def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: str) -> None:
     """Features computed here must be of the patches that are there: the same digest, and the same rows."""
+    if POOLED in header.extra:
+        _check_pooled(run, record, header, encoder)
+        return
     path = existing_store(run.patch_store(record.slide_id))
     if path is None or IMPORTED in header.extra:
         return  # another tool's patches are its own
@@ -273,6 +277,19 @@ def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: st
         )
 
 
+def _check_pooled(run: RunDir, record: SlideRecord, header: Header, name: str) -> None:
+    """A slide embedding must be of the features that are there, where these are there."""
+    encoder = str(header.extra[POOLED]["encoder"])
+    path = existing_store(run.feature_store(encoder, record.slide_id))
+    features = read_header(path, FEATURE_FORMAT) if path else None
+    if features is not None and features.digest != header.parent_digest:
+        raise MilError(
+            f"the slide embedding {name} is older than the slide's features of {encoder}",
+            slide=record.slide_id,
+            todo=f"Run again: wsi-pipeline embed-slides --features {encoder}",
+        )
+
+
 def same_rows(one: Path, other: Path) -> bool:
     """Whether two stores of a slide have the same patches, row for row, by their coordinates."""
     with open_store(one) as a, open_store(other) as b:
@@ -282,6 +299,11 @@ def same_rows(one: Path, other: Path) -> bool:
 def _check_alike(headers: Sequence[Header], encoder: str) -> None:
     first = headers[0]
     for header in headers[1:]:
+        if header.extra["encoder"].get("slide_encoder") != first.extra["encoder"].get("slide_encoder"):
+            raise MilError(
+                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded by different slide encoders",
+                todo="Run again: wsi-pipeline embed-slides, with the same --weights or --trained for all slides",
+            )
         same_weights = header.extra["encoder"]["fingerprint"] == first.extra["encoder"]["fingerprint"]
         both = {IMPORTED in one.extra for one in (first, header)}
         if both == {True}:

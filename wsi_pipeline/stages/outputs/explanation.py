@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.manifest import SlideRecord
@@ -16,7 +14,7 @@ from wsi_pipeline.mil.models.zoo import MilModel
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.trained.inference import attention, contributions, outputs
 from wsi_pipeline.report.maps.heatmaps import Heat
-from wsi_pipeline.stages.results.trainings import Training
+from wsi_pipeline.stages.results.trainings import Training, model_numbers
 from wsi_pipeline.store.schema import SlideIdentity
 from wsi_pipeline.store.tables.feature_table import FeatureTable
 
@@ -82,16 +80,6 @@ def models_for_slide(training: Training, ensemble: Ensemble, record: SlideRecord
         tuple(ensemble.models[k] for k in model_numbers(training.predictions, training.metrics, record))
         or ensemble.models
     )
-
-
-def model_numbers(predictions: pd.DataFrame, metrics: Mapping[str, Any], record: SlideRecord) -> list[int]:
-    """Numbers of the models that tested the slide, one per repeat."""
-    key, name = ("slide_id", record.slide_id) if "slide_id" in predictions else ("patient_id", record.patient_id)
-    rows = predictions[predictions[key].astype(str) == str(name)]
-    repeats = rows["repeat"] if "repeat" in rows else pd.Series(0, index=rows.index)
-    listed = [(int(fold.get("repeat") or 0), int(fold["fold"])) for fold in metrics.get("folds") or ()]
-    pairs = zip(repeats.astype(int), rows["fold"].astype(int), strict=True)
-    return [listed.index(pair) if pair in listed else pair[1] for pair in pairs]
 
 
 def _mean(each: Sequence[NDArray[np.float32]]) -> Floats:

@@ -12,7 +12,7 @@ from wsi_pipeline.exchange.readers.foreign_file import grid_spacing
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, qupath_origin
-from wsi_pipeline.store.schema import IMPORTED, Header
+from wsi_pipeline.store.schema import IMPORTED, POOLED, Header
 from wsi_pipeline.store.tables.feature_table import FeatureTable
 from wsi_pipeline.store.tables.segment_table import THUMBNAIL_PX, SegmentTable
 from wsi_pipeline.tissue.geojson import Origin
@@ -75,7 +75,9 @@ def ground_of_imported(table: FeatureTable, segment: SegmentTable | None, slide:
 
 
 def frame_of(header: Header) -> str:
-    """What coordinates count: level0 pixels, micrometres, or none where there are none."""
+    """What coordinates count: level0 pixels, micrometres, or none where there are none (slide embeddings too)."""
+    if POOLED in header.extra:
+        return "none"
     return str((header.extra.get(IMPORTED) or {}).get("coords", "level0"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import StoreError
@@ -50,6 +52,16 @@ def trained_patients(folder: Path) -> frozenset[str]:
     except (OSError, ValueError):
         return frozenset()
     return frozenset(rows.loc[rows["part"] != "test", "patient_id"])
+
+
+def model_numbers(predictions: pd.DataFrame, metrics: Mapping[str, Any], record: SlideRecord) -> list[int]:
+    """Numbers of the models that tested the slide, one per repeat."""
+    key, name = ("slide_id", record.slide_id) if "slide_id" in predictions else ("patient_id", record.patient_id)
+    rows = predictions[predictions[key].astype(str) == str(name)]
+    repeats = rows["repeat"] if "repeat" in rows else pd.Series(0, index=rows.index)
+    listed = [(int(fold.get("repeat") or 0), int(fold["fold"])) for fold in metrics.get("folds") or ()]
+    pairs = zip(repeats.astype(int), rows["fold"].astype(int), strict=True)
+    return [listed.index(pair) if pair in listed else pair[1] for pair in pairs]
 
 
 def training_name(spec: MilSpec, target: str = "") -> str:

@@ -1,0 +1,145 @@
+"""Slide encoders that could be opened: which features they take, the weights they use, and how they are loaded.
+
+As for patch encoders, a plan knows what it is and its fingerprint before weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.encoders.encoder import SPACING_TOLERANCE
+from wsi_pipeline.encoders.slide_zoo.slide_facts import MEAN, SlidePreset, find_slide_preset
+from wsi_pipeline.encoders.slide_zoo.slide_networks import PatchRows, mean_of
+from wsi_pipeline.encoders.weights import compare, hash_tensors, read_tensors
+from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights, how_to_get
+from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import listed
+
+Embed = Callable[[PatchRows], Tensor]
+"""From the patches of one slide to its embedding, float32 (E,)."""
+
+
+class MeanPlan:
+    """The mean of all patch features, of any encoder."""
+
+    name = MEAN
+    fingerprint = "mean of patch features, 1"
+
+    def takes(self, encoder: str) -> bool:
+        """Whether these are features it can pool: any are."""
+        return True
+
+    def dim(self, in_dim: int) -> int:
+        """Length of an embedding of features of length `in_dim`."""
+        return in_dim
+
+    def check(self, encoder: Mapping[str, Any], patch_px: int, mpp: float, *, places: bool = True) -> None:
+        """Any patches will do."""
+
+    def open(self, device: str = "cpu") -> Embed:
+        """The function that embeds a slide."""
+        return lambda rows: mean_of(rows.blocks)
+
+
+class SlideLayoutPlan:
+    """A slide encoder of slide_encoders.toml, with weights of its authors."""
+
+    def __init__(self, preset: SlidePreset, weights: Path | None = None) -> None:
+        self.preset = preset
+        self.name = preset.name
+        self._weights = weights
+
+    def takes(self, encoder: str) -> bool:
+        """Whether these are features of the patch encoder it was trained on."""
+        return self.preset.takes(encoder)
+
+    def dim(self, in_dim: int) -> int:
+        """Length of an embedding."""
+        return self.preset.dim or in_dim
+
+    def check(self, encoder: Mapping[str, Any], patch_px: int, mpp: float, *, places: bool = True) -> None:
+        """Raise EncoderError unless these are features that it was trained on.
+
+        encoder        identity of the patch encoder: name and dim
+        patch_px, mpp  side and resolution of the patches; 0 where nobody states them, which passes
+        places         whether the coordinates of the patches are known
+        """
+        preset, needed = self.preset, " or ".join(self.preset.encoders)
+        if not preset.takes(str(encoder["name"])):
+            raise EncoderError(
+                f"{preset.title} takes features of {needed}, these are of {encoder['name']}",
+                todo=f"Embed the patches first: wsi-pipeline embed --model {preset.encoders[0]}",
+            )
+        if int(encoder["dim"]) != preset.in_dim:
+            raise EncoderError(f"{preset.title} takes features of {preset.in_dim} values, these have {encoder['dim']}")
+        if preset.places and not places:
+            raise EncoderError(f"{preset.title} needs the coordinates of the patches, and these have none")
+        self._check_patches(patch_px, mpp)
+
+    def _check_patches(self, patch_px: int, mpp: float) -> None:
+        preset = self.preset
+        if preset.mpp and preset.patch_px:
+            sides = ((mpp, preset.mpp), (patch_px * mpp, preset.patch_px * preset.mpp))
+            if any(found and abs(found / wanted - 1) > SPACING_TOLERANCE for found, wanted in sides):
+                raise EncoderError(
+                    f"{preset.title} was trained on patches of {preset.patch_px} px at {preset.mpp:g} mpp, these have "
+                    f"{patch_px} px at {mpp:.4g} mpp",
+                    todo=f"Tile again in a run of their own: wsi-pipeline tile slides.csv --patch-px {preset.patch_px} "
+                    f"--mpp {preset.mpp:g} --run NEW",
+                )
+
+    @cached_property
+    def weights_file(self) -> Path:
+        """The weights file. Raises EncoderError if there is none, with how to get it."""
+        return find_weights(self.preset, self._weights)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the tensors of the weights file and the layout."""
+        arguments = {key: str(value) for key, value in self.preset.arguments.items()}
+        return digest_of(network=self.preset.network, arguments=arguments, tensors=hash_tensors([self.weights_file]))
+
+    def build(self, device: str = "cpu") -> Any:
+        """The network without weights; on device `meta` it costs no memory."""
+        from wsi_pipeline.encoders.slide_zoo.slide_networks import SLIDE_NETWORKS
+
+        with torch.device(device):
+            return SLIDE_NETWORKS.get(self.preset.network)(**self.preset.arguments).eval()
+
+    def open(self, device: str = "cpu") -> Embed:
+        """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
+        network = self.build()
+        tensors = encoder_tensors(self.preset, read_tensors([self.weights_file]))
+        fit = compare(network.state_dict(), tensors)
+        faults = (("missing", fit.missing), ("of another shape", fit.reshaped), ("not in the model", fit.extra))
+        unfit = [f"{len(names)} {kind} ({listed(list(names))})" for kind, names in faults if names]
+        if unfit:
+            raise EncoderError(
+                f"{self.weights_file} does not fit {self.preset.title}: tensors {'; '.join(unfit)}",
+                todo=how_to_get(self.preset),
+            )
+        network.load_state_dict(tensors)
+        network.to(device)
+
+        def embed(rows: PatchRows) -> Tensor:
+            with torch.inference_mode():
+                found: Tensor = network.embed(rows)
+            return found
+
+        return embed
+
+
+def plan_slide(name: str, weights: Path | None = None) -> MeanPlan | SlideLayoutPlan:
+    """The slide encoder called `name`. Raises EncoderError for one that is unknown, or that is not built here."""
+    if name == MEAN:
+        if weights is not None:
+            raise EncoderError("the mean of patch features has no weights", todo="Leave out --weights.")
+        return MeanPlan()
+    return SlideLayoutPlan(find_slide_preset(name), weights)
