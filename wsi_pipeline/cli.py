@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
     module, function = command.handler.split(":")
     handler = getattr(importlib.import_module(module), function)
     kept, kept_json = (run_dir.log, run_dir.log_json) if command.stage else (None, None)
-    if command.stage:
+    if command.stage or command.name in ("import", "export"):  # these lock slides, too
         clear_stale(run_dir.locks)
     with log_to(kept, request.command, console.note, json_path=kept_json if args.log_json else None):
         try:

@@ -181,7 +181,7 @@ def main(peer: str, clone: str | None = None) -> int:
         PEERS[peer](slide, out)
         found = find_files([out])
         for path, why in found.unreadable.items():
-            print(f"{peer:10s}  {path.relative_to(out)}: NOT READ: {why}")
+            print(f"{peer:10s}  {path.relative_to(out)}: NOT READ: {why.what}")
         rows = [_row(file, slide, out) for file in (*found.features, *found.coordinates)]
     for text, _ in rows:
         print(f"{peer:10s}  {text}")

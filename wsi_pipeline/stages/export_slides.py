@@ -99,7 +99,7 @@ class ExportSlidesStage:
 
     def dim(self, record: SlideRecord) -> int:
         """Features of a patch, as a store says; 0 where none are exported."""
-        store = existing_store(self._place(record)) if self.encoder else None
+        store = existing_store(self._place(record)) if self.settings.encoder else None
         header = read_header(store, FEATURE_FORMAT) if store is not None else None
         return int(header.extra["encoder"]["dim"]) if header is not None else 0
 
