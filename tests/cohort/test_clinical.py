@@ -39,7 +39,7 @@ def outcome(
 def test_each_slide_has_the_label_of_its_patient_and_the_rest_is_said(tmp_path: Path) -> None:
     text = "PATIENT,AGE,KRAS,MSI\nP1,60,mut,\nP2,61,wt,high\nP9,70,wt,low\n"
     found = joined(tmp_path, text, slides("P1", "P2", "P3"))
-    assert found.said == (
+    assert found.summary == (
         "2 of 3 patients found by 'PATIENT'; 1 patient not in the table (P3); "
         "1 patient of the table without slides (P9)"
     )
@@ -124,7 +124,7 @@ def test_a_table_of_slides_is_joined_by_slide(tmp_path: Path) -> None:
     text = "PATIENT,FILENAME,x\nP1,sub/P1_A.svs,a\nP1,P1_B.h5,b\nP2,P2_A.svs,a\n"
     found = joined(tmp_path, text, slides("P1", "P2"))
     assert (found.unit, found.rows) == ("slide", ((0,), (1,), (2,), ()))
-    assert found.said == "3 of 4 slides found by 'FILENAME'; 1 slide not in the table (P2_B)"
+    assert found.summary == "3 of 4 slides found by 'FILENAME'; 1 slide not in the table (P2_B)"
 
 
 def test_rows_of_one_patient_agree_or_are_refused(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_times_that_are_none_are_refused_with_their_row_once(tmp_path: Path) -> 
         ("PATIENT,KRAS\nP1,mut\n", "PATIENT", "cannot be the target as well"),
         ("PATIENT,KRAS,KRAS\nP1,mut,wt\n", "KRAS", "has 2 columns 'KRAS'"),
         ("PATIENT,KRAS,MSI\nP1,mut,wt\n", "", "has no column `label`"),
-        ("PATIENT,KRAS,MSI\nP1,mut,wt\n", "survival", "has no column of a time for survival"),
-        ("PATIENT,OS.time,OS\nP1,1,1\n", "survival:PFS", "has no column of a time for survival PFS"),
+        ("PATIENT,KRAS,MSI\nP1,mut,wt\n", "survival", "has no time column for survival"),
+        ("PATIENT,OS.time,OS\nP1,1,1\n", "survival:PFS", "has no time column for survival PFS"),
         ("PATIENT,x\nP1,=1+1\n", "x", "would be run as a formula"),
     ],
 )

@@ -153,8 +153,8 @@ def test_hidden_files_and_heatmaps_of_a_run_are_no_slides(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["slides.csv", "a.svs"], "one table or none, got 2 sources"),
-        (["slides.csv", "slides.csv"], "one table or none, got 2 sources"),
+        (["slides.csv", "a.svs"], "cannot be combined with other sources"),
+        (["slides.csv", "slides.csv"], "cannot be combined with other sources"),
         (["slides.xlsx"], "slides.xlsx is a spreadsheet"),
         (["a.svs", "slides.ods"], "slides.ods is a spreadsheet"),
     ],
@@ -325,4 +325,4 @@ def test_half_an_outcome_is_said(folder: Path) -> None:
     ]
     assert cohort.event_counts() == (0, 0)
     (note,) = read_cohort([write(folder, "path,time\na.svs,3\n")]).notes
-    assert str(note) == "row 1: column time without a column event: survival cannot be learned"
+    assert str(note) == "row 1: column time without a column event: no survival model can be trained"

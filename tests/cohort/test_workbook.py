@@ -100,7 +100,7 @@ def test_merged_cells_have_the_value_shown_and_a_title_is_none_of_the_names(tmp_
     assert table.header == ("Patient ID", "KRAS", "n")
     assert table.column(0) == ["p1", "p1", "p2"]
     said = " | ".join(table.notes)
-    assert "the names of columns are in row 3; the title 'Cohort 2024' above it is not read" in said
+    assert "column names are in row 3; the title 'Cohort 2024' above it is not read" in said
     assert "merged cells count as if each had the value shown: A4:A5" in said
     assert "1 hidden row" in said
 
@@ -145,9 +145,9 @@ def far_cell(file: Workbook, sheet: Worksheet) -> None:
 @pytest.mark.parametrize(
     ("rows", "change", "told"),
     [
-        ([["id", "markers", None], ["p1", "a", "b"]], merged_names, "the names of columns are merged cells (B1:C1)"),
+        ([["id", "markers", None], ["p1", "a", "b"]], merged_names, "column names are in merged cells (B1:C1)"),
         ([["id", "a"], ["p1", "b"]], far_cell, "reaches to row 1000000"),
-        ([["id", "a"]], None, "has no rows below the names of columns"),
+        ([["id", "a"]], None, "has a header but no rows"),
         ([], None, "has no cells that can be read"),
     ],
 )
@@ -163,10 +163,10 @@ def test_tables_that_cannot_be_read_are_refused(
     ("name", "content", "told"),
     [
         ("a.xlsx", b"PATIENT,KRAS\np1,wt\n", "is not an .xlsx file"),
-        ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "protected by a password, or an .xls file of old"),
+        ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "protected by a password, or an old .xls file"),
         ("a.xls", b"", "a kind that is not read (.xls)"),
         ("a.ods", b"", "a kind that is not read (.ods)"),
-        ("a.csv", b"PATIENT,KRAS\np1,wt,3\n", "row 2: more cells than the 2 names of columns"),
+        ("a.csv", b"PATIENT,KRAS\np1,wt,3\n", "row 2: more cells than the 2 columns"),
     ],
 )
 def test_other_files_are_refused_by_what_they_are(tmp_path: Path, name: str, content: bytes, told: str) -> None:

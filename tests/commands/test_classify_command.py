@@ -156,7 +156,7 @@ def test_wrong_weights_are_refused_once(work: Path, capsys: pytest.CaptureFixtur
 
 
 def test_another_resolution_is_refused_with_the_one_to_use(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tune(work, mpp=0.25)
+    tune(work, patches={"mpp": 0.25})
     assert main(["classify", "--run", "run"]) == 3
     out = told(capsys)
     assert "pathotune was trained at 0.25 micrometres per pixel, these patches have 0.5" in out
@@ -166,7 +166,7 @@ def test_another_resolution_is_refused_with_the_one_to_use(work: Path, capsys: p
 
 
 def test_patches_of_another_size_are_pointed_out(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tune(work, patch_px=32)
+    tune(work, patches={"patch_px": 32})
     assert main(["classify", "--run", "run"]) == 0
     assert "patches of 64 um, but the adapter was tuned on 16 um" in told(capsys)
 

@@ -327,7 +327,7 @@ def test_slides_gone_from_the_csv_are_said_and_left(
     main(["tile", str(csv), *run])
     csv.write_text(f"slide_id,path\none,{cohort.parent / 's0.svs'}\n")
     main(["tile", str(csv), *run])
-    assert "1 slide of this run is not in the cohort now: two" in capsys.readouterr().out
+    assert "1 slide of this run is no longer in the cohort: two" in capsys.readouterr().out
     assert (tmp_path / "r" / "tile" / "two.h5").exists()
 
 

@@ -58,7 +58,7 @@ def test_without_the_option_there_is_no_log_for_machines(cohort: Path, tmp_path:
 
 def test_an_error_that_ends_a_command_is_in_both_with_its_traceback(tmp_path: Path) -> None:
     paths = {"path": tmp_path / "a.log", "json_path": tmp_path / "a.jsonl"}
-    with pytest.raises(SlideError), log_to(command="x", tell=print, **paths):
+    with pytest.raises(SlideError), log_to(command="x", show=print, **paths):
         try:
             raise SlideError(f"bad {TOKEN}", slide="s1")
         except SlideError as error:

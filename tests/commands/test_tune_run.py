@@ -98,7 +98,7 @@ def test_lines_between_stand_by_themselves_in_a_file_and_are_kept_back_when_quie
         with Console(out, quiet=quiet).progress("tune", 3, "patches") as step:
             assert type(step) is kind
             step(1)
-            step.tell("epoch 1: [bold]not markup[/bold], loss 0.5")
+            step.print_line("epoch 1: [bold]not markup[/bold], loss 0.5")
         assert ("epoch 1: [bold]not markup[/bold], loss 0.5\n" in out.getvalue()) == (not quiet)
 
 

@@ -350,10 +350,10 @@ def test_rows_are_compared_by_coordinates_not_only_by_digests() -> None:
     write_patches(path, header, known.geometry, PatchGrid(known.coords, np.ones(6, np.float32)))
     assert len(gather(run, records, "colour").bags) == 2
     write_patches(path, header, known.geometry, PatchGrid(known.coords[:5], np.ones(5, np.float32)))
-    with pytest.raises(MilError, match="p0-0: features of colour are not of the slide's patches: their coordinates"):
+    with pytest.raises(MilError, match="p0-0: features of colour do not match the slide's patches: the coordinates"):
         gather(run, records, "colour")
     write_patches(path, header, known.geometry, PatchGrid(known.coords[::-1].copy(), np.ones(6, np.float32)))
-    with pytest.raises(MilError, match="their coordinates differ"):
+    with pytest.raises(MilError, match="the coordinates differ"):
         gather(run, records, "colour")
 
 

@@ -101,7 +101,7 @@ def no_tools() -> None:
         (without_coordinates, "1 file in feats holds features without coordinates", "patches/"),
         (parquet_without_pyarrow, "1 file in feats holds features without coordinates: its coordinates are in a "
          "Parquet file", "patches/"),
-        (no_tools, "no coordinates of patches in feats", "TRIDENT, CLAM, STAMP"),
+        (no_tools, "no patch coordinates in feats", "TRIDENT, CLAM, STAMP"),
     ],
 )  # fmt: skip
 def test_patches_that_cannot_be_imported_are_refused_by_what_is_missing(
@@ -130,4 +130,4 @@ def test_patches_of_another_resolution_than_stated_are_refused(capsys: pytest.Ca
     slide("s1", mpp=0.25)
     files.hs2p(Path("coords"), "s1", XY)
     said = imported("patches", "coords", "--slides", "slides", code=2, capsys=capsys)
-    assert "have 0.5 micrometres per pixel on this slide, but 1 is stated of them" in said
+    assert "have 0.5 micrometres per pixel on this slide, but their file states 1" in said

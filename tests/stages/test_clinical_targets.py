@@ -66,7 +66,7 @@ def test_targets_side_by_side_and_the_one_that_cannot_be_trained_is_said(
     said = capsys.readouterr().out
     assert "clini.xlsx: all 16 patients found by 'PATIENT'" in said
     assert "MSI: label 'Not Reported' of 2 slides is treated as missing" in said
-    assert "colour: KRAS, MSI, survival OS are tested on the same folds of patients" in said
+    assert "colour: KRAS, MSI, survival OS share the same patient folds" in said
     assert "1 target not trained:\n  colour, ONE: every slide has the label same" in said
     kras, msi, survival = (metrics(run, f"mean.{name}") for name in ("KRAS", "MSI", "survival.os"))
     assert kras["label_column"] == "KRAS"
@@ -126,7 +126,7 @@ def test_alone_and_again_a_target_is_up_to_date(run: RunDir, capsys: pytest.Capt
         (["--target", "ONE", "--target", "ONE", "--target", "MSI"], 2, "names ONE twice"),
         (["--target", "KRAS", "--keep-label", "perhaps"], 2, "'perhaps', which no slide has as its label"),
         (["--target", "KRAS", "--patient-column", "nobody"], 2, "nobody"),
-        (["--target", "KRAS", "--positive", "x", "--target", "MSI"], 2, "a class of none of the targets"),
+        (["--target", "KRAS", "--positive", "x", "--target", "MSI"], 2, "none of the targets has this class"),
     ],
 )
 def test_refusals(run: RunDir, words: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +140,7 @@ def test_without_a_clinical_table_a_target_must_be_what_the_run_has(
 ) -> None:
     assert main(["train-mil", "--run", str(run.root), *QUICK, "--target", "KRAS"]) == 2
     said = capsys.readouterr().err
-    assert "--target KRAS: this run has kept the column label, no other" in said
+    assert "--target KRAS: this run keeps the column label" in said
     assert "--clinical FILE" in said
 
 

@@ -81,7 +81,7 @@ def test_an_external_cohort_is_measured_by_slide_and_by_patient(training: Traini
     assert metrics["threshold"]["specificity"]["value"] == pytest.approx((~called[~positive]).mean())
     assert metrics["unknown_labels"] == {"c": ["e20-0"], "A ": ["e21-0"]}
     said = " ".join(metrics["warnings"])
-    assert "'A ' (the model knows 'a': write it so)" in said
+    assert "'A ' (the model's spelling is 'a')" in said
     assert metrics["left_out"]["e22-0"] == "no label"
     people = pd.read_csv(found.folder / "patients.csv")
     assert len(people) == N
@@ -135,7 +135,10 @@ def test_slides_of_a_patient_that_contradict_each_other_leave_it_without_an_outc
     found = apply(training, run, records)
     assert found.metrics is not None
     assert (found.metrics["n_slides"], found.metrics["by_patient"]["n_patients"]) == (16, 7)
-    assert "Slides of e0 differ in label: no outcome of the patient." in found.metrics["by_patient"]["warnings"]
+    assert (
+        "Slides of e0 differ in label: the patient counts as without an outcome."
+        in found.metrics["by_patient"]["warnings"]
+    )
 
 
 def test_regression_is_measured_and_what_is_no_number_named(run: RunDir) -> None:
@@ -355,7 +358,7 @@ def test_predictions_are_compared_with_predictions_and_with_a_validation(
     assert found["metrics"]["auroc"]["b"] == pytest.approx(validation.metrics["pooled"]["auroc"]["value"], abs=1e-6)
     seen = apply(validation, run, records)
     assert main(["compare", str(seen.folder), str(validation.folder)]) == 2
-    assert "is a test: all are of patients the model was trained on" in capsys.readouterr().err
+    assert "has no test predictions: all are of patients the model was trained on" in capsys.readouterr().err
 
 
 def test_other_slides_of_the_same_patients_are_compared_by_patient(
@@ -372,4 +375,4 @@ def test_other_slides_of_the_same_patients_are_compared_by_patient(
     scores = rows.groupby("patient_id")[["p_b"]].mean()["p_b"]
     truth = rows.groupby("patient_id")["label"].first() == "b"
     assert found["metrics"]["auroc"]["b"] == pytest.approx(sk.roc_auc_score(truth, scores), abs=1e-6)
-    assert "predictions per patient" in capsys.readouterr().out
+    assert "compared by patient" in capsys.readouterr().out

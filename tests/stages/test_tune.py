@@ -189,7 +189,7 @@ def test_every_reason_to_make_it_again_is_told(work: Path) -> None:
     older = dataclasses.replace(known, metrics={**known.metrics, "revision": 0})
     assert "tune code revision 0 -> " in (why_retune(older, same, adapter) or "")
     adapter.write_bytes(adapter.read_bytes()[:-1])
-    assert why_retune(known, same, adapter) == "adapter.safetensors is not the one that was measured"
+    assert why_retune(known, same, adapter) == "adapter.safetensors has changed since it was measured"
     adapter.unlink()
     assert why_retune(known, same, adapter) == "adapter.safetensors is missing"
 

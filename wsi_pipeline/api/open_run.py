@@ -13,7 +13,7 @@ import pandas as pd
 
 from wsi_pipeline.cohort.manifest import read_run
 from wsi_pipeline.cohort.records import Cohort, SlideRecord
-from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES, RunDir, slug
+from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES, RunDir
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.config.execution import TableOptions
@@ -53,9 +53,7 @@ class Run:
 
         Raises UsageError for an encoder that the run has no features of.
         """
-        if slug(encoder) not in self.encoders:
-            raise UsageError(f"no features of {encoder} in {self.folder}", todo=_there_are(self.encoders))
-        slides = gather(self._dir, self.cohort.records, slug(encoder))
+        slides = gather(self._dir, self.cohort.records, self._dir.require_encoder(encoder))
         return replace(slides, doubts=tuple(doubt_words(self.cohort)))
 
     @property

@@ -75,7 +75,7 @@ def read_cohort(
         if asked is not None:
             raise UsageError(
                 f"no column {asked!r}: the slides do not come from a CSV",
-                todo=f"Put them into one, with the columns path and {ours}",
+                todo=f"List the slides in a CSV with the columns path and {ours}",
             )
     found = find_slides(named)
     records = [_unlisted(slide_id, path) for slide_id, path in found.slides]
@@ -188,7 +188,9 @@ def _column_faults(header: Sequence[str], columns: Columns) -> list[Fault]:
     known |= {"event"} if columns.survival.censored is not None else set()
     for one, other in (OUTCOME, OUTCOME[::-1]):
         if one in known and other not in known:
-            faults.append(Fault(1, f"column {one} without a column {other}: survival cannot be learned", fatal=False))
+            faults.append(
+                Fault(1, f"column {one} without a column {other}: no survival model can be trained", fatal=False)
+            )
     unused = [repr(header[i]) for i in columns.unused if header[i] not in OWN_COLUMNS]
     if unused:
         faults.append(Fault(1, f"columns not used: {', '.join(unused)}", fatal=False))
@@ -243,7 +245,7 @@ def _refuse_odd_tables(sources: Sequence[str | Path]) -> None:
             raise UsageError(f"{path} is a spreadsheet", todo="Save it as CSV (UTF-8) and use that")
     if len(paths) > 1 and any(_is_table(path) for path in paths):
         raise UsageError(
-            f"a cohort comes from one table or none, got {len(paths)} sources: {' '.join(map(str, paths))[:SHOWN]}",
+            f"a table cannot be combined with other sources: {' '.join(map(str, paths))[:SHOWN]}",
             todo="Put all slides into one CSV, or name folders, globs and slide files only",
         )
 

@@ -156,6 +156,19 @@ class RunDir:
         """A file beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
         return self.root / "heatmap" / slug(encoder) / slug(training) / f"{slide_id}{ending}"
 
+    def require_encoders(self) -> tuple[str, ...]:
+        """Folder names of the encoders with features in this run. Raises UsageError if there are none."""
+        if found := self.encoders():
+            return found
+        raise UsageError(f"no features in {self.root}", todo="Run first: wsi-pipeline embed --model pathotune")
+
+    def require_encoder(self, name: str) -> str:
+        """Folder name of an encoder. Raises UsageError, naming the others, if the run has no features of it."""
+        found = self.require_encoders()
+        if slug(name) in found:
+            return slug(name)
+        raise UsageError(f"no features of {name} in {self.root}", todo=f"Features exist for: {', '.join(found)}")
+
     def export(self, to: str, encoder: str = "") -> Path:
         """Folder of an export in another tool's format; `encoder` where features are in it."""
         return self.root / "export" / slug(to) / slug(encoder)

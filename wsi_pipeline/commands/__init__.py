@@ -1,1 +1,1 @@
-"""What each command does, between the parser and the stages: reads options, calls a stage, tells the user."""
+"""What each command does, between the parser and the stages: read the options, call a stage, print what came of it."""

@@ -35,12 +35,12 @@ def check(request: Request) -> int:
     cohort = _cohort(request)
     records = request.select(cohort)
     checks = mark_copies(_look_at_all(request, records))
-    _tell_slides(request.console, checks)
-    _tell_labels(request.console, cohort)
+    _print_slides(request.console, checks)
+    _print_labels(request.console, cohort)
     if request.sources:
-        _tell_unlisted(request.console, cohort.records)
+        _note_unlisted(request.console, cohort.records)
     cost = run_cost(checks, _processes(), request.get(CheckOptions).feature_dim, request.run_dir.root)
-    _tell_cost(request, cost)
+    _print_cost(request, cost)
     if request.get(CheckOptions).csv:
         _write_csv(request, records, checks)
     return _end(request.console, checks, cost)
@@ -75,14 +75,14 @@ def _look_at_all(request: Request, records: Sequence[SlideRecord]) -> list[Slide
     return [found[record.slide_id] for record in records]
 
 
-def _tell_slides(console: Console, checks: Sequence[SlideCheck]) -> None:
+def _print_slides(console: Console, checks: Sequence[SlideCheck]) -> None:
     shown_here = list(checks)
     if len(checks) > MOST_ROWS:
         shown_here = [item for item in checks if item.needs_attention or item.note][:MOST_ROWS]
     headers = ("slide", "format", "codec", "size", "levels", "mpp", "objective", "MB", "patches", "note")
     console.table(headers, [_row(item) for item in shown_here], right=(3, 4, 6, 7, 8))
     if len(checks) > MOST_ROWS:
-        console.say(f"... of {counted(len(checks), 'slide')}, those with a note are shown")
+        console.say(f"... of {counted(len(checks), 'slide')}, only those with a note are shown")
 
 
 def _row(item: SlideCheck) -> tuple[str, ...]:
@@ -107,10 +107,12 @@ def _note(item: SlideCheck) -> str:
     return "; ".join(part for part in (failed, copy, item.note) if part)
 
 
-def _tell_labels(console: Console, cohort: Cohort) -> None:
+def _print_labels(console: Console, cohort: Cohort) -> None:
     labels = join_labels(cohort)
     if not labels.counts:
-        console.fact("labels", f"none ({counted(cohort.patients, 'patient')}): tile and embed will work, train-mil not")
+        console.fact(
+            "labels", f"none ({counted(cohort.patients, 'patient')}): tile and embed will work, train-mil will not"
+        )
         return
     counts = [
         f"{label} {counted(slides, 'slide')} of {counted(patients, 'patient')}"
@@ -119,20 +121,20 @@ def _tell_labels(console: Console, cohort: Cohort) -> None:
     console.fact("labels", "; ".join(counts))
     if labels.without:
         console.note(
-            f"{counted(len(labels.without), 'slide')} without a label, not trained on: {listed(labels.without)}"
+            f"{counted(len(labels.without), 'slide')} without a label, not used for training: {listed(labels.without)}"
         )
     if labels.without_file:
         console.note(f"{counted(len(labels.without_file), 'label')} without a slide: {listed(labels.without_file)}")
 
 
-def _tell_unlisted(console: Console, records: Sequence[SlideRecord]) -> None:
+def _note_unlisted(console: Console, records: Sequence[SlideRecord]) -> None:
     files = unlisted_files(records)
     if files:
         names = listed([path.name for path in files])
         console.note(f"{counted(len(files), 'slide file')} in the same folders not listed in the table: {names}")
 
 
-def _tell_cost(request: Request, cost: RunCost) -> None:
+def _print_cost(request: Request, cost: RunCost) -> None:
     options, console = request.get(CheckOptions), request.console
     if not cost.patches:
         return

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_pipeline.commands.shell.console import MOST_ROWS
-from wsi_pipeline.commands.shell.over_patches import over_patches, tell_network
+from wsi_pipeline.commands.shell.over_patches import over_patches, print_network
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.safeyaml import read_yaml
-from wsi_pipeline.commands.tile import tell_end, tell_redone
+from wsi_pipeline.commands.tile import print_end, print_redone
 from wsi_pipeline.config.execution import ClassifyExecution, QuPathOptions
 from wsi_pipeline.config.specs import ClassifySpec
 from wsi_pipeline.encoders.encoder import EncoderPlan
@@ -34,7 +34,7 @@ _MOST_CLASSES = 4
 def classify(request: Request) -> int:
     """Classify the patches of every tiled slide of the run with one adapter."""
     result = over_patches(request, "classify", "classified", lambda tables: [_stage(request, tables)])
-    _tell(request, result)
+    _print_result(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
 
@@ -43,7 +43,7 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
     spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
     encoder, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)
     plan = _with_classes(encoder, execution.prompts)
-    batch = tell_network(request, "adapter" if plan.adapter else "model", plan, spec.precision, remark)
+    batch = print_network(request, "adapter" if plan.adapter else "model", plan, spec.precision, remark)
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
@@ -71,7 +71,7 @@ def _with_classes(plan: EncoderPlan, prompts: str | None) -> PathoTunePlan | Zer
     return plan
 
 
-def _tell(request: Request, result: CohortResult) -> None:
+def _print_result(request: Request, result: CohortResult) -> None:
     console, last = request.console, list(result.last.values())
     rows = [_row(item) for item in last]
     hidden = len(rows) - MOST_ROWS
@@ -80,9 +80,9 @@ def _tell(request: Request, result: CohortResult) -> None:
     console.table(("slide", "patches", "classes", "note"), rows, right=(1,))
     if hidden > 0:
         console.say(f"... of {counted(len(last), 'slide')}, only those with a note are shown")
-    tell_redone(request, result)
+    print_redone(request, result)
     done = [item for item in last if item.action in ("made", "fresh")]
-    tell_end(request, result, _gather(request, done) if done else "nothing was classified")
+    print_end(request, result, _gather(request, done) if done else "nothing was classified")
 
 
 def _gather(request: Request, done: Sequence[StageResult]) -> str:
@@ -97,8 +97,8 @@ def _gather(request: Request, done: Sequence[StageResult]) -> str:
     found = write_fractions(run, model, cohort.records, like)
     if found.left_out:
         request.console.note(
-            f"left out of fractions.csv, classified with another adapter or other settings: "
-            f"{counted(len(found.left_out), 'slide')}; repeat them with wsi-pipeline classify"
+            f"left out of fractions.csv as classified with another adapter or other settings: "
+            f"{counted(len(found.left_out), 'slide')}; run wsi-pipeline classify on them again"
         )
     return (
         f"{counted(len(done), 'slide')} in {folder}/ · fractions of all {len(found.table)}: "

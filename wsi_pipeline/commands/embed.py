@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from wsi_pipeline.commands.shell.console import MOST_ROWS
-from wsi_pipeline.commands.shell.over_patches import over_patches, tell_network
+from wsi_pipeline.commands.shell.over_patches import over_patches, print_network
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.sections import refuse_twice
-from wsi_pipeline.commands.tile import tell_end, tell_redone
+from wsi_pipeline.commands.tile import print_end, print_redone
 from wsi_pipeline.config.execution import EmbedExecution
 from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.stages.embed import EmbedStage
@@ -25,7 +25,7 @@ def embed(request: Request) -> int:
     """Embed every tiled slide of the run with one encoder, or with several in one pass over the pixels."""
     results = [over_patches(part, "embed", "embedded", partial(_stages, part)) for part in _passes(request)]
     result = CohortResult(tuple(item for part in results for item in part.results))
-    _tell(request, result)
+    _print_result(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
 
@@ -56,20 +56,20 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
         input_px=spec.input_px or None,
         whole_patch=spec.whole_patch,
     )
-    batch = tell_network(request, "encoder", plan, spec.precision, remark)
+    batch = print_network(request, "encoder", plan, spec.precision, remark)
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
     return EmbedStage(request.run_dir, spec, plan, execution.device, batch, execution.store, execution.compile)
 
 
-def _tell(request: Request, result: CohortResult) -> None:
+def _print_result(request: Request, result: CohortResult) -> None:
     request.console.table(
         ("slide", "note"),
         [(item.slide_id, f"FAILED {item.status.reason}") for item in result.failed][:MOST_ROWS],
     )
-    tell_redone(request, result)
+    print_redone(request, result)
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     models = [part.get(EmbedSpec).model for part in request.each()]
     folders = ", ".join(f"{shown(request.run_dir.feature_store(model, 'x').parent)}/" for model in models)
-    tell_end(request, result, f"{counted(len(done), 'slide')} in {folders} · {request.next('train-mil')}")
+    print_end(request, result, f"{counted(len(done), 'slide')} in {folders} · {request.next('train-mil')}")

@@ -9,7 +9,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import existing_store, slug
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.commands.tile import tell_end, tell_redone
+from wsi_pipeline.commands.tile import print_end, print_redone
 from wsi_pipeline.config.execution import EmbedSlidesExecution
 from wsi_pipeline.config.specs import EmbedSlidesSpec
 from wsi_pipeline.encoders.slide_zoo.plan_slide import SlideLayoutPlan, plan_slide
@@ -36,7 +36,7 @@ def embed_slides(request: Request) -> int:
     for encoder in encoders:
         stage = EmbedSlidesStage(request.run_dir, encoder, pooling, request.get(EmbedSlidesExecution).store)
         results.append(_embed(request, stage, records))
-        _tell(request, stage, results[-1], _table(request, stage, results[-1], cohort.records))
+        _print_result(request, stage, results[-1], _table(request, stage, results[-1], cohort.records))
     return EXIT_SOME_FAILED if any(result.failed for result in results) else EXIT_DONE
 
 
@@ -107,18 +107,18 @@ def _table(
         return None
 
 
-def _tell(request: Request, stage: EmbedSlidesStage, result: CohortResult, table: Path | None) -> None:
+def _print_result(request: Request, stage: EmbedSlidesStage, result: CohortResult, table: Path | None) -> None:
     request.console.table(
         ("slide", "note"),
         [(item.slide_id, f"FAILED {item.status.reason}") for item in result.failed][:MOST_ROWS],
     )
-    tell_redone(request, result)
+    print_redone(request, result)
     done = sum(item.status.state == "done" for item in result.last.values())
     if table is None:
-        tell_end(request, result, f"{counted(done, 'slide')} embedded")
+        print_end(request, result, f"{counted(done, 'slide')} embedded")
         return
     after = f"train-mil --model linear --features {stage.folder}"
-    tell_end(
+    print_end(
         request,
         result,
         f"{counted(done, 'slide')} in {shown(table.parent)}/ and {table.name} · {request.next(after)}",

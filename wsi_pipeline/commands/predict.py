@@ -19,7 +19,7 @@ from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNING
 from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
 from wsi_pipeline.commands.shell.questions import clinical_table, for_run, model_outcomes
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.commands.tile import tell_todos, tile
+from wsi_pipeline.commands.tile import print_todos, tile
 from wsi_pipeline.config.execution import (
     ClinicalOptions,
     CohortOptions,
@@ -72,11 +72,11 @@ def predict(request: Request) -> int:
     columns = [f"{unit}_id", *(str(name) for name in table if name not in known_before)]
     rows = [[value if isinstance(value, str) else f"{value:.3f}" for value in row] for row in table[columns].values]
     request.console.table(columns, rows[:40], right=range(2, len(columns)))
-    _tell_left_out(request, found.slides)
-    _tell_trained_on(request, table[SEEN] == "yes", unit)
+    _note_left_out(request, found.slides)
+    _note_trained_on(request, table[SEEN] == "yes", unit)
     if found.metrics is not None:
-        _tell_metrics(request, found.metrics, unit)
-    _tell_files(request, found, unit)
+        _print_metrics(request, found.metrics, unit)
+    _print_files(request, found, unit)
     return code
 
 
@@ -86,11 +86,11 @@ def _bring_in(request: Request, ensemble: Ensemble) -> int:
     if options.features_from is None:
         return EXIT_DONE
     if request.sources:
-        raise UsageError("features_from and slides exclude each other: the features are there already")
+        raise UsageError("features_from cannot be combined with slides, whose features would be computed here")
     trained = str(ensemble.encoder["name"])
     given = Given((options.features_from,), options.labels, encoder=options.encoder)
     brought = bring_in_features(request, given)
-    tell_todos(request, brought.result)
+    print_todos(request, brought.result)
     if slug(brought.plan.encoder) != slug(trained):
         raise UsageError(
             f"the model was trained on features of {trained}, {given.where} holds those of {brought.plan.encoder}",
@@ -100,9 +100,9 @@ def _bring_in(request: Request, ensemble: Ensemble) -> int:
 
 
 def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: ClinicalTable | None) -> Cohort:
-    """The cohort of the run with the outcome that the model predicts: from a clinical table, else its own.
+    """The cohort of the run with the outcome that the model predicts, from a clinical table or the run's own.
 
-    Without outcomes that are others than those the model was trained on.
+    Outcomes of another target than the model's are left out, with a note.
     """
     cohort, training = for_run(request, clinical).known_cohort(), read_training(folder)
     if clinical is not None:
@@ -111,7 +111,7 @@ def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: Clinic
     trained = str(metrics.get("endpoint", ""))
     if trained and cohort.endpoint and trained != cohort.endpoint:
         request.console.note(
-            f"times are not compared: those of this run are {cohort.endpoint.upper()}, "
+            f"predictions are not compared with the times of this run: they are {cohort.endpoint.upper()}, "
             f"the model predicts {trained.upper()}"
         )
         return replace(cohort, records=tuple(replace(record, time=None, event=None) for record in cohort.records))
@@ -120,9 +120,10 @@ def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: Clinic
     has = cohort.target or ("label" if clinical_here else "")
     if not trained or not has or normalise(trained) == normalise(has) or not cohort.label_counts():
         return cohort
-    hint = "; for its own: --clinical FILE" if clinical_here else ""
+    hint = "; name the table with that column: --clinical FILE" if clinical_here else ""
     request.console.note(
-        f"labels are not compared: those of this run are from the column {has}, the model predicts {trained}{hint}"
+        f"predictions are not compared with the labels of this run: they are from the column {has}, "
+        f"the model predicts {trained}{hint}"
     )
     return replace(cohort, records=tuple(replace(record, label=None) for record in cohort.records))
 
@@ -132,12 +133,12 @@ def _is_of(folder: Path, run: Path) -> bool:
     return folder.resolve().is_relative_to(run.resolve())
 
 
-def _tell_left_out(request: Request, slides: SlideBags) -> None:
+def _note_left_out(request: Request, slides: SlideBags) -> None:
     if slides.left_out:
         request.console.note(f"not predicted{left_out_words(slides)}")
 
 
-def _tell_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
+def _note_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
     if seen.any():
         request.console.note(
             f"{seen.sum()} of {counted(len(seen), unit)} belong to patients the model was trained on: "
@@ -145,7 +146,7 @@ def _tell_trained_on(request: Request, seen: pd.Series, unit: str) -> None:
         )
 
 
-def _tell_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> None:
+def _print_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> None:
     """Print the metrics of the predictions as `train-mil` does, per slide and per patient, and their warnings."""
     shown_here = [(unit, metrics)]
     if metrics.get("by_patient"):
@@ -172,9 +173,9 @@ def _tell_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> No
         )
 
 
-def _tell_files(request: Request, found: Predicted, unit: str) -> None:
+def _print_files(request: Request, found: Predicted, unit: str) -> None:
     others = len(found.whole) - len(found.table)
-    kept = f", beside {counted(others, unit)} of earlier calls" if others else ""
+    kept = f", with {counted(others, unit)} of earlier calls" if others else ""
     request.console.say(f"{counted(len(found.table), unit)} in {shown(found.path)}{kept}")
     if found.former is not None:
         request.console.note(f"predictions of the model before it was retrained are kept in {shown(found.former)}")
@@ -206,8 +207,8 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     specs = ensemble.provenance["specs"]
     if "tile" not in specs:
         raise UsageError(
-            f"this model was trained on patches of {specs.get('import', {}).get('tool')}: slides are not tiled so here",
-            todo="Use the same tool on these slides, then: wsi-pipeline predict --features-from FOLDER",
+            f"the model was trained on patches of {specs.get('import', {}).get('tool')}, which cannot be made here",
+            todo="Compute features of these slides with that tool, then: wsi-pipeline predict --features-from FOLDER",
         )
     settings = [
         from_mapping(kind, specs[name], f"settings of the trained model ({name})")

@@ -50,11 +50,11 @@ def _work(request: Request, stages: Sequence[SlideStage], name: str) -> int:
             workers=request.get(TileExecution).processes,
             on_result=lambda results: step(1),
         )
-    _tell(request, records, result)
+    _print_result(request, records, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
 
-def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult) -> None:
+def _print_result(request: Request, records: Sequence[SlideRecord], result: CohortResult) -> None:
     console, rows = request.console, [row(item, request.run_dir) for item in result.last.values()]
     hidden = len(rows) - MOST_ROWS
     if hidden > 0:  # a long cohort shows only what needs attention
@@ -63,13 +63,13 @@ def _tell(request: Request, records: Sequence[SlideRecord], result: CohortResult
     console.table(("slide", "patches", "tissue mm2", asked, "note"), rows, right=(1, 2))
     if hidden > 0:
         console.say(f"... of {counted(len(result.last), 'slide')}, only those with a note are shown")
-    tell_redone(request, result)
+    print_redone(request, result)
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
     if done:
         console.say(f"{counted(patches, 'patch')} on {counted(len(done), 'slide')}")
     overlays = f"overlays: {shown(request.run_dir.root)}/segment/"
-    tell_end(request, result, f"{overlays} · {request.next(_WHAT_NEXT)}" if patches else overlays)
+    print_end(request, result, f"{overlays} · {request.next(_WHAT_NEXT)}" if patches else overlays)
 
 
 def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
@@ -87,7 +87,7 @@ def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
     return result.slide_id, patches, f"{summary['tissue_mm2']:.1f}", mpp, note
 
 
-def tell_redone(request: Request, result: CohortResult) -> None:
+def print_redone(request: Request, result: CohortResult) -> None:
     """Say how many slides were up to date, and why others were recomputed."""
     last = result.last.values()
     fresh = sum(item.action == "fresh" for item in last)
@@ -101,17 +101,17 @@ def tell_redone(request: Request, result: CohortResult) -> None:
         request.console.say(f"{counted(count, 'slide')} recomputed, {reason}")
 
 
-def tell_end(request: Request, result: CohortResult, after: str) -> None:
+def print_end(request: Request, result: CohortResult, after: str) -> None:
     """The last line: failures and where their details are, then what to do next."""
     parts = []
     if result.failed:
         first = shown(request.run_dir.status(result.failed[0].slide_id))
         parts.append(f"{len(result.failed)} of {len(result.last)} failed. Details: {first}")
     request.console.say(" · ".join([*parts, after]))
-    tell_todos(request, result)
+    print_todos(request, result)
 
 
-def tell_todos(request: Request, result: CohortResult) -> None:
+def print_todos(request: Request, result: CohortResult) -> None:
     """What to do about the slides that failed, each sentence once."""
     todos: dict[str, list[str]] = {}
     for item in result.failed[:MOST_ROWS]:

@@ -21,8 +21,8 @@ from wsi_pipeline.commands.shell.estimate_text import (
 )
 from wsi_pipeline.commands.shell.questions import Question, clinical_table, for_run, questions
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.commands.shell.target_text import tell_targets
-from wsi_pipeline.commands.tile import tell_todos
+from wsi_pipeline.commands.shell.target_text import print_targets
+from wsi_pipeline.commands.tile import print_todos
 from wsi_pipeline.config.execution import ClinicalOptions, FeaturesFrom, LabelsOptions, MilExecution, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
@@ -63,7 +63,7 @@ def train_mil(request: Request) -> int:
                 request.console.note(f"{question.shown} not trained: {error.what}")
     if not done:
         raise MilError("none of the targets can be trained", todo=_why_failed(failed))
-    _tell(request, done, several=len(asked) > 1)
+    _print_results(request, done, several=len(asked) > 1)
     for training in done:
         encoder, model = training.folder.parts[-2:]
         draw(request, records, encoder, model)
@@ -91,7 +91,7 @@ def _bring_in(request: Request) -> tuple[str, int]:
         )
     given = Given((options.features_from,), options.labels, encoder=options.encoder)
     brought = bring_in_features(request, given)
-    tell_todos(request, brought.result)
+    print_todos(request, brought.result)
     return slug(brought.plan.encoder), EXIT_SOME_FAILED if brought.result.failed else EXIT_DONE
 
 
@@ -105,7 +105,7 @@ def _gathered(request: Request, records: Sequence[SlideRecord], encoder: str, as
     bags = target_bags(slides, {question.name: (question.records, question.spec) for question in asked})
     together = [question.shown for question in asked if question.name in bags.folds]
     if together:
-        request.console.fact("folds", f"{encoder}: {', '.join(together)} are tested on the same folds of patients")
+        request.console.fact("folds", f"{encoder}: {', '.join(together)} share the same patient folds")
     return bags
 
 
@@ -151,24 +151,19 @@ def _bag_words(slides: SlideBags, spec: MilSpec) -> str:
 
 def _encoders(request: Request) -> tuple[str, ...]:
     RunDir.existing(request.run_dir.root)
-    wanted, found = request.get(MilExecution).features, request.run_dir.encoders()
-    patches = request.run_dir.patch_encoders()
-    if not found:
-        raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed --model pathotune")
+    wanted, found = request.get(MilExecution).features, request.run_dir.require_encoders()
     if wanted is None:
-        return patches or found
-    if slug(wanted) not in found:
-        raise UsageError(f"no features of {wanted} in this run", todo=f"Features exist for: {', '.join(found)}")
-    return (slug(wanted),)
+        return request.run_dir.patch_encoders() or found
+    return (request.run_dir.require_encoder(wanted),)
 
 
-def _tell(request: Request, done: Sequence[Training], *, several: bool) -> None:
+def _print_results(request: Request, done: Sequence[Training], *, several: bool) -> None:
     """Print the table of metrics with intervals, the choices made, warnings, and where the results are."""
     first = done[0].metrics
     if several:
-        tell_targets(request, done)
+        print_targets(request, done)
     else:
-        _tell_metrics(request, done)
+        _print_metrics(request, done)
     for training in done:
         prefix = f"{training.metrics['encoder']}: " if len({t.metrics["encoder"] for t in done}) > 1 else ""
         prefix += f"{target_name(training.metrics)}: " if several else ""
@@ -193,7 +188,7 @@ def _tell(request: Request, done: Sequence[Training], *, several: bool) -> None:
         request.console.say(f"next: wsi-pipeline compare {a} {b}")
 
 
-def _tell_metrics(request: Request, done: Sequence[Training]) -> None:
+def _print_metrics(request: Request, done: Sequence[Training]) -> None:
     first = done[0].metrics
     names = list(first["pooled"])[:MOST_METRICS]
     rows = [

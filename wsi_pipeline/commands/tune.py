@@ -38,17 +38,17 @@ def tune(request: Request) -> int:
         raise UsageError("tune uses all labelled patches: --only and --chunk do not apply")
     stage.check_text_encoder(spec)
     patches = _open(request)
-    _tell_patches(request, patches)
+    _print_patches(request, patches)
     split = _split(request, patches)
     execution = request.get(TuneExecution)
     specs = (spec, request.get(LabelSpec))
     job = stage.plan(request.run_dir, name, specs, (patches, split), weights=execution.weights, device=execution.device)
-    _tell_job(request, job)
+    _print_job(request, job)
     tuning = _run(request, job)
     if execution.diagnose:
         request.console.fact("diagnosis", f"{shown(diagnose_tuning(job))}, numbers in diagnosis.json beside it")
-    _tell_scores(request, tuning)
-    _tell_end(request, tuning)
+    _print_scores(request, tuning)
+    _print_end(request, tuning)
     return EXIT_DONE
 
 
@@ -103,7 +103,7 @@ def _groups(patches: LabelledPatches) -> str:
     return counted(len(set(patches.groups)), "group")
 
 
-def _tell_patches(request: Request, patches: LabelledPatches) -> None:
+def _print_patches(request: Request, patches: LabelledPatches) -> None:
     side = f"{patches.patch_px} px" + (f" at {patches.mpp:.4g} micrometres per pixel" if patches.mpp else "")
     measured = f"{counted(len(patches), 'patch')} of {_groups(patches)}, {side}"
     request.console.fact("labels", f"{patches.source}: {measured}")
@@ -113,7 +113,7 @@ def _tell_patches(request: Request, patches: LabelledPatches) -> None:
         request.console.note(note)
 
 
-def _tell_job(request: Request, job: TuneJob) -> None:
+def _print_job(request: Request, job: TuneJob) -> None:
     where = "built in" if job.weights is None and job.spec.model == "vit-mini" else job.weights or "Hugging Face"
     request.console.fact("method", f"{job.spec.method} on {job.spec.model} ({where}), input {job.card.input_px} px")
     request.console.fact("device", f"{job.device}, {job.precision}, batch {job.spec.batch}")
@@ -157,7 +157,7 @@ class _Epochs:
         """An epoch is finished."""
         self._kept = self._since == 0
         self._since = 0
-        self.step.tell(
+        self.step.print_line(
             f"epoch {row.epoch:>3}/{self.spec.epochs}  training loss {row.train_loss:.3f}  validation loss "
             f"{row.val_loss:.3f}, accuracy {row.val_accuracy:.3f}, macro F1 {row.val_macro_f1:.3f}"
             + ("  (from the interrupted run)" if self._kept else "")
@@ -171,7 +171,7 @@ def _share(trained: Mapping[str, Any]) -> str:
     )
 
 
-def _tell_scores(request: Request, tuning: Tuning) -> None:
+def _print_scores(request: Request, tuning: Tuning) -> None:
     """Print scores over all classes, then per class, with what was resampled and n."""
     console, metrics = request.console, tuning.metrics
     part, interval = metrics["part"], metrics["interval"]
@@ -202,7 +202,7 @@ def _class_row(row: Mapping[str, Any]) -> list[str]:
     return [*values, grouped(row["n_patches"]), grouped(row["n_groups"])]
 
 
-def _tell_end(request: Request, tuning: Tuning) -> None:
+def _print_end(request: Request, tuning: Tuning) -> None:
     """Print the outputs and the next step."""
     run, folder = request.run_dir, shown(tuning.folder)
     size = tuning.metrics["adapter"]["bytes"] / 1e6

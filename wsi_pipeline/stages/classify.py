@@ -105,7 +105,7 @@ class ClassifyStage:
                 return Freshness(False, f"{missing[0]} is missing")
             origin = origin_in_run(self.run_dir, record.slide_id, self.no_crop)
             if origin_of_file(self._pictures(record)[1]) != origin:
-                return Freshness(False, "its polygons count from another corner than QuPath does")
+                return Freshness(False, "its polygons use another origin than QuPath")
             return Freshness(True, status=_status(header))
         return stale(path, header, {"classify": asdict(self.spec)}, self.plan.fingerprint)
 

@@ -88,7 +88,7 @@ def predict_slides(
 ) -> Predicted:
     """Predict every slide of `records` that has features of the model's encoder, or every patient by these slides.
 
-    known     what the training slides look like; without it no slide is said to be near or far
+    known     distribution of the training slides' features; without it there is no novelty column
     trained   folder of the training: its patients and its cut are known from there
     cohort    all slides of the run, of which `records` may be a part
     patients  whose slides these are, as `Cohort.patients_stated` has it
@@ -121,10 +121,10 @@ def predicted_table(
     """One row a bag: who it is, the outcome where it is known, the prediction; see `predict_slides`."""
     ensemble.check_encoder(slides.encoder)
     check_patches(slides.specs, ensemble)
-    told = predicted_columns(slides.bags, ensemble, device, known, cut)
+    predictions = predicted_columns(slides.bags, ensemble, device, known, cut)
     outcome = [name for name in ensemble.task.columns if name in slides.table]
     who = slides.table[["slide_id", "patient_id", *outcome]]
-    table = who.merge(told, on="slide_id", validate="one_to_one")
+    table = who.merge(predictions, on="slide_id", validate="one_to_one")
     if trained is not None:
         seen = trained_patients(trained)
         table[SEEN] = ["yes" if who in seen else "no" for who in table["patient_id"].astype(str)]
@@ -139,8 +139,10 @@ def predicted_columns(
     cut: Cut | RiskCut | None = None,
 ) -> pd.DataFrame:
     """slide_id and the prediction of each bag; with `cut` the class or risk group at it, with `known` the novelty."""
-    told = with_calls(predict(ensemble, bags, device=choose_device(device)), cut, ensemble.classes)
-    return told if known is None else told.merge(known.columns(bags), on="slide_id", validate="one_to_one")
+    predictions = with_calls(predict(ensemble, bags, device=choose_device(device)), cut, ensemble.classes)
+    return (
+        predictions if known is None else predictions.merge(known.columns(bags), on="slide_id", validate="one_to_one")
+    )
 
 
 def cut_of(trained: Path, ensemble: Ensemble) -> Cut | RiskCut | None:
@@ -220,8 +222,8 @@ def _join(
     if metrics is not None:
         metrics = {"encoder": folder.parent.name, "name": folder.name, "trained_model": model.to_json(), **metrics}
         metrics |= {"patients": whose} if whose != "stated" else {}
-    told = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_or_remove(folder / files.METRICS, told)
+    text = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_or_remove(folder / files.METRICS, text)
     write_text(folder / files.MODEL, json.dumps(model.to_json(), ensure_ascii=False) + "\n")
     return Predicted(folder, table, whole, slides, patients, metrics)
 
@@ -237,9 +239,15 @@ def _measure(
         return None, metrics
     patients, torn = by_patient(task, table, cut)
     if metrics is not None:
-        said = [f"Slides of {listed(torn)} differ in {' or '.join(task.columns)}: no outcome of the patient."]
+        torn_words = [
+            f"Slides of {listed(torn)} differ in {' or '.join(task.columns)}: the patient counts as without an outcome."
+        ]
         own = external_metrics(
-            task, patients.assign(slide_id=patients["patient_id"]), _of_patients(ensemble), cut, said if torn else ()
+            task,
+            patients.assign(slide_id=patients["patient_id"]),
+            _of_patients(ensemble),
+            cut,
+            torn_words if torn else (),
         )
         metrics["by_patient"] = own
         metrics["warnings"] = [*metrics["warnings"], *_several(patients)]
@@ -277,6 +285,6 @@ def check_patches(specs: Mapping[str, Mapping[str, Any]], ensemble: Ensemble) ->
     differing = differing_patches(specs, ensemble.provenance["specs"])
     if differing:
         raise MilError(
-            f"the patches are not such as this model was trained on: {', '.join(differing)}",
+            f"the patches differ from those this model was trained on: {', '.join(differing)}",
             todo="Tile and embed these slides in a run of their own: wsi-pipeline predict SLIDES --run NEW",
         )

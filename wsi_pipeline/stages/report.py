@@ -76,7 +76,7 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
 
 def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures, *, known: bool) -> SlideRow:
     status = read_status(run.status(record.slide_id), record.slide_id)
-    state, stage, reason, todo, traceback = _told(status)
+    state, stage, reason, todo, traceback = _state_of(status)
     tile = status.stages.get("tile")
     summary: dict[str, Any] = tile.summary if tile else {}
     notes = dict.fromkeys(item.note for item in status.stages.values() if item.note)
@@ -99,7 +99,7 @@ def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures, *, known: bo
     )
 
 
-def _told(status: SlideStatus) -> tuple[str, str | None, str | None, str | None, str | None]:
+def _state_of(status: SlideStatus) -> tuple[str, str | None, str | None, str | None, str | None]:
     """State, stage, reason, todo, traceback of a slide as a whole."""
     if status.failed:
         stage, item = status.failed

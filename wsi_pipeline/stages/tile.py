@@ -73,7 +73,7 @@ class TileStage:
     def _header(self, segment: SegmentTable, geometry: PatchGeometry, grid: PatchGrid) -> Header:
         warning = segment.warning
         if len(grid) == 0 and segment.mask.pixels.any():
-            warning = f"tissue, but no patch with {self.spec.min_coverage:.0%} of it: see --min-coverage"
+            warning = f"tissue found, but no patch is {self.spec.min_coverage:.0%} tissue: see --min-coverage"
         return Header(
             PATCH_FORMAT,
             digest=tile_digest(self.spec, segment.header.digest),

@@ -2,7 +2,7 @@
 
 train-mil/<encoder>/<training>/         see `training_name`
   fold<k>.safetensors  config.json      the models and what they were trained with
-  novelty.safetensors                   what the slides' features look like, to tell those that are far from them;
+  novelty.safetensors                   distribution of the slides' features, to recognise slides far from it;
                                         not of fewer than three slides
   model_card.md                         what it is, measured how, with which limits: a model card of Hugging Face
   predictions.csv                       one row per tested slide and repeat, by a model that never saw its patient

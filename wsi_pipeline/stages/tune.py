@@ -98,7 +98,7 @@ class TuneJob:
 
 def check_text_encoder(spec: TuneSpec) -> None:
     """Raise EncoderError where the method needs a text encoder that is not here; for use before any work."""
-    with _told():
+    with _as_encoder_error():
         if not configure(spec.method, ttp=spec.ttp).ttp:
             return
         try:
@@ -110,7 +110,7 @@ def check_text_encoder(spec: TuneSpec) -> None:
 
 def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
     """The backbone on the CPU and its card. Raises EncoderError, which says what is missing."""
-    with _told():
+    with _as_encoder_error():
         return open_backbone(spec.model, Path(weights) if weights else None, input_px=spec.input_px or None)
 
 
@@ -132,7 +132,7 @@ def held(job: TuneJob) -> Iterator[None]:
     Raises UsageError where another process tunes under the same name in the same run.
     """
     try:
-        with locked(job.run.lock(files.NAME, slug(job.name))), _told():
+        with locked(job.run.lock(files.NAME, slug(job.name))), _as_encoder_error():
             yield
     except LockedError:
         raise UsageError(
@@ -315,7 +315,7 @@ def _marks(job: TuneJob) -> list[str]:
     learned = np.concatenate([job.split.train, job.split.validation])
     groups = set(job.patches.take(learned).groups)
     if len(groups) > MOST_MARKS:  # every image a group of its own; an adapter's header has no room for them
-        logger.info("the adapter carries no marks of the %d groups it learned from", len(groups))
+        logger.info("the adapter does not record the %d groups it was tuned on", len(groups))
         return []
     return name_hashes(groups)
 
@@ -331,15 +331,15 @@ def _resume_folder(folder: Path, digest: str) -> Path:
 
 
 def _logged(on_epoch: Callable[[EpochRow], None]) -> Callable[[EpochRow], None]:
-    def tell(row: EpochRow) -> None:
+    def log_and_report(row: EpochRow) -> None:
         logger.info("%s", row)
         on_epoch(row)
 
-    return tell
+    return log_and_report
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_encoder_error() -> Iterator[None]:
     """What the library raises, as errors of this pipeline."""
     try:
         yield

@@ -72,12 +72,12 @@ def read_clinical(source: str) -> ClinicalTable:
         rows = tuple((k, tuple(row)) for k, row in enumerate(cells, start=1) if any(cell.strip() for cell in row))
         name, notes, troubles = str(path), tuple(str(fault) for fault in faults), {}
     if len(rows) < 2:
-        raise UsageError(f"{name} has no rows below the names of columns", todo="Name a table with one row per patient")
+        raise UsageError(f"{name} has a header but no rows", todo="Name a table with one row per patient")
     header = tuple(cell.strip() for cell in rows[0][1])
     long = [number for number, row in rows[1:] if len(row) > len(header) and any(c.strip() for c in row[len(header) :])]
     if long:
         raise UsageError(
-            f"{name}, row {long[0]}: more cells than the {len(header)} names of columns",
+            f"{name}, row {long[0]}: more cells than the {len(header)} columns of the header",
             todo="Look for a stray separator, or a value with a comma that needs quotation marks",
         )
     return ClinicalTable(name, header, rows[1:], notes, troubles)

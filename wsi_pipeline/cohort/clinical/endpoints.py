@@ -1,4 +1,4 @@
-"""Which columns of a clinical table tell survival, also of one endpoint among several."""
+"""Which columns of a clinical table hold survival, also of one endpoint among several."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def endpoint_columns(
     if found.faults:
         raise UsageError(f"{source}, {what}: {'; '.join(found.faults)}", todo=f"Its columns: {shown}")
     if _is_half(found):
-        half = "no column of an event" if found.time is not None else "no column of a time"
+        half = "no event column" if found.time is not None else "no time column"
         hint = "".join(f". {note}" for note in found.notes)
         raise UsageError(f"{source} has {half} for {what}{hint}", todo=f"Its columns: {shown}")
     places = {key: place for key, place in (("time", found.time), ("event", found.event)) if place is not None}

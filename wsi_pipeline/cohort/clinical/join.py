@@ -34,14 +34,14 @@ class Joined:
 
     column   its column of ids; `unit` says whether these are of patients or slides
     rows     for each slide the positions of its rows in the table, in order; none where it has none
-    said     one sentence: what matched and what did not
+    summary  one sentence: what matched and what did not
     """
 
     table: ClinicalTable
     column: int
     unit: str
     rows: tuple[tuple[int, ...], ...]
-    said: str
+    summary: str
     notes: tuple[str, ...]
 
 
@@ -150,7 +150,7 @@ def _nothing(table: ClinicalTable, records: Sequence[SlideRecord], ways: Sequenc
     patients = dict.fromkeys(record.patient_id for record in records)
     if not ways:
         named = listed([repr(name) for name in table.header if name], 20)
-        what = f"{table.name} has no column of patients; its columns: {named}"
+        what = f"{table.name} has no patient column; its columns: {named}"
     else:
         ids = [f"{table.header[way.place]!r} holds {_first(way.cells)}" for way in {w.place: w for w in ways}.values()]
         what = f"nothing in {table.name} matches the slides: its column {'; '.join(ids)}"

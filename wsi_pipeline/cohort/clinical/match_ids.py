@@ -28,13 +28,15 @@ class IdMatch:
 
     def notes(self, noun: str) -> list[str]:
         """Sentences about ids that are not written alike; `noun` says what they name."""
-        said = []
+        sentences = []
         if self.respelt:
             pairs = listed([f"{ours!r} = {theirs!r}" for ours, theirs in self.respelt], 3)
-            said.append(f"{counted(len(self.respelt), f'{noun} id')} matched although spelled differently: {pairs}")
+            sentences.append(
+                f"{counted(len(self.respelt), f'{noun} id')} matched although spelled differently: {pairs}"
+            )
         for group in self.doubtful[:3]:
-            said.append(f"{noun} ids {listed([repr(name) for name in group])} may be the same: not matched")
-        return said
+            sentences.append(f"{noun} ids {listed([repr(name) for name in group])} may be the same: not matched")
+        return sentences
 
 
 def match_ids(ours: Iterable[str], theirs: Iterable[str], key: Callable[[str], str] = patient_key) -> IdMatch:

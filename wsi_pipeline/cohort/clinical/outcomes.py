@@ -169,11 +169,11 @@ def _agreed(
 
 
 def _refuse(joined: Joined, faults: Sequence[Fault]) -> None:
-    """Raise ManifestError for any fault; each is said once, however many slides a patient has."""
+    """Raise ManifestError for any fault, each listed once, however many slides a patient has."""
     lines = list(dict.fromkeys(str(fault) for fault in sorted(faults, key=lambda fault: fault.row or 0)))
     if lines:
         shown = listed(lines, _MOST_FAULTS, "\n  ")
         raise ManifestError(
             f"{joined.table.name} cannot be used: {counted(len(lines), 'fault')}\n  {shown}",
-            todo="Mend the rows named, or leave these cells empty",
+            todo="Correct these rows, or leave the cells empty",
         )

@@ -59,7 +59,7 @@ def read_sheet(path: Path, wanted: str | None = None) -> Sheet:
     if sheet.max_row * sheet.max_column > MAX_CELLS:
         raise UsageError(
             f"{path}: sheet {sheet.title!r} reaches to row {sheet.max_row} and column {sheet.max_column}",
-            todo="Delete what is far below or beside the table, or save the sheet as CSV and name that",
+            todo="Delete cells far below or beside the table, or save the sheet as CSV and name that",
         )
     unsaved = set(_formulas(_load(path, values=False)[sheet.title])) if formulas else set()
     texts: dict[tuple[int, int], str] = {}
@@ -109,7 +109,7 @@ def _check_file(path: Path) -> bool:
             old = path.read_bytes()[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
         except OSError:
             old = False
-        why = "is protected by a password, or an .xls file of old under another name" if old else "is not an .xlsx file"
+        why = "is protected by a password, or an old .xls file under another name" if old else "is not an .xlsx file"
         raise UsageError(f"{path} {why}", todo=as_csv) from None
 
 
@@ -182,7 +182,7 @@ def _text_of(cell: Cell | Any) -> tuple[str, str | None]:
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         value = value.date()
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
-        return str(value), f"is the date or time {value}: if it was something else, write it again in a cell of text"
+        return str(value), f"is the date or time {value}: if another value was meant, type it again in a text cell"
     return str(value).strip("\ufeff\u200b"), None
 
 
@@ -207,8 +207,8 @@ def _header_row(sheet: Worksheet, texts: Mapping[tuple[int, int], str], path: Pa
         return 1, []
     above = [texts[k, place].strip() for k in range(1, row) for place in range(sheet.max_column)]
     title = next((text for text in above if text), "")
-    said = f"the title {title[:60]!r} above it is not read" if title else "rows above it are empty"
-    return row, [f"the names of columns are in row {row}; {said}"]
+    what = f"the title {title[:60]!r} above it is not read" if title else "rows above it are empty"
+    return row, [f"column names are in row {row}; {what}"]
 
 
 def _spread_merged(
@@ -223,7 +223,7 @@ def _spread_merged(
     for item in ranges:
         if item.min_row <= header and item.max_col > item.min_col:
             raise UsageError(
-                f"{path}: the names of columns are merged cells ({item.coord})",
+                f"{path}: column names are in merged cells ({item.coord})",
                 todo="Give each column one name, in one row",
             )
         first = (item.min_row, item.min_col - 1)

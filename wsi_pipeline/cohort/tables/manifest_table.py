@@ -60,13 +60,13 @@ class Table:
 
     def target(self) -> str:
         """Name of the column the labels were read from, if a run recorded one; else empty."""
-        return self._said(TARGET)
+        return self._stated(TARGET)
 
     def endpoint(self) -> str:
         """Which survival `time` and `event` are (`os`, `pfs`), by their columns' names or as a run recorded it."""
-        return self.columns.survival.endpoint or self._said(ENDPOINT)
+        return self.columns.survival.endpoint or self._stated(ENDPOINT)
 
-    def _said(self, column: str) -> str:
+    def _stated(self, column: str) -> str:
         """The single value of a column that a run added; else empty."""
         if column not in self.header or not self.rows:
             return ""

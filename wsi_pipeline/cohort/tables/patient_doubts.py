@@ -177,7 +177,7 @@ def _torn(records: Sequence[SlideRecord], without: frozenset[str], parts: Sequen
 def _doubts_at_the_end(
     records: Sequence[SlideRecord], without: frozenset[str], outcomes: Sequence[Outcome]
 ) -> list[Doubt]:
-    """Patients that slide names end with: told by a word or a portal's rule, else many numbers of few slides each."""
+    """Patients that slide names end with, recognised by a word, a portal's rule, or many numbers of few slides each."""
     found = _doubt(None, _torn(records, without, _ends(records, _LAST)), outcomes, named=True)
     if not found and len(without) == len(records):
         found = _doubt(None, list(_ends(records, _LAST_NUMBER)), outcomes, named=False)

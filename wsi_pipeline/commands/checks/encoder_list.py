@@ -32,7 +32,7 @@ def encoders(request: Request) -> int:
                 f"--convert needs the name of one encoder, got {len(request.sources)}",
                 todo="For example: wsi-pipeline encoders uni --convert pytorch_model.bin",
             )
-        # A slide encoder may have the name of its patch encoder; then the file tells which of them is meant.
+        # A slide encoder may have the name of its patch encoder; then the file decides which of them is meant.
         own = [preset for preset in chosen if preset.file == Path(file).name]
         return _convert(request.console, (own or chosen)[0], Path(file))
     if not chosen:

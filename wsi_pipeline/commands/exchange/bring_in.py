@@ -10,7 +10,7 @@ from wsi_pipeline.cohort.manifest import Cohort, SlideRecord, id_problem, read_c
 from wsi_pipeline.cohort.records import Fault
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import Request, shown
-from wsi_pipeline.commands.tile import tell_redone
+from wsi_pipeline.commands.tile import print_redone
 from wsi_pipeline.config.execution import CohortOptions, TableOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.exchange.readers.find_files import find_files
@@ -56,7 +56,7 @@ class BroughtIn:
 def bring_in_features(request: Request, given: Given) -> BroughtIn:
     """Import features into embed/<encoder>/ of the run; the cohort comes from the table, the run, or the files."""
     plan = plan_features(find_files(given.sources), given.where, given.encoder)
-    _tell_files(request, plan, given)
+    _print_files(request, plan, given)
     plan, records = _for_cohort(request, plan, given)
     stage = ImportFeatures(request.run_dir, plan, request.get(CohortOptions).default_mpp)
     return _run(request, stage, plan, records)
@@ -65,7 +65,7 @@ def bring_in_features(request: Request, given: Given) -> BroughtIn:
 def bring_in_patches(request: Request, given: Given) -> BroughtIn:
     """Import coordinates into tile/ of the run."""
     plan = plan_patches(find_files(given.sources), given.where)
-    _tell_files(request, plan, given)
+    _print_files(request, plan, given)
     plan, records = _for_cohort(request, plan, given)
     stage = ImportPatches(request.run_dir, plan, request.get(CohortOptions).default_mpp)
     return _run(request, stage, plan, records)
@@ -81,8 +81,8 @@ def _run(
     request.console.table(
         ("slide", "note"), [(item.slide_id, f"FAILED {item.status.reason}") for item in result.failed][:MOST_ROWS]
     )
-    _tell_notes(request, {item.slide_id: item.status.note for item in done if item.status.note})
-    tell_redone(request, result)
+    _print_notes(request, {item.slide_id: item.status.note for item in done if item.status.note})
+    print_redone(request, result)
     if not done:
         first = result.failed[0] if result.failed else None
         raise UsageError(
@@ -92,7 +92,7 @@ def _run(
     return BroughtIn(plan, result)
 
 
-def _tell_files(request: Request, plan: ImportPlan, given: Given) -> None:
+def _print_files(request: Request, plan: ImportPlan, given: Given) -> None:
     how = {"folder": " (named by the folder)", "user": " (as you say)"}.get(plan.stated_by, "")
     encoder = f": encoder {plan.encoder}{how}, {plan.dim} features a patch" if plan.encoder else ""
     total, bad = plan.counts
@@ -101,7 +101,7 @@ def _tell_files(request: Request, plan: ImportPlan, given: Given) -> None:
         request.console.note(note)
 
 
-def _tell_notes(request: Request, notes: Mapping[str, str]) -> None:
+def _print_notes(request: Request, notes: Mapping[str, str]) -> None:
     """What is odd about slides, each sentence once."""
     by_note: dict[str, list[str]] = {}
     for slide, note in notes.items():
@@ -121,7 +121,7 @@ def _for_cohort(request: Request, plan: ImportPlan, given: Given) -> tuple[Impor
         cohort = _with_slides(request, cohort, given.slides)
     cohort = _with_files(cohort, plan)
     request.record(cohort)
-    _tell_matches(request, plan, len(ids), table)
+    _print_matches(request, plan, len(ids), table)
     return plan, request.select(cohort)
 
 
@@ -199,7 +199,7 @@ def _noted(cohort: Cohort, records: Sequence[SlideRecord], more: Set[str] = froz
     return replace(cohort, records=tuple(records), notes=notes)
 
 
-def _tell_matches(request: Request, plan: ImportPlan, total: int, table: str) -> None:
+def _print_matches(request: Request, plan: ImportPlan, total: int, table: str) -> None:
     matches = plan.matches
     there, bad = plan.counts
     parts = [f"{there} of {counted(total, 'slide')} in {table} {agreed(there, 'has')} a file{bad}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.config.execution import ExportOptions, QuPathOptions
 from wsi_pipeline.config.registries import EXPORT_FORMATS
@@ -86,22 +85,21 @@ def _export_slides(request: Request, to: str) -> int:
         )
     what = "features" if needs_features else "patches"
     _refuse_empty(found, what)
-    _tell(request, found, what)
+    _print_result(request, found, what)
     return EXIT_SOME_FAILED if found.result.failed else EXIT_DONE
 
 
 def _encoder(request: Request, to: str) -> str:
-    wanted, found = request.get(ExportOptions).features, request.run_dir.encoders()
-    if not found:
-        raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed --model pathotune")
-    if wanted is None and len(found) > 1:
+    wanted = request.get(ExportOptions).features
+    if wanted is not None:
+        return request.run_dir.require_encoder(wanted)
+    found = request.run_dir.require_encoders()
+    if len(found) > 1:
         raise UsageError(
             f"this run has features of {len(found)} encoders: {', '.join(found)}",
             todo=f"Choose one: wsi-pipeline export --to {to} --features {found[0]}",
         )
-    if wanted is not None and slug(wanted) not in found:
-        raise UsageError(f"no features of {wanted} in this run", todo=f"Features exist for: {', '.join(found)}")
-    return slug(wanted) if wanted else found[0]
+    return found[0]
 
 
 def _refuse_empty(found: Exported, what: str) -> None:
@@ -123,7 +121,7 @@ def _refuse_empty(found: Exported, what: str) -> None:
     )
 
 
-def _tell(request: Request, found: Exported, what: str) -> None:
+def _print_result(request: Request, found: Exported, what: str) -> None:
     console, actions = request.console, [item.action for item in found.result.results]
     fresh = f", {actions.count('fresh')} of them up to date" if "fresh" in actions else ""
     by_reason: dict[tuple[str, str], list[str]] = {}

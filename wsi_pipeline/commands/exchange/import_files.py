@@ -7,7 +7,7 @@ from dataclasses import replace
 from wsi_pipeline.commands.exchange.bring_in import BroughtIn, Given, bring_in_features, bring_in_patches
 from wsi_pipeline.commands.shell.logfile import log_to
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.commands.tile import tell_end
+from wsi_pipeline.commands.tile import print_end
 from wsi_pipeline.config.execution import ImportOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.wording import counted
@@ -31,14 +31,14 @@ def import_files(request: Request) -> int:
     request = replace(request, sources=())
     with log_to(run.log, request.command, request.console.note, json_path=run.log_json if request.log_json else None):
         made = bring_in_features(request, given) if kind == "features" else bring_in_patches(request, given)
-        _tell_end(request, made, kind)
+        _print_end(request, made, kind)
     return EXIT_SOME_FAILED if made.result.failed else EXIT_DONE
 
 
-def _tell_end(request: Request, made: BroughtIn, kind: str) -> None:
+def _print_end(request: Request, made: BroughtIn, kind: str) -> None:
     run = request.run_dir
     if kind == "features":
         folder, then = run.feature_store(made.plan.encoder, "x").parent, "train-mil"
     else:
         folder, then = run.patch_store("x").parent, "embed --model pathotune"
-    tell_end(request, made.result, f"{counted(made.done, 'slide')} in {shown(folder)}/ · {request.next(then)}")
+    print_end(request, made.result, f"{counted(made.done, 'slide')} in {shown(folder)}/ · {request.next(then)}")

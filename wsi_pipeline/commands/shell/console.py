@@ -88,7 +88,7 @@ class Progress:
         """`count` more units are done."""
         self.done += count
 
-    def tell(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line; on a terminal, above the bar."""
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class LineProgress(Progress):
             left = (self.total - self.done) / max(self.rate, 1e-9)
             self.console.say(f"{self._head()}, {clock(left)} left")
 
-    def tell(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self.console.say(text)
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class BarProgress(Progress):
         super().__call__(count)
         self._show()
 
-    def tell(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:

@@ -26,11 +26,11 @@ _OF_SLIDE = re.compile(r"(?P<slide>[^\n]{1,150}?): (?P<stage>[\w/.+-]+) (?P<acti
 
 @contextmanager
 def log_to(
-    path: Path | None, command: str, tell: Callable[[str], None], *, json_path: Path | None = None
+    path: Path | None, command: str, show: Callable[[str], None], *, json_path: Path | None = None
 ) -> Iterator[None]:
     """Append this package's log records to `path` during the body; None writes no file.
 
-    tell        called with messages of encoders (a download, its source and size). Other records do not reach the
+    show        called with messages of encoders (a download, its source and size). Other records do not reach the
                 terminal: commands print what the user should see
     json_path   a second log with one JSON object per line: time, level, logger, message, and where they apply slide,
                 stage, action, traceback; the last one of a command has the counts and the seconds
@@ -46,9 +46,9 @@ def log_to(
             stack.callback(handler.close)
             stack.callback(root.removeHandler, handler)
             root.addHandler(handler)
-        encoders, teller = logging.getLogger("wsi_pipeline.encoders"), _Teller(tell)
-        encoders.addHandler(teller)
-        stack.callback(encoders.removeHandler, teller)
+        encoders, handler = logging.getLogger("wsi_pipeline.encoders"), _ToConsole(show)
+        encoders.addHandler(handler)
+        stack.callback(encoders.removeHandler, handler)
         root.info("%s   (wsi-pipeline %s)", command, __version__)
         ended = "stopped"
         try:
@@ -58,14 +58,14 @@ def log_to(
             root.info("%s %s", ended, tally, extra={"summary": {"ended": ended, **tally.summary()}})
 
 
-class _Teller(logging.Handler):
-    def __init__(self, tell: Callable[[str], None]) -> None:
+class _ToConsole(logging.Handler):
+    def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
-        self._tell = tell
+        self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass the message on."""
-        self._tell(redact(record.getMessage()))
+        self._show(redact(record.getMessage()))
 
 
 class _Tally(logging.Handler):

@@ -110,7 +110,7 @@ def _load(
             request.console.fact("batch", f"{found}")
 
 
-def tell_network(request: Request, fact: str, plan: EncoderPlan, precision: str, remark: str = "") -> int:
+def print_network(request: Request, fact: str, plan: EncoderPlan, precision: str, remark: str = "") -> int:
     """Print the network, its device and fingerprint; returns the patches per batch.
 
     Missing weights are refused here, once, not slide by slide.

@@ -58,7 +58,7 @@ def clinical_table(request: Request) -> ClinicalTable | None:
 
 
 def for_run(request: Request, table: ClinicalTable | None) -> Request:
-    """The request as it concerns the table of slides: what is said of labels then concerns the clinical one.
+    """The request for the table of slides, where options about labels are meant for the clinical table.
 
     --patient-column names a column of either table, or of both.
     """
@@ -79,7 +79,7 @@ def joined_table(request: Request, table: ClinicalTable, records: Sequence[Slide
     """The table joined to the slides; says what matched."""
     asked = request.get(TableOptions).patient_column
     found = join(table, records, asked if asked is not None and has_column(table, asked) else None)
-    request.console.fact("joined", f"{Path(table.name).name}: {found.said}")
+    request.console.fact("joined", f"{Path(table.name).name}: {found.summary}")
     for note in found.notes:
         request.console.note(note)
     return found
@@ -127,7 +127,7 @@ def model_outcomes(
     """
     asked, metrics = request.get(ClinicalOptions).target, training.metrics if training else {}
     if len(asked) > 1:
-        raise UsageError(f"target of a trained model is one, got {len(asked)}", todo="Name one --target")
+        raise UsageError(f"a trained model has one target, got {len(asked)}", todo="Name one --target")
     is_column = partial(has_column, table)
     known = str(metrics.get("endpoint" if spec.task == SURVIVAL else "label_column", ""))
     target = parse_target(asked[0], spec.task, TASKS, is_column) if asked else Target(known, spec.task, known)
@@ -148,8 +148,8 @@ def _of_the_run(request: Request, cohort: Cohort, records: Sequence[SlideRecord]
         if not _is_own_label(cohort, target):
             has = f"labels of the column {cohort.target}" if cohort.target else "the column label"
             raise UsageError(
-                f"target {target.written}: this run has kept {has}, no other",
-                todo="Name the table that holds it, of patients or of slides: --clinical FILE",
+                f"target {target.written}: this run keeps {has}, no other",
+                todo="Name the table with this column, of patients or of slides: --clinical FILE",
             )
     made = []
     for target in targets or [Target("", spec.task, "")]:
@@ -190,7 +190,7 @@ def _as_task(spec: MilSpec, task: str) -> MilSpec:
 def _source(joined: Joined, found: Outcomes, cohort: Cohort) -> OutcomeSource:
     """Where the outcome of a target lies in the clinical table."""
     column = found.target.column.lower() if found.target.task == SURVIVAL else found.target.column
-    clinical = {"file": Path(joined.table.name).name, "joined": joined.said, "columns": found.columns}
+    clinical = {"file": Path(joined.table.name).name, "joined": joined.summary, "columns": found.columns}
     return OutcomeSource(column, clinical, cohort.patients_stated)
 
 
@@ -223,5 +223,5 @@ def _positives(request: Request, made: Sequence[Question]) -> list[Question]:
         for q in made
     ]
     if not any(has):
-        raise UsageError(f"positive {wanted!r} is a class of none of the targets")
+        raise UsageError(f"positive {wanted!r}: none of the targets has this class")
     return [q if yes else replace(q, spec=replace(q.spec, positive=None)) for q, yes in zip(made, has, strict=True)]

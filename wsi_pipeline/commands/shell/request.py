@@ -87,7 +87,7 @@ class Request:
 
     def record(self, cohort: Cohort) -> None:
         """Make this the cohort of the run. Prints a summary and notes."""
-        self._tell(cohort)
+        self._print_cohort(cohort)
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
 
     def known_cohort(self) -> Cohort:
@@ -113,7 +113,7 @@ class Request:
         known = {record.slide_id for record in cohort.records}
         return (self.only,) if self.only in known else tuple(name for name in self.only.split(",") if name)
 
-    def _tell(self, cohort: Cohort) -> None:
+    def _print_cohort(self, cohort: Cohort) -> None:
         counts, (followed, events) = cohort.label_counts(), cohort.event_counts()
         labels = ", ".join(f"{label} {count}" for label, count in counts.items())
         if len(counts) > MOST_LABELS:
@@ -132,9 +132,9 @@ class Request:
             self.console.note(f"and {len(cohort.notes) - MOST_NOTES} more, all in {self.run_dir.log}")
         for note in cohort.notes:
             logger.warning("manifest %s: %s", cohort.source, note)
-        self._tell_dropped(cohort)
+        self._note_dropped(cohort)
 
-    def _tell_dropped(self, cohort: Cohort) -> None:
+    def _note_dropped(self, cohort: Cohort) -> None:
         if not self.run_dir.cohort_csv.is_file():
             return
         try:
@@ -146,8 +146,8 @@ class Request:
         if gone:
             verb = "is" if len(gone) == 1 else "are"
             self.console.note(
-                f"{counted(len(gone), 'slide')} of this run {verb} not in the cohort now: {listed(sorted(gone))}; "
-                "their files stay"
+                f"{counted(len(gone), 'slide')} of this run {verb} no longer in the cohort: {listed(sorted(gone))}; "
+                "their files are kept"
             )
 
 

@@ -18,7 +18,7 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises UsageError if it cannot be read, is not plain YAML, or is too large."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MB, too large for the plan of a run")
+            raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MB, too large for a file of settings")
         document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

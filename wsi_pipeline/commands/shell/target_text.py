@@ -13,7 +13,7 @@ from wsi_pipeline.stages.results.trainings import Training, trainings
 from wsi_pipeline.statistics.metric_words import p_words
 
 
-def tell_targets(request: Request, done: Sequence[Training]) -> None:
+def print_targets(request: Request, done: Sequence[Training]) -> None:
     """Print the targets of each encoder in one table; p-values are corrected over all targets of the run in it."""
     every = {training.folder.resolve(): training for training in trainings(request.run_dir)}
     every |= {training.folder.resolve(): training for training in done}
@@ -21,10 +21,10 @@ def tell_targets(request: Request, done: Sequence[Training]) -> None:
     now = {(*training.folder.parts[-2:],) for training in done}
     for group in side_by_side(list(sections.values())):
         if any((group.encoder, row.model) in now for row in group.rows):
-            _tell_group(request, group, {s.key: s for s in sections.values()})
+            _print_group(request, group, {s.key: s for s in sections.values()})
 
 
-def _tell_group(request: Request, group: TargetGroup, sections: dict[str, ModelSection]) -> None:
+def _print_group(request: Request, group: TargetGroup, sections: dict[str, ModelSection]) -> None:
     rows = []
     for row in group.rows:
         metrics = sections[f"{group.encoder}/{row.model}"].metrics

@@ -103,16 +103,16 @@ def external_metrics(
     unseen = usable.rows & ~seen
     external = bool(unseen.any())
     rows = unseen if external else usable.rows
-    told = [*_about_seen(usable.rows, seen, spec), *_about_unknown(task, usable.unknown, spec), *warnings]
+    sentences = [*_about_seen(usable.rows, seen, spec), *_about_unknown(task, usable.unknown, spec), *warnings]
     found: Json = {"task": task.name, "bag": spec.bag, "external": external}
     if rows.any():
-        found |= _measured(task, table[rows].reset_index(drop=True), spec, cut, told)
+        found |= _measured(task, table[rows].reset_index(drop=True), spec, cut, sentences)
     without = table[list(task.columns)].isna().any(axis=1).to_numpy()
     left_out = {name: "no " + " and ".join(task.columns) for name in names[without]}
     left_out |= {name: f"{'/'.join(task.columns)} {value}" for value, own in usable.unknown.items() for name in own}
     if external:
         left_out |= dict.fromkeys(names[usable.rows & seen], "the model was trained on this patient")
-    return {**found, "warnings": told, "unknown_labels": usable.unknown, "left_out": left_out}
+    return {**found, "warnings": sentences, "unknown_labels": usable.unknown, "left_out": left_out}
 
 
 def by_patient(task: Task, table: pd.DataFrame, cut: Cut | RiskCut | None = None) -> tuple[pd.DataFrame, list[str]]:
@@ -166,13 +166,13 @@ def _measurable(task: Task, row: pd.DataFrame) -> bool:
     return True
 
 
-def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | RiskCut | None, told: list[str]) -> Json:
-    """Everything of rows that can be measured; sentences about the metrics are added to `told`."""
+def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | RiskCut | None, sentences: list[str]) -> Json:
+    """Everything of rows that can be measured; warnings about the metrics are added to `sentences`."""
     resampler = Resampler(table["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
     plain = table.drop(columns=["repeat", "fold"], errors="ignore")
     evaluation = task.evaluate(plain)
     pooled, _ = pooled_estimates([(np.ones(len(plain), bool), evaluation)], resampler)
-    told += metric_warnings(task, plain, pooled, spec.bootstrap)
+    sentences += metric_warnings(task, plain, pooled, spec.bootstrap)
     found: Json = {
         **evaluation.details(),
         **({"n_slides": len(plain)} if spec.bag == "slide" else {}),
@@ -219,7 +219,7 @@ def _about_seen(usable: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], spec: 
         ]
     return [
         f"{n} of {counted(every, spec.bag)} with an outcome belong to patients the model was trained on: "
-        "no external test, and left out of these numbers."
+        "they are left out of these numbers, as this would not be an external test."
     ]
 
 
@@ -229,7 +229,7 @@ def _about_unknown(task: Task, unknown: dict[str, list[str]], spec: MilSpec) -> 
     classes = task.classes
     parts = [f"{value!r}{_meant(value, classes)} ({listed(names, 3)})" for value, names in unknown.items()]
     n = sum(len(names) for names in unknown.values())
-    what = f"a label that the model does not know ({', '.join(classes)})" if classes else "an outcome that is none"
+    what = f"a label that the model does not know ({', '.join(classes)})" if classes else "an invalid outcome"
     have = "has" if n == 1 else "have"
     return [f"{counted(n, spec.bag)} {have} {what} and {'is' if n == 1 else 'are'} left out: {listed(parts)}."]
 
@@ -237,7 +237,7 @@ def _about_unknown(task: Task, unknown: dict[str, list[str]], spec: MilSpec) -> 
 def _meant(value: str, classes: Sequence[str]) -> str:
     """` (the model knows 'mutant')` where a label differs from a class in writing alone."""
     alike = [name for name in classes if _folded(name) == _folded(value)]
-    return f" (the model knows {alike[0]!r}: write it so)" if alike else ""
+    return f" (the model's spelling is {alike[0]!r})" if alike else ""
 
 
 def _folded(label: str) -> str:

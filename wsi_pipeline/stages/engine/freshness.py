@@ -106,7 +106,7 @@ def stale(
         damaged = f"damaged, kept as {copies[-1].name}" if copies else ""
         return Freshness(False, "unreadable or of another version" if path.exists() else damaged)
     if "import" in header.specs and not set(specs) & set(header.specs):
-        return Freshness(False, f"it takes the place of what {header.specs['import'].get('tool')} made")
+        return Freshness(False, f"it replaces what was imported from {header.specs['import'].get('tool')}")
     changed = [
         f"{key} {header.specs.get(stage, {}).get(key)} -> {value}"
         for stage, spec in specs.items()

@@ -40,7 +40,7 @@ class Freshness:
 
 
 class CheckedStage(Protocol):
-    """A stage that can tell which slides are up to date. Picklable if it runs in worker processes."""
+    """A stage that knows which slides are up to date. Picklable if it runs in worker processes."""
 
     @property
     def name(self) -> str:
@@ -112,7 +112,9 @@ def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord, slide: O
             )
             return StageResult(record.slide_id, stage.name, "made", status, state.reason)
     except LockedError:
-        return StageResult(record.slide_id, stage.name, "busy", StageStatus("failed", "another process works on it"))
+        return StageResult(
+            record.slide_id, stage.name, "busy", StageStatus("failed", "another process is working on it")
+        )
     except Exception as error:  # noqa: BLE001 - one slide must not stop the cohort
         status = failure(error, time.monotonic() - started)
         record_outcome(run, record, stage.name, status)
@@ -127,7 +129,7 @@ def catch_failure(function: Callable[[], T]) -> T | StageStatus:
         return failure(error)
 
 
-_ONCE_MORE = "run the same command again: what is done is kept"
+_ONCE_MORE = "run the same command again: finished slides are kept"
 _TODO = {
     errno.ENOSPC: f"Free space on that disk, then {_ONCE_MORE}",
     errno.EDQUOT: f"Free some of your quota, then {_ONCE_MORE}",

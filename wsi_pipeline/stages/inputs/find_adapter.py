@@ -113,7 +113,8 @@ def adapter_of_model(
     raise MilError(
         f"the model was trained on {name} features of an adapter with the fingerprint {wanted[:12]}: "
         f"{'; '.join(tried) or 'no file is recorded'}",
-        todo="Name the adapter file it was trained on with --adapter FILE, or train again on features made with this.",
+        todo="Name the adapter file it was trained on with --adapter FILE, or retrain the model with this adapter's "
+        "features.",
     )
 
 

@@ -138,13 +138,13 @@ def _no_patches(found: FoundFiles, features: Sequence[ForeignFile], where: str) 
             todo=_ALSO_PATCHES,
         )
     return UsageError(
-        f"no coordinates of patches in {where}{_why_none(found)}",
+        f"no patch coordinates in {where}{_why_none(found)}",
         todo="Files of TRIDENT, CLAM, STAMP, hs2p, AtlasPatch and LazySlide are read",
     )
 
 
 def _called(stated: Stated) -> str:
-    """`STAMP 2.5.0`, `CLAM by layout`, `.npy files`: what slides are said to be of."""
+    """`STAMP 2.5.0`, `CLAM by layout`, `.npy files`: what the files of slides come from."""
     kind = {"CLAM layout": "CLAM by layout", "HDF5": "HDF5 files"}.get(stated.tool, stated.tool)
     kind = f"{kind}s" if kind.endswith(" file") else kind
     return f"{kind} {stated.version}".strip()
@@ -181,9 +181,9 @@ def _of_encoder(
             )
         return stated[same[0]], same[0], stated[same[0]][0].named_by, []
     if len(stated) > 1:
-        told = ", ".join(f"{name} ({counted(len(own), 'file')}: {_names(own)})" for name, own in stated.items())
+        counts = ", ".join(f"{name} ({counted(len(own), 'file')}: {_names(own)})" for name, own in stated.items())
         raise UsageError(
-            f"{where} holds features of {len(stated)} encoders: {told}",
+            f"{where} holds features of {len(stated)} encoders: {counts}",
             todo=f"Name one: --encoder {next(iter(stated))}",
         )
     name, own = next(iter(stated.items()))
@@ -225,11 +225,11 @@ def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str,
     (dim, most), total = counts.most_common(1)[0], sum(counts.values())
     assert dim is not None
     if 2 * most <= total:
-        told = ", ".join(
+        counts = ", ".join(
             f"{width} ({_names([file for file in files.values() if file.dim == width])})" for width in counts
         )
         raise UsageError(
-            f"{where} holds features of different widths: {told}", todo="Name the files of one encoder only"
+            f"{where} holds features of different widths: {counts}", todo="Name the files of one encoder only"
         )
     wrong = {
         name: ExchangeError(
@@ -250,7 +250,9 @@ def _beside(
     matched = match_names(list(files), by_name).names
     found = {name: by_name[other] for name, other in matched.items()}
     several = [name for name in files if name in doubles]
-    note = f"coordinates of {counted(len(several), 'slide')} are there twice and not used: {listed(several, _SHOWN)}"
+    note = (
+        f"coordinates of {counted(len(several), 'slide')} are in several files and not used: {listed(several, _SHOWN)}"
+    )
     return found, [note] if several else []
 
 

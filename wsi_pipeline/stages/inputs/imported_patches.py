@@ -31,7 +31,7 @@ from wsi_pipeline.tiling.grid import PatchGrid
 
 REVISION = 1
 FAR_MPP = 1.25
-"""Factor between the mpp that patches have and the one that is stated of them, above which they are refused."""
+"""Factor between the mpp that patches have and the one that their file states, above which they are refused."""
 _NOMINAL_MPP = 10.0
 """Micrometres per pixel at 1x, nominally: 20x is 0.5."""
 _FAR_NOMINAL = 1.5
@@ -128,13 +128,13 @@ def _mpp_note(file: ForeignFile, mpp: float) -> str:
     if stated and not 1 / FAR_MPP <= mpp / stated <= FAR_MPP:
         raise ExchangeError(
             f"patches of {file.path.name} have {mpp:.4g} micrometres per pixel on this slide, "
-            f"but {stated:.4g} is stated of them",
+            f"but their file states {stated:.4g}",
             todo="Check which slide they belong to, and the slide's mpp.",
         )
     nominal = _NOMINAL_MPP / magnification if magnification else mpp
     if 1 / _FAR_NOMINAL <= mpp / nominal <= _FAR_NOMINAL:
         return ""
-    return f"{magnification:g}x is stated of patches that have {mpp:.4g} micrometres per pixel"
+    return f"the file states {magnification:g}x for patches of {mpp:.4g} micrometres per pixel"
 
 
 def _status(header: Header) -> StageStatus:

@@ -27,12 +27,12 @@ def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFra
     predictions   of the training that is there
     table         the bags that are to be trained on
     """
-    said = _settings(folder, spec)
-    said = said or [*(_labels(predictions, table, column) for column in OUTCOMES[spec.task])]
-    if told := [words for words in said if words]:
+    changes = _settings(folder, spec)
+    changes = changes or [*(_labels(predictions, table, column) for column in OUTCOMES[spec.task])]
+    if differing := [words for words in changes if words]:
         raise UsageError(
-            f"{folder} holds a training with {listed(told)}",
-            todo=f"Keep both: --name NAME. Or train in its place: --replace ({folder.name} is then kept under former/)",
+            f"{folder} holds a training with {listed(differing)}",
+            todo=f"Keep both: --name NAME. Or replace it: --replace ({folder.name} is then kept under former/)",
         )
 
 

@@ -225,7 +225,7 @@ def _agreed(slides: pd.DataFrame, column: str, *, refuse: bool) -> Any:
     named = ", ".join(f"{value} ({slide})" for value, slide in zip(first[column], first["slide_id"], strict=True))
     raise MilError(
         f"slides of patient {slides['patient_id'].iloc[0]} differ in {column}: {named}",
-        todo="A patient that is one bag has one outcome: mend the CSV, or train with --bag slide.",
+        todo="With --bag patient all slides of a patient share their values: correct the CSV, or use --bag slide.",
     )
 
 
@@ -271,7 +271,7 @@ def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: st
         raise MilError(
             f"features of {encoder} are older than the slide's patches"
             if not same
-            else f"features of {encoder} are not of the slide's patches: their coordinates differ",
+            else f"features of {encoder} do not match the slide's patches: the coordinates differ",
             slide=record.slide_id,
             todo=f"Run again: wsi-pipeline embed --model {header.extra['encoder']['name']}",
         )
@@ -323,7 +323,7 @@ def _check_imported_alike(first: Header, header: Header) -> None:
     if differing:
         raise MilError(
             f"imported features of {header.slide.slide_id} and {first.slide.slide_id} differ: {', '.join(differing)}",
-            todo="Import the features of one set of patches, or train on some of the slides with --only",
+            todo="Import features of the same patches for all slides, or train on some of the slides with --only",
         )
 
 

@@ -76,7 +76,7 @@ def target_bags(slides: SlideBags, targets: Mapping[str, tuple[Sequence[SlideRec
         try:
             table = with_outcomes(slides, records).for_training(spec).table
             tables[name] = (table, _strata(table, spec))
-        except MilError:  # said where it is trained
+        except MilError:  # raised again when this target is trained
             continue
     first = next((spec for _, spec in targets.values()), MilSpec())
     return TargetBags(slides, share_folds(tables, first))

@@ -52,7 +52,7 @@ def _with_table(first: Path, second: Path, features: str | None, model: str | No
     """Predictions of another program beside ours, in the order they are named."""
     if is_table(first) and is_table(second):
         raise UsageError(
-            f"{first} and {second} are both tables of predictions: neither says what is true",
+            f"{first} and {second} are both tables of predictions: neither has the true outcomes of the run",
             todo="Name a folder of train-mil/ or predict/ as one side",
         )
     table, folder = (first, second) if is_table(first) else (second, first)

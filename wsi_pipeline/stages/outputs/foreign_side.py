@@ -1,7 +1,7 @@
 """Predictions of another program, from a CSV or Excel table, as one side of a comparison with ours.
 
 The outcomes, patients and slides are ours; the table gives a prediction for a slide or a patient. What only one side
-has is left out of both, and said.
+has is left out of both, with a note.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]
     key = "slide_id" if "slide_id" in ours.predictions else "patient_id"
     names = ours.predictions[key].astype(str)
     row_of = _rows(joined, _records(ours.predictions), key)
-    values, said = _predictions(table, task)
+    values, remarks = _predictions(table, task)
     known = {name: row for name, row in row_of.items() if np.isfinite(values.to_numpy(np.float64)[row]).all()}
     ours = replace(ours, predictions=ours.predictions[names.isin(known)].reset_index(drop=True))
     if ours.predictions.empty:
@@ -82,11 +82,11 @@ def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]
     n_theirs = len({cell for cell in table.column(joined.column) if not is_missing(cell)})
     dropped = (names.nunique() - len(first), n_theirs - len(first))
     notes = [
-        f"{Path(table.name).name}: {joined.said}",
+        f"{Path(table.name).name}: {joined.summary}",
         f"compared on {counted(len(first), joined.unit)} that both have; left out: {dropped[0]} of {ours.folder}, "
         f"{dropped[1]} of {table.name}",
-        *joined.notes, *said,
-        f"{table.name}: whether its models have seen these patients is for its authors to say",
+        *joined.notes, *remarks,
+        f"{table.name}: check that its models were not trained on these patients, which cannot be seen here",
     ]  # fmt: skip
     metrics = {FOREIGN: kind.to_json(), NOTES: notes}
     return ours, Training(Path(source), metrics, theirs, [], fresh=True)
@@ -142,17 +142,17 @@ def _predictions(table: ClinicalTable, task: Task) -> tuple[pd.DataFrame, list[s
                 f"{column[off[0]]:g}, a probability lies between 0 and 1",
                 todo="Turn logits into probabilities (softmax), or percent into fractions",
             )
-    said = []
+    remarks = []
     if found.assumed:
         (name, place) = next(iter(found.places.items()))
-        said.append(f"{table.header[place]!r} is taken as the probability of {name}")
+        remarks.append(f"{table.header[place]!r} is taken as the probability of {name}")
     if len(values) < len(task.classes):
         values |= {name: 1 - next(iter(values.values())) for name in task.classes if name not in values}
     frame = pd.DataFrame({f"p_{name}": values[name] for name in task.classes})
     odd = np.abs(frame.sum(axis=1) - 1) > 0.02
     if (odd & frame.notna().all(axis=1)).any():
-        said.append(f"probabilities of {counted(int(odd.sum()), 'row')} do not add up to 1: used as they are")
-    return frame, said
+        remarks.append(f"probabilities of {counted(int(odd.sum()), 'row')} do not add up to 1: used as they are")
+    return frame, remarks
 
 
 def _as_predicted(values: pd.DataFrame, task: Task) -> pd.DataFrame:

@@ -33,9 +33,9 @@ def task_of_prediction(folder: Path) -> Task:
 
     Folders of earlier versions have no task in model.json: it is read from the columns of predictions.csv.
     """
-    told = (read_json(folder / MODEL) or {}).get("task")
+    stated = (read_json(folder / MODEL) or {}).get("task")
     try:
-        return task_from_json(told) if told is not None else _task_of_columns(folder / PREDICTIONS)
+        return task_from_json(stated) if stated is not None else _task_of_columns(folder / PREDICTIONS)
     except (MilError, OSError, ValueError) as error:
         raise StoreError(
             f"{folder / MODEL} does not say what was predicted", todo="Predict again with: wsi-pipeline predict"
@@ -76,22 +76,22 @@ def read_side(folder: Path) -> Training:
     if not kept.any():
         why = "are of patients the model was trained on" if (usable & seen).any() else "have no outcome it knows"
         raise MilError(
-            f"no prediction in {folder} is a test: all {why}", todo="Compare validations: two folders of train-mil/"
+            f"{folder} has no test predictions: all {why}", todo="Compare validations: two folders of train-mil/"
         )
-    said = []
+    notes = []
     if SEEN not in table:
-        said.append(
-            f"{folder} is of an earlier version, which did not write {SEEN}: if the model was trained on some of these "
-            "patients, its numbers are too high; predict again to leave them out"
+        notes.append(
+            f"{folder} comes from an earlier version without the column {SEEN}: if its model was trained on some of "
+            "these patients, its metrics are too optimistic; run predict again to leave these patients out"
         )
     if not kept.all():
         parts = (
             f"{(usable & seen).sum()} of patients its model was trained on",
             f"{(~usable).sum()} without an outcome",
         )
-        said.append(f"left out of {folder}, and of the other: {' and '.join(parts)}")
+        notes.append(f"left out of {folder} and of the other side: {' and '.join(parts)}")
     rows = table[kept].reset_index(drop=True).assign(repeat=0, fold=0)
-    return Training(folder, {DROPPED: list(names[~kept]), NOTES: said}, rows, [], fresh=True)
+    return Training(folder, {DROPPED: list(names[~kept]), NOTES: notes}, rows, [], fresh=True)
 
 
 def aligned(one: Training, other: Training, tasks: tuple[Task, Task]) -> tuple[Training, Training]:
@@ -101,9 +101,9 @@ def aligned(one: Training, other: Training, tasks: tuple[Task, Task]) -> tuple[T
     slides, patients = ([set(_names(s.predictions, key)) for s in both] for key in ("slide_id", "patient_id"))
     if slides[0] != slides[1] and patients[0] == patients[1]:
         n = counted(len(patients[0]), "patient")
-        told = f"the slides differ, the {n} do not: compared are predictions per patient, the mean over its slides"
+        note = f"different slides of the same {n}: compared by patient, each with the mean prediction of its slides"
         both = [per_patient(side, task) for side, task in zip(both, tasks, strict=True)]
-        both[0] = replace(both[0], metrics={**both[0].metrics, NOTES: [*(both[0].metrics.get(NOTES) or ()), told]})
+        both[0] = replace(both[0], metrics={**both[0].metrics, NOTES: [*(both[0].metrics.get(NOTES) or ()), note]})
     return both[0], both[1]
 
 

@@ -66,12 +66,16 @@ class SlidePictures:
 
     def note(self, n_slides: int, n_models: int) -> str:
         """What was left out to limit the file's size, in a sentence; "" if nothing was."""
-        said = []
+        parts = []
         if len(self.chosen) < n_slides:
-            said.append(f"pictures of {len(self.chosen)} of {counted(n_slides, 'slide')}, wrongly predicted ones first")
+            parts.append(
+                f"pictures of {len(self.chosen)} of {counted(n_slides, 'slide')}, wrongly predicted ones first"
+            )
         if len(self.keys) < n_models:
-            said.append("attention of the best model only")
-        return f"To keep this file small: {'; '.join(said)}. All pictures are in segment/ and heatmap/." if said else ""
+            parts.append("attention of the best model only")
+        return (
+            f"To keep this file small: {'; '.join(parts)}. All pictures are in segment/ and heatmap/." if parts else ""
+        )
 
     def _heat(self, encoder: str, model: str, record: SlideRecord) -> bytes | None:
         """The attention overlay, which lies on the thumbnail."""

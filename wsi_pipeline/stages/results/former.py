@@ -14,7 +14,7 @@ FORMER = "former"
 def keep_former(folder: Path, digest: str) -> Path | None:
     """Move the results in `folder` out of the way, in one step; returns where they are now, None if there were none.
 
-    digest   of those results: its first characters tell several former ones apart
+    digest   of those results; its first characters distinguish several former results
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None

@@ -105,17 +105,19 @@ def _confusion(scored: Scored) -> list[list[int]]:
 def _warnings(
     scored: Scored, classes: Sequence[str], part: str, n_groups: int, undefined: int, resamples: int
 ) -> list[str]:
-    told = []
+    warnings = []
     present = np.bincount(scored.truth, minlength=len(classes)) > 0
     if not present.all():
         names = " or ".join(name for name, there in zip(classes, present, strict=True) if not there)
-        told.append(
+        warnings.append(
             f"No {part} patch of class {names}: AUROC, balanced accuracy and macro F1 over all classes are undefined."
         )
     if n_groups < 2:
-        told.append(f"All {part} patches come from one group: no intervals are reported.")
+        warnings.append(f"All {part} patches come from one group: no intervals are reported.")
     elif n_groups < _FEW_GROUPS:
-        told.append(f"The {part} patches come from only {n_groups} groups: the intervals are imprecise.")
+        warnings.append(f"The {part} patches come from only {n_groups} groups: the intervals are imprecise.")
     if undefined and n_groups > 1 and present.all():
-        told.append(f"{undefined} of {resamples} bootstrap resamples lacked a class and were skipped in the intervals.")
-    return told
+        warnings.append(
+            f"{undefined} of {resamples} bootstrap resamples lacked a class and were skipped in the intervals."
+        )
+    return warnings

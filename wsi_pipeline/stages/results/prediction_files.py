@@ -43,7 +43,7 @@ def place_of(plain: Path, fingerprint: str, trained: str) -> tuple[Path, Path | 
     trained   the folder of the trained model
 
     Another model of the same name that was applied before keeps its folder; this one's then ends with its fingerprint.
-    What the same folder's model said before it was trained again moves to former/.
+    Predictions of the same folder's model before it was retrained move to former/.
     """
     if not (plain / PREDICTIONS).is_file():
         return plain, None

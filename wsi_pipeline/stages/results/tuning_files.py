@@ -124,13 +124,13 @@ def why_retune(known: Tuning | None, inputs: TuneInputs, adapter: Path) -> str |
     """Why the adapter must be tuned again; "" if there is none yet, None if it is up to date."""
     if known is None:
         return ""
-    said = [*_changed_settings(known.metrics, inputs), *_changed_sources(known.metrics, inputs)]
-    if said:
-        return ", ".join(said)
+    changes = [*_changed_settings(known.metrics, inputs), *_changed_sources(known.metrics, inputs)]
+    if changes:
+        return ", ".join(changes)
     if not adapter.is_file():
         return f"{adapter.name} is missing"
     wanted = (known.metrics.get("adapter") or {}).get("sha256")
-    return None if file_digest(adapter) == wanted else f"{adapter.name} is not the one that was measured"
+    return None if file_digest(adapter) == wanted else f"{adapter.name} has changed since it was measured"
 
 
 def file_digest(path: Path) -> str:
@@ -147,18 +147,18 @@ def _changed_settings(metrics: Mapping[str, Any], inputs: TuneInputs) -> list[st
 
 
 def _changed_sources(metrics: Mapping[str, Any], inputs: TuneInputs) -> list[str]:
-    said = []
+    changes = []
     if metrics.get("data_digest") != inputs.data:
         before = (metrics.get("specs") or {}).get("labels") or {}
         options = [key for key, value in asdict(inputs.labels).items() if before.get(key) != value]
-        said.append("labelled patches have changed" + (f" ({', '.join(options)})" if options else ""))
-    if not said and not _changed_settings(metrics, inputs):
-        said += _changed_choices(metrics.get("resolved") or {}, inputs.resolved)
+        changes.append("labelled patches have changed" + (f" ({', '.join(options)})" if options else ""))
+    if not changes and not _changed_settings(metrics, inputs):
+        changes += _changed_choices(metrics.get("resolved") or {}, inputs.resolved)
     if metrics.get("fingerprint") != inputs.fingerprint:
-        said.append(f"backbone weights {str(metrics.get('fingerprint'))[:12]} -> {inputs.fingerprint[:12]}")
+        changes.append(f"backbone weights {str(metrics.get('fingerprint'))[:12]} -> {inputs.fingerprint[:12]}")
     if metrics.get("revision") != REVISIONS[NAME]:
-        said.append(f"tune code revision {metrics.get('revision')} -> {REVISIONS[NAME]}")
-    return said
+        changes.append(f"tune code revision {metrics.get('revision')} -> {REVISIONS[NAME]}")
+    return changes
 
 
 def _changed_choices(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -152,16 +152,16 @@ def _work(sender: Connection, share: _Share) -> None:
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // share.cpu_threads))
-    tell = _teller(sender)
-    stream_cohort(share.stages, share.run, share.records, share.todo.jobs, share.reading, Watchers(tell, tell))
+    send = _sending(sender)
+    stream_cohort(share.stages, share.run, share.records, share.todo.jobs, share.reading, Watchers(send, send))
 
 
-def _teller(sender: Connection) -> Callable[[Any], None]:
-    def tell(message: Any) -> None:
+def _sending(sender: Connection) -> Callable[[Any], None]:
+    def send(message: Any) -> None:
         """Send a message to the parent process; exit quietly if it is gone."""
         try:
             sender.send(message)
         except BrokenPipeError:  # the parent is gone; no slide is to blame for that
             raise SystemExit(1) from None
 
-    return tell
+    return send

@@ -199,7 +199,7 @@ class _Stream:
         if isinstance(entered, StageStatus):
             return _Work(stage, outcome=entered)
         if entered is False:
-            status = StageStatus("failed", "another process works on it")
+            status = StageStatus("failed", "another process is working on it")
             return _Work(stage, outcome=StageResult(slide.record.slide_id, stage.name, "busy", status))
         return entered
 
