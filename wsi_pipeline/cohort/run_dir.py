@@ -6,7 +6,7 @@ wsi-run/
   tile/<slide_id>.h5
   tune/<name>/                      adapter.safetensors, metrics.json, history.csv, predictions.csv, pictures
   embed/<encoder>/<slide_id>.h5
-  embed/<encoder>+<slide encoder>/  <slide_id>.h5 with one row, embeddings.csv
+  embed/<encoder>+<slide encoder>/  <slide_id>.h5 with one row, embeddings.csv, neighbours.csv
   classify/<adapter>/               <slide_id>.h5 .png .geojson, fractions.csv
   train-mil/<encoder>/<training>/   config.json, fold*.safetensors, predictions.csv, metrics.json
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json

@@ -11,7 +11,6 @@ from wsi_pipeline.config.execution import (
     CohortOptions,
     CompareOptions,
     EmbedExecution,
-    EmbedSlidesExecution,
     EncodersOptions,
     ExportOptions,
     FeaturesFrom,
@@ -26,6 +25,7 @@ from wsi_pipeline.config.execution import (
     TrainingOptions,
     TuneExecution,
 )
+from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions
 from wsi_pipeline.config.specs import (
     ClassifySpec,
     EmbedSlidesSpec,
@@ -172,6 +172,15 @@ COMMANDS = (
         (CompareOptions,),
         ("RUN", "two run folders, or two folders from train-mil/ or predict/; one may be a CSV by another program"),
         needed=True,
+        stage=False,
+    ),
+    Command(
+        "similar",
+        "list the slides nearest to one by slide embedding; score the labels of neighbours",
+        "wsi-pipeline similar slide-017",
+        "wsi_pipeline.commands.checks.similar:similar",
+        (SimilarOptions, TableOptions),
+        ("SLIDE_ID", "slides whose neighbours are listed (default: none, only the score)"),
         stage=False,
     ),
     Command(

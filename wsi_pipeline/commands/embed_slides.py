@@ -10,7 +10,7 @@ from wsi_pipeline.cohort.run_dir import existing_store, slug
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import print_end, print_redone
-from wsi_pipeline.config.execution import EmbedSlidesExecution
+from wsi_pipeline.config.slide_options import EmbedSlidesExecution
 from wsi_pipeline.config.specs import EmbedSlidesSpec
 from wsi_pipeline.encoders.slide_zoo.plan_slide import SlideLayoutPlan, plan_slide
 from wsi_pipeline.errors import MilError, UsageError

@@ -173,22 +173,6 @@ class EmbedExecution:
 
 
 @dataclass(frozen=True)
-class EmbedSlidesExecution:
-    """How embed-slides is run."""
-
-    features: str | None = option(
-        None, "patch encoder whose features are pooled (default: all that the slide encoder takes)",
-        group="slide encoder", metavar="NAME",
-    )  # fmt: skip
-    weights: str | None = shared.weights("the slide encoder", "slide encoder")
-    device: str = shared.device()
-    store: str = shared.store()
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-
-@dataclass(frozen=True)
 class TuneExecution:
     """How tune is run."""
 

@@ -1,0 +1,52 @@
+"""How slide embeddings are made and searched: options that no digest holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_pipeline.config import shared
+from wsi_pipeline.config.fields import between, option, validate
+
+
+@dataclass(frozen=True)
+class EmbedSlidesExecution:
+    """How embed-slides is run."""
+
+    features: str | None = option(
+        None, "patch encoder whose features are pooled (default: all that the slide encoder takes)",
+        group="slide encoder", metavar="NAME",
+    )  # fmt: skip
+    weights: str | None = shared.weights("the slide encoder", "slide encoder")
+    device: str = shared.device()
+    store: str = shared.store()
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class SimilarOptions:
+    """Which slides are neighbours, and what their labels predict."""
+
+    features: str | None = option(
+        None, "slide embeddings to search, such as uni+mean (default: those of the run)", group="search",
+        metavar="NAME",
+    )  # fmt: skip
+    neighbours: int = option(5, "nearest slides of other patients to list and to vote", group="search",
+        check=between(1, 1000))  # fmt: skip
+    task: str = option(
+        "classification", "what the label is, for the leave-one-patient-out score", group="score",
+        choices=("classification", "regression"),
+    )  # fmt: skip
+    positive: str | None = option(
+        None, "positive class of two (default: the last in sorted order)", group="score", metavar="NAME"
+    )
+    bootstrap: int = shared.bootstrap("patients", group="score")
+    permutations: int = option(
+        1000, "label permutations for the test against chance (0: no test)", group="score",
+        check=between(0, 100_000), rare=True,
+    )  # fmt: skip
+    seed: int = shared.seed("the bootstrap", group="score")
+
+    def __post_init__(self) -> None:
+        validate(self)
