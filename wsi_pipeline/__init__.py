@@ -25,6 +25,7 @@ from wsi_pipeline.version import __version__
 
 if TYPE_CHECKING:
     from wsi_pipeline.api.find_tissue import Tissue, find_tissue
+    from wsi_pipeline.api.foreign_files import import_features, import_patches
     from wsi_pipeline.api.open_run import Run, open_run, read_features
     from wsi_pipeline.api.patches import Patches, embed, lay_patches, read_patches
     from wsi_pipeline.api.slide_models import TrainedModel, cross_validate, load_model
@@ -57,6 +58,8 @@ __all__ = [
     "cross_validate",
     "embed",
     "find_tissue",
+    "import_features",
+    "import_patches",
     "lay_patches",
     "list_encoders",
     "load_model",
@@ -70,6 +73,7 @@ __all__ = [
 
 _PLACES = {
     "api.find_tissue": ("Tissue", "find_tissue"),
+    "api.foreign_files": ("import_features", "import_patches"),
     "api.open_run": ("Run", "open_run", "read_features"),
     "api.patches": ("Patches", "embed", "lay_patches", "read_patches"),
     "api.slide_models": ("TrainedModel", "cross_validate", "load_model"),

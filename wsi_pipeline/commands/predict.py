@@ -14,7 +14,7 @@ from wsi_pipeline.cohort.manifest import Cohort
 from wsi_pipeline.cohort.run_dir import slug
 from wsi_pipeline.cohort.tables.columns import normalise
 from wsi_pipeline.commands.embed import embed
-from wsi_pipeline.commands.exchange.bring_in import Given, bring_in_features
+from wsi_pipeline.commands.exchange.bring_in import bring_in_features, given_by
 from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
 from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
 from wsi_pipeline.commands.shell.questions import clinical_table, for_run, model_outcomes
@@ -88,7 +88,7 @@ def _bring_in(request: Request, ensemble: Ensemble) -> int:
     if request.sources:
         raise UsageError("features_from cannot be combined with slides, whose features would be computed here")
     trained = str(ensemble.encoder["name"])
-    given = Given((options.features_from,), options.labels, encoder=options.encoder)
+    given = given_by(request, options.features_from, labels=options.labels, encoder=options.encoder)
     brought = bring_in_features(request, given)
     print_todos(request, brought.result)
     if slug(brought.plan.encoder) != slug(trained):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
-from wsi_pipeline.commands.exchange.bring_in import Given, bring_in_features
+from wsi_pipeline.commands.exchange.bring_in import bring_in_features, given_by
 from wsi_pipeline.commands.heatmap import draw
 from wsi_pipeline.commands.report import write_cohort_report
 from wsi_pipeline.commands.shell.estimate_text import (
@@ -89,7 +89,7 @@ def _bring_in(request: Request) -> tuple[str, int]:
             "features_from needs labels to train on",
             todo="Name a CSV with a slide_id and a label (--labels labels.csv), or a clinical table (--clinical FILE)",
         )
-    given = Given((options.features_from,), options.labels, encoder=options.encoder)
+    given = given_by(request, options.features_from, labels=options.labels, encoder=options.encoder)
     brought = bring_in_features(request, given)
     print_todos(request, brought.result)
     return slug(brought.plan.encoder), EXIT_SOME_FAILED if brought.result.failed else EXIT_DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from wsi_pipeline.commands.exchange.bring_in import BroughtIn, Given, bring_in_features, bring_in_patches
+from wsi_pipeline.commands.exchange.bring_in import BroughtIn, bring_in_features, bring_in_patches, given_by
 from wsi_pipeline.commands.shell.logfile import log_to
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import print_end
@@ -26,7 +26,7 @@ def import_files(request: Request) -> int:
     options, run = request.get(ImportOptions), request.run_dir
     if kind == "patches" and options.encoder is not None:
         raise UsageError("encoder is for features: patches have none")
-    given = Given(tuple(sources), options.labels, options.slides, options.encoder)
+    given = given_by(request, *sources, labels=options.labels, slides=options.slides, encoder=options.encoder)
     # Sources of this command are no slides: the cohort comes from the options.
     request = replace(request, sources=())
     with log_to(run.log, request.command, request.console.note, json_path=run.log_json if request.log_json else None):

@@ -122,7 +122,7 @@ class ImportFeatures:
 
     def _refuse(self, record: SlideRecord) -> None:
         if record.slide_id in self.plan.faults:
-            raise self.plan.faults[record.slide_id]
+            raise self.plan.faults[record.slide_id].with_traceback(None)
 
     def _files(self, record: SlideRecord) -> tuple[ForeignFile, ForeignFile | None]:
         return self.plan.files[record.slide_id], self.plan.beside.get(record.slide_id)

@@ -95,7 +95,7 @@ class ImportPatches:
 
     def _refuse(self, record: SlideRecord) -> None:
         if record.slide_id in self.plan.faults:
-            raise self.plan.faults[record.slide_id]
+            raise self.plan.faults[record.slide_id].with_traceback(None)
 
     def _path(self, record: SlideRecord) -> Path:
         return self.run_dir.patch_store(record.slide_id, self.store)
