@@ -75,6 +75,36 @@ def test_values_and_delong_are_those_of_direct_computation(
     assert "compared on 30 slides that both have; left out: 0 of" in said
 
 
+def clam(folder: Path, **codes: int) -> pd.DataFrame:
+    """As CLAM's eval.py writes a fold: slide_id, Y, Y_hat, p_0, p_1; `codes` are those of its label_dict."""
+    table, truth = theirs(folder), ours(folder)["label"].to_numpy()
+    made = pd.DataFrame({"slide_id": table["slide_id"], "Y": [float(codes[name]) for name in truth], "Y_hat": 0.0})
+    return made.assign(**{f"p_{codes[name]}": table[f"p_{name}"] for name in ("mut", "wt")})
+
+
+@pytest.mark.parametrize("codes", [{"wt": 0, "mut": 1}, {"mut": 0, "wt": 1}])
+def test_classes_that_clam_numbers_are_named_by_its_own_labels(
+    folder: Path, tmp_path: Path, codes: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, said = compare(folder, clam(folder, **codes), tmp_path, capsys)
+    truth = (ours(folder)["label"] == "mut").to_numpy()
+    assert found["metrics"]["auroc"]["b"] == pytest.approx(roc_auc_score(truth, theirs(folder)["p_mut"]), abs=1e-9)
+    assert f"p_{codes['mut']} is that of mut" in said
+
+
+def test_classes_that_cannot_be_named_so_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One slide whose Y contradicts the others: which number is which class is not known."""
+    table = clam(folder, wt=0, mut=1)
+    table.loc[0, "Y"] = 1 - table.loc[0, "Y"]
+    table.to_csv(tmp_path / "theirs.csv", index=False)
+    assert main(["compare", str(folder), str(tmp_path / "theirs.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "counts its classes by number (p_0, p_1)" in said
+    assert "Rename these columns by class: p_mut, p_wt" in said
+
+
 def test_only_what_both_have_is_compared_and_the_rest_is_counted(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

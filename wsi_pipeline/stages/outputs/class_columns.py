@@ -57,6 +57,28 @@ def class_columns(header: Sequence[str], classes: Sequence[str], source: str) ->
     )
 
 
+def numbered_classes(
+    header: Sequence[str], classes: Sequence[str], codes: Sequence[str], labels: Sequence[str]
+) -> dict[int, str] | None:
+    """Whose the columns `p_0`, `p_1`, ... are, as CLAM's evaluation writes them beside its own label `Y`.
+
+    codes    the column `Y` in rows that both have, `labels`: our labels of the same rows
+
+    None where there are no such columns, or where a number has several labels, or a class none.
+    """
+    names = {normalise(name) for name in header}
+    wanted = [f"p_{k}" for k in range(len(classes))]
+    if not set(wanted) <= names or {normalise(name) for name in classes} & set(map(str, range(len(classes)))):
+        return None
+    found: dict[int, str] = {}
+    for code, label in zip(codes, labels, strict=True):
+        number = code.removesuffix(".0")
+        if not number.isdigit() or found.setdefault(int(number), label) != label:
+            return None
+    whole = sorted(found) == list(range(len(classes))) and set(found.values()) == set(classes)
+    return found if whole else None
+
+
 def _by_common_part(names: Sequence[str], wanted: Sequence[str], source: str) -> list[int] | None:
     """Places of the columns that are one prefix, or one ending, and a class each."""
     found: dict[str, list[int]] = {}

@@ -6,7 +6,7 @@ has is left out of both, with a note.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.ordinal import median_grade
 from wsi_pipeline.mil.tasks.survival import CoxTask
 from wsi_pipeline.mil.tasks.task import Task
-from wsi_pipeline.stages.outputs.class_columns import class_columns
+from wsi_pipeline.stages.outputs.class_columns import class_columns, numbered_classes
 from wsi_pipeline.stages.outputs.predicted_side import NOTES, per_patient
 from wsi_pipeline.stages.results.trainings import Training
 from wsi_pipeline.wording import counted, listed
@@ -64,7 +64,8 @@ def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]
     key = "slide_id" if "slide_id" in ours.predictions else "patient_id"
     names = ours.predictions[key].astype(str)
     row_of = _rows(joined, _records(ours.predictions), key)
-    values, remarks = _predictions(table, task)
+    named, by_number = _with_class_names(table, task, ours.predictions, key, row_of)
+    values, remarks = _predictions(named, task)
     known = {name: row for name, row in row_of.items() if np.isfinite(values.to_numpy(np.float64)[row]).all()}
     ours = replace(ours, predictions=ours.predictions[names.isin(known)].reset_index(drop=True))
     if ours.predictions.empty:
@@ -85,7 +86,7 @@ def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]
         f"{Path(table.name).name}: {joined.summary}",
         f"compared on {counted(len(first), joined.unit)} that both have; left out: {dropped[0]} of {ours.folder}, "
         f"{dropped[1]} of {table.name}",
-        *joined.notes, *remarks,
+        *joined.notes, *by_number, *remarks,
         f"{table.name}: check that its models were not trained on these patients, which cannot be seen here",
     ]  # fmt: skip
     metrics = {FOREIGN: kind.to_json(), NOTES: notes}
@@ -153,6 +154,26 @@ def _predictions(table: ClinicalTable, task: Task) -> tuple[pd.DataFrame, list[s
     if (odd & frame.notna().all(axis=1)).any():
         remarks.append(f"probabilities of {counted(int(odd.sum()), 'row')} do not add up to 1: used as they are")
     return frame, remarks
+
+
+def _with_class_names(
+    table: ClinicalTable, task: Task, predictions: pd.DataFrame, key: str, row_of: Mapping[str, int]
+) -> tuple[ClinicalTable, list[str]]:
+    """The table with the columns `p_0`, `p_1` of CLAM named by class, where its column `Y` says which is which."""
+    codes = next((k for k, name in enumerate(table.header) if normalise(name) == "y"), None)
+    if not task.classes or codes is None:
+        return table, []
+    label_of = dict(zip(predictions[key].astype(str), predictions["label"].astype(str), strict=True))
+    column, both = table.column(codes), [name for name in label_of if name in row_of]
+    found = numbered_classes(
+        table.header, task.classes, [column[row_of[name]] for name in both], [label_of[name] for name in both]
+    )
+    if found is None:
+        return table, []
+    names = {f"p_{number}": f"p_{label}" for number, label in found.items()}
+    told = ", ".join(f"p_{number} is that of {label}" for number, label in sorted(found.items()))
+    header = tuple(names.get(normalise(name), name) for name in table.header)
+    return replace(table, header=header), [f"{told}: so says the column 'Y' beside our labels"]
 
 
 def _as_predicted(values: pd.DataFrame, task: Task) -> pd.DataFrame:
