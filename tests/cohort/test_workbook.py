@@ -166,7 +166,7 @@ def test_tables_that_cannot_be_read_are_refused(
         ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "protected by a password, or an old .xls file"),
         ("a.xls", b"", "a kind that is not read (.xls)"),
         ("a.ods", b"", "a kind that is not read (.ods)"),
-        ("a.csv", b"PATIENT,KRAS\np1,wt,3\n", "row 2: more cells than the 2 columns"),
+        ("a.csv", b"PATIENT,KRAS\np1,wt,3\n", "row 2: more cells than the header, 2 columns"),
     ],
 )
 def test_other_files_are_refused_by_what_they_are(tmp_path: Path, name: str, content: bytes, told: str) -> None:

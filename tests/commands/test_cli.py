@@ -92,6 +92,7 @@ def test_options_that_mean_nothing_to_a_command_are_not_in_its_help(
         "tile",
         "embed",
         "classify",
+        "embed-slides",
         "train-mil",
         "predict",
         "heatmap",

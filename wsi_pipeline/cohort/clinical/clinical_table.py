@@ -11,7 +11,7 @@ from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.tables.cell_rows import read_rows
 from wsi_pipeline.cohort.tables.columns import find_column, normalise
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import counted, listed
 
 SHOWN_COLUMNS = 30
 
@@ -77,7 +77,7 @@ def read_clinical(source: str) -> ClinicalTable:
     long = [number for number, row in rows[1:] if len(row) > len(header) and any(c.strip() for c in row[len(header) :])]
     if long:
         raise UsageError(
-            f"{name}, row {long[0]}: more cells than the {len(header)} columns of the header",
+            f"{name}, row {long[0]}: more cells than the header, {counted(len(header), 'column')}",
             todo="Look for a stray separator, or a value with a comma that needs quotation marks",
         )
     return ClinicalTable(name, header, rows[1:], notes, troubles)

@@ -28,7 +28,7 @@ def similar(request: Request) -> int:
         request.console.note(f"without an embedding{left_out_words(found.slides)}")
     for slide in request.sources:
         _list(request, slide, found)
-    _tell_score(request, name, found)
+    _print_score(request, name, found)
     after = f"train-mil --model linear --features {name}"
     request.console.say(f"all neighbours: {shown(found.folder / NEIGHBOURS)} · {request.next(after)}")
     return EXIT_DONE
@@ -75,7 +75,7 @@ def _list(request: Request, slide: str, found: Similar) -> None:
     )
 
 
-def _tell_score(request: Request, name: str, found: Similar) -> None:
+def _print_score(request: Request, name: str, found: Similar) -> None:
     score = found.score
     if score is None:
         request.console.note(f"neighbours are not scored: {found.why}")
