@@ -24,6 +24,10 @@ demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends wi
 	@$(BIN)/wsi-pipeline tune $(DEMO)/cohort/annotated.csv $(TUNE) --run $(DEMO)/wsi-run
 	@echo; echo '$$ wsi-pipeline embed $(ENCODERS)    # tuned, not tuned, no network'
 	@$(BIN)/wsi-pipeline embed $(ENCODERS) --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
+	@echo; echo '$$ wsi-pipeline embed-slides    # one vector per slide: the mean of its patches'
+	@$(BIN)/wsi-pipeline embed-slides --run $(DEMO)/wsi-run
+	@echo; echo '$$ wsi-pipeline similar demo-01 --features pathotune+mean'
+	@$(BIN)/wsi-pipeline similar demo-01 --features pathotune+mean --run $(DEMO)/wsi-run
 	@echo; echo '$$ wsi-pipeline train-mil'
 	@$(BIN)/wsi-pipeline train-mil --run $(DEMO)/wsi-run
 

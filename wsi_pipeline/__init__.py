@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wsi_pipeline.api.open_run import Run, open_run, read_features
     from wsi_pipeline.api.patches import Patches, embed, lay_patches, read_patches
     from wsi_pipeline.api.slide_models import TrainedModel, cross_validate, load_model
+    from wsi_pipeline.api.slide_vectors import embed_slides, similar
     from wsi_pipeline.cohort.manifest import read_cohort
     from wsi_pipeline.encoders.encoder import Encoder
     from wsi_pipeline.encoders.names import open_encoder
@@ -57,6 +58,7 @@ __all__ = [
     "__version__",
     "cross_validate",
     "embed",
+    "embed_slides",
     "find_tissue",
     "import_features",
     "import_patches",
@@ -69,6 +71,7 @@ __all__ = [
     "read_cohort",
     "read_features",
     "read_patches",
+    "similar",
 ]
 
 _PLACES = {
@@ -77,6 +80,7 @@ _PLACES = {
     "api.open_run": ("Run", "open_run", "read_features"),
     "api.patches": ("Patches", "embed", "lay_patches", "read_patches"),
     "api.slide_models": ("TrainedModel", "cross_validate", "load_model"),
+    "api.slide_vectors": ("embed_slides", "similar"),
     "cohort.manifest": ("read_cohort",),
     "encoders.encoder": ("Encoder",),
     "encoders.names": ("open_encoder",),

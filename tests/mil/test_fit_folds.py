@@ -146,4 +146,5 @@ def test_low_precision_learns_the_same(name: str) -> None:
     )
     assert all(value.dtype == torch.float32 for value in low.model.state_dict().values())
     assert low.history[0].train_loss == pytest.approx(exact.history[0].train_loss, rel=0.05)
-    assert low.history[0].train_loss != exact.history[0].train_loss
+    lowered = low.history[0].train_loss != exact.history[0].train_loss
+    assert lowered == (name != "linear"), "a linear model is fitted in float64"

@@ -41,7 +41,8 @@ def same(left: Fitted, right: Fitted) -> bool:
 def test_same_seed_same_bits(name: str) -> None:
     spec = replace(SHORT, model=name, epochs=2)
     assert same(trained(spec=spec), trained(spec=spec))
-    assert not same(trained(spec=spec), trained(spec=spec, seed=1))
+    other = same(trained(spec=spec), trained(spec=spec, seed=1))
+    assert other == (name == "linear"), "a convex fit draws nothing, the others do"
 
 
 def test_the_callers_random_numbers_are_left_alone() -> None:

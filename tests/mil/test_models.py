@@ -19,7 +19,7 @@ class TestEveryModel(MilContract):
 
 
 def test_names() -> None:
-    assert set(MIL_MODELS.names()) == {"abmil", "clam-sb", "dsmil", "gated-abmil", "max", "mean", "transmil"}
+    assert set(MIL_MODELS.names()) == {"abmil", "clam-sb", "dsmil", "gated-abmil", "linear", "max", "mean", "transmil"}
     assert MilSpec().model in MIL_MODELS
     assert MilSpec.__dataclass_fields__["model"].metadata["choices"] is MIL_MODELS
 

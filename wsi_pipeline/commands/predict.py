@@ -205,6 +205,13 @@ def _trained_folder(request: Request) -> Path:
 def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
     """Tile and embed the given slides with the settings the model was trained on."""
     specs = ensemble.provenance["specs"]
+    if "embed-slides" in specs:
+        patches = specs["embed-slides"]["features"]
+        raise UsageError(
+            f"the model takes slide embeddings ({ensemble.encoder['name']}), which predict does not make",
+            todo=f"Make them first (tile, embed --model {patches}, then embed-slides), then predict without naming "
+            "slides",
+        )
     if "tile" not in specs:
         raise UsageError(
             f"the model was trained on patches of {specs.get('import', {}).get('tool')}, which cannot be made here",

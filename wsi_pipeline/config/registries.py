@@ -11,7 +11,7 @@ TISSUE_DETECTORS: Registry[Any] = Registry(
 )
 MIL_MODELS: Registry[Any] = Registry(
     "MIL model",
-    ("gated-abmil", "abmil", "clam-sb", "dsmil", "transmil", "mean", "max"),
+    ("gated-abmil", "abmil", "clam-sb", "dsmil", "transmil", "mean", "max", "linear"),
     home="wsi_pipeline.mil.models.zoo",
 )
 EXPORT_FORMATS: Registry[Any] = Registry(

@@ -261,7 +261,7 @@ class EmbedSlidesStage:
             extra={
                 "revision": REVISIONS[NAME],
                 "patches": min(count, 1),
-                "encoder": _identity(self.folder, dim, features.extra["encoder"], self.pooling.fingerprint),
+                "encoder": identity_of_embedding(self.folder, dim, features.extra["encoder"], self.pooling.fingerprint),
                 "warning": features.extra.get("warning", ""),
                 POOLED: {"encoder": self.encoder, "patches": count},
                 **({"tuned_on": True} if tuned else {}),
@@ -287,7 +287,7 @@ def write_embeddings(run: RunDir, name: str, cohort: Sequence[SlideRecord]) -> P
     return path
 
 
-def _identity(name: str, dim: int, encoder: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+def identity_of_embedding(name: str, dim: int, encoder: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     """Who made an embedding. The fingerprint is empty where that of the patch features is not known."""
     known = str(encoder.get("fingerprint", ""))
     return {

@@ -16,6 +16,7 @@ from wsi_pipeline.mil.deployed.onnx_graph import OnnxGraph
 from wsi_pipeline.mil.models.abmil import AttentionPooling, GatedAttention
 from wsi_pipeline.mil.models.clam import ClamSB
 from wsi_pipeline.mil.models.dsmil import DsMil
+from wsi_pipeline.mil.models.linear import LinearMean
 from wsi_pipeline.mil.models.mil_model import MilModel
 from wsi_pipeline.mil.models.nystrom import PSEUDO_INVERSE_STEPS, NystromAttention
 from wsi_pipeline.mil.models.pooling import MaxPooling, MeanPooling
@@ -83,6 +84,11 @@ def _mean_pooling(graph: OnnxGraph, features: str, network: MeanPooling) -> Both
     hidden = _project(graph, features, network.projection)
     pooled = graph.op("ReduceMean", hidden, axes=[0], keepdims=1)
     return _head(graph, pooled, network.head), graph.uniform(features)
+
+
+def _linear_mean(graph: OnnxGraph, features: str, network: LinearMean) -> Both:
+    pooled = graph.op("ReduceMean", features, axes=[0], keepdims=1)
+    return graph.linear(pooled, network.head), graph.uniform(features)
 
 
 def _max_pooling(graph: OnnxGraph, features: str, network: MaxPooling) -> Both:
@@ -248,6 +254,7 @@ _NETWORKS: dict[type[nn.Module], Callable[[OnnxGraph, str, nn.Module], Both]] = 
     AttentionPooling: cast(Callable[[OnnxGraph, str, nn.Module], Both], _attention_pooling),
     ClamSB: cast(Callable[[OnnxGraph, str, nn.Module], Both], _clam),
     MeanPooling: cast(Callable[[OnnxGraph, str, nn.Module], Both], _mean_pooling),
+    LinearMean: cast(Callable[[OnnxGraph, str, nn.Module], Both], _linear_mean),
     MaxPooling: cast(Callable[[OnnxGraph, str, nn.Module], Both], _max_pooling),
     DsMil: cast(Callable[[OnnxGraph, str, nn.Module], Both], _dsmil),
     TransMil: cast(Callable[[OnnxGraph, str, nn.Module], Both], _transmil),

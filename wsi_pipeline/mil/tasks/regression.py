@@ -54,12 +54,16 @@ class RegressionTask:
         return RegressionTask(float(values.mean()) if len(values) else self.mean, sd if sd > 0 else self.sd)
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Regression:
-        """Huber loss of the standardised labels. Raises MilError for labels that are not numbers."""
+        """Huber loss of the standardised labels, of a linear model squared error.
+
+        Raises MilError for labels that are not numbers.
+        """
         import torch
 
         from wsi_pipeline.mil.training.objectives import Regression
 
-        return Regression(torch.from_numpy((numbers_of(table, "label") - self.mean) / self.sd))
+        values = torch.from_numpy((numbers_of(table, "label") - self.mean) / self.sd)
+        return Regression(values, squared=spec.model == "linear")
 
     def strata(self, table: pd.DataFrame) -> Codes:
         """Groups of about equal size by rising label: up to 5, of at least 10 rows where there are as many."""

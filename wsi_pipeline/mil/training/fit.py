@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import zip_longest
 from threading import Event, Lock
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.training import batching as pieces
+from wsi_pipeline.mil.training.linear_path import fit_path, is_linear
 from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.mil.training.standardise import Moments
 from wsi_pipeline.mil.training.steps import sharing, take_step
@@ -128,7 +130,10 @@ def _each(train: Callable[[list[int]], None], groups: list[list[int]], at_once: 
 
 def _train(group: Sequence[tuple[int, TrainingRun]], together: bool, report: Report, stop: Event) -> None:
     """All epochs of a group of folds, each until its own early stopping."""
-    going = list(group)
+    for number, run in group:
+        if is_linear(run):
+            fit_path(run, partial(report, number), stop.is_set)
+    going = [(number, run) for number, run in group if not is_linear(run)]
     while going:
         losses = _train_epoch([fold for _, fold in going], together, stop)
         for (number, fold), loss in zip(going, losses, strict=True):

@@ -107,7 +107,8 @@ def class_weights(labels: Tensor, n_classes: int, train: Tensor) -> Tensor:
 class Regression:
     """Huber loss of one number (Huber 1964): half the squared error up to 1, from there on a straight line.
 
-    values   the standardised target of each bag, (B,): 1 is a standard deviation
+    values    the standardised target of each bag, (B,): 1 is a standard deviation
+    squared   half the squared error everywhere: ridge regression, with the penalty of a linear model
 
     Squared error within one standard deviation, so that the model learns the mean; beyond, the gradient is constant, so
     that a single wrong value does not dominate a step of a few bags.
@@ -115,12 +116,16 @@ class Regression:
 
     n_outputs = 1
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, *, squared: bool = False) -> None:
         self.values = values.float()
+        self.squared = squared
 
     def losses(self, outputs: Tensor, indices: Tensor) -> Tensor:
         """Loss of each bag, (b,), from outputs (b, 1)."""
-        return functional.huber_loss(outputs[:, 0], self.values[indices].to(outputs), reduction="none")
+        values = self.values[indices].to(outputs)
+        if self.squared:
+            return (outputs[:, 0] - values).square() / 2
+        return functional.huber_loss(outputs[:, 0], values, reduction="none")
 
     def bag_weights(self, train: Tensor) -> Tensor:
         """Every bag counts 1, (B,)."""
