@@ -155,7 +155,8 @@ def test_hidden_files_and_heatmaps_of_a_run_are_no_slides(folder: Path) -> None:
     [
         (["slides.csv", "a.svs"], "cannot be combined with other sources"),
         (["slides.csv", "slides.csv"], "cannot be combined with other sources"),
-        (["slides.xlsx"], "slides.xlsx is a spreadsheet"),
+        (["slides.xlsx"], r"slides\.xlsx is not an \.xlsx file"),
+        (["slides.xlsx", "a.svs"], "cannot be combined with other sources"),
         (["a.svs", "slides.ods"], "slides.ods is a spreadsheet"),
     ],
 )

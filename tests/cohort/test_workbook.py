@@ -10,7 +10,8 @@ import pytest
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from wsi_pipeline.cohort.clinical.clinical_table import read_clinical, split_sheet
+from wsi_pipeline.cohort.clinical.clinical_table import read_clinical
+from wsi_pipeline.cohort.tables.workbook import split_sheet
 from wsi_pipeline.errors import UsageError
 
 

@@ -32,6 +32,8 @@ from wsi_pipeline.cohort.tables.table_checks import (
     check_texts,
     id_problem,
 )
+from wsi_pipeline.cohort.tables.table_rows import is_table, read_table, refuse_other_spreadsheets
+from wsi_pipeline.cohort.tables.workbook import split_sheet
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import ManifestError, UsageError
 from wsi_pipeline.files.path_choices import split_choice
@@ -45,7 +47,6 @@ __all__ = [
 
 MOST_FAULTS = 200
 """Most faults listed: a table with a million rows of the wrong kind has a million faults."""
-_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 def read_cohort(
@@ -55,22 +56,22 @@ def read_cohort(
     label_column: str | None = None,
     options: TableOptions | None = None,
 ) -> Cohort:
-    """Read a cohort from one CSV, or from folders, globs and slide files.
+    """Read a cohort from one CSV or sheet of a workbook, or from folders, globs and slide files.
 
     mixed_labels    allow different labels on the slides of one patient
     label_column    column of the labels; None: `label` or one of its aliases
     options         which patient each slide belongs to, and which labels are meant
 
-    Raises ManifestError listing every fault with its row, UsageError for a spreadsheet, for a CSV beside other
-    sources, and for options that name something absent. Non-fatal findings (a missing file, an empty label,
-    a byte-order mark) are in `Cohort.notes`.
+    Raises ManifestError listing every fault with its row, UsageError for another kind of spreadsheet, for a table
+    beside other sources, and for options that name something absent. Non-fatal findings (a missing file, an empty
+    label, a byte-order mark) are in `Cohort.notes`.
     """
     options = options or TableOptions()
     given = [sources] if isinstance(sources, str | PathLike) else sources
     named = [at_home(source if isinstance(source, str) else Path(source)) for source in given]
     _refuse_odd_tables(named)
-    if len(named) == 1 and _is_table(Path(named[0])):
-        return read_csv(Path(named[0]), mixed_labels=mixed_labels, label_column=label_column, options=options)
+    if len(named) == 1 and is_table(named[0]):
+        return read_csv(named[0], mixed_labels=mixed_labels, label_column=label_column, options=options)
     for asked, ours in ((options.patient_column, "patient_id"), (label_column, "label")):
         if asked is not None:
             raise UsageError(
@@ -119,21 +120,23 @@ def read_csv(
     label_column: str | None = None,
     options: TableOptions | None = None,
 ) -> Cohort:
-    """Read a manifest CSV; see `read_cohort` for what is raised and `manifests/README.md` for the columns."""
-    path = Path(path)
-    options = options or TableOptions()
-    rows, faults = read_rows(path)
-    header, body = (rows[0], rows[1:]) if rows else ([], [])
+    """Read a manifest: a CSV, FILE.xlsx or FILE.xlsx#SHEET.
+
+    See `read_cohort` for what is raised and `manifests/README.md` for the columns.
+    """
+    options, found = options or TableOptions(), read_table(path)
+    path, header, faults = split_sheet(str(path))[0], found.header, list(found.faults)
     for asked in (options.patient_column, label_column):
         if asked is not None and find_column(header, asked) is None:
             raise UsageError(f"{path} has no column {asked!r}", todo=f"Its columns: {', '.join(map(repr, header))}")
-    columns = map_columns(header, body, options.patient_column, label_column)
+    columns = map_columns(header, [row for _, row in found.body], options.patient_column, label_column)
     faults += _column_faults(header, columns)
     if "path" not in columns.places and "slide_id" not in columns.places:
         names = ", ".join(repr(name) for name in header) or "none"
         faults.append(Fault(1, f"no column `path` (or wsi, filename, ...); columns here: {names}"))
         return _finish([], str(path), faults)
-    parsed = [(i, row) for i, row in enumerate(body, start=2) if any(cell.strip() for cell in row)]
+    faults += found.troubles_of(columns.places.values())
+    parsed = found.body
     faults += [
         Fault(i, f"{counted(len(row), 'cell')} where the header has {len(header)} (a stray separator?)")
         for i, row in parsed
@@ -233,19 +236,12 @@ def to_csv(cohort: Cohort) -> str:
     return out.getvalue()
 
 
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in {".csv", ".tsv", ".txt"} and not path.is_dir()
-
-
 def _refuse_odd_tables(sources: Sequence[str | Path]) -> None:
-    """Refuse spreadsheets, and tables next to other sources: they would be read as slides."""
-    paths = [Path(source) for source in sources]
-    for path in paths:
-        if path.suffix.lower() in _SPREADSHEETS and path.is_file():
-            raise UsageError(f"{path} is a spreadsheet", todo="Save it as CSV (UTF-8) and use that")
-    if len(paths) > 1 and any(_is_table(path) for path in paths):
+    """Refuse spreadsheets that are not read, and tables next to other sources: they would be read as slides."""
+    refuse_other_spreadsheets(sources)
+    if len(sources) > 1 and any(is_table(source) for source in sources):
         raise UsageError(
-            f"a table cannot be combined with other sources: {' '.join(map(str, paths))[:SHOWN]}",
+            f"a table cannot be combined with other sources: {' '.join(map(str, sources))[:SHOWN]}",
             todo="Put all slides into one CSV, or name folders, globs and slide files only",
         )
 

@@ -63,7 +63,7 @@ class Command:
 
 _COHORT = (
     "SLIDES",
-    "a CSV (see manifests/README.md), a folder of slides, or a quoted glob (default: this run's)",
+    "a CSV or .xlsx (see manifests/README.md), a folder of slides, or a quoted glob (default: this run's)",
 )
 
 COMMANDS = (

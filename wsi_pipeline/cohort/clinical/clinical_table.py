@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from wsi_pipeline.cohort.clinical.workbook import OTHER_SPREADSHEETS, WORKBOOKS, read_sheet
-from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.tables.cell_rows import read_rows
 from wsi_pipeline.cohort.tables.columns import find_column, normalise
+from wsi_pipeline.cohort.tables.workbook import OTHER_SPREADSHEETS, WORKBOOKS, read_sheet, split_sheet
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.wording import counted, listed
 
@@ -81,12 +79,3 @@ def read_clinical(source: str) -> ClinicalTable:
             todo="Look for a stray separator, or a value with a comma that needs quotation marks",
         )
     return ClinicalTable(name, header, rows[1:], notes, troubles)
-
-
-def split_sheet(source: str) -> tuple[Path, str | None]:
-    """`clini.xlsx#Sheet 2` -> its path and sheet; a file that is really so named is whole."""
-    whole = Path(at_home(source))
-    name, mark, sheet = source.rpartition("#")
-    if not mark or whole.exists() or Path(name).suffix.lower() not in WORKBOOKS:
-        return whole, None
-    return Path(at_home(name)), sheet

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable, read_clinical, split_sheet
+from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable, read_clinical
 from wsi_pipeline.cohort.clinical.join import Joined, join
-from wsi_pipeline.cohort.clinical.workbook import WORKBOOKS
 from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.table_words import is_missing, label_key
 from wsi_pipeline.cohort.tables import cells
 from wsi_pipeline.cohort.tables.columns import ALIASES, normalise
+from wsi_pipeline.cohort.tables.workbook import WORKBOOKS, split_sheet
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.tasks.ordinal import median_grade
 from wsi_pipeline.mil.tasks.survival import CoxTask

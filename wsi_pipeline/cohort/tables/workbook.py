@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.wording import counted, listed
 
@@ -241,3 +242,12 @@ def _spread_merged(
 def _hidden(sheet: Worksheet, header: int) -> list[str]:
     rows = [row for row, size in sheet.row_dimensions.items() if size.hidden and header < row <= sheet.max_row]
     return [f"{counted(len(rows), 'hidden row')} (a filter?) read like the others"] if rows else []
+
+
+def split_sheet(source: str) -> tuple[Path, str | None]:
+    """`clini.xlsx#Sheet 2` -> its path and sheet; a file that is really so named is whole."""
+    whole = Path(at_home(source))
+    name, mark, sheet = source.rpartition("#")
+    if not mark or whole.exists() or Path(name).suffix.lower() not in WORKBOOKS:
+        return whole, None
+    return Path(at_home(name)), sheet

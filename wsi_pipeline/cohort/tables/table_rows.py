@@ -1,0 +1,71 @@
+"""A table of slides as rows of text, from a CSV or a sheet of a workbook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsi_pipeline.cohort.records import Fault
+from wsi_pipeline.cohort.tables.cell_rows import read_rows
+from wsi_pipeline.cohort.tables.workbook import OTHER_SPREADSHEETS, WORKBOOKS, read_sheet, split_sheet
+from wsi_pipeline.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """The names of columns, and the rows below them with their numbers as a spreadsheet counts.
+
+    faults     notes on how the table was read
+    troubles   (row number, place) -> what a spreadsheet program has done to that cell
+    """
+
+    header: list[str]
+    body: list[tuple[int, list[str]]]
+    faults: list[Fault]
+    troubles: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+    def troubles_of(self, places: Iterable[int]) -> list[Fault]:
+        """A fault for each cell of these columns whose meaning is lost."""
+        used = set(places)
+        return [
+            Fault(row, f"{self.header[place]!r} {why}")
+            for (row, place), why in sorted(self.troubles.items())
+            if place in used and any(row == number for number, _ in self.body)
+        ]
+
+
+def read_table(source: str | Path) -> TableRows:
+    """Read `FILE.csv`, `FILE.xlsx` or `FILE.xlsx#SHEET`; rows without any cell are left out.
+
+    Raises UsageError for a file that cannot be read, ManifestError for a CSV that is none.
+    """
+    path, sheet = split_sheet(str(source))
+    if path.suffix.lower() not in WORKBOOKS:
+        rows, faults = read_rows(path)
+        header, body = (rows[0], rows[1:]) if rows else ([], [])
+        return TableRows(header, [(i, row) for i, row in enumerate(body, start=2) if _filled(row)], faults)
+    found = read_sheet(path, sheet)
+    notes = [Fault(None, note, fatal=False) for note in found.notes]
+    (_, header), *body = [(number, list(cells)) for number, cells in found.rows] or [(1, [])]
+    width = len(header)
+    return TableRows(header, [(i, row + [""] * (width - len(row))) for i, row in body], notes, found.troubles)
+
+
+def is_table(source: str | Path) -> bool:
+    """Whether a source is a table of slides, by its name."""
+    path = split_sheet(str(source))[0]
+    return path.suffix.lower() in {".csv", ".tsv", ".txt", *WORKBOOKS} and not path.is_dir()
+
+
+def refuse_other_spreadsheets(sources: Sequence[str | Path]) -> None:
+    """Raise UsageError for a spreadsheet of a kind that is not read: it would be taken for a slide."""
+    for path in map(Path, sources):
+        if path.suffix.lower() in OTHER_SPREADSHEETS and path.is_file():
+            raise UsageError(
+                f"{path} is a spreadsheet of a kind that is not read", todo="Save it as .xlsx or CSV (UTF-8)"
+            )
+
+
+def _filled(row: Sequence[str]) -> bool:
+    return any(cell.strip() for cell in row)
