@@ -27,12 +27,21 @@ class Method:
 
     fields         the configuration fields it fixes
     learning_rate  the default: the lowest of those close to the best in the search of docs/results.md
+    network_rate   the default: see `pathotune.training.FitOptions`
+    optimizer      the one for which the rates are
     """
 
     name: str
     purpose: str
     learning_rate: float
     fields: Mapping[str, Any] = field(default_factory=dict)
+    network_rate: float = 1.0
+    optimizer: str = "radam"
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Its own values of FitOptions: what a training takes where nothing else is asked for."""
+        return {name: getattr(self, name) for name in ("learning_rate", "network_rate", "optimizer")}
 
 
 _ALL = (

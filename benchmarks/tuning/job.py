@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from benchmarks.tuning import variants
 from benchmarks.tuning.data import DATA, INPUT_PX, classes_of
-from pathotune.adapters import configure
+from pathotune.adapters import METHODS, configure
 from pathotune.backbone import BackboneCard, open_backbone
 from pathotune.config import TaskText
 from pathotune.model import PathoTune
@@ -71,9 +71,8 @@ def train_model(
     tasks = tuple(TaskText(**text) for text in job.texts) or (TaskText(),)
     model = PathoTune(configure(job.method, classes=classes_of(job.dataset), tasks=tasks, **job.fields), vit)
     variants.apply(job.variant, model)
-    options = FitOptions(
-        epochs=job.epochs, learning_rate=job.learning_rate, seed=job.seed, **{"patience": job.epochs, **job.options}
-    )
+    given = {"learning_rate": job.learning_rate, "patience": job.epochs, **job.options}
+    options = FitOptions(epochs=job.epochs, seed=job.seed, **{**METHODS[job.method].training, **given})
     return model, card, fit(model, card, train, validation, options, Compute(DEVICE))
 
 

@@ -1,7 +1,7 @@
-"""The fit loop: RAdam, warm-up and cosine decay, bf16, early stopping, seeds, and resuming after a crash.
+"""The fit loop: warm-up and cosine decay, bf16, early stopping, seeds, and resuming after a crash.
 
 The order of images and their augmentation depend only on seed and epoch, so a resumed training gives the same result
-as an uninterrupted one. Source: Liu et al. 2020, arXiv 1908.03265 (RAdam, the optimiser of the paper).
+as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pathotune.model import PathoTune
 from pathotune.training.arithmetic import ON_CPU, Compute, quick_backward
 from pathotune.training.augment import jitter_stains, turn
 from pathotune.training.batches import LabelledImages, batches, normalise
+from pathotune.training.optimizer import OPTIMIZERS, make_optimizer
 from pathotune.training.trainstate import EpochRow, Progress, restore, store
 
 MONITORS = ("macro_f1", "loss")
-_NETWORKS = ("ivp.refine.", "ttp.project.")
 _MOST = 1 << 40
 _CALIBRATION = 128
 """Number of images for the calibration of the refine module."""
@@ -44,9 +44,10 @@ class FitOptions:
 
     epochs           maximum number of passes over the training images
     batch            images per step
-    learning_rate    peak learning rate of RAdam
-    network_rate     learning rate of the refine module and the text projection relative to that of prompt tokens and
-                     head: a rate that suits prompt tokens destroys convolutions within a few steps
+    optimizer        radam (as in the paper) or adamw: see `pathotune.training.optimizer`
+    learning_rate    peak learning rate
+    network_rate     learning rate of refine module, text projection and head relative to that of prompt tokens: a rate
+                     that suits prompt tokens destroys convolutions within a few steps
     weight_decay     decoupled; applies to matrices of projections, refine module, head and backbone, not to prompts
     warmup           fraction of all steps in which the learning rate rises; afterwards it follows a cosine to zero
     clip             maximum norm of the gradient; 0: no clipping
@@ -60,6 +61,7 @@ class FitOptions:
 
     epochs: int = 20
     batch: int = 64
+    optimizer: str = "radam"
     learning_rate: float = 3e-3
     network_rate: float = 1.0
     weight_decay: float = 1e-2
@@ -76,6 +78,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check_choice("monitor", self.monitor, MONITORS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         for name in ("epochs", "batch", "patience"):
             check_whole(name, getattr(self, name), 1, _MOST)
         for name in (
@@ -201,7 +204,9 @@ class _Trainer:
     ) -> None:
         self.model, self.card, self.train, self.options = model, card, train, options
         self.compute, self.device = compute, compute.place
-        self.optimizer = _optimizer(model, options)
+        self.optimizer = make_optimizer(
+            model, options.optimizer, options.learning_rate, options.network_rate, options.weight_decay
+        )
         self.steps = math.ceil(len(train.labels) / options.batch)
         if options.label_smoothing and train.tasks is not None and model.config.task_classes is not None:
             raise ConfigError("label_smoothing must be 0 where tasks have classes of their own")
@@ -275,20 +280,6 @@ class _Trainer:
             )
         self.optimizer.step()
         return value
-
-
-def _optimizer(model: PathoTune, options: FitOptions) -> torch.optim.Optimizer:
-    """RAdam, with `network_rate` on the refine module and text projection, and no decay of tokens, biases and norms."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, value in model.trained_parameters().items():
-        plain = value.ndim < 2 or name.endswith(("tokens", "start", "scale", "_embed"))
-        share = options.network_rate if name.startswith(_NETWORKS) else 1.0
-        groups.setdefault((0.0 if plain else options.weight_decay, share), []).append(value)
-    return torch.optim.RAdam(
-        [{"params": found, "weight_decay": decay, "share": share} for (decay, share), found in groups.items()],
-        lr=options.learning_rate,
-        decoupled_weight_decay=True,
-    )
 
 
 def _check_labels(model: PathoTune, train: LabelledImages, validation: LabelledImages) -> None:

@@ -393,7 +393,7 @@ def test_options_are_those_of_the_library() -> None:
         assert getattr(default, name) == getattr(config, name), name
     for name in ("stain", "organ", "task"):
         assert getattr(default, name) == getattr(text, name), name
-    shared = set(fields) & {field.name for field in dataclasses.fields(FitOptions)} - {"learning_rate"}
-    assert len(shared) == 12
+    shared = set(fields) & {field.name for field in dataclasses.fields(FitOptions)} - {"learning_rate", "network_rate"}
+    assert len(shared) == 11
     for name in shared:
         assert getattr(default, name) == getattr(options, name), name

@@ -152,16 +152,16 @@ class TuneSpec:
     epochs: int = shared.epochs(20, "patches")
     batch: int = option(64, "patches per step", group="training", check=at_least(1))
     learning_rate: float = option(
-        0.0, "RAdam learning rate (0: the method's own)", group="training", check=between(0, 1)
+        0.0, "peak learning rate (0: the method's own)", group="training", check=between(0, 1)
     )
     network_rate: float = option(
-        1.0,
-        "learning rate of the refine module and the text projection, relative to --learning-rate",
+        0.0,
+        "learning rate of refine module and head, relative to --learning-rate (0: the method's own)",
         group="training",
         check=between(0, 1),
         rare=True,
     )
-    weight_decay: float = option(0.01, "RAdam weight decay", group="training", check=at_least(0), rare=True)
+    weight_decay: float = option(0.01, "weight decay", group="training", check=at_least(0), rare=True)
     class_weights: bool = shared.class_weights()
     label_smoothing: float = shared.label_smoothing()
     flips: bool = option(True, "random flips of the training patches", group="training", rare=True)

@@ -293,9 +293,10 @@ def _config(spec: TuneSpec, classes: tuple[str, ...]) -> PathoTuneConfig:
 
 
 def _options(spec: TuneSpec) -> FitOptions:
-    """The same names in both; a learning rate of 0 is the method's own."""
+    """The same names in both; a rate of 0 is the method's own."""
     shared = {name: value for name, value in asdict(spec).items() if name in FitOptions.__dataclass_fields__}
-    return FitOptions(**{**shared, "learning_rate": spec.learning_rate or METHODS[spec.method].learning_rate})
+    own = METHODS[spec.method].training
+    return FitOptions(**{**own, **shared, **{name: shared[name] or own[name] for name in shared if name in own}})
 
 
 def _provenance(job: TuneJob) -> Json:

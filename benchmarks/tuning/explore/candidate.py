@@ -37,7 +37,7 @@ class Spec:
     lora: int = 0
     full: bool = False
     decay: float = 1.0  # of the rate from layer to layer, for `full`
-    readout: str = "cls"  # cls, mean (and mean patch), ivp (and mean instance token)
+    readout: str = "cls"  # cls; and mean: mean patch; ivp: mean output of IVP; made: mean IVP of the last layer
     optimizer: str = "adamw"
     rates: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 1e-2
@@ -49,6 +49,7 @@ class Spec:
     smooth: float = 0.0
     free: bool = False  # IVP without the image
     fast: bool = False  # prompts of a layer as keys and values alone: nothing reads their outputs (deep TTP)
+    base: bool = False  # TTP of each layer start at tokens of their own, to which the text is added
     place: str = "post"  # of the correction: post (after the attention), or pre (before the block)
 
 
@@ -126,6 +127,8 @@ class Candidate(nn.Module):
             self.project = nn.Linear(states.shape[-1], dim)
             nn.init.normal_(self.project.weight, std=self.bound / math.sqrt(3 * states.shape[-1]))
             nn.init.zeros_(self.project.bias)
+            if spec.base:
+                self.base = nn.Parameter(torch.empty(layers, spec.ttp, dim).uniform_(-self.bound, self.bound))
         self.prompts = spec.tvp + spec.ttp + spec.ivp
         if spec.vrm:
             self.vrm = nn.ModuleList(LayerRefine(dim, spec.vrm, spec, self.bound) for _ in range(layers))
@@ -217,21 +220,25 @@ class Candidate(nn.Module):
         text = self.project(self.states) if spec.ttp else None
         for number in range(self.depth - spec.entry):
             block = vit.blocks[spec.entry + number]
-            last = spec.readout == "cls" and spec.entry + number == self.depth - 1
+            last = spec.readout in ("cls", "made") and spec.entry + number == self.depth - 1
             normed = block.norm1(sequence)
             parts = [self.tvp[number][None]] if spec.tvp else []
-            parts += [text] if text is not None else []
+            parts += [text if spec.base is False else text + self.base[number]] if text is not None else []
             if spec.vrm:
                 tokens, cls, image = self.vrm[number](normed, 1)
                 if tokens is not None:
                     tokens = tokens.roll(1, 0) if roll else tokens
                     parts.append(tokens)
                 if cls is not None:
-                    sequence = sequence + torch.cat([cls, image], 1)
-                    normed = block.norm1(sequence)
+                    change = torch.cat([cls, image], 1)
+                    if spec.place == "pre":
+                        sequence = sequence + change
+                        normed = block.norm1(sequence)
             bias = self._mask(number, 1 + self.prompts)
             if last:
                 sequence = sequence[:, :1]
+            if spec.vrm and spec.refine and spec.place == "post":
+                sequence = sequence + change[:, : sequence.shape[1]]
             kept = [F.dropout(part, spec.drop, self.training) for part in parts]
             out = attend(block.attn, normed, [block.norm1(part) for part in kept], 1 if last else None, bias)
             sequence = sequence + block.ls1(out)
@@ -239,6 +246,8 @@ class Candidate(nn.Module):
         sequence = vit.norm(sequence)
         if spec.readout == "cls":
             return sequence[:, 0]
+        if spec.readout == "made":
+            return torch.cat([sequence[:, 0], vit.norm(tokens).mean(1)], 1)
         return torch.cat([sequence[:, 0], sequence[:, 1:].mean(1)], 1)
 
     def forward(self, sequence: Tensor, roll: bool = False) -> Tensor:
@@ -265,6 +274,8 @@ class Candidate(nn.Module):
             if self.spec.ivp:
                 start = self.vrm[number].start if self.spec.vrm else self.ivp_start[number]
                 start.copy_(pool[self.spec.tvp : self.spec.tvp + self.spec.ivp])
+            if self.spec.base:
+                self.base[number].copy_(pool[-self.spec.ttp :])
             sequence = self.vit.blocks[self.spec.entry + number](sequence)
 
 

@@ -29,7 +29,16 @@ TEXT = {
     "crc": TaskText("H&E", "human colon", "nucleus classification"),
     "ucsb": TaskText("H&E", "human breast", "tumour classification"),
 }
-RATES = {"tokens": 1e-2, "net": 2e-3, "gate": 1e-2, "head": 2e-3, "lora": 2e-3, "norms": 1e-3, "full": 2e-4}
+RATES = {
+    "tokens": 1e-2,
+    "net": 2e-3,
+    "text": 2e-4,
+    "gate": 1e-2,
+    "head": 2e-3,
+    "lora": 2e-3,
+    "norms": 1e-3,
+    "full": 2e-4,
+}
 
 
 @cache
@@ -101,7 +110,9 @@ def groups_of(model: Candidate, spec: Spec) -> list[dict[str, Any]]:
         kind, decay = "net", spec.weight_decay
         if name.startswith("head"):
             kind = "head"
-        elif name.startswith(("tvp", "ivp_start")) or name.endswith((".start", ".scale")):
+        elif name.startswith("project"):
+            kind = "text"
+        elif name.startswith(("tvp", "ivp_start", "base")) or name.endswith((".start", ".scale")):
             kind, decay = "tokens", 0.0
         elif name.startswith("gate"):
             kind, decay = "gate", 0.0
