@@ -18,7 +18,7 @@ from pathotune.config import PathoTuneConfig
 from pathotune.errors import ConfigError
 
 _NO_PROMPTS = {"tvp_tokens": 0, "ttp": False, "ivp_tokens": 0}
-_VPT = {"ttp": False, "ivp_tokens": 0}
+_VPT = {"ttp": False, "ivp_tokens": 0, "entry": 0.0, "start": "random"}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pathotune.text import render_all
 _TEXT_STATES = "ttp.states"
 _MAX_TEXT_WIDTH = 1 << 14
 _GEOMETRY = ("dim", "layers", "patch_px", "registers")
-_BEFORE = {"entry": 0.0, "tvp_start": "random"}
+_BEFORE = {"entry": 0.0, "start": "random", "ivp_read": False}
 """Values of configuration fields that did not exist when the first adapters were written."""
 _REMAKE = "Use the file as it was saved, or tune again."
 

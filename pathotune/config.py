@@ -20,7 +20,7 @@ from pathotune.errors import ConfigError
 DEPTHS = ("deep", "shallow")
 TTP_POOLINGS = ("segments", "cls")
 VRM_INPUTS = ("pixels", "patches", "layers")
-TVP_STARTS = ("random", "tokens")
+STARTS = ("random", "tokens")
 FEATURES = ("cls", "cls_mean")
 HEADS = ("linear", "mlp")
 BACKBONES = ("frozen", "lora", "full")
@@ -53,8 +53,6 @@ class PathoTuneConfig:
     classes         class names of the head, in the order of the logits; () makes a model without a head
     tvp_tokens      task visual prompts per layer; 0 switches TVP off. VPT uses 1-100, and more is not always better
     tvp_depth       deep: new tokens at every layer (as in the paper); shallow: at the input only
-    tvp_start       random: uniform, as in VPT; tokens: patch tokens of the same layer from training images, at VPT's
-                    scale, chosen when training begins
     ttp             whether to use task textual prompts
     ttp_tokens      TTP per image, whatever the length of the text. 8 is about one per clause of the template; as many
                     as the text has word pieces keeps every token state as it is
@@ -69,6 +67,8 @@ class PathoTuneConfig:
     vrm_input       layers: a VRM in each layer reads that layer's tokens, makes its IVP, and corrects its tokens;
                     patches: one VRM reads the backbone's patch embeddings, without positions; pixels: one reads the
                     image
+    ivp_read        whether features hold, beside what `feature` names, the mean of the last layer's IVP (for vrm_input
+                    layers): without it the ViT makes little use of them
     vrm_rank        channels of the VRM of a layer (vrm_input layers)
     vrm_width       channels of the VRM's last stage, a multiple of 4
     vrm_calibrated  standardise the VRM's image descriptions by statistics of training images. With it, ivp_depth deep
@@ -78,6 +78,9 @@ class PathoTuneConfig:
     head_width      hidden width of the mlp head
     head_dropout    dropout probability of the features before the head
     prompt_dropout  dropout probability of the elements of prompts
+    start           how prompts start. random: uniform, as in VPT. tokens: as patch tokens of their layer from training
+                    images, at VPT's scale, chosen when training begins; deep TTP then have offsets of their own in each
+                    layer, as IVP do, to which the text is added
     entry           where prompts enter, as a fraction of the backbone's layers; 0: at the input. Layers below are as in
                     the bare backbone and need no gradients
     backbone        training of the ViT itself: frozen (as in the paper), lora (low-rank updates of each layer's
@@ -91,7 +94,6 @@ class PathoTuneConfig:
     classes: tuple[str, ...] = ()
     tvp_tokens: int = 10
     tvp_depth: str = "deep"
-    tvp_start: str = "random"
     ttp: bool = True
     ttp_tokens: int = 8
     ttp_pooling: str = "segments"
@@ -102,6 +104,7 @@ class PathoTuneConfig:
     ivp_tokens: int = 2
     ivp_depth: str = "shallow"
     vrm_input: str = "patches"
+    ivp_read: bool = True
     vrm_rank: int = 16
     vrm_width: int = 128
     vrm_calibrated: bool = False
@@ -110,6 +113,7 @@ class PathoTuneConfig:
     head_width: int = 128
     head_dropout: float = 0.0
     prompt_dropout: float = 0.0
+    start: str = "random"
     entry: float = 0.0
     backbone: str = "frozen"
     lora_rank: int = 8
@@ -118,7 +122,7 @@ class PathoTuneConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", checked_names("classes", self.classes))
         object.__setattr__(self, "tasks", _checked_tasks(self.tasks))
-        for name in ("ttp", "vrm_calibrated"):
+        for name in ("ttp", "vrm_calibrated", "ivp_read"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name, (low, high) in _WHOLE.items():
@@ -147,6 +151,11 @@ class PathoTuneConfig:
             own = task.classes if task.classes and set(task.classes) <= set(self.classes) else self.classes
             rows.append(tuple(name in own for name in self.classes))
         return None if all(all(row) for row in rows) else tuple(rows)
+
+    @property
+    def reads_instances(self) -> bool:
+        """Whether features hold instance prompts."""
+        return self.ivp_read and self.ivp_tokens > 0 and self.vrm_input == "layers"
 
     @property
     def text_tokens(self) -> int:
@@ -196,7 +205,7 @@ _WHOLE = {
 }
 _CHOICES = {
     "tvp_depth": DEPTHS,
-    "tvp_start": TVP_STARTS,
+    "start": STARTS,
     "ttp_depth": DEPTHS,
     "ttp_pooling": TTP_POOLINGS,
     "ivp_depth": DEPTHS,

@@ -28,15 +28,30 @@ def can_be_keyed(vit: Backbone) -> bool:
     )
 
 
-def layer_with_keys(block: Block, tokens: Tensor, prompts: Sequence[Tensor], queries: int | None = None) -> Tensor:
+def layer_with_keys(
+    block: Block,
+    tokens: Tensor,
+    normed: Tensor,
+    prompts: Sequence[Tensor],
+    correction: Tensor | None,
+    queries: int | None = None,
+) -> Tensor:
     """The first `queries` tokens (None: all) after a layer in whose sequence prompts stood.
 
-    `tokens` (B, T, C) are those of the backbone; each of `prompts` is (B, n, C), or (1, n, C) if all images share it.
+    `tokens` (B, T, C) are those of the backbone, `normed` the same after the layer's first norm; each of `prompts` is
+    (B, n, C), or (1, n, C) if all images share it. `correction` (B, T, C) is added beside attention.
     """
-    normed = block.norm1(tokens)
-    out = _attend(block.attn, normed, [block.norm1(prompt) for prompt in prompts], queries)
-    tokens = tokens[:, :queries] + block.ls1(out)
+    out = block.ls1(_attend(block.attn, normed, [block.norm1(prompt) for prompt in prompts], queries))
+    tokens = tokens[:, :queries] + out
+    if correction is not None:
+        tokens = tokens + correction[:, :queries]
     return tokens + block.ls2(block.mlp(block.norm2(tokens)))  # type: ignore[no-any-return]
+
+
+def layer_with_correction(block: Block, sequence: Tensor, correction: Tensor) -> Tensor:
+    """A whole sequence (B, T, C) after a layer, `correction` (B, T, C) added beside attention."""
+    sequence = sequence + block.ls1(block.attn(block.norm1(sequence))) + correction
+    return sequence + block.ls2(block.mlp(block.norm2(sequence)))  # type: ignore[no-any-return]
 
 
 def _attend(layer: Attention, normed: Tensor, prompts: Sequence[Tensor], queries: int | None) -> Tensor:

@@ -6,7 +6,7 @@ prompts of each layer replace the previous layer's outputs at their positions).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,14 @@ from pathotune.adaptation import adapt, adapted
 from pathotune.backbone import Backbone, check_plain, count_parameters, fingerprint
 from pathotune.config import PathoTuneConfig
 from pathotune.errors import ConfigError
-from pathotune.keyed import can_be_keyed, layer_with_keys
+from pathotune.keyed import can_be_keyed, layer_with_correction, layer_with_keys
 from pathotune.prompts import (
     InstanceVisualPrompts,
     LayerInstancePrompts,
     TaskTextualPrompts,
     TaskVisualPrompts,
     prompt_bound,
+    start_as_tokens,
 )
 from pathotune.tokens import KINDS, TokenLayout
 
@@ -72,7 +73,8 @@ class PathoTune(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Length F of a feature vector."""
-        return int(self.backbone.embed_dim) * (2 if self.config.feature == "cls_mean" else 1)
+        parts = 1 + (self.config.feature == "cls_mean") + self.config.reads_instances
+        return int(self.backbone.embed_dim) * parts
 
     @property
     def fingerprint(self) -> str:
@@ -97,18 +99,25 @@ class PathoTune(nn.Module):
         return logits.masked_fill(~torch.tensor(own, device=logits.device)[task], float("-inf"))
 
     def features(self, images: Tensor, task: Tensor | None = None) -> Tensor:
-        """The final [CLS] (B, C), or [CLS] concatenated with the mean patch token (B, 2C).
+        """The final [CLS], then the mean patch token and the mean IVP of the last layer if the configuration says so.
+
+        Shape (B, C), (B, 2C) or (B, 3C).
 
         `task` (B,), int64, selects the text of each image if the model serves several tasks. With all prompts off,
         [CLS] equals the output of the plain backbone bit for bit.
         """
         if self.keyed:
-            sequence, image = self._keyed_tokens(images, task), slice(self.layout.prefix, None)
+            sequence, last = self._keyed_tokens(images, task)
+            image = slice(self.layout.prefix, None)
         else:
-            sequence, image = self.tokens(images, task), self.layout.place("image")
-        if self.config.feature == "cls":
-            return sequence[:, 0]
-        return torch.cat([sequence[:, 0], sequence[:, image].mean(dim=1)], dim=1)
+            sequence, last = self._whole_tokens(images, task)
+            image = self.layout.place("image")
+        found = [sequence[:, 0]]
+        if self.config.feature == "cls_mean":
+            found.append(sequence[:, image].mean(dim=1))
+        if self.config.reads_instances:
+            found.append(self.backbone.norm(last["ivp"]).mean(dim=1))
+        return torch.cat(found, dim=1) if len(found) > 1 else found[0]
 
     @property
     def keyed(self) -> bool:
@@ -121,9 +130,35 @@ class PathoTune(nn.Module):
         )
         return bool(self.layout.prompts) and all(deep) and can_be_keyed(self.backbone)
 
-    def _keyed_tokens(self, images: Tensor, task: Tensor | None) -> Tensor:
-        """The final sequence without the prompts, (B, prefix + N, C); (B, 1, C) if only [CLS] is read."""
+    def _keyed_tokens(self, images: Tensor, task: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The final sequence without the prompts, (B, prefix + N, C), and the prompts of the last layer.
+
+        The sequence is (B, 1, C) if no image tokens are read.
+        """
         vit = self.backbone
+        patches = vit.patch_embed(images)
+        # One row serves all images, unless each has a task of its own: prompts made from images come later.
+        rows = slice(1 if task is None else None)
+        prompts, grid = self.prompts(images[rows], patches[rows], task), self._grid(patches)
+        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
+        for number, block in enumerate(vit.blocks):
+            if number < self.entry:
+                sequence = block(sequence)
+                continue
+            normed = block.norm1(sequence)
+            own, correction = self._layer_prompts(normed, number, prompts, grid)
+            alone = number == len(vit.blocks) - 1 and self.config.feature == "cls"
+            kinds = [own[kind] for kind in KINDS if kind in own]
+            sequence = layer_with_keys(block, sequence, normed, kinds, correction, 1 if alone else None)
+        return vit.norm(sequence), own
+
+    def tokens(self, images: Tensor, task: Tensor | None = None) -> Tensor:
+        """The final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
+        return self._whole_tokens(images, task)[0]
+
+    def _whole_tokens(self, images: Tensor, task: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The final sequence, and the prompts that were new in the last layer."""
+        vit, layout = self.backbone, self.layout
         patches = vit.patch_embed(images)
         prompts, grid = self.prompts(images, patches, task), self._grid(patches)
         sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
@@ -131,39 +166,25 @@ class PathoTune(nn.Module):
             if number < self.entry:
                 sequence = block(sequence)
                 continue
-            own, sequence = self._layer_prompts(sequence, number, prompts[number - self.entry], grid)
-            alone = number == len(vit.blocks) - 1 and self.config.feature == "cls"
-            kinds = [own[kind] for kind in KINDS if kind in own]
-            sequence = layer_with_keys(block, sequence, kinds, 1 if alone else None)
-        return vit.norm(sequence)  # type: ignore[no-any-return]
-
-    def tokens(self, images: Tensor, task: Tensor | None = None) -> Tensor:
-        """The final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
-        vit = self.backbone
-        patches = vit.patch_embed(images)
-        prompts, grid = self.prompts(images, patches, task), self._grid(patches)
-        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
-        for number, block in enumerate(vit.blocks):
-            if number >= self.entry:
-                sequence = self._with_prompts(sequence, number, prompts[number - self.entry], grid)
-            sequence = block(sequence)
-        return vit.norm(sequence)  # type: ignore[no-any-return]
-
-    def _with_prompts(self, sequence: Tensor, number: int, prompts: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
-        """The sequence as it enters a layer: prompts that are new there replaced, the others kept."""
-        bare, kept = (sequence, {}) if number == self.entry else self.layout.take_out(sequence)
-        own, bare = self._layer_prompts(bare, number, prompts, grid)
-        return self.layout.insert(bare, {**kept, **own})
+            bare, kept = (sequence, {}) if number == self.entry else layout.take_out(sequence)
+            own, correction = self._layer_prompts(block.norm1(bare), number, prompts, grid)
+            sequence = layout.insert(bare, {**kept, **own})
+            if correction is None:
+                sequence = block(sequence)
+            else:
+                none = {kind: torch.zeros_like(tokens) for kind, tokens in layout.take_out(sequence)[1].items()}
+                sequence = layer_with_correction(block, sequence, layout.insert(correction, none))
+        return vit.norm(sequence), own
 
     def _layer_prompts(
-        self, bare: Tensor, number: int, prompts: dict[str, Tensor], grid: tuple[int, int]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """All prompts that are new in a layer, and the backbone's tokens as its refine module corrects them."""
+        self, normed: Tensor, number: int, prompts: Sequence[dict[str, Tensor]], grid: tuple[int, int]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """All prompts that are new in a layer, and what its refine module adds to its tokens."""
+        layer = number - self.entry
         if not isinstance(self.ivp, LayerInstancePrompts):
-            return prompts, bare
-        normed = self.backbone.blocks[number].norm1(bare)
-        tokens, bare = self.ivp(number - self.entry, bare, normed, self.layout.prefix, grid)
-        return {**prompts, "ivp": self.drop(tokens)}, bare
+            return prompts[layer], None
+        tokens, correction = self.ivp(layer, normed, self.layout.prefix, grid)
+        return {**prompts[layer], "ivp": self.drop(tokens)}, correction
 
     def prompts(self, images: Tensor, patches: Tensor, task: Tensor | None = None) -> list[dict[str, Tensor]]:
         """Prompts that enter at each layer from `entry` on: (B, n, C) for each kind that is on and enters there.
@@ -173,9 +194,8 @@ class PathoTune(nn.Module):
         """
         found = [self._task_prompts(images.shape[0], layer) for layer in range(self._layers)]
         if self.ttp is not None:
-            tokens = self.drop(self.ttp(images.shape[0], task))
-            for place in found if self.config.ttp_depth == "deep" else found[:1]:
-                place["ttp"] = tokens
+            for layer, place in enumerate(found if self.config.ttp_depth == "deep" else found[:1]):
+                place["ttp"] = self.drop(self.ttp(images.shape[0], task, layer))
         if isinstance(self.ivp, InstanceVisualPrompts):
             source = images if self.config.vrm_input == "pixels" else self._as_map(patches)
             for place, tokens in zip(found, self.drop(self.ivp(source)), strict=False):
@@ -186,23 +206,35 @@ class PathoTune(nn.Module):
     def calibrate(self, images: Tensor) -> None:
         """Prepare for training from images (B, 3, H, W) of the task; call once, before training.
 
-        Sets the statistics of a calibrated refine module, and the start of TVP if they start as tokens.
+        Sets the statistics of a calibrated refine module, and prompts that start as tokens.
         """
         if isinstance(self.ivp, InstanceVisualPrompts):
             pixels = self.config.vrm_input == "pixels"
             self.ivp.refine.calibrate(images if pixels else self._as_map(self.backbone.patch_embed(images)))
-        if self.tvp is not None and self.config.tvp_start == "tokens":
-            self._start_as_tokens(self.tvp, images)
+        if self.config.start == "tokens":
+            self._start_as_tokens(images)
 
-    def _start_as_tokens(self, tvp: TaskVisualPrompts, images: Tensor) -> None:
-        """Give each layer's TVP the values of patch tokens that enter the bare layer. Idea: arXiv 2402.02382 (SPT)."""
+    def _start_as_tokens(self, images: Tensor) -> None:
+        """Give prompts the values of patch tokens that enter their layer of the bare backbone."""
         vit = self.backbone
         sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
         for number, block in enumerate(vit.blocks):
             layer = number - self.entry
-            if 0 <= layer < tvp.layers:
-                tvp.start_as(sequence[:, self.layout.prefix :].flatten(0, 1), layer, self._bound())
+            if layer >= 0:
+                pool = sequence[:, self.layout.prefix :].flatten(0, 1)
+                start_as_tokens(self._starts(layer), pool, self._bound(), seed=layer)
             sequence = block(sequence)
+
+    def _starts(self, layer: int) -> list[nn.Parameter]:
+        """The learned part of the prompts of a layer, (n, C) each."""
+        found = [
+            part.tokens[layer]
+            for part in (self.tvp, self.ttp)
+            if part is not None and part.tokens is not None and layer < len(part.tokens)
+        ]
+        if isinstance(self.ivp, LayerInstancePrompts):
+            found.append(self.ivp.refine[layer].start)
+        return found
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Trained parameters by name: all of the modules in PARTS, and what `config.backbone` names of the backbone.
@@ -286,7 +318,8 @@ class PathoTune(nn.Module):
         wanted = (len(config.tasks), config.ttp_tokens)
         if states.ndim != 3 or tuple(states.shape[:2]) != wanted:
             raise ConfigError(f"text_states must be of shape ({wanted[0]}, {wanted[1]}, H), got {tuple(states.shape)}")
-        return TaskTextualPrompts(states, self.backbone.embed_dim, self._bound())
+        own = self._layers if config.start == "tokens" and config.ttp_depth == "deep" else 0
+        return TaskTextualPrompts(states, self.backbone.embed_dim, self._bound(), own)
 
     def _make_ivp(self) -> InstanceVisualPrompts | LayerInstancePrompts | None:
         config = self.config

@@ -9,6 +9,7 @@ initialisation of a ViT's patch projection. Sources: Jia et al. 2022, arXiv 2203
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,36 +40,33 @@ class TaskVisualPrompts(nn.Module):
         """The tokens that enter at a layer: (B, n, D)."""
         return self.tokens[layer].expand(batch, -1, -1)
 
-    @torch.no_grad()
-    def start_as(self, pool: Tensor, layer: int, bound: float) -> None:
-        """Set the tokens of a layer to tokens drawn from `pool` (M, D), standardised to the variance of the prompts.
-
-        Prompts at random make [CLS] look at them and away from the image; tokens of the layer's own kind do so less.
-        """
-        generator = torch.Generator().manual_seed(layer)
-        chosen = torch.randint(len(pool), self.tokens.shape[1:2], generator=generator).to(pool.device)
-        self.tokens[layer] = F.layer_norm(pool[chosen].float(), pool.shape[-1:]) * bound / math.sqrt(3)
-
 
 class TaskTextualPrompts(nn.Module):
     """TTP: cached states of a frozen text encoder (tasks, n, H) projected to the ViT's width by a trained linear layer.
 
-    States are standardised over H first, so that the scale of the encoder does not matter.
+    States are standardised over H first, so that the scale of the encoder does not matter. With `layers`, each layer
+    has offsets of its own, `tokens` (layers, n, D), to which the projected text is added; states then have length 1, so
+    that a step of an optimiser moves these prompts about as far as others.
     """
 
     states: Tensor
 
-    def __init__(self, states: Tensor, dim: int, bound: float) -> None:
+    def __init__(self, states: Tensor, dim: int, bound: float, layers: int = 0) -> None:
         super().__init__()
         self.register_buffer("states", states.detach().clone().float())
         hidden = states.shape[-1]
         self.project = nn.Linear(hidden, dim)
-        nn.init.normal_(self.project.weight, std=bound / math.sqrt(3 * hidden))
+        self.tokens = nn.Parameter(torch.zeros(layers, states.shape[1], dim)) if layers else None
+        nn.init.normal_(self.project.weight, std=bound / math.sqrt(3 if layers else 3 * hidden))
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, batch: int, task: Tensor | None = None) -> Tensor:
+    def forward(self, batch: int, task: Tensor | None = None, layer: int = 0) -> Tensor:
         """Tokens (B, n, D). `task` (B,), int64, selects the text of each image; None if there is only one."""
-        tokens: Tensor = self.project(F.layer_norm(self.states, self.states.shape[-1:]))
+        hidden = self.states.shape[-1]
+        states = F.layer_norm(self.states, (hidden,))
+        tokens: Tensor = self.project(states if self.tokens is None else states / math.sqrt(hidden))
+        if self.tokens is not None:
+            tokens = tokens + self.tokens[layer]
         if task is not None:
             return tokens[task]
         if tokens.shape[0] != 1:
@@ -115,9 +113,20 @@ class LayerInstancePrompts(nn.Module):
         super().__init__()
         self.refine = nn.ModuleList(LayerRefineModule(dim, rank, tokens, bound) for _ in range(layers))
 
-    def forward(
-        self, layer: int, tokens: Tensor, normed: Tensor, prefix: int, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Prompts (B, n, D) of a layer, and its tokens corrected: see `LayerRefineModule.forward`."""
-        found: tuple[Tensor, Tensor] = self.refine[layer](tokens, normed, prefix, grid)
+    def forward(self, layer: int, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Prompts (B, n, D) of a layer, and the correction of its tokens: see `LayerRefineModule.forward`."""
+        found: tuple[Tensor, Tensor] = self.refine[layer](normed, prefix, grid)
         return found
+
+
+@torch.no_grad()
+def start_as_tokens(prompts: Sequence[nn.Parameter], pool: Tensor, bound: float, seed: int) -> None:
+    """Set prompts (n, D) of a layer to different tokens of `pool` (M, D), standardised to the variance of prompts.
+
+    Prompts at random make [CLS] look at them and away from the image; tokens of the layer's own kind do so less. Idea:
+    Wang et al. 2024, arXiv 2402.02382.
+    """
+    chosen = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    for prompt in prompts:
+        rows, chosen = chosen[: len(prompt)], chosen.roll(-len(prompt))
+        prompt.copy_(F.layer_norm(pool[rows.to(pool.device)].float(), pool.shape[-1:]) * bound / math.sqrt(3))

@@ -96,12 +96,13 @@ def _separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 class LayerRefineModule(nn.Module):
-    """Reads the tokens of one layer; makes instance prompts of that layer and corrects its tokens.
+    """Reads the tokens of one layer; makes instance prompts of that layer and a correction of its tokens.
 
-    A projection to `rank` channels, a 3x3 convolution over the patch grid, and two ways back: attention pools the maps
-    into n prompts, and a projection that starts at zero is added to the class, register and patch tokens. At the start
-    the tokens therefore pass unchanged, and the convolution is the identity.
-    The correction is what Jie and Deng 2022 (arXiv 2207.07039, Convpass) put beside attention; here it comes before it.
+    A projection to `rank` channels, a 3x3 convolution over the patch grid, and two ways back: attention over the maps
+    pools maps and tokens into n prompts, and a projection that starts at zero gives what is added to the class,
+    register and patch tokens beside the layer's attention. At the start there is no correction, and the convolution is
+    the identity.
+    The correction is that of Jie and Deng 2022 (arXiv 2207.07039, Convpass).
     """
 
     def __init__(self, dim: int, rank: int, tokens: int, bound: float) -> None:
@@ -113,6 +114,7 @@ class LayerRefineModule(nn.Module):
         # No bias: softmax ignores a constant added to all scores of a prompt.
         self.look = nn.Linear(rank, tokens, bias=False)
         self.out = nn.Linear(rank, dim)
+        self.scale = nn.Parameter(torch.full((tokens, dim), bound / 3**0.5))
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.zeros_(self.near.weight)
         nn.init.zeros_(self.up.weight)
@@ -122,16 +124,17 @@ class LayerRefineModule(nn.Module):
         with torch.no_grad():
             self._centre().copy_(torch.eye(rank))
 
-    def forward(self, tokens: Tensor, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Instance prompts (B, n, D), and the tokens (B, prefix + N, D) corrected.
+    def forward(self, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Instance prompts (B, n, D), and what is added to the tokens (B, prefix + N, D).
 
         `normed` are the tokens after the layer's first norm; `prefix` of them are no patches; N patches lie on `grid`.
         """
         narrow = F.gelu(self.down(normed))
         maps = F.gelu(self.near(_neighbours(narrow[:, prefix:], grid)))
         others = F.gelu(F.linear(narrow[:, :prefix], self._centre(), self.near.bias))
-        prompts = self.start + self.out(self.look(maps).softmax(dim=1).transpose(1, 2) @ maps)
-        return prompts, tokens + self.up(torch.cat([others, maps], dim=1))
+        places = self.look(maps).softmax(dim=1).transpose(1, 2)
+        prompts = self.start + self.out(places @ maps) + self.scale * (places @ normed[:, prefix:])
+        return prompts, self.up(torch.cat([others, maps], dim=1))
 
     def _centre(self) -> Tensor:
         """The convolution's weights at its centre, (rank, rank): all that a token without neighbours meets."""

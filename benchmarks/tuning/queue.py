@@ -18,7 +18,7 @@ from wsi_pipeline.system.machine import prepare_process
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).with_name("results.jsonl")
+RESULTS = Path(os.environ.get("TUNING_RESULTS", Path(__file__).with_name("results.jsonl")))
 
 
 class Results:

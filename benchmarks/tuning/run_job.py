@@ -58,13 +58,14 @@ def run(job: Job) -> Json:
         "threads": torch.get_num_threads(),
         "device": DEVICE,
         "per_task": _per_task(test, found),
-        "at_test": _probe(model, card, test) if job.probes else {},
+        "at_test": _probe(model, card, test, job.probes),
     }
 
 
-def _probe(model: PathoTune, card: BackboneCard, test: Part) -> Json:
+def _probe(model: PathoTune, card: BackboneCard, test: Part, shifted: bool) -> Json:
+    """Scores with instance tokens of other images; where asked for, under other stains and on another organ too."""
     own = variants.at_test(model, card, test.data, lambda found: scores(test.data.labels, found), DEVICE)
-    return {**own, **shift.at_test(model, card, test.data, DEVICE)}
+    return {**own, **shift.at_test(model, card, test.data, DEVICE)} if shifted else own
 
 
 def _per_task(test: Part, found: NDArray[np.float32]) -> Json:

@@ -134,7 +134,7 @@ def test_several_tasks_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["default", "deep", "shallow"])
 def test_adapters_of_before_prompts_had_an_entry_give_the_same_features(name: str) -> None:
-    """`adapters_1` was written by the code before the fields `entry` and `tvp_start`: never make it anew."""
+    """`adapters_1` was written by the code before the fields `entry` and `start`: never make it anew."""
     folder = Path(__file__).with_name("adapters_1")
     expected = json.loads((folder / f"{name}.json").read_text())
     document = json.loads(header_of(folder / f"{name}.safetensors")[0]["__metadata__"]["pathotune"])

@@ -33,7 +33,9 @@ choices = st.fixed_dictionaries(
         "ivp_depth": st.sampled_from(["deep", "shallow"]),
         "vrm_input": st.sampled_from(["pixels", "patches", "layers"]),
         "entry": st.sampled_from([0.0, 0.34, 0.9]),
+        "start": st.sampled_from(["random", "tokens"]),
         "feature": st.sampled_from(["cls", "cls_mean"]),
+        "ivp_read": st.booleans(),
         "head": st.sampled_from(["linear", "mlp"]),
         "head_dropout": st.sampled_from([0.0, 0.3]),
         "prompt_dropout": st.sampled_from([0.0, 0.3]),
@@ -181,14 +183,14 @@ def test_layers_below_the_entry_are_those_of_the_bare_backbone(kind: str) -> Non
     before: dict[str, list[Tensor]] = {"model": [], "bare": []}
     for name, vit in (("model", model.backbone), ("bare", bare)):
         for block in vit.blocks:
-            block.register_forward_pre_hook(lambda _, given, seen=before[name]: seen.append(given[0]))
-    model.train()
-    model.features(images()).sum().backward()
+            block.norm1.register_forward_pre_hook(lambda _, given, seen=before[name]: seen.append(given[0]))
+    model.features(images())
     bare(images())
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(before["model"][:2], before["bare"], strict=False))
-    assert [tokens.requires_grad for tokens in before["model"]] == [False, False, True]
-    # An untrained refine module corrects nothing: only the prompts are new.
-    assert torch.equal(model.layout.remove(before["model"][2]), before["bare"][2])
+    # An untrained refine module corrects nothing, so what it reads in the first layer with prompts is the bare one's.
+    for ours, theirs in zip(before["model"], before["bare"], strict=False):
+        assert torch.equal(ours, theirs)
+        assert not ours.requires_grad
+    assert before["model"][3].requires_grad
     assert model.tvp.layers == len(model.ivp.refine) == 1
 
 
@@ -198,7 +200,7 @@ def test_layers_below_the_entry_are_those_of_the_bare_backbone(kind: str) -> Non
 def test_prompts_as_keys_alone_give_the_features_of_the_whole_sequence(
     kind: str, feature: str, off: dict[str, Any]
 ) -> None:
-    model = make(kind, vrm_input="layers", ttp_depth="deep", feature=feature, entry=0.34, **off)
+    model = make(kind, vrm_input="layers", ttp_depth="deep", feature=feature, entry=0.34, ivp_read=True, **off)
     for value in model.trained_parameters().values():
         nn.init.normal_(value, std=0.3)
     assert model.keyed
@@ -207,7 +209,10 @@ def test_prompts_as_keys_alone_give_the_features_of_the_whole_sequence(
         torch.testing.assert_close(found[:, :DIM], sequence[:, 0], rtol=1e-4, atol=1e-5)
         if feature == "cls_mean":
             mean = sequence[:, model.layout.place("image")].mean(dim=1)
-            torch.testing.assert_close(found[:, DIM:], mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found[:, DIM : 2 * DIM], mean, rtol=1e-4, atol=1e-5)
+        if model.config.reads_instances:
+            assert found.shape == (3, model.feature_dim)
+            assert not torch.allclose(found[0, -DIM:], found[1, -DIM:])
         for block in model.backbone.blocks:
             block.attn.fused_attn = False
         torch.testing.assert_close(model.features(images()), found, rtol=1e-4, atol=1e-5)
@@ -221,26 +226,32 @@ def test_the_refine_module_of_a_layer_is_a_convolution_over_the_patch_grid(grid:
     nn.init.normal_(refine.up.weight)
     tokens = torch.randn(3, 1 + count, DIM)
     with torch.inference_mode():
-        prompts, refined = refine(tokens, tokens, 1, grid)
+        prompts, correction = refine(tokens, 1, grid)
         narrow = nn.functional.gelu(refine.down(tokens))
         weight = refine.near.weight.reshape(5, 3, 3, 5).permute(0, 3, 1, 2)
         maps = narrow[:, 1:].transpose(1, 2).reshape(3, 5, *grid)
         near = nn.functional.conv2d(maps, weight, refine.near.bias, padding=1).flatten(2).transpose(1, 2)
-        expected = tokens[:, 1:] + refine.up(nn.functional.gelu(near))
-    torch.testing.assert_close(refined[:, 1:], expected)
+        expected = refine.up(nn.functional.gelu(near))
+    torch.testing.assert_close(correction[:, 1:], expected)
     assert prompts.shape == (3, 2, DIM)
     assert not torch.allclose(prompts[0], prompts[1])
 
 
 def test_prompts_that_start_as_tokens_have_the_scale_of_prompts() -> None:
-    model = make(tvp_start="tokens", entry=0.34)
-    before = model.tvp.tokens.detach().clone()
+    model = make(start="tokens", ttp_depth="deep", vrm_input="layers", entry=0.34)
+
+    def starts() -> list[Tensor]:
+        return [model.tvp.tokens.clone(), model.ttp.tokens.clone(), *(one.start.clone() for one in model.ivp.refine)]
+
+    before = starts()
     model.calibrate(images())
-    after = model.tvp.tokens.detach()
-    assert not torch.allclose(before, after)
-    torch.testing.assert_close(after.std(-1), torch.full(after.shape[:2], model._bound() / 3**0.5), rtol=0.1, atol=0)
+    after = starts()
+    scale = model._bound() / 3**0.5
+    for old, new in zip(before, after, strict=True):
+        assert not torch.allclose(old, new)
+        torch.testing.assert_close(new.std(-1), torch.full(new.shape[:-1], scale), rtol=0.1, atol=0)
     model.calibrate(images())
-    assert torch.equal(model.tvp.tokens, after)
+    assert all(torch.equal(old, new) for old, new in zip(after, starts(), strict=True))
 
 
 def test_the_refine_module_sees_patches_in_their_places_in_images_of_any_shape() -> None:
