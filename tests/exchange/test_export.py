@@ -13,6 +13,7 @@ import torch
 import yaml
 import zarr
 from PIL import Image
+from shapely.geometry import box, shape
 
 from tests.exchange.small_run import CLASSES, MPP, NAMES, PATCH_PX, SIDE, STRIDE, small_run
 from wsi_pipeline.cli import main
@@ -152,6 +153,30 @@ def test_qupath(run: Path) -> None:
     assert tile["geometry"]["coordinates"][0][2] == [x + SIDE, y + SIDE]
     assert tile["properties"]["classification"]["name"] == "stroma"
     assert tile["properties"]["measurements"]["Tissue"] == pytest.approx(float(patches.grid.coverage[1]), abs=1e-4)
+
+
+def test_outlines_for_qupath_are_valid_polygons_of_tissue_and_patches(run: Path) -> None:
+    """Read by shapely: closed, not crossing itself, with the area of a patch; tissue within the slide."""
+    folder = exported(run, "qupath")
+    for name in NAMES:
+        document = json.loads((folder / f"{name}.geojson").read_text())
+        assert document["type"] == "FeatureCollection"
+        ids = [feature["id"] for feature in document["features"]]
+        assert len(set(ids)) == len(ids)
+        patches = read_patch_table(run / "tile" / f"{name}.h5").grid.coords
+        tiles = []
+        for feature in document["features"]:
+            polygon = shape(feature["geometry"])
+            assert polygon.is_valid
+            assert polygon.area > 0
+            assert all(
+                part[0] == part[-1] for part in feature["geometry"]["coordinates"] if polygon.geom_type == "Polygon"
+            )
+            if feature["properties"]["objectType"] == "tile":
+                tiles.append(polygon.bounds)
+            else:
+                assert box(0, 0, 640, 480).covers(polygon)
+        np.testing.assert_array_equal(tiles, np.concatenate([patches, patches + SIDE], axis=1))
 
 
 def test_anndata(run: Path) -> None:
