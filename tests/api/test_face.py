@@ -181,7 +181,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
     patches = wp.lay_patches(SLIDE)
     with pytest.raises(SlideError, match=r"demo-02.svs is not the slide these patches were laid on: demo-01.svs"):
         list(wp.read_patches("demo/slides/demo-02.svs", patches))
-    with pytest.raises(UsageError, match=r"There are: colour"):
+    with pytest.raises(UsageError, match=r"Features exist for: colour"):
         wp.read_features("wsi-run", "resnet50")
     with pytest.raises(UsageError, match="name the encoder"):
         wp.read_features("wsi-run")
