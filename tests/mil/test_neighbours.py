@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.validation.neighbours import Neighbours, score_neighbours
+from wsi_pipeline.mil.validation.neighbours import Neighbours, same_site, score_neighbours
 
 QUICK = MilSpec(bootstrap=100, permutations=50)
 
@@ -104,3 +104,15 @@ def test_one_patient_has_no_others() -> None:
         score_neighbours(x, table.assign(patient_id="p"), 3, QUICK)
     with pytest.raises(MilError, match="at least two slides"):
         Neighbours.of(x[:1], table["patient_id"][:1])
+
+
+def test_share_of_neighbours_of_the_same_site() -> None:
+    x, table = made(patients=12)
+    number = np.repeat(np.arange(12), 2)
+    assert same_site(x, table, 3) is None
+    assert same_site(x, table.assign(site="one"), 3) is None
+    apart = x + 1000 * (number % 2)[:, None].astype(np.float32)
+    found = same_site(apart, table.assign(site=np.where(number % 2, "n", "s")), 3)
+    assert found is not None
+    assert found["near"] == 1
+    assert found["all"] == pytest.approx(10 / 22)  # 5 of the 11 other patients

@@ -22,7 +22,7 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.slide_options import SimilarOptions
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
-from wsi_pipeline.mil.validation.neighbours import Neighbours, score_neighbours
+from wsi_pipeline.mil.validation.neighbours import Neighbours, same_site, score_neighbours
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather, tuned_on_warnings
 from wsi_pipeline.system.atomic import remove, write_text
 from wsi_pipeline.system.locks import locked
@@ -35,6 +35,7 @@ class Similar:
     """Neighbours of slides.
 
     table   of all slides, see `Neighbours.table`
+    sites   see `same_site`; None with fewer than two sites
     score   of the labels of neighbours, as in neighbours.json; None where `why` says there is none
     """
 
@@ -43,6 +44,7 @@ class Similar:
     table: pd.DataFrame
     score: dict[str, Any] | None
     why: str = ""
+    sites: dict[str, Any] | None = None
 
 
 def find_similar(run: RunDir, records: Sequence[SlideRecord], name: str, options: SimilarOptions) -> Similar:
@@ -57,6 +59,9 @@ def find_similar(run: RunDir, records: Sequence[SlideRecord], name: str, options
         score = score_of(slides, options)
     except MilError as error:
         why = error.what
+    sites = same_site(np.asarray(slides.bags.features), slides.table, options.neighbours)
+    if score is not None and sites is not None:
+        score["sites"] = sites
     folder = run.embeddings_csv(name).parent
     with locked(run.lock("similar", name), math.inf):
         write_text(folder / NEIGHBOURS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
@@ -64,7 +69,7 @@ def find_similar(run: RunDir, records: Sequence[SlideRecord], name: str, options
             remove(folder / SCORE)
         else:
             write_text(folder / SCORE, json.dumps(score, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return Similar(folder, slides, table, score, why)
+    return Similar(folder, slides, table, score, why, sites)
 
 
 def neighbours_of(slides: SlideBags, most: int, slide_ids: Sequence[str] | None = None) -> pd.DataFrame:

@@ -29,6 +29,11 @@ def similar(request: Request) -> int:
     for slide in request.sources:
         _list(request, slide, found)
     _print_score(request, name, found)
+    if found.sites is not None:
+        near, among = (f"{100 * found.sites[key]:.0f} %" for key in ("near", "all"))
+        request.console.fact(
+            "sites", f"{near} of the neighbours are of the slide's own site, {among} of all slides are"
+        )
     after = f"train-mil --model linear --features {name}"
     request.console.say(f"all neighbours: {shown(found.folder / NEIGHBOURS)} · {request.next(after)}")
     return EXIT_DONE

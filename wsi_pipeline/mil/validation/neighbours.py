@@ -96,6 +96,24 @@ class Neighbours:
         return found
 
 
+def same_site(embeddings: NDArray[np.floating[Any]], slides: pd.DataFrame, most: int) -> Json | None:
+    """Share of the `most` nearest slides of other patients that are of the slide's own site, and of all such slides.
+
+    slides   slide_id, patient_id, site of each slide; without a site it is left out
+
+    None with fewer than two sites. Where the first share is far above the second, embeddings tell sites apart.
+    """
+    known = slides["site"].notna().to_numpy() if "site" in slides else np.zeros(len(slides), bool)
+    site, patients = slides["site"][known].astype(str).to_numpy() if known.any() else np.zeros(0), slides["patient_id"]
+    if len(np.unique(site)) < 2:
+        return None
+    found = Neighbours.of(np.asarray(embeddings)[known], patients[known])
+    near = [site[rows] == own for rows, own in zip(found.others(most), site, strict=True) if len(rows)]
+    others = [found.patients != own for own in found.patients]
+    among = [(site[rows] == own).mean() for rows, own in zip(others, site, strict=True) if rows.any()]
+    return {"near": float(np.mean([rows.mean() for rows in near])), "all": float(np.mean(among)), "neighbours": most}
+
+
 def score_neighbours(embeddings: NDArray[np.floating[Any]], slides: pd.DataFrame, most: int, spec: MilSpec) -> Json:
     """How well the `most` nearest labelled slides of other patients predict the label of a slide.
 
