@@ -101,3 +101,10 @@ def test_prompts_that_mean_nothing_are_refused(document: Any, said: str) -> None
         read_prompts(document, "prompts.yaml")
     assert "prompts.yaml" in refusal.value.what
     assert "CLASSNAME" in refusal.value.todo
+
+
+def test_braces_are_the_place_of_a_name_too() -> None:
+    document = {"classes": {"a": "x", "b": "y"}, "templates": ["an image of {}."]}
+    same = {**document, "templates": ["an image of CLASSNAME."]}
+    assert read_prompts(document, "p.yaml") == read_prompts(same, "p.yaml")
+    assert next(iter(read_prompts(document, "p.yaml").sentences())) == ("a", ("an image of x.",))

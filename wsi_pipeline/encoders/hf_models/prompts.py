@@ -9,7 +9,7 @@ from typing import Any
 from wsi_pipeline.errors import UsageError
 
 PLACE = "CLASSNAME"
-"""Where a name goes in a template."""
+"""Where a name goes in a template; `{}`, as CLIP's templates have it, means the same."""
 _EXAMPLE = "classes: {tumour: [tumour, adenocarcinoma], normal: normal mucosa}, templates: ['an image of CLASSNAME.']"
 
 
@@ -44,7 +44,8 @@ def read_prompts(document: Any, where: str) -> Prompts:
         raise _wrong(where, "classes must name at least two classes")
     read = tuple((_text(label, where, "a class"), _texts(names, where, f"class {label}"))
                  for label, names in classes.items())  # fmt: skip
-    templates = _texts(document.get("templates", PLACE), where, "templates")
+    written = _texts(document.get("templates", PLACE), where, "templates")
+    templates = tuple(template.replace("{}", PLACE) for template in written)
     without = [template for template in templates if PLACE not in template]
     if without:
         raise _wrong(where, f"the template {without[0]!r} lacks {PLACE}, the place of a name")
