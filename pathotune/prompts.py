@@ -107,7 +107,7 @@ class InstanceVisualPrompts(nn.Module):
 
 
 class LayerInstancePrompts(nn.Module):
-    """IVP made anew in each layer, by a refine module of its own that reads the layer's tokens and corrects them."""
+    """IVP of each layer, made by a refine module of its own that reads the layer's tokens and corrects them."""
 
     def __init__(self, layers: int, tokens: int, dim: int, rank: int, bound: float) -> None:
         super().__init__()

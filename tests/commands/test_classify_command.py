@@ -184,7 +184,7 @@ def test_it_ends_with_a_table_what_was_made_and_the_next_step(work: Path, capsys
     html = (work / "run" / "report" / "report.html").read_text()
     assert 'id="classes"' in html
     assert "tune/pathotune/adapter.safetensors" in html
-    assert html.count("Classes over the thumbnail of") == 3
+    assert html.count("Predicted classes on the thumbnail of") == 3
     assert main(["status", "--run", "run"]) == 0
     assert re.search(r"^classify/pathotune +3 +0 +0 +1$", told(capsys), re.M)
 
