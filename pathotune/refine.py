@@ -127,7 +127,7 @@ class LayerRefineModule(nn.Module):
     def forward(self, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Instance prompts (B, n, D), and what is added to the tokens (B, prefix + N, D).
 
-        `normed` are the tokens after the layer's first norm; the first `prefix` are not patches; N patches lie on `grid`.
+        `normed`: the tokens after the layer's first norm, `prefix` of them before the N patches, which lie on `grid`.
         """
         narrow = F.gelu(self.down(normed))
         maps = F.gelu(self.near(_neighbours(narrow[:, prefix:], grid)))
