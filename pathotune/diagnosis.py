@@ -89,7 +89,8 @@ def _attention(layer: Any, normed: Tensor) -> Tensor:
     heads = layer.num_heads
     queries, keys, _ = layer.qkv(normed).reshape(batch, count, 3, heads, -1).permute(2, 0, 3, 1, 4).float()
     queries, keys = layer.q_norm(queries[:, :, :1]), layer.k_norm(keys)
-    return (queries @ keys.transpose(-2, -1) * layer.scale).softmax(dim=-1)[:, :, 0]
+    weights: Tensor = (queries @ keys.transpose(-2, -1) * layer.scale).softmax(dim=-1)
+    return weights[:, :, 0]
 
 
 def _shares(model: PathoTune, number: int, attention: Tensor) -> dict[str, float]:

@@ -7,6 +7,7 @@ gives the same result in two thirds of the time, and prompts that are the same f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from timm.layers.attention import Attention
@@ -41,7 +42,7 @@ def layer_with_keys(
     `tokens` (B, T, C) are those of the backbone, `normed` the same after the layer's first norm; each of `prompts` is
     (B, n, C), or (1, n, C) if all images share it. `correction` (B, T, C) is added beside attention.
     """
-    out = block.ls1(_attend(block.attn, normed, [block.norm1(prompt) for prompt in prompts], queries))
+    out = block.ls1(_attend(cast(Attention, block.attn), normed, [block.norm1(prompt) for prompt in prompts], queries))
     tokens = tokens[:, :queries] + out
     if correction is not None:
         tokens = tokens + correction[:, :queries]
@@ -81,4 +82,4 @@ def _project(layer: nn.Linear, tokens: Tensor, rows: slice) -> Tensor:
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:
     """(B, T, C) -> (B, heads, T, C / heads)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tokens.view(*tokens.shape[:-1], heads, -1).transpose(1, 2)

@@ -7,6 +7,7 @@ prompts of each layer replace the previous layer's outputs at their positions).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from pathotune.prompts import (
     prompt_bound,
     start_as_tokens,
 )
+from pathotune.refine import LayerRefineModule
 from pathotune.tokens import KINDS, TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
@@ -225,7 +227,7 @@ class PathoTune(nn.Module):
                 start_as_tokens(self._starts(layer), pool, self._bound(), seed=layer)
             sequence = block(sequence)
 
-    def _starts(self, layer: int) -> list[nn.Parameter]:
+    def _starts(self, layer: int) -> list[Tensor]:
         """The learned part of the prompts of a layer, (n, C) each."""
         found = [
             part.tokens[layer]
@@ -233,7 +235,7 @@ class PathoTune(nn.Module):
             if part is not None and part.tokens is not None and layer < len(part.tokens)
         ]
         if isinstance(self.ivp, LayerInstancePrompts):
-            found.append(self.ivp.refine[layer].start)
+            found.append(cast(LayerRefineModule, self.ivp.refine[layer]).start)
         return found
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:

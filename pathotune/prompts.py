@@ -120,7 +120,7 @@ class LayerInstancePrompts(nn.Module):
 
 
 @torch.no_grad()
-def start_as_tokens(prompts: Sequence[nn.Parameter], pool: Tensor, bound: float, seed: int) -> None:
+def start_as_tokens(prompts: Sequence[Tensor], pool: Tensor, bound: float, seed: int) -> None:
     """Set prompts (n, D) of a layer to different tokens of `pool` (M, D), standardised to the variance of prompts.
 
     Prompts at random make [CLS] look at them and away from the image; tokens of the layer's own kind do so less. Idea:

@@ -83,8 +83,8 @@ def _given(
 ) -> Given:
     several = [files] if isinstance(files, str | PathLike) else files
     sources = tuple(str(fspath(item)) for item in several)
-    tables = [None if item is None else str(fspath(item)) for item in (labels, slides)]
-    return Given(sources, *tables, encoder, listed(sources, 2), "", cohort, table)
+    labelled, known = (None if item is None else str(fspath(item)) for item in (labels, slides))
+    return Given(sources, labelled, known, encoder, listed(sources, 2), "", cohort, table)
 
 
 def _run(stage: ImportFeatures | ImportPatches, found: ImportCohort) -> Run:

@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wsi_pipeline.cohort.clinical.clinical_table import split_sheet
 from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir
+from wsi_pipeline.cohort.tables.workbook import split_sheet
 from wsi_pipeline.commands.catalogue import COMMANDS, Command
 from wsi_pipeline.commands.shell.logfile import log_to
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request

@@ -183,7 +183,7 @@ class TrainedPooling:
         bag = Bags(torch.cat(blocks), np.array([0, sum(map(len, blocks))], np.int64), (record.slide_id,))
         device, chosen = choose_device(self.device), [self.ensemble.models[k] for k in self.by(record)]
         each = [attention(model, bag, device=device).astype(np.float64) for model in chosen]
-        weights = torch.from_numpy(np.mean(each, axis=0)).split([len(block) for block in blocks])
+        weights = torch.from_numpy(np.mean(each, axis=0)).split([len(block) for block in blocks])  # type: ignore[no-untyped-call]
         return weighted_sum_of(blocks, weights).numpy()
 
 

@@ -222,8 +222,8 @@ def _join(
     if metrics is not None:
         metrics = {"encoder": folder.parent.name, "name": folder.name, "trained_model": model.to_json(), **metrics}
         metrics |= {"patients": whose} if whose != "stated" else {}
-    text = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_or_remove(folder / files.METRICS, text)
+    shown = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_or_remove(folder / files.METRICS, shown)
     write_text(folder / files.MODEL, json.dumps(model.to_json(), ensure_ascii=False) + "\n")
     return Predicted(folder, table, whole, slides, patients, metrics)
 

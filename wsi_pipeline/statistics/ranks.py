@@ -11,5 +11,5 @@ Floats = NDArray[np.float64]
 
 def mid_ranks(values: NDArray[np.generic]) -> Floats:
     """Rank of each value within its column, 1 the smallest; ties share the mean of their ranks. (n,) or (n, C)."""
-    ranks: Floats = (pd.Series(values) if values.ndim == 1 else pd.DataFrame(values)).rank().to_numpy(np.float64)
-    return ranks
+    table = pd.Series(values) if values.ndim == 1 else pd.DataFrame(values)
+    return np.asarray(table.rank(), dtype=np.float64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.cohort.records import Fault
@@ -35,21 +37,22 @@ class TableRows:
         ]
 
 
-def read_table(source: str | Path) -> TableRows:
+def read_table(source: str | PathLike[str]) -> TableRows:
     """Read `FILE.csv`, `FILE.xlsx` or `FILE.xlsx#SHEET`; rows without any cell are left out.
 
     Raises UsageError for a file that cannot be read, ManifestError for a CSV that is none.
     """
-    path, sheet = split_sheet(str(source))
+    path, sheet = split_sheet(os.fspath(source))
     if path.suffix.lower() not in WORKBOOKS:
         rows, faults = read_rows(path)
         header, body = (rows[0], rows[1:]) if rows else ([], [])
         return TableRows(header, [(i, row) for i, row in enumerate(body, start=2) if _filled(row)], faults)
     found = read_sheet(path, sheet)
     notes = [Fault(None, note, fatal=False) for note in found.notes]
-    (_, header), *body = [(number, list(cells)) for number, cells in found.rows] or [(1, [])]
-    width = len(header)
-    return TableRows(header, [(i, row + [""] * (width - len(row))) for i, row in body], notes, found.troubles)
+    sheet_rows = [(number, list(cells)) for number, cells in found.rows]
+    header = sheet_rows[0][1] if sheet_rows else []
+    numbered = [(i, cells + [""] * (len(header) - len(cells))) for i, cells in sheet_rows[1:]]
+    return TableRows(header, numbered, notes, found.troubles)
 
 
 def is_table(source: str | Path) -> bool:

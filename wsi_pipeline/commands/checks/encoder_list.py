@@ -64,7 +64,8 @@ def _list_all(console: Console) -> None:
     rows = [[one.name, " or ".join(one.encoders), *_columns(one)] for one in of_slides if one.built]
     console.table(("slide encoder", "takes", "features", "mpp", "licence", "gate", "weights"), rows, right=(2, 3))
     console.say()
-    reasons = [[item.name, item.reason] for item in (*every, *of_slides) if not item.built]
+    presets: list[Preset | SlidePreset] = [*every, *of_slides]
+    reasons = [[item.name, item.reason] for item in presets if not item.built]
     console.table(("not built here", "reason"), reasons)
     console.say()
     console.say("weights: here (in the Hugging Face cache), convert (cached, but pickled), or - (not in the cache)")

@@ -93,4 +93,4 @@ def _converge(run: TrainingRun, train: Tensor, weight: Tensor, bias: Tensor, pen
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]

@@ -78,7 +78,7 @@ class Neighbours:
             frame = slides.iloc[order[shown]][["slide_id", *about]].rename(columns={"slide_id": "neighbour"})
             frame = frame.reset_index(drop=True)
             frame.insert(0, "slide_id", slides["slide_id"].iloc[row])
-            frame.insert(1, "rank", pd.array(np.where(own, 0, rank)[shown], dtype="Int64"))
+            frame.insert(1, "rank", pd.Series(np.where(own, 0, rank)[shown], dtype="Int64"))
             frame.loc[own[shown], "rank"] = pd.NA
             frame.insert(3, "similarity", similarity[shown])
             frame.insert(4, "same_patient", np.where(own[shown], "yes", "no"))

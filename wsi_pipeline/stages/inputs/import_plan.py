@@ -225,11 +225,11 @@ def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str,
     (dim, most), total = counts.most_common(1)[0], sum(counts.values())
     assert dim is not None
     if 2 * most <= total:
-        counts = ", ".join(
+        widths = ", ".join(
             f"{width} ({_names([file for file in files.values() if file.dim == width])})" for width in counts
         )
         raise UsageError(
-            f"{where} holds features of different widths: {counts}", todo="Name the files of one encoder only"
+            f"{where} holds features of different widths: {widths}", todo="Name the files of one encoder only"
         )
     wrong = {
         name: ExchangeError(

@@ -34,12 +34,13 @@ def diagnose_tuning(job: TuneJob) -> Path:
     bare = PathoTune(configure("linear"), open_vit(job.spec, job.weights)[0])
     part = next(iter(batches(patches, np.arange(len(patches)), len(patches), job.card, torch.device("cpu"))))
     images = normalise(part.images, job.card)
+    of_tuned, of_bare = diagnose(tuned, images, part.labels, part.tasks).to_dict(), diagnose(bare, images).to_dict()
     found = {
         "patches": len(patches),
         "part": "test" if len(job.split.test) else "validation",
-        "tuned": diagnose(tuned, images, part.labels, part.tasks).to_dict(),
-        "bare": diagnose(bare, images).to_dict(),
+        "tuned": of_tuned,
+        "bare": of_bare,
     }
     write_text(job.folder / DIAGNOSIS, json.dumps(found, indent=2) + "\n")
-    write_bytes(job.folder / DIAGNOSIS_PICTURE, diagnosis_png(found["tuned"], found["bare"]))
+    write_bytes(job.folder / DIAGNOSIS_PICTURE, diagnosis_png(of_tuned, of_bare))
     return job.folder / DIAGNOSIS_PICTURE
