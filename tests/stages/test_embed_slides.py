@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import save_file
+from scipy.special import softmax
 
 from tests.encoders.test_slide_zoo import feather_file, feather_reference
 from tests.exchange import foreign_files as files
@@ -161,6 +162,30 @@ def test_training_on_embeddings_warns_where_labels_are_in_them(run: RunDir, caps
     for name, tuned in (("colour+mean", False), ("colour+trained.mean", True)):
         metrics = json.loads((run.mil(name, "mean") / "metrics.json").read_text())
         assert any("tuned on labels of patients of 8 of these 8" in text for text in metrics["warnings"]) == tuned
+
+
+def test_a_linear_model_predicts_embeddings_and_asks_for_them(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(run)
+    quick = ["--folds", "2", "--allow-few", "--bootstrap", "100", "--permutations", "0", "--model", "linear"]
+    assert main(["train-mil", "--features", "colour+mean", "--run", str(run.root), *quick]) == 0
+    model, other = str(run.mil("colour+mean", "linear")), RunDir(tmp_path / "other")
+    cohort(other, "b", 4, seed=1)
+    assert main(["predict", "--trained", model, "--run", str(other.root)]) == 2
+    assert "Run first: wsi-pipeline embed-slides" in capsys.readouterr().err
+    assert embed(other) == 0
+    assert main(["predict", "--trained", model, "--run", str(other.root)]) == 0
+    table = pd.read_csv(other.predict("colour+mean", "linear") / "predictions.csv")
+    rows = np.stack([rows_of(other, "colour+mean", f"b{k}-0").features[0] for k in range(4)])
+    each = []
+    for one in load_ensemble(model).models:
+        state = {name: value.numpy() for name, value in one.state_dict().items()}
+        scaled = (rows - state["feature_mean"]) / state["feature_std"]
+        each.append(softmax(scaled @ state["network.head.weight"].T + state["network.head.bias"], axis=1))
+    np.testing.assert_allclose(table[["p_n", "p_t"]], np.mean(each, axis=0), atol=1e-5)
+    assert main(["predict", "slides.csv", "--trained", model, "--run", str(other.root)]) == 2
+    assert "the model takes slide embeddings (colour+mean)" in capsys.readouterr().err
 
 
 def test_plain_train_mil_takes_patch_features_only(run: RunDir) -> None:

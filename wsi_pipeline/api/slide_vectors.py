@@ -37,7 +37,7 @@ def embed_slides(
         raise UsageError("a slide without patches has no embedding")
     plan = plan_slide(model, Path(weights) if weights is not None else None)
     patches = slides.specs.get("tile") or slides.specs.get("import") or {}
-    plan.check(slides.encoder, int(patches.get("patch_px") or 0), float(patches.get("mpp") or 0))
+    plan.check(slides.encoder, int(patches.get("patch_px") or 0), float(patches.get("mpp") or 0), places=False)
     where = choose_device(device)
     embed = plan.open(str(where))
     vectors = []

@@ -108,6 +108,7 @@ class SlideLayoutPlan:
 
     def build(self, device: str = "cpu") -> Any:
         """The network without weights; on device `meta` it costs no memory."""
+        from wsi_pipeline.encoders.slide_zoo import longnet  # noqa: F401 (fills the registry)
         from wsi_pipeline.encoders.slide_zoo.slide_networks import SLIDE_NETWORKS
 
         with torch.device(device):

@@ -42,7 +42,7 @@ class SlideNetwork(Protocol):
         """The slide embedding, float32 (E,)."""
 
 
-SLIDE_NETWORKS: Registry[type[nn.Module]] = Registry("slide network", ("GatedPooling", "MultiheadPooling"))
+SLIDE_NETWORKS: Registry[type[nn.Module]] = Registry("slide network", ("GatedPooling", "MultiheadPooling", "LongNet"))
 
 
 class _Gate(nn.Module):
