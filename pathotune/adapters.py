@@ -45,7 +45,7 @@ class Method:
 
 
 _ALL = (
-    Method("pathotune", "task, textual and instance prompts", 3e-2),
+    Method("pathotune", "task, textual and instance prompts", 1e-2, {}, network_rate=0.3, optimizer="adamw"),
     Method("linear", "only the head", 1e-2, _NO_PROMPTS),
     Method("vpt-shallow", "learned tokens at the input", 1e-2, {**_VPT, "tvp_depth": "shallow"}),
     Method("vpt-deep", "learned tokens at every layer", 3e-2, {**_VPT, "tvp_depth": "deep"}),

@@ -97,13 +97,13 @@ class PathoTuneConfig:
     ttp: bool = True
     ttp_tokens: int = 8
     ttp_pooling: str = "segments"
-    ttp_depth: str = "shallow"
+    ttp_depth: str = "deep"
     text_encoder: str = OFFLINE_ENCODER
     template: str = TEMPLATE
     tasks: tuple[TaskText, ...] = (TaskText(),)
     ivp_tokens: int = 2
     ivp_depth: str = "shallow"
-    vrm_input: str = "patches"
+    vrm_input: str = "layers"
     ivp_read: bool = True
     vrm_rank: int = 16
     vrm_width: int = 128
@@ -113,7 +113,7 @@ class PathoTuneConfig:
     head_width: int = 128
     head_dropout: float = 0.0
     prompt_dropout: float = 0.0
-    start: str = "random"
+    start: str = "tokens"
     entry: float = 0.0
     backbone: str = "frozen"
     lora_rank: int = 8
@@ -156,6 +156,11 @@ class PathoTuneConfig:
     def reads_instances(self) -> bool:
         """Whether features hold instance prompts."""
         return self.ivp_read and self.ivp_tokens > 0 and self.vrm_input == "layers"
+
+    @property
+    def feature_parts(self) -> int:
+        """How many vectors of the backbone's width a feature consists of: [CLS], mean patch token, mean IVP."""
+        return 1 + (self.feature == "cls_mean") + self.reads_instances
 
     @property
     def text_tokens(self) -> int:

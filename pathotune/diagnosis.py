@@ -67,14 +67,18 @@ def _watched(model: PathoTune, attention: list[dict[str, float]], variation: lis
     def look(number: int, layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         attention.append(_shares(model, number, _attention(layer, given[0])))
 
-    def vary(tokens: Tensor) -> None:
-        cls = tokens[:, 0].detach().float()
+    before: list[Tensor] = []
+
+    def vary(change: Tensor) -> None:
+        cls = before.pop().float() + change[:, 0].float()
         variation.append(float(cls.std(dim=0, correction=0).norm() / cls.norm(dim=1).mean()))
 
     hooks = []
     for number, block in enumerate(model.backbone.blocks):
         hooks.append(block.attn.register_forward_pre_hook(lambda layer, given, at=number: look(at, layer, given)))
-        hooks.append(block.register_forward_hook(lambda _, given, out: vary(out)))
+        # A layer's output is what enters its second norm, plus what follows: a layer with a correction is not called.
+        hooks.append(block.norm2.register_forward_pre_hook(lambda _, given: before.append(given[0][:, 0])))
+        hooks.append(block.ls2.register_forward_hook(lambda _, given, out: vary(out)))
     try:
         yield
     finally:

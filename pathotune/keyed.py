@@ -7,6 +7,7 @@ gives the same result in two thirds of the time, and prompts that are the same f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -42,7 +43,9 @@ def layer_with_keys(
     `tokens` (B, T, C) are those of the backbone, `normed` the same after the layer's first norm; each of `prompts` is
     (B, n, C), or (1, n, C) if all images share it. `correction` (B, T, C) is added beside attention.
     """
-    out = block.ls1(_attend(cast(Attention, block.attn), normed, [block.norm1(prompt) for prompt in prompts], queries))
+    together = [torch.cat(list(run), dim=1) for _, run in groupby(prompts, key=len)]
+    attention = cast(Attention, block.attn)
+    out = block.ls1(_attend(attention, normed, [block.norm1(prompt) for prompt in together], queries))
     tokens = tokens[:, :queries] + out
     if correction is not None:
         tokens = tokens + correction[:, :queries]

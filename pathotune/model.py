@@ -75,8 +75,7 @@ class PathoTune(nn.Module):
     @property
     def feature_dim(self) -> int:
         """Length F of a feature vector."""
-        parts = 1 + (self.config.feature == "cls_mean") + self.config.reads_instances
-        return int(self.backbone.embed_dim) * parts
+        return int(self.backbone.embed_dim) * self.config.feature_parts
 
     @property
     def fingerprint(self) -> str:

@@ -108,7 +108,7 @@ class LayerRefineModule(nn.Module):
     def __init__(self, dim: int, rank: int, tokens: int, bound: float) -> None:
         super().__init__()
         self.down = nn.Linear(dim, rank)
-        self.near = nn.Linear(9 * rank, rank)
+        self.near = nn.Conv2d(rank, rank, 3, padding=1)
         self.up = nn.Linear(rank, dim)
         self.start = nn.Parameter(torch.empty(tokens, dim).uniform_(-bound, bound))
         # No bias: softmax ignores a constant added to all scores of a prompt.
@@ -119,10 +119,10 @@ class LayerRefineModule(nn.Module):
         nn.init.zeros_(self.near.weight)
         nn.init.zeros_(self.up.weight)
         nn.init.normal_(self.out.weight, std=bound / (3 * rank) ** 0.5)
-        for layer in (self.down, self.near, self.up, self.out):
-            nn.init.zeros_(layer.bias)
+        for bias in (self.down.bias, self.near.bias, self.up.bias, self.out.bias):
+            nn.init.zeros_(bias)  # type: ignore[arg-type]
         with torch.no_grad():
-            self._centre().copy_(torch.eye(rank))
+            self.near.weight[:, :, 1, 1] = torch.eye(rank)
 
     def forward(self, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Instance prompts (B, n, D), and what is added to the tokens (B, prefix + N, D).
@@ -130,24 +130,15 @@ class LayerRefineModule(nn.Module):
         `normed`: the tokens after the layer's first norm, `prefix` of them before the N patches, which lie on `grid`.
         """
         narrow = F.gelu(self.down(normed))
-        maps = F.gelu(self.near(_neighbours(narrow[:, prefix:], grid)))
-        others = F.gelu(F.linear(narrow[:, :prefix], self._centre(), self.near.bias))
-        places = self.look(maps).softmax(dim=1).transpose(1, 2)
-        prompts = self.start + self.out(places @ maps) + self.scale * (places @ normed[:, prefix:])
-        return prompts, self.up(torch.cat([others, maps], dim=1))
+        # A token without neighbours meets the convolution's centre alone.
+        others = F.linear(narrow[:, :prefix], self.near.weight[:, :, 1, 1], self.near.bias)
+        states = F.gelu(torch.cat([others, self._convolved(narrow[:, prefix:], grid)], dim=1))
+        scores = (self.look.weight @ states.transpose(1, 2))[:, :, prefix:]
+        places = F.pad(scores.softmax(dim=-1), (prefix, 0))
+        prompts = self.start + self.out(places @ states) + self.scale * (places @ normed)
+        return prompts, self.up(states)
 
-    def _centre(self) -> Tensor:
-        """The convolution's weights at its centre, (rank, rank): all that a token without neighbours meets."""
-        rank = self.near.out_features
-        return self.near.weight[:, 4 * rank : 5 * rank]
-
-
-def _neighbours(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Each patch beside its eight neighbours, zeros beyond the border: (B, h w, r) -> (B, h w, 9 r), row by row.
-
-    A linear layer on this is a 3x3 convolution, and on a processor its backward pass is several times as fast.
-    """
-    (rows, columns), (batch, count, rank) = grid, maps.shape
-    padded = F.pad(maps.reshape(batch, rows, columns, rank), (0, 0, 1, 1, 1, 1))
-    shifted = [padded[:, row : row + rows, column : column + columns] for row in range(3) for column in range(3)]
-    return torch.cat(shifted, dim=-1).reshape(batch, count, 9 * rank)
+    def _convolved(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The convolution of maps (B, h w, rank) over their grid (h, w)."""
+        found: Tensor = self.near(maps.unflatten(1, grid).permute(0, 3, 1, 2))
+        return found.flatten(2).transpose(1, 2)

@@ -8,6 +8,7 @@ wbc    white blood cells under two stains, 396 images of 4 classes (the 4 basoph
 wbc-rapid, wbc-romanowsky   trained and validated on one stain, tested on all images of the other
 retina, breast              MedMNIST v2: fundus photographs (5 grades), breast ultrasound (2); the official splits, so a
                             seed decides the training alone
+NAME@N a set of which only N patches a class are drawn to train, and N to validate
 both   crc and ucsb together, 6 classes, task 0 (crc) and 1 (ucsb), the same number of training patches of each
 """
 
@@ -56,6 +57,7 @@ class Part:
 @cache
 def load(name: str) -> Patches:
     """A whole set."""
+    name = name.partition("@")[0]
     if name.startswith("wbc"):
         return _wbc()
     return {"crc": _crc, "ucsb": _ucsb, "retina": _retina, "breast": _breast}[name]()
@@ -72,13 +74,18 @@ def split(name: str, seed: int, sizes: tuple[int, int, int]) -> tuple[Part, Part
         crc, ucsb = (split(one, seed, tuple(size // 2 for size in sizes)) for one in ("crc", "ucsb"))
         first, second, third = (_join(*parts) for parts in zip(crc, ucsb, strict=True))
         return first, second, third
+    name, _, each = name.partition("@")
     patches = load(name)
     rng = np.random.default_rng(seed)
     test, validation = _held_out(name, patches, seed, rng)
     tasks = (patches.groups == "romanowsky").astype(np.int64) if name == "wbc" else None
     parts = []
     for number, rows in enumerate((~test & ~validation, validation, test)):
-        chosen = rng.permutation(np.flatnonzero(rows))[: sizes[number]]
+        chosen = rng.permutation(np.flatnonzero(rows))
+        if each and number < 2:
+            own = patches.labels[chosen]
+            chosen = np.concatenate([chosen[own == label][: int(each)] for label in range(len(patches.classes))])
+        chosen = chosen[: sizes[number]]
         own = None if tasks is None else tasks[chosen]
         parts.append(Part(ArrayImages(patches.pixels[chosen], patches.labels[chosen], own), patches.groups[chosen]))
     return parts[0], parts[1], parts[2]

@@ -22,9 +22,11 @@ RATES: Mapping[str, Sequence[float]] = {
     "vpt-deep": (1e-2, 3e-2, 1e-1),
     "lora": (1e-3, 3e-3, 1e-2),
     "full": (2e-4, 5e-4, 1e-3),
-    "pathotune": (1e-2, 3e-2, 1e-1),
+    "pathotune": (3e-3, 1e-2, 3e-2),
 }
 """Three learning rates for each method: the same budget for all."""
+PROBED = (0, 1, 2)
+"""Seeds whose models are also tested under another stain and on another organ."""
 TEXTS = {
     "crc": {"stain": "H&E", "organ": "human colon", "task": "nucleus classification"},
     "ucsb": {"stain": "H&E", "organ": "human breast", "task": "tumour classification"},
@@ -84,12 +86,8 @@ class Plan:
         given = {"texts": [TEXTS[dataset]] if dataset in TEXTS else [], **more}
         options = {"batch": self.size.batch, **given.pop("options", {})}
         rate = given.pop("learning_rate", self.rates.get(method, 1e-3))
-        if (
-            dataset == "crc"
-            and method not in ("colour", "vpt-shallow")
-            and seed in self.seeds
-            and not given.get("fields")
-        ):
+        probed = method not in ("colour", "vpt-shallow", "pathotune") and seed in PROBED
+        if dataset == "crc" and probed and not given.get("fields"):
             given.setdefault("probes", not given.get("variant") and given.get("fold") is None)
         return Job(dataset, method, seed, self.size.sizes, self.size.epochs, rate, options=options, **given)
 

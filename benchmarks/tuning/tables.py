@@ -11,6 +11,8 @@ import numpy as np
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from benchmarks.tuning.job import Job
+from benchmarks.tuning.labels import labels_jobs, labels_table
+from benchmarks.tuning.paired import ahead, paired_jobs, paired_table
 from benchmarks.tuning.plans import (
     DESIGN_SEEDS,
     RATES,
@@ -29,6 +31,8 @@ from benchmarks.tuning.queue import Results
 from pathotune.adapters import METHODS
 
 Json = dict[str, Any]
+FIRST = {"ttp_depth": "shallow", "vrm_input": "patches", "start": "random"}
+"""Fields of the design that was the default before the search of docs/results.md."""
 
 
 def _search_jobs(plan: Plan) -> list[Job]:
@@ -45,20 +49,17 @@ def _search_table(plan: Plan, results: Results) -> str:
 
 DESIGNS: Mapping[str, Json] = {
     "default": {},
-    "features: [CLS] and mean patch": {"feature": "cls_mean"},
-    "IVP before every layer": {"ivp_depth": "deep"},
-    "IVP and TTP before every layer": {"ivp_depth": "deep", "ttp_depth": "deep"},
-    "VRM on pixels": {"vrm_input": "pixels"},
-    "VRM 64 wide": {"vrm_width": 64},
-    "TVP at the input only": {"tvp_depth": "shallow"},
-    "5 TVP": {"tvp_tokens": 5},
-    "20 TVP": {"tvp_tokens": 20},
+    "prompts from a third of the layers on": {"entry": 0.33},
+    "features without IVP": {"ivp_read": False},
+    "features with the mean patch": {"feature": "cls_mean"},
+    "prompts start at random": {"start": "random"},
+    "VRM of rank 8": {"vrm_rank": 8},
+    "4 TVP": {"tvp_tokens": 4},
     "1 TTP": {"ttp_tokens": 1},
-    "8 IVP": {"ivp_tokens": 8},
+    "TTP at the input only": {"ttp_depth": "shallow"},
     "no TTP": {"ttp": False},
     "no IVP": {"ivp_tokens": 0},
-    "TVP alone": {"ttp": False, "ivp_tokens": 0},
-    "head with a hidden layer": {"head": "mlp"},
+    "first design": FIRST,
 }
 
 
@@ -75,7 +76,7 @@ def _design_table(plan: Plan, results: Results) -> str:
     rows, default = [], _design_of(plan, {})
     for name, fields in DESIGNS.items():
         jobs = _design_of(plan, fields)
-        better = _ahead(results, jobs, default, "validation_macro_f1")
+        better = ahead(results, jobs, default, "validation_macro_f1")
         rows.append([name, told(results, jobs, "validation_macro_f1"), better, told(results, jobs, "share")])
     return grid(("design", "validation macro F1", "better than the default by", "trained share"), rows)
 
@@ -94,7 +95,7 @@ def _methods_table(plan: Plan, results: Results) -> str:
         for method in ("colour", *METHODS):
             jobs = plan.over_seeds(dataset, method)
             scored = [told(results, jobs, metric) for metric in METRICS]
-            behind = _ahead(results, plan.over_seeds(dataset, "pathotune"), jobs, "macro_f1")
+            behind = ahead(results, plan.over_seeds(dataset, "pathotune"), jobs, "macro_f1")
             rows.append([method, *scored[:2], behind, *scored[2:], *_costs(results, jobs)])
         head = (
             "method",
@@ -106,35 +107,23 @@ def _methods_table(plan: Plan, results: Results) -> str:
             "trained",
             "share",
             "adapter MB",
-            "s/epoch",
             "peak MB",
         )
         parts.append(f"**{dataset}**\n\n" + grid(head, rows))
     return "\n\n".join(parts)
 
 
-def _ahead(results: Results, ours: Sequence[Job], theirs: Sequence[Job], score: str) -> str:
-    """How much better some trainings are than others on the same splits: mean and interval of the differences."""
-    pairs = [(results.get(a), results.get(b)) for a, b in zip(ours, theirs, strict=True)]
-    gaps = [100 * (a[score] - b[score]) for a, b in pairs if a and b]
-    if not gaps or ours == theirs:
-        return ""
-    return _mean(gaps)
-
-
 def _costs(results: Results, jobs: Sequence[Job]) -> list[str]:
     found = [result for result in map(results.get, jobs) if result]
     if not found:
-        return ["-"] * 5
+        return ["-"] * 4
     first = found[0]
-    seconds = float(np.median([result["seconds_per_epoch"] for result in found]))
     if "peak_mb" not in first:
-        return ["0", "-", "-", "-", "-"]
+        return ["0", "-", "-", "-"]
     return [
         f"{first['trained']:,}",
         f"{first['share']:.1%}",
         f"{first['adapter_bytes'] / 1e6:.2f}",
-        f"{seconds:.0f}",
         f"{np.median([result['peak_mb'] for result in found]):.0f}",
     ]
 
@@ -167,32 +156,17 @@ def _prompts_table(plan: Plan, results: Results) -> str:
     return grid(("TVP", "TTP", "IVP", "accuracy", "macro F1", "AUROC", "ECE"), rows) + said
 
 
-_HEARD = {"vrm_calibrated": True, "ivp_depth": "deep"}
-
-
-def _heard(plan: Plan, source: str) -> list[Job]:
-    """Instance prompts that are made to matter: calibrated, before every layer, their network trained at a tenth."""
-    fields = _HEARD if source == "patches" else {**_HEARD, "vrm_input": source}
-    return plan.over_seeds("crc", "pathotune", fields=fields, options={"network_rate": 0.1}, probes=True)
-
-
 def _instances_jobs(plan: Plan) -> list[Job]:
-    own, free = plan.over_seeds("crc", "pathotune"), plan.over_seeds("crc", "pathotune", variant="free")
-    return [*own, *free, *_heard(plan, "patches"), *_heard(plan, "pixels")]
+    return [*plan.over_seeds("crc", "pathotune"), *plan.over_seeds("crc", "pathotune", variant="free")]
 
 
 def _instances_table(plan: Plan, results: Results) -> str:
     own, free = plan.over_seeds("crc", "pathotune"), plan.over_seeds("crc", "pathotune", variant="free")
-    (own, free, patches, pixels), said = common(results, [own, free, _heard(plan, "patches"), _heard(plan, "pixels")])
+    (own, free), said = common(results, [own, free])
     asked: list[tuple[str, list[Job], tuple[str, ...]]] = [
         ("own image", own, ()),
         ("another image's, at test", own, ("at_test", "shuffled")),
-        ("mean of all images, at test", own, ("at_test", "mean")),
         ("two free tokens, trained so", free, ()),
-        ("made to matter, from patches", patches, ()),
-        ("the same, another image's at test", patches, ("at_test", "shuffled")),
-        ("made to matter, from pixels", pixels, ()),
-        ("the same, another image's at test", pixels, ("at_test", "shuffled")),
     ]
     rows = [[name, *(told(results, jobs, *path, metric) for metric in METRICS)] for name, jobs, path in asked]
     return grid(("instance tokens", "accuracy", "macro F1", "AUROC", "ECE"), rows) + said
@@ -239,7 +213,7 @@ _JITTER = 0.2
 
 
 def _shift_of(plan: Plan, method: str, jitter: float) -> list[Job]:
-    return plan.over_seeds("crc", method, options={"stain_jitter": jitter} if jitter else {})
+    return plan.over_seeds("crc", method, options={"stain_jitter": jitter} if jitter else {}, probes=True)
 
 
 def _shift_jobs(plan: Plan) -> list[Job]:
@@ -315,6 +289,8 @@ TABLES = {
     "search": Table("Search: validation macro F1 of three learning rates each", _search_jobs, _search_table),
     "design": Table("Design: what the paper leaves open, on four seeds of their own", _design_jobs, _design_table),
     "methods": Table("PathoTune beside its rivals", _methods_jobs, _methods_table),
+    "paired": Table("PathoTune, LoRA and full fine-tuning on eight paired seeds", paired_jobs, paired_table),
+    "labels": Table("Few labels a class", labels_jobs, labels_table),
     "prompts": Table("Which prompt helps", _prompts_jobs, _prompts_table),
     "instances": Table("Do instance prompts carry the image", _instances_jobs, _instances_table),
     "templates": Table("Wording of the template", _templates_jobs, _templates_table),

@@ -131,7 +131,7 @@ def test_facts_come_from_the_adapter(tmp_path: Path, weights: Path) -> None:
         "pathotune",
         INPUT_PX,
         0.25,
-        128,
+        192,
     )
     about = "\n".join(plan_encoder("pathotune", adapter=path).about())
     for told in (

@@ -186,8 +186,11 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     "no shape": lambda header: header["tvp.tokens"].pop("shape"),
     "entry that is no object": lambda header: header.update({"tvp.tokens": 3}),
     "half precision": _set("tvp.tokens", "dtype", "F16"),
-    "overlapping tensors": lambda header: header["ivp.start"].update(
-        data_offsets=[0, header["ivp.start"]["data_offsets"][1] - header["ivp.start"]["data_offsets"][0]]
+    "overlapping tensors": lambda header: header["ivp.refine.0.start"].update(
+        data_offsets=[
+            0,
+            header["ivp.refine.0.start"]["data_offsets"][1] - header["ivp.refine.0.start"]["data_offsets"][0],
+        ]
     ),
     "tensor renamed": lambda header: header.update({"tvp.other": header.pop("tvp.tokens")}),
     "no description": lambda header: header.pop("__metadata__"),

@@ -22,6 +22,7 @@ def test_attention_is_that_of_the_network_and_divided_among_all_kinds(kind: str)
     model = make(kind, vrm_input="layers", entry=0.34)
     found = diagnose(model, images())
     assert set(found.attention) == set(PLACES)
+    assert len(found.variation) == LAYERS
     for layer in range(LAYERS):
         assert sum(found.attention[place][layer] for place in PLACES) == pytest.approx(1, abs=1e-5)
     assert [share > 0 for share in found.attention["tvp"]] == [False, True, True]
@@ -43,6 +44,11 @@ def test_attention_of_a_layer_is_what_timm_computes() -> None:
 def test_class_tokens_of_one_image_do_not_vary() -> None:
     bare = make(**OFF)
     varied = diagnose(bare, images()).variation
+    seen: list[torch.Tensor] = []
+    bare.backbone.blocks[1].register_forward_hook(lambda _, given, out: seen.append(out[:, 0]))
+    diagnose(bare, images())
+    expected = seen[0].std(dim=0, correction=0).norm() / seen[0].norm(dim=1).mean()
+    assert varied[1] == pytest.approx(float(expected), rel=1e-4)
     same = diagnose(bare, images(1).expand(3, -1, -1, -1)).variation
     assert len(varied) == LAYERS
     assert min(varied) > 1e-3

@@ -74,7 +74,7 @@ def test_without_prompts_timm_models_equal_themselves(name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_first_layer_sees_the_backbone_tokens_unmoved_around_the_prompts(kind: str) -> None:
-    model, bare = make(kind), small_vit(kind)
+    model, bare = make(kind, vrm_input="patches", ttp_depth="shallow"), small_vit(kind)
     seen: dict[str, Tensor] = {}
     model.backbone.blocks[0].register_forward_pre_hook(lambda _, given: seen.update(model=given[0]))
     bare.blocks[0].register_forward_pre_hook(lambda _, given: seen.update(bare=given[0]))
@@ -91,7 +91,7 @@ def test_first_layer_sees_the_backbone_tokens_unmoved_around_the_prompts(kind: s
 
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
 def test_later_layers_see_new_prompts_only_where_deep(depth: str) -> None:
-    model = make(tvp_depth=depth, ttp_depth=depth, ivp_depth=depth)
+    model = make(tvp_depth=depth, ttp_depth=depth, ivp_depth=depth, vrm_input="pixels", start="random")
     before: list[Tensor] = []
     after: list[Tensor] = []
     for block in model.backbone.blocks:
@@ -162,13 +162,13 @@ def test_summary_counts_tokens_and_parameters_of_each_part() -> None:
     assert lines["tvp"] == ["4", str(LAYERS * 4 * DIM)]
     assert lines["ttp"][0] == "2"
     assert lines["ivp"][0] == "1"
-    assert lines["head"] == ["-", str(DIM * 3 + 3)]
+    assert lines["head"] == ["-", str(2 * DIM * 3 + 3)]
     assert lines["all"][0] == "7"
     assert count_parameters(model.backbone) == sum(value.numel() for value in model.backbone.parameters())
 
 
 def test_cls_mean_is_cls_beside_the_mean_of_image_tokens_only() -> None:
-    model = make("registers", feature="cls_mean", classes=())
+    model = make("registers", feature="cls_mean", classes=(), ivp_read=False, vrm_input="patches")
     with torch.inference_mode():
         sequence = model.tokens(images())
         found = model.features(images())
@@ -228,9 +228,7 @@ def test_the_refine_module_of_a_layer_is_a_convolution_over_the_patch_grid(grid:
     with torch.inference_mode():
         prompts, correction = refine(tokens, 1, grid)
         narrow = nn.functional.gelu(refine.down(tokens))
-        weight = refine.near.weight.reshape(5, 3, 3, 5).permute(0, 3, 1, 2)
-        maps = narrow[:, 1:].transpose(1, 2).reshape(3, 5, *grid)
-        near = nn.functional.conv2d(maps, weight, refine.near.bias, padding=1).flatten(2).transpose(1, 2)
+        near = refine.near(narrow[:, 1:].transpose(1, 2).reshape(3, 5, *grid)).flatten(2).transpose(1, 2)
         expected = refine.up(nn.functional.gelu(near))
     torch.testing.assert_close(correction[:, 1:], expected)
     assert prompts.shape == (3, 2, DIM)
@@ -298,7 +296,7 @@ def test_dropout_acts_while_training_only() -> None:
 
 def test_without_classes_there_are_features_but_no_logits() -> None:
     model = make(classes=())
-    assert model.features(images()).shape == (3, DIM)
+    assert model.features(images()).shape == (3, model.feature_dim) == (3, 2 * DIM)
     with pytest.raises(ConfigError, match="no classes"):
         model(images())
 

@@ -389,7 +389,7 @@ def test_options_are_those_of_the_library() -> None:
     assert fields["feature"].metadata["choices"] == FEATURES
     assert fields["monitor"].metadata["choices"] == MONITORS
     default, config, text, options = TuneSpec(), PathoTuneConfig(), TaskText(), FitOptions()
-    for name in ("tvp_tokens", "ttp", "ivp_tokens", "template", "text_encoder", "feature", "lora_rank"):
+    for name in ("tvp_tokens", "ttp", "ivp_tokens", "entry", "template", "text_encoder", "feature", "lora_rank"):
         assert getattr(default, name) == getattr(config, name), name
     for name in ("stain", "organ", "task"):
         assert getattr(default, name) == getattr(text, name), name

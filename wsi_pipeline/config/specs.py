@@ -135,6 +135,10 @@ class TuneSpec:
     ivp_tokens: int = option(
         2, "visual prompts computed from each image", group="prompts", check=between(0, 256), rare=True
     )
+    entry: float = option(
+        0.0, "where prompts enter, as a fraction of the backbone's layers: 0.33 takes a quarter less time",
+        group="prompts", check=between(0, 0.95), rare=True,
+    )  # fmt: skip
     template: str = option(
         "{stain} stained histology image of {organ}. The task is {task}. The classes are {classes}.",
         "text of the textual prompts",

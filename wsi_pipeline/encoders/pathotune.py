@@ -252,7 +252,7 @@ def _describe(name: str, tuned: AdapterInfo, licence: str) -> EncoderInfo:
         mpp=float(mpp) if known and mpp is not None else None,
         mean=card.mean,
         std=card.std,
-        dim=tuned.geometry["dim"] * (2 if tuned.config.feature == "cls_mean" else 1),
+        dim=tuned.geometry["dim"] * tuned.config.feature_parts,
         interpolation=_interpolation(card),
         licence=licence or f"backbone: {_backbone_licence(card.name)}; adapter: as of the data it was tuned on",
     )

@@ -284,6 +284,7 @@ def _config(spec: TuneSpec, classes: tuple[str, ...]) -> PathoTuneConfig:
         tvp_tokens=spec.tvp_tokens,
         ttp=spec.ttp,
         ivp_tokens=spec.ivp_tokens,
+        entry=spec.entry,
         template=spec.template,
         tasks=(TaskText(spec.stain, spec.organ, spec.task),),
         text_encoder=spec.text_encoder,

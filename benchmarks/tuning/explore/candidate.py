@@ -32,8 +32,6 @@ class Spec:
     refine: bool = False
     refine_from: int | None = None  # first layer with a refine module; None: entry
     pool: str = "rank"  # what IVP are made of: rank (the module's states), tokens (the layer's tokens), both
-    film: bool = False
-    norms: bool = False
     lora: int = 0
     full: bool = False
     decay: float = 1.0  # of the rate from layer to layer, for `full`
@@ -46,7 +44,6 @@ class Spec:
     drop: float = 0.0
     epochs: int = 5
     batch: int = 32
-    smooth: float = 0.0
     free: bool = False  # IVP without the image
     fast: bool = False  # prompts of a layer as keys and values alone: nothing reads their outputs (deep TTP)
     base: bool = False  # TTP of each layer start at tokens of their own, to which the text is added
@@ -136,15 +133,6 @@ class Candidate(nn.Module):
             self.ivp_start = nn.Parameter(torch.empty(layers, spec.ivp, dim).uniform_(-self.bound, self.bound))
         if spec.gate is not None:
             self.gate = nn.Parameter(torch.full((layers, self.heads, 3), float(spec.gate)))
-        if spec.film:
-            self.film = nn.ModuleList(nn.Linear(dim, 2 * dim) for _ in range(1))
-            nn.init.zeros_(self.film[0].weight)
-            nn.init.zeros_(self.film[0].bias)
-        if spec.norms:
-            for name, value in vit.named_parameters():
-                block = int(name.split(".")[1]) if name.startswith("blocks.") else self.depth
-                if block >= spec.entry and name.startswith(("blocks.", "norm.")) and value.ndim < 2:
-                    value.requires_grad_(True)
         if spec.lora:
             for block in vit.blocks[spec.entry :]:
                 block.attn.qkv = Lora(block.attn.qkv, spec.lora)
@@ -175,8 +163,6 @@ class Candidate(nn.Module):
         drop = lambda tokens: F.dropout(tokens, spec.drop, self.training)  # noqa: E731
         places = (1 + spec.tvp, 1 + spec.tvp + spec.ttp, 1 + self.prompts)
         text = drop(self.project(self.states)).expand(batch, -1, -1) if spec.ttp else None
-        if spec.film and text is not None:
-            gain, shift = self.film[0](text.mean(1, keepdim=True)).chunk(2, -1)
         for number in range(self.depth - spec.entry):
             block = vit.blocks[spec.entry + number]
             first = number == 0
@@ -196,8 +182,6 @@ class Candidate(nn.Module):
             if tokens is not None:
                 if roll:
                     tokens = tokens.roll(1, 0)
-                if spec.film and text is not None:
-                    tokens = tokens * (1 + gain) + shift
                 parts.append(drop(tokens).to(sequence.dtype))
             if spec.place == "pre" and add[0] is not None:
                 parts[0], image, add = parts[0] + add[0], image + add[1], (None, None)

@@ -119,7 +119,7 @@ def groups_of(model: Candidate, spec: Spec) -> list[dict[str, Any]]:
         elif name.endswith(("qkv.a", "qkv.b")):
             kind = "lora"
         elif name.startswith("vit."):
-            kind = "full" if spec.full else "norms"
+            kind = "full"
         if value.ndim < 2:
             decay = 0.0
         rate = rates[kind]
@@ -130,7 +130,7 @@ def groups_of(model: Candidate, spec: Spec) -> list[dict[str, Any]]:
     return [{"params": p, "rate": r, "weight_decay": d} for (r, d), p in found.items()]
 
 
-def train(spec: Spec, data: Data, epochs_done: list[Any] | None = None) -> dict[str, Any]:
+def train(spec: Spec, data: Data) -> dict[str, Any]:
     """Train a candidate; returns validation scores after each epoch, its cost and its share."""
     seed = data.seed
     torch.manual_seed(seed)
@@ -163,7 +163,7 @@ def train(spec: Spec, data: Data, epochs_done: list[Any] | None = None) -> dict[
                 sequence = data.tokens(model, "train", rows, ways[rows])
                 began = time.process_time()
                 logits = model(sequence).float()
-            loss = F.cross_entropy(logits, labels[rows], weights, label_smoothing=spec.smooth)
+            loss = F.cross_entropy(logits, labels[rows], weights)
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * schedule(step, spec.epochs * steps, spec.warmup)
             optimizer.zero_grad()
