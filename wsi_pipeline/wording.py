@@ -1,11 +1,11 @@
-"""Wording shared by messages: counts with their noun, lists cut off after a few names, how slides were tested."""
+"""Phrases shared by messages: counts with their noun, shortened lists, how slides were tested."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 NAMED = 5
-"""Number of patients or slides a message names before it says how many more there are."""
+"""Number of patients or slides that a message names; the others are counted."""
 
 
 def grouped(number: int) -> str:
@@ -32,7 +32,7 @@ def agreed(number: int, verb: str) -> str:
 
 
 def listed(items: Iterable[object], most: int = NAMED, separator: str = ", ", noun: str = "") -> str:
-    """`a, b, c and 4 more`; with another separator `a; b; and 4 more`. `noun` says four more of what."""
+    """`a, b, c and 4 more`; with another separator `a; b; and 4 more`; with a noun `a, b and 4 more slides`."""
     every = [str(item) for item in items]
     more = len(every) - most
     if more <= 0:
@@ -42,17 +42,17 @@ def listed(items: Iterable[object], most: int = NAMED, separator: str = ", ", no
 
 
 def tested_words(patients: str) -> str:
-    """How slides were tested, claiming no more than is known; `patients` is `Cohort.patients_stated`."""
+    """How slides were tested, as far as patients are known; `patients` is `Cohort.patients_stated`."""
     if patients == "not known":
         return "each tested by a model that never saw the slide; patients are not known, so each slide counts as one"
     if patients == "each slide":
-        return "each tested by a model that never saw the slide, each being a patient of its own, as stated"
-    some = "; a slide whose patient is not stated counts as one" if patients == "some" else ""
+        return "each tested by a model that never saw the slide; one slide per patient, as stated"
+    some = "; a slide without a patient counts as one" if patients == "some" else ""
     return f"each tested by a model that never saw its patient{some}"
 
 
 NOT_KNOWN = (
-    "Patients are not known: each slide counts as one. If a patient has several slides, models have seen patients they "
-    "were tested on, and the metrics are too optimistic."
+    "Patients are not known: each slide counts as one. If a patient has several slides, training and test share "
+    "patients, and the metrics are too optimistic."
 )
-"""What there is to be wary of where nobody says whose slides they are."""
+"""Warning if the table does not say which slides belong to which patient."""

@@ -57,7 +57,7 @@ def test_every_training_patient_stops_one_member_and_trains_the_others() -> None
 def test_few_patients_allow_fewer_inner_folds_and_say_so() -> None:
     splits = make_splits(_table(patients=8), SPEC)
     assert {len(fold.inner) for fold in splits.folds} == {2}
-    assert "Fold 0: a committee of 3 was asked for; its slides allow 2." in splits.warnings
+    assert "Fold 0: a committee of 3 was requested, but its slides allow only 2." in splits.warnings
 
 
 def test_given_validation_slides_are_respected() -> None:
@@ -126,11 +126,11 @@ def test_where_nobody_is_set_aside_members_differ_by_their_seeds() -> None:
         assert isinstance(fitted.model, Committee)
         each = [outputs(member, _bags(_table())) for member in fitted.model.members]
         assert np.ptp(np.stack(each), axis=0).max() > 0
-    assert not [text for text in found.metrics["warnings"] if "committee" in text or "set any aside" in text]
+    assert not [text for text in found.metrics["warnings"] if "committee" in text or "validation part" in text]
 
 
 def test_no_validation_part_at_all_runs_every_epoch() -> None:
     spec = MilSpec(hidden_dim=8, folds=2, val_fraction=0, epochs=3, bootstrap=100, permutations=0)
     found = cross_validate_bags(_bags(_table()), _table(), spec)
     assert [len(fitted.history) for fitted in found.fitted] == [3, 3]
-    assert not [text for text in found.metrics["warnings"] if "set any aside" in text]
+    assert not [text for text in found.metrics["warnings"] if "validation part" in text]

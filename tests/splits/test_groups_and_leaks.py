@@ -129,7 +129,7 @@ def test_early_stopping_sites_are_whole_where_there_are_enough() -> None:
     table = cohort(64, 8)
     for fold in make_splits(table, MilSpec(folds=4, site_folds=True)).folds:
         assert not set(table["site"].iloc[fold.train]) & set(table["site"].iloc[fold.val])
-    assert any("allow 2" in text for text in make_splits(cohort(64, 2), MilSpec(site_folds=True)).warnings)
+    assert any("allow only 2" in text for text in make_splits(cohort(64, 2), MilSpec(site_folds=True)).warnings)
 
 
 def test_a_patient_of_two_sites_joins_them() -> None:

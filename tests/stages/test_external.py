@@ -81,7 +81,7 @@ def test_an_external_cohort_is_measured_by_slide_and_by_patient(training: Traini
     assert metrics["threshold"]["specificity"]["value"] == pytest.approx((~called[~positive]).mean())
     assert metrics["unknown_labels"] == {"c": ["e20-0"], "A ": ["e21-0"]}
     said = " ".join(metrics["warnings"])
-    assert "'A ' (the model's spelling is 'a')" in said
+    assert "'A ' (use the spelling 'a')" in said
     assert metrics["left_out"]["e22-0"] == "no label"
     people = pd.read_csv(found.folder / "patients.csv")
     assert len(people) == N
@@ -105,7 +105,7 @@ def test_patients_the_model_was_trained_on_are_no_test(training: Training, run: 
     alone = apply(training, RunDir(run.root / "same"), cohort(RunDir(run.root / "same"), "t", N, label=LABELS))
     assert alone.metrics is not None
     assert (alone.metrics["external"], alone.metrics["n_slides"]) == (False, N)
-    assert alone.metrics["warnings"][0].startswith("No external test: all 24 slides")
+    assert alone.metrics["warnings"][0].startswith("Not an external test: all 24 slides")
 
 
 def test_labels_that_are_all_unknown_give_no_numbers_but_the_reason(training: Training, run: RunDir) -> None:
@@ -113,7 +113,7 @@ def test_labels_that_are_all_unknown_give_no_numbers_but_the_reason(training: Tr
     assert found.metrics is not None
     assert "pooled" not in found.metrics
     (said,) = found.metrics["warnings"]
-    assert said.startswith("4 slides have a label that the model does not know (a, b) and are left out: ")
+    assert said.startswith("4 slides with a label that is not a class of the model (a, b) were excluded: ")
     assert said.endswith("'x' (e0-0, e2-0), 'y' (e1-0, e3-0).")
     assert apply(training, run, cohort(run, "e", 4, label=[None] * 4)).metrics is None
     assert not (run.predict("colour", "mean") / "metrics.json").exists()
@@ -135,10 +135,7 @@ def test_slides_of_a_patient_that_contradict_each_other_leave_it_without_an_outc
     found = apply(training, run, records)
     assert found.metrics is not None
     assert (found.metrics["n_slides"], found.metrics["by_patient"]["n_patients"]) == (16, 7)
-    assert (
-        "Slides of e0 differ in label: the patient counts as without an outcome."
-        in found.metrics["by_patient"]["warnings"]
-    )
+    assert "Patients whose slides differ in label were excluded: e0." in found.metrics["by_patient"]["warnings"]
 
 
 def test_regression_is_measured_and_what_is_no_number_named(run: RunDir) -> None:
@@ -323,7 +320,7 @@ def test_the_report_shows_what_an_external_cohort_says(training: Training, run: 
     assert "colour with mean reaches an AUROC" in page
     cut = found.metrics["threshold"]["value"]
     assert f"chosen on validation slides of the training (chosen in training {cut:.3f})" in page
-    assert "a label that the model does not know (a, b) and is left out: &#39;c&#39; (e23-0)." in page
+    assert "a label that is not a class of the model (a, b) was excluded: &#39;c&#39; (e23-0)." in page
     again = RunDir(run.root / "seen")
     records = cohort(again, "t", N, label=LABELS)
     apply(training, again, records)

@@ -70,7 +70,7 @@ def test_refused_until_it_is_said(
     code, said = train(run, capsys, "--each-slide-a-patient")
     assert code == 0
     assert CLAIM not in said
-    assert "each being a patient of its own, as stated" in said
+    assert "one slide per patient, as stated" in said
     assert metrics(run)["n_patients"] == 20
     assert "up to date" in train(run, capsys)[1], "said once, the run knows"
 

@@ -157,7 +157,7 @@ def _print_metrics(request: Request, metrics: Mapping[str, Any], unit: str) -> N
         rows = [[name, *(cell(own, metric) for metric in names)] for name, own in shown_here]
         chance = shown_here[0][1].get("chance") or {}
         rows.append(["(chance)", *(number(shown_here[0][1], chance.get(metric)) for metric in names)])
-        title = "external test" if metrics.get("external") else "no external test"
+        title = "external test" if metrics.get("external") else "not an external test"
         request.console.table((title, *(metric_words(name) for name in names)), rows)
     for name, own in shown_here:
         for fact, text in facts(own):

@@ -132,7 +132,7 @@ def _outer_folds(
         )
     if n_folds < spec.folds:
         what = "sites" if spec.site_folds else "patients"
-        warnings.append(f"{spec.folds} folds were asked for; {there} {what} allow {n_folds}.")
+        warnings.append(f"{spec.folds} folds were requested, but {there} {what} allow only {n_folds}.")
     everyone, nobody = np.arange(len(table)), np.empty(0, np.int64)
     folds = []
     for repeat in range(spec.repeats):
@@ -217,14 +217,14 @@ def _part_warnings(fold: Fold, strata: Strata, spec: SplitOptions, repeats: int)
     found = []
     name = fold.name(repeats)
     if max(len(fold.inner), 1) < spec.committee:
-        allowed = f"its slides allow {len(fold.inner) or 'one model only'}"
-        found.append(f"{name.capitalize()}: a committee of {spec.committee} was asked for; {allowed}.")
+        allowed = f"its slides allow only {len(fold.inner) or 'one model'}"
+        found.append(f"{name.capitalize()}: a committee of {spec.committee} was requested, but {allowed}.")
     for part, rows in fold.parts():
         missing = [stratum for code, stratum in enumerate(strata.names) if not (strata.codes[rows] == code).any()]
         if part == "val" and (fold.inner or not spec.val_fraction):
             continue
         if part == "val" and len(rows) == 0:
-            found.append(f"{name.capitalize()}: too few patients to set any aside; it trains for all its epochs.")
+            found.append(f"{name.capitalize()}: too few patients for a validation part; all epochs are run.")
         elif missing and strata.classes:
             words = {"train": "training", "val": "early-stopping", "test": "test"}[part]
             found.append(f"{name.capitalize()}: no slide of class {' or '.join(missing)} among its {words} slides.")
@@ -235,7 +235,7 @@ def _spellings(table: pd.DataFrame, strata: Strata) -> list[str]:
     """Sentences about classes and patients that differ only in spelling."""
     classes = alike(strata.names) if strata.classes else []
     patients = alike(dict.fromkeys(table["patient_id"].astype(str)), patient_key)
-    found = [("Classes", names, len(names), "--fold-labels joins them") for names in classes]
+    found = [("Classes", names, len(names), "--fold-labels merges them") for names in classes]
     found += [("Patients", names, len(names), "use one spelling in all rows") for names in patients]
     return [
         f"{what} {listed([repr(name) for name in names])} differ only in spelling and count as {count}: {todo}."

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.table_words import in_order, split_word
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.wording import agreed, counted, listed
 
 
 def untrained_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -40,8 +40,8 @@ def untrained_json(others: pd.DataFrame) -> dict[str, Any]:
 def untrained_warnings(others: pd.DataFrame) -> list[str]:
     """A sentence per class."""
     return [
-        f"No training slide is of class {name}: {counted(len(rows), 'slide')} of it ({listed(list(rows['slide_id']))}) "
-        f"{'is' if len(rows) == 1 else 'are'} in no metric, since a model can only predict another class."
+        f"Class {name} has no training slides, so the model cannot predict it: {counted(len(rows), 'slide')} "
+        f"({listed(list(rows['slide_id']))}) {agreed(len(rows), 'is')} excluded from all metrics."
         for name, rows in _by_class(others)
     ]
 

@@ -43,7 +43,7 @@ from wsi_pipeline.stages.results.trainings import read_training, trained_patient
 from wsi_pipeline.system.atomic import remove, write_text
 from wsi_pipeline.system.device import choose_device
 from wsi_pipeline.system.locks import locked
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.wording import agreed, counted, listed
 
 NAME = "predict"
 
@@ -237,17 +237,12 @@ def _measure(
     metrics = external_metrics(task, named, spec, cut, tuned_on_warnings(slides))
     if "slide_id" not in table or not table["patient_id"].duplicated().any():
         return None, metrics
-    patients, torn = by_patient(task, table, cut)
+    patients, conflicting = by_patient(task, table, cut)
     if metrics is not None:
-        torn_words = [
-            f"Slides of {listed(torn)} differ in {' or '.join(task.columns)}: the patient counts as without an outcome."
-        ]
+        conflict = f"Patients whose slides differ in {' or '.join(task.columns)} were excluded: {listed(conflicting)}."
+        notes = [conflict] if conflicting else []
         own = external_metrics(
-            task,
-            patients.assign(slide_id=patients["patient_id"]),
-            _of_patients(ensemble),
-            cut,
-            torn_words if torn else (),
+            task, patients.assign(slide_id=patients["patient_id"]), _of_patients(ensemble), cut, notes
         )
         metrics["by_patient"] = own
         metrics["warnings"] = [*metrics["warnings"], *_several(patients)]
@@ -261,8 +256,8 @@ def _of_patients(ensemble: Ensemble) -> Any:
 def _several(patients: pd.DataFrame) -> list[str]:
     n = int((patients["n_slides"] > 1).sum())
     return [
-        f"{counted(n, 'patient')} {'has' if n == 1 else 'have'} several slides: `by_patient` measures one prediction "
-        "a patient, the mean of its slides."
+        f"{counted(n, 'patient')} {agreed(n, 'has')} several slides: `by_patient` has the metrics of one "
+        "prediction per patient, the mean over its slides."
     ]
 
 

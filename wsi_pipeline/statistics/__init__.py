@@ -1,1 +1,1 @@
-"""Metrics and their intervals: pure functions on arrays, shared by mil, stages and report."""
+"""Metrics and intervals: pure functions on arrays, shared by mil, stages and report."""

@@ -1,4 +1,4 @@
-"""Classification: a prediction table as arrays, what chance reaches, AUROC under permutation.
+"""Classification: a prediction table as arrays, chance levels, AUROC under permutation.
 
 An undefined metric (of a class without slides, say) is None, never NaN. AUROC of more than two classes is the mean of
 each class against the rest.
@@ -25,8 +25,8 @@ Json = dict[str, Any]
 def to_scored(predictions: pd.DataFrame, classes: Sequence[str]) -> Scored:
     """The arrays of a prediction table (label, predicted, p_<class>..., patient_id).
 
-    The only place where labels become codes. Raises MetricError for an empty table, a label or prediction that is not
-    among `classes`, and probabilities that are not finite.
+    Labels become codes only here. Raises MetricError for an empty table, for a label or prediction that is not one of
+    `classes`, and for probabilities that are not finite.
     """
     if len(predictions) == 0:
         raise MetricError("there are no predictions to measure")
@@ -35,8 +35,8 @@ def to_scored(predictions: pd.DataFrame, classes: Sequence[str]) -> Scored:
     for column in ("label", "predicted"):
         found = predictions[column].astype(str).map(codes)
         if found.isna().any():
-            strange = predictions.loc[found.isna(), column].iloc[0]
-            raise MetricError(f"{column} must be one of {', '.join(classes)}, got {strange!r}")
+            unknown = predictions.loc[found.isna(), column].iloc[0]
+            raise MetricError(f"{column} must be one of {', '.join(classes)}, got {unknown!r}")
         columns[column] = np.array(found, dtype=np.int64)
     probabilities = predictions[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)
     if not np.isfinite(probabilities).all():
@@ -46,7 +46,7 @@ def to_scored(predictions: pd.DataFrame, classes: Sequence[str]) -> Scored:
 
 
 def chance_values(scored: Scored) -> dict[str, float]:
-    """Scores of a guess that ignores the slide: a coin, or for accuracy and macro F1 always the most common class."""
+    """Scores of a guess that ignores the slide: random, or for accuracy and macro F1 always the most common class."""
     share = float(np.bincount(scored.truth).max() / len(scored.truth))
     return {
         "auroc": CHANCE_LEVEL["auroc"],
@@ -57,16 +57,16 @@ def chance_values(scored: Scored) -> dict[str, float]:
 
 
 def permuted_auroc(scored: Scored) -> Callable[[Codes], float]:
-    """AUROC as a function of whose label each row gets, codes (n,); NaN where a class is missing.
+    """AUROC as a function of a permutation of the labels, row numbers (n,); NaN if a class is missing.
 
-    Probabilities are ranked once, so that thousands of permutations are cheap.
+    Probabilities are ranked only once, which makes thousands of permutations cheap.
     """
     ranks = mid_ranks(scored.probabilities)
-    return lambda order: _mean_area(scored.truth[order], ranks)
+    return lambda order: _mean_auroc(scored.truth[order], ranks)
 
 
-def _mean_area(truth: Codes, ranks: Floats) -> float:
-    """Mean area under the ROC curve of each class against the rest, from mid-ranks (n, C)."""
+def _mean_auroc(truth: Codes, ranks: Floats) -> float:
+    """Mean one-vs-rest AUROC over the classes, from mid-ranks (n, C)."""
     n, n_classes = ranks.shape
     counts = np.bincount(truth, minlength=n_classes)
     if (counts == 0).any():

@@ -1,10 +1,10 @@
 """DeLong's covariance of correlated areas under the ROC curve, with several slides per patient.
 
 DeLong, DeLong, Clarke-Pearson, Biometrics 44:837, 1988; computed from ranks as in Sun, Xu, IEEE Signal Processing
-Letters 21:1389, 2014; with several slides of a patient the terms are summed over each patient first, as in
-Obuchowski, Biometrics 53:567, 1997. With one slide a patient the two are the same.
+Letters 21:1389, 2014; with several slides per patient the terms are first summed over each patient, as in
+Obuchowski, Biometrics 53:567, 1997. With one slide per patient the two are the same.
 
-The variance is that of drawing other test patients for the same trained models. Variation from training on other
+The variance is that of sampling other test patients for the same trained models. Variation from training on other
 patients is not included.
 """
 
@@ -28,7 +28,7 @@ Codes = NDArray[np.int64]
 class Areas:
     """Areas under the ROC curve (m,) of m sets of scores for the same slides, and their covariance (m, m).
 
-    The covariance is NaN where a class has fewer than two patients.
+    The covariance is NaN if a class has fewer than two patients.
     """
 
     values: Floats
@@ -38,7 +38,7 @@ class Areas:
 
 @dataclass(frozen=True)
 class Difference:
-    """Area of the second scores less that of the first, its interval, and the two-sided p-value."""
+    """Difference of two areas (second minus first), its interval, and the two-sided p-value."""
 
     value: float
     low: float | None
@@ -47,9 +47,9 @@ class Difference:
 
 
 def delong(positive: NDArray[np.bool_], scores: Floats, patient: Codes) -> Areas:
-    """Areas of `scores` (m, n) or, for repeated predictions, (m, repeats, n): the mean over the repeats.
+    """Areas of `scores` (m, n); of repeated predictions (m, repeats, n), the mean over the repeats.
 
-    positive   the truth of each slide (n,)
+    positive   whether each slide is positive (n,)
     patient    code of each slide's patient (n,): slides of one patient are not independent
 
     Raises MetricError if a class is missing.
@@ -74,13 +74,13 @@ def difference(areas: Areas, first: int, second: int, level: float = 0.95) -> Di
     if not math.isfinite(variance) or variance <= 1e-15:
         return Difference(value, None, None, None)
     error = math.sqrt(variance)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * error
-    return Difference(value, value - reach, value + reach, math.erfc(abs(value) / error / math.sqrt(2)))
+    margin = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Difference(value, value - margin, value + margin, math.erfc(abs(value) / error / math.sqrt(2)))
 
 
 def _placements(positive: NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
-    """DeLong's structural components: for each positive the part of the negatives below it, for each negative the
-    part of the positives above it; ties count half."""
+    """DeLong's structural components: for each positive the fraction of negatives below it, for each negative the
+    fraction of positives above it; ties count half."""
     among_all = mid_ranks(scores)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     wins = among_all[positive] - mid_ranks(scores[positive])

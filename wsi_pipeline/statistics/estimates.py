@@ -1,4 +1,4 @@
-"""Estimates as in metrics.json: a value, its bootstrap interval over patients, its unit and n."""
+"""Estimates as in metrics.json: value, bootstrap interval over patients, unit and n."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def none_if_nan(value: float) -> float | None:
 
 
 def estimate_of(value: float | None, samples: Floats) -> Json:
-    """A value with its interval, `{"value", "low", "high", "n_undefined"}`, from its resamples (R,)."""
+    """A value with the interval from its resamples (R,): `{"value", "low", "high", "n_undefined"}`."""
     return {"value": value, **bounds_of(value, samples)}
 
 
 def bounds_of(value: float | None, samples: Floats) -> Json:
-    """The interval of a value; none if the value itself is undefined."""
+    """The interval of a value, with null limits if the value itself is undefined."""
     found = interval(samples, LEVEL) if value is not None else Interval(None, None, len(samples))
     return {"low": found.low, "high": found.high, "n_undefined": found.n_undefined}
 
@@ -49,13 +49,13 @@ class Resampler:
         return bootstrap_mean([(self.number[rows], weighted) for rows, weighted in parts], self.resamples, self.seed)
 
     def estimate(self, value: float | None, samples: Floats) -> Json:
-        """`{"value", "low", "high", "n_undefined", "unit", "n"}`; no interval from a single patient."""
+        """`{"value", "low", "high", "n_undefined", "unit", "n"}`; null limits if there is a single patient."""
         bounds = bounds_of(value if self.n > 1 else None, samples)
         return {"value": value, **bounds, "unit": "patient", "n": self.n}
 
     def estimates(self, weighted: Weighted) -> dict[str, Json]:
         """Each metric over all rows, with its interval."""
-        everything = np.ones(len(self.number), bool)
+        all_rows = np.ones(len(self.number), bool)
         values = weighted(np.ones((1, len(self.number))))
-        samples = self.samples([(everything, weighted)])
+        samples = self.samples([(all_rows, weighted)])
         return {name: self.estimate(none_if_nan(value[0]), samples[name]) for name, value in values.items()}

@@ -1,18 +1,18 @@
-"""Facts about a metric by its name: how it is written, whether lower is better, what chance reaches."""
+"""Metrics by name: how the name is written, whether lower is better, the chance level."""
 
 from __future__ import annotations
 
 HEADLINES = {"classification": "auroc", "ordinal": "quadratic_kappa", "survival": "c_index", "regression": "mae"}
-"""Task -> the metric that a model is judged by first."""
+"""Task -> its headline metric."""
 
 CLASS_TASKS = frozenset({"classification", "ordinal"})
-"""Tasks that predict one of several names, with a probability for each."""
+"""Tasks that predict a class, with a probability for each."""
 
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "integrated_brier", "ece", "grade_error"})
-"""Errors; of all other metrics higher is better."""
+"""Error metrics; for all others higher is better."""
 
 CHANCE_LEVEL = {"auroc": 0.5, "c_index": 0.5, "quadratic_kappa": 0.0}
-"""Metrics whose value at chance does not depend on the data."""
+"""Metrics with a chance level that does not depend on the data."""
 
 _WORDS = {
     "auroc": "AUROC", "c_index": "C-index", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "ece": "ECE",
@@ -22,7 +22,7 @@ _WORDS = {
 
 
 def metric_words(name: str) -> str:
-    """A metric's name as people write it: `AUROC`, `macro F1`, `balanced accuracy`."""
+    """A metric's name as written in text: `AUROC`, `macro F1`, `balanced accuracy`."""
     return _WORDS.get(name) or name.replace("_", " ").replace("f1", "F1").replace("brier", "Brier score")
 
 
@@ -41,10 +41,10 @@ def estimate_words(
     digits: str = ".3f",
     interval: str = "[{low}, {high}]",
 ) -> str:
-    """`0.912 [0.842, 0.968]`; without an interval the value alone; or `undefined`.
+    """`0.912 [0.842, 0.968]`; without an interval `0.912`; without a value `undefined`.
 
     digits     format of each number
-    interval   how the two ends are written
+    interval   format of the limits
     """
     if value is None:
         return "undefined"

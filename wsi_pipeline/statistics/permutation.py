@@ -1,11 +1,11 @@
-"""Permutation test: would predictions that know nothing of the outcome score as well?
+"""Permutation test: would predictions unrelated to the outcome score as well?
 
-The out-of-fold predictions stay as they are; outcomes are permuted across patients. The p-value is the fraction of
-permutations that score at least as well as the true outcomes, which count as one of them (Phipson, Smyth, Stat. Appl.
-Genet. Mol. Biol. 9:39, 2010), so it is never 0.
+Out-of-fold predictions are kept; outcomes are permuted across patients. The p-value is the fraction of permutations
+that score at least as well as the true outcomes, which count as one of them (Phipson, Smyth, Stat. Appl. Genet. Mol.
+Biol. 9:39, 2010), so it is never 0.
 
-The test asks whether predictions and outcomes are related at all; patients are taken to be exchangeable. Models are
-not retrained on permuted outcomes, so it does not show what the method would make of noise. Nor does it show why the
+The test asks whether predictions and outcomes are related at all, assuming that patients are exchangeable. Models are
+not retrained on permuted outcomes, so it does not show how well the method would fit noise. Nor does it show why the
 two are related: a model that recognises the hospital passes.
 """
 
@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 Codes = NDArray[np.int64]
 
 MOST_PATIENTS = 300
-"""The test is for small cohorts; in larger ones the interval says as much."""
+"""The test is meant for small cohorts; in larger ones the interval is as informative."""
 
 
 def permutation_test(
     scores: Sequence[Callable[[Codes], float]], patient: Codes, outcome: Codes, count: int, seed: int
 ) -> dict[str, Any] | None:
-    """`{"p_value", "n"}` of the mean of some scores; None if it cannot be tested.
+    """`{"p_value", "n"}` of the mean score over the repeats; None if there is no test.
 
-    scores            of each repeat of the predictions, as `permutation_p_value` takes one
-    patient, outcome  codes (n,) of the rows, which all repeats share
-    count             permutations; 0: no test
+    scores            one score function per repeat, as for `permutation_p_value`
+    patient, outcome  codes (n,) of the rows, the same in all repeats
+    count             number of permutations; 0: no test
 
-    Not tested are also cohorts of more than `MOST_PATIENTS` patients, and scores that are undefined (NaN) for the true
+    There is no test either for more than `MOST_PATIENTS` patients, or if a score is undefined (NaN) for the true
     outcomes.
     """
     identity = np.arange(len(patient), dtype=np.int64)
@@ -50,8 +50,8 @@ def permutation_test(
 def permutation_p_value(score: Callable[[Codes], float], orders: Iterator[Codes], n_rows: int) -> tuple[float, int]:
     """One-sided p-value (higher scores are better), and the number of permutations.
 
-    score   of the predictions if row i had the outcome of row order[i]; a permutation without a score (NaN) counts
-            against the predictions
+    score   function of `order`: score of the predictions if row i had the outcome of row order[i]; a permutation with
+            an undefined score (NaN) counts as at least as good as the true order
     """
     observed = score(np.arange(n_rows, dtype=np.int64))
     found = np.array([score(order) for order in orders])
@@ -60,12 +60,12 @@ def permutation_p_value(score: Callable[[Codes], float], orders: Iterator[Codes]
 
 
 def shuffles(patient: Codes, outcome: Codes, count: int, seed: int) -> Iterator[Codes]:
-    """Permutations: row positions (n,), of whose outcome each row gets.
+    """Permutations as row positions (n,): row i gets the outcome of row order[i].
 
     patient, outcome   codes (n,) of each row
 
-    If all rows of each patient share one outcome, outcomes are permuted across patients. Otherwise the rows of a
-    patient stay together, and patients with equally many rows change places.
+    If the rows of each patient share one outcome, outcomes are permuted across patients. Otherwise the outcomes of a
+    patient's rows stay together and are exchanged between patients with the same number of rows.
     """
     rng = np.random.default_rng(seed)
     rows_of = _rows_by_patient(patient)
@@ -92,10 +92,10 @@ def _rows_by_patient(patient: Codes) -> list[Codes]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for testing several hypotheses, in the order given (Holm, Scand. J. Statist. 6:65, 1979).
+    """P-values corrected for multiple testing, in the order given (Holm, Scand. J. Statist. 6:65, 1979).
 
-    The smallest of m is multiplied by m, the next by m - 1, ...; none is smaller than one before it, or above 1. The
-    probability of any false positive is at most the level, whatever the tests share.
+    The smallest of m is multiplied by m, the next by m - 1, and so on, keeping them non-decreasing and at most 1. This
+    controls the family-wise error rate for any dependence between the tests.
     """
     order = sorted(range(len(p_values)), key=lambda k: p_values[k])
     corrected, highest = [0.0] * len(p_values), 0.0

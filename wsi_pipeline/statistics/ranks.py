@@ -1,4 +1,4 @@
-"""Ranks with ties, by pandas: scipy.stats would take half a second to import."""
+"""Ranks with ties, computed by pandas because scipy.stats takes half a second to import."""
 
 from __future__ import annotations
 

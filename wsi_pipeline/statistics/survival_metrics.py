@@ -1,7 +1,7 @@
 """Metrics of survival predictions: concordance, Brier score, Kaplan-Meier curves by risk.
 
 Times (n,) are positive, events (n,) 0 or 1; a higher risk means an earlier event. As for other outcomes, metrics are
-functions of how often each row counts, W (R, n).
+functions of weights W (R, n), how often each row counts.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ import numpy as np
 import scipy  # its stats are loaded on first use: half a second that few callers need
 from numpy.typing import NDArray
 
+from wsi_pipeline.statistics.ratios import ratio
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 CHI_SQUARE = "chi-square, 1 degree of freedom"
-"""What the statistic of the log-rank test is; older files, which do not say, hold its signed root."""
+"""Kind of the log-rank statistic; older files, which lack this entry, hold its signed root."""
 
 _CELLS = 4_000_000
-"""Pairs compared at once."""
+"""Most pairs compared at a time."""
 
 
 def concordance(time: Floats, event: Mask, risk: Floats, weights: Floats, group: Codes | None = None) -> Floats:
-    """Harrell's C, (R,): of the pairs whose order in time is known, the fraction whose risks are in that order.
+    """Harrell's C, (R,): fraction of comparable pairs whose risks are in the order of their events.
 
-    A pair is comparable if one had its event before the other's time, or at the time at which the other was censored;
-    equal risks count half. With `group` only pairs of one group are compared. NaN without comparable pairs.
-    Harrell et al. 1982, JAMA 247:2543; weights (R, n) count pairs w_i w_j times.
+    A pair is comparable if one had the event before the other's time, or at the time at which the other was censored;
+    equal risks count half. With `group`, only pairs within a group are compared. NaN without comparable pairs.
+    Harrell et al. 1982, JAMA 247:2543; with weights (R, n) a pair counts w_i w_j times.
     """
     n = len(time)
-    right, known = np.zeros(len(weights)), np.zeros(len(weights))
+    concordant, comparable = np.zeros(len(weights)), np.zeros(len(weights))
     died = np.flatnonzero(event)
     for start in range(0, len(died), step := max(1, _CELLS // max(n, 1))):
         first = died[start : start + step]
@@ -40,18 +42,17 @@ def concordance(time: Floats, event: Mask, risk: Floats, weights: Floats, group:
         if group is not None:
             later &= group == group[first, None]
         wins = later * (0.5 + 0.5 * np.sign(risk[first, None] - risk))
-        known += (weights[:, first] * (weights @ later.T.astype(np.float64))).sum(1)
-        right += (weights[:, first] * (weights @ wins.T)).sum(1)
-    share: Floats = np.divide(right, known, out=np.full(len(weights), np.nan), where=known > 0)
-    return share
+        comparable += (weights[:, first] * (weights @ later.T.astype(np.float64))).sum(1)
+        concordant += (weights[:, first] * (weights @ wins.T)).sum(1)
+    return ratio(concordant, comparable)
 
 
 def integrated_brier(time: Floats, event: Mask, survived: Floats, edges: Floats, weights: Floats) -> Floats:
-    """Brier score of predicted survival, integrated from 0 to the last edge and divided by it, (R,); 0 is perfect.
+    """Brier score of predicted survival, averaged over the time from 0 to the last edge, (R,); 0 is perfect.
 
     survived   predicted probability (n, K) of no event until the times `edges` (K,)
 
-    Squared errors at each edge with inverse probability of censoring weights (Graf et al. 1999, Stat Med 18:2529),
+    Squared errors at each edge, weighted by the inverse probability of censoring (Graf et al. 1999, Stat Med 18:2529),
     interpolated linearly from 0 at time 0. Patients censored before an edge contribute nothing there.
     """
     distinct, code = np.unique(time, return_inverse=True)
@@ -70,9 +71,11 @@ def integrated_brier(time: Floats, event: Mask, survived: Floats, edges: Floats,
 
 
 def censoring_curve(code: Codes, event: Mask, weights: Floats) -> Floats:
-    """Kaplan-Meier curve of being censored, just after each distinct time, (R, T); events come before censorings.
+    """Kaplan-Meier estimate of the censoring distribution just after each distinct time, (R, T).
 
-    code   number of the distinct time of each row, rising, (n,)
+    code   index of each row's time among the sorted distinct times, (n,)
+
+    At tied times, events come before censoring.
     """
     order = np.argsort(code, kind="stable")
     starts = np.flatnonzero(np.diff(code[order], prepend=-1))
@@ -85,18 +88,18 @@ def censoring_curve(code: Codes, event: Mask, weights: Floats) -> Floats:
 
 
 def _inverse(chance: Floats, weights: Floats) -> Floats:
-    """weights / chance; NaN for rows that count but have probability 0 of being uncensored."""
-    found: Floats = np.divide(weights, chance, out=np.where(weights > 0, np.nan, 0.0), where=chance > 0)
-    return found
+    """weights / chance; NaN for rows with a weight but probability 0 of being uncensored."""
+    inverse: Floats = np.divide(weights, chance, out=np.where(weights > 0, np.nan, 0.0), where=chance > 0)
+    return inverse
 
 
 def risk_groups(time: Floats, event: Mask, high: Mask) -> dict[str, Any]:
     """Kaplan-Meier curves of the rows with low and high risk, and the log-rank test between them; JSON.
 
     {"groups": [{"name", "n", "events", "times", "survival", "at_risk", "low", "high"}], "logrank": {"statistic",
-    "statistic_is", "p_value"} | None}: survival just after each time, the curve is 1 before the first; low and high
-    are pointwise 95 % limits (log-log). The test's statistic is chi-square (Mantel 1966); None if a group is empty or
-    has no event.
+    "statistic_is", "p_value"} | None}: survival just after each time (1 before the first); low and high are pointwise
+    95 % limits (log-log). The test statistic is chi-square (Mantel 1966); None if a group is empty or there are no
+    events.
     """
     named = (("low risk", ~high), ("high risk", high))
     groups = [kaplan_meier(time[rows], event[rows]) | {"name": name} for name, rows in named if rows.any()]
@@ -113,7 +116,7 @@ def kaplan_meier(time: Floats, event: Mask) -> dict[str, Any]:
     """The Kaplan-Meier estimate of one group as lists over its times (see `risk_groups`), and n and events."""
     curve = scipy.stats.ecdf(_censored(time, event)).sf
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # limits are not defined where the curve is 1 or 0
+        warnings.simplefilter("ignore", RuntimeWarning)  # limits are undefined where the curve is 1 or 0
         limits = curve.confidence_interval(0.95, method="log-log")
     low, high = (np.asarray(limit.probabilities, dtype=np.float64) for limit in (limits.low, limits.high))
     return {

@@ -1,7 +1,7 @@
-"""The probability from which a slide is called positive: chosen on validation slides, applied to test slides.
+"""Decision threshold: chosen on validation slides, applied to test slides.
 
-The threshold with the highest Youden index (sensitivity + specificity - 1; Youden, Cancer 3:32, 1950), midway between
-two neighbouring predictions; of equal ones the nearest to 0.5.
+It maximises the Youden index (sensitivity + specificity - 1; Youden, Cancer 3:32, 1950) and lies midway between two
+neighbouring predictions; of tied thresholds the one nearest to 0.5 is used.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_pipeline.statistics.ratios import ratio
+
 Floats = NDArray[np.float64]
 
 FALLBACK = 0.5
-"""Used if the validation slides are all of one class."""
+"""Threshold if all validation slides are of one class."""
 
 
 def youden_threshold(positive: NDArray[np.bool_], probability: Floats) -> float | None:
     """The threshold for `probability >= threshold`, from validation slides; None unless both classes are present.
 
-    positive     truth of each validation slide (n,)
-    probability  of the positive class (n,)
+    positive     whether each validation slide is positive (n,)
+    probability  predicted probability of the positive class (n,)
     """
     if positive.all() or not positive.any():
         return None
@@ -33,9 +35,8 @@ def youden_threshold(positive: NDArray[np.bool_], probability: Floats) -> float 
 
 def weighted_rates(positive: NDArray[np.bool_], called: NDArray[np.bool_], weights: Floats) -> dict[str, Floats]:
     """Sensitivity and specificity, each (R,), with slide j counted weights[r, j] times; NaN without such slides."""
-    found = {}
-    for name, rows, right in (("sensitivity", positive, called), ("specificity", ~positive, ~called)):
-        total = weights[:, rows].sum(1)
-        hits = weights[:, rows & right].sum(1)
-        found[name] = np.divide(hits, total, out=np.full(len(total), np.nan), where=total > 0)
-    return found
+    pairs = {"sensitivity": (positive, called), "specificity": (~positive, ~called)}
+    return {
+        name: ratio(weights[:, rows & correct].sum(1), weights[:, rows].sum(1))
+        for name, (rows, correct) in pairs.items()
+    }

@@ -1,8 +1,8 @@
-"""How good predictions of other patients are: what cross-validation reports, of models that are finished.
+"""Metrics of a finished model on other patients, with the same content as those of cross-validation.
 
-Rows whose outcome the model does not know (a class it was not trained on, a time that is none) are left out by name,
-and so are rows of patients the model was trained on: they do not test it. Where all rows are of such patients they are
-measured all the same, `external` is false, and the first warning says what that means.
+Rows with an outcome that cannot be scored (a class the model was not trained on, an invalid time) are excluded and
+named, and so are rows of patients the model was trained on. If all rows belong to such patients they are measured
+anyway, `external` is false, and the first warning says what that means.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from wsi_pipeline.mil.validation.validation_metrics import (
     pooled_estimates,
 )
 from wsi_pipeline.statistics.estimates import LEVEL, Resampler
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.wording import agreed, counted, listed
 
 Json = dict[str, Any]
 
 AT_CUT, RISK_GROUP, SEEN = "predicted_at_cut", "risk_group", "patient_in_training"
-"""Columns: the class by the cut that training chose; `high` or `low` risk by its median there; whether the model was
-trained on the patient, `yes` or `no`."""
+"""Columns: class at the threshold chosen in training; `high` or `low` risk by the median of training; whether the model
+was trained on the patient, `yes` or `no`."""
 
 SAYS = (
     "fraction of label permutations across patients that fit the predictions at least as well as the true labels do; "
@@ -45,13 +45,13 @@ SAYS = (
 
 @dataclass(frozen=True)
 class Cut:
-    """From which probability of one of two classes a slide is called that class, as training chose it."""
+    """Decision threshold of a two-class model, as chosen in training."""
 
     positive: str
     value: float
 
     def called(self, table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-        """The class of each row: `positive` from the cut on, else the other one."""
+        """The class of each row: `positive` at or above the threshold, else the other one."""
         (other,) = (name for name in classes if name != self.positive)
         above = table[f"p_{self.positive}"].to_numpy(np.float64) >= self.value
         return [self.positive if yes else other for yes in above]
@@ -59,7 +59,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class RiskCut:
-    """Above which risk a patient is called one of high risk: the median that training states."""
+    """Risk above which a patient is in the high-risk group: the median of the training patients."""
 
     value: float
 
@@ -69,7 +69,7 @@ class RiskCut:
 
 
 def with_calls(table: pd.DataFrame, cut: Cut | RiskCut | None, classes: Sequence[str] = ()) -> pd.DataFrame:
-    """The table with the calls at a cut behind the prediction: AT_CUT for classes, RISK_GROUP for risks."""
+    """The table with the calls at a cut in a column after the prediction: AT_CUT for classes, RISK_GROUP for risks."""
     if isinstance(cut, Cut):
         table.insert(list(table.columns).index("predicted") + 1, AT_CUT, cut.called(table, classes))
     elif cut is not None:
@@ -79,7 +79,7 @@ def with_calls(table: pd.DataFrame, cut: Cut | RiskCut | None, classes: Sequence
 
 @dataclass(frozen=True)
 class Usable:
-    """Rows that can be measured, and names of those that cannot: outcomes of no class (or number) the model knows."""
+    """Mask of the rows that can be scored, and the names of rows with an outcome that cannot, by outcome."""
 
     rows: np.ndarray[Any, np.dtype[np.bool_]]
     unknown: dict[str, list[str]]
@@ -90,10 +90,10 @@ def external_metrics(
 ) -> Json | None:
     """The metrics of a prediction table (slide_id, patient_id, outcome and prediction columns, perhaps SEEN).
 
-    spec   of the training: its bag, bootstrap, permutations and seed
-    cut    of training, for two classes or a risk
+    spec   settings of the training: bag, bootstrap, permutations and seed
+    cut    chosen in training, for two classes or a risk
 
-    None where no row has an outcome; without `pooled`, and with the reason in `warnings`, where none can be measured.
+    None if no row has an outcome. If none can be scored, `pooled` is missing and `warnings` has the reason.
     """
     if not set(task.columns) <= set(table) or table[list(task.columns)].isna().any(axis=1).all():
         return None
@@ -103,36 +103,36 @@ def external_metrics(
     unseen = usable.rows & ~seen
     external = bool(unseen.any())
     rows = unseen if external else usable.rows
-    sentences = [*_about_seen(usable.rows, seen, spec), *_about_unknown(task, usable.unknown, spec), *warnings]
+    notes = [*_about_seen(usable.rows, seen, spec), *_about_unknown(task, usable.unknown, spec), *warnings]
     found: Json = {"task": task.name, "bag": spec.bag, "external": external}
     if rows.any():
-        found |= _measured(task, table[rows].reset_index(drop=True), spec, cut, sentences)
+        found |= _measured(task, table[rows].reset_index(drop=True), spec, cut, notes)
     without = table[list(task.columns)].isna().any(axis=1).to_numpy()
     left_out = {name: "no " + " and ".join(task.columns) for name in names[without]}
     left_out |= {name: f"{'/'.join(task.columns)} {value}" for value, own in usable.unknown.items() for name in own}
     if external:
         left_out |= dict.fromkeys(names[usable.rows & seen], "the model was trained on this patient")
-    return {**found, "warnings": sentences, "unknown_labels": usable.unknown, "left_out": left_out}
+    return {**found, "warnings": notes, "unknown_labels": usable.unknown, "left_out": left_out}
 
 
 def by_patient(task: Task, table: pd.DataFrame, cut: Cut | RiskCut | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """One row a patient: the mean of its slides' predictions, and the outcome they agree on.
+    """One row per patient: the mean of the predictions of its slides, and the outcome they agree on.
 
     Returns (patient_id, n_slides, outcome, prediction columns, SEEN), patients in the order of their first slide, and
-    the patients whose slides contradict each other in the outcome, who have none here.
+    the patients whose slides disagree in the outcome, which is missing for them.
     """
     made = list(task.outcomes(np.zeros((0, task.n_outputs))).columns)
     numbers = [name for name in made if name in table and not (task.classes and name == "predicted")]
     groups = table.groupby(table["patient_id"].astype(str), sort=False)
     means = groups[numbers].mean()
     found = pd.DataFrame({"patient_id": means.index, "n_slides": groups.size().to_numpy()})
-    outcomes, torn = [column for column in task.columns if column in table], set[str]()
+    outcomes, conflicting = [column for column in task.columns if column in table], set[str]()
     for column in outcomes:
         values = [list(dict.fromkeys(own.dropna())) for _, own in groups[column]]
-        torn |= {who for who, own in zip(means.index, values, strict=True) if len(own) > 1}
+        conflicting |= {who for who, own in zip(means.index, values, strict=True) if len(own) > 1}
         found[column] = pd.Series([own[0] if len(own) == 1 else None for own in values], dtype=object)
     if outcomes:
-        found.loc[found["patient_id"].isin(torn), outcomes] = None
+        found.loc[found["patient_id"].isin(conflicting), outcomes] = None
     if task.classes:
         codes = choose_class(task, means[[f"p_{name}" for name in task.classes]].to_numpy())
         found["predicted"] = [task.classes[code] for code in codes]
@@ -141,11 +141,11 @@ def by_patient(task: Task, table: pd.DataFrame, cut: Cut | RiskCut | None = None
     found = with_calls(found, cut, task.classes)
     if SEEN in table:
         found[SEEN] = ["yes" if (own == "yes").any() else "no" for _, own in groups[SEEN]]
-    return found, sorted(torn)
+    return found, sorted(conflicting)
 
 
 def usable_rows(task: Task, table: pd.DataFrame, names: pd.Series[str]) -> Usable:
-    """Which rows have an outcome that the task can measure; the outcomes it does not know, with the rows' names."""
+    """The rows with an outcome that the task can score; other outcomes, with the names of their rows."""
     known = table[list(task.columns)].notna().all(axis=1).to_numpy()
     rows, unknown = known.copy(), dict[str, list[str]]()
     for i in np.flatnonzero(known).tolist():
@@ -166,13 +166,13 @@ def _measurable(task: Task, row: pd.DataFrame) -> bool:
     return True
 
 
-def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | RiskCut | None, sentences: list[str]) -> Json:
-    """Everything of rows that can be measured; warnings about the metrics are added to `sentences`."""
+def _measured(task: Task, table: pd.DataFrame, spec: MilSpec, cut: Cut | RiskCut | None, notes: list[str]) -> Json:
+    """All metrics of the rows that can be scored; warnings about them are appended to `notes`."""
     resampler = Resampler(table["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
     plain = table.drop(columns=["repeat", "fold"], errors="ignore")
     evaluation = task.evaluate(plain)
     pooled, _ = pooled_estimates([(np.ones(len(plain), bool), evaluation)], resampler)
-    sentences += metric_warnings(task, plain, pooled, spec.bootstrap)
+    notes += metric_warnings(task, plain, pooled, spec.bootstrap)
     found: Json = {
         **evaluation.details(),
         **({"n_slides": len(plain)} if spec.bag == "slide" else {}),
@@ -208,18 +208,18 @@ def _threshold(table: pd.DataFrame, evaluation: ClassEvaluation, cut: Cut, resam
 
 
 def _about_seen(usable: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], spec: MilSpec) -> list[str]:
-    """What rows of patients the model was trained on mean for the numbers."""
+    """A warning if rows belong to patients the model was trained on."""
     n, every = int((usable & seen).sum()), int(usable.sum())
     if not n:
         return []
     if n == every:
         return [
-            f"No external test: all {counted(every, spec.bag)} with an outcome belong to patients the model was "
-            "trained on, so these numbers are too optimistic; judge it by train-mil's cross-validated metrics."
+            f"Not an external test: all {counted(every, spec.bag)} with an outcome belong to patients the model was "
+            "trained on, so these metrics are too optimistic; use the cross-validated metrics of train-mil instead."
         ]
     return [
-        f"{n} of {counted(every, spec.bag)} with an outcome belong to patients the model was trained on: "
-        "they are left out of these numbers, as this would not be an external test."
+        f"{n} of {counted(every, spec.bag)} with an outcome belong to patients the model was trained on "
+        "and were excluded from these metrics."
     ]
 
 
@@ -229,15 +229,14 @@ def _about_unknown(task: Task, unknown: dict[str, list[str]], spec: MilSpec) -> 
     classes = task.classes
     parts = [f"{value!r}{_meant(value, classes)} ({listed(names, 3)})" for value, names in unknown.items()]
     n = sum(len(names) for names in unknown.values())
-    what = f"a label that the model does not know ({', '.join(classes)})" if classes else "an invalid outcome"
-    have = "has" if n == 1 else "have"
-    return [f"{counted(n, spec.bag)} {have} {what} and {'is' if n == 1 else 'are'} left out: {listed(parts)}."]
+    reason = f"a label that is not a class of the model ({', '.join(classes)})" if classes else "an invalid outcome"
+    return [f"{counted(n, spec.bag)} with {reason} {agreed(n, 'was')} excluded: {listed(parts)}."]
 
 
 def _meant(value: str, classes: Sequence[str]) -> str:
-    """` (the model knows 'mutant')` where a label differs from a class in writing alone."""
+    """` (use the spelling 'mutant')` if a label differs from a class in spelling only."""
     alike = [name for name in classes if _folded(name) == _folded(value)]
-    return f" (the model's spelling is {alike[0]!r})" if alike else ""
+    return f" (use the spelling {alike[0]!r})" if alike else ""
 
 
 def _folded(label: str) -> str:

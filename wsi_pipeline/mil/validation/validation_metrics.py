@@ -27,7 +27,7 @@ from wsi_pipeline.wording import counted
 Json = dict[str, Any]
 
 FEW_PATIENTS = 10
-"""With fewer patients of a class, intervals are rough; without classes, with fewer than twice as many in all."""
+"""With fewer patients per class intervals are imprecise; without classes, with fewer than twice as many in total."""
 
 SAYS = (
     "fraction of label permutations across patients that fit the out-of-fold predictions at least as well as the true "
@@ -52,7 +52,6 @@ def validation_metrics(
     first = predictions[parts[0][0]].reset_index(drop=True)
     resampler = Resampler(predictions["patient_id"], spec.bootstrap, sub_seed(spec.seed, 2, 0))
     pooled, by_repeat = pooled_estimates(parts, resampler)
-    told = [*warnings, *metric_warnings(task, predictions, pooled, spec.bootstrap)]
     found = {
         "task": task.name,
         "bag": spec.bag,
@@ -71,7 +70,7 @@ def validation_metrics(
         "repeats": by_repeat,
         "chance": parts[0][1].chance(),
         "permutation": permutation_json(task, first, [own for _, own in parts], spec, SAYS),
-        "warnings": told,
+        "warnings": [*warnings, *metric_warnings(task, predictions, pooled, spec.bootstrap)],
     }
     if isinstance(every, ClassEvaluation):
         found |= class_json(predictions, every, resampler)
@@ -125,25 +124,25 @@ def _fold_json(every: Evaluation, predictions: pd.DataFrame, fact: Json) -> Json
 
 
 def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Json], resamples: int) -> list[str]:
-    """Sentences about undefined metrics and rough intervals."""
-    told = []
+    """Warnings about undefined metrics and imprecise intervals."""
+    notes = []
     undefined = [metric_words(name) for name, estimate in pooled.items() if estimate["value"] is None]
     if undefined:
-        told.append(f"Undefined on the test slides: {', '.join(undefined)}{_why(task, predictions)}.")
+        notes.append(f"Undefined on the test slides: {', '.join(undefined)}{_why(task, predictions)}.")
     most = max((e["n_undefined"] for e in pooled.values() if e["value"] is not None), default=0)
     if most:
-        told.append(f"{most} of {resamples} bootstrap resamples lacked a class or varied in nothing and were skipped.")
+        notes.append(f"{most} of {resamples} bootstrap resamples lacked a class or were constant and were skipped.")
     n = predictions["patient_id"].nunique()
     if task.classes:
         counts = predictions.groupby("label")["patient_id"].nunique()
         for name, count in ((name, counts[name]) for name in in_order(counts.index) if counts[name] < FEW_PATIENTS):
-            told.append(
-                f"Only {counted(count, 'patient')} of class {name} tested: intervals are rough, and one "
-                f"patient moves the sensitivity for {name} by {1 / count:.2f}."
+            notes.append(
+                f"Only {counted(count, 'patient')} of class {name} tested: intervals are imprecise, and one "
+                f"patient changes the sensitivity for {name} by {1 / count:.2f}."
             )
     elif n < 2 * FEW_PATIENTS:
-        told.append(f"Only {counted(n, 'patient')} tested: intervals are rough.")
-    return told
+        notes.append(f"Only {counted(n, 'patient')} tested: intervals are imprecise.")
+    return notes
 
 
 def _why(task: Task, predictions: pd.DataFrame) -> str:

@@ -1,1 +1,1 @@
-"""Pictures of slides: overlays, heat maps, class maps, example sheets."""
+"""Pictures of slides: overlays, heatmaps, class maps, sheets of example patches."""

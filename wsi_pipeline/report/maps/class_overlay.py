@@ -1,4 +1,4 @@
-"""The picture of a slide's classes: each area in its class's colour over the grey thumbnail, with a legend."""
+"""Class map of a slide: each area in the colour of its class over the grey thumbnail, with a legend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.maps.class_areas import UNCLEAR, ClassAreas, Colour, class_colours
 
 OPACITY = 0.5
-"""Of the colours over the thumbnail."""
+"""Opacity of the colours over the thumbnail."""
 UNCLEAR_COLOUR: Colour = (120, 120, 120)
 
 _INK, _PAPER = (38, 42, 48), (255, 255, 255)
@@ -34,31 +34,31 @@ def draw_classes(
 ) -> Image.Image:
     """Colour a thumbnail uint8 (h, w, 3) that spans the slide; its pixels keep their place, a legend comes below.
 
-    fractions   part of each class among the patches, 0 to 1, for the legend
-    unclear     part of the patches without a class
+    fractions   fraction of patches of each class, 0 to 1, for the legend
+    unclear     fraction of patches without a class
 
-    Each pixel is mixed by the exact area that each class has of it. Under colours the thumbnail is grey, so that hue
-    means class alone; unclear areas are grey. Without patches the bare thumbnail is returned with a note.
+    Each pixel mixes the colours by the exact area that each class covers. The thumbnail below is grey, so that hue
+    shows the class only; unclear areas are grey. Without patches the thumbnail is returned with a note.
     """
     colours = class_colours(len(classes))
     covers = [(class_cover(areas, number, thumbnail.shape, slide_size), colours[number]) for number in _present(areas)]
     grey = class_cover(areas, UNCLEAR, thumbnail.shape, slide_size)
     picture = _mix(thumbnail, [*covers, (grey, UNCLEAR_COLOUR)])
     if not areas.labels.size:
-        return _with_legend(picture, [(_PAPER, "no patches, no classes")])
-    told = zip(colours, classes, fractions, strict=True)
-    entries: list[_Entry] = [(colour, f"{name} {percent(part)}") for colour, name, part in told]
+        return _with_legend(picture, [(_PAPER, "no patches")])
+    rows = zip(colours, classes, fractions, strict=True)
+    entries: list[_Entry] = [(colour, f"{name} {percent(fraction)}") for colour, name, fraction in rows]
     return _with_legend(picture, [*entries, (UNCLEAR_COLOUR, f"unclear {percent(unclear)}")][: None if unclear else -1])
 
 
 def class_cover(areas: ClassAreas, label: int, shape: tuple[int, ...], slide_size: Size) -> NDArray[np.float64]:
-    """Part of each pixel of a picture (h, w) of the slide that lies in areas with this label, 0 to 1, exact."""
+    """Exact fraction, 0 to 1, of each pixel of a picture (h, w) of the slide that is covered by areas of this label."""
     if not areas.labels.size:
         return np.zeros(shape[:2])
     pixels = np.diff(areas.ys)[:, None] * np.diff(areas.xs)[None, :] * (areas.labels == label)
     total = np.zeros((len(areas.ys), len(areas.xs)))
     total[1:, 1:] = pixels.cumsum(axis=0).cumsum(axis=1)
-    # The integral is linear between cell edges along either axis, so that interpolating it is exact.
+    # The integral is linear between cell edges along either axis, so interpolation is exact.
     down = np.linspace(0, slide_size.height, shape[0] + 1)
     across = np.linspace(0, slide_size.width, shape[1] + 1)
     total = _interpolate(_interpolate(total, areas.ys, down).T, areas.xs, across).T
@@ -66,17 +66,17 @@ def class_cover(areas: ClassAreas, label: int, shape: tuple[int, ...], slide_siz
     return np.clip(part, 0.0, 1.0)
 
 
-def percent(part: float) -> str:
-    """A part in words: `62 %`, `0.4 %`, `< 0.1 %`."""
-    if 0 < part < 0.001:
+def percent(fraction: float) -> str:
+    """A fraction as text: `62 %`, `0.4 %`, `< 0.1 %`."""
+    if 0 < fraction < 0.001:
         return "< 0.1 %"
-    return f"{100 * part:.{0 if part >= 0.0995 or part == 0 else 1}f} %"
+    return f"{100 * fraction:.{0 if fraction >= 0.0995 or fraction == 0 else 1}f} %"
 
 
 def _interpolate(
     values: NDArray[np.float64], at: NDArray[np.int64], wanted: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Rows of `values` (at `at`) linearly between, at `wanted`; beyond the ends the end rows."""
+    """Rows of `values` (at positions `at`), linearly interpolated to positions `wanted`; constant beyond the ends."""
     place = np.clip(wanted, at[0], at[-1])
     above = np.clip(np.searchsorted(at, place, side="right"), 1, len(at) - 1)
     weight = ((place - at[above - 1]) / (at[above] - at[above - 1]))[:, None]
@@ -88,7 +88,7 @@ def _present(areas: ClassAreas) -> list[int]:
 
 
 def _mix(thumbnail: NDArray[np.uint8], covers: Sequence[tuple[NDArray[np.float64], Colour]]) -> NDArray[np.uint8]:
-    """The thumbnail, grey where covered, with colours laid on by the part of each pixel that each covers."""
+    """The thumbnail, grey where covered, blended with the colours by the fraction of each pixel that they cover."""
     pixels = thumbnail.astype(np.float64)
     covered = np.sum([cover for cover, _ in covers], axis=0)[..., None]
     grey = (pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
@@ -101,7 +101,7 @@ def _mix(thumbnail: NDArray[np.uint8], covers: Sequence[tuple[NDArray[np.float64
 
 
 def _with_legend(picture: NDArray[np.uint8], entries: Sequence[_Entry]) -> Image.Image:
-    """The picture with its corner in place and the entries on white below, in as many lines as they need."""
+    """The picture, with the legend on white below it in as many lines as needed; pixels keep their place."""
     height, width = picture.shape[:2]
     canvas_width = max(width, _MIN_WIDTH)
     size = max(12, round(canvas_width * 0.02))
@@ -138,6 +138,6 @@ def _length(words: str, font: ImageFont.FreeTypeFont, size: int) -> float:
 
 
 def _laid_on_grey(colour: Colour) -> Colour:
-    """The colour as it looks over tissue of middle brightness, so that the legend matches the picture."""
+    """The colour as it looks on tissue of medium brightness, so that the legend matches the picture."""
     r, g, b = (round(OPACITY * value + (1 - OPACITY) * 190) for value in colour)
     return r, g, b

@@ -1,7 +1,7 @@
-"""Sheets of example patches: by attention of one slide, and by verdict of a patch classifier.
+"""Sheets of example patches: of one slide by attention, and of a patch classifier by correctness.
 
-An attention sheet shows the patches with the most and the least attention. A verdict sheet shows, for each class,
-patches that were classified correctly, and the most confident mistakes.
+An attention sheet shows the patches with the strongest and weakest attention. A verdict sheet shows, for each class,
+correctly classified patches and the most confident errors.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _FONT = str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 EACH, MOST_CLASSES = 4, 9
 _PATCH, _GAP, _UNDER, _LEFT, _MIDDLE, _TOP = 0.78, 0.1, 0.26, 1.55, 0.32, 0.42
-"""Inches: side of a patch, between patches, words under it, class names, between right and wrong, heads."""
+"""Inches: patch side, gap between patches, text below a patch, class names, gap between correct and wrong, headings."""
 
 Images = Mapping[int, NDArray[np.uint8]]
 
 
 def strongest_and_weakest(values: NDArray[np.floating], each: int = ATTENTION_EACH) -> tuple[list[int], list[int]]:
-    """Rows of the `each` largest values, largest first, and of the smallest, smallest first; no row in both.
+    """Rows of the `each` largest values, largest first, and of the smallest, smallest first; no row is in both.
 
-    Ties keep the order of the rows. With fewer than 2 * `each` patches both lists are shorter.
+    Tied rows keep their order. With fewer than 2 * `each` patches both lists are shorter.
     """
     order = np.argsort(-np.asarray(values, np.float64), kind="stable").tolist()
     half = (len(order) + 1) // 2
@@ -52,7 +52,7 @@ def draw_attention_sheet(
     images: Images,
     title: str,
 ) -> Image.Image:
-    """Two rows of patches with their attention as a multiple of an even share.
+    """Two rows of patches with their attention as a multiple of uniform attention.
 
     values   attention of all patches of the slide (N,), summing to 1
     images   row -> uint8 (P, P, 3), for every row of `strong` and `weak`
@@ -77,7 +77,7 @@ def draw_attention_sheet(
 
 @dataclass(frozen=True)
 class ClassExamples:
-    """One line of a verdict sheet: row numbers of patches of class `code`, and how many were right and wrong in all."""
+    """One line of a verdict sheet: row numbers of patches of class `code`; total numbers of correct and wrong ones."""
 
     code: int
     right: tuple[int, ...]
@@ -88,7 +88,7 @@ class ClassExamples:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """Verdicts on N patches: class numbers truth and predicted (N,), probabilities (N, C), and the group of each."""
+    """Classification of N patches: true and predicted class numbers (N,), probabilities (N, C), group of each patch."""
 
     truth: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -102,19 +102,20 @@ class Verdicts:
 
 
 def choose_examples(verdicts: Verdicts, *, each: int = EACH, most: int = MOST_CLASSES) -> tuple[ClassExamples, ...]:
-    """Which patches to show: `each` correct ones per class, from certain to hesitant, and its `each` surest mistakes.
+    """Which patches to show per class: `each` correct ones over the range of confidence, and `each` confident errors.
 
-    Mistakes of different groups come first. Of more than `most` classes, those with the most mistakes are shown.
+    Errors of different groups are preferred. If there are more than `most` classes, those with the most errors are
+    shown.
     """
-    sure, rows = verdicts.confidence, np.arange(len(verdicts.truth))
+    confidence, rows = verdicts.confidence, np.arange(len(verdicts.truth))
     lines = []
     for code in np.unique(verdicts.truth).tolist():
         own = verdicts.truth == code
-        right = _by_confidence(rows[own & (verdicts.predicted == code)], sure)
-        wrong = _by_confidence(rows[own & (verdicts.predicted != code)], sure)
-        spread = right[np.linspace(0, len(right) - 1, min(each, len(right))).round().astype(int)]
-        many = _of_many_groups(wrong, verdicts.groups, each)
-        lines.append(ClassExamples(code, tuple(spread.tolist()), many, len(right), len(wrong)))
+        right = _by_confidence(rows[own & (verdicts.predicted == code)], confidence)
+        wrong = _by_confidence(rows[own & (verdicts.predicted != code)], confidence)
+        shown = right[np.linspace(0, len(right) - 1, min(each, len(right))).round().astype(int)]
+        errors = _of_many_groups(wrong, verdicts.groups, each)
+        lines.append(ClassExamples(code, tuple(shown.tolist()), errors, len(right), len(wrong)))
     kept = sorted(sorted(lines, key=lambda line: -line.n_wrong)[:most], key=lambda line: line.code)
     return tuple(kept)
 
@@ -125,7 +126,7 @@ def sheet_png(lines: Sequence[ClassExamples], images: Images, verdicts: Verdicts
 
 
 def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdicts, classes: Sequence[str]) -> Figure:
-    """The sheet: a line per class, right patches at the left (blue), wrong ones at the right (orange).
+    """The sheet: a line per class, correct patches at the left (blue), wrong ones at the right (orange).
 
     images   row number -> uint8 (P, P, 3), for every row that `lines` names
     """
@@ -133,8 +134,8 @@ def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdict
     figure = new_figure(_LEFT + across, _TOP + down * len(lines) + 0.15)
     sheet = _Sheet(figure.add_axes((0, 0, 1, 1)), classes, verdicts)
     middle = _LEFT + EACH * (_PATCH + _GAP) + _MIDDLE
-    sheet.words(_LEFT, _TOP - 0.16, "right, from certain to hesitant", BLUE, size=8.0)
-    sheet.words(middle, _TOP - 0.16, "wrong, surest first: what they were taken for", ORANGE, size=8.0)
+    sheet.words(_LEFT, _TOP - 0.16, "correct, most to least confident", BLUE, size=8.0)
+    sheet.words(middle, _TOP - 0.16, "wrong, most confident first: predicted class", ORANGE, size=8.0)
     for number, line in enumerate(lines):
         top = _TOP + number * down
         sheet.name(top, line)
@@ -144,7 +145,7 @@ def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdict
             if not rows:
                 sheet.words(left, top + _PATCH / 2, "none", MUTED)
     if len(lines) < (whole := len(np.unique(verdicts.truth))):
-        note = f"{len(lines)} of {whole} classes: those with most mistakes"
+        note = f"{len(lines)} of {whole} classes shown: those with the most errors"
         sheet.words(_LEFT, _TOP + down * len(lines) + 0.05, note, MUTED)
     sheet.finish(*figure.get_size_inches())
     return figure
@@ -152,46 +153,46 @@ def draw_sheet(lines: Sequence[ClassExamples], images: Images, verdicts: Verdict
 
 @dataclass(frozen=True, eq=False)
 class _Sheet:
-    """Places things on axes whose units are inches from the upper left corner."""
+    """Draws on axes in inches from the upper left corner."""
 
     axes: Axes
     classes: Sequence[str]
     verdicts: Verdicts
 
     def words(self, x: float, y: float, text: str, colour: str, *, size: float = 7.0, align: str = "left") -> None:
-        """Text as it is, centred on y."""
+        """Plain text, centred vertically on y."""
         plain(self.axes.text(x, y, text, color=colour, fontsize=size, ha=align, va="center"))
 
     def name(self, top: float, line: ClassExamples) -> None:
-        """The class at the left of its line, and how many of its patches were right and wrong."""
+        """The class at the left of its line, with its numbers of correct and wrong patches."""
         right, middle = _LEFT - 0.12, top + _PATCH / 2
         self.words(right, middle - 0.08, short(self.classes[line.code], 22), INK, size=8.0, align="right")
-        self.words(right, middle + 0.09, f"{line.n_right} right, {line.n_wrong} wrong", MUTED, align="right")
+        self.words(right, middle + 0.09, f"{line.n_right} correct, {line.n_wrong} wrong", MUTED, align="right")
 
     def patch(self, x: float, y: float, row: int, image: NDArray[np.uint8], colour: str) -> None:
-        """One patch in a frame; under it its confidence and, where it is wrong, the class it was taken for."""
+        """One patch in a frame, with its confidence and, if wrong, the predicted class below."""
         self.axes.imshow(image, interpolation="bilinear", aspect="auto", extent=(x, x + _PATCH, y + _PATCH, y))
         self.axes.add_patch(Rectangle((x, y), _PATCH, _PATCH, fill=False, ec=colour, lw=2.2))
-        sure, code = float(self.verdicts.confidence[row]), int(self.verdicts.predicted[row])
+        confidence, code = float(self.verdicts.confidence[row]), int(self.verdicts.predicted[row])
         wrong = code != int(self.verdicts.truth[row])
-        told = [f"{sure:.2f}"] if not wrong else [short(self.classes[code], 16), f"{sure:.2f}"]
-        for number, text in enumerate(told):
+        caption = [short(self.classes[code], 16)] if wrong else []
+        for number, text in enumerate([*caption, f"{confidence:.2f}"]):
             self.words(x + _PATCH / 2, y + _PATCH + 0.09 + 0.1 * number, text, INK, size=5.8, align="center")
 
     def finish(self, width: float, height: float) -> None:
-        """Set the limits, which every picture has set to its own."""
+        """Set the limits of the axes, which each imshow call has changed."""
         self.axes.axis("off")
         self.axes.set_xlim(0, width)
         self.axes.set_ylim(height, 0)
 
 
-def _by_confidence(rows: NDArray[np.int64], sure: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Surest first; equal ones in the order of the rows."""
-    return rows[np.argsort(-sure[rows], kind="stable")]
+def _by_confidence(rows: NDArray[np.int64], confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Most confident first; tied rows keep their order."""
+    return rows[np.argsort(-confidence[rows], kind="stable")]
 
 
 def _of_many_groups(rows: NDArray[np.int64], groups: Sequence[str], most: int) -> tuple[int, ...]:
-    """The first `most` rows in order, one per group before a second of any."""
+    """The first `most` rows in order, taking one row of each group before a second of any."""
     seen: dict[str, int] = {}
     ranked = []
     for place, row in enumerate(rows.tolist()):

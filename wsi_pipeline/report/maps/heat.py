@@ -1,8 +1,8 @@
-"""Attention as a field over the slide, in numbers and in outlines: percentiles, averages of overlapping patches, bands.
+"""Attention over the slide as numbers and outlines: percentiles, means of overlapping patches, bands.
 
-Outlines are for QuPath: a pathologist wants to go to what the model attends to, not to browse one object per patch.
-Patches that touch and belong to the same band (the strongest 5 %, the next 15 %) share one outline with its mean
-attention, so that QuPath's list, sorted by it, is a list of places to visit. The CSV beside it has every patch.
+Outlines are for QuPath, where a pathologist wants to visit the regions that the model attends to rather than browse one
+object per patch. Adjacent patches of the same band (strongest 5 %, next 15 %) share one outline with their mean
+attention; sorted by it, QuPath's annotation list is a list of regions to visit. The CSV file beside it has every patch.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from wsi_pipeline.statistics.ranks import mid_ranks
 from wsi_pipeline.tissue.geojson import to_geojson
 
 BANDS = ((95.0, "Attention: strongest 5 %", (253, 231, 37)), (80.0, "Attention: next 15 %", (33, 145, 140)))
-"""Lowest percentile, class name and colour of each band, strongest first."""
+"""Lower percentile, class name and colour of each band, strongest first."""
 MOST_AREAS = 1000
-"""Outlines of a band that are kept, the largest first: a file of a few hundred kilobytes at most."""
+"""Number of outlines kept per band, largest first, which limits the file to a few hundred kilobytes."""
 
 _Steps = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def percentiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Where each value stands among all of them, 0 to 100, (N,): half the part below it and half that not above it.
+    """Percentile rank of each value, 0 to 100, (N,): mean of the percentage below it and the percentage not above it.
 
-    Equal values stand alike, and all at 50 where all are equal. The order is kept, distances are not.
+    Tied values share a rank; if all are tied it is 50. Ranks keep the order of values, not their distances.
     """
     if len(values) == 0:
         return np.zeros(0)
@@ -53,8 +53,8 @@ def patch_field(
     coords   int64 (N, 2), level-0 top-left of each patch; values (N,), row for row
     rows     only these rows of the picture, first to one after the last (default: all)
 
-    A pixel that several patches share holds their mean, weighted by the area of the pixel each covers;
-    a pixel that no patch touches holds 0 and has coverage 0. Patches are clipped to the slide.
+    A pixel covered by several patches has their mean, weighted by the covered area; a pixel not covered by any patch
+    has value 0 and coverage 0. Patches are clipped to the slide.
     """
     height, width = int(shape[0]), int(shape[1])
     first, end = rows or (0, height)
@@ -75,7 +75,7 @@ def patch_field(
 
 
 def check_patches(coords: NDArray[np.int64], patch_size_level0: int, values: NDArray[np.floating]) -> None:
-    """Raise WsiPipelineError when shapes disagree or a value is not finite."""
+    """Raise WsiPipelineError if shapes do not match or a value is not finite."""
     if coords.ndim != 2 or coords.shape[1] != 2 or values.shape != (len(coords),):
         raise WsiPipelineError(f"coords must be (N, 2) and values (N,), got {coords.shape} and {values.shape}")
     if patch_size_level0 < 1:
@@ -91,9 +91,9 @@ def band_areas(
     slide_size: Size,
     floors: Sequence[float],
 ) -> ClassAreas:
-    """Which parts of a slide reach which floor: labels 0, 1... for the first of `floors` that the mean value reaches.
+    """The band of each part of a slide: label k for the first of the descending `floors` that its mean value reaches.
 
-    Floors descend. The mean is over the patches that lie on each other there; UNCLEAR where it reaches none.
+    The mean is over the patches that overlap there; UNCLEAR if it is below all floors.
     """
     cells = Cells.of(coords, patch_size_level0, slide_size)
     layers = cells.sums(np.ones(len(coords)))
@@ -112,13 +112,13 @@ def attention_geojson(
     slide_size: Size,
     mpp: float,
 ) -> dict[str, Any]:
-    """A FeatureCollection of both bands' areas, in level-0 pixels, strongest first.
+    """A FeatureCollection of the areas of both bands, in level-0 pixels, strongest first.
 
     mpp   micrometres per level-0 pixel
 
-    Where patches overlap an area's percentile is the mean of theirs. Each feature has the measurements `Attention
-    (even share = 1)`, the mean over its patches, and `Patches`, those whose centre lies in it. The band itself notes
-    under `left_out` how many smaller areas were not kept.
+    Where patches overlap, the percentile of an area is the mean of theirs. Each feature has the measurements `Attention
+    (even share = 1)`, the mean over its patches, and `Patches`, the number of patches whose centre is inside.
+    `left_out` counts the smaller areas of each band that were not kept.
     """
     areas = band_areas(coords, patch_size_level0, percentiles(values), slide_size, [floor for floor, _, _ in BANDS])
     shares, centres = values.astype(np.float64) * len(values), np.asarray(coords + patch_size_level0 / 2, np.float64)
@@ -150,10 +150,10 @@ def _measured(
 
 
 def _edge_steps(start: NDArray[np.float64], length: float, limit: int) -> _Steps:
-    """Where and by how much a box's coverage changes along one axis: indices and steps, both (4, N).
+    """Changes of each box's coverage along one axis: pixel indices and steps, both (4, N).
 
-    Their running sum is the covered fraction of each pixel, fractional at both edges: an edge at
-    position t steps by 1 - frac(t) in pixel floor(t) and by frac(t) in the next.
+    Their running sum is the covered fraction of each pixel: an edge at position t contributes a step of 1 - frac(t) in
+    pixel floor(t) and of frac(t) in the next.
     """
     edges = np.clip(np.stack([start, start + length]), 0.0, float(limit))
     first = np.floor(edges).astype(np.int64)

@@ -19,8 +19,8 @@ _UM_PER_CM = 10_000.0
 def write_pyramid(path: Path, picture: NDArray[np.uint8], mpp: tuple[float, float], description: str) -> None:
     """Write uint8 (h, w, 3) in JPEG tiles with levels 1, 2, 4... until one tile holds all; atomically.
 
-    mpp           micrometres per pixel of the picture, across and down: kept in the resolution tags
-    description   ASCII, kept in ImageDescription; what lies behind the picture
+    mpp           micrometres per pixel of the picture in x and y, written to the resolution tags
+    description   ASCII text for ImageDescription: how the picture was made
 
     The same arguments give the same bytes.
     """

@@ -1,8 +1,8 @@
-"""Attention over a picture of the slide: exact in place, averaged where patches overlap, coloured by percentile.
+"""Attention heatmap over a picture of the slide: pixel-exact, averaged where patches overlap, coloured by percentile.
 
-Attention sums to 1 over a slide's patches and is often steep: a few patches hold most of it. Colour is therefore the
-patch's percentile within its slide, and the bar below says what that means in attention, as a multiple of an even
-share (1 / number of patches). A slide on which the weakest and the strongest patch differ little has them all near 1.
+Attention sums to 1 over the patches of a slide and is often concentrated in a few of them. Colour therefore shows a
+patch's percentile within its slide. The colour bar gives the attention at both ends and in the middle as a multiple of
+uniform attention (1 / number of patches); values near 1 at both ends mean that the patches differ little.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from wsi_pipeline.geometry import Size
 from wsi_pipeline.report.maps.heat import check_patches, patch_field, percentiles
 
 COLOUR_MAP = "viridis"
-"""Perceptually uniform, readable with every colour vision, and of hues that no common stain has."""
+"""Perceptually uniform, safe for colour-blind readers, with hues that common stains do not have."""
 SIGNED_MAP = "PuOr_r"
-"""Orange for, purple against; distinguishable with every colour vision."""
+"""Orange: for the class, purple: against it; safe for colour-blind readers."""
 ALPHA = 0.6
 
 _MIN_WIDTH = 300
@@ -38,13 +38,13 @@ _INK, _PAPER = (38, 42, 48), (255, 255, 255)
 
 @dataclass(frozen=True, eq=False)
 class Heat:
-    """A layer over a slide: one value per patch, and how it is coloured.
+    """A heatmap layer: one value per patch, and its colouring.
 
     coords        int64 (N, 2), level-0 top-left (x, y); patch_level0: side of a patch, level-0 pixels
     unit          float64 (N,), positions on the colour map, 0 to 1
-    labels        text at the two ends and the middle of the bar
-    label         what the bar shows
-    signed        opacity grows from nothing at 0.5 towards both ends, on a map of two hues
+    labels        text at both ends and in the middle of the colour bar
+    label         title of the colour bar
+    signed        diverging colour map with opacity 0 in the middle
     """
 
     coords: NDArray[np.int64]
@@ -58,7 +58,7 @@ class Heat:
     def of_attention(
         cls, coords: NDArray[np.int64], patch_level0: int, values: NDArray[np.floating], label: str = "attention"
     ) -> Heat:
-        """Coloured by percentile. Raises WsiPipelineError when shapes disagree or a value is not finite."""
+        """Coloured by percentile. Raises WsiPipelineError if shapes do not match or a value is not finite."""
         check_patches(coords, patch_level0, values)
         if not len(values):
             return cls(coords, patch_level0, np.zeros(0), ("", "", ""), label)
@@ -70,7 +70,7 @@ class Heat:
     def of_contribution(
         cls, coords: NDArray[np.int64], patch_level0: int, values: NDArray[np.floating], label: str
     ) -> Heat:
-        """Coloured by value about zero, to the 99th percentile of its size. Raises WsiPipelineError as above."""
+        """Coloured by value, symmetric about 0, up to the 99th percentile of |value|. Raises as `of_attention`."""
         check_patches(coords, patch_level0, values)
         end = float(np.quantile(np.abs(values), 0.99)) if len(values) else 0.0
         unit = np.clip(0.5 + values.astype(np.float64) / (2 * end), 0, 1) if end > 0 else np.full(len(values), 0.5)
@@ -78,24 +78,24 @@ class Heat:
 
 
 def draw_heat(thumbnail: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> Image.Image:
-    """Lay heat over a thumbnail; the thumbnail's pixels keep their place, a bar is added below.
+    """Overlay a heatmap on a thumbnail and add a colour bar below; the thumbnail's pixels keep their place.
 
     thumbnail   uint8 (h, w, 3), spans the whole slide of `slide_size` level-0 pixels
-    alpha       opacity of the heat where patches lie, 0 to 1
+    alpha       opacity of the heatmap on patches, 0 to 1
 
-    Under the heat the thumbnail is shown grey, so that colour means value alone. Without patches the bare thumbnail
-    is returned with a note.
+    The thumbnail under the heatmap is grey, so that colour shows the value only. Without patches the thumbnail is
+    returned with a note.
     """
     if len(heat.coords) == 0:
-        return _with_strip(thumbnail, lambda draw, box, font: _note(draw, box, font, f"no patches, no {heat.label}"))
+        return _with_strip(thumbnail, lambda draw, box, font: _note(draw, box, font, "no patches"))
     heated = blend_heat(thumbnail, slide_size, heat, alpha)
     return _with_strip(heated, lambda draw, box, font: _colour_bar(draw, box, font, heat))
 
 
 def blend_heat(picture: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> NDArray[np.uint8]:
-    """The picture uint8 (h, w, 3) of the whole slide with heat laid over, band by band: memory for one band at a time.
+    """The picture uint8 (h, w, 3) of the whole slide with the heatmap overlaid, in bands of rows to limit memory.
 
-    Raises WsiPipelineError when the picture is of another kind.
+    Raises WsiPipelineError for a picture of another shape or type.
     """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise WsiPipelineError(f"thumbnail must be uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
@@ -109,7 +109,7 @@ def blend_heat(picture: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: 
 
 
 def share_words(value: float, n: int) -> str:
-    """Attention as a multiple of an even share among n patches: `<0.01×`, `0.12×`, `1.3×`, `41×`."""
+    """Attention as a multiple of uniform attention over n patches: `<0.01×`, `0.12×`, `1.3×`, `41×`."""
     times = value * n
     if times < 0.01:
         return "<0.01×"
@@ -134,7 +134,7 @@ def _colours(signed: bool) -> NDArray[np.float64]:
 
 
 def _with_strip(picture: NDArray[np.uint8], paint: _Painter) -> Image.Image:
-    """The picture with its top-left corner in place and a white strip below for `paint`."""
+    """The picture with a white strip below for `paint`; its pixels keep their place."""
     height, width = picture.shape[:2]
     canvas_width = max(width, _MIN_WIDTH)
     font_px = max(11, round(canvas_width * 0.026))
@@ -150,7 +150,7 @@ def _note(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, text: str) -> Non
 
 
 def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, heat: Heat) -> None:
-    """`label [gradient]` and under the gradient's ends and middle what they mean."""
+    """`label [gradient]`, with tick labels under both ends and the middle of the gradient."""
     left, top, right, bottom = box
     line = (bottom - top) // 2
     start = round(left + font.getlength(heat.label) + 0.8 * line)
@@ -166,7 +166,7 @@ def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, heat: Heat)
 
 
 def _placed(labels: Sequence[str], start: float, end: float, font: _Font) -> list[tuple[str, float, str]]:
-    """The words under the bar: both ends, and the middle where there is room."""
+    """The tick labels under the bar: both ends, and the middle if there is room."""
     places = [(labels[0], start, "ls"), (labels[1], (start + end) / 2, "ms"), (labels[2], end, "rs")]
     taken = sum(font.getlength(words) for words in labels) + 2 * font.size
     return places if taken <= end - start else [places[0], places[2]]

@@ -1,4 +1,4 @@
-"""The picture of a slide as it was tiled: thumbnail, tissue outline, patch grid, scale bar."""
+"""Tiling overlay of a slide: thumbnail, tissue outline, patch grid, scale bar."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.mask import TissueMask
 
 _OVERLAY_COMPRESSION = 1
-"""zlib level: the usual 6 takes three times as long for a tenth fewer bytes."""
+"""zlib level; the default of 6 takes three times as long and saves a tenth of the bytes."""
 
 OUTLINE = (0, 121, 107)
 HALO = (255, 255, 255)
 GRID = (38, 50, 130)
 GRID_OPACITY, TINT = 0.40, 0.10
-"""Opacity of patch borders, and of the tint on tiled area, which still shows where the grid is too fine to draw."""
+"""Opacity of patch borders, and of the tint of tiled areas, which remains visible when the grid is too fine to draw."""
 FAINT_CELL, CLEAR_CELL = 3.0, 14.0
-"""Patch widths on the picture, in pixels, from which borders begin to show and are drawn in full."""
+"""Patch widths on the picture, pixels, from which borders fade in and are fully drawn."""
 BAR_PART = 0.2
-"""The scale bar is the longest round length within this part of the picture's width."""
+"""The scale bar is the longest round length within this fraction of the picture's width."""
 MIN_BAR_PX = 120
 """Narrower pictures have no room for a scale bar."""
 
@@ -64,7 +64,7 @@ def draw_overlay(
 
 
 def _with_grid(image: Image.Image, corners: NDArray[np.float64], patch: int, scale: tuple[float, float]) -> Image.Image:
-    """Patches as a faint tint with thin dark borders, lit from below so that they show on dark tissue, too."""
+    """Patches as a faint tint with thin dark borders, edged with white so that they also show on dark tissue."""
     limits = np.array([image.width, image.height])
     first = np.clip(np.rint(corners * scale), 0, limits - 1).astype(np.intp)
     last = np.clip(np.rint((corners + patch) * scale), 0, limits - 1).astype(np.intp)
@@ -81,9 +81,9 @@ def _with_grid(image: Image.Image, corners: NDArray[np.float64], patch: int, sca
 def _covered(
     first: NDArray[np.intp], last: NDArray[np.intp], height: int, width: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pixels (height, width) inside and on the border of rectangles from `first` to `last` (N, 2), both included.
+    """Pixels (height, width) inside and on the border of rectangles from `first` to `last` (N, 2), both inclusive.
 
-    Corners are counted in difference arrays whose running sums are the covers, so that the time hardly depends on N.
+    Uses difference arrays and running sums, so that the time hardly depends on N.
     """
     (left, top), (right, bottom) = first.T, last.T
     area, level, upright = (np.zeros((height + 1, width + 1), dtype=np.int32) for _ in range(3))
@@ -101,7 +101,7 @@ def _covered(
 
 
 def _with_outlines(image: Image.Image, polygons: Sequence[Polygon], scale: tuple[float, float]) -> Image.Image:
-    """Outlines in colour on a white halo, drawn at twice the size and shrunk, for smooth lines on any stain."""
+    """Coloured outlines with a white halo, visible on any stain; drawn at twice the size and shrunk to be smooth."""
     width = max(2, round(max(image.size) / 500))
     size = (2 * image.width, 2 * image.height)
     line, halo = Image.new("L", size), Image.new("L", size)
@@ -117,7 +117,7 @@ def _with_outlines(image: Image.Image, polygons: Sequence[Polygon], scale: tuple
 
 
 def _draw_scale_bar(image: Image.Image, um_per_px: float) -> None:
-    """A bar of round length with its label on a pale plate, bottom left."""
+    """A scale bar of round length with its label on a pale plate, bottom left."""
     if image.width < MIN_BAR_PX or image.height < MIN_BAR_PX / 2:
         return
     length = _round_length(BAR_PART * image.width * um_per_px)
@@ -137,7 +137,7 @@ def _draw_scale_bar(image: Image.Image, um_per_px: float) -> None:
 
 
 def _round_length(most: float) -> float:
-    """The longest of 1, 2, 5 times a power of ten within `most`."""
+    """The largest of 1, 2, 5 times a power of ten that is at most `most`."""
     power = 10.0 ** math.floor(math.log10(most))
     return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
 
@@ -145,7 +145,7 @@ def _round_length(most: float) -> float:
 def write_overlay(
     path: Path, thumbnail: NDArray[np.uint8], mask: TissueMask, coords: NDArray[np.int64] | None, patch_level0: int
 ) -> None:
-    """Draw thumbnail, contours and (where laid) the patch grid of one slide to a PNG."""
+    """Write thumbnail, contours and (if given) the patch grid of a slide to a PNG file."""
     image = draw_overlay(thumbnail, mask.slide_size, tissue_polygons(mask), coords, patch_level0, mpp=mask.mpp)
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=_OVERLAY_COMPRESSION)

@@ -11,7 +11,7 @@ from wsi_pipeline.report.figures.curves import patch_count_outliers
 from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.statistics.metric_words import CHANCE_LEVEL, LOWER_IS_BETTER, metric_words
 from wsi_pipeline.statistics.metric_words import estimate_words as words_of_estimate
-from wsi_pipeline.wording import NOT_KNOWN, counted, listed
+from wsi_pipeline.wording import NOT_KNOWN, agreed, counted, listed
 
 _NAMED = 4
 
@@ -149,7 +149,7 @@ def _about_slides(data: ReportData) -> list[str]:
     empty = [slide.slide_id for slide in data.slides if slide.state == "empty"]
     if failed:
         sentences.append(
-            f"{counted(len(failed), 'slide')} failed and {_is(failed)} excluded from all results: "
+            f"{counted(len(failed), 'slide')} failed and {agreed(len(failed), 'is')} excluded from all results: "
             f"{listed(failed, _NAMED)}."
         )
     if empty:
@@ -202,16 +202,13 @@ def _about_predictions(data: ReportData) -> list[str]:
             flagged = section.table["far_from_training"] == "yes"
             far = section.table.loc[flagged, f"{section.unit}_id"].astype(str).tolist()
             if far:
+                who = f"{counted(len(far), section.unit)} {agreed(len(far), 'is')}"
                 sentences.append(
-                    f"{counted(len(far), section.unit)} {_is(far)} out of distribution for {section.name} (far from "
-                    f"its training {section.unit}s), so predictions are unreliable: {listed(far, _NAMED)}."
+                    f"{who} out of distribution for {section.name} (far from its training {section.unit}s), so "
+                    f"predictions are unreliable: {listed(far, _NAMED)}."
                 )
     return sentences
 
 
 def _name(model: ModelSection) -> str:
     return f"{model.encoder} with {model.mil_model}"
-
-
-def _is(items: Sequence[str]) -> str:
-    return "is" if len(items) == 1 else "are"

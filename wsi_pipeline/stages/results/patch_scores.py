@@ -1,6 +1,6 @@
-"""How good patch predictions are, as JSON: values, intervals over groups, counts; every number names its unit and n.
+"""Metrics of patch predictions as JSON: values, intervals over groups, counts; each number has its unit and n.
 
-The bootstrap draws groups (patients, slides, images), never patches: patches of one group are alike, and intervals
+The bootstrap draws groups (patients, slides, images), never patches: patches of a group are correlated, and intervals
 over patches would be far too narrow.
 """
 
@@ -39,9 +39,9 @@ def patch_scores(
 
     part  which patches these are: `test` or `validation`
 
-    AUROC is the mean of each class against the rest; ece the expected calibration error, as `mil.calibration` defines
-    it. What is undefined is null, and `warnings` says why. Raises MetricError where there is no patch, or a probability
-    is not finite.
+    AUROC is the one-vs-rest mean over classes, ece the expected calibration error of `statistics.calibration`.
+    Undefined values are null, and `warnings` says why. Raises MetricError without patches or for a probability that is
+    not finite.
     """
     scored = _scored(labels, probabilities, groups)
     calibrated = calibration_of(scored)
@@ -52,7 +52,7 @@ def patch_scores(
     values = {name: sample[0] for name, sample in weighted(np.ones((1, len(labels)))).items()}
     n_groups = len(np.unique(scored.patient))
     samples = bootstrap_mean([(scored.patient, weighted)], resamples if n_groups > 1 else 1, seed)
-    if n_groups < 2:  # one group drawn again and again says nothing about another
+    if n_groups < 2:  # resampling a single group gives no variation
         samples = {name: np.full_like(sample, np.nan) for name, sample in samples.items()}
     pooled = {name: estimate_of(none_if_nan(values[name]), samples[name]) for name in POOLED}
     return {
