@@ -32,6 +32,11 @@ COINED = {
     r"\btried out\b": "measured, tested",
     r"\b(?:commonest|likeliest)\b": "most common, most likely",
     r"\bseparated by commas\b": "comma-separated",
+    r"\bnobody can tell\b|\bcannot tell\b": "unknown, cannot be assessed",
+    r"\bout of line\b": "outlier",
+    r"\ball the same\b(?! \w)": "anyway",
+    r"\boutcome that is none\b": "invalid outcome",
+    r"\bheld against\b": "compared with",
 }
 """Pattern -> what to write instead."""
 

@@ -214,8 +214,8 @@ def test_the_legend_takes_as_many_lines_as_it_needs_and_stays_in_the_picture() -
         assert (np.asarray(picture)[200:, -3:] == 255).all()
         heights.append(picture.height)
     assert heights == sorted(set(heights))
-    told = draw_classes(thumbnail, size, class_areas(coords, 10, chances, size), names, [1 / 40] * 40, unclear=0.5)
-    assert told.height >= heights[-1]
+    drawn = draw_classes(thumbnail, size, class_areas(coords, 10, chances, size), names, [1 / 40] * 40, unclear=0.5)
+    assert drawn.height >= heights[-1]
 
 
 def test_colours_are_those_of_the_palette_then_others() -> None:

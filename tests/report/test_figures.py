@@ -54,7 +54,7 @@ def test_three_classes_have_a_curve_each_with_their_names() -> None:
     root = parse(roc_figure(predictions, classes))
     assert len([node for node in with_class(root, "curve") if node.tag == "path"]) == 3
     assert "normal" in words(root)
-    assert any(said.startswith("<i id=") for said in words(root))
+    assert any(name.startswith("<i id=") for name in words(root))
 
 
 def test_perfect_model_goes_through_the_upper_left_corner() -> None:
@@ -80,9 +80,9 @@ def test_probabilities_that_are_missing_are_left_out() -> None:
 
 def test_confusion_shows_counts_and_row_shares() -> None:
     root = parse(confusion_figure([[6, 2], [0, 0]], CLASSES))
-    said = words(root)
-    assert said[said.index("6") : said.index("6") + 4] == ["6", "75%", "2", "25%"]
-    assert "nan%" not in said
+    cells = words(root)
+    assert cells[cells.index("6") : cells.index("6") + 4] == ["6", "75%", "2", "25%"]
+    assert "nan%" not in cells
     assert len(with_class(root, "right")) == 2
     assert len(with_class(root, "wrong")) == 2
 
@@ -129,9 +129,9 @@ def test_nothing_to_draw_draws_nothing() -> None:
 
 def test_repeats_make_no_more_patients_of_the_calibration() -> None:
     """Ten predictions, or the same ten in each of five repeats: the whiskers are as long."""
-    told = {"mean_predicted": 0.4, "observed": 0.5}
-    once = parse(calibration_figure({"bins": [{**told, "n": 10}]}))
-    often = parse(calibration_figure({"bins": [{**told, "n": 50}]}, repeats=5))
+    bin_ = {"mean_predicted": 0.4, "observed": 0.5}
+    once = parse(calibration_figure({"bins": [{**bin_, "n": 10}]}))
+    often = parse(calibration_figure({"bins": [{**bin_, "n": 50}]}, repeats=5))
     (short,), (long,) = with_class(once, "whisker"), with_class(often, "whisker")
     assert (short.get("y1"), short.get("y2")) == (long.get("y1"), long.get("y2"))
 

@@ -34,10 +34,10 @@ def test_outlines_lie_on_the_patch_corners() -> None:
     (feature,) = [f for f in made["features"] if f["properties"]["classification"]["name"] == STRONG]
     assert shape(feature["geometry"]).bounds == (2000, 1000, 4500, 2000)
     assert shape(feature["geometry"]).area == 2500 * 1000
-    told = feature["properties"]["measurements"]
-    assert told["Patches"] == 10
-    assert told["Attention (even share = 1)"] == pytest.approx(200 / 10.019, rel=1e-3)
-    assert told["Area µm^2"] == 2500 * 1000 * 0.25
+    measured = feature["properties"]["measurements"]
+    assert measured["Patches"] == 10
+    assert measured["Attention (even share = 1)"] == pytest.approx(200 / 10.019, rel=1e-3)
+    assert measured["Area µm^2"] == 2500 * 1000 * 0.25
 
 
 def test_bands_hold_the_strongest_twentieth_and_fifth() -> None:
@@ -106,7 +106,7 @@ def test_the_pyramid_opens_in_openslide_with_its_resolution(tmp_path: Path) -> N
     picture = np.full((900, 1300, 3), 240, np.uint8)
     picture[300:500, 600:900] = (200, 30, 40)
     path = tmp_path / "heat.tif"
-    write_pyramid(path, picture, (4.0, 4.0), "told")
+    write_pyramid(path, picture, (4.0, 4.0), "attention")
     with openslide.OpenSlide(str(path)) as slide:
         assert slide.dimensions == (1300, 900)
         assert slide.level_dimensions == ((1300, 900), (650, 450), (325, 225), (163, 113))
@@ -123,5 +123,5 @@ def test_the_pyramid_opens_in_openslide_with_its_resolution(tmp_path: Path) -> N
     with open_slide(path) as own:
         assert own.info.mpp == pytest.approx(4.0, rel=1e-3)
     first = path.read_bytes()
-    write_pyramid(path, picture, (4.0, 4.0), "told")
+    write_pyramid(path, picture, (4.0, 4.0), "attention")
     assert path.read_bytes() == first

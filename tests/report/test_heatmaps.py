@@ -151,7 +151,7 @@ def test_for_and_against_differ_and_nothing_lies_on_zero() -> None:
 @pytest.mark.parametrize(
     ("share", "words"), [(5e-6, "<0.01×"), (0.25, "0.25×"), (1.0, "1.0×"), (9.94, "9.9×"), (41.2, "41×")]
 )
-def test_attention_is_told_against_an_even_share(share: float, words: str) -> None:
+def test_attention_is_written_as_a_multiple_of_uniform_attention(share: float, words: str) -> None:
     assert share_words(share / 50, 50) == words
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a tuning: nothing overlaps, any name can be drawn, examples are what they are said to be."""
+"""Pictures of a tuning: nothing overlaps, any name can be drawn, examples show what their headings say."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def test_words_of_the_sheet_do_not_overlap_and_stay_on_it(classes: tuple[str, ..
     sheet = draw_sheet(lines, images, verdicts, classes)
     assert overlapping(sheet) == []
     assert len(lines) == min(len(classes), MOST_CLASSES)
-    said = [text.get_text() for text in sheet.findobj(Text)]
-    assert any("9 of 11 classes" in words for words in said) == (len(classes) == 11)
+    drawn_texts = [text.get_text() for text in sheet.findobj(Text)]
+    assert any("9 of 11 classes" in words for words in drawn_texts) == (len(classes) == 11)
 
 
 def test_any_name_is_drawn_and_no_warning_reaches_the_user() -> None:
@@ -131,8 +131,8 @@ def test_any_name_is_drawn_and_no_warning_reaches_the_user() -> None:
 
 def test_confusion_says_counts_and_shares_and_survives_empty_rows() -> None:
     drawn = draw_confusion([[6, 2], [0, 0]], ("benign", "malignant"), "patches")
-    said = [text.get_text() for text in drawn.axes[0].texts]
-    assert said == ["6\n75%", "2\n25%", "0", "0"]
+    drawn_texts = [text.get_text() for text in drawn.axes[0].texts]
+    assert drawn_texts == ["6\n75%", "2\n25%", "0", "0"]
     assert drawn.axes[0].get_title() == "predicted (of 8 patches)"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from wsi_pipeline.report.data import Estimate, TuningSection, with_intervals
 from wsi_pipeline.report.maps.pictures import embedded
 from wsi_pipeline.report.page.findings import estimate_words
+from wsi_pipeline.wording import counted, plural_of
 
 _WIDE_PX, _SQUARE_PX, _TALL_PX = 320, 560, 900
 
@@ -29,7 +30,7 @@ def tuning_findings(tunings: Sequence[TuningSection]) -> list[str]:
     for view in tuning_views(tunings)[:1]:
         score = Estimate.read(view["pooled"].get("macro_f1"))
         if score is not None:
-            on = f"{view['n_patches']} {view['part']} patches from {view['n_groups']} groups"
+            on = _sizes(view["n_patches"], view["n_groups"], f"{view['part']} ")
             return [f"The tuned adapter {view['name']} reaches a macro F1 of {estimate_words(score)} on {on}."]
     return []
 
@@ -74,7 +75,7 @@ def _view(tuning: TuningSection) -> dict[str, Any]:
         "per_class": {name: with_intervals(row) for name, row in (metrics.get("per_class") or {}).items()},
         "n_patches": metrics.get("n_patches"),
         "n_groups": metrics.get("n_groups"),
-        "heading": f"{part.capitalize()} set: {_counted(metrics)}",
+        "heading": f"{part.capitalize()} set: {_sizes(metrics.get('n_patches'), metrics.get('n_groups'))}",
         "training": _training(metrics, trained),
         "interval": _interval(metrics),
         # In files without `ece_bins` the ECE is of the predicted class, in 15 bins of equal width.
@@ -94,16 +95,17 @@ def _training(metrics: Json, trained: Json) -> str:
         count = f"{trained['parameters']:,}".replace(",", "\u202f")
         parts.append(f"{count} trained parameters ({trained['share']:.2%} of the backbone)")
     if split:
-        counts = f"{split.get('patches', '?')} training patches from {split.get('groups', '?')} groups"
-        parts.append(f"{counts} of {data.get('source')}")
+        parts.append(f"{_sizes(split.get('patches'), split.get('groups'), 'training ')} of {data.get('source')}")
     if training:
         stopped = ", stopped early" if training.get("stopped_early") else ""
         parts.append(f"kept epoch {training.get('best_epoch')} of {training.get('epochs')}{stopped}")
     return "; ".join(parts)
 
 
-def _counted(metrics: Json) -> str:
-    return f"{metrics.get('n_patches', '?')} patches from {metrics.get('n_groups', '?')} groups"
+def _sizes(patches: int | None, groups: int | None, part: str = "") -> str:
+    """`76 test patches from 2 groups`; `?` for a number that is missing."""
+    numbers = ((patches, f"{part}patch"), (groups, "group"))
+    return " from ".join(f"? {plural_of(noun)}" if n is None else counted(n, noun) for n, noun in numbers)
 
 
 def _interval(metrics: Json) -> str:
@@ -112,7 +114,7 @@ def _interval(metrics: Json) -> str:
         return "No interval recorded"
     return (
         f"{found['level'] * 100:g}\u00a0% intervals by {found.get('method')}, {found.get('resamples')} resamples "
-        f"of {metrics.get('n_groups')} groups"
+        f"of {counted(metrics.get('n_groups') or 0, 'group')}"
     )
 
 
