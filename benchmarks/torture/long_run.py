@@ -28,6 +28,8 @@ MOST_FILES = 4
 MOST_SLOWER = 1.5
 FEWEST_COMPARED = 8
 """Slides below which nothing is compared: too short."""
+FEWEST_TIMED = 200
+"""Slides below which times are shown and not compared: other work on the machine changes them more than a leak."""
 OUTPUTS: dict[str, str] = {
     "tile": "tile/*.h5",
     "embed": "embed/*/*.h5",
@@ -113,7 +115,7 @@ def faults(item: Watched, slides: int) -> list[str]:
     opened = item.quarter(3, lambda look: look.files) - item.quarter(0, lambda look: look.files)
     if opened > MOST_FILES:
         found.append(f"{item.step}: {opened:.0f} more open files in the last quarter than in the first")
-    if all(item.rate(3, of) > MOST_SLOWER * item.rate(1, of) for of in (_clock, _processor)):
+    if slides >= FEWEST_TIMED and all(item.rate(3, of) > MOST_SLOWER * item.rate(1, of) for of in (_clock, _processor)):
         found.append(
             f"{item.step}: {item.rate(3):.3f} s a slide in the last quarter, {item.rate(1):.3f} s in the second"
         )

@@ -131,7 +131,7 @@ def test_a_store_format(checkout: Checkout) -> None:
     case = f'    if (suffix or path.suffix) == ".other":\n        {other}\n\n        return OtherFile(path, mode)\n'
     checkout.change("wsi_pipeline/store/files.py", here, case + here)
     checkout.change("tests/store/test_stores.py", '(".h5", ".zarr")', '(".h5", ".zarr", ".other")')
-    checkout.change("wsi_pipeline/config/execution.py", '("hdf5", "zarr")', '("hdf5", "zarr", "other")')
+    checkout.change("wsi_pipeline/config/shared.py", '("hdf5", "zarr")', '("hdf5", "zarr", "other")')
     checkout.change("tests/store/test_stores.py", 'if suffix == ".h5":', 'if suffix != ".zarr":')
     checkout.passes("tests/store/test_stores.py", "-k", "other", tests=5)
 
