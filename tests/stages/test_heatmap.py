@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,40 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files(folder: Path) -> Path:
     return folder / "run" / "heatmap" / "colour" / "gated-abmil"
+
+
+DRAWN = ["--pyramid-mpp", "2", "--overlay-mpp", "2"]
+
+_HEAVY = """
+import sys
+from wsi_pipeline.cli import main
+assert main({words!r}) == 0
+print("IMPORTED", *sorted({{"torch", "timm", "sklearn", "scipy.stats", "matplotlib", "zarr"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("words", [["embed", "--model", "colour"], ["heatmap", *DRAWN]], ids=["embed", "heatmap"])
+def test_a_command_with_nothing_to_do_imports_no_network(made: Path, words: list[str]) -> None:
+    """Each of these takes seconds to import."""
+    before = {path: path.stat().st_mtime_ns for path in (made / "run").glob("[eh]*/**/s*.*")}
+    code = _HEAVY.format(words=[*words, "--run", str(made / "run")])
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1].split() == ["IMPORTED"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_weights_that_changed_are_noticed_though_they_need_not_be_loaded(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "run", tmp_path / "run")
+    run = str(tmp_path / "run")
+    assert main(["heatmap", *DRAWN, "--run", run]) == 0
+    fold = tmp_path / "run" / "train-mil" / "colour" / "gated-abmil" / "fold1.safetensors"
+    content = bytearray(fold.read_bytes())
+    content[-1] ^= 1
+    fold.write_bytes(content)
+    assert main(["heatmap", *DRAWN, "--run", run]) != 0
+    assert "is not the file that config.json" in (tmp_path / "run" / "status" / "s0.json").read_text()
+    fold.unlink()
+    assert main(["heatmap", *DRAWN, "--run", run]) != 0
 
 
 def test_values_are_raw_and_row_for_row_with_the_features(made: Path) -> None:

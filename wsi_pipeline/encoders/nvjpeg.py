@@ -7,10 +7,12 @@ Its inverse transform and colour upsampling round slightly differently from libj
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from wsi_pipeline.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
 
 _WITHOUT = "Leave --gpu-decode out."
 
@@ -20,6 +22,7 @@ def decode_jpegs(jpegs: Sequence[bytes], device: str) -> torch.Tensor:
 
     Raises EncoderError if torchvision cannot decode on this device, or if the sizes differ.
     """
+    import torch
     from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
 
     files = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in jpegs]

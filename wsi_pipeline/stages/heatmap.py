@@ -10,6 +10,8 @@ heatmap/<encoder>/<mil model>/
 
 A slide that was tested in cross-validation is explained by the models that tested it, which never saw its patient;
 any other slide by the mean of all fold models.
+
+Models and figures are imported when the first slide is drawn: if all are up to date, torch is not needed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +32,15 @@ from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.fields import canonical_json, digest_of
 from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import SlideError
-from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
+from wsi_pipeline.mil.trained.model_config import checked_config
 from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
 from wsi_pipeline.stages.engine.runner import Freshness
-from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
 from wsi_pipeline.stages.outputs.ground import Ground, ground_of_imported, origin_of_imported
-from wsi_pipeline.stages.outputs.heatmap_files import DIGEST, SETTINGS, HeatmapFiles, png_chunks
+from wsi_pipeline.stages.outputs.png_chunks import DIGEST, SETTINGS, png_chunks
 from wsi_pipeline.stages.results.trainings import Training, require_training
 from wsi_pipeline.store.schema import FEATURE_FORMAT
 from wsi_pipeline.store.tables.feature_table import FeatureTable, read_feature_table
@@ -47,6 +48,10 @@ from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.system.atomic import remove
 from wsi_pipeline.tissue.geojson import origin_of_file
+
+if TYPE_CHECKING:
+    from wsi_pipeline.mil.trained.checkpoint import Ensemble
+    from wsi_pipeline.stages.outputs.heatmap_files import HeatmapFiles
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +87,14 @@ class HeatmapStage:
     @cached_property
     def ensemble(self) -> Ensemble:
         """The trained fold models."""
+        from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+
         return load_ensemble(self.run_dir.mil(self.encoder, self.model))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the ensemble, without loading it. Raises StoreError where a file is missing or changed."""
+        return checked_config(self.run_dir.mil(self.encoder, self.model))[1]
 
     @cached_property
     def training(self) -> Training:
@@ -91,7 +103,7 @@ class HeatmapStage:
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date if the picture has the digest of these models and features, and was drawn as asked."""
-        chunks, digest = png_chunks(self._file(record, ".png")), self._digest(record)
+        chunks, digest = png_chunks(self._file(record, ".png")), self._digest(record, self.fingerprint)
         alike = self.spec is None or chunks.get(SETTINGS) == canonical_json(asdict(self.spec))
         whole = alike and (not self.wanted.pyramid or self._file(record, ".tif").is_file())
         if chunks.get(DIGEST) == digest and whole and self._outlines_placed(record):
@@ -111,7 +123,10 @@ class HeatmapStage:
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
         """Draw one slide. If its file is gone, what the stores suffice for is drawn."""
-        table, digest = read_feature_table(self._features(record)), self._digest(record)
+        from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
+        from wsi_pipeline.stages.outputs.heatmap_files import HeatmapFiles
+
+        table, digest = read_feature_table(self._features(record)), self._digest(record, self.ensemble.fingerprint)
         ground = self._ground(record, table, slide)
         models = models_for_slide(self.training, self.ensemble, record)
         files = HeatmapFiles(
@@ -177,7 +192,7 @@ class HeatmapStage:
         made_by = f"embed --model {self.encoder}"
         return require_store(self.run_dir.feature_store(self.encoder, record.slide_id), made_by)
 
-    def _digest(self, record: SlideRecord) -> str:
+    def _digest(self, record: SlideRecord, fingerprint: str) -> str:
         header = read_header(self._features(record), FEATURE_FORMAT)
-        parts: dict[str, Any] = {"models": self.ensemble.fingerprint, "features": header.digest if header else ""}
+        parts: dict[str, Any] = {"models": fingerprint, "features": header.digest if header else ""}
         return digest_of(stage="heatmap", revision=REVISIONS["heatmap"], **parts)

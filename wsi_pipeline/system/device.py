@@ -1,14 +1,19 @@
-"""Device and arithmetic of an encoder: bf16 if the hardware is fast at it, else fp32."""
+"""Device and arithmetic of an encoder: bf16 if the hardware is fast at it, else fp32.
+
+torch is imported when a device is first asked for, so that a command with nothing to compute does without.
+"""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from wsi_pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 CPUINFO = Path("/proc/cpuinfo")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -27,6 +32,8 @@ class Precision:
     @property
     def dtype(self) -> torch.dtype:
         """The torch type activations are computed in."""
+        import torch
+
         return torch.bfloat16 if self.name == "bf16" else torch.float32
 
     def __str__(self) -> str:
@@ -38,6 +45,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
     Raises UsageError for a device this machine does not have.
     """
+    import torch
+
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -83,6 +92,8 @@ def list_devices(wanted: str) -> tuple[str, ...]:
 
     Raises UsageError for a device this machine does not have, and for an empty list or a number below 1.
     """
+    import torch
+
     names = [name.strip() for name in wanted.split(",")]
     if len(names) == 1 and names[0].isdigit():
         count = int(names[0])
@@ -93,6 +104,8 @@ def list_devices(wanted: str) -> tuple[str, ...]:
 
 
 def _cuda_device(device: torch.device) -> torch.device:
+    import torch
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = device.index or 0
     if count == 0:
@@ -104,6 +117,8 @@ def _cuda_device(device: torch.device) -> torch.device:
 
 def _fast_bf16(device: torch.device) -> str | None:
     """Name of the hardware that makes bf16 fast on `device`, or None."""
+    import torch
+
     if device.type == "cuda":
         # Below compute capability 8.0 bf16 works, but is emulated.
         native = torch.cuda.get_device_capability(device)[0] >= 8
@@ -124,5 +139,7 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
             return frozenset()
         line = next((line for line in text.splitlines() if line.startswith("flags")), "")
         return frozenset(line.partition(":")[2].split())
+    import torch
+
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return frozenset(name for name, value in capabilities.items() if value is True)

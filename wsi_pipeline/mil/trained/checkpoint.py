@@ -11,7 +11,6 @@ recognised.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,16 @@ from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.models.zoo import MilModel
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.trained.committee import build
-from wsi_pipeline.mil.trained.model_config import CONFIG, FORMAT, RETRAIN, VERSION, check_alike, read_config
+from wsi_pipeline.mil.trained.model_config import (
+    CONFIG,
+    FORMAT,
+    RETRAIN,
+    VERSION,
+    check_alike,
+    checked_config,
+    fold_file,
+    sha256_of,
+)
 from wsi_pipeline.system.atomic import atomic_path, write_text
 from wsi_pipeline.wording import counted
 
@@ -134,33 +142,32 @@ def load_ensemble(folder: str | PathLike[str]) -> Ensemble:
     Raises StoreError for files that are missing, damaged, of another format or version, or do not belong together.
     """
     folder = Path(folder)
-    config = read_config(folder / CONFIG)
-    models = []
-    for number, fold in enumerate(config.folds):
-        path = folder / f"fold{number}.safetensors"
-        _check_sum(path, fold.sha256)
-        models.append(_load_fold(path, fold.spec, config.feature_dim, fold.task.n_outputs))
+    config, fingerprint = checked_config(folder)
+    models = tuple(
+        _load_fold(fold_file(folder, number), fold.spec, config.feature_dim, fold.task.n_outputs)
+        for number, fold in enumerate(config.folds)
+    )
     return Ensemble(
-        tuple(models),
+        models,
         config.spec,
         config.task,
         config.feature_dim,
         config.encoder,
         config.provenance,
-        _sha256(folder / CONFIG),
+        fingerprint,
         tuple(fold.spec for fold in config.folds),
         tuple(fold.task for fold in config.folds),
     )
 
 
 def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
-    path = folder / f"fold{number}.safetensors"
+    path = fold_file(folder, number)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
         # One entry only: safetensors writes several in any order, and equal models should be equal files.
         # Not safetensors' own writer: its files are for their owner alone, and a cohort is often a group's.
         temporary.write_bytes(save(state, metadata={"format": f"{FORMAT} {VERSION}"}))
-        return {"file": path.name, "sha256": _sha256(temporary)}
+        return {"file": path.name, "sha256": sha256_of(temporary)}
 
 
 def _load_fold(path: Path, spec: MilSpec, dim: int, n_outputs: int) -> MilModel:
@@ -192,15 +199,3 @@ def _difference(shapes: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
         if shapes.get(name) != expected.get(name):
             return f"{name} must be of shape {expected.get(name)}, got {shapes.get(name)}"
     return ""
-
-
-def _check_sum(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise StoreError(f"{path} is missing", todo=RETRAIN)
-    if _sha256(path) != expected:
-        raise StoreError(f"{path} is not the file that {CONFIG} beside it was written with", todo=RETRAIN)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

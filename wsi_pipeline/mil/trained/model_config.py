@@ -6,6 +6,7 @@ object, and the settings and task of each fold that differ from those of the ens
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,6 +60,33 @@ def read_config(path: Path) -> ModelConfig:
     spec, task = _spec(path, config["spec"]), _task(path, _task_value(path, config))
     folds = tuple(_fold(path, entry, spec, task) for entry in config["folds"])
     return ModelConfig(spec, task, config["feature_dim"], config["encoder"], config["provenance"], folds)
+
+
+def checked_config(folder: Path) -> tuple[ModelConfig, str]:
+    """The config of the ensemble in `folder` and its fingerprint: the SHA-256 of config.json, which holds the weights'.
+
+    Every fold file is compared with the SHA-256 recorded for it. Needs no torch, so that a command whose results are
+    up to date starts fast. Raises StoreError as `read_config` does, and for fold files that are missing or changed.
+    """
+    config = read_config(folder / CONFIG)
+    for number, fold in enumerate(config.folds):
+        path = fold_file(folder, number)
+        if not path.is_file():
+            raise StoreError(f"{path} is missing", todo=RETRAIN)
+        if sha256_of(path) != fold.sha256:
+            raise StoreError(f"{path} is not the file that {CONFIG} beside it was written with", todo=RETRAIN)
+    return config, sha256_of(folder / CONFIG)
+
+
+def fold_file(folder: Path, number: int) -> Path:
+    """Where the weights of a fold lie in the folder of its ensemble."""
+    return folder / f"fold{number}.safetensors"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_alike(own: Task, task: Task) -> None:

@@ -21,11 +21,9 @@ from wsi_pipeline.report.maps.heat import attention_geojson, percentiles
 from wsi_pipeline.report.maps.heat_tiff import write_pyramid
 from wsi_pipeline.report.maps.heatmaps import blend_heat, draw_heat
 from wsi_pipeline.stages.outputs.explanation import Explanation
+from wsi_pipeline.stages.outputs.png_chunks import DIGEST, PICTURE
 from wsi_pipeline.system.atomic import remove, write_bytes, write_text
 from wsi_pipeline.tissue.geojson import Origin, from_origin, without_areas
-
-DIGEST, SETTINGS, PICTURE = "wsi-pipeline digest", "wsi-pipeline settings", "wsi-pipeline picture"
-"""Text chunks of the PNG: digest of models and features, settings, size WxH of the picture above the colour bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +90,6 @@ def values_csv(explanation: Explanation) -> str:
     columns |= {"percentile": percentiles(attention).round(4)}
     columns |= {f"contribution_{name}": parts[:, k] for k, name in enumerate(explanation.outputs)}
     return pd.DataFrame(columns).to_csv(index=False, float_format="%.7g", lineterminator="\n")
-
-
-def png_chunks(path: Path) -> dict[str, str]:
-    """Text chunks of a PNG; empty for a missing or damaged file."""
-    try:
-        with Image.open(path) as image:
-            return {str(key): str(value) for key, value in image.info.items()}
-    except OSError:
-        return {}
 
 
 def read_overlay(path: Path) -> Image.Image | None:
