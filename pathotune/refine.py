@@ -140,5 +140,5 @@ class LayerRefineModule(nn.Module):
 
     def _convolved(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
         """The convolution of maps (B, h w, rank) over their grid (h, w)."""
-        found: Tensor = self.near(maps.unflatten(1, grid).permute(0, 3, 1, 2))
+        found: Tensor = self.near(maps.reshape(len(maps), *grid, -1).permute(0, 3, 1, 2))
         return found.flatten(2).transpose(1, 2)

@@ -67,7 +67,7 @@ def test_the_adapter_of_the_run_is_taken_and_named(work: Path, capsys: pytest.Ca
         assert line in out
     store = read_feature_table(work / "run" / "embed" / "pathotune" / "s0.h5")
     assert store.header.extra["adapter"] == "tune/pathotune/adapter.safetensors"
-    assert store.features.shape[1] == 64
+    assert store.features.shape[1] == 2 * 64  # the class token, and the mean of the instance prompts
 
 
 def test_features_are_made_again_with_another_adapter(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

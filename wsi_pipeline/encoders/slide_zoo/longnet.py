@@ -10,6 +10,8 @@ The last segment is filled up with zeros, which take part in its softmax, as in 
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -47,7 +49,7 @@ class LongNet(nn.Module):
         tokens = torch.cat([self.patch_embed["proj"](block) for block in rows.blocks])
         tokens = tokens + positions(rows.coords, rows.patch_level0, tokens.shape[1]).to(tokens)
         x = torch.cat([self.cls_token[0], tokens])
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
+        for layer in cast(nn.ModuleList, self.encoder["layers"]):
             x = layer(x)
         embedding: Tensor = self.norm(x[1:].double().mean(0).float())
         return embedding
@@ -119,7 +121,7 @@ def dilated_attention(q: Tensor, k: Tensor, v: Tensor, segment: int, ratio: int)
 
 def _cut(x: Tensor, n: int, segment: int, length: int) -> Tensor:
     """(N, H, d) -> (n, length, H, d), filled up with zeros."""
-    padded = functional.pad(x, (0, 0, 0, 0, 0, n * segment - len(x))).unflatten(0, (n, segment))
+    padded = functional.pad(x, (0, 0, 0, 0, 0, n * segment - len(x))).reshape(n, segment, *x.shape[1:])
     return functional.pad(padded, (0, 0, 0, 0, 0, length - segment))
 
 
