@@ -23,7 +23,7 @@ def test_prompts_classify_patches(tmp_path: Path, capsys: pytest.CaptureFixture[
     words = ["classify", "--run", str(run), "--model", str(model), "--precision", "fp32"]
     capsys.readouterr()
     assert main([*words, "--prompts", str(file)]) == 3
-    assert "classes, sentences for each: tumour 4, normal 2" in capsys.readouterr().out
+    assert "sentences per class: tumour 4, normal 2" in capsys.readouterr().out
     folder = next((run / "classify").iterdir())
     stores = [store for store in sorted(folder.glob("*.h5")) if len(read_class_table(store).probabilities)]
     table = read_class_table(stores[0])

@@ -141,7 +141,7 @@ def test_without_a_file_imagenet_is_assumed_and_said(tmp_path: Path, caplog: pyt
         ({"image_processor_type": "NougatImageProcessor"}, "672 x 896 pixels of a square patch"),
         ({"image_processor_type": "ViTImageProcessor", "size": {"height": 96, "width": 64}}, "64 x 96 pixels"),
         ({"image_processor_type": "ViTImageProcessor", "resample": 9}, "ViTImageProcessor"),
-        ({"image_processor_type": "ViTImageProcessor", "rescale_factor": -1.0}, "turns bright into dark"),
+        ({"image_processor_type": "ViTImageProcessor", "rescale_factor": -1.0}, "inverts brightness"),
         ({"image_processor_type": "CLIPImageProcessor", "do_resize": False}, "do_resize False"),
         ({"image_processor_type": "SomebodysProcessor"}, "cannot build its image processor SomebodysProcessor"),
         ({"auto_map": {"AutoImageProcessor": "code.Own"}}, r"image processor needs custom code \(code\.Own\)"),

@@ -124,7 +124,7 @@ def test_a_slide_that_cannot_be_imported_is_told_by_the_exit_code(
     words = ["train-mil", "--features-from", given, "--labels", table, "--run", str(tmp_path / "run"), *QUICK]
     assert main(words) == 3
     said = capsys.readouterr().out
-    assert "s5.h5 has 5 features a patch" in said
+    assert "s5.h5 has 5 features per patch" in said
     assert "s5: Take it out of the folder" in said
     assert metrics_of(tmp_path, "abmil")["n_patients"] == 5
 

@@ -56,7 +56,7 @@ def store(name: str, encoder: str = "uni_v1") -> FeatureTable:
 
 def test_rows_and_what_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     said = imported("features", str(features()), "--labels", str(labels()), capsys=capsys)
-    assert "3 slides of TRIDENT in features_uni_v1: encoder uni_v1, 8 features a patch" in said
+    assert "3 slides of TRIDENT in features_uni_v1: encoder uni_v1, 8 features per patch" in said
     assert "3 of 3 slides in labels.csv have a file" in said
     assert "next: wsi-pipeline train-mil" in said
     table = store("s2")
@@ -142,13 +142,13 @@ AFAR[7] = (5000, 0)
 @pytest.mark.parametrize(
     ("rows", "coords", "why"),
     [
-        (files.features_of(10, 6), XY, "s2.h5 has 6 features a patch, 2 of 3 files here have 8"),
+        (files.features_of(10, 6), XY, "s2.h5 has 6 features per patch, 2 of 3 files here have 8"),
         (X, files.coords_of(7), "s2.h5 has 10 rows of features, but 7 coordinates"),
         (X, AFAR, "1 of 10 patches of s2.h5 lie off the slide of 1200 x 900 pixels, the first is row 7 at (5000, 0)"),
         (NAN, XY, "1 of 10 rows of s2.h5 hold NaN, the first is row 3"),
         (INFINITE, XY, "1 of 10 rows of s2.h5 hold infinity, the first is row 4"),
-        (INFINITE.astype(np.float16), XY, "the first is row 4: float16 ends at 65504"),
-        (X.astype(np.float64) * 1e40, XY, "float32 ends at 3.4e38"),
+        (INFINITE.astype(np.float16), XY, "the first is row 4: the largest float16 is 65504"),
+        (X.astype(np.float64) * 1e40, XY, "the largest float32 is 3.4e38"),
     ],
 )
 def test_a_bad_slide_is_named_and_the_others_go_on(
@@ -199,7 +199,7 @@ def test_one_sentence_for_all_slides_that_need_the_same(capsys: pytest.CaptureFi
     for k in range(7):
         files.trident(folder / f"s{k}.h5", NAN, XY)
     said = imported("features", str(folder), code=3, capsys=capsys)
-    assert "s0, s1, s2, s3, s4 and 2 more: Make the features of this slide again." in said
+    assert "s0, s1, s2, s3, s4 and 2 more: Recompute the features of this slide." in said
 
 
 def no_ids() -> tuple[str, ...]:
@@ -329,7 +329,7 @@ def test_a_slide_of_another_size_is_refused(capsys: pytest.CaptureFixture[str]) 
     for name in IDS:
         slide(name, width=1000 if name == "s3" else files.WIDTH)
     said = imported("features", str(folder), "--labels", str(labels()), "--slides", "slides", code=3, capsys=capsys)
-    assert "s3.h5 is of a slide of 1200 x 900 pixels, this one has 1000 x 900" in said
+    assert "s3.h5 belongs to a slide of 1200 x 900 pixels, this slide has 1000 x 900" in said
     assert store("s1").header.slide.mpp == 0.5
 
 

@@ -42,7 +42,7 @@ def test_features_as_the_command_imports_them(folder: Path) -> None:
     assert run.encoders == ("uni_v1",)
     states = run.table.set_index("slide_id")
     assert states["state"].to_dict() == {"s1": "done", "s2": "done", "s3": "failed"}
-    assert "s3.h5 has 5 features a patch" in states.loc["s3", "note"]
+    assert "s3.h5 has 5 features per patch" in states.loc["s3", "note"]
     slides = run.features("uni_v1")
     assert np.array_equal(slides.bags.features[:10], files.features_of(10, 8, 0))
     assert list(slides.table["label"]) == ["wt", "wt"]

@@ -256,7 +256,7 @@ def far_too_large(path: Path) -> None:
         ("s1.h5", of_a_patient, "features of a whole patient, not of patches"),
         ("s1.h5", whole_numbers, "features of s1.h5 is int64: expected floating point features"),
         ("s1.h5", elsewhere, "holds neither features nor coordinates"),
-        ("s1.h5", far_too_large, "but the file holds less"),
+        ("s1.h5", far_too_large, "but the file holds far less"),
         ("s1.h5", lambda path: path.write_text("no HDF5"), "not what its suffix says"),
     ],
 )  # fmt: skip

@@ -57,7 +57,7 @@ class CudaLane:
         return there
 
     def download(self, features: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
-        """Begin to fetch float32 features; what is returned waits for them alone."""
+        """Start downloading float32 features; calling the result waits for these features only."""
         pinned = torch.empty(features.shape, dtype=torch.float32, pin_memory=True)
         pinned.copy_(features.float(), non_blocking=True)
         there = _event()

@@ -1,7 +1,7 @@
 """The contract of every encoder: image batch in, feature vectors out, and the facts known before weights load.
 
-Three steps, from cheap to expensive: an `EncoderPlan` knows what the encoder is (`info`) and which weights it will
-use (`fingerprint`), and `open` loads it. A stage that finds all its outputs up to date never takes the last.
+Three steps, from cheap to expensive: an `EncoderPlan` knows what the encoder is (`info`), which weights it will use
+(`fingerprint`), and loads it (`open`). A stage whose outputs are all up to date never opens an encoder.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     """Patches as uint8 of shape (B, P, P, 3), numpy or torch."""
 
 Pending = Callable[[], NDArray[np.float32]]
-"""Features being computed: called, it waits for them and returns them, float32 (B, D)."""
+"""Features being computed: calling it waits for them and returns float32 (B, D)."""
 
 BUILT_IN = "built-in"
-"""Name of the packaged adapter, in place of a file."""
+"""Name of the packaged adapter, used instead of a file."""
 
 SPACING_TOLERANCE = 0.10
 """Largest relative difference between a patch's mpp and the one an encoder was made for."""
@@ -141,7 +141,7 @@ class Encoder(ABC):
         """Features of a batch that was already checked and is not empty."""
 
     def _begin(self, batch: Batch) -> Pending:
-        """Begin to encode a checked batch. Asynchronous devices override it; others compute at once."""
+        """Start encoding a checked batch. Asynchronous devices override it; others compute at once."""
         features = self._encode(batch)
         return lambda: features
 
@@ -154,9 +154,9 @@ class Encoder(ABC):
         return self.submit(batch)()
 
     def submit(self, batch: Batch) -> Pending:
-        """Begin to encode a batch, which may change once this returns; what is returned waits for its features.
+        """Start encoding a batch, which may change once this returns; calling the result waits for the features.
 
-        Raises EncoderError as `encode` does, at once for a wrong batch and from the waiting for bad features.
+        Raises EncoderError as `encode` does: at once for a wrong batch, on the later call for bad features.
         """
         _check_batch(batch)
         count = int(batch.shape[0])
@@ -173,7 +173,7 @@ class Encoder(ABC):
             raise EncoderError(
                 f"encoder {self.info.name} gave features that are not finite for {rows} of "
                 f"{counted(len(features), 'patch')}",
-                todo="Try --precision fp32; if it stays, the weights are damaged.",
+                todo="Try --precision fp32; if that does not help, the weights are damaged.",
             )
         return features
 
@@ -191,7 +191,7 @@ class Encoder(ABC):
 
 
 class EncoderPlan(ABC):
-    """An encoder that could be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them.
+    """An encoder ready to be opened: `info` needs no weights, `fingerprint` needs their file, `open` loads them.
 
     adapter   the file of a tuned encoder's adapter, or `built-in`; "" for encoders without one
     groups    hashes (`cohort.patient_hashes`) of the patients or slides whose labels a tuned encoder was trained on
@@ -214,7 +214,7 @@ class EncoderPlan(ABC):
         """Load the weights onto `device`. Raises EncoderError when they are missing or do not fit."""
 
     def about(self) -> tuple[str, ...]:
-        """What the user should know about it, a few lines, including which tokens the feature is made of."""
+        """A few lines for the user, including which tokens the feature is made of."""
         info = self.info
         size = f"input {info.input_px} px" if info.input_px else "any patch size"
         first = f"{info.family}, {size}, {info.dim} features; licence: {info.licence}"

@@ -27,7 +27,8 @@ def folder_weights(folder: Path) -> tuple[Path, ...]:
     safe = [name for name in names if name.endswith(".safetensors")]
     if any("-of-" in name for name in safe):
         raise EncoderError(
-            f"{folder} has {listed(safe)} but no {SAFE_INDEX}", todo=f"Bring {SAFE_INDEX} of the model too."
+            f"{folder} has {listed(safe)} but no {SAFE_INDEX}",
+            todo=f"Copy {SAFE_INDEX} of the model into the folder too.",
         )
     if safe:
         raise EncoderError(
@@ -61,6 +62,6 @@ def _all_shards(folder: Path) -> tuple[Path, ...]:
     if missing:
         raise EncoderError(
             f"{folder} lacks {listed(missing)} of the {len(shards)} shards that {SAFE_INDEX} names",
-            todo="Bring all files of the model into this folder.",
+            todo="Copy all files of the model into this folder.",
         )
     return tuple(shards)

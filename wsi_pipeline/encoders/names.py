@@ -43,7 +43,7 @@ Planner = Callable[[Asked], EncoderPlan]
 ENCODERS: Registry[Planner] = Registry("encoder family")
 HUB_PREFIX = "hf-hub:"
 TUNED = "pathotune"
-"""The encoder with an adapter; `pathotune:NAME` is the same by the name of its tuning."""
+"""The encoder with an adapter; `pathotune:NAME` names the tuning it comes from."""
 
 
 @ENCODERS.register("colour")
@@ -163,12 +163,12 @@ def plan_encoder(
     """The encoder called `name`, not yet loaded: `info` and, if its weights are available, `fingerprint`.
 
     weights      local safetensors file, or a folder with model.safetensors and config.json
-    patch_px     side of the patches to come; networks that take any size (most CNNs) then use it unresized
+    patch_px     side of the patches; networks that take any size (most CNNs) then use them unresized
     adapter      adapter file of `pathotune` and `pathotune:NAME`; None: the built-in one, for `pathotune`
     input_px     side of the images that a timm network is to see; None: its own
     whole_patch  show a network the whole patch if its own preprocessing would crop the edges
 
-    Raises EncoderError for an unknown name, with the names nearest to it.
+    Raises EncoderError for an unknown name, with similar names.
     """
     if not name.strip() or name != name.strip():
         raise EncoderError(f"an encoder name must not be empty or have spaces around it, got {name!r}")

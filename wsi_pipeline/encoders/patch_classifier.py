@@ -30,7 +30,7 @@ class PatchClassifier:
         return self.submit(batch)()
 
     def submit(self, batch: Batch) -> Pending:
-        """Begin to classify a batch, which may change once this returns; what is returned waits for it."""
+        """Start classifying a batch, which may change once this returns; calling the result waits for it."""
         wait = self.encoder.submit(batch)
         return lambda: self._chances(wait())
 
@@ -41,7 +41,7 @@ class PatchClassifier:
 
 
 class ClassifierPlan(Protocol):
-    """A plan that knows classes: an adapter with a head, or an image-text model with prompts.
+    """A classifier ready to be opened: an adapter with a head, or an image-text model with prompts.
 
     adapter   file of the adapter, `built-in`, or "" without one
     """
@@ -55,7 +55,7 @@ class ClassifierPlan(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that the probabilities depend on but the patches."""
+        """SHA-256 over everything that the probabilities depend on except the patches."""
 
     def open_classifier(self, device: str = "auto", precision: str = "auto") -> PatchClassifier:
         """Load the network. Raises EncoderError when weights are missing or do not fit."""
@@ -64,4 +64,4 @@ class ClassifierPlan(Protocol):
         """A warning if patches of this size and resolution do not suit the network, else ""."""
 
     def remember(self) -> dict[str, Any]:
-        """What a store of its probabilities keeps besides classes and fingerprint."""
+        """Values that a store of its probabilities keeps besides classes and fingerprint."""

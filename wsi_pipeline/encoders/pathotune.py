@@ -49,12 +49,12 @@ class _Weights:
     """Where a backbone's weights come from: a file, or None if `open_backbone` finds them."""
 
     path: Path | None
-    said: str
+    source: str
     recorded: bool = False
 
 
 class PathoTunePlan(EncoderPlan):
-    """An adapter that could be opened: its header is read, its backbone is not yet.
+    """An adapter ready to be opened: its header has been read, its backbone has not.
 
     tuned     the adapter file's header
     adapter   the file as text, or `built-in`
@@ -118,11 +118,11 @@ class PathoTunePlan(EncoderPlan):
         return PatchClassifier(self._encoder(model, device, precision), head, self.classes)
 
     def remember(self) -> dict[str, Any]:
-        """Nothing more: a store keeps the adapter's name by itself."""
+        """Nothing more: a store records the adapter's name anyway."""
         return {}
 
     def about(self) -> tuple[str, ...]:
-        """What the user should know: adapter and backbone; what it was tuned on; sizes, weights, licence."""
+        """Lines for the user: adapter and backbone; what it was tuned on; sizes, weights, licence."""
         side = self._patch_px
         tuned_at = f"tuned at {self.info.mpp:g} um/px" if self.info.mpp else "tuned at no stated resolution"
         on = f" on patches of {side} px" if side else ""
@@ -131,14 +131,14 @@ class PathoTunePlan(EncoderPlan):
         return (
             f"{called} on {self.tuned.backbone.name}",
             f"classes: {classes}; {tuned_at}{on}",
-            f"input {self.info.input_px} px, {self.info.dim} features; weights of the backbone: {self._weights.said}; "
-            f"licence: {self.info.licence}",
+            f"input {self.info.input_px} px, {self.info.dim} features; "
+            f"weights of the backbone: {self._weights.source}; licence: {self.info.licence}",
         )
 
     def fit_note(self, patch_px: int, mpp: float) -> str:
-        """A warning where patches are larger or smaller on the slide than those the adapter was tuned on.
+        """A warning if patches cover a larger or smaller area than those the adapter was tuned on.
 
-        They are resized to the network's input, so that cells appear smaller or larger to it.
+        They are resized to the network's input, so cells would appear smaller or larger.
         """
         side, tuned_mpp = self.patch_um, self.info.mpp
         if side is None or tuned_mpp is None or abs(patch_px * mpp / side - 1) <= SPACING_TOLERANCE:
@@ -167,7 +167,7 @@ class PathoTunePlan(EncoderPlan):
         if found != self.tuned.fingerprint:
             raise EncoderError(
                 f"adapter {self.path} was tuned on {wanted.name} with other weights (fingerprint "
-                f"{self.tuned.fingerprint[:12]}) than {place.said} (fingerprint {found[:12]})",
+                f"{self.tuned.fingerprint[:12]}) than {place.source} (fingerprint {found[:12]})",
                 todo=_WHICH_WEIGHTS,
             )
         return network

@@ -1,7 +1,7 @@
 """The best batch size of an encoder on this machine, found by timing a few sizes on random patches.
 
-A row of features does not depend on its batch beyond rounding; but the last bits may, so that two runs with different
-batch sizes may differ in them. Whoever needs equal bits names the size (`--batch`).
+A row of features depends on its batch only through rounding: two runs with different batch sizes may differ in the
+last bits. Set the size with `--batch` for identical bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wsi_pipeline.errors import EncoderError
 logger = logging.getLogger(__name__)
 
 MIN_GAIN = 1.05
-"""How much faster another size must be to be preferred; smaller gains may be noise."""
+"""Speed-up from which another size is preferred; smaller gains may be noise."""
 MAX_SECONDS = 10.0
 """Time limit of a probe; networks too slow for it keep the suggested size."""
 WORTH_PATCHES = 4096

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MAX_HEADER = 100_000_000
 _BLOCK = 1 << 22
 CONVERT = (
-    "Bring a .safetensors file and name it with --weights FILE. A PyTorch checkpoint that you trust is converted by: "
+    "Provide a .safetensors file and name it with --weights FILE. A PyTorch checkpoint that you trust is converted by: "
     "safetensors.torch.save_file(torch.load('pytorch_model.bin', weights_only=True), 'model.safetensors')"
 )
 

@@ -1,1 +1,1 @@
-"""The formats of other tools: what is read from them, and what is written for them."""
+"""File formats of other tools: readers for import, writers for export."""

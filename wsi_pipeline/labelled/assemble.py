@@ -15,7 +15,7 @@ from wsi_pipeline.errors import LabelError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches, PatchPixels, Rows
 
 _VERSION = 1
-"""Raised when the same files give other patches than before."""
+"""Raised by one whenever the same files give different patches."""
 
 
 @dataclass

@@ -100,7 +100,7 @@ def _patients_known(cohort: Cohort, spec: LabelSpec) -> Cohort:
 
 
 def _groups_known(patches: LabelledPatches, options: TableOptions) -> LabelledPatches:
-    """The patches. Raises LabelError where images that are groups of their own are named as those of one patient."""
+    """The patches. Raises LabelError if images that each count as a group have names that suggest one patient."""
     if patches.splits is not None or options.each_slide_a_patient:
         return patches
     alone = [name for name, group in zip(patches.names, patches.groups, strict=True) if group == name]

@@ -32,7 +32,7 @@ class Bags:
     """The instances of B slides.
 
     features   float16 or float32 (sum N, D), an array (memory-mapped is fine: rows are copied out) or a tensor
-    offsets    int64 (B + 1): bag i is rows offsets[i] to offsets[i + 1]; equal neighbours are an empty bag
+    offsets    int64 (B + 1): bag i is rows offsets[i] to offsets[i + 1]; two equal offsets enclose an empty bag
     slide_ids  B unique names
 
     Raises MilError if these do not fit together.

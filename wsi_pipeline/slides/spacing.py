@@ -87,7 +87,7 @@ def resolve_mpp(
 
 
 def _doubt(mpp: float, objective: float | None, size: Size | None) -> str:
-    """Why a plausible mpp is probably in another unit; empty if it is usual."""
+    """Why a plausible mpp is probably in another unit; empty if it is ordinary."""
     usual = _MICRONS_OF_1X / objective if objective else None
     against = usual is not None and not 1 / FAR <= mpp / usual <= FAR
     longest = max(size.width, size.height) * mpp / 1000 if size else 0.0

@@ -57,7 +57,7 @@ class Fold:
 
     number   within its repeat, from 0
     repeat   from 0
-    inner    of each committee member the rows of `train` that train it, and those for its early stopping (may be
+    inner    for each committee member, the rows of `train` that train it and those for its early stopping (may be
              empty); `val` is then empty. Empty without a committee
     """
 

@@ -1,4 +1,4 @@
-"""The same folds for several targets: every patient is in one fold, whichever of the targets is known of it.
+"""The same folds for several targets: a patient is in one fold, whichever of its targets are known.
 
 Iterative stratification of Sechidis, Tsoumakas and Vlahavas (ECML PKDD 2011), over whole groups (patients, identical
 files, sites): the rarest stratum of all targets is assigned first.
@@ -25,8 +25,8 @@ def share_folds(targets: Mapping[str, tuple[pd.DataFrame, Strata]], spec: SplitO
 
     targets   name -> its table (slide_id, patient_id, content, site) and what is spread evenly over its folds
 
-    A target that folds of its own would serve better (with a fold that lacks a class less) is left out, and so are
-    all where fewer than two remain, or where the column `split` divides the slides already.
+    A target is left out if folds of its own would be better (fewer folds that lack a class). If fewer than two remain,
+    or if the column `split` already divides the slides, the result is empty.
     """
     tables = {name: checked_table(table, ()) for name, (table, _) in targets.items()}
     if len(targets) < 2 or any("split" in table and table["split"].notna().any() for table in tables.values()):
@@ -83,7 +83,7 @@ def assign_folds(groups: Codes, strata: Sequence[Codes], n_folds: int, seed: int
 
 
 def _strata_of_groups(groups: Codes, strata: Sequence[Codes], n_groups: int) -> NDArray[np.bool_]:
-    """Which stratum, of all targets side by side, each group has a row of (n_groups, n_strata)."""
+    """Whether a group has a row of a stratum: (n_groups, n_strata), the strata of all targets side by side."""
     columns = []
     for codes in strata:
         own = np.zeros((n_groups, int(codes.max(initial=-1)) + 1), bool)
@@ -100,7 +100,7 @@ def _spread(rows: Codes, codes: Codes, n: int) -> Codes:
 
 
 def _serves(strata: Strata, groups: Codes, folds: Codes, n_folds: int, seed: int) -> bool:
-    """Whether folds are as good for a target as its own would be: none is empty, none lacks a class that it need not.
+    """Whether shared folds are as good for a target as its own: none empty, none without a class it could have.
 
     groups, folds   of the target's rows
     """

@@ -24,7 +24,7 @@ _CELLS = 1_000_000
 """Permuted labels held at once."""
 
 STRONG, UNLIKELY = 0.3, 0.05
-"""Least V and greatest p-value for a warning."""
+"""Smallest V and largest p-value that give a warning."""
 
 
 @dataclass(frozen=True)

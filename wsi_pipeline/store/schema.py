@@ -26,13 +26,13 @@ COORDS, COVERAGE, LABELS, JPEG, IMAGES, FEATURES = "coords", "coverage", "labels
 PROBABILITIES = "probabilities"
 
 IMPORTED = "imported"
-"""Key of a header's `extra`: whose the rows are, where another tool made them."""
+"""Key of a header's `extra`: the tool that made the rows, if they were imported."""
 
 ROWS_PER_CHUNK = 4096
 """Rows of coords, coverage and probabilities in one chunk."""
 
 POOLED = "pooled"
-"""Key of a header's `extra` where the one row is a whole slide: `encoder`, folder of the features, and `patches`."""
+"""Key of a header's `extra` if its one row is a whole slide: `encoder`, folder of the features, and `patches`."""
 
 FEATURE_BYTES_PER_CHUNK = 1 << 19
 """About how large a chunk of features is: small enough to read a few rows, large enough to stream."""
@@ -66,7 +66,7 @@ class SlideIdentity:
         return Size(self.width, self.height)
 
     def digest_parts(self) -> dict[str, Any]:
-        """What determines the pixels: the bytes and the resolution, not the name or the reader."""
+        """The values that determine the pixels: the bytes and the resolution, not the name or the reader."""
         return {"quick_digest": self.quick_digest, "mpp": self.mpp}
 
 
@@ -102,7 +102,7 @@ class Header:
             foreign = kind is not None and attrs.get("format") is None
             raise StoreError(
                 f"{path} is not a {wanted} store: its format attribute is {attrs.get('format')!r}",
-                todo=f"A file of another tool is brought in with: wsi-pipeline import {kind}" if foreign else None,
+                todo=f"Import a file of another tool with: wsi-pipeline import {kind}" if foreign else None,
             )
         if attrs.get("version") not in READABLE_VERSIONS:
             readable = " and ".join(str(version) for version in READABLE_VERSIONS)

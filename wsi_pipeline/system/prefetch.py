@@ -14,9 +14,9 @@ R = TypeVar("R")
 def prefetch(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R]:
     """Yield `function(item)` for each item in order, computed in `pool` while the caller uses earlier results.
 
-    ahead   most results that are computed, or being computed, beyond the one in use; items are taken as late
+    ahead   most results computed, or being computed, beyond the one in use; items are taken no earlier than that
 
-    What `function` raises is raised in its turn. When the generator ends early, calls that have not begun are
+    An exception of `function` is raised when its item's turn comes. When the generator ends early, calls not begun are
     cancelled; the pool waits for the others when it shuts down.
     """
     waiting: deque[Future[R]] = deque()

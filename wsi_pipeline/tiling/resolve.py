@@ -64,9 +64,9 @@ def resolve_geometry(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> Patch
 def geometry_of_given(
     patch_px: int, patch_level0: int, stride_level0: int, info: SlideInfo, slide_mpp: float
 ) -> PatchGeometry:
-    """How patches of a size that another tool chose are read: from the coarsest level that is fine enough.
+    """How to read patches whose size another tool chose: from the coarsest level that is fine enough.
 
-    A patch is patch_px pixels of what is patch_level0 at level 0. Patches smaller than that at level 0 are enlarged.
+    A patch covers patch_level0 pixels of level 0 and is delivered at patch_px, enlarged if patch_level0 is smaller.
     """
     fine = [
         (number, round(patch_level0 / level.downsample))

@@ -82,9 +82,9 @@ def without_areas(document: dict[str, Any]) -> dict[str, Any]:
     """A FeatureCollection of `to_geojson` of a slide whose resolution is not known: without areas."""
     features = []
     for item in document["features"]:
-        told = {key: value for key, value in item["properties"].items() if key != "area_um2"}
-        told["measurements"] = {key: value for key, value in told["measurements"].items() if key != AREA_NAME}
-        features.append({**item, "properties": told})
+        properties = {key: value for key, value in item["properties"].items() if key != "area_um2"}
+        measured = {key: value for key, value in properties["measurements"].items() if key != AREA_NAME}
+        features.append({**item, "properties": {**properties, "measurements": measured}})
     return {**document, "features": features}
 
 

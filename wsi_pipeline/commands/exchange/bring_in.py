@@ -86,7 +86,7 @@ def _for_cohort(request: Request, plan: ImportPlan, given: Given) -> ImportCohor
 
 def _print_files(request: Request, plan: ImportPlan, given: Given) -> None:
     how = {"folder": " (named by the folder)", "user": " (as you say)"}.get(plan.stated_by, "")
-    encoder = f": encoder {plan.encoder}{how}, {plan.dim} features a patch" if plan.encoder else ""
+    encoder = f": encoder {plan.encoder}{how}, {plan.dim} features per patch" if plan.encoder else ""
     total, bad = plan.counts
     request.console.fact("files", f"{counted(total, 'slide')} of {plan.tools} in {given.where}{bad}{encoder}")
     for note in plan.notes:

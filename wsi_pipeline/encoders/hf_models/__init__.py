@@ -1,1 +1,1 @@
-"""Any Hugging Face vision model as an encoder: its own processor, one row an image."""
+"""Any Hugging Face vision model as an encoder: its own preprocessing, one row of features per image."""

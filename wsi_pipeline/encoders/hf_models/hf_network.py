@@ -1,7 +1,7 @@
 """Networks of transformers as encoders: their weights, loaded strictly, and one row of features per image.
 
-Which row, in this order: the image features of an image-text model, what the model itself calls its summary, the
-trained pooler, the class token, the mean over tokens or positions.
+The first of these that exists: the image features of an image-text model, the model's own summary, the trained
+pooler, the class token, the mean over tokens or positions.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LAST_IS_WIDTH = {"sam2", "sam2_vision_model", "sam2_hiera_det_model", "sam2_vid
 class Row:
     """One row of features per image, and what it is made of.
 
-    new  a rule that earlier versions did not have or did not keep, for the fingerprint; "" if nothing changed
+    new  a rule that earlier versions lacked or did not follow, for the fingerprint; "" if nothing changed
     """
 
     features: torch.Tensor
@@ -94,7 +94,7 @@ def load(config: Any, files: tuple[Path, ...], positions: str = "") -> tuple[tor
     if unfit:
         raise EncoderError(
             f"{files[0]} does not fit {config.model_type}: {'; '.join(unfit)}",
-            todo="Bring the model.safetensors that belongs to this config.json.",
+            todo="Use the model.safetensors that belongs to this config.json.",
         )
     if left_out:
         log.info("%s: left out tensors that are not part of the encoder: %s", files[0].name, listed(left_out))
@@ -123,7 +123,7 @@ def pool(network: Any, images: torch.Tensor, *, use_pooler: bool = True, feature
 def row_of(network: Any, images: torch.Tensor, *, use_pooler: bool = True, feature: str = "") -> Row:
     """One row of features for each of the images (B, 3, S, S), and what it is.
 
-    feature  CLASS_TOKEN or CLASS_AND_MEAN of the last layer, as published; anything else: what the network gives
+    feature  CLASS_TOKEN or CLASS_AND_MEAN of the last layer, as published; anything else: the network's own output
 
     Raises EncoderError for models whose output is not about the image as a whole.
     """
@@ -250,7 +250,7 @@ def _given(output: Any, key: str) -> Any:
 
 
 def _surplus(network: Any, unexpected: Iterable[str], given: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Tensors that the network has no place for, as (faults, what may be left out).
+    """Tensors that the network does not use, as (faults, those that may be left out).
 
     Left out: parts beside the network that the file names as its base (a classifier beside `vit.`), heads known by
     name, and tensors that no image passes through. A fault: anything inside a part that the network has, such as a

@@ -105,7 +105,7 @@ def read_processor(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises EncoderError for anything else."""
+    """The JSON object in a file; raises EncoderError for anything else."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -203,14 +203,14 @@ class _Measured:
         span = float(np.ptp(plain)) or 1.0
         shift, slopes = plain[0], (plain[1:4] - plain[0]).T / 255.0
         if not np.allclose(plain, _COLOURS @ slopes.T + shift, rtol=0, atol=1e-4 * span):
-            raise self._refused("its numbers do not grow evenly with the brightness of a pixel")
+            raise self._refused("its output is not linear in the brightness of a pixel")
         large = np.abs(slopes) > 1e-4 * np.abs(slopes).max()
         if large.sum() != 3 or not (large.any(axis=0) & large.any(axis=1)).all():
             raise self._refused("it mixes the colour channels")
         order = tuple(int(channel) for channel in large.argmax(axis=1))
         scale = slopes[np.arange(3), order]
         if (scale <= 0).any():
-            raise self._refused("it turns bright into dark")
+            raise self._refused("it inverts brightness")
         back = np.argsort(order)
         std, mean = (1.0 / (255.0 * scale))[back], (-shift / (255.0 * scale))[back]
         return self._as_stated("image_mean", mean), self._as_stated("image_std", std), (order[0], order[1], order[2])
@@ -236,7 +236,7 @@ class _Measured:
         return named
 
     def _with_cut(self, usual: Preprocessing, inner_px: int) -> Preprocessing:
-        """The preprocessing with what it cuts away or frames, checked pixel by pixel at two sizes of patches.
+        """The preprocessing with its crop or frame, checked pixel by pixel at two patch sizes.
 
         `inner_px` pixels across the middle of a white patch come out white: fewer than all if there is a frame.
         """
@@ -257,7 +257,7 @@ class _Measured:
         return candidate
 
     def _cuts(self, usual: Preprocessing, seen: NDArray[np.float64]) -> Iterator[Preprocessing]:
-        """No cut, then those that the slope of a shade across the patch speaks for."""
+        """No crop, then the crops that fit the slope of a gradient across the patch."""
         yield usual
         side = usual.side or 0
         red = usual.order.index(0)
@@ -274,7 +274,7 @@ class _Measured:
                     yield replace(usual, resize_px=resized, corner_px=corner)
 
     def _agrees(self, ours: Preprocessing, patch: NDArray[np.uint8], seen: NDArray[np.float64]) -> bool:
-        """True where `prepare` gives what the processor gave, but for the rounding of a resized byte.
+        """True where `prepare` and the processor agree, up to the rounding of a resized byte.
 
         DINOv3's processor does not round, which is half a step of 255 at most and a quarter on average.
         """

@@ -62,9 +62,9 @@ class ModelFiles:
 
 
 class HuggingFacePlan(EncoderPlan):
-    """A Hugging Face vision model that could be opened.
+    """A Hugging Face vision model ready to be opened.
 
-    preset  its facts, if it is one of the zoo: its feature then is the published one
+    preset  its facts, if it is in the zoo; its feature is then the published one
     """
 
     def __init__(
@@ -134,7 +134,7 @@ def plan_huggingface(
 ) -> HuggingFacePlan:
     """A plan for an id `ORG/NAME` or a local folder; `weights` (file or folder) takes the place of the hub's.
 
-    patch_px     side of the patches to come, for models whose config and processor leave the size open
+    patch_px     side of the patches, for models whose config and processor leave the size open
     whole_patch  crop nothing, whatever the model's processor does
 
     Raises EncoderError for a folder or repository that holds no vision model of transformers.
@@ -242,7 +242,7 @@ def _hosted(name: str, folder: Path | None, file: str) -> Path:
         raise EncoderError(
             f"{folder} has no {file}",
             todo=_short_name(folder)
-            or f"Bring {file} of the model into this folder; a published patch encoder is named "
+            or f"Copy {file} of the model into this folder; a published patch encoder is named "
             "by its short name (listed by wsi-pipeline encoders), with --weights FILE.",
         )
     return hub.fetch(hub.HubFile(name, file), bring=BRING)

@@ -49,8 +49,8 @@ def read_prompts(document: Any, where: str) -> Prompts:
     without = [template for template in templates if PLACE not in template]
     if without:
         raise _wrong(where, f"the template {without[0]!r} lacks {PLACE}, the place of a name")
-    said = [name for _, names in read for name in names]
-    twice = sorted({name for name in said if said.count(name) > 1})
+    every = [name for _, names in read for name in names]
+    twice = sorted({name for name in every if every.count(name) > 1})
     if twice:
         raise _wrong(where, f"{twice[0]!r} stands for more than one class or is given twice")
     return Prompts(read, templates)

@@ -50,7 +50,7 @@ class Cosine(torch.nn.Module):
 
 
 class ZeroShotPlan(EncoderPlan):
-    """An image-text model with prompts that could be opened as a classifier."""
+    """An image-text model with prompts, ready to be opened as a classifier."""
 
     def __init__(self, model: EncoderPlan, prompts: Prompts) -> None:
         if not isinstance(model, HuggingFacePlan) or not _reads_text(model):
@@ -74,7 +74,7 @@ class ZeroShotPlan(EncoderPlan):
             return home
         if not self._model.files.repo:
             raise EncoderError(
-                f"{home} has no tokenizer ({TOKENIZER})", todo="Bring the tokenizer's files of the model."
+                f"{home} has no tokenizer ({TOKENIZER})", todo="Copy the model's tokenizer files into the folder."
             )
         files = [hub.find_cached(hub.HubFile(self._model.files.repo, name)) for name in _TOKENIZER_FILES]
         if not any(files):
@@ -109,9 +109,9 @@ class ZeroShotPlan(EncoderPlan):
         return PatchClassifier(encoder, Cosine(vectors, scale), self.classes)
 
     def about(self) -> tuple[str, ...]:
-        """What the user should know: the model, and how many sentences each class has."""
+        """Lines for the user: the model, and the number of sentences per class."""
         counts = ", ".join(f"{label} {len(texts)}" for label, texts in self.prompts.sentences())
-        return (*self._model.about(), f"classes, sentences for each: {counts}")
+        return (*self._model.about(), f"sentences per class: {counts}")
 
     def remember(self) -> dict[str, Any]:
         """The prompts."""

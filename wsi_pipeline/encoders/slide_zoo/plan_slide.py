@@ -1,4 +1,4 @@
-"""Slide encoders that could be opened: which features they take, the weights they use, and how they are loaded.
+"""Slide encoders ready to be opened: which features they take, which weights they use, how they are loaded.
 
 As for patch encoders, a plan knows what it is and its fingerprint before weights are loaded.
 """
@@ -27,13 +27,13 @@ Embed = Callable[[PatchRows], Tensor]
 
 
 class MeanPlan:
-    """The mean of all patch features, of any encoder."""
+    """The mean of all patch features, for any encoder."""
 
     name = MEAN
     fingerprint = "mean of patch features, 1"
 
     def takes(self, encoder: str) -> bool:
-        """Whether these are features it can pool: any are."""
+        """Whether it can pool these features: always."""
         return True
 
     def dim(self, in_dim: int) -> int:
@@ -65,10 +65,10 @@ class SlideLayoutPlan:
         return self.preset.dim or in_dim
 
     def check(self, encoder: Mapping[str, Any], patch_px: int, mpp: float, *, places: bool = True) -> None:
-        """Raise EncoderError unless these are features that it was trained on.
+        """Raise EncoderError unless it was trained on features like these.
 
         encoder        identity of the patch encoder: name and dim
-        patch_px, mpp  side and resolution of the patches; 0 where nobody states them, which passes
+        patch_px, mpp  side and resolution of the patches; 0: not known, not checked
         places         whether the coordinates of the patches are known
         """
         preset, needed = self.preset, " or ".join(self.preset.encoders)
@@ -138,7 +138,7 @@ class SlideLayoutPlan:
 
 
 def plan_slide(name: str, weights: Path | None = None) -> MeanPlan | SlideLayoutPlan:
-    """The slide encoder called `name`. Raises EncoderError for one that is unknown, or that is not built here."""
+    """The slide encoder called `name`. Raises EncoderError if it is unknown or cannot be built here."""
     if name == MEAN:
         if weights is not None:
             raise EncoderError("the mean of patch features has no weights", todo="Leave out --weights.")

@@ -110,7 +110,7 @@ def is_slide_preset(name: str) -> bool:
 
 
 def find_slide_preset(name: str) -> SlidePreset:
-    """The slide encoder called `name`. Raises EncoderError for an unknown name, and for one that is not built here."""
+    """The slide encoder called `name`. Raises EncoderError if it is unknown or cannot be built here."""
     known = slide_zoo().presets
     if name not in known:
         elsewhere = [one.name for one in known.values() if name in one.names.values()]

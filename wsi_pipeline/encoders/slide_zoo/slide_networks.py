@@ -26,7 +26,7 @@ class PatchRows:
     """The patches of one slide.
 
     blocks         float32 (n, D), some rows at a time, on the device of the network
-    coords         int64 (N, 2), level-0 pixels of each row, or None where nobody states them
+    coords         int64 (N, 2), level-0 pixels of each row, or None if not known
     patch_level0   side of a patch, level-0 pixels; 0 if not known
     """
 

@@ -49,7 +49,7 @@ _FILTER_FAULTS = (KeyError, ValueError, RuntimeError, AttributeError, IndexError
 
 
 class TimmPlan(EncoderPlan):
-    """A timm model that could be opened. `preset`: its facts, if it is one of the zoo."""
+    """A timm model ready to be opened. `preset`: its facts, if it is in the zoo."""
 
     def __init__(
         self, name: str, architecture: Architecture, weights: Path | None, wish: Wish, preset: Preset | None = None
@@ -138,7 +138,7 @@ def plan_timm(
     input_px     side that the network is to see, None: its own; or patch_px, for networks that take any size
     whole_patch  crop nothing, whatever the model's configuration says
 
-    Raises EncoderError with the nearest names on a miss, and for a side that the network does not take.
+    Raises EncoderError for an unknown name, with similar names, and for a side that the network does not take.
     """
     wish = Wish(patch_px, input_px, whole_patch)
     if name.startswith(PREFIX):
@@ -243,7 +243,7 @@ def _describe(name: str, fitted: FittedNetwork, preparation: Preparation, *, who
         dim=fitted.dim,
         interpolation=preparation.interpolation,
         licence=known.licence if known is not None else str(licence or "not stated"),
-        feature=fitted.pooling.said,
+        feature=fitted.pooling.description,
     )
 
 
@@ -302,7 +302,7 @@ def _hosted(repo: str, weights: Path | None, copy: Path | None = None) -> Archit
 
 
 def _known_copy(folder: Path | None, model: str) -> Known | None:
-    """What completes the config.json of a downloaded encoder of the zoo, if folder and architecture are its own."""
+    """The missing facts for the config.json of a downloaded zoo encoder, if folder name and architecture match it."""
     preset = preset_of_folder(folder) if folder is not None else None
     known = preset.known() if preset is not None and preset.network == model else None
     if preset is not None and known is not None:

@@ -49,11 +49,11 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Wish:
-    """The caller's wishes for the input size.
+    """The caller's choices for the input size.
 
-    patch_px     side of the patches to come, None: not known
-    input_px     side that the network is to see, None: its own
-    whole_patch  whether nothing may be cut off
+    patch_px     side of the patches, None: not known
+    input_px     input side of the network, None: its own
+    whole_patch  whether cropping is forbidden
     """
 
     patch_px: int | None = None

@@ -29,7 +29,7 @@ _FAULTS = (
 )  # fmt: skip
 """What networks of timm raise for a size or an argument that they do not take."""
 _OF_THE_FACTORY = set(inspect.signature(timm.create_model).parameters) - {"kwargs"} | {"features_only", "exportable"}
-"""Arguments that name files or change what is made: no config.json sets them."""
+"""Arguments that name files or change the kind of network: a config.json may not set them."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class FittedNetwork:
 def fit(architecture: Architecture, preparation: Preparation, wish: Wish, name: str) -> FittedNetwork:
     """Find the side of the images to feed: as asked for, else the model's own.
 
-    Networks that do not know where in an image they look, and are not bound by their configuration, take patches of
-    `wish.patch_px` as they are, if they accept them. Raises EncoderError for a side that the network does not accept.
+    Networks without position encoding, and without a fixed size in their configuration, take patches of
+    `wish.patch_px` unresized if they accept them. Raises EncoderError for a side that the network does not accept.
     """
     network = architecture.build("meta")
     if wish.input_px is not None:

@@ -27,7 +27,7 @@ _POOLS = {
 
 @dataclass(frozen=True)
 class Tokens:
-    """What stands before the patch tokens of a network.
+    """The tokens before a network's patch tokens.
 
     prefix        tokens before the first patch token
     class_token   whether the first of them is a class token
@@ -40,7 +40,7 @@ class Tokens:
 
     @property
     def registers(self) -> int:
-        """Register tokens: they only serve the network's own computing."""
+        """Register tokens, which only serve the network's internal computation."""
         return self.prefix - self.class_token - self.distilled
 
     def others(self, *, class_token: bool) -> str:
@@ -53,15 +53,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How features (B, D) are made of what a network gives.
+    """How features (B, D) are computed from a network's output.
 
-    kind   own (the network pools), class, mean (of patch tokens), class+mean, or grid (mean of positions)
-    said   the same in words
-    changed   whether earlier versions of this package pooled another way: such features get a new fingerprint
+    kind         own (the network pools), class, mean (of patch tokens), class+mean, or grid (mean of positions)
+    description  the same in words
+    changed      whether earlier versions of this package pooled in another way: such features get a new fingerprint
     """
 
     kind: str
-    said: str
+    description: str
     tokens: Tokens = Tokens(0, class_token=False)
     channels_last: bool = False
     changed: bool = False
@@ -81,7 +81,7 @@ class Pooling:
 
 
 def read_tokens(network: torch.nn.Module) -> Tokens:
-    """What stands before the patch tokens, as the network's own attributes say."""
+    """The tokens before the patch tokens, according to the network's own attributes."""
     stated = getattr(network, "has_class_token", None)
     found = isinstance(getattr(network, "cls_token", None), torch.Tensor)
     class_token = stated if isinstance(stated, bool) else found
@@ -95,7 +95,7 @@ def choose_pooling(network: torch.nn.Module, images: torch.Tensor, published: st
     """How to pool this network: as its authors publish it, else as it pools itself, else class token, else mean.
 
     images      of the size that will be fed; on device `meta` this costs nothing
-    published   CLASS_AND_MEAN, or "" for nothing else than the network says
+    published   CLASS_AND_MEAN, or "" for the network's own pooling
 
     Raises EncoderError for an output that is neither a vector, tokens, nor a grid of positions.
     """
@@ -114,8 +114,8 @@ def choose_pooling(network: torch.nn.Module, images: torch.Tensor, published: st
         return Pooling("grid", f"mean of {height} x {width} positions", tokens, channels_last=last, changed=last)
     if tokens.class_token:
         return Pooling("class", "class token", tokens, changed=not getattr(network, "num_prefix_tokens", 0))
-    said = f"mean of {counted(shape[1] - tokens.prefix, 'patch token')}{tokens.others(class_token=False)}"
-    return Pooling("mean", said, tokens, changed=tokens.prefix > 0)
+    description = f"mean of {counted(shape[1] - tokens.prefix, 'patch token')}{tokens.others(class_token=False)}"
+    return Pooling("mean", description, tokens, changed=tokens.prefix > 0)
 
 
 def _class_and_mean(network: torch.nn.Module, images: torch.Tensor, shape: tuple[int, ...], tokens: Tokens) -> Pooling:
@@ -124,8 +124,8 @@ def _class_and_mean(network: torch.nn.Module, images: torch.Tensor, shape: tuple
     if len(shape) != 3:
         shape = tuple(_tokens_of(network, images).shape)
     patches = counted(shape[1] - tokens.prefix, "patch token")
-    said = f"class token + mean of {patches}{tokens.others(class_token=False)}"
-    return Pooling(CLASS_AND_MEAN, said, tokens, changed=True)
+    description = f"class token + mean of {patches}{tokens.others(class_token=False)}"
+    return Pooling(CLASS_AND_MEAN, description, tokens, changed=True)
 
 
 def _tokens_of(network: Any, images: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ def _tokens_of(network: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def _own_words(network: torch.nn.Module, images: torch.Tensor, tokens: Tokens, dim: int) -> str:
-    """What the network's own pooling takes, in words."""
+    """The network's own pooling, in words."""
     pool = _pool_name(network)
     features: Callable[[torch.Tensor], Any] | None = getattr(network, "forward_features", None)
     inner = features(images) if features is not None else None

@@ -106,7 +106,7 @@ class Preset:
         return not self.file.endswith(".safetensors")
 
     def known(self) -> Known | None:
-        """What completes the config.json of its repository; None if that needs nothing."""
+        """The facts missing from the config.json of its repository; None if nothing is missing."""
         if self.hub is None:
             return None
         feature = CLASS_AND_MEAN if self.feature == CLASS_AND_MEAN else ""
@@ -148,7 +148,7 @@ def list_encoders() -> tuple[Preset, ...]:
 
 
 def find_preset(name: str) -> Preset:
-    """The encoder of the zoo called `name`. Raises EncoderError for an unknown name, with the names nearest to it."""
+    """The encoder of the zoo called `name`. Raises EncoderError for an unknown name, with similar names."""
     if name in presets():
         return presets()[name]
     near = names_elsewhere(name) or difflib.get_close_matches(name, presets(), n=3, cutoff=0.5)
@@ -157,13 +157,13 @@ def find_preset(name: str) -> Preset:
 
 
 def known_facts(repo: str) -> Known | None:
-    """Facts about the hub model `ORG/NAME` (with or without @revision), or None."""
+    """Facts about the hub model `ORG/NAME` (with or without @revision), None if unknown."""
     plain = repo.partition("@")[0].lower()
     return next((item.known() for item in presets().values() if item.repo.lower() == plain and item.hub), None)
 
 
 def preset_of_folder(folder: Path) -> Preset | None:
-    """The encoder that a local folder is a copy of, judged by its name alone; None if it is none of the zoo.
+    """The zoo encoder that a local folder is a copy of, judged by its name alone; None if there is none.
 
     Known are the short name (`virchow2`), NAME, ORG/NAME, ORG_NAME and ORG--NAME of the repository, in any case, and
     a snapshot in the Hugging Face cache.
@@ -178,7 +178,7 @@ def preset_of_folder(folder: Path) -> Preset | None:
 
 
 def is_preset(name: str) -> bool:
-    """Whether a name is one of the zoo; names that no encoder of the zoo can have are not looked up."""
+    """Whether a name is in the zoo; names that no zoo encoder can have are not looked up."""
     return not set(name) & set("/\\:") and name in presets()
 
 

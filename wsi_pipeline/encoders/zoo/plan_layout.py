@@ -23,7 +23,7 @@ from wsi_pipeline.wording import listed
 
 
 class LayoutPlan(EncoderPlan):
-    """An encoder of layouts.py that could be opened."""
+    """An encoder of layouts.py, ready to be opened."""
 
     def __init__(self, preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> None:
         self.preset = preset

@@ -79,13 +79,13 @@ def how_to_get(preset: Published) -> str:
     """How to get weights that `--model NAME` can use, in one or two sentences."""
     ask = f"ask for access at {preset.where}, then d" if preset.gate == "request" else "d"
     if not preset.pickled:
-        told = f"{ask}ownload {preset.file} from {preset.where}, or let it be downloaded"
+        advice = f"{ask}ownload {preset.file} from {preset.where}, or let it be downloaded"
     else:
-        told = (
+        advice = (
             f"{ask}ownload {preset.file or 'the weights'} from {preset.where}; turn it into {preset.stem}.safetensors "
             f"with: wsi-pipeline encoders {preset.name} --convert {preset.file or 'FILE'}"
         )
-    return f"{told[0].upper()}{told[1:]}; name it with --weights FILE."
+    return f"{advice[0].upper()}{advice[1:]}; name it with --weights FILE."
 
 
 def encoder_tensors(preset: Published, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -146,10 +146,10 @@ def _in_folder(preset: Published, folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     pickled = [path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pth", ".pt", ".tar")]
-    said = f"{folder} has no {SAFE_FILE}" + (
+    what = f"{folder} has no {SAFE_FILE}" + (
         f", only {listed(pickled)}: pickled weights are not opened" * bool(pickled)
     )
-    raise EncoderError(said, todo=how_to_get(preset))
+    raise EncoderError(what, todo=how_to_get(preset))
 
 
 def _not_here(preset: Published) -> EncoderError:

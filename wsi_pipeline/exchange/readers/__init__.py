@@ -1,1 +1,1 @@
-"""Reading files of other tools: what they hold, whose they are. One reader for each layout, found by the bytes."""
+"""Readers of other tools' files: what a file holds and which tool wrote it. One per layout, chosen by content."""

@@ -35,14 +35,14 @@ _BAD = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, zip
 
 
 def read_npy(path: Path) -> list[ForeignFile]:
-    """An array saved by numpy. Raises ExchangeError where it is not one of features."""
+    """An array saved by numpy. Raises ExchangeError if it does not hold features."""
     array = _npy(path)
     rows, dim = feature_shape(array.shape, path.name)
     return [_file(path, "npy", rows, dim, check_floating(array.dtype, path.name), partial(_npy, path), None)]
 
 
 def read_zip(path: Path) -> list[ForeignFile]:
-    """An .npz of numpy or a .pt of torch, whichever it is."""
+    """An .npz of numpy or a .pt of torch: both are ZIP archives."""
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
@@ -59,7 +59,7 @@ def read_zip(path: Path) -> list[ForeignFile]:
         return read_torch(path)
     if names and all(name.endswith(".npy") for name in names):
         return _named(path, "npz", _npz(path))
-    raise ExchangeError(f"{path.name} is a ZIP archive, but not of numpy or torch", todo=NOT_FEATURES)
+    raise ExchangeError(f"{path.name} is a ZIP archive, but not from numpy or torch", todo=NOT_FEATURES)
 
 
 def read_torch(path: Path) -> list[ForeignFile]:
@@ -73,7 +73,7 @@ def read_safetensors(path: Path) -> list[ForeignFile]:
 
 
 def may_be_safetensors(head: bytes) -> bool:
-    """Whether the first bytes of a file are the length of a header, and the header's beginning."""
+    """Whether a file begins with the length of a header and an opening brace."""
     return len(head) > 8 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 100_000_000
 
 
@@ -148,7 +148,7 @@ def _torch(path: Path) -> dict[str, Rows]:
 
 
 def _numeric_arrays() -> list[Any]:
-    """What weights-only loading may make besides tensors: NumPy arrays of floats, as TRIDENT saves into .pt files."""
+    """Types that weights-only loading may create besides tensors: NumPy float arrays, as in TRIDENT's .pt files."""
     floats = [type(np.dtype(name)) for name in ("float16", "float32", "float64")]
     made = np.array(0.0).__reduce__()[0]  # numpy._core.multiarray._reconstruct, once numpy.core
     return [(made, "numpy.core.multiarray._reconstruct"), made, np.ndarray, np.dtype, *floats]

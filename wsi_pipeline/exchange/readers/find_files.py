@@ -1,4 +1,4 @@
-"""Files of other tools in folders: what each is, is read from its bytes."""
+"""Find files of other tools in folders; the content of a file decides what it is."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TORCH = (".pt", ".pth")
 
 @dataclass
 class FoundFiles:
-    """What lies in the folders named.
+    """The files found.
 
-    features      files of features, those of several encoders one for each
-    coordinates   files of coordinates alone
+    features      files of features; a file with several encoders gives one entry for each
+    coordinates   files of coordinates only
     unreadable    file -> why it is not read, and what to do
     """
 
@@ -32,7 +32,7 @@ class FoundFiles:
     unreadable: dict[Path, ExchangeError] = field(default_factory=dict)
 
     def add(self, path: Path) -> None:
-        """Look at one file, or one Zarr folder; what is of no known kind is passed over."""
+        """Look at one file or Zarr folder; unknown kinds are skipped."""
         try:
             found = _read(path)
         except ExchangeError as error:
@@ -43,9 +43,9 @@ class FoundFiles:
 
 
 def find_files(sources: Sequence[str | Path]) -> FoundFiles:
-    """Everything in these files and folders, searched through; hidden names are passed over.
+    """Everything in these files and folders, searched recursively; hidden names are skipped.
 
-    Raises UsageError naming a source that is not there.
+    Raises UsageError naming a source that does not exist.
     """
     found = FoundFiles()
     for source in sources:
@@ -58,7 +58,7 @@ def find_files(sources: Sequence[str | Path]) -> FoundFiles:
 
 
 def slide_of(path: Path) -> str:
-    """The slide that a file is of, by its name alone: `s1_patches.h5` -> `s1`."""
+    """The slide that a file belongs to, judged by its name: `s1_patches.h5` -> `s1`."""
     name = path.name.removesuffix(META).removesuffix(ENDING)
     return without_suffixes(name).removesuffix("_patches")
 
@@ -104,7 +104,7 @@ def _read(path: Path) -> list[ForeignFile]:
 
 
 def _with_encoder(file: ForeignFile) -> ForeignFile:
-    """The file with the encoder its folder is named after, as TRIDENT names them, if it states none itself."""
+    """The file with the encoder from its folder's name (as TRIDENT names folders), unless the file states one."""
     folder = file.path.parent.name
     start = next((word for word in _IN_A_NAME if folder.startswith(word)), None)
     if file.features is None or file.stated.encoder or start is None or len(folder) == len(start):

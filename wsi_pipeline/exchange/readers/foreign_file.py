@@ -15,17 +15,17 @@ from wsi_pipeline.errors import ExchangeError
 Unit = Literal["level0", "micrometres"]
 Rows = NDArray[Any]
 
-REMAKE = "Copy the file again from where it was made, or make it again; or take it out of the folder."
+REMAKE = "Copy the file again from its source, recreate it, or take it out of the folder."
 """What to do about a file that is damaged or cut short."""
 NOT_FEATURES = "Name the folder of patch features, or take this file out of it."
-"""What to do about a sound file that holds something else."""
+"""What to do about an intact file that holds something else."""
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What a file says. None or "" where it says nothing: nothing is filled in.
+    """What a file states. None or "" for what it does not state; nothing is guessed.
 
-    tool             who wrote it, as far as the layout shows
+    tool             that wrote it, as far as the layout shows
     version          of the tool
     encoder          name of the encoder
     patch_px         side of a patch as the encoder saw it, pixels
@@ -34,7 +34,7 @@ class Stated:
     mpp              of the patches, micrometres per pixel
     magnification    of the patches, nominal
     slide_mpp, slide_magnification, slide_width, slide_height   of level 0
-    unit             of the coordinates: level-0 pixels or micrometres; of the top left corner
+    unit             of the coordinates (top left corners): level-0 pixels or micrometres
     patch_um         side of a patch, micrometres
     """
 
@@ -54,21 +54,22 @@ class Stated:
     patch_um: float | None = None
 
     def known(self) -> dict[str, Any]:
-        """The fields that say something."""
+        """The fields that the file states."""
         return {key: value for key, value in asdict(self).items() if value not in (None, "")}
 
 
 @dataclass(frozen=True, eq=False)
 class ForeignFile:
-    """One slide in a file of another tool. Nothing large is read before it is asked for.
+    """One slide in a file of another tool. Large arrays are read only on request.
 
-    name       what the file calls the slide, mostly its own name without the suffix
-    rows       patches; dim: features of each, None where the file has coordinates only
-    dtype      of the features, "" without
-    features   reads them, (N, D) as they are stored
-    coords     reads them, (N, 2) in `stated.unit`; None where the file has none
-    coverage   reads the part of each patch that is tissue, (N,); None where it is not stated
-    note       what people should know of the file
+    name       of the slide according to the file, mostly the file's own name without the suffix
+    rows       number of patches
+    dim        features per patch, None if the file has coordinates only
+    dtype      of the features, "" if there are none
+    features   reads the features, (N, D) as stored
+    coords     reads the coordinates, (N, 2) in `stated.unit`; None if the file has none
+    coverage   reads the tissue fraction of each patch, (N,); None if not stated
+    note       what the user should know about the file
     named_by   whether the `file` or the `folder` it lies in states the encoder
     """
 
@@ -86,7 +87,7 @@ class ForeignFile:
 
 
 def feature_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:
-    """Rows and width of an array of features: (N, D), (1, N, D), or nothing at all.
+    """Rows and width of an array of features of shape (N, D), (1, N, D), or (0,).
 
     Raises ExchangeError for one vector (a slide embedding) and for other shapes.
     """
@@ -113,7 +114,7 @@ def check_floating(dtype: np.dtype[Any] | str, what: str) -> str:
 
 
 def two_columns(rows: Rows, what: str) -> Rows:
-    """Coordinates as (N, 2): (1, N, 2) and more columns behind x and y are understood. Raises ExchangeError else."""
+    """Coordinates as (N, 2); also accepts (1, N, 2) and more columns after x and y. Raises ExchangeError otherwise."""
     if rows.ndim == 3 and rows.shape[0] == 1:
         rows = rows[0]
     if rows.size == 0:
@@ -121,20 +122,20 @@ def two_columns(rows: Rows, what: str) -> Rows:
     if rows.ndim != 2 or rows.shape[1] < 2 or rows.dtype.kind not in "iuf":
         raise ExchangeError(
             f"{what} is {rows.dtype} {rows.shape}: expected numbers, (patches, 2)",
-            todo="Write x and y of each patch in level-0 pixels, one row a patch.",
+            todo="Write x and y of each patch in level-0 pixels, one row per patch.",
         )
     return rows[:, :2]
 
 
 def grid_spacing(coords: Rows) -> float:
-    """The most common distance between neighbouring columns or rows of (N, 2); 0 where there is none."""
+    """The most common distance between neighbouring columns or rows of (N, 2); 0 if there are no neighbours."""
     steps = [np.diff(np.unique(np.asarray(coords[:, axis], np.float64))) for axis in (0, 1)]
     values, counts = np.unique(np.round(np.concatenate(steps)), return_counts=True)
     return float(values[np.argmax(counts)]) if len(values) else 0.0
 
 
 def as_rows(features: Rows) -> Rows:
-    """(1, N, D) as (N, D); float64 as float32, which must hold its values."""
+    """(1, N, D) as (N, D); float64 as float32, which must be able to hold the values."""
     if features.ndim == 3:
         features = features[0]
     if features.ndim == 1:

@@ -1,8 +1,8 @@
-"""HDF5 files of other tools. Which tool it was is seen by the names and attributes inside.
+"""HDF5 files of other tools, recognised by the names and attributes inside.
 
 TRIDENT     features (N, D) or (1, N, D) with its attribute `encoder`, coords (N, 2) with `patch_size_level0` and
-            others; `patches/*_patches.h5` has coords alone         (trident/IO.py save_h5, coords_to_h5; 0.3.0)
-CLAM        features (N, D) and coords (N, 2) without attributes; `patches/*.h5` has coords alone with
+            others; `patches/*_patches.h5` has coords only         (trident/IO.py save_h5, coords_to_h5; 0.3.0)
+CLAM        features (N, D) and coords (N, 2) without attributes; `patches/*.h5` has coords only, with
             `patch_level`, `downsample`      (utils/file_utils.py save_hdf5, wsi_core/WholeSlideImage.py; 2025-04)
 STAMP       feats (N, D), coords (N, 2) in micrometres, attributes of the file
                                                      (src/stamp/preprocessing, modeling/data.py get_coords; 2.5.0)
@@ -44,7 +44,7 @@ _BAD = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeErro
 
 
 def read_hdf5(path: Path) -> list[ForeignFile]:
-    """What an HDF5 file holds: one set of rows, or one for each encoder. Raises ExchangeError where it is neither."""
+    """What an HDF5 file holds: one set of rows, or one for each encoder. Raises ExchangeError for anything else."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             return _layout(file, path)
@@ -137,8 +137,7 @@ def _stamp(attrs: Mapping[str, Any], coords: h5py.Dataset | None, path: Path) ->
             todo="Name the folder of STAMP's tile features (stamp preprocess).",
         )
     version, encoder = _word(attrs.get("stamp_version")), _word(attrs.get("extractor"))
-    told = attrs.get("tile_size_um", attrs.get("tile_size") if attrs.get("unit") == "um" else None)
-    side = _number(told)
+    side = _number(attrs.get("tile_size_um", attrs.get("tile_size") if attrs.get("unit") == "um" else None))
     if side is None:
         old = coords is not None and grid_spacing(two_columns(coords[:], "coords")) == _STAMP_1_PX
         if not old:
@@ -171,7 +170,7 @@ def _dataset(file: h5py.File, names: tuple[str, ...]) -> h5py.Dataset | None:
 
 
 def _link(group: h5py.Group, name: str) -> Any:
-    """What `name` is in this file itself; links into other files are not followed."""
+    """The object called `name` in this file; links into other files are not followed."""
     if name not in group or isinstance(group.get(name, getlink=True), h5py.ExternalLink):
         return None
     item = group[name]
@@ -181,10 +180,10 @@ def _link(group: h5py.Group, name: str) -> Any:
 
 
 def _check_stored(array: h5py.Dataset, what: str) -> None:
-    """Refuse an array that says it is far larger than what is stored of it: memory is taken for what it says."""
+    """Refuse an array whose stated shape is far larger than its stored data: memory is allocated by shape."""
     size = array.size * array.dtype.itemsize
     if size > _SMALL and size > _EMPTY_FACTOR * array.id.get_storage_size():
-        raise ExchangeError(f"{what} is said to be {array.shape}, but the file holds less", todo=REMAKE)
+        raise ExchangeError(f"{what} has the shape {array.shape}, but the file holds far less", todo=REMAKE)
 
 
 def _rows(path: Path, name: str) -> Rows:

@@ -23,7 +23,7 @@ _BAD = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def read_hs2p(meta: Path) -> list[ForeignFile]:
-    """The tiles that a .coordinates.meta.json describes. Raises ExchangeError where it cannot be understood."""
+    """The tiles that a .coordinates.meta.json describes. Raises ExchangeError if it cannot be interpreted."""
     try:
         if meta.stat().st_size > _MOST_BYTES:
             raise ExchangeError(f"{meta.name} is too large to be hs2p's", todo=REMAKE)
@@ -32,7 +32,7 @@ def read_hs2p(meta: Path) -> list[ForeignFile]:
         if document["artifact"]["coordinate_space"] != "level0_px":
             space = document["artifact"]["coordinate_space"]
             raise ExchangeError(
-                f"{meta.name} counts in {space}, not level-0 pixels",
+                f"{meta.name} has coordinates in {space}, not level-0 pixels",
                 todo="Tile the slide again with a version of hs2p that writes level0_px.",
             )
         rows, stated = int(tiling["n_tiles"]), _stated(tiling, slide)
@@ -42,7 +42,7 @@ def read_hs2p(meta: Path) -> list[ForeignFile]:
     name = str(document.get("provenance", {}).get("sample_id") or meta.name.removesuffix(META))
     if rows and not npz.is_file():
         raise ExchangeError(
-            f"{npz.name} is missing: {meta.name} says {counted(rows, 'tile')}", todo="Copy both files into the folder."
+            f"{npz.name} is missing: {meta.name} lists {counted(rows, 'tile')}", todo="Copy both files into the folder."
         )
     coords, coverage = (partial(read, npz, rows) for read in (_coords, _coverage))
     return [ForeignFile(npz if rows else meta, name, stated, rows, coords=coords, coverage=coverage)]
@@ -81,7 +81,7 @@ def _column(npz: Path, rows: int, name: str) -> Rows:
         raise ExchangeError(f"{npz.name} cannot be read: {error}", todo=REMAKE) from None
     if column.shape != (rows,):
         raise ExchangeError(
-            f"{npz.name} holds {column.shape} values of {name}: its .meta.json says {counted(rows, 'tile')}",
-            todo="The two files are not of one run: copy both again.",
+            f"{npz.name}: {name} has the shape {column.shape}, but its .meta.json lists {counted(rows, 'tile')}",
+            todo="The two files come from different runs: copy both again.",
         )
     return column

@@ -1,7 +1,7 @@
-"""From a file of another tool to the rows and the header of one of our stores. Nothing that is not stated is made up.
+"""From a file of another tool to the rows and the header of one of our stores. Only stated values are written.
 
-What is not known is 0 in numbers (sizes, mpp), "" in texts, and -1 in coordinates. `extra["imported"]` says whose the
-rows are, and `coords` in it what their coordinates count: `level0` pixels, `micrometres`, or `none`.
+Unknown numbers (sizes, mpp) are 0, unknown texts "", unknown coordinates -1. `extra["imported"]` names the tool that
+made the rows; its key `coords` is the unit of their coordinates: `level0` pixels, `micrometres`, or `none`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from wsi_pipeline.wording import counted
 NOT_KNOWN = "not known"
 _FAR = 1 << 40
 
-OTHER_WIDTH = "Take it out of the folder, or make the features of this slide again with the encoder of the others."
-SAME_PATCHES = "Name features and coordinates of one run of the tool."
+OTHER_WIDTH = "Take it out of the folder, or recompute the features of this slide with the encoder of the others."
+SAME_PATCHES = "Name features and coordinates from the same run of the tool."
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Placed:
 
     coords   int64 (N, 2): top left corners in `frame`, or -1 where that is "none"
     frame    level0, micrometres or none
-    note     what is odd
+    note     anything unusual
     """
 
     coords: NDArray[np.int64]
@@ -44,12 +44,13 @@ class Placed:
 def check_features(file: ForeignFile, dim: int | None = None, others: str = "") -> Rows:
     """The features of a file, (N, D), finite, as float16 or float32.
 
-    dim   width that is wanted; `others` says whose it is
+    dim      expected features per patch
+    others   words for the error: where `dim` comes from
 
-    Raises ExchangeError saying which row is not as it should be.
+    Raises ExchangeError naming the first invalid row.
     """
     if dim is not None and file.dim not in (dim, 0):
-        raise ExchangeError(f"{file.path.name} has {file.dim} features a patch, not {dim}{others}", todo=OTHER_WIDTH)
+        raise ExchangeError(f"{file.path.name} has {file.dim} features per patch, not {dim}{others}", todo=OTHER_WIDTH)
     assert file.features is not None
     given = file.features()
     features = as_rows(given)
@@ -61,13 +62,13 @@ def check_features(file: ForeignFile, dim: int | None = None, others: str = "") 
         if infinite and given.dtype in (np.float16, np.float64):
             limit = "65504" if given.dtype == np.float16 else "3.4e38"
             raise ExchangeError(
-                f"{where} hold infinity, the first is row {first}: {'float16' if limit == '65504' else 'float32'} "
-                f"ends at {limit}",
-                todo="Make the features of this slide again, in float32.",
+                f"{where} hold infinity, the first is row {first}: the largest "
+                f"{'float16' if limit == '65504' else 'float32'} is {limit}",
+                todo="Recompute the features of this slide in float32.",
             )
         raise ExchangeError(
             f"{where} hold {'infinity' if infinite else 'NaN'}, the first is row {first}",
-            todo="Make the features of this slide again.",
+            todo="Recompute the features of this slide.",
         )
     return features
 
@@ -77,9 +78,9 @@ def place(
 ) -> Placed:
     """Where the rows of a file lie, by its own coordinates or those of the file `beside` it.
 
-    info, slide_mpp   of the slide, where it is there
+    info, slide_mpp   of the slide, if its file exists
 
-    Raises ExchangeError where coordinates do not fit the rows, each other, or the slide.
+    Raises ExchangeError if coordinates do not match the rows, each other, or the slide.
     """
     stated = joined_statement(file, beside)
     slide_mpp = slide_mpp or stated.slide_mpp
@@ -93,8 +94,8 @@ def place(
     width, height = (info.size.width, info.size.height) if info else (stated.slide_width, stated.slide_height)
     if info and stated.slide_width and (stated.slide_width, stated.slide_height) != (width, height):
         raise ExchangeError(
-            f"{file.path.name} is of a slide of {stated.slide_width} x {stated.slide_height} pixels, "
-            f"this one has {width} x {height}",
+            f"{file.path.name} belongs to a slide of {stated.slide_width} x {stated.slide_height} pixels, "
+            f"this slide has {width} x {height}",
             todo="Check which slide these rows belong to.",
         )
     if frame == "level0" and width and height:
@@ -103,7 +104,7 @@ def place(
 
 
 def settings_of(stated: Stated) -> dict[str, Any]:
-    """What all slides of one set share: the tool, and the patches as it was asked for them."""
+    """Settings that all slides of one set share: the tool, and the requested size and resolution of patches."""
     return {
         "tool": stated.tool,
         "patch_px": stated.patch_px,
@@ -114,7 +115,7 @@ def settings_of(stated: Stated) -> dict[str, Any]:
 
 
 def unknown_slide(slide_id: str, stated: Stated) -> SlideIdentity:
-    """The identity of a slide whose file is not there: what the rows' own file says of it."""
+    """The identity of a slide whose file does not exist, as far as the imported file states it."""
     mpp = stated.slide_mpp or 0.0
     return SlideIdentity(
         slide_id, "", stated.slide_width or 0, stated.slide_height or 0, "", "", stated.slide_magnification, None, mpp,
@@ -123,7 +124,7 @@ def unknown_slide(slide_id: str, stated: Stated) -> SlideIdentity:
 
 
 def joined_statement(file: ForeignFile, beside: ForeignFile | None) -> Stated:
-    """What a file of features states, and what only the file of coordinates beside it does."""
+    """What a file of features states, completed by the file of coordinates beside it."""
     own, other = file.stated, beside.stated if beside else None
     if other is None:
         return own
@@ -143,7 +144,7 @@ def _coords(
     bad = ~(np.abs(coords) < _FAR).all(axis=1) if len(coords) else np.zeros(0, bool)
     if bad.any():
         raise ExchangeError(
-            f"{int(bad.sum())} of {len(coords)} coordinates of {source.path.name} are not numbers of pixels, "
+            f"{int(bad.sum())} of {len(coords)} coordinates of {source.path.name} are not valid numbers, "
             f"the first is row {int(np.argmax(bad))}",
             todo=REMAKE,
         )
@@ -192,7 +193,7 @@ def _geometry(
 
 
 def _check_inside(coords: NDArray[np.int64], side: int, width: int, height: int, name: str) -> None:
-    """Refuse patches that do not touch the slide; those that reach past its edge are usual."""
+    """Refuse patches that do not touch the slide; reaching past its edge is normal."""
     low = -max(side, 1)
     off = (coords <= low).any(axis=1) | (coords[:, 0] >= width) | (coords[:, 1] >= height)
     if not side:
@@ -203,10 +204,10 @@ def _check_inside(coords: NDArray[np.int64], side: int, width: int, height: int,
         raise ExchangeError(
             f"{int(off.sum())} of {counted(len(coords), 'patch')} of {name} lie off the slide of {width} x {height} "
             f"pixels, the first is row {row} at ({x}, {y})",
-            todo="Check which slide these rows belong to, and that they count level-0 pixels.",
+            todo="Check which slide these rows belong to, and that coordinates are in level-0 pixels.",
         )
 
 
 def _repeated(coords: NDArray[np.int64]) -> str:
     twice = len(coords) - len(np.unique(coords, axis=0))
-    return f"{twice} of {counted(len(coords), 'patch')} have the place of another" if twice else ""
+    return f"{twice} of {counted(len(coords), 'patch')} have the same coordinates as another" if twice else ""

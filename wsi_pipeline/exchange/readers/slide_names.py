@@ -1,4 +1,4 @@
-"""Which row of a table is meant by which file: ids with or without suffixes."""
+"""Match slide ids of a table to file names, with or without suffixes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _SUFFIXES = (
 
 @dataclass(frozen=True)
 class Matches:
-    """Ids of a table beside names of files.
+    """The result of matching ids of a table to names of files.
 
     names       id -> name of its file
-    without     ids that have none; left: names that have no id, both in order
+    without     ids without a file, in order
+    left        names without an id, in order
     """
 
     names: dict[str, str]
@@ -29,10 +30,10 @@ class Matches:
 
 
 def match_names(ids: Sequence[str], names: Iterable[str]) -> Matches:
-    """Match ids and names: as they are, then without suffixes, in any case, then up to the first dot.
+    """Match ids and names: exactly, then without suffixes, ignoring case, then up to the first dot.
 
-    The last is for TCGA, whose file names have a number behind a dot. A looser rule is used only between what no
-    stricter rule has matched, and only where it leaves no choice.
+    The last rule is for TCGA, whose file names end in a dot and a UUID. A looser rule applies only to what stricter
+    rules have left unmatched, and only if it is unambiguous.
     """
     waiting, free = list(dict.fromkeys(ids)), list(dict.fromkeys(names))
     found: dict[str, str] = {}

@@ -41,7 +41,7 @@ def is_wsidata(path: Path) -> bool:
 
 
 def read_wsidata(path: Path) -> list[ForeignFile]:
-    """The tables of features in a Zarr folder. Raises ExchangeError where there is none."""
+    """The tables of features in a Zarr folder. Raises ExchangeError if there is none."""
     try:
         group = zarr.open_group(str(path), mode="r")
         attrs = dict(group.attrs)

@@ -1,4 +1,4 @@
-"""One .h5ad a slide: features as X, places in obsm['spatial'], thumbnail in uns['spatial'] where scanpy looks for it.
+"""One .h5ad per slide: features as X, places in obsm['spatial'], thumbnail in uns['spatial'] as scanpy expects.
 
     <slide_id>.h5ad
 
@@ -23,7 +23,7 @@ from wsi_pipeline.system.atomic import atomic_path
 
 
 def observations(slide: SlideContent) -> pd.DataFrame:
-    """`obs`: one row a patch, named after slide and row."""
+    """`obs`: one row per patch, named after slide and row."""
     frame = patch_frame(slide).rename(columns={"label": "patch_label"})
     frame["slide_id"] = slide.slide_id
     frame["patient_id"] = slide.record.patient_id

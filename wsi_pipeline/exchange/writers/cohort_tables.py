@@ -14,7 +14,7 @@ from wsi_pipeline.wording import counted
 
 
 def labelled(cohort: CohortContent) -> pd.DataFrame:
-    """The slides that have a label; how many have none goes into the notes."""
+    """The slides that have a label; a note counts those without."""
     table = cohort.table
     without = int(table["label"].isna().sum())
     if without:
@@ -23,7 +23,7 @@ def labelled(cohort: CohortContent) -> pd.DataFrame:
 
 
 def write_slide_table(cohort: CohortContent, path: Path) -> None:
-    """All slides with patient, label and its number, time and event; columns that nobody filled in are left out."""
+    """All slides with patient, label and its number, time and event; empty columns are left out."""
     table = cohort.table
     kept = [name for name in table if name in ("slide_id", "patient_id") or table[name].notna().any()]
     write_csv(path, table[kept])
@@ -32,7 +32,7 @@ def write_slide_table(cohort: CohortContent, path: Path) -> None:
 def split_parts(table: pd.DataFrame) -> list[dict[str, list[str]]]:
     """Folds as `train-mil` makes them by default, by patient: for each the slide ids of train, val and test.
 
-    Raises SplitError where they cannot be made honestly.
+    Raises SplitError if no honest folds can be made.
     """
     kept = table.drop(columns=[name for name in ("split", "site") if name in table and table[name].isna().all()])
     splits = make_splits(kept.fillna({"split": ""}) if "split" in kept else kept, MilSpec())

@@ -1,4 +1,4 @@
-"""Plain tables: a CSV per slide with the place, the tissue share, the label and the features of every patch.
+"""Plain tables: a CSV per slide with place, tissue fraction, label and features of every patch.
 
 patches/<slide_id>.csv     x, y, side (level-0 px), x_um, y_um, tissue, label, f0, f1, ...
 slides.csv                 slide_id, patient_id, label, ...
@@ -18,7 +18,7 @@ from wsi_pipeline.exchange.writers.slide_content import EXPORT_FORMATS, CohortCo
 
 
 def patch_frame(slide: SlideContent) -> pd.DataFrame:
-    """One row a patch: where it lies, its tissue share and its label, as far as they are known."""
+    """One row per patch: place, tissue fraction and label, as far as known."""
     coords, geometry = slide.coords, slide.geometry
     columns: dict[str, object] = {
         "x": coords[:, 0],

@@ -1,4 +1,4 @@
-"""Files of an export: HDF5 and CSV written whole or not at all, and the ledger that says which slides are done.
+"""Files of an export: HDF5 and CSV written completely or not at all, and a record of which slides are done.
 
 .wsi-pipeline/export.json         what the folder is an export of
 .wsi-pipeline/<slide_id>.json     digest of what was exported, and the files with their sizes; written last
@@ -54,7 +54,7 @@ def write_npy(path: Path, array: NDArray[Any]) -> Path:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> Path:
-    """Write a table as CSV, atomically and only where it differs; numbers with nine digits."""
+    """Write a table as CSV, atomically and only if it differs; numbers with nine digits."""
     text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_text_if_changed(path, text)
     return path
@@ -62,12 +62,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> Path:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Which slides of an export are done, in the hidden folder `.wsi-pipeline` of it."""
+    """The record of finished slides, in the export's hidden folder `.wsi-pipeline`."""
 
     folder: Path
 
     def begin(self, **facts: str) -> None:
-        """Record what is exported here. Raises UsageError where the folder holds another export."""
+        """Record what is exported here. Raises UsageError if the folder holds another export."""
         path = self.folder / LEDGER / _ABOUT
         known = _read(path)
         differing = [name for name, value in facts.items() if known.get(name, value) != value]
@@ -78,22 +78,22 @@ class Ledger:
             write_text(path, json.dumps(facts, indent=2) + "\n")
 
     def done(self, slide_id: str, digest: str) -> bool:
-        """Whether a slide was exported with this digest and its files are there in their size."""
+        """Whether a slide was exported with this digest and its files still exist with their sizes."""
         known = _read(self._path(slide_id))
         files = known.get("files")
         return known.get("digest") == digest and isinstance(files, dict) and all(map(self._whole, files.items()))
 
     def files(self, slide_id: str) -> tuple[str, ...]:
-        """Files of a slide, relative to the folder; none where it was left out, or is not done."""
+        """Files of a slide, relative to the folder; none if it was left out or is not done."""
         return tuple(_read(self._path(slide_id)).get("files", {}))
 
     def holding(self) -> list[str]:
-        """Slides of which files were written here, in the order of their names, done or not."""
+        """Slides with files written here, done or not, sorted by name."""
         places = sorted((self.folder / LEDGER / "slides").glob("*.json"))
         return [path.name.removesuffix(".json") for path in places if _read(path).get("files")]
 
     def record(self, slide_id: str, digest: str, files: Sequence[Path]) -> None:
-        """Record that a slide is done; files of an earlier export of it that are not among `files` are removed."""
+        """Record that a slide is done; its files from an earlier export that are not in `files` are removed."""
         sizes = {str(path.relative_to(self.folder)): _size(path) for path in sorted(files)}
         for name in set(_read(self._path(slide_id)).get("files", {})) - set(sizes):
             if ".." not in Path(name).parts and not Path(name).is_absolute():
@@ -109,12 +109,12 @@ class Ledger:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; of a folder the number of its files, at any depth."""
+    """Size of a file in bytes; for a folder, the number of its files at any depth."""
     return sum(1 for item in path.rglob("*") if item.is_file()) if path.is_dir() else path.stat().st_size
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or it does not parse."""
+    """A JSON object; empty if there is none or it does not parse."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

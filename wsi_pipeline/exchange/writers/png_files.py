@@ -1,4 +1,4 @@
-"""Patches as picture files: one PNG a patch, in a folder a slide, and a table of them.
+"""Patches as picture files: one PNG per patch, one folder per slide, and a table of them.
 
 patches/<slide_id>/<x>_<y>.png     pixels as the encoder got them; x, y: top-left corner, level-0 px
 tables/<slide_id>.csv              file, x, y, side, x_um, y_um, tissue, label
@@ -27,7 +27,7 @@ _BATCH = 32
 
 
 def write_pngs(slide: SlideContent, folder: Path) -> Sequence[Path]:
-    """Write one slide; returns its folder of pictures and its table. Raises SlideError where it cannot be read."""
+    """Write one slide; returns its folder of pictures and its table. Raises SlideError if it cannot be read."""
     if slide.patches is None or slide.store is None:
         raise StoreError("there is no patch store", slide=slide.slide_id, todo="Run: wsi-pipeline tile slides.csv")
     files = PatchFiles.of(slide.patches, slide.store, slide.record.path)
@@ -49,7 +49,7 @@ def write_pngs(slide: SlideContent, folder: Path) -> Sequence[Path]:
 
 
 def _chosen(count: int, most: int) -> NDArray[np.int64]:
-    """Rows to write, ascending: all, or `most` of them evenly spread."""
+    """Rows to write, ascending: all, or `most` evenly spaced ones."""
     if most == 0 or most >= count:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
@@ -58,7 +58,7 @@ def _chosen(count: int, most: int) -> NDArray[np.int64]:
 def finish_pngs(cohort: CohortContent, folder: Path) -> str:
     """Write slides.csv; returns what to do next."""
     write_slide_table(cohort, folder / "slides.csv")
-    return f"the pictures are in {folder / 'patches'}/, one folder a slide; torchvision's ImageFolder reads them"
+    return f"the pictures are in {folder / 'patches'}/, one folder per slide; torchvision's ImageFolder reads them"
 
 
 EXPORT_FORMATS.register("png")(ExportFormat("png", "patches", "PNG", write_pngs, finish_pngs))

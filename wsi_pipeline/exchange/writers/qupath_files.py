@@ -2,8 +2,8 @@
 
     <slide_id>.geojson     drag it onto the open slide in QuPath 0.4 or newer
 
-Patches carry `Tissue`, their label as classification, and their row in the stores as name. Coordinates count as QuPath
-does on the slide.
+Patches have the measurement `Tissue`, their label as classification, and their row in the stores as name. Coordinates
+have QuPath's origin on the slide.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is known of one slide when it is exported, and what an export format is."""
+"""The content of one slide that an export can write, and the interface of an export format."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from wsi_pipeline.tissue.contours import tissue_polygons
 
 @dataclass(frozen=True, eq=False)
 class SlideContent:
-    """One slide of a run. What the run does not have is None; a format that needs it is not called then.
+    """One slide of a run. What the run lacks is None; a format that needs it is then not called.
 
     features   of one encoder
     patches    the patch store that the features were computed from
     store      path of the patch store
     segment    tissue mask and thumbnail
     code       number of the slide's class, from 0; None without a label
-    precision  float32 or float16: of the features that are written
-    origin     level-0 pixel from which QuPath counts on this slide; None: (0, 0)
-    most       patches that are written as pictures, evenly spread; 0: all
+    precision  of the written features: float32 or float16
+    origin     level-0 pixel that QuPath calls (0, 0) on this slide; None: (0, 0)
+    most       number of patches written as pictures, evenly spaced; 0: all
     """
 
     record: SlideRecord
@@ -57,10 +57,10 @@ class SlideContent:
 
     @property
     def table(self) -> FeatureTable | PatchTable:
-        """The table whose coordinates are exported: that of the features, where there are any."""
+        """The table whose coordinates are exported: features if there are any, else patches."""
         found = self.features or self.patches
         if found is None:
-            raise StoreError("neither features nor patches are there", slide=self.slide_id)
+            raise StoreError("there are neither features nor patches", slide=self.slide_id)
         return found
 
     @property
@@ -80,7 +80,7 @@ class SlideContent:
 
     @property
     def matrix(self) -> NDArray[Any]:
-        """Features (N, D) in the precision asked for. Raises StoreError where float16 cannot hold them."""
+        """Features (N, D) in `precision`. Raises StoreError if float16 cannot hold them."""
         if self.features is None:
             raise StoreError("there are no features", slide=self.slide_id)
         values = self.features.features
@@ -103,30 +103,30 @@ class SlideContent:
 
     @property
     def mpp(self) -> float | None:
-        """Micrometres per level-0 pixel; None where they are not known."""
+        """Micrometres per level-0 pixel; None if not known."""
         found = self.header.slide.mpp
         return float(found) if found and found > 0 else None
 
     @property
     def side(self) -> int:
-        """Level-0 pixels of a patch along each side.
+        """Side of a patch in level-0 pixels.
 
-        Raises StoreError where the store does not know where its patches lie, or how large they are.
+        Raises StoreError if the position or size of the patches is not known.
         """
         unit = self.header.extra.get("imported", {}).get("coords", "level0")
         if unit != "level0" or self.geometry.patch_level0 <= 0:
             what = "how large patches are" if unit == "level0" else "where patches lie in the slide"
-            raise StoreError(f"{what} is not known, and this format needs it", slide=self.slide_id)
+            raise StoreError(f"{what} is not known, but this format needs it", slide=self.slide_id)
         return self.geometry.patch_level0
 
     @cached_property
     def coverage(self) -> NDArray[np.float32] | None:
-        """Part of each patch that is tissue (N,), where the patch store is there."""
+        """Tissue fraction of each patch (N,); None without a patch store."""
         return None if self.patches is None else self.patches.grid.coverage
 
     @cached_property
     def patch_labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
-        """Label of each patch (N,), -1 for none, and the names of the classes; None where nobody labelled them."""
+        """Label of each patch (N,), -1 for none, and the names of the classes; None if patches are not labelled."""
         if self.patches is None or self.patches.labels is None:
             return None
         found = self.patches.labels
@@ -134,18 +134,18 @@ class SlideContent:
 
     @cached_property
     def tissue(self) -> list[Polygon]:
-        """Outlines of tissue in level-0 pixels; none where there is no mask."""
+        """Outlines of tissue in level-0 pixels; empty without a mask."""
         return [] if self.segment is None else tissue_polygons(self.segment.mask)
 
 
 @dataclass(frozen=True, eq=False)
 class CohortContent:
-    """All slides that are in an export, for the tables beside them.
+    """All slides of an export, for the tables beside them.
 
-    table     slide_id, patient_id, label, code, time, event, split; one row a slide
+    table     slide_id, patient_id, label, code, time, event, split; one row per slide
     classes   names of the classes in the order of `code`
-    encoder   folder name of the encoder; "" where no features are exported
-    dim       features of a patch; 0 where none are exported
+    encoder   folder name of the encoder; "" if no features are exported
+    dim       features per patch; 0 if none are exported
     notes     sentences that `finish` adds for the user
     """
 
@@ -160,11 +160,11 @@ class CohortContent:
 class ExportFormat:
     """How one tool's files are written.
 
-    needs    `features`, or `patches` where coordinates and pixels suffice
-    layout   the tool and its version whose layout is written
-    write    writes one slide below a folder; returns the files
-    finish   writes the tables of the cohort; returns what to do next, one line
-    empty    whether slides without patches are written, too
+    needs    `features`, or `patches` if coordinates and pixels suffice
+    layout   tool and version whose layout is written
+    write    writes one slide into a folder; returns the files
+    finish   writes the tables of the cohort; returns one line on what to do next
+    empty    whether slides without patches are written too
     labels   whether the files of a slide depend on its label
     """
 

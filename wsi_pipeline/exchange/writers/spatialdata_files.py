@@ -1,8 +1,8 @@
-"""One SpatialData folder a slide, which napari-spatialdata, spatialdata-plot and LazySlide show.
+"""One SpatialData folder per slide, for napari-spatialdata, spatialdata-plot and LazySlide.
 
     <slide_id>.zarr/images/thumbnail     colours, scaled to level-0 pixels
     <slide_id>.zarr/labels/tissue        tissue mask, 1 where tissue is
-    <slide_id>.zarr/shapes/tiles         one square a patch
+    <slide_id>.zarr/shapes/tiles         one square per patch
     <slide_id>.zarr/tables/<encoder>     features; annotates `tiles`
 
 Container format 0.2 (Zarr v3). The squares are in the shapes format 0.1, which is plain arrays; later ones are Parquet.
@@ -86,7 +86,7 @@ def _raster(group: zarr.Group, name: str, pixels: NDArray[np.uint8], width: int,
 
 
 def _squares(item: zarr.Group, slide: SlideContent) -> None:
-    """One closed ring of five points a patch; `offset0` says where rings begin, `offset1` where polygons do."""
+    """One closed ring of five points per patch; `offset0` is where rings begin, `offset1` where polygons begin."""
     n, side = len(slide.coords), slide.side
     corners = np.array([[0, 0], [side, 0], [side, side], [0, side], [0, 0]], np.float64)
     rings = (slide.coords[:, None].astype(np.float64) + corners).reshape(-1, 2)

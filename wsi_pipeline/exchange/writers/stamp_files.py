@@ -1,4 +1,4 @@
-"""What STAMP 2 trains on: one HDF5 file a slide with coordinates in micrometres, and its two tables.
+"""What STAMP 2 trains on: one HDF5 file per slide with coordinates in micrometres, and its two tables.
 
 features/<slide_id>.h5     feats (N, D), coords (N, 2) in micrometres; attributes of the file as in STAMP 2.5
 clini.csv                  PATIENT and the outcomes; slide.csv: PATIENT, FILENAME
@@ -22,10 +22,10 @@ from wsi_pipeline.version import __version__
 
 
 def write_stamp(slide: SlideContent, folder: Path) -> Sequence[Path]:
-    """Write one slide; returns the file. Raises StoreError where the slide's resolution is not known."""
+    """Write one slide; returns the file. Raises StoreError if the slide's resolution is not known."""
     path, side, mpp = folder / "features" / f"{slide.slide_id}.h5", slide.side, slide.mpp
     if mpp is None:
-        raise StoreError("its resolution is not known, and STAMP counts micrometres", slide=slide.slide_id)
+        raise StoreError("its resolution is not known, but STAMP needs micrometres", slide=slide.slide_id)
     root = {
         "extractor": slide.encoder_name,
         "unit": "um",

@@ -24,7 +24,7 @@ def write_torchmil(slide: SlideContent, folder: Path) -> Sequence[Path]:
     """Write one slide; returns the files."""
     name, stride = f"{slide.slide_id}.npy", slide.geometry.stride_level0
     if slide.side and stride <= 0:
-        raise StoreError("the grid of its patches is not known, and torchmil needs it", slide=slide.slide_id)
+        raise StoreError("the grid of its patches is not known, but torchmil needs it", slide=slide.slide_id)
     cells = slide.coords // stride
     written = [
         write_npy(folder / "features" / name, slide.matrix),

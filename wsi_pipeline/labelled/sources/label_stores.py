@@ -93,6 +93,6 @@ def _common(tables: list[tuple[SlideRecord, PatchTable]]) -> tuple[int, float]:
 
 
 def _mpp(table: PatchTable) -> float:
-    """As it was asked for; of patches that another tool laid, as it is."""
-    asked = table.header.specs.get("tile", {}).get("mpp")
-    return round(table.geometry.mpp, 2) if asked is None else float(asked)
+    """The requested resolution; for imported patches, the delivered one."""
+    requested = table.header.specs.get("tile", {}).get("mpp")
+    return round(table.geometry.mpp, 2) if requested is None else float(requested)

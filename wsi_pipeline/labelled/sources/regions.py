@@ -83,7 +83,7 @@ def area_of(polygons: Iterable[Polygon | MultiPolygon], size: Size) -> BaseGeome
 
 
 def _without_inner(shapes: list[BaseGeometry], names: Sequence[str]) -> list[BaseGeometry]:
-    """Each region less the smaller regions of other classes that lie in it."""
+    """Each region minus the smaller regions of other classes that lie in it."""
     areas = shapely.area(np.array(shapes, dtype=object)) if shapes else np.zeros(0)
     tree = STRtree(shapes)
     cut = []

@@ -19,7 +19,7 @@ from wsi_pipeline.wording import counted
 CARD = "model_card.md"
 
 _HUB_METRICS = {"auroc": "roc_auc", "f1": "f1", "macro_f1": "f1", "accuracy": "accuracy", "mae": "mae", "rmse": "rmse"}
-"""Metrics that the hub knows by a name of its own."""
+"""Metrics for which the hub has names of its own."""
 
 _TASKS = {
     "classification": "slide-level classification",
@@ -153,12 +153,14 @@ def _ends(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _beside(metrics: Mapping[str, Any]) -> list[str]:
-    """Cut, calibration and the test against chance, where they were measured."""
+    """Threshold, calibration and permutation test, as far as they were measured."""
     found = []
     cut, calibration, test = (metrics.get(name) for name in ("threshold", "calibration", "permutation"))
     if cut:
         rates = ", ".join(f"{name} {_estimate(cut[name], '.3f')}" for name in ("sensitivity", "specificity"))
-        found.append(f"Cut: {cut['class']} from {cut['value']:.2f}, chosen on {cut['chosen_on']}: {rates}.")
+        found.append(
+            f"Threshold: {cut['class']} at {cut['value']:.2f} or above, chosen on {cut['chosen_on']}: {rates}."
+        )
     if calibration:
         brier, ece = (_estimate(calibration.get(name) or {}, ".3f") for name in ("brier", "ece"))
         shares = _number(calibration.get("brier_of_chance"), ".3f") or "not measured"
@@ -181,9 +183,9 @@ def _number(value: float | None, digits: str) -> str:
 def _limits(ensemble: Ensemble, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     found = [
         "Research software, not a medical device: not for diagnosis or treatment.",
-        "Measured within one cohort. How it does on slides of other scanners, stains, hospitals or patients is not "
-        "known until it is measured there.",
-        "Licence of the weights: none is stated here. The licence of the encoder and the terms of the data apply.",
+        "Evaluated within one cohort. Performance on slides from other scanners, stains, hospitals or patients is "
+        "unknown until it is measured there.",
+        "Licence of the weights: not stated here. The licence of the encoder and the terms of the data apply.",
     ]
     warnings = list(dict.fromkeys(metrics.get("warnings") or ()))
     quoted = [text for text in warnings if not names_one(text, names)]
@@ -194,7 +196,7 @@ def _limits(ensemble: Ensemble, metrics: Mapping[str, Any], names: Sequence[str]
 
 
 def names_one(text: str, names: Iterable[str]) -> bool:
-    """Whether a slide or patient is named in a sentence, as a word of its own."""
+    """Whether a sentence contains the name of a slide or patient as a separate word."""
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names if name)
 
 
@@ -202,7 +204,7 @@ def _use(ensemble: Ensemble) -> str:
     return (
         "```\nwsi-pipeline predict slides.csv --trained FOLDER --run new-run\n```\n\n"
         "FOLDER holds config.json and the fold files. `predict` tiles and embeds the slides with the settings of the "
-        "training, and says which slides are far from it."
+        "training, and reports which slides are unlike the training slides."
     )
 
 

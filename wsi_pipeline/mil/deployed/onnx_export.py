@@ -6,10 +6,10 @@
                         probabilities  float32 (C,)                classification, grades
                         predicted      float32 (1,)                regression, in the unit of the label
                         risk           float32 (1,)                survival
-                        survival       float32 (K,)                survival by intervals: alive after each edge
+                        survival       float32 (K,)                discrete survival: probability to survive each edge
     model.json   classes or edges, identity of encoder and patches, names and shapes, digests
 
-n is at least 1. All fold models are in the file; what it gives is what `predict` writes.
+n is at least 1. The file holds all fold models; its outputs are the values that `predict` writes.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 ONNX, ABOUT = "model.onnx", "model.json"
 FORMAT = "wsi-pipeline-onnx 1"
 TOLERANCE = 1e-3
-"""Largest difference from this program that is let through, relative to the larger of 1 and the value."""
+"""Largest accepted difference from `predict`, relative to the larger of 1 and the value."""
 _CHECKED = (1, 7, 300)
-"""Instances of the bags that are compared."""
+"""Sizes of the random bags that are compared."""
 
 
 @dataclass(frozen=True)
 class OnnxFiles:
-    """What was written, and the largest difference between ONNX Runtime and this program; None: not compared."""
+    """The files written; `difference`: the largest between ONNX Runtime and `predict`, None if not compared."""
 
     folder: Path
     difference: float | None
@@ -59,9 +59,10 @@ class OnnxFiles:
 
 
 def export_onnx(ensemble: Ensemble, folder: Path) -> OnnxFiles:
-    """Write model.onnx and model.json into `folder`; compare with ONNX Runtime where that is installed.
+    """Write model.onnx and model.json into `folder`; compare with ONNX Runtime if it is installed.
 
-    Raises UsageError without the package `onnx`, MilError for a model that has no ONNX form or gives other numbers.
+    Raises UsageError without the package `onnx`, MilError for a model that has no ONNX form or whose ONNX outputs
+    differ.
     """
     if importlib.util.find_spec("onnx") is None:
         raise UsageError(
@@ -100,7 +101,7 @@ def onnx_model(ensemble: Ensemble) -> tuple[bytes, dict[str, list[int | str]]]:
 
 
 def _flat_logits(graph: OnnxGraph, ensemble: Ensemble, number: int, logits: str) -> str:
-    """Outputs (C,) of one fold; of a relative risk, less that of a bag of one average patch."""
+    """Outputs (C,) of one fold; for a relative risk, minus the output for a bag of one average patch."""
     flat = graph.op("Reshape", logits, graph.constant([-1]))
     if not ensemble.tasks[number].relative:
         return flat
@@ -109,7 +110,7 @@ def _flat_logits(graph: OnnxGraph, ensemble: Ensemble, number: int, logits: str)
 
 
 def _shapes(task: Task) -> dict[str, list[int | str]]:
-    """The outputs of a task with their shapes; the first is the one whose spread is given."""
+    """The outputs of a task with their shapes; `spread` refers to the first."""
     if isinstance(task, ClassificationTask | OrdinalTask):
         return {"probabilities": [len(task.classes)]}
     if isinstance(task, RegressionTask):
@@ -131,7 +132,7 @@ def _outcomes(graph: OnnxGraph, logits: str, task: Task) -> dict[str, str]:
         scaled = graph.op("Mul", logits, graph.constant(task.sd))
         return {"predicted": graph.op("Add", scaled, graph.constant(task.mean))}
     if isinstance(task, DiscreteTask):
-        # log of the survival: the sum of log(1 - hazard) = -softplus(logit) so far
+        # log survival is the cumulative sum of log(1 - hazard) = -softplus(logit)
         hazards = graph.op("CumSum", graph.op("Softplus", logits), graph.constant(0))
         survival = graph.op("Exp", graph.op("Neg", hazards))
         before = graph.op("Concat", graph.constant([1.0]), graph.rows(survival, 0, -1), axis=0)
@@ -152,7 +153,7 @@ def _grades(graph: OnnxGraph, logits: str) -> str:
 
 
 def _chosen(graph: OnnxGraph, mean: str, task: Task) -> str:
-    """Position (1,) of the value whose spread is given: the predicted class; the median of grades."""
+    """Position (1,) of the value that `spread` refers to: the predicted class; for grades, the median."""
     if not isinstance(task, OrdinalTask):
         return graph.op("ArgMax", mean, axis=0, keepdims=1)
     half = graph.op("CumSum", mean, graph.constant(0))
@@ -161,7 +162,7 @@ def _chosen(graph: OnnxGraph, mean: str, task: Task) -> str:
 
 
 def _spread(graph: OnnxGraph, folds: list[str], mean: str, task: Task) -> str:
-    """Standard deviation between the folds of the value that is predicted."""
+    """Standard deviation of the predicted value across folds."""
     axes = graph.constant([0])
     each = graph.op("Concat", *(graph.op("Unsqueeze", fold, axes) for fold in folds), axis=0)
     apart = graph.op("Sub", each, mean)
@@ -170,7 +171,7 @@ def _spread(graph: OnnxGraph, folds: list[str], mean: str, task: Task) -> str:
 
 
 def describe(ensemble: Ensemble, data: bytes, outputs: Mapping[str, list[int | str]]) -> dict[str, Any]:
-    """model.json: all that somebody needs who has the ONNX file alone."""
+    """model.json: everything needed to use the ONNX file on its own."""
     specs = dict(ensemble.provenance.get("specs", {}))
     return {
         "format": FORMAT,
@@ -195,7 +196,7 @@ def describe(ensemble: Ensemble, data: bytes, outputs: Mapping[str, list[int | s
 def largest_difference(ensemble: Ensemble, data: bytes) -> float:
     """Largest relative difference between ONNX Runtime and `predict`, on random bags.
 
-    Raises MilError where it is beyond `TOLERANCE`.
+    Raises MilError if it exceeds `TOLERANCE`.
     """
     import onnxruntime
 
@@ -211,12 +212,12 @@ def largest_difference(ensemble: Ensemble, data: bytes) -> float:
             apart = np.abs(theirs[name] - value) / np.maximum(1, np.abs(value))
             worst = max(worst, float(apart.max()))
     if not worst <= TOLERANCE:
-        raise MilError(f"the ONNX model gives other numbers than the trained one: up to {worst:.2g} apart")
+        raise MilError(f"outputs of the ONNX model differ from the trained model's by up to {worst:.2g}")
     return worst
 
 
 def expected(ensemble: Ensemble, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """What the ONNX model should give for a bag (n, D): the outputs by name, from `predict` and `mean_attention`."""
+    """Expected outputs of the ONNX model for a bag (n, D), by name, from `predict` and `mean_attention`."""
     bags = Bags.from_arrays([features], ["bag"])
     row, task = predict(ensemble, bags).iloc[0], ensemble.task
     found: dict[str, NDArray[np.float64]] = {

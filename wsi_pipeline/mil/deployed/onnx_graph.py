@@ -1,7 +1,7 @@
 """A graph of ONNX operations, built by hand: nodes in order, constants by value. Needs the package `onnx`.
 
-Written by hand rather than traced: a graph that is stated once per model stays the same whatever PyTorch's exporter
-does, takes bags of any size, and has nothing of training in it.
+Written by hand rather than traced: such a graph does not change with PyTorch's exporter, takes bags of any size, and
+contains no operations that only training needs.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class OnnxGraph:
         return self.op("Expand", self.op("Reciprocal", self.number(count)), count)
 
     def either(self, condition: str, yes: tuple[OnnxGraph, str], no: tuple[OnnxGraph, str]) -> str:
-        """What one of two branches gives."""
+        """The output of one of two branches."""
         branches = [helper.make_graph(graph.nodes, self._name("branch"), [], [_any(name)]) for graph, name in (yes, no)]
         return self.op("If", condition, then_branch=branches[0], else_branch=branches[1])
 

@@ -175,7 +175,7 @@ def _layer(graph: OnnxGraph, tokens: str, layer: TransMilLayer) -> str:
 
 
 def _attention_of_first(graph: OnnxGraph, normal: str, attention: NystromAttention) -> str:
-    """How the first token attends to all, (t,): the mean over heads."""
+    """Attention (t,) of the first token to all tokens, averaged over heads."""
     q, k, _ = _heads(graph, normal, attention)
     first = graph.op("Slice", q, graph.constant([0]), graph.constant([1]), graph.constant([1]))  # (heads, 1, d)
     plain, landmarks = OnnxGraph(graph), OnnxGraph(graph)
@@ -189,7 +189,7 @@ def _attention_of_first(graph: OnnxGraph, normal: str, attention: NystromAttenti
 
 
 def _few(graph: OnnxGraph, tokens: str, attention: NystromAttention) -> str:
-    """Whether there are no more tokens than landmarks, a boolean of no dimension."""
+    """Whether there are no more tokens than landmarks, a scalar boolean."""
     few = graph.op("LessOrEqual", graph.length(tokens), graph.constant([attention.landmarks]))
     return graph.op("Squeeze", few, graph.constant([0]))
 
@@ -208,7 +208,7 @@ def _soft_product(graph: OnnxGraph, q: str, k: str) -> str:
 
 
 def _marks(graph: OnnxGraph, values: str, tokens: str, attention: NystromAttention) -> str:
-    """Means of consecutive tokens, (heads, landmarks, d): the first t % landmarks of them are of one token more."""
+    """Means of consecutive tokens, (heads, landmarks, d); the first t % landmarks average one token more."""
     count, t = graph.constant([attention.landmarks]), graph.length(tokens)
     size, longer, one = graph.op("Div", t, count), graph.op("Mod", t, count), graph.constant([1])
     place = graph.op("Range", graph.constant(0), graph.op("Squeeze", t), graph.constant(1))

@@ -2,7 +2,7 @@
 
 Uploaded are README.md (the model card), config.json, the fold files, novelty.safetensors and a metrics.json without
 slides; model.onnx with model.json on request. Predictions, folds and the whole metrics.json name slides and patients:
-they go along only if that is asked for.
+they are uploaded only on request.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from wsi_pipeline.system.atomic import write_text
 
 README, METRICS = "README.md", "metrics.json"
 NAMING = ("predictions.csv", "folds.csv", "history.json")
-"""Files of a training that name slides and patients, or go with those."""
+"""Files of a training that name slides and patients, or belong to such files."""
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MOST_IDS = 20
 
 
 @dataclass(frozen=True)
 class HubTarget:
-    """Where a model goes: `ORG/NAME` at `endpoint`, on a branch; `private` counts where the repository is made."""
+    """Where to upload: `ORG/NAME` at `endpoint`, on a branch; `private` applies if the repository is created."""
 
     repo: str
     endpoint: str
@@ -59,12 +59,12 @@ def endpoint_of_hub() -> str:
 
 
 def stage_files(folder: Path, ensemble: Ensemble, staging: Path, names: Sequence[str], *, predictions: bool) -> None:
-    """Copy what is published of the training in `folder` into the empty folder `staging`.
+    """Copy the files to publish of the training in `folder` into the empty folder `staging`.
 
     names        ids of slides and patients of the training
-    predictions  also what names them
+    predictions  include the files that name them
 
-    Raises UsageError where the training has no model card, or where a file that goes along names a slide or patient.
+    Raises UsageError if the training has no model card, or if any other file names a slide or patient.
     """
     if not (folder / CARD).is_file():
         raise UsageError(f"{folder} has no {CARD}", todo="Run train-mil again: it writes the missing card")
@@ -106,10 +106,10 @@ def _check_nameless(path: Path, names: Sequence[str]) -> None:
 
 
 def upload(target: HubTarget, staging: Path) -> str:
-    """Make the repository unless it is there, upload the folder in one commit; returns the address of the commit.
+    """Create the repository if it does not exist, upload the folder in one commit; returns the commit's address.
 
-    The token is that of `hf auth login` or HF_TOKEN. Raises UsageError without one, WsiPipelineError where the hub
-    refuses or does not answer.
+    Uses the token of `hf auth login` or HF_TOKEN. Raises UsageError without one, WsiPipelineError if the hub refuses
+    or does not answer.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

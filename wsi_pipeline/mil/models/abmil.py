@@ -1,4 +1,4 @@
-"""Attention-based MIL, plain and with gates.
+"""Attention-based MIL, plain and gated.
 
 Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", 2018.
 """
@@ -16,7 +16,7 @@ from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, apply_head,
 
 
 class TanhAttention(nn.Module):
-    """Scores of the attention without gates, eq. 8 before its softmax: w^T tanh(V h^T).
+    """Scores of the ungated attention, eq. 8 before its softmax: w^T tanh(V h^T).
 
     h (sum N, hidden_dim) -> scores (sum N,). Parameters only, used by `fused_attention.attention_pool`.
     """
@@ -44,7 +44,7 @@ class GatedAttention(nn.Module):
         self.w = _zero_scores(attention_dim)
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """V over U (2 A, H) and their biases, w (A,) and its bias."""
+        """V stacked on U (2 A, H) and their biases, w (A,) and its bias."""
         gates = torch.cat([self.v.weight, self.u.weight])
         return gates, torch.cat([self.v.bias, self.u.bias]), self.w.weight[0], self.w.bias
 

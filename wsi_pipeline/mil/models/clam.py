@@ -16,7 +16,7 @@ from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput
 from wsi_pipeline.mil.models.ragged import segment_ids, segment_mean, segment_rank
 
 TOP = 8
-"""Instances taken from each end of a bag's ranking, B in the paper; half of the bag where it has fewer than 2 B."""
+"""Instances taken from each end of a bag's ranking, B in the paper; half of a bag with fewer than 2 B."""
 
 INSTANCE_WEIGHT = 0.3 / 0.7
 """The paper weights the bag loss by 0.7 and the instance loss by 0.3; here the bag loss has weight 1."""
@@ -26,9 +26,9 @@ INSTANCE_WEIGHT = 0.3 / 0.7
 class ClamSB(nn.Module):
     """Gated ABMIL with the instance-level clustering of CLAM; without class targets, gated ABMIL.
 
-    In a bag of class y the TOP instances with most attention are positive for y and, as classes are exclusive, negative
-    for all others; the TOP with least attention are negative for y. The loss is the paper's smooth SVM loss (tau = 1,
-    margin 1). Bags with fewer than two instances have no instance loss.
+    In a bag of class y, the TOP instances by attention are positive for y and, as classes are exclusive, negative for
+    all others; the TOP instances with the lowest attention are negative for y. The loss is the paper's smooth SVM loss
+    (tau = 1, margin 1). Bags with fewer than two instances have no instance loss.
     """
 
     def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:

@@ -21,7 +21,7 @@ class DsMil(nn.Module):
     """The outputs are the mean of both streams.
 
     c_m = max_i W_0 h_i, one critical instance m for each class; U(h_i, h_m) = softmax_i <q_i, q_m>, q = W_q h;
-    b = sum_i U(h_i, h_m) v_i, v = W_v h, one embedding a class; c_b = W_b b over the embeddings of all classes. The
+    b = sum_i U(h_i, h_m) v_i, v = W_v h, one embedding per class; c_b = W_b b over the embeddings of all classes. The
     products <q_i, q_m> are scaled by the square root of their dimension, as in scaled dot-product attention. The
     attention of an instance is the mean over the classes. In an empty bag h_m = b = 0.
     """
@@ -42,7 +42,7 @@ class DsMil(nn.Module):
         attention = self._attention(instances, critical, offsets)
         values = self.value(instances)
         pooled = torch.stack([segment_pool(values, weights, offsets) for weights in attention.unbind(1)], 1)
-        highest = _rows(scores, critical).diagonal(dim1=1, dim2=2)  # of each class its own critical instance
+        highest = _rows(scores, critical).diagonal(dim1=1, dim2=2)  # each class has its own critical instance
         highest = torch.where(critical >= 0, highest, self.instance.bias.float())
         return MilOutput((highest + self.bag(pooled.flatten(1)).float()) / 2, attention.mean(1))
 

@@ -49,7 +49,7 @@ def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights)
 
     h = relu(W x + b); s = w^T tanh(V h) or w^T (tanh(V h) * sigmoid(U h)); a = softmax of s within each bag;
     z = sum_k a_k h_k. Matrices are multiplied in the type of the features, the rest is float32. The gradient goes
-    through z alone: the attention that is returned has none.
+    through z alone, not through the returned attention.
     """
     given = tuple(getattr(weights, field.name) for field in fields(weights))
     with torch.autocast(features.device.type, enabled=False):
@@ -62,7 +62,7 @@ def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights)
 class _AttentionPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, offsets: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
-        """Bag embeddings (B, H) and attention (sum N,), what the backward pass needs kept in `ctx`."""
+        """Bag embeddings (B, H) and attention (sum N,); saves in `ctx` what the backward pass needs."""
         ctx.work = _Pass(features, offsets, AttentionWeights(*given), keep=True)
         pooled, attention = ctx.work.forward()
         ctx.mark_non_differentiable(attention)
@@ -70,13 +70,13 @@ class _AttentionPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of features, none of offsets, and of the six weights, from that of the embeddings (B, H)."""
+        """Gradients for features, offsets (None) and the six weights, from that of the embeddings (B, H)."""
         to_features, *to_weights = ctx.work.backward(gradient, ctx.needs_input_grad[0])
         return to_features, None, *to_weights
 
 
 class _Pass:
-    """Forward and backward pass over some bags, and what is kept between the two."""
+    """Forward and backward pass over some bags, and the values kept between the two."""
 
     def __init__(self, features: Tensor, offsets: Tensor, weights: AttentionWeights, *, keep: bool) -> None:
         self.features = features.detach()

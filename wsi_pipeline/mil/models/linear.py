@@ -1,6 +1,6 @@
-"""A linear model of the mean of all instances: logistic regression, ridge regression or Cox, as the task asks.
+"""A linear model of the mean of all instances: logistic, ridge or Cox regression, depending on the task.
 
-On slide embeddings, bags of one row, it is the usual linear probe; on patch features the plainest baseline.
+On slide embeddings, bags of one row, it is the usual linear probe; on patch features, the simplest baseline.
 """
 
 from __future__ import annotations

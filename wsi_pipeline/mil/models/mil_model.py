@@ -40,7 +40,7 @@ class MilOutput:
 
 
 class Contributing(Protocol):
-    """What every network offers beside its forward pass."""
+    """What every network offers besides its forward pass."""
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """What each instance contributes to each logit, (sum N, C), from standardised features (sum N, D)."""
@@ -116,7 +116,7 @@ def build_model(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:
 
 
 class Dropout(nn.Module):
-    """Dropout with its own random generator if set, so that trainings in parallel stay reproducible."""
+    """Dropout with its own random generator if set, so that parallel trainings stay reproducible."""
 
     def __init__(self, p: float) -> None:
         super().__init__()

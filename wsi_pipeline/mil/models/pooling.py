@@ -53,7 +53,7 @@ class MaxPooling(nn.Module):
         return MilOutput(apply_head(self.head, pooled), share / instances.shape[1])
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Exact: each value of z counts for the instance that it comes from, (sum N, C)."""
+        """Exact: each value of z is credited to the instance that it comes from, (sum N, C)."""
         instances = self.projection(features)
         _, winners = _largest(instances, offsets)
         kept = torch.zeros_like(instances).scatter(0, winners, 1.0)

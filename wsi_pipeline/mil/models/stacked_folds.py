@@ -55,7 +55,7 @@ def stacked_pool(features: Tensor, bags: Tensor, n_bags: int, weights: Attention
 
     features  (F, R, D); matrices are multiplied in their type, the rest is float32 (float64 from float64)
     bags      int64 (F, R): bag of each row within its fold, 0 to B - 1; -1 for padding
-    weights   of one model each, stacked along a first axis F
+    weights   of the F models, stacked along a new first axis
     """
     own = bags[:, None] == torch.arange(n_bags, device=bags.device)[:, None]
     hidden = _linear(features, weights.projection, weights.projection_bias).relu_()

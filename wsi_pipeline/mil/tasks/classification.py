@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_CLASSES = 1024
 
 _MOST_NUMBERS = 10
-"""Most different numbers that can be grades; more of them, each of few slides, are measurements."""
+"""Most distinct numbers that can be grades; more than this, each on few slides, are measurements."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class ClassEvaluation:
 def make_classification(table: pd.DataFrame, positive: str | None = None) -> ClassificationTask:
     """The classes of the column `label` in natural order (`grade 2` before `grade 10`).
 
-    positive   which of two classes comes last: threshold, ROC curve and calibration are of the last one
+    positive   which of two classes comes last: threshold, ROC curve and calibration refer to the last one
 
     Raises MilError for a single class, and for labels that are measurements or identifiers.
     """
@@ -171,7 +171,8 @@ def _positive_last(classes: tuple[str, ...], positive: str | None) -> tuple[str,
     ]
     if len(named) != 1:
         raise MilError(
-            f"positive must be one of {', '.join(classes)}, got {positive!r}", todo="Name a label as it is in the CSV"
+            f"positive must be one of {', '.join(classes)}, got {positive!r}",
+            todo="Write the label as it is in the CSV",
         )
     if len(classes) > 2:
         raise MilError(

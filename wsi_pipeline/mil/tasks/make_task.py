@@ -19,8 +19,8 @@ from wsi_pipeline.mil.tasks.task import Codes, Floats, Task
 def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
     """The task `spec.task` over the rows of a table (slide_id, patient_id and the outcome columns).
 
-    Classes, mean and standard deviation, or intervals of time are learned from these rows. Raises MilError if they
-    hold nothing to learn, or if the outcome is of another kind.
+    Classes, mean and standard deviation, or time intervals are learned from these rows. Raises MilError if that is
+    impossible: only one class, say, or an outcome of the wrong kind.
     """
     if spec.positive is not None and spec.task != "classification":
         raise MilError(f"{spec.task} has no positive class", todo="Leave out --positive")
@@ -36,13 +36,13 @@ def make_task(table: pd.DataFrame, spec: MilSpec) -> Task:
 
 
 def choose_class(task: Task, probabilities: Floats) -> Codes:
-    """The class (B,) that is predicted from probabilities (B, C): the most likely one; of grades the median."""
+    """The predicted class (B,) from probabilities (B, C): the most likely one; for grades, the median."""
     codes: Codes = median_grade(probabilities) if isinstance(task, OrdinalTask) else probabilities.argmax(1)
     return codes
 
 
 def task_from_json(value: Any) -> Task:
-    """The task that `to_json` wrote. Raises MilError for anything else: the file may come from anyone."""
+    """The task that `to_json` wrote. Raises MilError for anything else, since the file may come from anyone."""
     if not isinstance(value, Mapping):
         raise MilError(f"a task must be a JSON object, got {type(value).__name__}")
     given = dict(value)

@@ -32,8 +32,9 @@ class OrdinalTask:
     softplus(o_j): they fall with k, so every probability is positive (McCullagh, J. R. Stat. Soc. B 42:109, 1980;
     here the distance between two cut points may depend on the slide too).
 
-    Predictions: predicted, p_<grade>... The prediction is the median: the lowest grade which, with those below it,
-    has half of the probability. It has the smallest expected error in grades. Raises MilError for fewer than three.
+    Predictions: predicted, p_<grade>... The prediction is the median: the lowest grade at which the cumulative
+    probability reaches one half. It has the smallest expected error in grades. Raises MilError for fewer than three
+    grades.
     """
 
     classes: tuple[str, ...]
@@ -130,7 +131,7 @@ def grade_probabilities(outputs: Floats) -> Floats:
 
 
 def median_grade(probabilities: Floats) -> Codes:
-    """The lowest grade (B,) that with those below it has half of the probability (B, K); rounding does not matter."""
+    """The lowest grade (B,) at which the cumulative probability (B, K) reaches one half, up to rounding."""
     found: Codes = (probabilities.cumsum(1) >= 0.5 - 1e-9).argmax(1)
     return found
 

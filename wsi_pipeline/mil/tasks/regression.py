@@ -48,13 +48,13 @@ class RegressionTask:
         return {"name": self.name, "mean": self.mean, "sd": self.sd}
 
     def learned(self, table: pd.DataFrame) -> RegressionTask:
-        """The task with mean and standard deviation of these rows; the standard deviation stays if all are equal."""
+        """The task with mean and standard deviation of these rows; if all are equal, the old deviation is kept."""
         values = numbers_of(table, "label")
         sd = float(values.std()) if len(values) else 0.0
         return RegressionTask(float(values.mean()) if len(values) else self.mean, sd if sd > 0 else self.sd)
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> Regression:
-        """Huber loss of the standardised labels, of a linear model squared error.
+        """Huber loss on standardised labels; for a linear model, squared error.
 
         Raises MilError for labels that are not numbers.
         """

@@ -35,8 +35,8 @@ _MOST_STRATA, _ROWS_A_STRATUM = 3, 10
 class CoxTask:
     """Outcome `time` and `event`; a model's one output is a log risk.
 
-    Predictions: risk, the log of the hazard ratio against a reference that each model has for itself: order
-    means something, and differences do, the number alone does not. So only risks of one fold are compared.
+    Predictions: risk, the log hazard ratio against a reference that differs between models: the order of risks and
+    their differences have a meaning, a single value has none. So risks are compared only within a fold.
     """
 
     name = "survival"
@@ -55,7 +55,7 @@ class CoxTask:
         return self
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> CoxSurvival:
-        """The partial likelihood. Raises MilError for times and events that are none."""
+        """The partial likelihood. Raises MilError for invalid times or events."""
         import torch
 
         from wsi_pipeline.mil.training.survival_losses import CoxSurvival
@@ -80,8 +80,8 @@ class CoxTask:
 class DiscreteTask:
     """Outcome `time` and `event`; output k is the logit of the hazard in the interval that ends at `edges[k]`.
 
-    Predictions: risk, the time that is expected to be lost before the last edge (in the unit of `time`; Royston and
-    Parmar 2013), and p_survived_<t> for each edge t. Raises MilError unless edges are positive and rising.
+    Predictions: risk, the expected time lost before the last edge (in the unit of `time`; Royston and Parmar 2013),
+    and p_survived_<t> for each edge t. Raises MilError unless edges are positive and rising.
     """
 
     edges: tuple[float, ...]
@@ -107,11 +107,11 @@ class DiscreteTask:
         return {"name": self.name, "loss": "discrete", "edges": list(self.edges)}
 
     def learned(self, table: pd.DataFrame) -> DiscreteTask:
-        """This task: its intervals are the times at which survival is asked for, the same in every fold."""
+        """This task: its intervals end at the times at which survival is predicted, the same in every fold."""
         return self
 
     def objective(self, table: pd.DataFrame, spec: MilSpec) -> DiscreteSurvival:
-        """The likelihood of the hazards. Raises MilError for times and events that are none."""
+        """The likelihood of the hazards. Raises MilError for invalid times or events."""
         import torch
 
         from wsi_pipeline.mil.training.survival_losses import DiscreteSurvival
@@ -223,8 +223,8 @@ class SurvivalEvaluation:
 def make_survival(table: pd.DataFrame, spec: MilSpec) -> CoxTask | DiscreteTask:
     """The survival task of `spec.survival_loss`; intervals end at quantiles of the times of events.
 
-    Raises MilError for times and events that are none, patients whose slides say different things, and fewer than
-    two patients with an event.
+    Raises MilError for invalid times or events, patients whose slides disagree, and fewer than two patients with an
+    event.
     """
     time, event = outcome_of(table)
     _refuse_conflicts(table)
@@ -239,7 +239,8 @@ def make_survival(table: pd.DataFrame, spec: MilSpec) -> CoxTask | DiscreteTask:
     if spec.survival_loss == "cox":
         if spec.batch_bags < 2:
             raise MilError(
-                "--survival-loss cox compares the bags of a step, and there is one", todo="Use --batch-bags 32, say."
+                "--survival-loss cox compares the bags of a training step, but --batch-bags is 1",
+                todo="Use for example --batch-bags 32.",
             )
         return CoxTask()
     first = table.assign(time=time)[event].groupby("patient_id")["time"].first().to_numpy(dtype=np.float64)
@@ -248,7 +249,7 @@ def make_survival(table: pd.DataFrame, spec: MilSpec) -> CoxTask | DiscreteTask:
 
 
 def _refuse_conflicts(table: pd.DataFrame) -> None:
-    """Survival is the patient's: slides of one patient must agree."""
+    """Survival belongs to the patient: slides of one patient must agree."""
     for column in COLUMNS:
         counts = table.groupby("patient_id")[column].nunique()
         if (counts > 1).any():
@@ -288,7 +289,7 @@ def strata_of(table: pd.DataFrame) -> Codes:
 
 
 def fold_of(predictions: pd.DataFrame) -> Codes | None:
-    """The model each row is by, 0, 1, ..., from `fold` and `repeat`; None where neither is there."""
+    """Which model predicted each row, 0, 1, ..., from `fold` and `repeat`; None if there is neither column."""
     names = [name for name in ("repeat", "fold") if name in predictions]
     return np.array(predictions.groupby(names, sort=True).ngroup(), dtype=np.int64) if names else None
 

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 NAMED = 5
-"""How many slides a message names before it says how many more."""
+"""Most slides that a message names; the rest are counted."""
 
 
 class Evaluation(Protocol):
@@ -43,10 +43,10 @@ class Evaluation(Protocol):
         """Every metric (R,) with row j counted weights[r, j] times, weights (R, n); NaN if undefined."""
 
     def selection(self) -> float:
-        """What the choice between models maximises on validation rows; NaN if undefined."""
+        """The value that model selection maximises on validation rows; NaN if undefined."""
 
     def permuted(self) -> Callable[[Codes], float]:
-        """`selection` as a function of an order (n,): row i gets the outcome of row order[i]. Fast for many orders."""
+        """`selection` as a function of a permutation (n,): row i gets the outcome of row order[i]. Fast to repeat."""
 
     def chance(self) -> dict[str, float]:
         """The metrics of a guess that ignores the slide, from the outcomes alone."""
@@ -56,7 +56,7 @@ class Evaluation(Protocol):
 
 
 class Task(Protocol):
-    """One kind of outcome; a frozen dataclass of what was learned about it from a table.
+    """One kind of outcome; a frozen dataclass with the parameters learned from a table (classes, mean, intervals).
 
     A *table* has one row per bag: slide_id, patient_id, and the outcome columns. *Predictions* are a table with the
     columns of `outcomes` beside its own, and `fold` (`repeat`) if several models made them.
@@ -84,7 +84,7 @@ class Task(Protocol):
 
     @property
     def relative(self) -> bool:
-        """Whether outputs of two models differ by a constant without meaning (the risk of a Cox model)."""
+        """Whether outputs of two models differ by an arbitrary constant (the risk of a Cox model)."""
 
     def to_json(self) -> Json:
         """The task as a JSON object, which `task_from_json` reads."""
@@ -121,7 +121,7 @@ def column_of(table: pd.DataFrame, column: str) -> pd.Series[Any]:
 
 
 def codes_of(table: pd.DataFrame, classes: tuple[str, ...], column: str = "label") -> Codes:
-    """A column of class names as their positions in `classes`, (n,). Raises MilError naming the first other one."""
+    """A column of class names as positions in `classes`, (n,). Raises MilError naming the first unknown class."""
     names = column_of(table, column).astype(str)
     codes = names.map({name: code for code, name in enumerate(classes)})
     if codes.isna().any():
@@ -136,7 +136,7 @@ def numbers_of(table: pd.DataFrame, column: str) -> Floats:
     """A column as finite numbers (n,). Raises MilError naming the first slide whose value is not a number."""
     found = column_of(table, column)
     if pd.api.types.is_numeric_dtype(found):
-        values = np.array(found, dtype=np.float64)  # a copy: torch wants to be allowed to write
+        values = np.array(found, dtype=np.float64)  # a copy, because torch needs writable memory
     else:
         values = np.array([_number(cell) for cell in found], dtype=np.float64)
     wrong = ~np.isfinite(values)

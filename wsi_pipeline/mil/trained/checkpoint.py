@@ -79,8 +79,8 @@ class Ensemble:
         if unknown[0] != unknown[1]:
             mine, its = ("imported" if one else "computed here" for one in unknown)
             raise MilError(
-                f"the features are {its} ({encoder.get('name')}), those this model was trained on were {mine} "
-                f"({self.encoder.get('name')}): whether the weights are the same is not known",
+                f"the features are {its} ({encoder.get('name')}), but the model was trained on features that were "
+                f"{mine} ({self.encoder.get('name')}): whether the encoder's weights are the same is not known",
                 todo="Use features from the same source, or train on these.",
             )
         differing = sorted(key for key in {*self.encoder, *encoder} if self.encoder.get(key) != encoder.get(key))
@@ -165,7 +165,7 @@ def _save_fold(folder: Path, number: int, model: MilModel) -> dict[str, str]:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
         # One entry only: safetensors writes several in any order, and equal models should be equal files.
-        # Not safetensors' own writer: its files are for their owner alone, and a cohort is often a group's.
+        # Not safetensors' own writer: only the owner can read its files, but a cohort often belongs to a group.
         temporary.write_bytes(save(state, metadata={"format": f"{FORMAT} {VERSION}"}))
         return {"file": path.name, "sha256": sha256_of(temporary)}
 

@@ -1,6 +1,6 @@
 """Several models of one outer fold whose predictions are averaged.
 
-A single early-stopping part takes a tenth or a fifth of a small cohort out of training, chosen by chance. In a
+A single early-stopping part takes a random tenth or fifth of a small cohort out of training. In a
 committee every training patient is in the early-stopping part of one member and trains the others (cross-validation
 committees: Parmanto, Munro, Doyle, "Improving committee diagnosis with resampling techniques", NIPS 1995). Without an
 early-stopping part the members differ by their seeds, and averaging removes the variation from initialisation.

@@ -1,6 +1,6 @@
 """Fit a linear model along a path of L2 penalties, from strong to weak; the validation bags choose among them.
 
-At each penalty the model is fitted to convergence, from the solution before (L-BFGS in float64, on the CPU). Such a fit
+At each penalty the model is fitted to convergence from the previous solution (L-BFGS in float64, on the CPU). A fit
 counts as an epoch: the history holds one line per penalty, `best_epoch` is the number of the chosen one, and
 `--patience` ends the path. Without validation bags the penalty is 1 / n, scikit-learn's default (C = 1).
 """
@@ -31,9 +31,9 @@ def is_linear(run: TrainingRun) -> bool:
 
 
 def fit_path(run: TrainingRun, report: Callable[[Epoch], None], stopped: Callable[[], bool]) -> None:
-    """Fit at one penalty after the other, noting each in `run`; features are standardised by the training bags' means.
+    """Fit at each penalty in turn, recording it in `run`; features are standardised by the training bags' means.
 
-    stopped   whether to give up, as another fold has failed
+    stopped   whether to give up because another fold has failed
     """
     train, val = (bag_means(run.bags, rows) for rows in (run.rows.train, run.rows.val))
     mean, spread = train.mean(0), train.std(0, correction=0)

@@ -34,8 +34,8 @@ class Classification:
     """Cross-entropy over exclusive classes.
 
     labels           class of each bag, whole numbers 0 to n_classes - 1, (B,)
-    balanced         weigh a class by n / (classes seen in training * its bags in training); unseen classes count 1
-    label_smoothing  part of each label that is spread evenly over all classes (Szegedy et al. 2016, sec. 7)
+    balanced         weight a class by n / (classes seen in training * its bags in training); unseen classes count 1
+    label_smoothing  fraction of each label spread evenly over all classes (Szegedy et al. 2016, sec. 7)
 
     Raises MilError for labels outside the range.
     """
@@ -66,7 +66,7 @@ class CumulativeLink:
     """Negative log-likelihood of grades 0 to K - 1 whose cumulative logits are c_1 > c_2 > ... > c_{K-1}.
 
     labels     grade of each bag, whole numbers 0 to n_grades - 1, (B,)
-    balanced   weigh grades as `Classification` weighs classes
+    balanced   weight grades as `Classification` weights classes
 
     Outputs (b, K - 1) are c_1 and, softplus taken, the distances c_k - c_{k+1}. Then P(grade = k) = s(c_k) - s(c_{k+1})
     = s(c_k) s(-c_{k+1}) s(o_{k+1}), s the logistic function: a product, so its logarithm is exact however small it is.

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class DiscreteSurvival:
-    """Negative log-likelihood of hazards h_k = sigmoid(output k), the chance to die in interval k if alive before it.
+    """Negative log-likelihood of hazards h_k = sigmoid(output k): the chance of an event in interval k if none before.
 
     times, events   of each bag, (B,); events 0 or 1
     edges           ends of the K intervals (0, e_1], (e_1, e_2], ..., rising, (K,)

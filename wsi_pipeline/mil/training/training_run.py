@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RowIndices = NDArray[np.int64]
 
 MIN_GAIN = 1e-3
-"""Least fall of the validation loss (nats) that restarts the patience. The lowest loss is kept in any case."""
+"""Smallest drop of the validation loss (nats) that resets the patience. The state of lowest loss is always kept."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class FoldRows:
-    """What one training run is given: the bags that train, those for early stopping, and the seed."""
+    """Inputs of one training run: the training bags, those for early stopping, and the seed."""
 
     train: RowIndices
     val: RowIndices

@@ -62,7 +62,7 @@ def _alternatives(word: str) -> tuple[str, list[object]]:
     kinds = {field.name: field for field in fields(MilSpec)}
     open_ones = [key for key, field in kinds.items() if field.metadata["group"] in _GROUPS and key not in _FIXED]
     if name not in open_ones:
-        raise UsageError(f"choose cannot choose {written}", todo=f"It can choose: {', '.join(open_ones)}")
+        raise UsageError(f"choose cannot choose {written}", todo=f"Settings it can choose: {', '.join(open_ones)}")
     texts = [text for text in given.split(",") if text]
     if not texts:
         raise UsageError(f"choose must give values for {written}, got {word!r}")

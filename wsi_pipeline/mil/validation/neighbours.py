@@ -1,7 +1,7 @@
 """Nearest slides by their embeddings, and what the labels of neighbours of other patients predict.
 
 Each value of the embeddings is standardised over the cohort; slides are then compared by the cosine of the angle
-between them. No label is used for that.
+between them. Labels are not used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROWS = 1024
 class Neighbours:
     """The order of all slides around each.
 
-    units     float64 (S, D), standardised embeddings of length 1; a slide like the cohort's mean is all 0
+    units     float64 (S, D), standardised embeddings of length 1; all 0 for a slide equal to the cohort's mean
     patients  of each slide, (S,)
     """
 
@@ -59,7 +59,7 @@ class Neighbours:
         return order, similarity[order]
 
     def table(self, slides: pd.DataFrame, most: int, rows: NDArray[np.int64] | None = None) -> pd.DataFrame:
-        """Per slide the `most` nearest slides of other patients, and those of its own patient that are as near.
+        """Per slide the `most` nearest slides of other patients, and slides of its own patient that are as near.
 
         slides   slide_id, patient_id, label and perhaps site of each slide
         rows     slides to list the neighbours of; None: all
@@ -97,7 +97,7 @@ class Neighbours:
 
 
 def same_site(embeddings: NDArray[np.floating[Any]], slides: pd.DataFrame, most: int) -> Json | None:
-    """Share of the `most` nearest slides of other patients that are of the slide's own site, and of all such slides.
+    """Share of slides from the slide's own site: among its `most` nearest of other patients, and among all of these.
 
     slides   slide_id, patient_id, site of each slide; without a site it is left out
 
@@ -120,8 +120,8 @@ def score_neighbours(embeddings: NDArray[np.floating[Any]], slides: pd.DataFrame
     slides   slide_id, patient_id, label; all labelled
     spec     task (classification or regression), positive, bootstrap, permutations and seed
 
-    Classification: the share of each class among the neighbours, equal shares decided by the nearer ones; regression:
-    their mean. Metrics with intervals as in metrics.json of train-mil. Raises MilError as `make_task` does.
+    Classification: the share of each class among the neighbours, ties broken by the nearer ones; regression: their
+    mean. Metrics with intervals as in metrics.json of train-mil. Raises MilError as `make_task` does.
     """
     task = make_task(slides, spec)
     if slides["patient_id"].nunique() < 2:
@@ -152,13 +152,13 @@ def score_neighbours(embeddings: NDArray[np.floating[Any]], slides: pd.DataFrame
 
 
 def _outputs(task: Task, slides: pd.DataFrame, near: list[NDArray[np.int64]]) -> Floats:
-    """What a model would give: logits of the classes (S, C), or standardised numbers (S, 1)."""
+    """The votes in the form of model outputs: logits of the classes (S, C), or standardised numbers (S, 1)."""
     if not task.classes:
         values = (numbers_of(slides, "label") - task.to_json()["mean"]) / task.to_json()["sd"]
         return np.array([[values[rows].mean()] for rows in near])
     codes, shares = task.strata(slides), np.zeros((len(slides), len(task.classes)))
     for row, rows in enumerate(near):
-        # A nearer neighbour counts a trifle more, which only decides between equal numbers of votes.
+        # Nearer neighbours weigh slightly more, only enough to break ties.
         np.add.at(shares[row], codes[rows], 1 + 1e-6 * np.arange(len(rows), 0, -1))
     logits: Floats = np.log(shares / shares.sum(1, keepdims=True) + 1e-12)
     return logits

@@ -43,8 +43,9 @@ class Candidate:
 
     selection   what the choice maximises, on the validation rows; NaN if undefined
     val_loss    lowest validation loss (mean over members), which breaks ties; infinite without validation rows
-    validation  predictions of the validation rows, with their outcomes; in a committee each row by the member that it
-                stopped, whose number is `fold`: risks of different Cox models have no common zero
+    validation  predictions of the validation rows, with their outcomes; in a committee each row is predicted by the
+                member that used it for early stopping. `fold` is the number of that member, because risks of
+                different Cox models have no common zero
     threshold   chosen on the validation rows, for two classes; None if they cannot choose one
     """
 

@@ -54,7 +54,7 @@ def compare(first: Validated, second: Validated, *, resamples: int = 2000, seed:
     resamples, method}, metrics: {name: {a, b, difference, low, high, p_value, n_undefined, unit, n, better}},
     delong?: {class, a, b, difference, low, high, p_value, unit, n}}; `better` is "a", "b" or null.
 
-    Raises MilError naming what differs, if the two are not of the same patients, slides, outcomes and task.
+    Raises MilError naming what differs, unless both have the same patients, slides, outcomes and task.
     """
     a, b = first.repeats(), second.repeats()
     check_paired(first.task, a, second.task, b)
@@ -84,15 +84,15 @@ def compare(first: Validated, second: Validated, *, resamples: int = 2000, seed:
 
 
 def check_paired(task: Task, a: Sequence[pd.DataFrame], other: Task, b: Sequence[pd.DataFrame]) -> None:
-    """Raise MilError naming what differs, unless both are of the same task, slides, patients and outcomes."""
+    """Raise MilError naming what differs, unless both have the same task, slides, patients and outcomes."""
     if task.name != other.name or task.to_json().get("classes") != other.to_json().get("classes"):
         raise MilError(f"the two do not predict the same: {_task_words(task)}, and {_task_words(other)}")
     left, right = a[0].set_index("slide_id"), b[0].set_index("slide_id")
     only = [sorted(set(x.index) - set(y.index)) for x, y in ((left, right), (right, left))]
     if any(only):
-        said = [f"only {name} has {listed(slides)}" for name, slides in zip("AB", only, strict=True) if slides]
+        extra = [f"only {name} has {listed(slides)}" for name, slides in zip("AB", only, strict=True) if slides]
         raise MilError(
-            f"the two were not tested on the same slides: {'; '.join(said)}",
+            f"the two were not tested on the same slides: {'; '.join(extra)}",
             todo="Train both on the same slides (--only, or the same CSV), then compare.",
         )
     for column in ("patient_id", *task.columns):
@@ -109,7 +109,7 @@ def check_paired(task: Task, a: Sequence[pd.DataFrame], other: Task, b: Sequence
 def sentence(found: Mapping[str, Any], names: tuple[str, str] = ("A", "B"), metric: str | None = None) -> str:
     """`B's AUROC is higher by 0.03 [-0.01, 0.07], DeLong p = 0.21, 84 patients`.
 
-    metric   None: the first one. For AUROC with DeLong's interval and p-value, if there are any
+    metric   None: the first one. AUROC gets DeLong's interval and p-value if there are any
     """
     name = metric or next(iter(found["metrics"]))
     entry, by = found["metrics"][name], "bootstrap"
@@ -117,7 +117,7 @@ def sentence(found: Mapping[str, Any], names: tuple[str, str] = ("A", "B"), metr
         entry, by = found["delong"], "DeLong"
     patients = counted(found["n_patients"], "patient")
     if entry["difference"] is None:
-        return f"{metric_words(name)} cannot be compared: it is undefined for one of the two, {patients}"
+        return f"{metric_words(name)} cannot be compared: undefined for one of the two, {patients}"
     more = entry["difference"]
     if abs(more) < 5e-13:
         return f"{names[1]}'s {metric_words(name)} equals {names[0]}'s, {patients}"
@@ -153,7 +153,7 @@ def _difference_json(
 
 
 def _bootstrap_p(samples: Floats) -> float | None:
-    """Two-sided p-value: twice the fraction of resamples on the rarer side of no difference, at most 1.
+    """Two-sided p-value: twice the fraction of resamples on the rarer side of zero, at most 1.
 
     None if all resamples are equal.
     """

@@ -1,4 +1,4 @@
-"""High or low risk: survival models call a patient by the median risk of the patients they were validated on."""
+"""High or low risk: patients are divided at the median out-of-fold risk of the validated patients."""
 
 from __future__ import annotations
 

@@ -90,10 +90,10 @@ def class_json(predictions: pd.DataFrame, evaluation: ClassEvaluation, resampler
 def permutation_json(
     task: Task, rows: pd.DataFrame, repeats: Sequence[Evaluation], spec: MilSpec, says: str
 ) -> Json | None:
-    """The permutation test on what `selection` measures; None if it was not made, see `permutation_test`.
+    """The permutation test of `Task.selection`; None if it was not made, see `permutation_test`.
 
     rows   of each of the repeats: patient_id and the outcome columns
-    says   what the p-value is, in a sentence
+    says   what the p-value means, in a sentence
     """
     patient = pd.factorize(rows["patient_id"].astype(str))[0].astype(np.int64)
     outcome = np.array(rows.groupby(list(task.columns), sort=False).ngroup(), dtype=np.int64)

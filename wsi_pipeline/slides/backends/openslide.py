@@ -66,7 +66,7 @@ class OpenSlideSlide(Slide):
             raise SlideError("slide is closed")
         try:
             return str(self._handle.properties[name])
-        except (KeyError, UnicodeDecodeError):  # damaged files hold texts that are not UTF-8
+        except (KeyError, UnicodeDecodeError):  # damaged files can hold text that is not UTF-8
             return ""
 
     def _bounds(self) -> Box | None:

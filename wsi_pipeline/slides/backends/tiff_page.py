@@ -54,7 +54,7 @@ def check_page(page: Any, level: int) -> None:
 def rgb_from(page: Any, samples: Sequence[int] | None, window: tuple[float, float] | None) -> ToRgb:
     """The function that makes RGB (h, w, 3) of the page's samples (h, w, s).
 
-    samples   the one or three that are shown; None for all of them as colours
+    samples   the one or three to show; None for all of them as colours
     window    values that become 0 and 255; None if samples have 8 bits
     """
     to_bytes = partial(windowed, window=window) if window is not None else np.ascontiguousarray

@@ -44,7 +44,7 @@ def quick_digest(path: Path, *, series: bool = True) -> str:
 
 
 def same_slide(path: Path, digest: str) -> bool:
-    """Whether a slide still has the digest of a store; older stores know one file of a DICOM series only."""
+    """Whether a slide still has the digest of a store; older stores cover only one file of a DICOM series."""
     return digest == quick_digest(path) or digest == quick_digest(path, series=False)
 
 

@@ -72,12 +72,12 @@ class FileFacts:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a look at an open slide measured.
+    """Measurements from a brief look at an open slide.
 
     tissue              bool (h, w) spanning the slide, from its coarsest level; None if that is too large
-    fraction            part of the slide that is tissue: of `tissue`, else of the nine regions
+    fraction            tissue fraction of the slide: from `tissue`, else from the nine regions
     pixels_per_second   decoding speed in this process
-    sample              one region uint8 (side, side, 3) with most tissue in it, as it would be read for a patch
+    sample              the region uint8 (side, side, 3) with the most tissue, as it would be read for a patch
     """
 
     tissue: NDArray[np.bool_] | None

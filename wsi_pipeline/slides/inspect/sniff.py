@@ -125,7 +125,7 @@ def other_series(folder: Path, series_uid: str) -> list[Path]:
 
 
 def pyramids_of(path: Path, series_uid: str) -> int:
-    """How many pyramids the files beside `path` state for one series; 1 if they state none."""
+    """Number of pyramids in one series, as stated by the files beside `path`; 1 if they state none."""
     headers = (read_dicom_header(item) for item in path.parent.iterdir() if item.is_file() and is_dicom(item))
     found = {header.pyramid for header in headers if header and header.series == series_uid and header.is_level}
     return max(1, len(found - {""}))

@@ -147,7 +147,8 @@ def _levels(
 ) -> list[tuple[Directory, ...]]:
     """Coarser levels: SubIFDs or, if there are none, directories of the main chain.
 
-    numbers   of `pages` among the `total` of the same size; a coarser size has as many, or the first one's only
+    numbers   positions of `pages` among the `total` directories of this size; a coarser size has as many directories,
+              or only one, which belongs to the first
     """
     base = pages[0]
     subs = [

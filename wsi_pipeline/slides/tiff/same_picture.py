@@ -21,7 +21,8 @@ _CACHE_BYTES = 64 << 20
 _STEP = 4
 """Means of 4 x 4 pixels are compared, so that levels made by subsampling agree as well."""
 _MOST_DIFFERENCE, _LEAST_CORRELATION, _FLAT = 12.0, 0.8, 2.0
-"""Of 256 grey values, on average over a place; and of its values, where their deviation is not flat."""
+"""For each place: largest mean difference (of 256 grey values), least correlation, and the standard deviation above
+which the correlation counts."""
 
 
 def same_picture(large: Any, small: Any) -> bool:

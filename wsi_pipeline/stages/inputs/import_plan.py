@@ -233,7 +233,7 @@ def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str,
         )
     wrong = {
         name: ExchangeError(
-            f"{file.path.name} has {file.dim} features a patch, {most} of {counted(total, 'file')} here have {dim}",
+            f"{file.path.name} has {file.dim} features per patch, {most} of {counted(total, 'file')} here have {dim}",
             todo=OTHER_WIDTH,
         )
         for name, file in files.items()

@@ -77,8 +77,8 @@ def coords_attrs(header: Header, geometry: PatchGeometry) -> dict[str, Any]:
     """Attributes of `coords`: those TRIDENT's readers expect, and our exact geometry, which `geometry_from` reads.
 
     `patch_size` and `patch_size_level0` are TRIDENT's names for `patch_px` and `patch_level0`. Magnifications are
-    nominal (10 / mpp); `mpp` is the resolution actually delivered. Of rows that another tool made, only
-    what is known has a name of TRIDENT's.
+    nominal (10 / mpp); `mpp` is the resolution actually delivered. Imported rows have only those of
+    TRIDENT's attributes that are known.
     """
     slide, tile = header.slide, header.specs.get("tile")
     if tile is None:

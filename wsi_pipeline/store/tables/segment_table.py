@@ -18,7 +18,7 @@ from wsi_pipeline.store.store import ArraySpec
 from wsi_pipeline.tissue.mask import TissueMask
 
 THUMBNAIL_LEAST_PX, THUMBNAIL_PX = 1000, 1200
-"""Range for the longest side of the stored thumbnail, pixels: that of a pyramid level within it, else the larger."""
+"""Range for the longest side of the stored thumbnail, pixels: the size of a pyramid level in it, else the maximum."""
 
 
 @dataclass(frozen=True, eq=False)

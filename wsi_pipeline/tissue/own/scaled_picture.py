@@ -16,13 +16,14 @@ _SAME = 0.01
 def place_scaled(
     marked: NDArray[np.bool_], name: str, slide: Size, bounds: Box | None, mask: Size, shrink: float
 ) -> tuple[NDArray[np.bool_], float]:
-    """A mask (h, w) of the whole slide of size `mask`, and which part of what is marked lies off the slide.
+    """A mask (h, w) of the whole slide of size `mask`, and the fraction of the marked area that lies off the slide.
 
     marked   pixels of the picture (h, w); its corner is the slide's, or that of the bounds if it has their size
     shrink   level-0 pixels per pixel of the picture
 
     A pixel of the mask is marked if the picture's pixel at its centre is; finer pictures are first shrunk to about its
-    pixels, half of a pixel deciding. Raises SlideError for a scale that makes the picture smaller than a mask pixel.
+    pixels, where at least half of a pixel must be marked. Raises SlideError for a scale that makes the picture smaller
+    than a mask pixel.
     """
     height, width = marked.shape
     x, y = _corner(width * shrink, height * shrink, slide, bounds)
