@@ -3,8 +3,9 @@
     python docs/site/walks.py                          # of this checkout
     python docs/site/walks.py --root ANOTHER_CHECKOUT  # also of one from before the layout of decision 13
 
-Each walk is run on a small made slide with a profiler. A room is a module of the package whose code runs. A step is a
-call from one module to another, each pair of functions counted once, however often it is called.
+Each walk is run on a small synthetic slide with a profiler. A room is a module of the package whose code runs. A step
+is a call from one module to another, each pair of functions counted once, however often it is called. What a module
+does while it is imported does not count.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 HOUSE = "wsi_pipeline"
+IMPORTER = "<frozen importlib"
 
 
 class Walk:
@@ -48,8 +50,10 @@ class Walk:
         if event != "call" or frame.f_code.co_name == "<module>" or not self._ours(frame):
             return
         caller = frame.f_back
-        while caller is not None and not self._ours(caller):
+        while caller is not None and not self._ours(caller) and not caller.f_code.co_filename.startswith(IMPORTER):
             caller = caller.f_back
+        if caller is not None and (caller.f_code.co_name == "<module>" or not self._ours(caller)):
+            return
         here = frame.f_code
         self.rooms.add(here.co_filename)
         if caller is not None and caller.f_code.co_filename != here.co_filename:
@@ -60,12 +64,12 @@ class Walk:
 
 
 def _outer(frame: FrameType) -> str:
-    """A function's name; of a lambda or a comprehension that of the function it is written in."""
+    """A function's name; for a lambda or comprehension, that of the enclosing function."""
     return frame.f_code.co_qualname.split(".<locals>")[0]
 
 
 def _first(*names: str) -> Any:
-    """`module:name` of the first module that there is: older checkouts have other names."""
+    """`module:name` of the first module that exists: older checkouts have other names."""
     for name in names:
         module, _, attribute = name.partition(":")
         with contextlib.suppress(ImportError):
@@ -74,7 +78,7 @@ def _first(*names: str) -> Any:
 
 
 def _slides(folder: Path) -> Path:
-    """Four small pyramids of two patients a class, and their CSV."""
+    """Four small pyramids, two patients per class, and their CSV."""
     import numpy as np
     import tifffile
 
@@ -132,7 +136,7 @@ def walks(root: Path, folder: Path) -> Iterator[tuple[str, Walk]]:
 
 
 def _label_to_metric(root: Path) -> Walk:
-    """Cross-validate 16 made slides."""
+    """Cross-validate 16 synthetic slides."""
     import numpy as np
     import pandas as pd
 

@@ -37,6 +37,11 @@ COINED = {
     r"\ball the same\b(?! \w)": "anyway",
     r"\boutcome that is none\b": "invalid outcome",
     r"\bheld against\b": "compared with",
+    r"\bRaises? \w+Error where\b|\b(?:None|empty) where\b|\bwhere there (?:is|are) none\b": "if",
+    r"\bone (?:row|file|folder|picture|prediction|square|ring|PNG|CSV|\.\w+) an? \w": "one ... per ...",
+    r"\b(?:features|neighbours|models|rows|patches|values) a (?:patch|slide|patient|fold|class)\b": "... per ...",
+    r"\bthat could be opened\b": "ready to be opened",
+    r"\bmade (?:again|anew)\b|\bmake (?:\w+ )?again\b": "recomputed, repeated, rewritten",
 }
 """Pattern -> what to write instead."""
 

@@ -255,7 +255,7 @@ def only_bad() -> tuple[str, ...]:
         (two_widths, "features_uni_v1 holds features of different widths: 8 (s1.h5), 5 (s2.h5)", "one encoder only"),
         (nothing, "no features in empty", "TRIDENT, CLAM, STAMP"),
         (no_word, "import takes features or patches and files or folders", "import features"),
-        (only_bad, "no slide was imported: s1: 1 of 10 rows of s1.h5 hold NaN", "again"),
+        (only_bad, "no slide was imported: s1: 1 of 10 rows of s1.h5 hold NaN", "Recompute"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_chosen_is_refused_in_a_sentence(

@@ -43,7 +43,7 @@ def import_features(
     label_column     column of the labels; `patient_column`: column of the patients
     default_mpp      resolution of slides that state none, micrometres per pixel
 
-    A slide that cannot be imported stops no other: `table` of the run says why. Raises UsageError where none can.
+    A slide that cannot be imported stops no other: `table` of the run says why. Raises UsageError if none can.
     """
     cohort = CohortOptions(default_mpp, label_column=label_column)
     given = _given(files, labels, slides, encoder, cohort, TableOptions(patient_column))

@@ -82,7 +82,7 @@ def open_run(
 ) -> Run:
     """The run in a folder such as `wsi-run`. The options say, as on the command line, whose slides these are.
 
-    Raises UsageError where there is no run.
+    Raises UsageError if there is no run.
     """
     run = RunDir.existing(folder)
     options = TableOptions(patient_column, each_slide_a_patient, fold_labels, keep_label)

@@ -45,7 +45,7 @@ def cross_validate(
     table      columns slide_id, patient_id and the outcome (label; time, event); optionally split, site
     settings   the options of `wsi-pipeline train-mil` for model, task, validation and training: folds=5, epochs=60
 
-    Nothing is written. Raises MilError where it cannot be done honestly, UsageError for an unknown setting.
+    Nothing is written. Raises MilError if it cannot be done honestly, UsageError for an unknown setting.
     """
     spec = from_mapping(MilSpec, settings, "cross_validate")
     if isinstance(bags, SlideBags) and table is None:
@@ -71,7 +71,7 @@ class TrainedModel:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; none where a number or survival is predicted."""
+        """Names of the classes; none if a number or survival is predicted."""
         return self.ensemble.classes
 
     @property

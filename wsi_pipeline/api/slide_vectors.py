@@ -30,7 +30,7 @@ def embed_slides(
     slides    from `read_features(run, encoder)`
     model     "mean", or a published slide encoder such as "feather" with its `weights`
 
-    Nothing is written. Raises EncoderError where the slide encoder takes features of another patch encoder, or patches
+    Nothing is written. Raises EncoderError if the slide encoder takes features of another patch encoder, or patches
     of another size, and for one that is not built here.
     """
     if (slides.bags.lengths == 0).any():

@@ -37,7 +37,7 @@ class Canvas:
         return cls(size, np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def centred(self, x: int, y: int, half: int) -> Window | None:
-        """Array slices of the square of 2 * half + 1 pixels around (x, y), or None where it leaves the canvas."""
+        """Array slices of the square of 2 * half + 1 pixels around (x, y), or None if it leaves the canvas."""
         left, top = x + MARGIN - half, y + MARGIN - half
         right, bottom = left + 2 * half + 1, top + 2 * half + 1
         if left < 0 or top < 0 or bottom > self.eosin.shape[0] or right > self.eosin.shape[1]:

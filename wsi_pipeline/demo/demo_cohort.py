@@ -120,7 +120,7 @@ def _is_made(folder: Path, plan: SlidePlan, record: dict[str, dict[str, str | in
 
 
 def _read_record(path: Path) -> dict[str, dict[str, str | int]]:
-    """The record of an earlier run, empty where there is none or it is damaged."""
+    """The record of an earlier run, empty if there is none or it is damaged."""
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError):

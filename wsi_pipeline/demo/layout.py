@@ -211,7 +211,7 @@ def _fitting(radii: Array, cell: tuple[float, float], part: float) -> Array:
 
 
 def _tumour_regions(recipe: Recipe, tissue: Array, rng: np.random.Generator) -> Array:
-    """Signed distance to wobbly regions inside the tissue; -10000 everywhere where there are none."""
+    """Signed distance to wobbly regions inside the tissue; -10000 everywhere if there are none."""
     x, y = _grid(tissue.shape)
     distance = np.full(tissue.shape, -1e4, np.float32)
     for _ in range(recipe.tumour):

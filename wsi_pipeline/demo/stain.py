@@ -90,7 +90,7 @@ def develop(
 def _stains(
     canvas: Canvas, layout: Layout, thickness: Field, rows: slice, columns: slice
 ) -> tuple[Array, Array] | None:
-    """Stain amounts of a block, cut to the ragged tissue edge; None where there is no tissue."""
+    """Stain amounts of a block, cut to the ragged tissue edge; None if there is no tissue."""
     tissue = layout.tissue.block(rows, columns)
     if tissue[::8, ::8].max() < -20:
         return None

@@ -74,7 +74,7 @@ class ClassifyStage:
 
     @cached_property
     def classifier(self) -> PatchClassifier:
-        """The loaded network. Raises EncoderError where the backbone's weights do not fit."""
+        """The loaded network. Raises EncoderError if the backbone's weights do not fit."""
         classifier = self.plan.open_classifier(self.device, self.spec.precision)
         if self.compile:
             classifier.encoder.compile()

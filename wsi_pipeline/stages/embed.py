@@ -49,7 +49,7 @@ class EmbedStage:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The loaded encoder. Raises EncoderError where its weights do not fit."""
+        """The loaded encoder. Raises EncoderError if its weights do not fit."""
         encoder = self.plan.open(self.device, self.spec.precision)
         if self.compile:
             encoder.compile()

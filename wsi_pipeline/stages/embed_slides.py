@@ -98,7 +98,7 @@ class PlanPooling:
 
     @cached_property
     def embed(self) -> Embed:
-        """The loaded slide encoder. Raises EncoderError where its weights do not fit."""
+        """The loaded slide encoder. Raises EncoderError if its weights do not fit."""
         return self.plan.open(str(choose_device(self.device)))
 
     def check(self, header: Header, geometry: PatchGeometry) -> None:
@@ -273,7 +273,7 @@ class EmbedSlidesStage:
 def write_embeddings(run: RunDir, name: str, cohort: Sequence[SlideRecord]) -> Path:
     """Write embeddings.csv of all slides of the cohort that have a current embedding; returns its path.
 
-    Raises MilError where none has, or where they do not belong together.
+    Raises MilError if none has, or where they do not belong together.
     """
     slides = gather(run, cohort, name)
     about = [column for column in ("slide_id", "patient_id", "label", "site") if column in slides.table]
@@ -288,7 +288,7 @@ def write_embeddings(run: RunDir, name: str, cohort: Sequence[SlideRecord]) -> P
 
 
 def identity_of_embedding(name: str, dim: int, encoder: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Who made an embedding. The fingerprint is empty where that of the patch features is not known."""
+    """Who made an embedding. The fingerprint is empty if that of the patch features is not known."""
     known = str(encoder.get("fingerprint", ""))
     return {
         "name": name,

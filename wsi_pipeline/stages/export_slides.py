@@ -193,7 +193,7 @@ def export_slides(
 
     folder   where to write; None: export/<format> in the run folder
 
-    A slide that cannot be exported does not stop the others. Raises UsageError where the folder holds another export.
+    A slide that cannot be exported does not stop the others. Raises UsageError if the folder holds another export.
     """
     format_ = EXPORT_FORMATS.get(settings.to)
     encoder = settings.encoder if format_.needs == "features" else ""

@@ -2,7 +2,7 @@
 
 heatmap/<encoder>/<mil model>/
   <slide_id>.png               attention over the slide, coloured by percentile; written last, it carries the digest
-  <slide_id>.csv               x, y, attention, percentile, contribution_<class>: one row a patch, level-0 pixels
+  <slide_id>.csv               x, y, attention, percentile, contribution_<class>: one row per patch, level-0 pixels
   <slide_id>.geojson           outlines of the strongest patches, for QuPath
   <slide_id>.patches.jpg       the strongest and the weakest patches
   <slide_id>.contribution.jpg  evidence for and against the class

@@ -1,11 +1,11 @@
 """Stage `predict`: a trained model's word on slides it has not been tested on.
 
 predict/<encoder>/<training>/
-  predictions.csv   one row a slide: slide_id, patient_id, the outcome where it is known (label; time, event), the
+  predictions.csv   one row per slide: slide_id, patient_id, the outcome if known (label; time, event), the
                     prediction, spread (see mil.predict), novelty, far_from_training (see mil.novelty), whether the
-                    model was trained on the patient; one row a patient, without slide_id, where the model's bags are
+                    model was trained on the patient; one row per patient, without slide_id, where the model's bags are
                     patients. Several calls (--chunk, --only) of one model fill it together
-  patients.csv      one row a patient, where patients have several slides
+  patients.csv      one row per patient, if patients have several slides
   metrics.json      how good the predictions are, where outcomes are known (see mil.external); of slides and, under
                     `by_patient`, of patients
   model.json        which model spoke; written last
@@ -56,7 +56,7 @@ class Predicted:
 
     table      the rows of this call; `whole` all rows of predictions.csv
     slides     what they were predicted from
-    patients   one row a patient, where patients have several slides
+    patients   one row per patient, if patients have several slides
     metrics    where outcomes are known
     former     where predictions are that had to make room for these
     """
@@ -93,7 +93,7 @@ def predict_slides(
     cohort    all slides of the run, of which `records` may be a part
     patients  whose slides these are, as `Cohort.patients_stated` has it
 
-    Raises MilError where encoder, weights or patch settings are not those the model was trained on.
+    Raises MilError if encoder, weights or patch settings are not those the model was trained on.
     """
     encoder = slug(str(ensemble.encoder["name"]))
     slides = gather(run, records, encoder)
@@ -118,7 +118,7 @@ def predicted_table(
     cut: Cut | RiskCut | None = None,
     trained: Path | None = None,
 ) -> pd.DataFrame:
-    """One row a bag: who it is, the outcome where it is known, the prediction; see `predict_slides`."""
+    """One row per bag: who it is, the outcome if known, the prediction; see `predict_slides`."""
     ensemble.check_encoder(slides.encoder)
     check_patches(slides.specs, ensemble)
     predictions = predicted_columns(slides.bags, ensemble, device, known, cut)
@@ -146,7 +146,7 @@ def predicted_columns(
 
 
 def cut_of(trained: Path, ensemble: Ensemble) -> Cut | RiskCut | None:
-    """The cut that training chose for one of two classes, or its median risk; None where it states none.
+    """The cut that training chose for one of two classes, or its median risk; None if it states none.
 
     Older trainings that state no median risk have that of their out-of-fold predictions, where these are on the
     scale of `predict`: not those of Cox models.

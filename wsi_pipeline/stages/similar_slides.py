@@ -36,7 +36,7 @@ class Similar:
 
     table   of all slides, see `Neighbours.table`
     sites   see `same_site`; None with fewer than two sites
-    score   of the labels of neighbours, as in neighbours.json; None where `why` says there is none
+    score   of the labels of neighbours, as in neighbours.json; None if `why` says there is none
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Similar:
 def find_similar(run: RunDir, records: Sequence[SlideRecord], name: str, options: SimilarOptions) -> Similar:
     """Search the slide embeddings `name` of a run, and write what is found beside them.
 
-    Raises MilError where there are fewer than two embeddings, or several rows per slide.
+    Raises MilError if there are fewer than two embeddings, or several rows per slide.
     """
     slides = gather(run, records, name)
     table = neighbours_of(slides, options.neighbours)

@@ -97,7 +97,7 @@ class TuneJob:
 
 
 def check_text_encoder(spec: TuneSpec) -> None:
-    """Raise EncoderError where the method needs a text encoder that is not here; for use before any work."""
+    """Raise EncoderError if the method needs a text encoder that is not here; for use before any work."""
     with _as_encoder_error():
         if not configure(spec.method, ttp=spec.ttp).ttp:
             return
@@ -129,7 +129,7 @@ def plan(
 def held(job: TuneJob) -> Iterator[None]:
     """Hold the lock of a job's name; what the library raises comes out as errors of this pipeline.
 
-    Raises UsageError where another process tunes under the same name in the same run.
+    Raises UsageError if another process tunes under the same name in the same run.
     """
     try:
         with locked(job.run.lock(files.NAME, slug(job.name))), _as_encoder_error():
@@ -141,7 +141,7 @@ def held(job: TuneJob) -> Iterator[None]:
 
 
 def check(job: TuneJob) -> tuple[Tuning | None, str]:
-    """The tuning that is there and up to date, else None and why it must be made again ("" where there is none)."""
+    """The tuning if it exists and is up to date, else None and why it must be repeated ("" if there was none)."""
     known = read_tuning(job.folder)
     why = why_retune(known, job.inputs, job.run.adapter(job.name))
     if why is None:

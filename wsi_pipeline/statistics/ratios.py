@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """numerator / denominator, elementwise; NaN where the denominator is 0."""
+    """numerator / denominator, elementwise; NaN if the denominator is 0."""
     undefined = np.full(np.shape(denominator), np.nan)
     quotient: Floats = np.divide(numerator, denominator, out=undefined, where=denominator > 0)
     return quotient

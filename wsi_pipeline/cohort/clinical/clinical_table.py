@@ -37,7 +37,7 @@ class ClinicalTable:
     def place_of(self, wanted: str, what: str) -> int:
         """Where a column is; by its own name, else by its spelling.
 
-        Raises UsageError where there is none, or several are so called.
+        Raises UsageError if there is none, or several are so called.
         """
         place = find_column(self.header, wanted)
         if place is None:

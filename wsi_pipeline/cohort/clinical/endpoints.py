@@ -17,7 +17,7 @@ def endpoint_columns(
 
     endpoint   `PFS`, say: only columns of that endpoint; "": as in a slide table
 
-    Raises UsageError, listing the columns, where there are none, or several.
+    Raises UsageError, listing the columns, if there are none, or several.
     """
     names = [normalise(name) for name in header]
     found: SurvivalColumns | None = None

@@ -33,7 +33,7 @@ class Joined:
     """A clinical table joined to slides.
 
     column   its column of ids; `unit` says whether these are of patients or slides
-    rows     for each slide the positions of its rows in the table, in order; none where it has none
+    rows     for each slide the positions of its rows in the table, in order; none if it has none
     summary  one sentence: what matched and what did not
     """
 
@@ -63,7 +63,7 @@ def join(
     patient_column   the column of patients, where the user names it
     by_slide         a column of slides that matches any wins over columns of patients
 
-    Raises UsageError where that column is not there, ManifestError where ids have become something else in Excel, and
+    Raises UsageError if that column is not there, ManifestError if ids have become something else in Excel, and
     where nothing matches, showing ids of both sides.
     """
     ways = _ways(table, records, patient_column)

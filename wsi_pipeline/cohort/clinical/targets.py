@@ -10,7 +10,7 @@ SURVIVAL = "survival"
 
 @dataclass(frozen=True)
 class Target:
-    """One question: its task, and the column of labels; for survival the endpoint (`OS`), empty where it is open.
+    """One question: its task, and the column of labels; for survival the endpoint (`OS`), empty if it is open.
 
     written   as the user wrote it
     """

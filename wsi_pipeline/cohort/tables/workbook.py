@@ -132,7 +132,7 @@ def _load(path: Path, *, values: bool) -> Workbook:
 
 
 def _chosen(book: Workbook, path: Path, wanted: str | None) -> tuple[Worksheet, list[str]]:
-    """The sheet to read. Raises UsageError where it is not there, or it is open which is meant."""
+    """The sheet to read. Raises UsageError if it is not there, or it is open which is meant."""
     sheets = list(book.worksheets)
     names = [str(sheet.title) for sheet in sheets]
     if wanted is not None:
@@ -219,7 +219,7 @@ def _spread_merged(
     header: int,
     path: Path,
 ) -> list[str]:
-    """Give every cell of a merged range its value. Raises UsageError where names of columns are merged."""
+    """Give every cell of a merged range its value. Raises UsageError if names of columns are merged."""
     ranges = [item for item in sheet.merged_cells.ranges if item.max_row >= header]
     for item in ranges:
         if item.min_row <= header and item.max_col > item.min_col:

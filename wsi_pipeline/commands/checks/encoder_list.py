@@ -43,7 +43,7 @@ def encoders(request: Request) -> int:
 
 
 def _named(name: str) -> list[Preset | SlidePreset]:
-    """The patch encoder and the slide encoder of a name. Raises EncoderError where there is neither."""
+    """The patch encoder and the slide encoder of a name. Raises EncoderError if there is neither."""
     slides: list[Preset | SlidePreset] = [one for one in list_slide_encoders() if one.name == name]
     return slides if is_slide_preset(name) and not is_preset(name) else [find_preset(name), *slides]
 

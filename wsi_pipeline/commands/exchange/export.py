@@ -103,7 +103,7 @@ def _encoder(request: Request, to: str) -> str:
 
 
 def _refuse_empty(found: Exported, what: str) -> None:
-    """Raise UsageError where no slide is in the export: what is missing, and what makes it."""
+    """Raise UsageError if no slide is in the export: what is missing, and what makes it."""
     if found.written:
         return
     if found.result.failed:

@@ -61,7 +61,7 @@ def cell(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def estimate(found: Mapping[str, Any], digits: str = ".3f") -> str:
-    """`0.912 [0.842, 0.968]`, without the interval where there is none."""
+    """`0.912 [0.842, 0.968]`, without the interval if there is none."""
     return estimate_words(found.get("value"), found.get("low"), found.get("high"), digits=digits)
 
 

@@ -123,7 +123,7 @@ def model_outcomes(
 ) -> Cohort:
     """The cohort with the outcome of a trained model's target from a clinical table.
 
-    --target names its column where it is called otherwise there. Raises UsageError where it is not there.
+    --target names its column where it is called otherwise there. Raises UsageError if it is not there.
     """
     asked, metrics = request.get(ClinicalOptions).target, training.metrics if training else {}
     if len(asked) > 1:
@@ -195,7 +195,7 @@ def _source(joined: Joined, found: Outcomes, cohort: Cohort) -> OutcomeSource:
 
 
 def _check_kept(request: Request, found: Sequence[Outcomes]) -> None:
-    """Raise UsageError where a label is to be kept that no target has."""
+    """Raise UsageError if a label is to be kept that no target has."""
     labels = {record.label.casefold() for one in found for record in one.records if record.label}
     missing = sorted(request.get(TableOptions).kept_labels - labels)
     if missing:

@@ -47,8 +47,9 @@ class Request:
     sections: tuple[tuple[Any, ...], ...] = ()
 
     def get(self, kind: type[S]) -> S:
-        """The options of one kind; their defaults where the command has none of that kind."""
-        return next((item for item in self.options if isinstance(item, kind)), kind())
+        """The options of one kind; their defaults if the command has none of that kind."""
+        found = next((item for item in self.options if isinstance(item, kind)), None)
+        return kind() if found is None else found
 
     def with_options(self, *options: Any) -> Request:
         """The same request with other options."""

@@ -49,7 +49,7 @@ def write_h5ad(slide: SlideContent, folder: Path) -> Sequence[Path]:
 
 
 def known_mpp(slide: SlideContent) -> dict[str, float]:
-    """`mpp`, micrometres per level-0 pixel, where it is known."""
+    """`mpp`, micrometres per level-0 pixel, if known."""
     return {} if slide.mpp is None else {"mpp": slide.mpp}
 
 

@@ -141,7 +141,7 @@ def make_ordinal(table: pd.DataFrame, grades: str | None = None) -> OrdinalTask:
 
     grades   their order, comma-separated; None: by the one number, arabic or roman, in which their names differ
 
-    Raises MilError where the order does not follow from the names, for a label that `grades` lacks, for a grade that
+    Raises MilError if the order does not follow from the names, for a label that `grades` lacks, for a grade that
     no row has, and for fewer than three grades.
     """
     labels = column_of(table, "label").astype(str)

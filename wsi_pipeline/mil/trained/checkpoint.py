@@ -70,7 +70,7 @@ class Ensemble:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes or grades, in order; none where a number is predicted."""
+        """Names of the classes or grades, in order; none if a number is predicted."""
         return self.task.classes
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:

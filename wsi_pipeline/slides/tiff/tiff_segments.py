@@ -75,7 +75,7 @@ class SegmentedImage:
 
 
 def joined(box: Box, inside: Box | None, segment: Size, get: Callable[[int, int], Pixels | None]) -> Pixels:
-    """The pixels of `box`, pasted from the segments below it; white where there are none.
+    """The pixels of `box`, pasted from the segments below it; white if there are none.
 
     inside    the part of the box inside the image; None if there is none
     segment   size of every segment; the first one's corner is at (0, 0)

@@ -97,7 +97,7 @@ def adapter_of_model(
     run        where it is to be applied
 
     What was recorded is looked for in the run of the training, then in this one; a file counts only if its
-    fingerprint is the one trained on. Raises MilError where there is none.
+    fingerprint is the one trained on. Raises MilError if there is none.
     """
     name, wanted = str(encoder["name"]), str(encoder["fingerprint"])
     if not is_tuned(name):
@@ -127,7 +127,7 @@ def _candidates(recorded: str, trained: Path, run: RunDir) -> Iterator[str]:
 
 
 def _fingerprint(name: str, adapter: str) -> str | None:
-    """Fingerprint of the encoder with this adapter; None where the file is missing or no adapter."""
+    """Fingerprint of the encoder with this adapter; None if the file is missing or no adapter."""
     try:
         path = None if adapter == BUILT_IN else Path(adapter)
         # The built-in adapter goes by the plain name only.

@@ -71,7 +71,7 @@ class ImportCohort:
 def import_cohort(run: RunDir, plan: ImportPlan, given: Given) -> ImportCohort:
     """Match files and slides. The slides are those of the table of labels, else of the run, else one for each file.
 
-    Raises UsageError where no slide has a file, ManifestError for a table that cannot be used.
+    Raises UsageError if no slide has a file, ManifestError for a table that cannot be used.
     """
     cohort, table = _cohort(run, plan, given)
     plan = plan.for_slides([record.slide_id for record in cohort.records], table, given.where)
@@ -82,7 +82,7 @@ def import_cohort(run: RunDir, plan: ImportPlan, given: Given) -> ImportCohort:
 
 
 def require_any(result: CohortResult) -> None:
-    """Raise UsageError where no slide was imported: with the first reason, and what to do."""
+    """Raise UsageError if no slide was imported: with the first reason, and what to do."""
     if any(item.action in ("made", "fresh") for item in result.last.values()):
         return
     first = result.failed[0] if result.failed else None

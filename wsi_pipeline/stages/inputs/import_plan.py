@@ -53,7 +53,7 @@ class ImportPlan:
         return len(self.files) + bad, f", {bad} of them not usable" if bad else ""
 
     def for_slides(self, ids: Sequence[str], table: str, where: str) -> ImportPlan:
-        """The same by the ids of a cohort. Raises UsageError where no id has a file.
+        """The same by the ids of a cohort. Raises UsageError if no id has a file.
 
         table, where   the names of both in messages
         """
@@ -77,7 +77,7 @@ class ImportPlan:
 def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> ImportPlan:
     """One file of features for each slide, all of one encoder and width; what differs is a fault of its slide.
 
-    Raises UsageError where there is nothing to choose by: several encoders, none stated, widths that are as common.
+    Raises UsageError if there is nothing to choose by: several encoders, none stated, widths that are as common.
     """
     if not found.features:
         raise UsageError(
@@ -105,7 +105,7 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
 def plan_patches(found: FoundFiles, where: str) -> ImportPlan:
     """One file of coordinates for each slide; a file of features with coordinates and sizes is as good.
 
-    Raises UsageError where none of the files has both, saying which of the two is missing.
+    Raises UsageError if none of the files has both, saying which of the two is missing.
     """
     of_features = {file.path: file for file in found.features}  # once, where it has features of several encoders
     usable = [file for file in of_features.values() if file.coords and file.stated.patch_px]
@@ -218,7 +218,7 @@ def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dic
 
 
 def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str, ExchangeError]]:
-    """The width of most files, and a fault for each of another. Raises UsageError where no width is that of most."""
+    """The width of most files, and a fault for each of another. Raises UsageError if no width is that of most."""
     counts = Counter(file.dim for file in files.values() if file.rows)
     if not counts:
         return 0, {}

@@ -45,7 +45,7 @@ REVISION = 1
 class KnownSlide:
     """What the slide of a record says, where its file is there and opens.
 
-    mpp    as used, None where nobody states one
+    mpp    as used, None if nobody states one
     note   what is odd, or why the file is of no use
     """
 

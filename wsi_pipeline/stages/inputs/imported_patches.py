@@ -57,7 +57,7 @@ class ImportPatches:
         return Freshness(False, "other patches were there" if header else "")
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
-        """Import one slide. Raises ExchangeError where patches do not fit the slide, SlideError for the slide."""
+        """Import one slide. Raises ExchangeError if patches do not fit the slide, SlideError for the slide."""
         self._refuse(record)
         file = self.plan.files[record.slide_id]
         opened = slide.open()
@@ -116,14 +116,14 @@ def _origin(info: SlideInfo) -> dict[str, Any]:
 
 
 def _coverage(file: ForeignFile) -> NDArray[np.float32]:
-    """Part of each patch that is tissue, as the file states it; NaN where it does not."""
+    """Part of each patch that is tissue, as the file states it; NaN if it does not."""
     if file.coverage is None:
         return np.full(file.rows, np.nan, np.float32)
     return np.asarray(file.coverage(), np.float32)
 
 
 def _mpp_note(file: ForeignFile, mpp: float) -> str:
-    """What is odd about the resolution of patches. Raises ExchangeError where it is not the one stated of them."""
+    """What is odd about the resolution of patches. Raises ExchangeError if it is not the one stated of them."""
     stated, magnification = file.stated.mpp, file.stated.magnification
     if stated and not 1 / FAR_MPP <= mpp / stated <= FAR_MPP:
         raise ExchangeError(

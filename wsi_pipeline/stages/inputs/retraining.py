@@ -1,7 +1,7 @@
 """May a training replace the one in its folder? Not if its settings or labels differ.
 
-New slides and features made again are the same question asked of more: the training is done again. Other settings or
-other labels are another question, whose answer must not go where the first one is looked up.
+With new slides or recomputed features the question stays the same, so the training is repeated in place. Other settings
+or labels are another question, whose answer must not replace the first one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wsi_pipeline.wording import counted, listed
 
 
 def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, spec: MilSpec) -> None:
-    """Raise UsageError, naming what differs, where the training in `folder` has other settings or other labels.
+    """Raise UsageError, naming what differs, if the training in `folder` has other settings or other labels.
 
     predictions   of the training that is there
     table         the bags that are to be trained on

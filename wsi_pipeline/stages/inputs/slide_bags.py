@@ -40,7 +40,7 @@ class BagPart:
 class SlideBags:
     """Slides, or patients with all their slides, with features of one encoder.
 
-    table       slide_id, patient_id, label (None where unknown); time, event, split, site where any slide has one;
+    table       slide_id, patient_id, label (None if unknown); time, event, split, site where any slide has one;
                 content (a digest of the slide's file); row i is bag i. For a patient's bag slide_id is the
                 patient's id: it is the name of the bag
     bags        their features
@@ -51,7 +51,7 @@ class SlideBags:
     adapter     the encoder's adapter file, as stages.adapters remembers it; "" for an encoder without one
     tuned_on    slides (patients) whose own labels, or their patient's, the encoder was tuned on
     parts       the slides of each bag, where bags are patients; else empty
-    doubts      why the patients may be wrong, and what to do about it; empty where they are known
+    doubts      why the patients may be wrong, and what to do about it; empty if they are known
     source      where the outcomes come from
     """
 
@@ -114,7 +114,7 @@ class SlideBags:
     def by_patient(self, *, refuse: bool = True) -> SlideBags:
         """All slides of a patient as one bag, in the order of the table; patients in the order of their first slide.
 
-        refuse   raise MilError where slides of a patient differ in label, time, event or split; else the
+        refuse   raise MilError if slides of a patient differ in label, time, event or split; else the
                  patient has no value there
 
         A value that only some slides of a patient have is the patient's.
@@ -201,7 +201,7 @@ def _parts(slides: pd.Series[str], lengths: NDArray[np.int64]) -> tuple[BagPart,
 
 
 def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *, refuse: bool) -> pd.DataFrame:
-    """One row a patient; `site` of a patient with several is all of them; equal `content` where a file is shared."""
+    """One row per patient; `site` of a patient with several is all of them; equal `content` where a file is shared."""
     found: dict[str, list[Any]] = {"slide_id": list(rows), "patient_id": list(rows)}
     for column in table.columns.drop(["slide_id", "patient_id", CONTENT], errors="ignore"):
         found[column] = [_agreed(table.iloc[rows[patient]], column, refuse=refuse) for patient in rows]
@@ -212,7 +212,7 @@ def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *
 
 
 def _agreed(slides: pd.DataFrame, column: str, *, refuse: bool) -> Any:
-    """The one value that a patient's slides have in a column; None where they have none."""
+    """The one value that a patient's slides have in a column; None if they have none."""
     known = slides[slides[column].notna()]
     values = list(dict.fromkeys(known[column]))
     if len(values) < 2:

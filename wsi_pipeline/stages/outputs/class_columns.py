@@ -29,7 +29,7 @@ class ClassColumns:
 def class_columns(header: Sequence[str], classes: Sequence[str], source: str) -> ClassColumns:
     """Find the columns of all classes by one common prefix or ending: `p_CLASS`, `TARGET_CLASS`, `CLASS_prob`.
 
-    Raises MilError, listing the columns, where there are none, or several sets of them.
+    Raises MilError, listing the columns, if there are none, or several sets of them.
     """
     for write in (str, normalise):
         names = [write(name) for name in header]
@@ -64,7 +64,7 @@ def numbered_classes(
 
     codes    the column `Y` in rows that both have, `labels`: our labels of the same rows
 
-    None where there are no such columns, or where a number has several labels, or a class none.
+    None if there are no such columns, or where a number has several labels, or a class none.
     """
     names = {normalise(name) for name in header}
     wanted = [f"p_{k}" for k in range(len(classes))]

@@ -54,7 +54,7 @@ def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]
 
     ours   its predictions hold the outcome; `task` is what they predict
 
-    Raises MilError where the table lacks what is predicted, has two rows for one slide or patient, or other outcomes;
+    Raises MilError if the table lacks what is predicted, has two rows for one slide or patient, or other outcomes;
     ManifestError where no id matches.
     """
     table = read_clinical(source)
@@ -119,7 +119,7 @@ def _rows(joined: Joined, records: Sequence[SlideRecord], key: str) -> dict[str,
 
 
 def _predictions(table: ClinicalTable, task: Task) -> tuple[pd.DataFrame, list[str]]:
-    """The numbers of each row, one column per class, or `predicted` or `risk`; NaN where a cell is empty."""
+    """The numbers of each row, one column per class, or `predicted` or `risk`; NaN if a cell is empty."""
     if not task.classes:
         places = [k for k, name in enumerate(table.header) if normalise(name) in _NUMBERS[task.name]]
         exact = [k for k in places if normalise(table.header[k]) == _NUMBERS[task.name][0]]
@@ -198,7 +198,7 @@ def _numbers(table: ClinicalTable, place: int) -> Floats:
 def _check_truth(
     table: ClinicalTable, task: Task, first: pd.DataFrame, rows: Sequence[int], key: str, ours: Training
 ) -> None:
-    """Raise MilError where the table has labels of the same classes that contradict ours."""
+    """Raise MilError if the table has labels of the same classes that contradict ours."""
     wanted = {*_TRUTH, normalise(str(ours.metrics.get("label_column") or "label"))}
     known = {label_key(name) for name in task.classes}
     for place, name in enumerate(table.header):

@@ -45,7 +45,7 @@ class Ground:
 def ground_of_imported(table: FeatureTable, segment: SegmentTable | None, slide: OpenOnce, no_crop: bool) -> Ground:
     """The ground for rows of another tool.
 
-    Raises StoreError where they have no coordinates, or where the slide has another size than the rows say.
+    Raises StoreError if they have no coordinates, or where the slide has another size than the rows say.
     """
     frame = frame_of(table.header)
     if frame == "none":
@@ -75,14 +75,14 @@ def ground_of_imported(table: FeatureTable, segment: SegmentTable | None, slide:
 
 
 def frame_of(header: Header) -> str:
-    """What coordinates count: level0 pixels, micrometres, or none where there are none (slide embeddings too)."""
+    """What coordinates count: level0 pixels, micrometres, or none if there are none (slide embeddings too)."""
     if POOLED in header.extra:
         return "none"
     return str((header.extra.get(IMPORTED) or {}).get("coords", "level0"))
 
 
 def origin_of_imported(header: Header, no_crop: bool) -> Origin | None:
-    """The level-0 pixel from which outlines count; None where the slide has no bounds, or is not known."""
+    """The level-0 pixel from which outlines count; None if the slide has no bounds, or is not known."""
     stated = (header.extra.get(IMPORTED) or header.extra).get(ORIGIN)
     if not stated:
         return None

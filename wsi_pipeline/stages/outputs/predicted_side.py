@@ -29,7 +29,7 @@ def is_prediction(folder: Path) -> bool:
 
 
 def task_of_prediction(folder: Path) -> Task:
-    """What the model of a folder of predict/ predicts. Raises StoreError where the folder does not say.
+    """What the model of a folder of predict/ predicts. Raises StoreError if the folder does not say.
 
     Folders of earlier versions have no task in model.json: it is read from the columns of predictions.csv.
     """
@@ -59,7 +59,7 @@ def _task_of_columns(path: Path) -> Task:
 def read_side(folder: Path) -> Training:
     """The predictions in `folder` that are a test: with an outcome, of patients the model was not trained on.
 
-    Raises StoreError for files that cannot be read, MilError where no row is a test.
+    Raises StoreError for files that cannot be read, MilError if no row is a test.
     """
     task = task_of_prediction(folder)
     try:
@@ -112,7 +112,7 @@ def _without(table: pd.DataFrame, dropped: set[str]) -> pd.DataFrame:
 
 
 def per_patient(side: Training, task: Task) -> Training:
-    """One row a patient and repeat; a patient is in one fold of a repeat."""
+    """One row per patient and repeat; a patient is in one fold of a repeat."""
     table = side.predictions if "repeat" in side.predictions else side.predictions.assign(repeat=0)
     parts = []
     for repeat, rows in table.groupby("repeat", sort=True):

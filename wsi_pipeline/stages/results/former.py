@@ -27,7 +27,7 @@ def keep_former(folder: Path, digest: str) -> Path | None:
 
 
 def check_name(name: str) -> str:
-    """`name` itself. Raises UsageError where it cannot name a folder of results."""
+    """`name` itself. Raises UsageError if it cannot name a folder of results."""
     if not name or slug(name) != name or name.startswith(".") or name == FORMER:
         raise UsageError(
             f"name must be letters, digits and . _ + - (no dot first, not {FORMER}), got {name!r}",

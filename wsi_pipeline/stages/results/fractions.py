@@ -66,7 +66,7 @@ def gather_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], li
 
 
 def current_header(run: RunDir, model: str, record: SlideRecord) -> Header | None:
-    """Header of a slide's class store; None where there is none or its patches have changed since."""
+    """Header of a slide's class store; None if there is none or its patches have changed since."""
     path, source = (
         existing_store(place(record.slide_id)) for place in (lambda name: run.class_store(model, name), run.patch_store)
     )

@@ -28,7 +28,7 @@ def read_predictions(path: Path | IO[str]) -> pd.DataFrame:
 
 
 def read_json(path: Path) -> Json | None:
-    """A JSON object; None where there is none that can be read."""
+    """A JSON object; None if there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -43,7 +43,7 @@ class Training:
 
 
 def trained_patients(folder: Path) -> frozenset[str]:
-    """Patients by whose slides the models of a training were made; none where its folds.csv cannot be read.
+    """Patients by whose slides the models of a training were made; none if its folds.csv cannot be read.
 
     Those who only tested, in a fixed split, are not among them.
     """
@@ -109,7 +109,7 @@ def trainings(run: RunDir) -> list[Training]:
 
 
 def require_training(folder: str | PathLike[str]) -> Training:
-    """The training in `folder`; raises StoreError where there is none."""
+    """The training in `folder`; raises StoreError if there is none."""
     folder = Path(folder)
     training = read_training(folder)
     if training is None:

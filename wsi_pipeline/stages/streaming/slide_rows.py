@@ -72,7 +72,7 @@ class SlideRows:
         return self.done - before
 
     def end(self) -> OutputRows:
-        """All rows (N, D), when the last patch was taken. Raises OSError where rows could not be kept meanwhile."""
+        """All rows (N, D), when the last patch was taken. Raises OSError if rows could not be kept meanwhile."""
         if self._n_held:
             self._begin(self._next - self._n_held, self._held[: self._n_held])
             self._n_held = 0

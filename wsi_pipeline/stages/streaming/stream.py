@@ -47,7 +47,7 @@ class RowStage(CheckedStage, Protocol):
     """A stage that makes one row per patch with a network."""
 
     def patch_store(self, record: SlideRecord) -> Path:
-        """The slide's patch store. Raises StoreError where there is none."""
+        """The slide's patch store. Raises StoreError if there is none."""
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
         """What is to be made of a slide, or all its rows where they are known. Raises for a slide that does not fit."""
