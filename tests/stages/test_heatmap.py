@@ -75,7 +75,7 @@ def test_weights_that_changed_are_noticed_though_they_need_not_be_loaded(made: P
     content[-1] ^= 1
     fold.write_bytes(content)
     assert main(["heatmap", *DRAWN, "--run", run]) != 0
-    assert "is not the file that config.json" in (tmp_path / "run" / "status" / "s0.json").read_text()
+    assert "does not match its checksum in config.json" in (tmp_path / "run" / "status" / "s0.json").read_text()
     fold.unlink()
     assert main(["heatmap", *DRAWN, "--run", run]) != 0
 

@@ -93,7 +93,7 @@ class HeatmapStage:
 
     @cached_property
     def fingerprint(self) -> str:
-        """That of the ensemble, without loading it. Raises StoreError where a file is missing or changed."""
+        """That of the ensemble, without loading it. Raises StoreError if a file is missing or changed."""
         return checked_config(self.run_dir.mil(self.encoder, self.model))[1]
 
     @cached_property

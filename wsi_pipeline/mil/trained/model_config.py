@@ -74,7 +74,7 @@ def checked_config(folder: Path) -> tuple[ModelConfig, str]:
         if not path.is_file():
             raise StoreError(f"{path} is missing", todo=RETRAIN)
         if sha256_of(path) != fold.sha256:
-            raise StoreError(f"{path} is not the file that {CONFIG} beside it was written with", todo=RETRAIN)
+            raise StoreError(f"{path} does not match its checksum in {CONFIG}", todo=RETRAIN)
     return config, sha256_of(folder / CONFIG)
 
 
