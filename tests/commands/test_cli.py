@@ -100,6 +100,7 @@ def test_options_that_mean_nothing_to_a_command_are_not_in_its_help(
         "import",
         "check",
         "status",
+        "view",
     }
     assert ("--only ID" in out) == ("--chunk I/N" in out) == (command.name in by_slide)
     assert ("--run FOLDER" in out) == (command.name not in ("run", "demo", "encoders"))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
 from fixture import make_predictions, make_regression, make_report, make_survival, make_validated
 
+from tests.browser import CHROMIUM, Browser
 from wsi_pipeline.report.page.html import render_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

@@ -12,6 +12,8 @@ wsi-run/
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
   heatmap/<encoder>/<training>/     <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
   report/report.html
+  annotations/<slide_id>.geojson    what was marked in the viewer; patches.csv is what tune gets of it
+  view/                             token, jobs and caches of the viewer
   export/<format>/<encoder>/        files of other tools; not read again
   status/<slide_id>.json
   locks/  logs/
@@ -184,6 +186,20 @@ class RunDir:
     def slide_embeddings(self) -> tuple[str, ...]:
         """Those of `encoders` that have one row per slide."""
         return tuple(name for name in self.encoders() if POOLED_MARK in name)
+
+    @property
+    def annotations(self) -> Path:
+        """Folder of what was marked in the viewer."""
+        return self.root / "annotations"
+
+    def annotation(self, slide_id: str) -> Path:
+        """Marks on one slide, as GeoJSON for QuPath."""
+        return self.annotations / f"{slide_id}.geojson"
+
+    @property
+    def view(self) -> Path:
+        """Folder of the viewer: its token, its jobs and their logs, caches."""
+        return self.root / "view"
 
     def encoders(self) -> tuple[str, ...]:
         """Folder names under embed/, sorted: the encoders this run has features of."""

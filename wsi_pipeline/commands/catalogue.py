@@ -24,6 +24,7 @@ from wsi_pipeline.config.execution import (
     TileExecution,
     TrainingOptions,
     TuneExecution,
+    ViewOptions,
 )
 from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions
 from wsi_pipeline.config.specs import (
@@ -162,6 +163,14 @@ COMMANDS = (
         ),
         needed=True,
         single=True,
+        stage=False,
+    ),
+    Command(
+        "view",
+        "look at the slides of the run in a browser, mark them, tune on the marks",
+        "wsi-pipeline view",
+        "wsi_pipeline.commands.checks.view:view",
+        (ViewOptions,),
         stage=False,
     ),
     Command(

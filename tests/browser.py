@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,13 +79,13 @@ class Browser:
                 assert "error" not in answer, f"{method}: {answer.get('error')}"
                 return dict(answer["result"])
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file and wait until it and its pictures are there."""
+    def open(self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address and wait until it and its pictures are there."""
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=theme)
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self._loaded = False
-        self.send("Page.navigate", url=page.resolve().as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._next()
 
@@ -91,6 +94,46 @@ class Browser:
         result = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 60.0) -> Any:
+        """The value of a script expression once it is true; fails after a generous time."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"never true: {script}; {self.problems}"
+            time.sleep(0.1)
+        return value
+
+    def mouse(self, kind: str, x: float, y: float, *, held: bool = False, clicks: int = 0) -> None:
+        """One event of the mouse: `Pressed`, `Moved` or `Released` at a point of the window."""
+        button = "none" if kind == "Moved" and not held else "left"
+        params = {"x": x, "y": y, "button": button, "buttons": int(held), "clickCount": clicks}
+        self.send("Input.dispatchMouseEvent", type=f"mouse{kind}", **params)
+
+    def click(self, x: float, y: float) -> None:
+        """A click at a point of the window."""
+        self.mouse("Moved", x, y)
+        self.mouse("Pressed", x, y, held=True, clicks=1)
+        self.mouse("Released", x, y, clicks=1)
+
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
+        """Press at the first point, move over the others, release at the last."""
+        self.mouse("Moved", *points[0])
+        self.mouse("Pressed", *points[0], held=True, clicks=1)
+        for point in points[1:]:
+            self.mouse("Moved", *point, held=True)
+            time.sleep(0.02)
+        self.mouse("Released", *points[-1], clicks=1)
+
+    def key(self, key: str, code: str = "", number: int = 0) -> None:
+        """Press and release a key."""
+        text = {"text": key} if len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            extra = text if kind == "keyDown" else {}
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number, **extra)
+
+    def picture(self) -> bytes:
+        """What the window shows, as PNG."""
+        return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:

@@ -1,0 +1,54 @@
+"""`view`: the run in a browser, or a folder that shows it without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
+from wsi_pipeline.config.execution import ViewOptions
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.wording import counted
+
+_MISSING = "the viewer needs packages that are not installed"
+
+
+def view(request: Request) -> int:
+    """Serve the viewer until Ctrl-C, or with --export write a folder and end."""
+    options = request.get(ViewOptions)
+    run = RunDir.existing(request.run_dir.root)
+    try:
+        from wsi_pipeline.viewer.library import Library
+        from wsi_pipeline.viewer.web.serve import serve
+        from wsi_pipeline.viewer.web.viewer import Viewer
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{_MISSING}: {error.name}", todo="Install them: pip install 'wsi-pipeline[view]'") from None
+    viewer = Viewer(Library.of_run(run))
+    if options.export is not None:
+        return _export(request, viewer, Path(options.export))
+    console = request.console
+    console.say(f"{shown(run.root)}/  {counted(len(viewer.library.records), 'slide')}; marks are kept in annotations/")
+
+    def tell(url: str) -> None:
+        console.say(f"open {url}")
+        console.say("the address holds a token: whoever has it can see the slides and mark them. Stop with Ctrl-C")
+
+    serve(viewer, options.host, options.port, browser=options.browser, tell=tell)
+    return EXIT_DONE
+
+
+def _export(request: Request, viewer: object, folder: Path) -> int:
+    from wsi_pipeline.viewer.folder_export import export_folder
+    from wsi_pipeline.viewer.web.viewer import Viewer
+
+    assert isinstance(viewer, Viewer)
+    options, library = request.get(ViewOptions), viewer.library
+    chosen = [record.slide_id for record in request.select(library.cohort)]
+    with request.console.progress("export", len(chosen), "slides") as step:
+        made = export_folder(viewer, folder, chosen, options.export_mpp, step)
+    for slide_id, reason in made.failed.items():
+        request.console.note(f"{slide_id} is left out: {reason}")
+    request.console.say(
+        f"{counted(made.slides, 'slide')} in {shown(folder)}/ ({made.bytes / 1e6:.1f} MB); open {shown(made.page)}"
+    )
+    return EXIT_DONE if made.slides else 3

@@ -1,0 +1,240 @@
+"""The rows of the cohort page: status, labels, predictions and their doubt of every slide, kept up to date cheaply."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wsi_pipeline.cohort.records import SlideRecord
+from wsi_pipeline.cohort.slide_status import read_status
+from wsi_pipeline.errors import UsageError, WsiPipelineError
+from wsi_pipeline.mil.bags import Bags
+from wsi_pipeline.mil.trained import novelty
+from wsi_pipeline.stages.results.trainings import PREDICTIONS
+from wsi_pipeline.viewer.library import Library
+from wsi_pipeline.viewer.slide_means import SlideMeans
+
+Row = dict[str, Any]
+
+SORTS = ("order", "error", "doubt", "spread", "distance", "patches", "id")
+"""What the cohort can be sorted by; `order` is that of the manifest."""
+MOST_ROWS = 500
+_FRESH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class RowQuery:
+    """Which rows are asked for. Empty texts: no filter. Raises UsageError for an unknown order."""
+
+    sort: str = "order"
+    down: bool = False
+    training: str = ""
+    label: str = ""
+    site: str = ""
+    fold: str = ""
+    state: str = ""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sort not in SORTS:
+            raise UsageError(f"sort must be one of {', '.join(SORTS)}, got {self.sort[:40]!r}")
+
+
+class CohortRows:
+    """Rows of all slides; what has not changed on the disk is not read again. For several threads.
+
+    marks   slide_id -> how many marks it has
+    """
+
+    def __init__(self, library: Library, marks: Callable[[str], int] = lambda _: 0) -> None:
+        self._library, self._marks = library, marks
+        self._status: dict[str, tuple[int, Row]] = {}
+        self._predicted: dict[Path, tuple[int, dict[str, Row]]] = {}
+        self._distances: dict[str, dict[str, float]] = {}
+        self._recent: tuple[str, float, list[Row]] | None = None
+        self._lock = threading.Lock()
+
+    def page(self, asked: RowQuery, offset: int, limit: int) -> dict[str, Any]:
+        """`total`, `matched` and the `rows` from `offset` on, at most MOST_ROWS of them."""
+        with self._lock:
+            rows = self._rows(asked.training)
+            if asked.sort == "distance":
+                found = self._distance(asked.training)
+                rows = [{**row, "distance": found.get(row["id"])} for row in rows]
+        kept = [row for row in rows if _matches(row, asked)]
+        if asked.sort != "order":
+            key = asked.sort
+            there = [row for row in kept if row.get(key) is not None]
+            there.sort(key=lambda row: row[key], reverse=asked.down)
+            kept = there + [row for row in kept if row.get(key) is None]
+        elif asked.down:
+            kept.reverse()
+        offset, limit = max(0, offset), min(max(1, limit), MOST_ROWS)
+        return {"total": len(rows), "matched": len(kept), "rows": kept[offset : offset + limit]}
+
+    def choices(self) -> dict[str, list[str]]:
+        """The values that can be filtered by: labels, sites, folds."""
+        records = self._library.cohort.records
+        with self._lock:
+            folds = {str(row["fold"]) for folder in self._library.trainings() for row in self._of(folder).values()}
+        return {
+            "labels": sorted({record.label for record in records if record.label is not None}),
+            "sites": sorted({record.site for record in records if record.site is not None}),
+            "folds": sorted(folds - {"None"}, key=lambda name: (len(name), name)),
+        }
+
+    def one(self, slide_id: str, training: str = "") -> Row:
+        """The row of one slide."""
+        with self._lock:
+            return self._row(self._library.record(slide_id), training)
+
+    def _rows(self, training: str) -> list[Row]:
+        """The rows of all slides; those of a moment ago are good enough for the next page."""
+        known = self._recent
+        if known is None or known[0] != training or time.monotonic() - known[1] > _FRESH_SECONDS:
+            rows = [self._row(record, training) for record in self._library.records.values()]
+            known = self._recent = (training, time.monotonic(), rows)
+        return known[2]
+
+    def _row(self, record: SlideRecord, training: str) -> Row:
+        row = {**self._state(record), "marks": self._marks(record.slide_id)}
+        if training and self._library.run:
+            encoder, _, name = training.partition("/")
+            row |= self._of(self._library.run.mil(encoder, name)).get(record.slide_id, {})
+        return row
+
+    def _state(self, record: SlideRecord) -> Row:
+        base = {
+            "id": record.slide_id, "patient": record.patient_id, "label": record.label, "site": record.site,
+            "split": record.split, "state": "pending", "note": "", "patches": None, "tissue_mm2": None,
+            "mpp": record.mpp,
+        }  # fmt: skip
+        if self._library.run is None:
+            return base
+        path = self._library.run.status(record.slide_id)
+        mark = _mark(path)
+        known = self._status.get(record.slide_id)
+        if known is None or known[0] != mark:
+            status = read_status(path, record.slide_id)
+            measured = {key: value for stage in status.stages.values() for key, value in stage.summary.items()}
+            state = (
+                "failed" if status.failed else list(status.stages.values())[-1].state if status.stages else "pending"
+            )
+            notes = [stage.reason or stage.note for stage in status.stages.values() if stage.reason or stage.note]
+            base |= {key: measured[key] for key in ("patches", "tissue_mm2", "mpp") if key in measured}
+            known = mark, {**base, "state": state, "note": "; ".join(dict.fromkeys(notes))}
+            self._status[record.slide_id] = known
+        return known[1]
+
+    def _of(self, folder: Path) -> dict[str, Row]:
+        """What a training predicts, by slide."""
+        path = folder / PREDICTIONS
+        mark = _mark(path)
+        known = self._predicted.get(folder)
+        if known is None or known[0] != mark:
+            known = mark, predicted_rows(path, self._library.patients)
+            self._predicted[folder] = known
+        return known[1]
+
+    def _distance(self, training: str) -> dict[str, float]:
+        """How far each slide is from those that the models were trained on, as `novelty` of predict."""
+        encoder, _, name = training.partition("/")
+        run = self._library.run
+        if not name or run is None:
+            return {}
+        if training not in self._distances:
+            self._distances[training] = distances(self._library, run.mil(encoder, name), encoder)
+        return self._distances[training]
+
+
+def distances(library: Library, folder: Path, encoder: str) -> dict[str, float]:
+    """Novelty of each slide with features, in units of the median training slide; empty where none was fitted."""
+    try:
+        known = novelty.load(folder)
+        if known is None:
+            return {}
+        means = SlideMeans(library.needed_run, encoder).of(list(library.records))
+        if not means:
+            return {}
+        bags = Bags.from_arrays([mean[None] for mean in means.values()], list(means))
+        found = known.columns(bags)
+    except WsiPipelineError:  # of another width, or damaged: the page then has no distances
+        return {}
+    pairs = zip(found["slide_id"], found["novelty"].astype(float), strict=True)
+    return {str(name): round(value, 3) for name, value in pairs if np.isfinite(value)}
+
+
+def predicted_rows(path: Path, patients: dict[str, str]) -> dict[str, Row]:
+    """What a predictions.csv says of each slide, averaged over repeats; of each patient's slides where it names those.
+
+    predicted, p (of the predicted class), error (1 - p of the true class, or the difference of numbers), doubt (1 less
+    the lead of the first class over the second), spread (standard deviation over repeats or models), fold.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"slide_id": str, "patient_id": str, "label": str}, keep_default_na=False)
+    except (OSError, ValueError):
+        return {}
+    if "slide_id" in table:
+        return {str(key): _predicted(rows) for key, rows in table.groupby("slide_id", sort=False)}
+    if "patient_id" not in table:
+        return {}
+    found = {str(key): _predicted(rows) for key, rows in table.groupby("patient_id", sort=False)}
+    return {slide: found[patient] for slide, patient in patients.items() if patient in found}
+
+
+def _predicted(rows: pd.DataFrame) -> Row:
+    classes = [str(name)[2:] for name in rows if str(name).startswith("p_")]
+    found: Row = {"fold": ", ".join(dict.fromkeys(map(str, rows["fold"]))) if "fold" in rows else None}
+    label = str(rows["label"].iloc[0]) if "label" in rows else ""
+    if classes:
+        values = rows[[f"p_{name}" for name in classes]].to_numpy(np.float64)
+        mean = values.mean(axis=0)
+        order = np.argsort(-mean)
+        first = int(order[0])
+        lead = mean[first] - mean[order[1]] if len(order) > 1 else 1.0
+        found |= {
+            "predicted": classes[first], "p": round(float(mean[first]), 4), "doubt": round(float(1 - lead), 4),
+            "spread": round(float(values[:, first].std()), 4) if len(values) > 1 else None,
+            "probabilities": {name: round(float(value), 4) for name, value in zip(classes, mean, strict=True)},
+            "error": round(float(1 - mean[classes.index(label)]), 4) if label in classes else None,
+        }  # fmt: skip
+    elif "predicted" in rows:
+        values = pd.to_numeric(rows["predicted"], errors="coerce").to_numpy(np.float64)
+        truth = pd.to_numeric(rows["label"], errors="coerce").to_numpy(np.float64)[0] if "label" in rows else np.nan
+        found |= {"predicted": round(float(values.mean()), 4)}
+        found["spread"] = round(float(values.std()), 4) if len(values) > 1 else None
+        found["error"] = round(float(abs(values.mean() - truth)), 4) if np.isfinite(truth) else None
+    if "spread" in rows:
+        found["spread"] = round(float(pd.to_numeric(rows["spread"], errors="coerce").mean()), 4)
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in found.items()}
+
+
+def _matches(row: Row, asked: RowQuery) -> bool:
+    if asked.label and row["label"] != asked.label:
+        return False
+    if asked.site and row["site"] != asked.site:
+        return False
+    if asked.state == "wrong" and not ("predicted" in row and row["label"] not in (None, str(row["predicted"]))):
+        return False
+    if asked.state == "marked" and not row["marks"]:
+        return False
+    if asked.state not in ("", "wrong", "marked") and row["state"] != asked.state:
+        return False
+    if asked.fold and asked.fold not in str(row.get("fold") or "").split(", "):
+        return False
+    words = " ".join(str(row.get(key) or "") for key in ("id", "patient", "label", "site", "note")).casefold()
+    return asked.text.casefold() in words
+
+
+def _mark(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,200 @@
+"""Tiles of a slide for a deep-zoom viewer: on the slide's own levels and tile grid, as stored where that is possible.
+
+A tile that the slide stores as JPEG is sent with its bytes unchanged. What is not stored so is decoded by our reader:
+tiles at the right and lower edge (cut where the picture ends, sent as PNG, so that they too are exact), levels in other
+formats, and levels that the slide lacks between its own or above the coarsest.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.geometry import Box, Size
+from wsi_pipeline.images.area_filter import block_mean
+from wsi_pipeline.slides.slide import Slide
+
+Pixels = NDArray[np.uint8]
+
+TILE_PX = 512
+"""Side of tiles where the slide has no grid that our reader knows."""
+SMALLEST_PX = 512
+"""The coarsest level fits into a square of this side."""
+QUALITY = 90
+"""JPEG quality of tiles that are encoded here."""
+_WIDEST_GAP = 4.5
+"""Largest step between two levels; wider ones are filled, as else a view would need too many tiles."""
+_FILL = 4
+_STEP = 2
+_READ_AT_ONCE = 4
+"""Shrinks up to this are made from one read; coarser tiles are put together from four finer ones."""
+
+JPEG, PNG = "image/jpeg", "image/png"
+
+
+class Tile(NamedTuple):
+    """An encoded tile."""
+
+    data: bytes
+    media: str
+
+
+@dataclass(frozen=True)
+class ViewLevel:
+    """One level of the viewer, coarsest first in a list.
+
+    size     pixels of this level
+    tile     pixels of a tile, before the last column and row are cut
+    source   number of the slide's level that it is made of; factor: how far that is shrunk, 1 for the level itself
+    stored   whether the slide's own tiles are the tiles of this level
+    """
+
+    size: Size
+    tile: Size
+    source: int
+    factor: int
+    stored: bool
+
+    @property
+    def columns(self) -> int:
+        """Tiles across."""
+        return -(-self.size.width // self.tile.width)
+
+    @property
+    def rows(self) -> int:
+        """Tiles down."""
+        return -(-self.size.height // self.tile.height)
+
+    def box(self, column: int, row: int) -> Box:
+        """The part of the level that a tile shows; raises UsageError where there is none."""
+        if not (0 <= column < self.columns and 0 <= row < self.rows):
+            raise UsageError(f"no tile ({column}, {row}): the level has {self.columns} x {self.rows}")
+        x, y = column * self.tile.width, row * self.tile.height
+        return Box(x, y, min(self.tile.width, self.size.width - x), min(self.tile.height, self.size.height - y))
+
+
+class DeepZoom:
+    """The tiles of one open slide; safe to read from several threads.
+
+    overview   the whole slide uint8 (h, w, 3), from which levels no finer than it are made, or None
+    """
+
+    def __init__(self, slide: Slide, overview: Pixels | None = None) -> None:
+        self.slide, self.overview = slide, overview
+        self.levels = view_levels(slide)
+
+    def tile(self, level: int, column: int, row: int) -> Tile:
+        """One tile. Raises UsageError for a level or tile that is not there, SlideError where it does not decode."""
+        if not 0 <= level < len(self.levels):
+            raise UsageError(f"no level {level}: the slide is shown in {len(self.levels)}")
+        chosen = self.levels[level]
+        box = chosen.box(column, row)
+        whole = (box.width, box.height) == (chosen.tile.width, chosen.tile.height)
+        stored = self.slide.tiles(chosen.source) if chosen.stored else None
+        if stored is not None and whole:
+            data = stored.raw(column, row)
+            if data is not None:
+                return Tile(data, JPEG)
+        if stored is None:
+            return Tile(jpeg_of(self._pixels(level, box)), JPEG)
+        pixels = stored.decode(column, row)[: box.height, : box.width]
+        return Tile(jpeg_of(pixels), JPEG) if whole else Tile(_png(pixels), PNG)
+
+    def region(self, box: Box, px: int) -> Pixels:
+        """A box of level 0 in at most `px` pixels on its longer side, uint8 (h, w, 3)."""
+        wanted = max(box.width, box.height) / px
+        fine = [level for level in self.levels if self._downsample(level) <= max(1.0, wanted) * 1.01]
+        level = fine[0]
+        step = self._downsample(level)
+        part = Box(
+            *(round(v / step) for v in (box.x, box.y)), *(max(1, round(v / step)) for v in (box.width, box.height))
+        )
+        image = Image.fromarray(self._pixels(self.levels.index(level), part))
+        scale = min(1.0, px / max(image.size))
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        return np.asarray(image if size == image.size else image.resize(size, Image.Resampling.BOX))
+
+    def _downsample(self, level: ViewLevel) -> float:
+        return self.slide.info.size.width / level.size.width
+
+    def _pixels(self, number: int, box: Box) -> Pixels:
+        """A box of one level, shrunk from the slide's level below it."""
+        level = self.levels[number]
+        if level.factor > 1 and self.overview is not None and level.size.width <= self.overview.shape[1]:
+            return self._of_overview(self.overview, level, box)
+        if level.factor > _READ_AT_ONCE and self.levels[number + 1].source == level.source:
+            return self._of_finer(number, box)
+        factor, downsample = level.factor, self.slide.info.levels[level.source].downsample
+        corner = (round(box.x * factor * downsample), round(box.y * factor * downsample))
+        pixels = self.slide.read_region(*corner, level.source, box.width * factor, box.height * factor)
+        return block_mean(pixels, factor)
+
+    def _of_finer(self, number: int, box: Box) -> Pixels:
+        """A box from the next finer level of the same source, quarter by quarter: bounded memory at any depth."""
+        level, finer = self.levels[number], self.levels[number + 1]
+        step = level.factor // finer.factor
+        out = np.empty((box.height, box.width, 3), np.uint8)
+        half = max(1, -(-max(box.width, box.height) // 2))
+        for y in range(0, box.height, half):
+            for x in range(0, box.width, half):
+                width, height = min(half, box.width - x), min(half, box.height - y)
+                part = Box((box.x + x) * step, (box.y + y) * step, width * step, height * step)
+                out[y : y + height, x : x + width] = block_mean(self._pixels(number + 1, part), step)
+        return out
+
+    def _of_overview(self, overview: Pixels, level: ViewLevel, box: Box) -> Pixels:
+        scale = overview.shape[1] / level.size.width, overview.shape[0] / level.size.height
+        corners = (box.x * scale[0], box.y * scale[1], box.right * scale[0], box.bottom * scale[1])
+        corners = (*corners[:2], min(corners[2], overview.shape[1]), min(corners[3], overview.shape[0]))
+        image = Image.fromarray(overview)
+        return np.asarray(image.resize((box.width, box.height), Image.Resampling.BOX, box=corners))
+
+
+def view_levels(slide: Slide) -> tuple[ViewLevel, ...]:
+    """The levels of a slide for a viewer, coarsest first: its own, with wide gaps between and above them filled."""
+    own = sorted(range(len(slide.info.levels)), key=lambda number: slide.info.levels[number].downsample)
+    found: list[ViewLevel] = []
+    for place, number in enumerate(own):
+        level, stored = slide.info.levels[number], slide.tiles(number)
+        if found and level.size == found[-1].size:
+            continue
+        found.append(ViewLevel(level.size, stored.tile if stored else _square(), number, 1, stored is not None))
+        following = slide.info.levels[own[place + 1]] if place + 1 < len(own) else None
+        gap = following.downsample / level.downsample if following else _steps_up(level.size)
+        factor = step = _FILL if following else _STEP
+        while factor * (_WIDEST_GAP / _FILL if following else 0.99) < gap:
+            found.append(ViewLevel(_shrunk(level.size, factor), _square(), number, factor, False))
+            factor *= step
+    return tuple(reversed(found))
+
+
+def _steps_up(size: Size) -> float:
+    """How far a level has to be shrunk to be the coarsest."""
+    return _STEP ** float(np.ceil(np.log2(max(size.width, size.height, SMALLEST_PX) / SMALLEST_PX))) * 1.0
+
+
+def _square() -> Size:
+    return Size(TILE_PX, TILE_PX)
+
+
+def _shrunk(size: Size, factor: int) -> Size:
+    return Size(-(-size.width // factor), -(-size.height // factor))
+
+
+def jpeg_of(pixels: Pixels) -> bytes:
+    """Pixels (h, w, 3) as a JPEG."""
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=QUALITY, colorsubsampling="420")
+    return data
+
+
+def _png(pixels: Pixels) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    return out.getvalue()

@@ -1,0 +1,235 @@
+"""From marks to labelled patches, and to the command that tunes on them.
+
+A mark gives its class to every patch of the run of which it covers at least half; a smaller mark to the patch that it
+covers most; a point to the patch that it lies in. A patch that two classes claim is left out.
+
+annotations/patches.csv                      path, label, group, slide_id, level0_x, level0_y, mark: what tune reads
+annotations/patches/<slide_id>/<...>.png     the pixels, as embed sees them
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+
+from wsi_pipeline.cohort.run_dir import existing_store
+from wsi_pipeline.errors import LabelError, UsageError, WsiPipelineError
+from wsi_pipeline.reading.patch_files import PatchFiles
+from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.system.atomic import write_bytes, write_text
+from wsi_pipeline.tissue.geojson import enclosed_area
+from wsi_pipeline.viewer.library import Library
+from wsi_pipeline.viewer.marks import Marks
+from wsi_pipeline.wording import counted
+
+LEAST_COVER = 0.5
+NAME = "marks"
+"""The tuned adapter is pathotune:marks."""
+_OPTIONS = ("--epochs", "12", "--batch", "16")
+
+
+@dataclass(frozen=True)
+class MarkedPatch:
+    """One labelled patch: row of the slide's patch store, its class, the mark that gave it."""
+
+    slide_id: str
+    row: int
+    label: str
+    mark: str
+    patient: str
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The labelled patches of a run, and how they are to be tuned on.
+
+    group     what stays together: `patient`, or `mark` where too few patients are marked
+    missing   why tune cannot be run yet, in one sentence; empty where it can
+    notes     what to know about the score
+    """
+
+    patches: tuple[MarkedPatch, ...] = ()
+    twice: int = 0
+    outside: int = 0
+    group: str = "patient"
+    options: tuple[str, ...] = ()
+    missing: str = ""
+    notes: tuple[str, ...] = ()
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def teaching(library: Library, marks: Marks) -> Teaching:
+    """What all marks of a run amount to."""
+    found: list[MarkedPatch] = []
+    twice = outside = 0
+    for slide_id, record in library.records.items():
+        if not marks.run.annotation(slide_id).is_file():
+            continue
+        store = existing_store(marks.run.patch_store(slide_id))
+        if store is None:
+            continue
+        try:
+            features = marks.read(slide_id)["features"]
+            table = read_patch_table(store)
+        except WsiPipelineError:
+            continue
+        labels, both, none = marked_rows(features, table.grid.coords, table.geometry.patch_level0)
+        twice, outside = twice + both, outside + none
+        found += [MarkedPatch(slide_id, row, *labels[row], record.patient_id) for row in sorted(labels)]
+    return _planned(tuple(found), twice, outside)
+
+
+def marked_rows(
+    features: Sequence[dict[str, Any]], coords: NDArray[np.int64], side: int
+) -> tuple[dict[int, tuple[str, str]], int, int]:
+    """row -> (class, id of the mark); how many patches two classes claim; how many marks touch no patch."""
+    owners: dict[int, dict[str, str]] = defaultdict(dict)
+    outside = 0
+    for feature in features:
+        name = ((feature.get("properties") or {}).get("classification") or {}).get("name")
+        if not isinstance(name, str) or not name or name.endswith("*"):  # QuPath ignores classes that end so
+            continue
+        rows = _rows_of(feature["geometry"], coords, side)
+        outside += not len(rows)
+        for row in rows:
+            owners[int(row)].setdefault(name, str(feature["id"]))
+    labels = {row: next(iter(names.items())) for row, names in owners.items() if len(names) == 1}
+    return labels, len(owners) - len(labels), outside
+
+
+def _rows_of(geometry: dict[str, Any], coords: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """The patches that a mark labels."""
+    if not len(coords):
+        return np.zeros(0, np.int64)
+    try:
+        drawn = shape(geometry)
+    except (ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return np.zeros(0, np.int64)
+    if drawn.geom_type in ("Point", "MultiPoint"):
+        return _of_points(shapely.get_coordinates(drawn), coords, side)
+    if drawn.geom_type not in ("Polygon", "MultiPolygon"):
+        return np.zeros(0, np.int64)
+    area = enclosed_area(drawn)
+    left, top, right, bottom = area.bounds
+    near = np.flatnonzero(
+        (coords[:, 0] < right) & (coords[:, 0] + side > left) & (coords[:, 1] < bottom) & (coords[:, 1] + side > top)
+    )
+    corners = coords[near].astype(np.float64)
+    boxes = shapely.box(corners[:, 0], corners[:, 1], corners[:, 0] + side, corners[:, 1] + side)
+    shapely.prepare(area)
+    cover = shapely.area(shapely.intersection(boxes, area)) / side**2
+    enough = cover >= LEAST_COVER
+    if enough.any():
+        return near[enough]
+    return near[[int(cover.argmax())]] if len(near) and cover.max() > 0 else np.zeros(0, np.int64)
+
+
+def _of_points(points: NDArray[np.float64], coords: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """For each point the patch it lies in; of several that overlap the one whose centre is nearest."""
+    rows = []
+    for point in points:
+        away = np.abs(coords + side / 2 - point).max(axis=1)
+        row = int(away.argmin())
+        if away[row] <= side / 2:
+            rows.append(row)
+    return np.unique(np.array(rows, np.int64))
+
+
+def _planned(patches: tuple[MarkedPatch, ...], twice: int, outside: int) -> Teaching:
+    """How to split: by patient where each class has enough of them, else by mark, which then is said."""
+    classes: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys(patch.label for patch in patches):
+        own = [patch for patch in patches if patch.label == name]
+        classes[name] = {
+            "patches": len(own), "slides": len({patch.slide_id for patch in own}),
+            "patients": len({patch.patient for patch in own}), "marks": len({patch.mark for patch in own}),
+        }  # fmt: skip
+    base = Teaching(patches, twice, outside, classes=classes)
+    if len(classes) < 2:
+        named = f"{next(iter(classes))} only" if classes else "nothing yet"
+        return _with(base, missing=f"Mark at least two classes; so far there is {named}.")
+    patients = min(count["patients"] for count in classes.values())
+    if patients >= 3:
+        return _with(base, options=(*_OPTIONS,))
+    if patients == 2:
+        note = (
+            "A class is marked on two patients only: one of them trains, the other selects the best epoch, and no "
+            "patient is left for an independent test. The score is optimistic."
+        )
+        return _with(base, options=(*_OPTIONS, "--test-fraction", "0"), notes=(note,))
+    everyone = {patch.patient for patch in patches}
+    where = (
+        f"All marks lie on one patient ({everyone.pop()})"
+        if len(everyone) == 1
+        else "A class is marked on one patient only"
+    )
+    note = (
+        f"{where}. The score is then measured on other marks of the same patient: it says how well the model tells "
+        "this tissue apart, not how well it will do on a new patient. Mark a second patient for that."
+    )
+    few = [name for name, count in classes.items() if count["marks"] < 2]
+    missing = f"Mark a second place of {few[0]}: one trains the model, the other selects the best epoch." if few else ""
+    return _with(base, group="mark", options=(*_OPTIONS, "--test-fraction", "0"), notes=(note,), missing=missing)
+
+
+def _with(base: Teaching, **values: Any) -> Teaching:
+    return Teaching(**{**vars(base), **values})
+
+
+def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> tuple[Path, float]:
+    """Cut the labelled patches and write patches.csv; returns it and the mpp of the patches.
+
+    Raises UsageError where there is too little to tune on, LabelError for patches of different resolutions.
+    """
+    if plan.missing:
+        raise UsageError(plan.missing)
+    run, spacings = marks.run, set()
+    lines: list[tuple[object, ...]] = [("path", "label", "group", "slide_id", "level0_x", "level0_y", "mark")]
+    for slide_id in dict.fromkeys(patch.slide_id for patch in plan.patches):
+        store = existing_store(run.patch_store(slide_id))
+        if store is None:
+            raise LabelError(f"{slide_id} has no patches any more", todo="Tile it again: wsi-pipeline tile")
+        table = read_patch_table(store)
+        spacings.add(round(table.geometry.mpp, 4))
+        with closing(PatchFiles.of(table, store, library.record(slide_id).path).open()) as source:
+            for patch in (item for item in plan.patches if item.slide_id == slide_id):
+                x, y = (int(value) for value in table.grid.coords[patch.row])
+                digest = table.header.digest[:8]
+                path = run.annotations / "patches" / slide_id / f"{digest}-{x}-{y}.png"
+                if not path.is_file():
+                    out = io.BytesIO()
+                    Image.fromarray(source.read(patch.row)).save(out, "PNG", compress_level=3)
+                    write_bytes(path, out.getvalue(), durable=False)
+                group = patch.patient if plan.group == "patient" else f"{slide_id} {patch.mark}"
+                relative = path.relative_to(run.annotations).as_posix()
+                lines.append((relative, patch.label, group, slide_id, x, y, patch.mark))
+    if max(spacings) > 1.1 * min(spacings):
+        raise LabelError(f"the marked patches have different resolutions, {min(spacings)} to {max(spacings)} mpp")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    target = run.annotations / "patches.csv"
+    write_text(target, text.getvalue())
+    return target, min(spacings)
+
+
+def told(plan: Teaching) -> dict[str, Any]:
+    """A plan for the page."""
+    said = [f"{counted(plan.twice, 'patch')} claimed by two classes, left out"] if plan.twice else []
+    said += [f"{counted(plan.outside, 'mark')} outside all patches, not used"] if plan.outside else []
+    return {
+        "classes": plan.classes, "patches": len(plan.patches), "group": plan.group, "missing": plan.missing,
+        "notes": [*plan.notes, *said],
+    }  # fmt: skip

@@ -1,0 +1,58 @@
+/* Which page is shown: the address after # says it. */
+import { add, fill, h, notice } from './dom.js';
+import { CohortPage } from './cohort.js';
+import { SlidePage } from './slide.js';
+import { get } from './source.js';
+
+let about = null;
+let page = null;
+let kept = '';
+let listQuery = '';
+
+function parts() {
+  const [path, query] = location.hash.replace(/^#/, '').split('?');
+  const words = path.split('/').filter(Boolean).map(decodeURIComponent);
+  return { words, query: Object.fromEntries(new URLSearchParams(query || '')) };
+}
+
+/** Put the state of a page into the address without a new entry in the history. */
+function remember(path, query) {
+  const words = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== '' && value !== undefined && value !== null));
+  kept = `#${path}${words.size ? `?${words}` : ''}`;
+  history.replaceState(null, '', kept);
+}
+
+async function show() {
+  if (page && location.hash === kept) return;
+  const { words, query } = parts();
+  page?.close();
+  about = await get('about');
+  const top = document.getElementById('top');
+  const main = document.getElementById('main');
+  if (words[0] === 'slides' && words[1]) {
+    const path = `/slides/${encodeURIComponent(words[1])}`;
+    page = new SlidePage(about, words[1], query, (state) => remember(path, state));
+    document.title = `${words[1]} · ${about.name}`;
+    fill(top, h('h1', {}, h('a', { href: `#/${listQuery}` }, about.name), h('span.muted', {}, '›'), h('span.name', {}, words[1])), page.chips, page.head());
+  } else {
+    page = new CohortPage(about, query, (state) => {
+      remember('/', state);
+      listQuery = kept.slice(2);
+    });
+    document.title = about.name;
+    fill(top, h('h1.grow', {}, h('span.name', {}, about.name), h('span.muted.small', {}, about.run && about.run !== about.name ? about.run : '')));
+  }
+  kept = location.hash;
+  fill(main, page.element);
+}
+
+function start() {
+  show().catch((error) => {
+    fill(document.getElementById('main'), h('p.wait', {}, error.message));
+    notice(error.message, true);
+  });
+}
+
+addEventListener('hashchange', start);
+add(document.body);
+start();

@@ -1,0 +1,187 @@
+"""More like this: the nearest patches of the cohort by stored features, exactly, and the nearest slides."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store, slug
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.stages.inputs.slide_bags import gather
+from wsi_pipeline.stages.similar_slides import neighbours_of
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import COORDS
+from wsi_pipeline.store.tables.cohort_features import CohortFeatures, read_cohort_features
+from wsi_pipeline.store.tables.patch_table import geometry_from
+from wsi_pipeline.viewer.library import Library
+from wsi_pipeline.viewer.slide_means import SlideMeans
+
+MOST = 200
+_ROWS = 32_768
+_SAMPLE = 200_000
+_LEAST_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """All features of one encoder, with what makes distances quick.
+
+    marks    path and time of every store; sides: patch side of each slide, level-0 pixels
+    weights  (D,) 1 / standard deviation over a sample of the patches; squares (N,) squared lengths of the scaled rows
+    """
+
+    marks: tuple[tuple[str, int], ...]
+    slides: tuple[str, ...]
+    features: CohortFeatures
+    coords: tuple[NDArray[np.int64], ...]
+    sides: tuple[int, ...]
+    weights: NDArray[np.float32]
+    squares: NDArray[np.float32]
+
+
+class SimilarPatches:
+    """Nearest neighbours by Euclidean distance of features, each divided by its standard deviation over the cohort.
+
+    Exact: every patch is compared. The features of one encoder are held, in memory if they fit into half of what is
+    free, else mapped from a file.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library, self._lock = library, threading.Lock()
+        self._index: tuple[str, _Index] | None = None
+
+    def encoders(self) -> tuple[str, ...]:
+        """Encoders that the run has features of."""
+        return self._library.run.patch_encoders() if self._library.run else ()
+
+    def patches(
+        self, slide_id: str, row: int, encoder: str, count: int, *, others: bool = False
+    ) -> list[dict[str, Any]]:
+        """The `count` patches most like patch `row` of a slide, nearest first; patches that overlap it are left out.
+
+        others   leave out the slide itself
+
+        Raises UsageError for a slide without features of this encoder, or a row that is not there.
+        """
+        index = self._of(encoder)
+        if slide_id not in index.slides:
+            raise UsageError(f"{slide_id[:80]} has no features of {encoder}")
+        own = index.slides.index(slide_id)
+        start, end = (int(index.features.offsets[own + k]) for k in (0, 1))
+        if not 0 <= row < end - start:
+            raise UsageError(f"{slide_id[:80]} has {end - start} patches, and none with number {row}")
+        distances = squared_distances(index.features.features, start + row, index.weights, index.squares)
+        close = np.abs(index.coords[own] - index.coords[own][row]).max(axis=1) < index.sides[own]
+        distances[start:end][close | others] = np.inf
+        count = min(max(1, count), MOST, len(distances))
+        near = np.argpartition(distances, count - 1)[:count]
+        near = near[np.argsort(distances[near], kind="stable")]
+        return [self._found(index, int(k), float(distances[k])) for k in near if np.isfinite(distances[k])]
+
+    def slides(self, slide_id: str, encoder: str, count: int) -> list[dict[str, Any]]:
+        """The slides most like this one, nearest first: by slide embeddings where there are, else by mean features."""
+        self._check(encoder)
+        run = self._library.needed_run
+        pooled = [name for name in run.slide_embeddings() if name.partition(POOLED_MARK)[0] == slug(encoder)]
+        if pooled:
+            return self._embedded(run, slide_id, pooled[0], count)
+        means = SlideMeans(self._library.needed_run, slug(encoder)).of(list(self._library.records))
+        if slide_id not in means:
+            raise UsageError(f"{slide_id[:80]} has no features of {encoder}")
+        names, rows = list(means), np.stack(list(means.values()))
+        scaled = rows / np.maximum(rows.std(axis=0), _LEAST_DEVIATION)
+        away = np.sqrt(((scaled - scaled[names.index(slide_id)]) ** 2).mean(axis=1))
+        order = [int(k) for k in np.argsort(away, kind="stable") if names[k] != slide_id]
+        records = self._library.records
+        return [
+            {"id": names[k], "distance": round(float(away[k]), 4), "patient": records[names[k]].patient_id,
+             "label": records[names[k]].label}
+            for k in order[: min(max(1, count), MOST)]
+        ]  # fmt: skip
+
+    def _embedded(self, run: RunDir, slide_id: str, name: str, count: int) -> list[dict[str, Any]]:
+        """Neighbours as the command `similar` finds them."""
+        slides = gather(run, self._library.cohort.records, name)
+        table = neighbours_of(slides, min(max(1, count), MOST), [slide_id])
+        records = self._library.records
+        pairs = zip(table["neighbour"].astype(str), (1 - table["similarity"]).astype(float), strict=True)
+        return [
+            {
+                "id": other,
+                "distance": round(away, 4),
+                "patient": records[other].patient_id,
+                "label": records[other].label,
+            }
+            for other, away in pairs
+        ]
+
+    def _found(self, index: _Index, k: int, squared: float) -> dict[str, Any]:
+        slide = int(np.searchsorted(index.features.offsets, k, side="right")) - 1
+        row = k - int(index.features.offsets[slide])
+        x, y = (int(value) for value in index.coords[slide][row])
+        record = self._library.record(index.slides[slide])
+        return {
+            "id": record.slide_id, "row": row, "x": x, "y": y, "side": index.sides[slide], "patient": record.patient_id,
+            "label": record.label, "distance": round(float(np.sqrt(max(0.0, squared) / len(index.weights))), 4),
+        }  # fmt: skip
+
+    def _check(self, encoder: str) -> None:
+        if slug(encoder) not in self.encoders():
+            known = ", ".join(self.encoders()) or "none yet"
+            raise UsageError(f"no features of {encoder[:80]!r}", todo=f"There are: {known}")
+
+    def _of(self, encoder: str) -> _Index:
+        """The features of an encoder, read again where a store has changed."""
+        self._check(encoder)
+        run = self._library.needed_run
+        found = [(name, existing_store(run.feature_store(encoder, name))) for name in self._library.records]
+        there = [(name, path) for name, path in found if path is not None]
+        marks = tuple((str(path), path.stat().st_mtime_ns) for _, path in there)
+        with self._lock:
+            if self._index is None or self._index[0] != encoder or self._index[1].marks != marks:
+                self._index = None  # the old one is freed before memory is taken for the new one
+                self._index = encoder, _read(there, marks)
+            return self._index[1]
+
+
+def squared_distances(
+    features: NDArray[Any], row: int, weights: NDArray[np.float32], squares: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Squared distances of row `row` to all rows (N,), features divided by their deviations; a block at a time."""
+    query = features[row].astype(np.float32) * weights
+    out = np.empty(len(features), np.float32)
+    for first in range(0, len(features), _ROWS):
+        block = features[first : first + _ROWS].astype(np.float32)
+        out[first : first + _ROWS] = block @ (-2 * query * weights)
+    out += squares + np.float32((query**2).sum())
+    return out
+
+
+def scaling(features: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(weights (D,), squares (N,)) of `squared_distances`."""
+    step = max(1, len(features) // _SAMPLE)
+    deviation = features[::step].astype(np.float32).std(axis=0)
+    weights = np.where(deviation > _LEAST_DEVIATION, 1 / np.maximum(deviation, _LEAST_DEVIATION), 0).astype(np.float32)
+    squares = np.empty(len(features), np.float32)
+    for first in range(0, len(features), _ROWS):
+        squares[first : first + _ROWS] = ((features[first : first + _ROWS].astype(np.float32) * weights) ** 2).sum(
+            axis=1
+        )
+    return weights, squares
+
+
+def _read(there: list[tuple[str, Path]], marks: tuple[tuple[str, int], ...]) -> _Index:
+    features = read_cohort_features([path for _, path in there])
+    coords, sides = [], []
+    for _, path in there:
+        with open_store(path) as store:
+            coords.append(store.read(COORDS))
+            sides.append(geometry_from(store.array_attrs(COORDS), path).patch_level0)
+    weights, squares = scaling(features.features)
+    slides = tuple(name for name, _ in there)
+    return _Index(marks, slides, features, tuple(coords), tuple(sides), weights, squares)

@@ -1,0 +1,100 @@
+"""Open slides and encoded tiles, kept within fixed bounds however long somebody pans."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wsi_pipeline.viewer.deep_zoom import DeepZoom
+
+MOST_SLIDES = 12
+"""Open slides; each may hold 64 MB of decoded tiles."""
+CACHE_BYTES = 64 << 20
+"""Encoded tiles and thumbnails."""
+
+
+@dataclass
+class _Kept:
+    """An open slide and how many readers are in it; `lock` is held while it is being opened."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    zoom: DeepZoom | None = None
+    readers: int = 0
+    dropped: bool = False
+
+
+class SlidePool:
+    """At most `most` open slides, the least recently used closed first; for several threads."""
+
+    def __init__(self, open_slide: Callable[[str], DeepZoom], most: int = MOST_SLIDES) -> None:
+        self._open, self._most = open_slide, most
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    @contextmanager
+    def use(self, slide_id: str) -> Iterator[DeepZoom]:
+        """The slide, open until the body ends; raises what opening it raises."""
+        with self._lock:
+            kept = self._kept.setdefault(slide_id, _Kept())
+            kept.readers += 1
+            self._kept.move_to_end(slide_id)
+        try:
+            with kept.lock:
+                if kept.zoom is None:
+                    kept.zoom = self._open(slide_id)
+            yield kept.zoom
+        finally:
+            self._leave(slide_id, kept)
+
+    def close(self) -> None:
+        """Close every slide that nobody reads; the others when their last reader leaves."""
+        with self._lock:
+            self._drop(len(self._kept))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _leave(self, slide_id: str, kept: _Kept) -> None:
+        with self._lock:
+            kept.readers -= 1
+            if kept.zoom is None and not kept.readers:
+                self._kept.pop(slide_id, None)
+            if kept.dropped and not kept.readers and kept.zoom is not None:
+                kept.zoom.slide.close()
+            self._drop(len(self._kept) - self._most)
+
+    def _drop(self, count: int) -> None:
+        for slide_id in list(self._kept)[: max(0, count)]:
+            kept = self._kept.pop(slide_id)
+            kept.dropped = True
+            if not kept.readers and kept.zoom is not None:
+                kept.zoom.slide.close()
+
+
+class ByteCache:
+    """Encoded things, (bytes, media type), least recently used dropped first beyond `limit` bytes."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit, self.held = limit, 0
+        self._lock = threading.Lock()
+        self._items: OrderedDict[Hashable, tuple[bytes, str]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
+        """What is kept under `key`, else what `make` gives; two threads may make the same thing once each."""
+        with self._lock:
+            found = self._items.get(key)
+            if found is not None:
+                self._items.move_to_end(key)
+                return found
+        made = make()
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = made
+                self.held += len(made[0])
+            while self.held > self.limit and len(self._items) > 1:
+                _, (data, _) = self._items.popitem(last=False)
+                self.held -= len(data)
+        return made

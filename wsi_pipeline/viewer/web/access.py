@@ -1,0 +1,116 @@
+"""Who may ask: the token in the address, the Host and the Origin of every request, and the size of what is sent.
+
+The token keeps out other users of the machine. The Host keeps out pages that point a name of theirs at this address
+(DNS rebinding), the Origin those that post to it from elsewhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_BODY = 8 << 20
+"""Bytes of a request's body."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors {ancestors}"
+)
+_ALONE = "'none'"
+_NOTEBOOKS = "http://localhost:* http://127.0.0.1:* https://localhost:* https://127.0.0.1:* vscode-webview:"
+_CHANGING = ("POST", "PUT", "DELETE", "PATCH")
+
+
+class Access:
+    """Lets a request through to `app` if its address holds the token and its Host and Origin are this server's.
+
+    names       names of this server beside those of the loopback interface, in lower case, without port
+    in_frames   whether a notebook on this machine may show the page in a frame
+    """
+
+    def __init__(self, app: ASGIApp, token: str, names: Iterable[str] = (), *, in_frames: bool = False) -> None:
+        self._app, self._token, self._names = app, token, frozenset(name.lower() for name in names)
+        self._policy = POLICY.format(ancestors=_NOTEBOOKS if in_frames else _ALONE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refused = self._refusal(scope, Headers(scope=scope))
+        if refused is not None:
+            await refused(scope, receive, self._with_headers(send))
+            return
+        inner = dict(scope)
+        inner["path"] = scope["path"][len(self._token) + 1 :]
+        inner.pop("raw_path", None)
+        await self._app(inner, _limited(receive), self._with_headers(send))
+
+    def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+        host = headers.get("host", "")
+        if not self._is_own(host):
+            return PlainTextResponse("This server does not answer to that name.", 421)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return PlainTextResponse("Requests from other pages are refused.", 403)
+        head = scope["path"][: len(self._token) + 2]
+        if not secrets.compare_digest(head.encode(), f"/{self._token}/".encode()):
+            return PlainTextResponse("Use the address that wsi-pipeline view printed: it holds a token.", 404)
+        if scope["method"] in _CHANGING and headers.get("content-type", "").partition(";")[0] != "application/json":
+            return PlainTextResponse("Changes are sent as application/json.", 415)
+        return None
+
+    def _is_own(self, host: str) -> bool:
+        """Whether a Host header names this server: a loopback name with any port, as of a tunnel, or a given one."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        return name in self._names or name == "localhost" or _is_loopback(name)
+
+    def _with_headers(self, send: Send) -> Send:
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = self._policy
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        return answer
+
+
+def new_token() -> str:
+    """A token nobody can guess."""
+    return secrets.token_urlsafe(18)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _limited(receive: Receive) -> Receive:
+    """`receive` that refuses a body beyond the limit, with status 413, before more of it is taken."""
+    seen = 0
+
+    async def read() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MOST_BODY:
+            raise HTTPException(413, f"a request may have {MOST_BODY >> 20} MB at most")
+        return message
+
+    return read

@@ -1,0 +1,114 @@
+"""The addresses of slides: tiles, thumbnails, layers, neighbours. Everything is named by the id of a slide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from wsi_pipeline.errors import UsageError
+from wsi_pipeline.geometry import Box
+from wsi_pipeline.viewer.cohort_rows import RowQuery
+from wsi_pipeline.viewer.deep_zoom import Tile
+from wsi_pipeline.viewer.web.viewer import Viewer
+
+_FOREVER = {"Cache-Control": "private, max-age=604800, immutable"}
+"""Addresses of tiles and thumbnails hold the version of the file."""
+
+
+class SlideEndpoints:
+    """Answers about the cohort and its slides. Plain functions: starlette runs them in threads."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+
+    def about(self, request: Request) -> Response:
+        """What the run has: labels, sites, folds, trainings, encoders, classifications."""
+        return JSONResponse(self._viewer.about())
+
+    def cohort(self, request: Request) -> Response:
+        """One page of the cohort's rows."""
+        words = request.query_params
+        asked = RowQuery(
+            sort=words.get("sort", "order"),
+            down=words.get("down") == "1",
+            **{name: words.get(name, "") for name in ("training", "label", "site", "fold", "state", "text")},
+        )
+        return JSONResponse(self._viewer.rows.page(asked, number(request, "offset", 0), number(request, "limit", 100)))
+
+    def facts(self, request: Request) -> Response:
+        """Size, levels, resolution, layers and predictions of a slide."""
+        slide_id = request.path_params["slide"]
+        training = request.query_params.get("training", "")
+        return JSONResponse({
+            **self._viewer.library.facts(slide_id),
+            "layers": self._viewer.layers.listed(slide_id),
+            "row": self._viewer.rows.one(slide_id, training),
+        })  # fmt: skip
+
+    def tile(self, request: Request) -> Response:
+        """One tile."""
+        place = request.path_params
+        return _picture(
+            self._viewer.library.tile(place["slide"], place["level"], place["column"], place["row"]), keep=True
+        )
+
+    def thumbnail(self, request: Request) -> Response:
+        """The whole slide, small."""
+        found = self._viewer.library.thumbnail(request.path_params["slide"], number(request, "px", 256))
+        return _picture(found, keep=True)
+
+    def region(self, request: Request) -> Response:
+        """A box of level 0 as one picture."""
+        x, y, side = (number(request, name, 0) for name in ("x", "y", "side"))
+        found = self._viewer.library.region(
+            request.path_params["slide"], Box(x, y, side, side), number(request, "px", 256)
+        )
+        return _picture(found, keep=True)
+
+    def layer(self, request: Request) -> Response:
+        """One layer over a slide."""
+        return JSONResponse(self._viewer.layers.read(request.path_params["slide"], request.query_params.get("key", "")))
+
+    def associated(self, request: Request) -> Response:
+        """Names of the label and macro pictures; the pictures themselves are sent one by one, when asked for."""
+        return JSONResponse(self._viewer.library.associated(request.path_params["slide"]))
+
+    def associated_image(self, request: Request) -> Response:
+        """One of them."""
+        place = request.path_params
+        return _picture(self._viewer.library.associated_image(place["slide"], place["name"]), keep=False)
+
+    def similar(self, request: Request) -> Response:
+        """The nearest patches of one patch, or without `row` the nearest slides."""
+        slide_id, words = request.path_params["slide"], request.query_params
+        encoder, count = words.get("encoder", ""), number(request, "count", 24)
+        if "row" not in words:
+            return JSONResponse(self._viewer.similar.slides(slide_id, encoder, count))
+        row, others = number(request, "row", 0), words.get("others") == "1"
+        return JSONResponse(self._viewer.similar.patches(slide_id, row, encoder, count, others=others))
+
+
+def number(request: Request, name: str, default: int) -> int:
+    """A whole number of the query; raises UsageError for anything else."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text) if len(text) < 12 else None
+    except ValueError:
+        value = None
+    if value is None:
+        raise UsageError(f"{name} must be a whole number, got {text[:40]!r}")
+    return value
+
+
+def _picture(tile: Tile, *, keep: bool) -> Response:
+    return Response(tile.data, media_type=tile.media, headers=dict(_FOREVER) if keep else {})
+
+
+def explained(error: Any) -> JSONResponse:
+    """An error of ours as JSON: what is wrong and what to do."""
+    status = 404 if isinstance(error, UsageError) and error.what.startswith("no ") else 400
+    return JSONResponse({"error": error.what, "todo": error.todo}, status)

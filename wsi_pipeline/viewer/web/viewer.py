@@ -1,0 +1,107 @@
+"""One viewer: a library with its rows, layers, neighbours, marks and jobs."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cached_property
+from typing import Any
+
+from wsi_pipeline.cohort.run_dir import slug
+from wsi_pipeline.errors import LabelError, WsiPipelineError
+from wsi_pipeline.stages.results.fractions import classified
+from wsi_pipeline.stages.results.tuning_files import tunings
+from wsi_pipeline.version import __version__
+from wsi_pipeline.viewer.cohort_rows import SORTS, CohortRows
+from wsi_pipeline.viewer.jobs import Jobs
+from wsi_pipeline.viewer.library import Library
+from wsi_pipeline.viewer.marked_patches import NAME, teaching, told, write_patches_csv
+from wsi_pipeline.viewer.marks import Marks, class_list
+from wsi_pipeline.viewer.patch_layers import PatchLayers
+from wsi_pipeline.viewer.similar_patches import SimilarPatches
+from wsi_pipeline.wording import counted
+
+
+class Viewer:
+    """What the addresses answer from. `teach` False: nothing can be marked (slides without a run)."""
+
+    tuned = slug(f"pathotune:{NAME}")
+    """Folder name of the classification by the model that is tuned on the marks."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.rows = CohortRows(library, self._count_marks)
+        self.layers = PatchLayers(library)
+        self.similar = SimilarPatches(library)
+
+    @cached_property
+    def marks(self) -> Marks:
+        """The marks of the run; raises UsageError without one."""
+        return Marks(self.library.needed_run)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The jobs of the run; raises UsageError without one."""
+        return Jobs(self.library.needed_run)
+
+    def about(self) -> dict[str, Any]:
+        """What the page needs to know of the run."""
+        run = self.library.run
+        trained = ["/".join(folder.parts[-2:]) for folder in self.library.trainings()]
+        return {
+            "name": self.library.name, "run": str(run.root) if run else None, "version": __version__,
+            "slides": len(self.library.records), "sorts": list(SORTS), "trainings": trained,
+            "encoders": list(self.similar.encoders()), "classified": list(classified(run)) if run else [],
+            "adapters": [tuning.name for tuning in tunings(run)] if run else [], "tuned": self.tuned,
+            "exported": False, **self.rows.choices(),
+        }  # fmt: skip
+
+    def teaching(self) -> dict[str, Any]:
+        """What the marks amount to, and the commands that `tune` would run."""
+        plan = teaching(self.library, self.marks)
+        return {
+            **told(plan),
+            "colours": self._colours(),
+            "commands": [self._shown(words) for words in self._commands(plan, None, None)],
+        }
+
+    def tune(self, slide_id: str | None) -> dict[str, Any]:
+        """Start tuning on the marks, and then classifying. Raises UsageError where that cannot be done."""
+        if slide_id is not None:
+            self.library.record(slide_id)
+        plan = teaching(self.library, self.marks)
+        _, mpp = write_patches_csv(self.library, self.marks, plan)
+        return self.jobs.start(
+            "tune", f"tuning on {counted(len(plan.patches), 'patch')}", self._commands(plan, mpp, slide_id)
+        )
+
+    def _commands(self, plan: Any, mpp: float | None, slide_id: str | None) -> list[list[str]]:
+        run = str(self.library.needed_run.root)
+        source = str(self.library.needed_run.annotations / "patches.csv")
+        spacing = f"{mpp:g}" if mpp is not None else "MPP"
+        model = f"pathotune:{NAME}"
+        commands = [["tune", source, "--name", NAME, "--image-mpp", spacing, *plan.options, "--run", run]]
+        if slide_id is not None:
+            commands.append(["classify", "--model", model, "--only", slide_id, "--run", run])
+        return [*commands, ["classify", "--model", model, "--run", run]]
+
+    def _shown(self, words: list[str]) -> str:
+        return shlex.join(["wsi-pipeline", *words])
+
+    def _colours(self) -> dict[str, str]:
+        """Class -> colour of all that is marked, then of the tuned model's classes."""
+        found: dict[str, str] = {}
+        for slide_id in self.library.records:
+            if self.marks.run.annotation(slide_id).is_file():
+                try:
+                    found = class_list(self.marks.read(slide_id)["features"], found)
+                except LabelError:
+                    continue
+        return found
+
+    def _count_marks(self, slide_id: str) -> int:
+        if self.library.run is None:
+            return 0
+        try:
+            return self.marks.count(slide_id)
+        except WsiPipelineError:
+            return 0
