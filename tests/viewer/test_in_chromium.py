@@ -63,9 +63,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield running
 
 
+class Own:
+    """The viewer served from a thread of the tests: quicker than a process."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self._server, address = serve_in_thread(Viewer(Library.of_run(run)), in_frames=False)
+        self.url = address.url
+
+    def kill(self) -> None:
+        self._server.should_exit = True
+
+
 @pytest.fixture
-def server(run: RunDir) -> Iterator[Server]:
-    made = Server(run)
+def server(run: RunDir) -> Iterator[Own]:
+    made = Own(run)
     yield made
     made.kill()
 
@@ -78,7 +90,7 @@ def place(browser: Browser, x: float, y: float) -> tuple[float, float]:
     return box[0] + x * box[2], box[1] + y * box[3]
 
 
-def open_slide_page(browser: Browser, server: Server, name: str, query: str = "", **window: Any) -> None:
+def open_slide_page(browser: Browser, server: Own | Server, name: str, query: str = "", **window: Any) -> None:
     browser.open("about:blank")
     browser.open(f"{server.url}#/slides/{name}{query}", **window)
     browser.wait(READY)
@@ -105,7 +117,9 @@ def add_class(browser: Browser, name: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (820, True)])
-def test_the_cohort_opens_sorts_and_leads_to_a_slide(browser: Browser, server: Server, width: int, dark: bool) -> None:
+def test_the_cohort_opens_sorts_and_leads_to_a_slide(
+    browser: Browser, server: Own | Server, width: int, dark: bool
+) -> None:
     browser.open("about:blank")
     del browser.problems[:], browser.requests[:]
     browser.open(server.url, width=width, dark=dark)
@@ -127,7 +141,7 @@ def test_the_cohort_opens_sorts_and_leads_to_a_slide(browser: Browser, server: S
 def test_names_are_text_and_never_html(browser: Browser, run: RunDir) -> None:
     table = run.cohort_csv.read_text().replace(",p0,", ",<img src=x onerror=alert(1)>,")
     run.cohort_csv.write_text(table)
-    server = Server(run)
+    server = Own(run)
     try:
         browser.open("about:blank")
         browser.open(server.url)
@@ -138,7 +152,7 @@ def test_names_are_text_and_never_html(browser: Browser, run: RunDir) -> None:
         server.kill()
 
 
-def test_native_pixels_are_openslides(browser: Browser, server: Server, run: RunDir, made_run: Path) -> None:
+def test_native_pixels_are_openslides(browser: Browser, server: Own | Server, run: RunDir, made_run: Path) -> None:
     open_slide_page(browser, server, "s0", "?x=512&y=512&s=1&layers=")
     browser.run("new Promise(r => setTimeout(r, 1500))")
     script = """(() => {
@@ -162,7 +176,7 @@ def test_native_pixels_are_openslides(browser: Browser, server: Server, run: Run
     assert sorted(away.values())[1] > 5, "one pixel beside it looks different"
 
 
-def test_marks_are_drawn_saved_and_there_after_a_reload(browser: Browser, server: Server, run: RunDir) -> None:
+def test_marks_are_drawn_saved_and_there_after_a_reload(browser: Browser, server: Own | Server, run: RunDir) -> None:
     open_slide_page(browser, server, "s0")
     add_class(browser, "tumour")
     browser.run("document.querySelector('[data-tool=rect]').click()")
@@ -182,7 +196,7 @@ def test_marks_are_drawn_saved_and_there_after_a_reload(browser: Browser, server
     kinds = wait_for(lambda: len(found := features(run, "s0")) == 4 and [item["geometry"]["type"] for item in found])
     assert kinds == ["Polygon", "Polygon", "Point", "Polygon"]
     browser.wait("document.querySelector('.classes').innerText.includes('4 marks')")
-    browser.open(server.url + "#/slides/s0?tab=teach")
+    open_slide_page(browser, server, "s0", "?tab=teach")
     browser.wait("document.querySelector('.classes')?.innerText.includes('4 marks')")
     browser.run("document.querySelector('[data-tool=erase]').click()")
     browser.wait(READY)
@@ -190,7 +204,8 @@ def test_marks_are_drawn_saved_and_there_after_a_reload(browser: Browser, server
     wait_for(lambda: len(features(run, "s0")) == 3)
 
 
-def test_a_stroke_survives_the_end_of_the_server(browser: Browser, server: Server, run: RunDir) -> None:
+def test_a_stroke_survives_the_end_of_the_server(browser: Browser, run: RunDir) -> None:
+    server = Server(run)
     open_slide_page(browser, server, "s1")
     add_class(browser, "stroma")
     browser.run("document.querySelector('[data-tool=rect]').click()")
@@ -206,10 +221,11 @@ def test_a_stroke_survives_the_end_of_the_server(browser: Browser, server: Serve
     wait_for(lambda: len(features(run, "s1")) == 1)
     browser.wait("document.querySelector('.saving').innerText === 'saved'")
     del browser.problems[:]  # the failed requests
+    server.kill()
 
 
 def test_another_window_sees_the_marks_and_loses_none(
-    browser: Browser, server: Server, run: RunDir, tmp_path: Path
+    browser: Browser, server: Own | Server, run: RunDir, tmp_path: Path
 ) -> None:
     open_slide_page(browser, server, "s2", "?tab=teach")
     with Browser(tmp_path / "second") as other:
@@ -223,7 +239,7 @@ def test_another_window_sees_the_marks_and_loses_none(
             window.wait("['a', 'b'].every(n => document.querySelector('.classes').innerText.includes(n))")
 
 
-def test_layers_show_the_value_under_the_pointer_and_lead_to_patches(browser: Browser, server: Server) -> None:
+def test_layers_show_the_value_under_the_pointer_and_lead_to_patches(browser: Browser, server: Own | Server) -> None:
     open_slide_page(browser, server, "s0")
     check = "document.querySelector('[data-layer=\"attention:colour/mean\"] input[type=checkbox]')"
     browser.run(f"{check}.click()")
@@ -244,7 +260,7 @@ def test_layers_show_the_value_under_the_pointer_and_lead_to_patches(browser: Br
     assert browser.problems == []
 
 
-def test_every_control_has_a_name(browser: Browser, server: Server) -> None:
+def test_every_control_has_a_name(browser: Browser, server: Own | Server) -> None:
     open_slide_page(browser, server, "s0", "?tab=teach")
     nameless = """[...document.querySelectorAll('input, select, button')].filter(e => !(e.getAttribute('aria-label') ||
       e.innerText.trim() || e.labels?.length && e.labels[0].innerText.trim())).map(e => e.outerHTML)"""
@@ -252,7 +268,7 @@ def test_every_control_has_a_name(browser: Browser, server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_from_marks_to_the_class_map(browser: Browser, server: Server, run: RunDir) -> None:
+def test_from_marks_to_the_class_map(browser: Browser, server: Own | Server, run: RunDir) -> None:
     open_slide_page(browser, server, "s0", "?x=512&y=512&s=0.7")
     for name, rows in (("a", (0.3, 0.4)), ("b", (0.6, 0.7))):
         add_class(browser, name)
