@@ -256,6 +256,7 @@ export class SlidePage {
         await this.setLayer(pane, entry, check.checked);
         more.hidden = !check.checked;
         if (check.checked) fill(more, this.layerDetails(pane, entry));
+        if (!more.isConnected) this.showLayerPanel(); // the panel was made again meanwhile
       } catch (error) {
         check.checked = false;
         notice(error.message, true);
