@@ -89,7 +89,7 @@ def test_classes_that_clam_numbers_are_named_by_its_own_labels(
     found, said = compare(folder, clam(folder, **codes), tmp_path, capsys)
     truth = (ours(folder)["label"] == "mut").to_numpy()
     assert found["metrics"]["auroc"]["b"] == pytest.approx(roc_auc_score(truth, theirs(folder)["p_mut"]), abs=1e-9)
-    assert f"p_{codes['mut']} is that of mut" in said
+    assert f"p_{codes['mut']} is the probability of mut" in said
 
 
 def test_classes_that_cannot_be_named_so_are_refused(

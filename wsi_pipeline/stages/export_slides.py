@@ -1,7 +1,7 @@
 """Slides written in the formats of other tools, with the tables of the cohort beside them.
 
-What is done is known by a digest of the stores that it was made from (`exchange.writers.export_files`), so that an
-export goes on where it was stopped, and writes again only what has changed.
+A digest of the source stores tells which slides are done (`exchange.writers.export_files`), so an interrupted export
+continues, and a repeated one writes only what has changed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ExportSlidesStage:
 
     @property
     def format(self) -> ExportFormat:
-        """What writes the files."""
+        """The format that writes the files."""
         return EXPORT_FORMATS.get(self.settings.to)
 
     @property
@@ -94,11 +94,11 @@ class ExportSlidesStage:
         return StageStatus("done" if count else "empty", digest=digest, summary={"patches": count})
 
     def ready(self, record: SlideRecord) -> bool:
-        """Whether the run has what is exported of this slide."""
+        """Whether the run has the stores that this slide's export needs."""
         return existing_store(self._place(record)) is not None
 
     def dim(self, record: SlideRecord) -> int:
-        """Features of a patch, as a store says; 0 where none are exported."""
+        """Features per patch, read from a store; 0 if none are exported."""
         store = existing_store(self._place(record)) if self.settings.encoder else None
         header = read_header(store, FEATURE_FORMAT) if store is not None else None
         return int(header.extra["encoder"]["dim"]) if header is not None else 0
@@ -163,9 +163,10 @@ class ExportSlidesStage:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export did.
+    """The result of an export.
 
-    written   slides that are in it, done now or before; `empty`: without patches, left out
+    written   slides that it contains, written now or before
+    empty     slides without patches, left out
     missing   slides that have nothing to export
     next      what to do next, one line
     notes     sentences for the user
@@ -221,7 +222,7 @@ def export_slides(
 
 
 def _is_there(stage: ExportSlidesStage, record: SlideRecord) -> bool:
-    """Whether a slide is in the folder as its stores are now; a damaged store is none."""
+    """Whether the folder has a slide as its stores are now; no if a store is damaged."""
     try:
         return stage.ready(record) and stage.check(record).fresh
     except (WsiPipelineError, OSError):

@@ -1,1 +1,1 @@
-"""What a stage starts from: bags of features, the adapter that is meant."""
+"""Inputs of stages: bags of features, the adapter to use, imported files."""

@@ -1,4 +1,4 @@
-"""Which adapter file `--model pathotune` means: the one place that decides it, for embed, classify and predict."""
+"""Which adapter file `--model pathotune` refers to: decided here for embed, classify and predict."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _TUNE = "tune one with: wsi-pipeline tune ..."
 
 @dataclass(frozen=True)
 class AdapterChoice:
-    """An adapter file, None for the built-in one, and a remark on why it is this one ("" where that is plain)."""
+    """An adapter file, None for the built-in one, and a remark on why it was chosen ("" if that is obvious)."""
 
     path: Path | None
     remark: str = ""
 
 
 def find_adapter(run: RunDir, model: str, given: str | None = None) -> AdapterChoice | None:
-    """The adapter that `--model` and `--adapter` mean in a run; None for an encoder without one.
+    """The adapter that `--model` and `--adapter` refer to in a run; None for an encoder without one.
 
-    A file that was given wins; `built-in` is the package's. `pathotune:NAME` is tune/NAME of the run; `pathotune` is
-    tune/pathotune, where that is there, else the built-in one. Raises EncoderError for a NAME that was not tuned,
+    A given file takes precedence; `built-in` is the package's. `pathotune:NAME` is tune/NAME of the run; `pathotune` is
+    tune/pathotune if it exists, else the built-in one. Raises EncoderError for a NAME that was not tuned,
     UsageError for an adapter given to another encoder.
     """
     if not is_tuned(model):
@@ -65,7 +65,7 @@ def plan_in_run(
     input_px: int | None = None,
     whole_patch: bool = False,
 ) -> tuple[EncoderPlan, str]:
-    """The plan of an encoder as a run means its name, and the remark on its adapter. Raises as its parts do."""
+    """The plan of an encoder for a name used in a run, and the remark on its adapter. Raises as its parts do."""
     choice = find_adapter(run, model, adapter)
     plan = plan_encoder(
         model,
@@ -79,7 +79,7 @@ def plan_in_run(
 
 
 def remembered(run: RunDir, adapter: str) -> str:
-    """How a store remembers an adapter file: its path within the run, if it is in there, else the absolute path."""
+    """How a store records an adapter file: its path within the run if it lies there, else the absolute path."""
     if adapter in ("", BUILT_IN):
         return adapter
     path, root = Path(adapter).resolve(), run.root.resolve()
@@ -92,7 +92,7 @@ def adapter_of_model(
     """The adapter that a slide-level model was trained on, for `--adapter`; None for an encoder without one.
 
     encoder    identity of the encoder in the trained model: name and fingerprint
-    recorded   what its training remembered of the adapter (see `remembered`)
+    recorded   the adapter as recorded by its training (see `remembered`)
     trained    folder of the trained model, train-mil/<encoder>/<mil model> of its run
     run        where it is to be applied
 
@@ -127,7 +127,7 @@ def _candidates(recorded: str, trained: Path, run: RunDir) -> Iterator[str]:
 
 
 def _fingerprint(name: str, adapter: str) -> str | None:
-    """Fingerprint of the encoder with this adapter; None if the file is missing or no adapter."""
+    """Fingerprint of the encoder with this adapter; None if the file is missing or not an adapter."""
     try:
         path = None if adapter == BUILT_IN else Path(adapter)
         # The built-in adapter goes by the plain name only.

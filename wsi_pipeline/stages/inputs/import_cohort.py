@@ -22,9 +22,10 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Given:
-    """What a user names: files or folders, a table of labels, the slides, the encoder; and how tables are read.
+    """The user's input: files or folders, a table of labels, the slides, the encoder; and how tables are read.
 
-    where   the files in a message; `table_name`: the table of labels, or the slides, in a message
+    where        words for the files in messages
+    table_name   words for the table of labels, or the slides, in messages
     """
 
     sources: tuple[str, ...]
@@ -43,7 +44,7 @@ class ImportCohort:
 
     plan     files and faults by slide_id
     cohort   all slides, to be recorded in the run
-    table    what lists them, in a message
+    table    words for their source in messages
     notes    sentences for the user
     """
 
@@ -53,7 +54,7 @@ class ImportCohort:
     notes: tuple[str, ...] = ()
 
     def ready(self, records: Sequence[SlideRecord]) -> list[SlideRecord]:
-        """Those of `records` that have a file, at fault or not."""
+        """Those of `records` that have a file, usable or not."""
         return [one for one in records if one.slide_id in self.plan.files or one.slide_id in self.plan.faults]
 
     @property
@@ -69,7 +70,7 @@ class ImportCohort:
 
 
 def import_cohort(run: RunDir, plan: ImportPlan, given: Given) -> ImportCohort:
-    """Match files and slides. The slides are those of the table of labels, else of the run, else one for each file.
+    """Match files and slides. The slides come from the table of labels, else from the run, else one from each file.
 
     Raises UsageError if no slide has a file, ManifestError for a table that cannot be used.
     """
@@ -109,7 +110,7 @@ def _cohort(run: RunDir, plan: ImportPlan, given: Given) -> tuple[Cohort, str]:
 
 
 def _of_files(files: Mapping[str, ForeignFile | None], given: Given) -> Cohort:
-    """A cohort without labels: each file a slide. Names that cannot be ids are noted."""
+    """A cohort without labels: one slide per file. Names that cannot be ids are noted."""
     names = [name for name in files if id_problem(name) is None]
     odd = [Fault(None, f"{name!r} {id_problem(name)}: not imported", fatal=False) for name in files if id_problem(name)]
     folder = Path(given.sources[0]).absolute()
@@ -118,7 +119,7 @@ def _of_files(files: Mapping[str, ForeignFile | None], given: Given) -> Cohort:
 
 
 def _with_slides(cohort: Cohort, source: str, notes: list[str]) -> Cohort:
-    """The cohort with the paths and resolutions of slides named apart from the labels."""
+    """The cohort with the paths and resolutions of slides given separately from the labels."""
     slides = read_cohort([source], mixed_labels=True)
     by_id = {record.slide_id: record for record in slides.records}
     matches = match_names([record.slide_id for record in cohort.records], by_id)
@@ -139,10 +140,10 @@ def _with_slides(cohort: Cohort, source: str, notes: list[str]) -> Cohort:
 
 
 def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
-    """The cohort where a slide that is not there has the path of its features' file, and no note that it is missing.
+    """The cohort in which a missing slide has the path of its feature file, without a note that it is missing.
 
-    Nor is there such a note where the file of features is missing or at fault: no slide is needed, and the sentence
-    of what matched names it.
+    There is no such note either if the feature file is missing or unusable: no slide is needed, and the sentence about
+    matches names it.
     """
     files = plan.files
     return _noted(

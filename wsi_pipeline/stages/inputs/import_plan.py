@@ -1,4 +1,4 @@
-"""Which file of another tool is read for which slide, and as whose features."""
+"""Which file of another tool is read for which slide, and from which encoder its features are."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _ALSO_PATCHES = "Name the tool's folder of coordinates as well: patches/ of TRID
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """Files by the slide they are of.
+    """The file of each slide.
 
-    encoder   whose features they are; "" for coordinates alone. stated_by: file, folder or user
-    dim       features of a patch; 0 for coordinates alone
-    files     slide_id -> its file; `beside`: slide_id -> the file of coordinates that belongs to it
-    faults    slide_id -> why its file is not used, and what to do
-    notes     what else was there
-    matches   ids of the table and names of the files
+    encoder     that made the features; "" for coordinates only
+    stated_by   what names the encoder: file, folder or user
+    dim         features per patch; 0 for coordinates only
+    files       slide_id -> its file
+    beside      slide_id -> the file of coordinates that belongs to it
+    faults      slide_id -> why its file is not used, and what to do
+    notes       sentences on other files
+    matches     ids of the table and names of the files
     """
 
     encoder: str
@@ -48,14 +50,14 @@ class ImportPlan:
 
     @property
     def counts(self) -> tuple[int, str]:
-        """Slides that have a file, and `, 2 of them not usable` where that is so."""
+        """Number of slides that have a file, with `, 2 of them not usable` if so."""
         bad = len(self.faults)
         return len(self.files) + bad, f", {bad} of them not usable" if bad else ""
 
     def for_slides(self, ids: Sequence[str], table: str, where: str) -> ImportPlan:
-        """The same by the ids of a cohort. Raises UsageError if no id has a file.
+        """The same plan by the ids of a cohort. Raises UsageError if no id has a file.
 
-        table, where   the names of both in messages
+        table, where   words for cohort and files in messages
         """
         matches = match_names(ids, dict.fromkeys([*self.files, *self.faults]))
         if not matches.names:
@@ -75,9 +77,9 @@ class ImportPlan:
 
 
 def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> ImportPlan:
-    """One file of features for each slide, all of one encoder and width; what differs is a fault of its slide.
+    """One file of features for each slide, all of one encoder and width; a file that differs is a fault of its slide.
 
-    Raises UsageError if there is nothing to choose by: several encoders, none stated, widths that are as common.
+    Raises UsageError if the choice is open: several encoders, none stated, or widths that are equally common.
     """
     if not found.features:
         raise UsageError(
@@ -103,9 +105,9 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
 
 
 def plan_patches(found: FoundFiles, where: str) -> ImportPlan:
-    """One file of coordinates for each slide; a file of features with coordinates and sizes is as good.
+    """One file of coordinates for each slide; a feature file with coordinates and patch size will do.
 
-    Raises UsageError if none of the files has both, saying which of the two is missing.
+    Raises UsageError if no file has coordinates and patch size, saying which is missing.
     """
     of_features = {file.path: file for file in found.features}  # once, where it has features of several encoders
     usable = [file for file in of_features.values() if file.coords and file.stated.patch_px]
@@ -122,7 +124,7 @@ def plan_patches(found: FoundFiles, where: str) -> ImportPlan:
 
 
 def _no_patches(found: FoundFiles, features: Sequence[ForeignFile], where: str) -> UsageError:
-    """Why there are no patches to import: what is there, and what is missing in it."""
+    """Why there are no patches to import: what the files hold, and what they lack."""
     unsized = [file for file in features if file.coords]
     if unsized:
         return UsageError(
@@ -144,14 +146,14 @@ def _no_patches(found: FoundFiles, features: Sequence[ForeignFile], where: str) 
 
 
 def _called(stated: Stated) -> str:
-    """`STAMP 2.5.0`, `CLAM by layout`, `.npy files`: what the files of slides come from."""
+    """`STAMP 2.5.0`, `CLAM by layout`, `.npy files`: the tool that wrote the files."""
     kind = {"CLAM layout": "CLAM by layout", "HDF5": "HDF5 files"}.get(stated.tool, stated.tool)
     kind = f"{kind}s" if kind.endswith(" file") else kind
     return f"{kind} {stated.version}".strip()
 
 
 def _unreadable(found: FoundFiles, by_name: Mapping[str, ForeignFile]) -> dict[str, ExchangeError]:
-    """The faults of slides of which no file can be read."""
+    """The faults of slides with no readable file."""
     return {name: why for path, why in found.unreadable.items() if (name := slide_of(path)) not in by_name}
 
 
@@ -163,7 +165,7 @@ def _why_none(found: FoundFiles) -> str:
 def _of_encoder(
     files: Sequence[ForeignFile], where: str, asked: str | None
 ) -> tuple[list[ForeignFile], str, str, list[ForeignFile]]:
-    """The files of one encoder, its name, who states it, and files of the same folders that state none."""
+    """The files of one encoder, its name, what states it, and files of the same folders that state none."""
     stated: dict[str, list[ForeignFile]] = {}
     for file in files:
         stated.setdefault(file.stated.encoder, []).append(file)
@@ -198,7 +200,7 @@ def _nobody(file: ForeignFile, encoder: str) -> ExchangeError:
 
 
 def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dict[str, ExchangeError]]:
-    """Name -> its file, the one that states most where a slide has several kinds; and faults of those with two."""
+    """Name -> its file (of several kinds the one that states most); and faults of names with two equal files."""
     groups: dict[str, list[ForeignFile]] = {}
     for file in files:
         groups.setdefault(file.name, []).append(file)
@@ -218,7 +220,7 @@ def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dic
 
 
 def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str, ExchangeError]]:
-    """The width of most files, and a fault for each of another. Raises UsageError if no width is that of most."""
+    """The width of most files, and a fault for each other file. Raises UsageError if no width is the most common."""
     counts = Counter(file.dim for file in files.values() if file.rows)
     if not counts:
         return 0, {}
@@ -245,7 +247,7 @@ def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str,
 def _beside(
     coordinates: Sequence[ForeignFile], files: Mapping[str, ForeignFile]
 ) -> tuple[dict[str, ForeignFile], list[str]]:
-    """The coordinates that belong to files of features, by name; a note where several would do."""
+    """The coordinates that belong to feature files, by name; a note if several match."""
     by_name, doubles = _one_each(coordinates)
     matched = match_names(list(files), by_name).names
     found = {name: by_name[other] for name, other in matched.items()}

@@ -1,6 +1,6 @@
-"""Features of another tool as feature stores of a run: embed/<encoder>/<slide_id>.h5. Runs as the stage `embed` does.
+"""Features of another tool as feature stores of a run: embed/<encoder>/<slide_id>.h5. Runs like the stage `embed`.
 
-The slide itself is looked at only where it is there: for its size, resolution and digest.
+The slide file is read only if it exists: for its size, resolution and digest.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from wsi_pipeline.store.schema import FEATURE_FORMAT, IMPORTED, Header, SlideIde
 from wsi_pipeline.store.tables.feature_table import write_features
 
 REVISION = 1
-"""Raised when the same file is read to another content, so that it is imported again."""
+"""Raised by one whenever the same file gives different content, so that it is imported again."""
 
 
 @dataclass(frozen=True)
 class KnownSlide:
-    """What the slide of a record says, where its file is there and opens.
+    """Facts about the slide of a record, if its file exists and opens.
 
-    mpp    as used, None if nobody states one
-    note   what is odd, or why the file is of no use
+    mpp    as used, None if not stated
+    note   anything unusual, or why the file cannot be used
     """
 
     identity: SlideIdentity | None = None
@@ -145,14 +145,14 @@ class ImportFeatures:
 
 
 def slide_is_there(record: SlideRecord, file: Path) -> bool:
-    """Whether the path of a record names a slide: of one whose slide is not there, it names the features' own file."""
+    """Whether the path of a record names a slide: if the slide is missing, it names the feature file."""
     return record.path != file and record.path.exists()
 
 
 def look_at(record: SlideRecord, file: Path, slide: OpenOnce, default_mpp: float | None) -> KnownSlide:
-    """The slide of a record, as far as its file is there. A slide that does not open is not needed: it is noted.
+    """Facts about the slide of a record. A file that is missing or does not open is not needed; the latter is noted.
 
-    Raises SlideError for a slide that is shown turned, where coordinates would have two meanings.
+    Raises SlideError for a slide that is shown rotated, because the meaning of coordinates would be ambiguous.
     """
     if not slide_is_there(record, file):
         return KnownSlide()
@@ -172,7 +172,7 @@ def look_at(record: SlideRecord, file: Path, slide: OpenOnce, default_mpp: float
 
 
 def with_paths(records: Mapping[str, SlideRecord], plan: ImportPlan) -> dict[str, SlideRecord]:
-    """Records whose slide is not there, with the path of their features' file; others as they are."""
+    """The records; those whose slide is missing have the path of their feature file."""
     return {
         one: replace(record, path=plan.files[one].path) if one in plan.files and not record.path.exists() else record
         for one, record in records.items()

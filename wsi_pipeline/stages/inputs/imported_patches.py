@@ -1,4 +1,4 @@
-"""Coordinates of another tool as patch stores of a run: tile/<slide_id>.h5. Each is checked with its slide."""
+"""Coordinates of another tool as patch stores of a run: tile/<slide_id>.h5. Each is checked against its slide."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_SIZE = "Name files that state it: patches/*_patches.h5 of TRIDENT, patches/*.
 
 @dataclass(frozen=True)
 class ImportPatches:
-    """Imports the patches of one slide after another by a plan; the slides must be there."""
+    """Imports the patches of one slide after another by a plan; the slide files must exist."""
 
     run_dir: RunDir
     plan: ImportPlan
@@ -116,14 +116,14 @@ def _origin(info: SlideInfo) -> dict[str, Any]:
 
 
 def _coverage(file: ForeignFile) -> NDArray[np.float32]:
-    """Part of each patch that is tissue, as the file states it; NaN if it does not."""
+    """Tissue fraction of each patch as stated by the file; NaN if it states none."""
     if file.coverage is None:
         return np.full(file.rows, np.nan, np.float32)
     return np.asarray(file.coverage(), np.float32)
 
 
 def _mpp_note(file: ForeignFile, mpp: float) -> str:
-    """What is odd about the resolution of patches. Raises ExchangeError if it is not the one stated of them."""
+    """A note on an unusual resolution of patches. Raises ExchangeError if it differs from the stated one."""
     stated, magnification = file.stated.mpp, file.stated.magnification
     if stated and not 1 / FAR_MPP <= mpp / stated <= FAR_MPP:
         raise ExchangeError(

@@ -1,4 +1,4 @@
-"""What slide-level models are to predict: the columns of each task, and where the values come from."""
+"""The outcomes that slide-level models predict: the columns of each task, and where the values come from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class OutcomeSource:
-    """Where the outcomes of slides come from, and whose slides they are; part of metrics.json.
+    """Where the outcomes of slides come from, and how their patients are known; part of metrics.json.
 
     column     column of the labels, or the survival endpoint (`os`); "" for the columns of OUTCOMES
     clinical   file, matching and columns of the clinical table; empty for outcomes of the run's own table
@@ -39,7 +39,7 @@ class OutcomeSource:
         return {name: value for name, value in found.items() if value}
 
     def no_outcome(self, task: str) -> MilError:
-        """The error for slides of which none has an outcome."""
+        """The error if no slide has an outcome."""
         if not self.clinical:
             name = " and ".join(f"`{column}`" for column in OUTCOMES[task])
             where = "the CSV, then run: wsi-pipeline tile"

@@ -24,8 +24,8 @@ from wsi_pipeline.wording import counted, listed
 def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, spec: MilSpec) -> None:
     """Raise UsageError, naming what differs, if the training in `folder` has other settings or other labels.
 
-    predictions   of the training that is there
-    table         the bags that are to be trained on
+    predictions   of the existing training
+    table         of the bags to train on
     """
     changes = _settings(folder, spec)
     changes = changes or [*(_labels(predictions, table, column) for column in OUTCOMES[spec.task])]
@@ -37,7 +37,7 @@ def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFra
 
 
 def _settings(folder: Path, spec: MilSpec) -> list[str]:
-    """`epochs 60, not 2`; nothing where the settings are equal, or cannot be read any more."""
+    """`epochs 60, not 2`; nothing if the settings are equal or can no longer be read."""
     try:
         given: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["spec"]
         before = asdict(from_mapping(MilSpec, given, CONFIG))
@@ -48,7 +48,7 @@ def _settings(folder: Path, spec: MilSpec) -> list[str]:
 
 
 def _labels(predictions: pd.DataFrame, table: pd.DataFrame, column: str) -> str:
-    """`another label for 3 slides (s01: a, not b)`; "" where those that both have are equal."""
+    """`another label for 3 slides (s01: a, not b)`; "" if the slides that both have are equal."""
     key = "slide_id" if "slide_id" in predictions else "patient_id"
     if column not in predictions or column not in table:
         return ""

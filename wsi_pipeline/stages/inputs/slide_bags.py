@@ -1,4 +1,4 @@
-"""From feature stores to what slide-level models take: bags and a table, and who is left out and why."""
+"""From feature stores to the input of slide-level models: bags and a table, and which slides are left out and why."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
 
 
 def outcomes_of(records: Sequence[SlideRecord], bag: str) -> pd.DataFrame:
-    """Who they are and the outcomes of all slides, or of all patients without slide_id, features or not."""
+    """Ids and outcomes of all slides, or of all patients (without slide_id), with features or without."""
     table = _table(records, [""] * len(records)).drop(columns=CONTENT)
     if bag != "patient":
         return table
@@ -190,7 +190,7 @@ def _nothing(encoder: str) -> MilError:
 
 
 def _chosen(bags: Bags, rows: NDArray[np.int64]) -> Bags:
-    """The bags at `rows`; themselves where that is all of them in order, as features may be large."""
+    """The bags at `rows`; the same object if these are all rows in order, because features may be large."""
     return bags if np.array_equal(rows, np.arange(len(bags))) else bags.subset(rows)
 
 
@@ -201,7 +201,7 @@ def _parts(slides: pd.Series[str], lengths: NDArray[np.int64]) -> tuple[BagPart,
 
 
 def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *, refuse: bool) -> pd.DataFrame:
-    """One row per patient; `site` of a patient with several is all of them; equal `content` where a file is shared."""
+    """One row per patient; several sites of a patient are joined; patients that share a file have equal `content`."""
     found: dict[str, list[Any]] = {"slide_id": list(rows), "patient_id": list(rows)}
     for column in table.columns.drop(["slide_id", "patient_id", CONTENT], errors="ignore"):
         found[column] = [_agreed(table.iloc[rows[patient]], column, refuse=refuse) for patient in rows]
@@ -255,7 +255,7 @@ def content_of(header: Header) -> str:
 
 
 def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: str) -> None:
-    """Features computed here must be of the patches that are there: the same digest, and the same rows."""
+    """Features computed here must belong to the current patches: the same digest, and the same rows."""
     if POOLED in header.extra:
         _check_pooled(run, record, header, encoder)
         return
@@ -278,7 +278,7 @@ def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: st
 
 
 def _check_pooled(run: RunDir, record: SlideRecord, header: Header, name: str) -> None:
-    """A slide embedding must be of the features that are there, where these are there."""
+    """A slide embedding must belong to the current features, if there are any."""
     encoder = str(header.extra[POOLED]["encoder"])
     path = existing_store(run.feature_store(encoder, record.slide_id))
     features = read_header(path, FEATURE_FORMAT) if path else None
@@ -328,7 +328,7 @@ def _check_imported_alike(first: Header, header: Header) -> None:
 
 
 def differing_patches(here: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Where the settings of two sets of patches differ, of what both state: `patch_px 512, not 256`."""
+    """Differences of two sets of patches in the settings that both state: `patch_px 512, not 256`."""
     a, b = (dict(specs.get("tile") or specs.get("import") or {}) for specs in (here, other))
     both_imported = "tile" not in here and "tile" not in other
     keys = ("patch_px", "mpp", "magnification", "overlap_px") if both_imported else ("patch_px", "mpp")
@@ -342,7 +342,7 @@ def differing_patches(here: Mapping[str, Mapping[str, Any]], other: Mapping[str,
 
 
 def tuned_on_warnings(slides: SlideBags) -> list[str]:
-    """A warning where the features of tested slides have seen labels of the same patients."""
+    """A warning if the encoder of the features was tuned on labels of tested patients."""
     if not slides.tuned_on:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The same bags for several targets: the outcome of each in turn, on the same folds where that serves all."""
+"""The same bags for several targets: the outcome of each in turn, on shared folds if they suit all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def with_outcomes(slides: SlideBags, records: Sequence[SlideRecord]) -> SlideBag
 
 @dataclass(frozen=True, eq=False)
 class TargetBags:
-    """The bags of one gathering, for targets one at a time: features are there once, whatever the number of targets.
+    """Bags read once, for one target at a time: features are held once, whatever the number of targets.
 
     folds   name of a target -> fold of each of its rows, one number per repeat; only of targets that share theirs
     """

@@ -60,11 +60,11 @@ def class_columns(header: Sequence[str], classes: Sequence[str], source: str) ->
 def numbered_classes(
     header: Sequence[str], classes: Sequence[str], codes: Sequence[str], labels: Sequence[str]
 ) -> dict[int, str] | None:
-    """Whose the columns `p_0`, `p_1`, ... are, as CLAM's evaluation writes them beside its own label `Y`.
+    """The class of each column `p_0`, `p_1`, ..., which CLAM's evaluation writes beside its own label `Y`.
 
     codes    the column `Y` in rows that both have, `labels`: our labels of the same rows
 
-    None if there are no such columns, or where a number has several labels, or a class none.
+    None if there are no such columns, a number has several labels, or a class has no number.
     """
     names = {normalise(name) for name in header}
     wanted = [f"p_{k}" for k in range(len(classes))]

@@ -50,12 +50,12 @@ def is_table(path: Path) -> bool:
 
 
 def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]:
-    """Our predictions and those of a table, of what both have; by patient where the table's rows are patients.
+    """Our predictions and those of a table, for the rows that both have; by patient if the table's rows are patients.
 
     ours   its predictions hold the outcome; `task` is what they predict
 
     Raises MilError if the table lacks what is predicted, has two rows for one slide or patient, or other outcomes;
-    ManifestError where no id matches.
+    ManifestError if no id matches.
     """
     table = read_clinical(source)
     joined = _joined(table, ours.predictions)
@@ -159,7 +159,7 @@ def _predictions(table: ClinicalTable, task: Task) -> tuple[pd.DataFrame, list[s
 def _with_class_names(
     table: ClinicalTable, task: Task, predictions: pd.DataFrame, key: str, row_of: Mapping[str, int]
 ) -> tuple[ClinicalTable, list[str]]:
-    """The table with the columns `p_0`, `p_1` of CLAM named by class, where its column `Y` says which is which."""
+    """The table with the columns `p_0`, `p_1` of CLAM named by class, if its column `Y` identifies the classes."""
     codes = next((k for k, name in enumerate(table.header) if normalise(name) == "y"), None)
     if not task.classes or codes is None:
         return table, []
@@ -171,9 +171,9 @@ def _with_class_names(
     if found is None:
         return table, []
     names = {f"p_{number}": f"p_{label}" for number, label in found.items()}
-    told = ", ".join(f"p_{number} is that of {label}" for number, label in sorted(found.items()))
+    named = ", ".join(f"p_{number} is the probability of {label}" for number, label in sorted(found.items()))
     header = tuple(names.get(normalise(name), name) for name in table.header)
-    return replace(table, header=header), [f"{told}: so says the column 'Y' beside our labels"]
+    return replace(table, header=header), [f"{named}, judged by the column 'Y' and our labels"]
 
 
 def _as_predicted(values: pd.DataFrame, task: Task) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What the heat of a slide is laid on: its thumbnail, the slide itself, or white where only coordinates are there."""
+"""The background of a heat map: the slide's thumbnail, the slide itself, or white if only coordinates are known."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ground:
 def ground_of_imported(table: FeatureTable, segment: SegmentTable | None, slide: OpenOnce, no_crop: bool) -> Ground:
     """The ground for rows of another tool.
 
-    Raises StoreError if they have no coordinates, or where the slide has another size than the rows say.
+    Raises StoreError if they have no coordinates, or if the slide's size differs from the one that the rows state.
     """
     frame = frame_of(table.header)
     if frame == "none":
@@ -75,7 +75,7 @@ def ground_of_imported(table: FeatureTable, segment: SegmentTable | None, slide:
 
 
 def frame_of(header: Header) -> str:
-    """What coordinates count: level0 pixels, micrometres, or none if there are none (slide embeddings too)."""
+    """The unit of coordinates: level0 pixels, micrometres, or `none` without coordinates (slide embeddings too)."""
     if POOLED in header.extra:
         return "none"
     return str((header.extra.get(IMPORTED) or {}).get("coords", "level0"))
@@ -90,7 +90,7 @@ def origin_of_imported(header: Header, no_crop: bool) -> Origin | None:
 
 
 def _sized(table: FeatureTable, frame: str) -> FeatureTable:
-    """The table with a size of slide and patches to draw them by, where these are not known."""
+    """The table with sizes of slide and patches to draw by, derived from the coordinates if not known."""
     geometry, identity, coords = table.geometry, table.header.slide, table.coords
     side = geometry.patch_level0 or geometry.stride_level0 or round(grid_spacing(coords)) if len(coords) else 0
     side = side or geometry.patch_level0 or _LONE_PATCH

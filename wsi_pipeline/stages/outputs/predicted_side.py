@@ -57,7 +57,7 @@ def _task_of_columns(path: Path) -> Task:
 
 
 def read_side(folder: Path) -> Training:
-    """The predictions in `folder` that are a test: with an outcome, of patients the model was not trained on.
+    """The predictions in `folder` that count as a test: with an outcome, of patients the model was not trained on.
 
     Raises StoreError for files that cannot be read, MilError if no row is a test.
     """
