@@ -41,6 +41,10 @@ COINED = {
     r"\bone (?:row|file|folder|picture|prediction|square|ring|PNG|CSV|\.\w+) an? \w": "one ... per ...",
     r"\b(?:features|neighbours|models|rows|patches|values) a (?:patch|slide|patient|fold|class)\b": "... per ...",
     r"\bthat could be opened\b": "ready to be opened",
+    r"\b(?:times and events|values|files?|outcome) that (?:are|is) none\b": "invalid ...",
+    r"\bso says\b|\bknows? (?:itself|what it is)\b|\bfor people\b": "according to, for messages",
+    r"\bpassed over\b|\bsearched through\b": "skipped, searched recursively",
+    r"\bnobody (?:states|stated|named)\b": "not stated",
     r"\bmade (?:again|anew)\b|\bmake (?:\w+ )?again\b": "recomputed, repeated, rewritten",
 }
 """Pattern -> what to write instead."""

@@ -56,7 +56,7 @@ def store(name: str, encoder: str = "uni_v1") -> FeatureTable:
 
 def test_rows_and_what_is_said_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     said = imported("features", str(features()), "--labels", str(labels()), capsys=capsys)
-    assert "3 slides of TRIDENT in features_uni_v1: encoder uni_v1, 8 features per patch" in said
+    assert "3 slides from TRIDENT in features_uni_v1: encoder uni_v1, 8 features per patch" in said
     assert "3 of 3 slides in labels.csv have a file" in said
     assert "next: wsi-pipeline train-mil" in said
     table = store("s2")
@@ -185,7 +185,7 @@ def test_every_kind_of_failed_slide_gets_what_to_do_and_the_counts_agree(capsys:
     (folder / "again/s3.h5").write_bytes((folder / "s3.h5").read_bytes())
     table = labels(("s1", "s2", "s3", "s4", "s5", "s6", "s7"))
     said = " ".join(imported("features", str(folder), "--labels", str(table), code=3, capsys=capsys).split())
-    assert "files 6 slides of TRIDENT (2), .npy files (1) in features_uni_v1, 3 of them not usable: encoder" in said
+    assert "files 6 slides from TRIDENT (2), .npy files (1) in features_uni_v1, 3 of them not usable: encoder" in said
     assert "matched 6 of 7 slides in labels.csv have a file, 3 of them not usable; no file for s7" in said
     assert "4 of 6 failed" in said
     failed = [json.loads(path.read_text()) for path in sorted(Path("wsi-run/status").glob("*.json"))]

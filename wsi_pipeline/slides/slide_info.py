@@ -27,7 +27,7 @@ class SlideInfo:
     levels      finest first; level 0 has downsample 1
     mpp         micrometres per pixel at level 0 as the file states it (not yet judged), or None
     objective   nominal magnification as the file states it, or None
-    vendor      scanner or format family, for people
+    vendor      scanner or format family, for messages
     backend     the registered name of the backend that reads it
     mpp_note    why `mpp` is None although the file states a resolution (x and y differ), else empty
     notes       which part of a multi-image file is shown, and anything unusual about how it is read

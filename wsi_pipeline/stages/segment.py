@@ -46,7 +46,7 @@ class SegmentStage:
 
     default_mpp   resolution for slides that state none, neither in the file nor in the manifest
     store         hdf5 or zarr
-    overlay       draw the picture for people; left to `tile` where that comes next and draws its own, with the patches
+    overlay       draw the overlay picture; off if `tile` follows, which draws its own with the patches
     no_crop       count contours from the corner of the whole slide, for QuPath set to show it uncropped
 
     Raises UsageError for an unknown tissue detector.

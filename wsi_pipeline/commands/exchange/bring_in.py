@@ -88,7 +88,7 @@ def _print_files(request: Request, plan: ImportPlan, given: Given) -> None:
     how = {"folder": " (named by the folder)", "user": " (as you say)"}.get(plan.stated_by, "")
     encoder = f": encoder {plan.encoder}{how}, {plan.dim} features per patch" if plan.encoder else ""
     total, bad = plan.counts
-    request.console.fact("files", f"{counted(total, 'slide')} of {plan.tools} in {given.where}{bad}{encoder}")
+    request.console.fact("files", f"{counted(total, 'slide')} from {plan.tools} in {given.where}{bad}{encoder}")
     for note in plan.notes:
         request.console.note(note)
 

@@ -33,7 +33,7 @@ TASKS: tuple[str, ...] = tuple(MilSpec.__dataclass_fields__["task"].metadata["ch
 class Question:
     """One target and all that its training needs.
 
-    shown     name of the target, for people
+    shown     name of the target in messages
     records   the slides with its outcome
     name      folder of its training
     source    where the outcome comes from

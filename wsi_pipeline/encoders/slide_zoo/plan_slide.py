@@ -1,6 +1,6 @@
 """Slide encoders ready to be opened: which features they take, which weights they use, how they are loaded.
 
-As for patch encoders, a plan knows what it is and its fingerprint before weights are loaded.
+As with patch encoders, facts and fingerprint are known before weights are loaded.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class SlideRows:
     def take(self, first: int, block: Any) -> int:
         """Take patches uint8 (B, P, P, 3), numpy or torch, from row `first` on; returns how many rows were done.
 
-        Those done already are passed over. The block may change once this returns. Raises what `submit` does.
+        Rows that are done already are skipped. The block may change once this returns. Raises what `submit` does.
         """
         before = self.done
         block = block[max(0, self._next - first) :]
