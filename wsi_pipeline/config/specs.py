@@ -136,7 +136,7 @@ class TuneSpec:
         2, "visual prompts computed from each image", group="prompts", check=between(0, 256), rare=True
     )
     entry: float = option(
-        0.0, "where prompts enter, as a fraction of the backbone's layers: 0.33 takes a quarter less time",
+        0.0, "where prompts enter, as a fraction of the backbone's layers: 0.33 takes a fifth less time",
         group="prompts", check=between(0, 0.95), rare=True,
     )  # fmt: skip
     template: str = option(
