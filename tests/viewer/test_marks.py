@@ -165,8 +165,11 @@ def test_what_the_marks_amount_to_says_what_the_score_will_mean(viewer: Viewer, 
 
 def test_the_patches_that_tune_gets_are_those_that_embed_sees(viewer: Viewer, run: RunDir) -> None:
     _mark_all(viewer, run, ["s0", "s1"])
-    path, mpp = write_patches_csv(viewer.library, viewer.marks, teaching(viewer.library, viewer.marks))
-    assert mpp == pytest.approx(0.5)
+    plan = teaching(viewer.library, viewer.marks)
+    assert plan.mpp == pytest.approx(0.5)
+    path = write_patches_csv(viewer.library, viewer.marks, plan)
+    (first, *_) = viewer.teaching()["commands"]
+    assert first.startswith(f"wsi-pipeline tune {path} --name marks --image-mpp 0.5 ")
     lines = path.read_text().splitlines()
     assert len(lines) == 9
     assert lines[0].split(",")[:4] == ["path", "label", "group", "slide_id"]

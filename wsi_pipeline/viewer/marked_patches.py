@@ -57,6 +57,7 @@ class Teaching:
     """The labelled patches of a run, and how they are to be tuned on.
 
     group     what stays together: `patient`, or `mark` where too few patients are marked
+    mpp       micrometres per pixel of the patches, None without any
     missing   why tune cannot be run yet, in one sentence; empty where it can
     notes     what to know about the score
     """
@@ -68,6 +69,7 @@ class Teaching:
     options: tuple[str, ...] = ()
     missing: str = ""
     notes: tuple[str, ...] = ()
+    mpp: float | None = None
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -75,6 +77,7 @@ def teaching(library: Library, marks: Marks) -> Teaching:
     """What all marks of a run amount to."""
     found: list[MarkedPatch] = []
     twice = outside = 0
+    spacings: list[float] = []
     for slide_id, record in library.records.items():
         if not marks.run.annotation(slide_id).is_file():
             continue
@@ -88,8 +91,9 @@ def teaching(library: Library, marks: Marks) -> Teaching:
             continue
         labels, both, none = marked_rows(features, table.grid.coords, table.geometry.patch_level0)
         twice, outside = twice + both, outside + none
+        spacings += [round(table.geometry.mpp, 4)] if labels else []
         found += [MarkedPatch(slide_id, row, *labels[row], record.patient_id) for row in sorted(labels)]
-    return _planned(tuple(found), twice, outside)
+    return _with(_planned(tuple(found), twice, outside), mpp=min(spacings, default=None))
 
 
 def marked_rows(
@@ -189,8 +193,8 @@ def _with(base: Teaching, **values: Any) -> Teaching:
     return Teaching(**{**vars(base), **values})
 
 
-def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> tuple[Path, float]:
-    """Cut the labelled patches and write patches.csv; returns it and the mpp of the patches.
+def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> Path:
+    """Cut the labelled patches and write patches.csv; returns it.
 
     Raises UsageError where there is too little to tune on, LabelError for patches of different resolutions.
     """
@@ -222,7 +226,7 @@ def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> tuple[P
     csv.writer(text, lineterminator="\n").writerows(lines)
     target = run.annotations / "patches.csv"
     write_text(target, text.getvalue())
-    return target, min(spacings)
+    return target
 
 
 def told(plan: Teaching) -> dict[str, Any]:

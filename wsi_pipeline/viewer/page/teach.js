@@ -96,7 +96,7 @@ export class TeachPanel {
     this.run = run;
     fill(this.summary, h('h3', {}, 'Marked in the whole cohort'), rows.length ? h('div.legend', {}, rows) : null,
       found.missing ? h('p.small.muted', {}, found.missing) : null, found.notes.map((note) => h('p.note', {}, note)), run,
-      rows.length > 1 ? h('details', {}, h('summary.small.muted', {}, 'The commands behind it'), found.commands.map((text) => command(text))) : null);
+      rows.length > 1 ? h('details', {}, h('summary.small.muted', {}, 'The commands behind it'), h('p.small.muted', {}, 'The button writes annotations/patches.csv first.'), found.commands.map((text) => command(text))) : null);
   }
 
   async tune() {

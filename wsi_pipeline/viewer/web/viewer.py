@@ -14,7 +14,7 @@ from wsi_pipeline.version import __version__
 from wsi_pipeline.viewer.cohort_rows import SORTS, CohortRows
 from wsi_pipeline.viewer.jobs import Jobs
 from wsi_pipeline.viewer.library import Library
-from wsi_pipeline.viewer.marked_patches import NAME, teaching, told, write_patches_csv
+from wsi_pipeline.viewer.marked_patches import NAME, Teaching, teaching, told, write_patches_csv
 from wsi_pipeline.viewer.marks import Marks, class_list
 from wsi_pipeline.viewer.patch_layers import PatchLayers
 from wsi_pipeline.viewer.similar_patches import SimilarPatches
@@ -61,7 +61,7 @@ class Viewer:
         return {
             **told(plan),
             "colours": self._colours(),
-            "commands": [self._shown(words) for words in self._commands(plan, None, None)],
+            "commands": [self._shown(words) for words in self._commands(plan, None)],
         }
 
     def tune(self, slide_id: str | None) -> dict[str, Any]:
@@ -69,15 +69,15 @@ class Viewer:
         if slide_id is not None:
             self.library.record(slide_id)
         plan = teaching(self.library, self.marks)
-        _, mpp = write_patches_csv(self.library, self.marks, plan)
+        write_patches_csv(self.library, self.marks, plan)
         return self.jobs.start(
-            "tune", f"tuning on {counted(len(plan.patches), 'patch')}", self._commands(plan, mpp, slide_id)
+            "tune", f"tuning on {counted(len(plan.patches), 'patch')}", self._commands(plan, slide_id)
         )
 
-    def _commands(self, plan: Any, mpp: float | None, slide_id: str | None) -> list[list[str]]:
+    def _commands(self, plan: Teaching, slide_id: str | None) -> list[list[str]]:
         run = str(self.library.needed_run.root)
         source = str(self.library.needed_run.annotations / "patches.csv")
-        spacing = f"{mpp:g}" if mpp is not None else "MPP"
+        spacing = f"{plan.mpp:g}" if plan.mpp is not None else "MPP"
         model = f"pathotune:{NAME}"
         commands = [["tune", source, "--name", NAME, "--image-mpp", spacing, *plan.options, "--run", run]]
         if slide_id is not None:
