@@ -21,7 +21,7 @@ def view(source: str | PathLike[str] | Slide | Run, slide: str | None = None, *,
     height   of the frame, screen pixels
 
     It is served on the loopback address of this process: a notebook on another machine needs a tunnel
-    (docs/viewer.md). Raises UsageError where the extra `view` is not installed or the run has no such slide,
+    (docs/viewer.md). Raises UsageError if the extra `view` is not installed or the run has no such slide,
     SlideError for a slide in memory.
     """
     try:

@@ -155,7 +155,7 @@ class CohortRows:
 
 
 def distances(library: Library, folder: Path, encoder: str) -> dict[str, float]:
-    """Novelty of each slide with features, in units of the median training slide; empty where none was fitted."""
+    """Novelty of each slide with features, in units of the median training slide; empty if none was fitted."""
     try:
         known = novelty.load(folder)
         if known is None:

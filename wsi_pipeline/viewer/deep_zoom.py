@@ -73,7 +73,7 @@ class ViewLevel:
         return -(-self.size.height // self.tile.height)
 
     def box(self, column: int, row: int) -> Box:
-        """The part of the level that a tile shows; raises UsageError where there is none."""
+        """The part of the level that a tile shows; raises UsageError if there is none."""
         if not (0 <= column < self.columns and 0 <= row < self.rows):
             raise UsageError(f"no tile ({column}, {row}): the level has {self.columns} x {self.rows}")
         x, y = column * self.tile.width, row * self.tile.height

@@ -41,7 +41,7 @@ class Jobs:
     def start(self, kind: str, title: str, commands: Sequence[Sequence[str]]) -> dict[str, Any]:
         """Start commands of wsi-pipeline, each as its words after the program. One job of a kind at a time.
 
-        Raises UsageError where such a job is running.
+        Raises UsageError if such a job is running.
         """
         for job in self.all():
             if job["kind"] == kind and job["state"] == "running":
@@ -114,7 +114,7 @@ class Jobs:
 
 
 def progress_in(log: str, job: dict[str, Any]) -> float | None:
-    """Part of the current command that is done, 0 to 1, from the end of its log; None where it does not say."""
+    """Part of the current command that is done, 0 to 1, from the end of its log; None if it does not say."""
     current = log.rpartition("\n$ ")[2]
     found = (_EPOCH.findall(current) or _COUNT.findall(current))[-1:]
     if not found or job["state"] != "running":

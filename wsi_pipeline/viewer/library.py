@@ -47,7 +47,7 @@ class Library:
 
     @classmethod
     def of_run(cls, run: RunDir) -> Library:
-        """The slides of a run. Raises UsageError where there is none."""
+        """The slides of a run. Raises UsageError if there is none."""
         run = RunDir.existing(run.root)
         return cls(read_cohort([run.cohort_csv], mixed_labels=True), run)
 
@@ -130,7 +130,7 @@ class Library:
         return hashlib.sha256(f"{found.st_mtime_ns} {found.st_size}".encode()).hexdigest()[:10]
 
     def segment_header(self, slide_id: str) -> Header | None:
-        """The header of a slide's segment store, None where there is none."""
+        """The header of a slide's segment store, None if there is none."""
         path = existing_store(self.run.segment_store(slide_id)) if self.run else None
         return read_header(path, SEGMENT_FORMAT) if path else None
 

@@ -58,7 +58,7 @@ class Teaching:
 
     group     what stays together: `patient`, or `mark` where too few patients are marked
     mpp       micrometres per pixel of the patches, None without any
-    missing   why tune cannot be run yet, in one sentence; empty where it can
+    missing   why tune cannot be run yet, in one sentence; empty if it can
     notes     what to know about the score
     """
 
@@ -196,7 +196,7 @@ def _with(base: Teaching, **values: Any) -> Teaching:
 def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> Path:
     """Cut the labelled patches and write patches.csv; returns it.
 
-    Raises UsageError where there is too little to tune on, LabelError for patches of different resolutions.
+    Raises UsageError if there is too little to tune on, LabelError for patches of different resolutions.
     """
     if plan.missing:
         raise UsageError(plan.missing)

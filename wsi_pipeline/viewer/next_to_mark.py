@@ -22,7 +22,7 @@ _LOOKED_AT = 400
 def next_to_mark(library: Library, marks: Marks, model: str, count: int) -> list[dict[str, Any]]:
     """Up to `count` patches by falling doubt, the doubt being 1 less the lead of the first class over the second.
 
-    Patches that a mark labels already are left out. Raises UsageError where no slide was classified with this model.
+    Patches that a mark labels already are left out. Raises UsageError if no slide was classified with this model.
     """
     each: list[list[dict[str, Any]]] = []
     for slide_id, record in library.records.items():

@@ -85,7 +85,7 @@ class PatchLayers:
         return {**entry, **self._explanation(run, slide_id, what, of)}
 
     def patches(self, slide_id: str) -> PatchTable:
-        """The patch store of a slide. Raises UsageError where there is none."""
+        """The patch store of a slide. Raises UsageError if there is none."""
         self._library.record(slide_id)
         store = existing_store(self._library.needed_run.patch_store(slide_id))
         if store is None:

@@ -47,7 +47,7 @@ class Address:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Port 0: the usual one, or if that is taken the next that is free.
 
-    Raises UsageError where the port or the address cannot be used.
+    Raises UsageError if the port or the address cannot be used.
     """
     wanted = [port] if port else [*range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED), 0]
     problem: OSError | None = None

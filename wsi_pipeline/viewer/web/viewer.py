@@ -65,7 +65,7 @@ class Viewer:
         }
 
     def tune(self, slide_id: str | None) -> dict[str, Any]:
-        """Start tuning on the marks, and then classifying. Raises UsageError where that cannot be done."""
+        """Start tuning on the marks, and then classifying. Raises UsageError if that cannot be done."""
         if slide_id is not None:
             self.library.record(slide_id)
         plan = teaching(self.library, self.marks)
