@@ -18,6 +18,7 @@ from shapely.geometry import shape
 from tests.stages.cohorts import write_cohort
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.manifest import SlideRecord, read_cohort
+from wsi_pipeline.commands import heatmap as heatmap_command
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.mil.trained.inference import attention
@@ -64,6 +65,19 @@ def test_a_command_with_nothing_to_do_imports_no_network(made: Path, words: list
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1].split() == ["IMPORTED"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_workers_write_the_same_files(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made / "run", run)
+    drawn = run / "heatmap" / "colour" / "gated-abmil"
+    shutil.rmtree(drawn)
+    monkeypatch.setattr(heatmap_command, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(heatmap_command, "usable_cores", lambda: 2)
+    assert main(["heatmap", *DRAWN, "--run", str(run)]) == 0
+    assert sorted(path.name for path in drawn.iterdir()) == sorted(path.name for path in files(made).iterdir())
+    for path in files(made).iterdir():
+        assert (drawn / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_weights_that_changed_are_noticed_though_they_need_not_be_loaded(made: Path, tmp_path: Path) -> None:

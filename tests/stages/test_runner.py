@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -141,3 +142,27 @@ def test_stages_that_follow_each_other_share_one_open_slide(tmp_path: Path, monk
     (slide,) = opened
     with pytest.raises(SlideError, match="closed"):
         slide.read_region(0, 0, 0, 8, 8)
+
+
+@dataclass(frozen=True)
+class Grouped(Scripted):
+    """The same, several slides a process; it leaves the id of the process."""
+
+    slides_a_worker: ClassVar[int] = 8
+
+    def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
+        status = super().run(record, slide)
+        (self.folder / record.slide_id).write_text(str(os.getpid()))
+        return status
+
+
+def test_slides_that_share_a_worker_with_one_that_crashes_are_done(tmp_path: Path) -> None:
+    names = ["a", "b", "segfault-c", "d", "refuse-e", "f", "g", "h"]
+    result = run_cohort([Grouped(tmp_path)], RunDir(tmp_path / "run"), records(*names), workers=2)
+    assert [item.slide_id for item in result.results] == names
+    assert {item.slide_id for item in result.failed} == {"segfault-c", "refuse-e"}
+    assert "SIGSEGV" in result.last["segfault-c"].status.reason
+    left = {name: int((tmp_path / name).read_text()) for name in names if (tmp_path / name).exists()}
+    assert set(left) == set(names) - {"segfault-c", "refuse-e"}
+    assert os.getpid() not in left.values()
+    assert left["g"] == left["h"], "two of a group of one process"

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, existing_store, slug
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.config.execution import MilExecution, QuPathOptions
+from wsi_pipeline.config.execution import MilExecution, QuPathOptions, usable_cores
 from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.engine.freshness import read_header
@@ -29,13 +29,16 @@ def heatmap(request: Request) -> int:
     if not models:
         raise UsageError("no trained model in this run", todo="Train one with: wsi-pipeline train-mil")
     records, spec = request.select(cohort), request.get(HeatmapSpec)
-    failed = sum(draw(request, records, encoder, model, spec) for encoder, model in models)
+    workers = min(16, usable_cores())
+    failed = sum(draw(request, records, encoder, model, spec, workers) for encoder, model in models)
     for encoder, model in models:
         folder = request.run_dir.heatmap(encoder, model, "slide").parent
         request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · {request.next('report')}")
     return EXIT_SOME_FAILED if failed else EXIT_DONE
 
 
+WORTH_WORKERS = 32
+"""Fewer slides are drawn in one process: starting others takes as long as drawing a dozen."""
 MOST_NAMED = 5
 """Slides without a heatmap that are named, each with its reason."""
 
@@ -47,9 +50,17 @@ def has_places(store: Path | None) -> bool:
 
 
 def draw(
-    request: Request, records: Sequence[SlideRecord], encoder: str, model: str, spec: HeatmapSpec | None = None
+    request: Request,
+    records: Sequence[SlideRecord],
+    encoder: str,
+    model: str,
+    spec: HeatmapSpec | None = None,
+    workers: int = 0,
 ) -> int:
-    """Draw heatmaps of one model; returns how many slides failed."""
+    """Draw heatmaps of one model; returns how many slides failed.
+
+    workers   slides at a time, in processes of their own, if there are many; fewer than 2: in this process
+    """
     run = request.run_dir
     if POOLED_MARK in encoder:
         request.console.note(f"no heatmap: {encoder} has one vector per slide, none per patch")
@@ -64,7 +75,13 @@ def draw(
     with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
         no_crop = request.get(QuPathOptions).qupath_no_crop
         stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)
-        result = run_cohort([stage], run, ready, workers=0, on_result=lambda results: step(1))
+        result = run_cohort(
+            [stage],
+            run,
+            ready,
+            workers=workers if workers > 1 and len(ready) >= WORTH_WORKERS else 0,
+            on_result=lambda results: step(1),
+        )
     for item in result.failed[:MOST_NAMED]:
         request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
     if more := result.failed[MOST_NAMED:]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +53,20 @@ class PatchFiles:
             store if kept else None,
             table.pixels,
         )
+
+    @contextmanager
+    def on(self, slide: Callable[[], Slide]) -> Iterator[PatchSource]:
+        """The patches, from the slide that `slide` opens unless the store keeps pixels; the slide stays open.
+
+        Raises as `open`.
+        """
+        if self.store is not None:
+            with closing(self.open()) as stored:
+                yield stored
+            return
+        opened = slide()
+        check_same_slide(opened, self.slide_id, self.size)
+        yield SlidePatches(opened, self.coords, self.geometry)
 
     def open(self) -> PatchSource:
         """Open the store or the slide; the caller closes it.

@@ -17,11 +17,10 @@ Models and figures are imported when the first slide is drawn: if all are up to 
 from __future__ import annotations
 
 import logging
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,7 @@ from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.outputs.ground import Ground, ground_of_imported, origin_of_imported
 from wsi_pipeline.stages.outputs.png_chunks import DIGEST, SETTINGS, png_chunks
 from wsi_pipeline.stages.results.trainings import Training, require_training
-from wsi_pipeline.store.schema import FEATURE_FORMAT
+from wsi_pipeline.store.schema import FEATURE_FORMAT, Header
 from wsi_pipeline.store.tables.feature_table import FeatureTable, read_feature_table
 from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.store.tables.segment_table import read_segment_table
@@ -63,9 +62,16 @@ MAX_PYRAMID_PIXELS = 1 << 25
 class HeatmapStage:
     """Draws heatmaps of slides for the model in train-mil/<encoder>/<model>.
 
+    preload, slides_a_worker   see `SlideStage`
     spec   what to draw; None: plain pictures, unless there are some of these models in any form
     no_crop   count outlines from the corner of the whole slide, for QuPath set to show it uncropped
     """
+
+    preload: ClassVar[tuple[str, ...]] = (
+        "wsi_pipeline.stages.outputs.explanation",
+        "wsi_pipeline.stages.outputs.heatmap_files",
+    )
+    slides_a_worker: ClassVar[int] = 8
 
     run_dir: RunDir
     encoder: str
@@ -103,17 +109,20 @@ class HeatmapStage:
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date if the picture has the digest of these models and features, and was drawn as asked."""
-        chunks, digest = png_chunks(self._file(record, ".png")), self._digest(record, self.fingerprint)
+        chunks = png_chunks(self._file(record, ".png"))
+        if DIGEST not in chunks:
+            return Freshness(False)
+        header = read_header(self._features(record), FEATURE_FORMAT)
+        digest = self._digest(header, self.fingerprint)
         alike = self.spec is None or chunks.get(SETTINGS) == canonical_json(asdict(self.spec))
         whole = alike and (not self.wanted.pyramid or self._file(record, ".tif").is_file())
-        if chunks.get(DIGEST) == digest and whole and self._outlines_placed(record):
+        if chunks.get(DIGEST) == digest and whole and self._outlines_placed(record, header):
             return Freshness(True, status=StageStatus("done", digest=digest))
         return Freshness(False)
 
-    def _outlines_placed(self, record: SlideRecord) -> bool:
+    def _outlines_placed(self, record: SlideRecord, header: Header | None) -> bool:
         """Whether the outlines use QuPath's origin; in plain form, any origin that they state."""
         stated = origin_of_file(self._file(record, ".geojson"))
-        header = read_header(self._features(record), FEATURE_FORMAT)
         segmented = existing_store(self.run_dir.segment_store(record.slide_id)) is not None
         if header is not None and "import" in header.specs and not segmented:
             wanted = origin_of_imported(header, self.no_crop)
@@ -126,7 +135,8 @@ class HeatmapStage:
         from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
         from wsi_pipeline.stages.outputs.heatmap_files import HeatmapFiles
 
-        table, digest = read_feature_table(self._features(record)), self._digest(record, self.ensemble.fingerprint)
+        table = read_feature_table(self._features(record))
+        digest = self._digest(table.header, self.ensemble.fingerprint)
         ground = self._ground(record, table, slide)
         models = models_for_slide(self.training, self.ensemble, record)
         files = HeatmapFiles(
@@ -160,7 +170,7 @@ class HeatmapStage:
             return read_whole(slide.open(identity), identity.mpp, max(mpp, identity.mpp))
 
         try:
-            with closing(self._patch_files(record, table).open()) as patches:
+            with self._patch_files(record, table).on(lambda: slide.open(identity)) as patches:
                 files.write_sheet(patches)
             if wanted.pyramid:
                 coarsest = float(np.sqrt(identity.size.pixels * identity.mpp**2 / MAX_PYRAMID_PIXELS)) * 1.001
@@ -192,7 +202,7 @@ class HeatmapStage:
         made_by = f"embed --model {self.encoder}"
         return require_store(self.run_dir.feature_store(self.encoder, record.slide_id), made_by)
 
-    def _digest(self, record: SlideRecord, fingerprint: str) -> str:
-        header = read_header(self._features(record), FEATURE_FORMAT)
+    @staticmethod
+    def _digest(header: Header | None, fingerprint: str) -> str:
         parts: dict[str, Any] = {"models": fingerprint, "features": header.digest if header else ""}
         return digest_of(stage="heatmap", revision=REVISIONS["heatmap"], **parts)

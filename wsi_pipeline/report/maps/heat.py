@@ -8,6 +8,7 @@ attention; sorted by it, QuPath's annotation list is a list of regions to visit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,6 @@ BANDS = ((95.0, "Attention: strongest 5 %", (253, 231, 37)), (80.0, "Attention: 
 """Lower percentile, class name and colour of each band, strongest first."""
 MOST_AREAS = 1000
 """Number of outlines kept per band, largest first, which limits the file to a few hundred kilobytes."""
-
-_Steps = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def percentiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -56,22 +55,66 @@ def patch_field(
     A pixel covered by several patches has their mean, weighted by the covered area; a pixel not covered by any patch
     has value 0 and coverage 0. Patches are clipped to the slide.
     """
+    cells = field_cells(shape, slide_size, coords, patch_size_level0, values, rows)
+    return cells.spread(cells.mean), cells.spread(cells.cover)
+
+
+@dataclass(frozen=True, eq=False)
+class FieldCells:
+    """A field that is constant on the cells between the edges of patches, so that most pixels need no arithmetic.
+
+    mean, cover   float64 (R, C), as `patch_field` returns them, of each cell
+    row, column   int64 (h,) and (w,), the cell of each row and column of the picture, ascending
+    """
+
+    mean: NDArray[np.float64]
+    cover: NDArray[np.float64]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+
+    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values (R, C) of the cells on the pixels (h, w)."""
+        return values[self.row][:, self.column]
+
+
+def field_cells(
+    shape: tuple[int, ...],
+    slide_size: Size,
+    coords: NDArray[np.int64],
+    patch_size_level0: int,
+    values: NDArray[np.floating],
+    rows: tuple[int, int] | None = None,
+) -> FieldCells:
+    """`patch_field` by cells; arguments as there."""
     height, width = int(shape[0]), int(shape[1])
     first, end = rows or (0, height)
     down, across = height / slide_size.height, width / slide_size.width
     near = (coords[:, 1] * down < end) & ((coords[:, 1] + patch_size_level0) * down > first)
     coords, values = coords[near], values[near]
     if not len(coords):
-        return np.zeros((end - first, width)), np.zeros((end - first, width))
+        bare = np.zeros((1, 1))
+        return FieldCells(bare, bare, np.zeros(end - first, np.int64), np.zeros(width, np.int64))
     left, top = (np.asarray(coords[:, axis], np.float64) for axis in (0, 1))
-    steps_x = _edge_steps(left * across, patch_size_level0 * across, width)
-    steps_y = _edge_steps(top * down - first, patch_size_level0 * down, end - first)
+    column, column_step, columns = _cell_steps(left * across, patch_size_level0 * across, width)
+    row, row_step, lines = _cell_steps(top * down - first, patch_size_level0 * down, end - first)
     offset = float(values.min())
-    weight = _accumulate(steps_x, steps_y, np.ones(len(coords)), (end - first, width))
-    total = _accumulate(steps_x, steps_y, values.astype(np.float64) - offset, (end - first, width))
+    where = (row[:, None, :] * len(columns) + column[None, :, :]).ravel()
+    step = row_step[:, None, :] * column_step[None, :, :]
+    weight, total = (
+        np.bincount(where, weights=steps.ravel(), minlength=len(lines) * len(columns))
+        .reshape(len(lines), len(columns))
+        .cumsum(axis=0)
+        .cumsum(axis=1)
+        for steps in (step, step * (values.astype(np.float64) - offset))
+    )
     touched = weight > 1e-6
     mean = np.divide(total, weight, out=np.zeros_like(total), where=touched)
-    return np.where(touched, mean + offset, 0.0), np.where(touched, np.minimum(weight, 1.0), 0.0)
+    return FieldCells(
+        np.where(touched, mean + offset, 0.0),
+        np.where(touched, np.minimum(weight, 1.0), 0.0),
+        np.searchsorted(lines, np.arange(end - first), side="right") - 1,
+        np.searchsorted(columns, np.arange(width), side="right") - 1,
+    )
 
 
 def check_patches(coords: NDArray[np.int64], patch_size_level0: int, values: NDArray[np.floating]) -> None:
@@ -149,28 +192,18 @@ def _measured(
     return [features[i] for i in np.argsort(-mean, kind="stable")]
 
 
-def _edge_steps(start: NDArray[np.float64], length: float, limit: int) -> _Steps:
-    """Changes of each box's coverage along one axis: pixel indices and steps, both (4, N).
+def _cell_steps(
+    start: NDArray[np.float64], length: float, limit: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Changes of each box's coverage along one axis: cells and steps, both (4, N), and the first pixel of each cell.
 
     Their running sum is the covered fraction of each pixel: an edge at position t contributes a step of 1 - frac(t) in
-    pixel floor(t) and of frac(t) in the next.
+    pixel floor(t) and of frac(t) in the next. Pixels without a step are like the one before and share its cell.
     """
     edges = np.clip(np.stack([start, start + length]), 0.0, float(limit))
     first = np.floor(edges).astype(np.int64)
     part = edges - first
     index = np.concatenate([first, first + 1])
     step = np.concatenate([1.0 - part, part]) * np.array([1.0, -1.0, 1.0, -1.0])[:, None]
-    return index, step
-
-
-def _accumulate(
-    steps_x: _Steps, steps_y: _Steps, values: NDArray[np.float64], shape: tuple[int, int]
-) -> NDArray[np.float64]:
-    """Sum over boxes of value x covered fraction, float64 (h, w): steps scattered once, then summed along both axes."""
-    height, width = shape
-    (column, column_step), (row, row_step) = steps_x, steps_y
-    where = row[:, None, :] * (width + 2) + column[None, :, :]
-    step = row_step[:, None, :] * column_step[None, :, :] * values
-    flat = np.bincount(where.ravel(), weights=step.ravel(), minlength=(height + 2) * (width + 2))
-    summed = flat.reshape(height + 2, width + 2).cumsum(axis=0).cumsum(axis=1)
-    return np.asarray(summed[:height, :width])
+    cells, inverse = np.unique(np.append(index.ravel(), 0), return_inverse=True)
+    return inverse[:-1].reshape(index.shape), step, cells

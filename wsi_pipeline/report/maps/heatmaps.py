@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.maps.heat import check_patches, patch_field, percentiles
+from wsi_pipeline.report.maps.heat import FieldCells, check_patches, field_cells, percentiles
 
 COLOUR_MAP = "viridis"
 """Perceptually uniform, safe for colour-blind readers, with hues that common stains do not have."""
@@ -28,11 +29,12 @@ SIGNED_MAP = "PuOr_r"
 ALPHA = 0.6
 
 _MIN_WIDTH = 300
-_BAND_ROWS = 512
+_BAND_ROWS, _BLEND_ROWS = 512, 16
+_GREY = np.array([0.299, 0.587, 0.114])
 _FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 _BoxPx: TypeAlias = tuple[int, int, int, int]
 _Font: TypeAlias = ImageFont.FreeTypeFont
-_Painter: TypeAlias = Callable[[ImageDraw.ImageDraw, _BoxPx, _Font], None]
+_Painter: TypeAlias = Callable[[Image.Image, _BoxPx, _Font], None]
 _INK, _PAPER = (38, 42, 48), (255, 255, 255)
 
 
@@ -87,9 +89,9 @@ def draw_heat(thumbnail: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha:
     returned with a note.
     """
     if len(heat.coords) == 0:
-        return _with_strip(thumbnail, lambda draw, box, font: _note(draw, box, font, "no patches"))
+        return _with_strip(thumbnail, lambda canvas, box, font: _note(canvas, box, font, "no patches"))
     heated = blend_heat(thumbnail, slide_size, heat, alpha)
-    return _with_strip(heated, lambda draw, box, font: _colour_bar(draw, box, font, heat))
+    return _with_strip(heated, lambda canvas, box, font: _colour_bar(canvas, box, font, heat))
 
 
 def blend_heat(picture: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: float = ALPHA) -> NDArray[np.uint8]:
@@ -102,9 +104,8 @@ def blend_heat(picture: NDArray[np.uint8], slide_size: Size, heat: Heat, alpha: 
     out = picture.copy()
     for first in range(0, len(picture) if len(heat.coords) else 0, _BAND_ROWS):
         rows = (first, min(first + _BAND_ROWS, len(picture)))
-        unit, cover = patch_field(picture.shape, slide_size, heat.coords, heat.patch_level0, heat.unit, rows)
-        opacity = cover * alpha * (np.sqrt(np.abs(2 * unit - 1)) if heat.signed else 1.0)
-        out[rows[0] : rows[1]] = _blend(picture[rows[0] : rows[1]], unit, cover, opacity, heat.signed)
+        cells = field_cells(picture.shape, slide_size, heat.coords, heat.patch_level0, heat.unit, rows)
+        _blend(out[rows[0] : rows[1]], cells, alpha, heat.signed)
     return out
 
 
@@ -116,19 +117,39 @@ def share_words(value: float, n: int) -> str:
     return f"{times:.0f}×" if times >= 9.95 else f"{times:.1f}×" if times >= 0.995 else f"{times:.2f}×"
 
 
-def _blend(
-    picture: NDArray[np.uint8],
-    unit: NDArray[np.float64],
-    cover: NDArray[np.float64],
-    opacity: NDArray[np.float64],
-    signed: bool,
-) -> NDArray[np.uint8]:
-    heat = _colours(signed)[np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)]
-    grey = picture @ np.array([0.299, 0.587, 0.114])
-    base = np.where((cover > 0)[..., None], grey[..., None], picture)
-    return np.rint(base + (heat - base) * opacity[..., None]).astype(np.uint8)
+def _blend(picture: NDArray[np.uint8], cells: FieldCells, alpha: float, signed: bool) -> None:
+    """Lay the heat over a band (h, w, 3) in place, one row of cells after another, where there are patches.
+
+    Rows of one cell share their colours, and what they take fits in the processor's cache.
+    """
+    unit = cells.mean
+    opacity = cells.cover * alpha * (np.sqrt(np.abs(2 * unit - 1)) if signed else 1.0)
+    colours = np.ascontiguousarray(_colours(signed)[_places(unit)].transpose(2, 0, 1))
+    starts = np.flatnonzero(np.diff(cells.row, prepend=-1)).tolist()
+    for first, end in zip(starts, [*starts[1:], len(picture)], strict=True):
+        cell = cells.row[first]
+        covered = np.flatnonzero(cells.cover[cell][cells.column] > 0)
+        if not len(covered):
+            continue
+        of_pixel = cells.column[covered]
+        together = covered[-1] - covered[0] + 1 == len(covered)
+        columns = slice(int(covered[0]), int(covered[-1]) + 1) if together else covered
+        heat, share = colours[:, cell][:, of_pixel][:, None], opacity[cell][of_pixel]
+        for top in range(first, end, _BLEND_ROWS):
+            part = picture[top : min(top + _BLEND_ROWS, end)]
+            grey = part[:, columns] @ _GREY
+            mixed = heat - grey
+            mixed *= share
+            mixed += grey
+            part[:, columns] = np.rint(mixed, out=mixed).transpose(1, 2, 0)
 
 
+def _places(unit: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Positions on the colour map of 256 colours."""
+    return np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
+
+
+@cache
 def _colours(signed: bool) -> NDArray[np.float64]:
     return np.asarray(colormaps[SIGNED_MAP if signed else COLOUR_MAP](np.arange(256))[:, :3] * 255.0)
 
@@ -141,26 +162,33 @@ def _with_strip(picture: NDArray[np.uint8], paint: _Painter) -> Image.Image:
     canvas = Image.new("RGB", (canvas_width, height + 4 * font_px), _PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
     box = (font_px, height + font_px, canvas_width - font_px, height + 3 * font_px)
-    paint(ImageDraw.Draw(canvas), box, ImageFont.truetype(str(_FONT), font_px))
+    paint(canvas, box, _font(font_px))
     return canvas
 
 
-def _note(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, text: str) -> None:
-    draw.text((box[0], (box[1] + box[3]) / 2), text, fill=_INK, font=font, anchor="lm")
+@cache
+def _font(font_px: int) -> _Font:
+    return ImageFont.truetype(str(_FONT), font_px)
 
 
-def _colour_bar(draw: ImageDraw.ImageDraw, box: _BoxPx, font: _Font, heat: Heat) -> None:
+def _note(canvas: Image.Image, box: _BoxPx, font: _Font, text: str) -> None:
+    ImageDraw.Draw(canvas).text((box[0], (box[1] + box[3]) / 2), text, fill=_INK, font=font, anchor="lm")
+
+
+def _colour_bar(canvas: Image.Image, box: _BoxPx, font: _Font, heat: Heat) -> None:
     """`label [gradient]`, with tick labels under both ends and the middle of the gradient."""
+    draw = ImageDraw.Draw(canvas)
     left, top, right, bottom = box
     line = (bottom - top) // 2
     start = round(left + font.getlength(heat.label) + 0.8 * line)
     draw.text((left, top + line / 2), heat.label, fill=_INK, font=font, anchor="lm")
-    colours = _colours(heat.signed).round().astype(int)
     flat = len(heat.unit) > 0 and bool((heat.unit == heat.unit[0]).all())
-    for x in range(start, right):
-        place = 127 if flat else round(255 * (x - start) / max(1, right - start - 1))
-        red, green, blue = colours[place].tolist()
-        draw.line([(x, top + 0.1 * line), (x, top + 0.8 * line)], fill=(red, green, blue))
+    across = np.arange(max(0, right - start))
+    places = np.full(len(across), 127) if flat else np.rint(255 * across / max(1, right - start - 1)).astype(int)
+    colours = _colours(heat.signed).round().astype(np.uint8)[places]
+    if len(colours):
+        high, low = int(top + 0.1 * line), int(top + 0.8 * line)
+        canvas.paste(Image.fromarray(np.repeat(colours[None], low - high + 1, axis=0)), (start, high))
     for words, at, anchor in _placed(heat.labels, start, right, font):
         draw.text((at, bottom), words, fill=_INK, font=font, anchor=anchor)
 

@@ -51,7 +51,12 @@ class CheckedStage(Protocol):
 
 
 class SlideStage(CheckedStage, Protocol):
-    """A stage that works slide by slide."""
+    """A stage that works slide by slide.
+
+    It may have `preload`, names of modules that `run` imports, and `slides_a_worker`, the most slides that one process
+    takes (1): more where starting a process takes as long as a slide. If a slide ends such a process, all of them are
+    done again, each in a process of its own.
+    """
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
         """Make the output. The stages of a record share `slide`. Raises WsiPipelineError on failure."""
@@ -244,13 +249,40 @@ def _pass(
     if workers == 0:
         yield from ((record, process_slide(stages, run, record)) for record in stale)
         return
-    jobs: Iterable[tuple[Any, ...]] = ((tuple(stages), run, record) for record in stale)
-    for (_, _, record), outcome in run_isolated(process_slide, jobs, workers, preload=_preload(stages)):
-        yield record, _crashed(stages, run, record, outcome) if isinstance(outcome, Crash) else outcome
+    most = min(getattr(stage, "slides_a_worker", 1) for stage in stages)
+    size = max(1, min(most, -(-len(stale) // (2 * workers))))
+    groups = [stale[first : first + size] for first in range(0, len(stale), size)]
+    again = []
+    for group, outcome in _isolated(stages, run, groups, workers):
+        if not isinstance(outcome, Crash):
+            yield from zip(group, outcome, strict=True)
+        elif len(group) > 1:
+            again += [[record] for record in group]
+        else:
+            yield group[0], _crashed(stages, run, group[0], outcome)
+    for (record,), outcome in _isolated(stages, run, again, workers):
+        yield record, _crashed(stages, run, record, outcome) if isinstance(outcome, Crash) else outcome[0]
+
+
+def _isolated(
+    stages: Sequence[SlideStage], run: RunDir, groups: Sequence[list[SlideRecord]], workers: int
+) -> Iterator[tuple[list[SlideRecord], list[list[StageResult]] | Crash]]:
+    """Each group of slides in a process of its own."""
+    jobs: Iterable[tuple[Any, ...]] = ((tuple(stages), run, group) for group in groups)
+    for (_, _, group), outcome in run_isolated(_process_slides, jobs, workers, preload=_preload(stages)):
+        yield group, outcome
+
+
+def _process_slides(
+    stages: Sequence[SlideStage], run: RunDir, records: Sequence[SlideRecord]
+) -> list[list[StageResult]]:
+    return [process_slide(stages, run, record) for record in records]
 
 
 def _preload(stages: Sequence[SlideStage]) -> list[str]:
-    return sorted({type(stage).__module__ for stage in stages})
+    """What the server of workers imports once: the stages, the stores, what stages import late (their `preload`)."""
+    late = {name for stage in stages for name in getattr(stage, "preload", ())}
+    return sorted({type(stage).__module__ for stage in stages} | late | {"wsi_pipeline.store.backends.hdf5"})
 
 
 def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult] | None:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from wsi_pipeline.images.png import encode_png
 from wsi_pipeline.reading.patch_reader import PatchSource
 from wsi_pipeline.report.maps.example_sheets import draw_attention_sheet, strongest_and_weakest
 from wsi_pipeline.report.maps.heat import attention_geojson, percentiles
@@ -102,11 +102,7 @@ def read_overlay(path: Path) -> Image.Image | None:
 
 
 def _write_png(path: Path, image: Image.Image, chunks: Mapping[str, str]) -> None:
-    info, out = PngInfo(), io.BytesIO()
-    for key, value in chunks.items():
-        info.add_text(key, value)
-    image.save(out, "PNG", pnginfo=info)
-    write_bytes(path, out.getvalue())
+    write_bytes(path, encode_png(np.asarray(image), chunks))
 
 
 def _write_jpeg(path: Path, image: Image.Image) -> None:

@@ -1,0 +1,133 @@
+"""What people wait for while they look at results: commands with nothing to do, heatmaps, the report.
+
+    python benchmarks/waiting.py [--run RUN] [--beside CHECKOUT] [--rounds 3]
+
+Processor seconds of the command and of all processes it starts, the least of the rounds; also wall-clock seconds. With
+`--beside`, a command of another checkout (`git worktree add`) runs in turn with ours. Each command works on a copy of a
+run with features and a model; without `--run` one is made of synthetic slides, which takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _nothing(run: Path) -> None:
+    pass
+
+
+def _without_heatmaps(run: Path) -> None:
+    shutil.rmtree(run / "heatmap", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A command, and what is done to the copy of the run beforehand."""
+
+    name: str
+    words: tuple[str, ...]
+    prepare: Callable[[Path], None] = _nothing
+
+
+WAITS = (
+    Wait("`status`", ("status",)),
+    Wait("`embed`, nothing to do", ("embed", "--model", "colour")),
+    Wait("`heatmap`, nothing to do", ("heatmap",)),
+    Wait("`heatmap` of all slides", ("heatmap",), _without_heatmaps),
+    Wait("`report`", ("report",)),
+)
+
+
+def seconds(checkout: Path, words: tuple[str, ...], run: Path) -> tuple[float, float]:
+    """Processor and wall-clock seconds of a command of a checkout, with all processes that it starts."""
+    code = "import sys; from wsi_pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    before, started = _of_children(), time.perf_counter()
+    command = [sys.executable, "-c", code, *words, "--run", str(run)]
+    done = subprocess.run(command, env=environment, cwd=run.parent, capture_output=True, text=True, check=False)
+    wall = time.perf_counter() - started
+    if done.returncode not in (0, 3):  # 3: some slides failed, as a damaged one of the demo does
+        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
+    _wait_for_orphans()
+    return _of_children() - before, wall
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of processes whose parent has ended, so that the server of workers is counted."""
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise SystemExit("needs Linux")
+
+
+def _wait_for_orphans() -> None:
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def make_run(folder: Path) -> Path:
+    """A run of the synthetic slides of `demo`, tiled, embedded and trained."""
+    from wsi_pipeline.cli import main as command
+    from wsi_pipeline.demo.demo_cohort import make_cohort
+
+    table, run = make_cohort(folder / "cohort"), folder / "made"
+    for words in (
+        ("tile", str(table)),
+        ("embed", "--model", "colour"),
+        ("train-mil", "--epochs", "3"),
+        ("heatmap",),
+    ):
+        command([*words, "--run", str(run)])
+    return run
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a run to copy, with features of colour, a model and heatmaps")
+    parser.add_argument("--beside", type=Path, help="another checkout, measured in turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="numbers of the rows, from 0")
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    _adopt_orphans()
+    checkouts = [args.beside.resolve(), ROOT] if args.beside else [ROOT]
+    with tempfile.TemporaryDirectory() as name:
+        made = args.run or make_run(Path(name))
+        copies = [shutil.copytree(made, Path(name) / str(number) / "run") for number in range(len(checkouts))]
+        print("| what | " + " | ".join(f"{c.name}: processor s | wall s" for c in checkouts) + " | times |")
+        print("|---|" + "--:|--:|" * len(checkouts) + "--:|", flush=True)
+        for number, wait in enumerate(WAITS):
+            if args.only and str(number) not in args.only:
+                continue
+            best = [(float("inf"), float("inf"))] * len(checkouts)
+            for _ in range(args.rounds):
+                for place, (checkout, copy) in enumerate(zip(checkouts, copies, strict=True)):
+                    wait.prepare(copy)
+                    best[place] = min(best[place], seconds(checkout, wait.words, copy))
+            cells = " | ".join(f"{used:.2f} | {wall:.1f}" for used, wall in best)
+            print(f"| {wait.name} | {cells} | {best[0][0] / best[-1][0]:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
