@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
+import sys
+import urllib.request
 from typing import Any
 
 import numpy as np
@@ -274,3 +278,15 @@ def test_slide_embeddings_say_which_slides_are_near_where_there_are_any(client: 
     near = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()
     assert [row["id"] for row in near] == list(table[table["slide_id"] == "s0"]["neighbour"][:2])
     assert client.get("about").json()["encoders"] == ["colour"], "features of slides are no features of patches"
+
+
+def test_ctrl_c_is_the_usual_end(run: RunDir) -> None:
+    words = ["-m", "wsi_pipeline", "view", "--run", str(run.root), "--no-browser", "--port", "0"]
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    url = next(line.split()[1] for line in process.stdout if line.startswith("open http"))
+    assert url.endswith(f"/{token_of(run)}/")
+    assert json.loads(urllib.request.urlopen(url + "about").read())["slides"] == 6
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert "marks and jobs are kept" in process.stdout.read()

@@ -59,15 +59,15 @@ class CohortRows:
         self._predicted: dict[Path, tuple[int, dict[str, Row]]] = {}
         self._distances: dict[str, dict[str, float]] = {}
         self._recent: tuple[str, float, list[Row]] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._measuring = threading.Lock(), threading.Lock()
 
     def page(self, asked: RowQuery, offset: int, limit: int) -> dict[str, Any]:
         """`total`, `matched` and the `rows` from `offset` on, at most MOST_ROWS of them."""
+        away = self._distance(asked.training) if asked.sort == "distance" else {}
         with self._lock:
             rows = self._rows(asked.training)
-            if asked.sort == "distance":
-                found = self._distance(asked.training)
-                rows = [{**row, "distance": found.get(row["id"])} for row in rows]
+        if away:
+            rows = [{**row, "distance": away.get(row["id"])} for row in rows]
         kept = [row for row in rows if _matches(row, asked)]
         if asked.sort != "order":
             key = asked.sort
@@ -149,9 +149,10 @@ class CohortRows:
         run = self._library.run
         if not name or run is None:
             return {}
-        if training not in self._distances:
-            self._distances[training] = distances(self._library, run.mil(encoder, name), encoder)
-        return self._distances[training]
+        with self._measuring:  # of a large cohort it takes a while, in which other pages are still answered
+            if training not in self._distances:
+                self._distances[training] = distances(self._library, run.mil(encoder, name), encoder)
+            return self._distances[training]
 
 
 def distances(library: Library, folder: Path, encoder: str) -> dict[str, float]:

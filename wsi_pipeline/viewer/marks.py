@@ -51,6 +51,7 @@ class Marks:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
+        self._counts: dict[str, tuple[int, int]] = {}
 
     def read(self, slide_id: str) -> Json:
         """`revision` and `features` in level-0 pixels. A file that QuPath wrote is read too. Raises LabelError."""
@@ -58,12 +59,18 @@ class Marks:
 
     def count(self, slide_id: str) -> int:
         """How many marks a slide has; 0 also where the file cannot be read."""
-        if not self.run.annotation(slide_id).is_file():
-            return 0
         try:
-            return len(self._read(slide_id, (0, 0))["features"])
-        except LabelError:
+            mark = self.run.annotation(slide_id).stat().st_mtime_ns
+        except OSError:
             return 0
+        known = self._counts.get(slide_id)
+        if known is None or known[0] != mark:
+            try:
+                known = mark, len(self._read(slide_id, (0, 0))["features"])
+            except LabelError:
+                known = mark, 0
+            self._counts[slide_id] = known
+        return known[1]
 
     def change(self, slide_id: str, changes: Any, size: Size) -> Json:
         """Put and delete features, then return what `read` does.

@@ -19,6 +19,7 @@ def view(request: Request) -> int:
     run = RunDir.existing(request.run_dir.root)
     try:
         from wsi_pipeline.viewer.library import Library
+        from wsi_pipeline.viewer.web.access import is_loopback
         from wsi_pipeline.viewer.web.serve import serve
         from wsi_pipeline.viewer.web.viewer import Viewer
     except ModuleNotFoundError as error:
@@ -33,7 +34,12 @@ def view(request: Request) -> int:
         console.say(f"open {url}")
         console.say("the address holds a token: whoever has it can see the slides and mark them. Stop with Ctrl-C")
 
-    serve(viewer, options.host, options.port, browser=options.browser, tell=tell)
+    if not is_loopback(options.host):
+        console.note("other machines can reach this address, and nothing is encrypted")
+    try:
+        serve(viewer, options.host, options.port, browser=options.browser, tell=tell)
+    except KeyboardInterrupt:  # the usual end
+        console.say("stopped; marks and jobs are kept")
     return EXIT_DONE
 
 

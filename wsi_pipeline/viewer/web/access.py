@@ -73,7 +73,7 @@ class Access:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
             return False
-        return name in self._names or name == "localhost" or _is_loopback(name)
+        return name in self._names or is_loopback(name)
 
     def _with_headers(self, send: Send) -> Send:
         async def answer(message: Message) -> None:
@@ -94,7 +94,10 @@ def new_token() -> str:
     return secrets.token_urlsafe(18)
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address is that of the loopback interface."""
+    if name == "localhost":
+        return True
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
