@@ -119,7 +119,9 @@ print("IMPORTED", *sorted(heavy & set(sys.modules)))
 """
 
 
-@pytest.mark.parametrize("words", ["compare {0}/one {0}/two --model mean", "status --run {0}/one"])
+@pytest.mark.parametrize(
+    "words", ["compare {0}/one {0}/two --model mean", "status --run {0}/one", "report --run {0}/one"]
+)
 def test_looking_at_results_imports_no_network_and_no_second_statistics_package(runs: Path, words: str) -> None:
     """Each takes seconds to import; pandas alone reads the tables."""
     RunDir(runs / "one").cohort_csv.write_text("slide_id,path\ns,s.tif\n", encoding="utf-8")

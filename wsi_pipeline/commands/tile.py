@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
@@ -11,9 +12,10 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Req
 from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.stages.engine.runner import CohortResult, SlideStage, StageResult, run_cohort
-from wsi_pipeline.stages.segment import SegmentStage
-from wsi_pipeline.stages.tile import TileStage
 from wsi_pipeline.wording import counted, grouped, listed
+
+if TYPE_CHECKING:
+    from wsi_pipeline.stages.segment import SegmentStage
 
 _WHAT_NEXT = "embed --model pathotune"
 
@@ -25,6 +27,8 @@ def segment(request: Request) -> int:
 
 def tile(request: Request) -> int:
     """Find tissue on every slide and lay patches over it."""
+    from wsi_pipeline.stages.tile import TileStage
+
     execution = request.get(TileExecution)
     stages: list[SlideStage] = [
         _segment_stage(request, overlay=False),
@@ -34,6 +38,8 @@ def tile(request: Request) -> int:
 
 
 def _segment_stage(request: Request, *, overlay: bool) -> SegmentStage:
+    from wsi_pipeline.stages.segment import SegmentStage  # many commands print as these do and find no tissue
+
     execution, cohort = request.get(TileExecution), request.get(CohortOptions)
     no_crop = request.get(QuPathOptions).qupath_no_crop
     spec = request.get(SegmentSpec)

@@ -92,15 +92,6 @@ def values_csv(explanation: Explanation) -> str:
     return pd.DataFrame(columns).to_csv(index=False, float_format="%.7g", lineterminator="\n")
 
 
-def read_overlay(path: Path) -> Image.Image | None:
-    """The attention overlay without its colour bar, so that it matches the thumbnail; None for a missing file."""
-    if not path.is_file():
-        return None
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
-        width, _, height = str(image.info.get(PICTURE, "")).partition("x")
-        return image.crop((0, 0, int(width), int(height)) if width.isdigit() and height.isdigit() else None)
-
-
 def _write_png(path: Path, image: Image.Image, chunks: Mapping[str, str]) -> None:
     write_bytes(path, encode_png(np.asarray(image), chunks))
 

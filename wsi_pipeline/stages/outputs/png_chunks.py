@@ -1,7 +1,8 @@
-"""Text chunks of a heatmap's PNG, by which it is known whether it is up to date."""
+"""A heatmap's PNG read back: its text chunks, by which it is known whether it is up to date, and its picture."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image
@@ -17,3 +18,12 @@ def png_chunks(path: Path) -> dict[str, str]:
             return {str(key): str(value) for key, value in image.info.items()}
     except OSError:
         return {}
+
+
+def read_overlay(path: Path) -> Image.Image | None:
+    """The attention overlay without its colour bar, so that it matches the thumbnail; None for a missing file."""
+    if not path.is_file():
+        return None
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        width, _, height = str(image.info.get(PICTURE, "")).partition("x")
+        return image.crop((0, 0, int(width), int(height)) if width.isdigit() and height.isdigit() else None)

@@ -14,7 +14,7 @@ from wsi_pipeline.errors import StoreError
 from wsi_pipeline.report.data import ModelSection
 from wsi_pipeline.report.maps.pictures import PicturePlan, plan_pictures, shrink_png
 from wsi_pipeline.report.page.findings import ranked
-from wsi_pipeline.stages.outputs.heatmap_files import read_overlay
+from wsi_pipeline.stages.outputs.png_chunks import read_overlay
 from wsi_pipeline.statistics.metric_words import CLASS_TASKS
 from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.wording import counted
