@@ -174,4 +174,4 @@ encoder = open_encoder("pathotune", adapter=Path({str(adapter)!r}), device="cpu"
 print(encoder.encode(np.full((2, 64, 64, 3), 128, np.uint8)).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
-    assert done.stdout.strip() == "(2, 64)", done.stderr
+    assert done.stdout.strip() == "(2, 128)", done.stderr

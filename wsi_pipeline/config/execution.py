@@ -314,9 +314,7 @@ class FeaturesFrom:
 class LabelsOptions(CohortOptions):
     """How the table of --features-from is understood: the options of a manifest, all of them rare here."""
 
-    default_mpp: float | None = option(
-        None, "mpp of slides of --features-from that state none", group="table", check=shared.PLAUSIBLE_MPP, rare=True,
-    )  # fmt: skip
+    default_mpp: float | None = shared.default_mpp("table", rare=True)
     mixed_labels: bool = option(
         False, "allow different labels among the slides of one patient in --labels", group="table", rare=True
     )

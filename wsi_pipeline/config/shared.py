@@ -27,10 +27,10 @@ def store() -> Any:
     return option("hdf5", "file format of the stores", group="running", choices=("hdf5", "zarr"))
 
 
-def default_mpp(group: str) -> Any:
+def default_mpp(group: str, *, rare: bool = False) -> Any:
     """Resolution of slides that do not state one."""
     text = "micrometres per pixel of slides where neither the file nor the CSV states it"
-    return option(None, text, group=group, check=PLAUSIBLE_MPP)
+    return option(None, text, group=group, check=PLAUSIBLE_MPP, rare=rare)
 
 
 def weights(whose: str, group: str, repeat: bool = False) -> Any:

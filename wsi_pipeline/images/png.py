@@ -32,9 +32,9 @@ def encode_png(pixels: NDArray[np.uint8], texts: Mapping[str, str]) -> bytes:
     info = PngInfo()
     for key, value in texts.items():
         info.add_text(key, value)
-    chunks = [(b"IHDR", struct.pack(">II", width, height) + _EIGHT_BIT_RGB)]
-    chunks += [(chunk[0], chunk[1]) for chunk in info.chunks]
-    chunks += [(b"IDAT", imagecodecs.deflate_encode(filtered, level=_LEVEL)), (b"IEND", b"")]
+    chunks: list[tuple[bytes, bytes]] = [(b"IHDR", struct.pack(">II", width, height) + _EIGHT_BIT_RGB)]
+    chunks += [(chunk[0], bytes(chunk[1])) for chunk in info.chunks]
+    chunks += [(b"IDAT", imagecodecs.deflate_encode(filtered.tobytes(), level=_LEVEL)), (b"IEND", b"")]
     return _SIGNATURE + b"".join(_chunk(name, data) for name, data in chunks)
 
 

@@ -177,7 +177,7 @@ def view_levels(slide: Slide) -> tuple[ViewLevel, ...]:
 
 def _steps_up(size: Size) -> float:
     """How far a level has to be shrunk to be the coarsest."""
-    return _STEP ** float(np.ceil(np.log2(max(size.width, size.height, SMALLEST_PX) / SMALLEST_PX))) * 1.0
+    return float(_STEP ** np.ceil(np.log2(max(size.width, size.height, SMALLEST_PX) / SMALLEST_PX)))
 
 
 def _square() -> Size:

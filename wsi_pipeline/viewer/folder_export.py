@@ -85,7 +85,8 @@ def _write_slide(viewer: Viewer, slide_id: str, place: Path, mpp: float, facts: 
     """The files of one slide; returns their bytes."""
     library = viewer.library
     known = library.facts(slide_id)
-    levels, wanted = known["levels"], []
+    levels = known["levels"]
+    wanted: list[int] = []
     for number, level in enumerate(levels):
         spacing = (known["mpp"] or _ASSUMED_MPP) * known["width"] / level["width"]
         if spacing >= mpp * _SLACK or not wanted:
@@ -106,10 +107,10 @@ def _write_slide(viewer: Viewer, slide_id: str, place: Path, mpp: float, facts: 
     write_bytes(place / "thumbnail.jpg", thumbnail, durable=False)
     listed = viewer.layers.listed(slide_id)
     marks = viewer.marks.read(slide_id)["features"] if library.run is not None else []
-    row = viewer.rows.one(slide_id)
+    summary = viewer.rows.one(slide_id)
     trained = {name: viewer.rows.one(slide_id, name) for name in viewer.about()["trainings"]}
-    said = {**known, "levels": [levels[number] for number in wanted], "layers": listed, "row": row, "marks": marks}
-    first = next(iter(trained.values()), row)
+    said = {**known, "levels": [levels[number] for number in wanted], "layers": listed, "row": summary, "marks": marks}
+    first = next(iter(trained.values()), summary)
     answers = {f"slides/{_quoted(slide_id)}": {**said, "row": first}}
     for item in listed:
         answers[f"slides/{_quoted(slide_id)}/layer?{item['key']}"] = viewer.layers.read(slide_id, item["key"])
@@ -119,7 +120,7 @@ def _write_slide(viewer: Viewer, slide_id: str, place: Path, mpp: float, facts: 
         facts["files"][key] = f"{place.name}/{number}.js"
         written += len(text)
     facts["folders"][slide_id], facts["endings"][slide_id] = place.name, endings
-    facts["rows"].append({**row, "by_training": trained})
+    facts["rows"].append({**summary, "by_training": trained})
     return written + len(thumbnail)
 
 

@@ -136,9 +136,9 @@ def _rows_of(geometry: dict[str, Any], coords: NDArray[np.int64], side: int) -> 
     shapely.prepare(area)
     cover = shapely.area(shapely.intersection(boxes, area)) / side**2
     enough = cover >= LEAST_COVER
-    if enough.any():
-        return near[enough]
-    return near[[int(cover.argmax())]] if len(near) and cover.max() > 0 else np.zeros(0, np.int64)
+    if not enough.any():
+        enough = (cover > 0) & (np.arange(len(near)) == (cover.argmax() if len(near) else 0))
+    return np.asarray(near[enough], dtype=np.int64)
 
 
 def _of_points(points: NDArray[np.float64], coords: NDArray[np.int64], side: int) -> NDArray[np.int64]:
