@@ -34,7 +34,8 @@ def encode_png(pixels: NDArray[np.uint8], texts: Mapping[str, str]) -> bytes:
         info.add_text(key, value)
     chunks: list[tuple[bytes, bytes]] = [(b"IHDR", struct.pack(">II", width, height) + _EIGHT_BIT_RGB)]
     chunks += [(chunk[0], bytes(chunk[1])) for chunk in info.chunks]
-    chunks += [(b"IDAT", imagecodecs.deflate_encode(filtered.tobytes(), level=_LEVEL)), (b"IEND", b"")]
+    pixel_data = bytes(imagecodecs.deflate_encode(filtered.tobytes(), level=_LEVEL))
+    chunks += [(b"IDAT", pixel_data), (b"IEND", b"")]
     return _SIGNATURE + b"".join(_chunk(name, data) for name, data in chunks)
 
 

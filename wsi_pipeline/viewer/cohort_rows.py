@@ -207,11 +207,11 @@ def _predicted(rows: pd.DataFrame) -> Row:
             "error": round(float(1 - mean[classes.index(label)]), 4) if label in classes else None,
         }  # fmt: skip
     elif "predicted" in rows:
-        values = pd.to_numeric(rows["predicted"], errors="coerce").to_numpy(np.float64)
+        numbers = pd.to_numeric(rows["predicted"], errors="coerce").to_numpy(np.float64)
         truth = pd.to_numeric(rows["label"], errors="coerce").to_numpy(np.float64)[0] if "label" in rows else np.nan
-        found |= {"predicted": round(float(values.mean()), 4)}
-        found["spread"] = round(float(values.std()), 4) if len(values) > 1 else None
-        found["error"] = round(float(abs(values.mean() - truth)), 4) if np.isfinite(truth) else None
+        found |= {"predicted": round(float(numbers.mean()), 4)}
+        found["spread"] = round(float(numbers.std()), 4) if len(numbers) > 1 else None
+        found["error"] = round(float(abs(numbers.mean() - truth)), 4) if np.isfinite(truth) else None
     if "spread" in rows:
         found["spread"] = round(float(pd.to_numeric(rows["spread"], errors="coerce").mean()), 4)
     return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in found.items()}

@@ -132,11 +132,15 @@ class Marks:
         write_text(self.run.annotation(slide_id), json.dumps(whole, ensure_ascii=False) + "\n")
 
 
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= 255
+
+
 def checked_changes(changes: Any, size: Size) -> list[tuple[str, str, Json]]:
     """(op, id, feature) of each change; raises UsageError naming the first that is not valid."""
     if not isinstance(changes, list) or not 1 <= len(changes) <= MOST_CHANGES:
         raise UsageError(f"changes must be a list of 1 to {MOST_CHANGES}")
-    found = []
+    found: list[tuple[str, str, Json]] = []
     for number, change in enumerate(changes, 1):
         op = change.get("op") if isinstance(change, Mapping) else None
         if op == "delete":
@@ -173,8 +177,9 @@ def class_list(features: Sequence[Mapping[str, Any]], known: Mapping[str, str] |
         classification = (feature.get("properties") or {}).get("classification") or {}
         name, colour = classification.get("name"), classification.get("color")
         if isinstance(name, str) and name and name not in found:
-            good = isinstance(colour, list) and len(colour) == 3
-            found[name] = "#{:02x}{:02x}{:02x}".format(*colour) if good else next_colour(found)
+            channels = colour if isinstance(colour, list) else []
+            good = len(channels) == 3 and all(map(_is_byte, channels))
+            found[name] = "#{:02x}{:02x}{:02x}".format(*channels) if good else next_colour(found)
     return found
 
 
@@ -217,9 +222,9 @@ def _checked_geometry(geometry: Any, radius: Any, size: Size, number: int) -> di
     if isinstance(drawn, Point):
         if not slide.covers(drawn):
             raise UsageError(f"change {number}: the point is not on the slide")
-        return mapping(drawn)
+        return dict(mapping(drawn))
     area = shapely.intersection(_area(drawn, radius, number), slide)
-    return mapping(_polygonal(area, number))
+    return dict(mapping(_polygonal(area, number)))
 
 
 def _area(drawn: BaseGeometry, radius: Any, number: int) -> BaseGeometry:
