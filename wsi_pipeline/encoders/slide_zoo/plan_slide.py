@@ -17,10 +17,9 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders.encoder import SPACING_TOLERANCE
 from wsi_pipeline.encoders.slide_zoo.slide_facts import MEAN, SlidePreset, find_slide_preset
 from wsi_pipeline.encoders.slide_zoo.slide_networks import PatchRows, mean_of
-from wsi_pipeline.encoders.weights import compare, hash_tensors, read_tensors
-from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights, how_to_get
+from wsi_pipeline.encoders.weights import hash_tensors
+from wsi_pipeline.encoders.zoo.zoo_weights import find_weights, load_published
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.wording import listed
 
 Embed = Callable[[PatchRows], Tensor]
 """From the patches of one slide to its embedding, float32 (E,)."""
@@ -117,16 +116,7 @@ class SlideLayoutPlan:
     def open(self, device: str = "cpu") -> Embed:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network = self.build()
-        tensors = encoder_tensors(self.preset, read_tensors([self.weights_file]))
-        fit = compare(network.state_dict(), tensors)
-        faults = (("missing", fit.missing), ("of another shape", fit.reshaped), ("not in the model", fit.extra))
-        unfit = [f"{len(names)} {kind} ({listed(list(names))})" for kind, names in faults if names]
-        if unfit:
-            raise EncoderError(
-                f"{self.weights_file} does not fit {self.preset.title}: tensors {'; '.join(unfit)}",
-                todo=how_to_get(self.preset),
-            )
-        network.load_state_dict(tensors)
+        load_published(network, self.preset, self.weights_file)
         network.to(device)
 
         def embed(rows: PatchRows) -> Tensor:

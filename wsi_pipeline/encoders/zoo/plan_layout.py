@@ -15,11 +15,10 @@ import torch
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan, Triple
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
-from wsi_pipeline.encoders.weights import compare, hash_tensors, read_tensors
+from wsi_pipeline.encoders.weights import hash_tensors
 from wsi_pipeline.encoders.zoo.facts import Preset
-from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights, how_to_get
+from wsi_pipeline.encoders.zoo.zoo_weights import find_weights, load_published
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.wording import listed
 
 
 class LayoutPlan(EncoderPlan):
@@ -74,23 +73,8 @@ class LayoutPlan(EncoderPlan):
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network: Any = self.build()
-        tensors = encoder_tensors(self.preset, read_tensors([self.weights_file]))
-        if hasattr(network, "adapt"):
-            tensors = network.adapt(tensors)
-        self._load(network, tensors)
+        load_published(network, self.preset, self.weights_file)
         return TorchEncoder(network, network, self.info, self.fingerprint, device, precision)
-
-    def _load(self, network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-        wanted = network.state_dict()
-        fit = compare(wanted, tensors)
-        faults = (("missing", fit.missing), ("of another shape", fit.reshaped), ("not in the model", fit.extra))
-        unfit = [f"{len(names)} {kind} ({listed(list(names))})" for kind, names in faults if names]
-        if unfit:
-            raise EncoderError(
-                f"{self.weights_file} does not fit {self.preset.title}: tensors {'; '.join(unfit)}",
-                todo=how_to_get(self.preset),
-            )
-        network.load_state_dict(tensors, strict=False)
 
 
 def _triple(values: tuple[float, ...]) -> Triple:

@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsi_pipeline.encoders import hub
+from wsi_pipeline.encoders.weights import compare, read_tensors
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
 
@@ -86,6 +87,22 @@ def how_to_get(preset: Published) -> str:
             f"with: wsi-pipeline encoders {preset.name} --convert {preset.file or 'FILE'}"
         )
     return f"{advice[0].upper()}{advice[1:]}; name it with --weights FILE."
+
+
+def load_published(network: Any, preset: Published, file: Path) -> None:
+    """Load a published weights file into a network of its layout, which may rename or join tensors (`adapt`).
+
+    Raises EncoderError with how to get the right file, unless every tensor fits.
+    """
+    tensors = encoder_tensors(preset, read_tensors([file]))
+    if hasattr(network, "adapt"):
+        tensors = network.adapt(tensors)
+    fit = compare(network.state_dict(), tensors)
+    faults = (("missing", fit.missing), ("of another shape", fit.reshaped), ("not in the model", fit.extra))
+    unfit = [f"{len(names)} {kind} ({listed(list(names))})" for kind, names in faults if names]
+    if unfit:
+        raise EncoderError(f"{file} does not fit {preset.title}: tensors {'; '.join(unfit)}", todo=how_to_get(preset))
+    network.load_state_dict(tensors, strict=False)
 
 
 def encoder_tensors(preset: Published, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
