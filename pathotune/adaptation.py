@@ -16,7 +16,7 @@ LORA_TARGET = "qkv"
 
 
 def adapt(vit: Backbone, config: PathoTuneConfig) -> None:
-    """Freeze a backbone in place, then unfreeze what `config.backbone` names. The backbone is left in eval mode.
+    """Freeze a backbone in place, then unfreeze what `config.backbone` selects. The backbone is left in eval mode.
 
     LoRA layers are created on the backbone's device, or on `meta` if that is torch's default device.
     """

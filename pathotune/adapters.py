@@ -27,8 +27,8 @@ class Method:
 
     fields         the configuration fields it fixes
     learning_rate  the default: the lowest of those close to the best in the search of docs/results.md
-    network_rate   the default: see `pathotune.training.FitOptions`
-    optimizer      the one for which the rates are
+    network_rate   the default, explained in `pathotune.training.FitOptions`
+    optimizer      the optimiser these rates were found for
     """
 
     name: str
@@ -40,7 +40,7 @@ class Method:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Its own values of FitOptions: what a training takes where nothing else is asked for."""
+        """This method's defaults for FitOptions."""
         return {name: getattr(self, name) for name in ("learning_rate", "network_rate", "optimizer")}
 
 

@@ -161,10 +161,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """SHA-256 (hex) of a backbone: the sorted names, types, shapes and bytes of its tensors but for the head.
+    """SHA-256 (hex) of a backbone: the sorted names, types, shapes and bytes of its tensors, without the head.
 
-    The number of attention heads, the norm's epsilon and whether [CLS] has a position embedding are hashed too, because
-    they cannot be seen from the tensors.
+    The number of attention heads, the norm's epsilon and whether [CLS] has a position embedding are hashed too: the
+    tensors do not show them.
     """
     vit = check_plain(network)
     facts = {
@@ -199,7 +199,7 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
 
 
 def _load_into(network: Backbone, weights: Path) -> None:
-    """Load all tensors or none. The classifier is left out; missing or unexpected ones are an error."""
+    """Load all tensors or none. The classifier is left out; missing or unexpected tensors are an error."""
     path = weights / "model.safetensors" if weights.is_dir() else weights
     if not path.is_file():
         raise BackboneError(f"weights file {path} is missing", todo=_CONVERT)

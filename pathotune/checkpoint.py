@@ -1,7 +1,7 @@
 """Adapter files: the trained tensors, the cached text states and what is needed to use them; a few MB.
 
-The file is checked before memory is allocated for its tensors. It only loads on the backbone it was tuned on, because
-prompts are meaningless to other weights.
+The file is checked before memory is allocated for its tensors. It loads only on the backbone it was tuned on, because
+prompts mean nothing to other weights.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _check_backbone(info: AdapterInfo, vit: nn.Module, path: Path) -> None:
 
 
 def _text_shape(raw: RawAdapter, config: PathoTuneConfig, path: Path) -> Tensor | None:
-    """A placeholder for the text states, of the shape that the configuration fixes and the width in the file."""
+    """A placeholder for the text states: shape from the configuration, width from the file."""
     if not config.ttp:
         return None
     shape = raw.shapes.get(_TEXT_STATES, ())

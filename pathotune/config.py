@@ -64,31 +64,31 @@ class PathoTuneConfig:
     tasks           values for the template: one entry per task that the adapter serves
     ivp_tokens      instance visual prompts per image (2 in the paper); 0 switches IVP and the VRM off
     ivp_depth       shallow: IVP enter at the input; deep: at every layer, with an offset and a scale for each layer
-    vrm_input       layers: a VRM in each layer reads that layer's tokens, makes its IVP, and corrects its tokens;
+    vrm_input       layers: a VRM in each layer reads that layer's tokens, produces its IVP, and corrects its tokens;
                     patches: one VRM reads the backbone's patch embeddings, without positions; pixels: one reads the
                     image
-    ivp_read        whether features hold, beside what `feature` names, the mean of the last layer's IVP (for vrm_input
-                    layers): without it the ViT makes little use of them
+    ivp_read        whether features also contain the mean of the last layer's IVP (for vrm_input layers): without it
+                    the ViT makes little use of them
     vrm_rank        channels of the VRM of a layer (vrm_input layers)
     vrm_width       channels of the VRM's last stage, a multiple of 4
     vrm_calibrated  standardise the VRM's image descriptions by statistics of training images. With it, ivp_depth deep
-                    and a low network_rate, the ViT makes use of IVP; without it, it ignores them (docs/results.md)
+                    and a low network_rate, the ViT uses IVP; without it, the ViT ignores them (docs/results.md)
     feature         cls: the final [CLS] (as in the paper); cls_mean: [CLS] concatenated with the mean patch token
     head            linear, or mlp (one hidden layer)
     head_width      hidden width of the mlp head
     head_dropout    dropout probability of the features before the head
     prompt_dropout  dropout probability of the elements of prompts
-    start           how prompts start. random: uniform, as in VPT. tokens: as patch tokens of their layer from training
-                    images, at VPT's scale, chosen when training begins; deep TTP then have offsets of their own in each
-                    layer, as IVP do, to which the text is added
-    entry           where prompts enter, as a fraction of the backbone's layers; 0: at the input. Layers below are as in
-                    the bare backbone and need no gradients
+    start           how prompts are initialised. random: uniform, as in VPT. tokens: as patch tokens of their layer from
+                    training images, at VPT's scale, chosen when training begins; deep TTP then have their own offsets
+                    in each layer, as IVP do, and the text is added to these
+    entry           where prompts enter, as a fraction of the backbone's layers; 0: at the input. Earlier layers are as
+                    in the bare backbone and need no gradients
     backbone        training of the ViT itself: frozen (as in the paper), lora (low-rank updates of each layer's
                     queries, keys and values; Hu et al. 2021, arXiv 2106.09685), or full (all weights)
     lora_rank       rank of the updates
     lora_alpha      updates are scaled by lora_alpha / lora_rank
 
-    With several tasks, a task whose classes are all classes of the head is trained and evaluated among those only.
+    With several tasks, a task whose classes are all in the head is trained and evaluated on its own classes only.
     """
 
     classes: tuple[str, ...] = ()
@@ -154,7 +154,7 @@ class PathoTuneConfig:
 
     @property
     def reads_instances(self) -> bool:
-        """Whether features hold instance prompts."""
+        """Whether features contain instance prompts."""
         return self.ivp_read and self.ivp_tokens > 0 and self.vrm_input == "layers"
 
     @property

@@ -1,7 +1,7 @@
 """What a model looks at: attention of [CLS] by kind of token, how much [CLS] varies, and where gradients go.
 
-Prompts can fail without a word: they take all attention of [CLS] and hide the image from it, or get none and change
-nothing. Compare a tuned model with the bare backbone, `PathoTune(configure("linear"), backbone)`.
+Prompts can fail silently: they take all attention of [CLS] and hide the image from it, or get none and change nothing.
+Compare a tuned model with the bare backbone, `PathoTune(configure("linear"), backbone)`.
 """
 
 from __future__ import annotations

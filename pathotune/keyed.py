@@ -1,7 +1,7 @@
-"""A layer of the backbone with prompts that are new in it: their keys and values enter, nothing else is computed.
+"""A layer of the backbone that new prompts enter: only their keys and values are computed.
 
-Where each layer has prompts of its own, what becomes of the former layer's prompts is thrown away. Leaving it out
-gives the same result in two thirds of the time, and prompts that are the same for all images cost next to nothing.
+If each layer has its own prompts, the outputs of the previous layer's prompts are discarded. Not computing them gives
+the same result in two thirds of the time, and prompts that are the same for all images cost next to nothing.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def layer_with_keys(
     correction: Tensor | None,
     queries: int | None = None,
 ) -> Tensor:
-    """The first `queries` tokens (None: all) after a layer in whose sequence prompts stood.
+    """The first `queries` tokens (None: all) after a layer whose input sequence contained prompts.
 
     `tokens` (B, T, C) are those of the backbone, `normed` the same after the layer's first norm; each of `prompts` is
-    (B, n, C), or (1, n, C) if all images share it. `correction` (B, T, C) is added beside attention.
+    (B, n, C), or (1, n, C) if all images share it. `correction` (B, T, C) is added alongside attention.
     """
     together = [torch.cat(list(run), dim=1) for _, run in groupby(prompts, key=len)]
     attention = cast(Attention, block.attn)
@@ -53,7 +53,7 @@ def layer_with_keys(
 
 
 def layer_with_correction(block: Block, sequence: Tensor, correction: Tensor) -> Tensor:
-    """A whole sequence (B, T, C) after a layer, `correction` (B, T, C) added beside attention."""
+    """A whole sequence (B, T, C) after a layer, with `correction` (B, T, C) added alongside attention."""
     sequence = sequence + block.ls1(block.attn(block.norm1(sequence))) + correction
     return sequence + block.ls2(block.mlp(block.norm2(sequence)))  # type: ignore[no-any-return]
 
@@ -79,7 +79,7 @@ def _attend(layer: Attention, normed: Tensor, prompts: Sequence[Tensor], queries
 
 
 def _project(layer: nn.Linear, tokens: Tensor, rows: slice) -> Tensor:
-    """Some outputs of a linear layer."""
+    """Compute only some outputs of a linear layer."""
     return F.linear(tokens, layer.weight[rows], None if layer.bias is None else layer.bias[rows])
 
 

@@ -29,7 +29,7 @@ from pathotune.refine import LayerRefineModule
 from pathotune.tokens import KINDS, TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
-"""The modules that are trained as a whole. Of the backbone, only what `config.backbone` names is trained."""
+"""The modules that are trained as a whole. Of the backbone, only the part that `config.backbone` selects is trained."""
 
 
 class PathoTune(nn.Module):
@@ -122,7 +122,7 @@ class PathoTune(nn.Module):
 
     @property
     def keyed(self) -> bool:
-        """Whether all prompts are new in each layer, so that features need their keys and values only."""
+        """Whether all prompts are new in each layer, so that features need only their keys and values."""
         config = self.config
         deep = (
             config.tvp_tokens == 0 or config.tvp_depth == "deep",
@@ -138,7 +138,7 @@ class PathoTune(nn.Module):
         """
         vit = self.backbone
         patches = vit.patch_embed(images)
-        # One row serves all images, unless each has a task of its own: prompts made from images come later.
+        # One row serves all images unless each has its own task: prompts made from images come later.
         rows = slice(1 if task is None else None)
         prompts, grid = self.prompts(images[rows], patches[rows], task), self._grid(patches)
         sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
@@ -180,7 +180,7 @@ class PathoTune(nn.Module):
     def _layer_prompts(
         self, normed: Tensor, number: int, prompts: Sequence[dict[str, Tensor]], grid: tuple[int, int]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """All prompts that are new in a layer, and what its refine module adds to its tokens."""
+        """All prompts that are new in a layer, and the correction its refine module adds to the tokens."""
         layer = number - self.entry
         if not isinstance(self.ivp, LayerInstancePrompts):
             return prompts[layer], None
@@ -238,7 +238,7 @@ class PathoTune(nn.Module):
         return found
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Trained parameters by name: all of the modules in PARTS, and what `config.backbone` names of the backbone.
+        """Trained parameters by name: all modules in PARTS, and those of the backbone that `config.backbone` selects.
 
         These are exactly the parameters that require gradients.
         """
@@ -284,7 +284,7 @@ class PathoTune(nn.Module):
                 yield name, part
 
     def _task_prompts(self, batch: int, layer: int) -> dict[str, Tensor]:
-        """TVP that enter at a layer; none after the first if they are shallow, none at all if off."""
+        """TVP that enter at a layer: none after the first if TVP are shallow, none at all if TVP are off."""
         if self.tvp is None or layer >= self.tvp.layers:
             return {}
         return {"tvp": self.drop(self.tvp(batch, layer))}

@@ -46,7 +46,7 @@ class TaskTextualPrompts(nn.Module):
 
     States are standardised over H first, so that the scale of the encoder does not matter. With `layers`, each layer
     has offsets of its own, `tokens` (layers, n, D), to which the projected text is added; states then have length 1, so
-    that a step of an optimiser moves these prompts about as far as others.
+    that an optimiser step moves these prompts about as far as others.
     """
 
     states: Tensor
@@ -107,7 +107,7 @@ class InstanceVisualPrompts(nn.Module):
 
 
 class LayerInstancePrompts(nn.Module):
-    """IVP of each layer, made by a refine module of its own that reads the layer's tokens and corrects them."""
+    """IVP of each layer, produced by the layer's own refine module, which reads and corrects the layer's tokens."""
 
     def __init__(self, layers: int, tokens: int, dim: int, rank: int, bound: float) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class LayerInstancePrompts(nn.Module):
 def start_as_tokens(prompts: Sequence[Tensor], pool: Tensor, bound: float, seed: int) -> None:
     """Set prompts (n, D) of a layer to different tokens of `pool` (M, D), standardised to the variance of prompts.
 
-    Prompts at random make [CLS] look at them and away from the image; tokens of the layer's own kind do so less. Idea:
+    Random prompts draw the attention of [CLS] away from the image; tokens like the layer's own do so less. Idea:
     Wang et al. 2024, arXiv 2402.02382.
     """
     chosen = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))

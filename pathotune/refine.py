@@ -70,8 +70,8 @@ class VisualRefineModule(nn.Module):
     def calibrate(self, images: Tensor) -> None:
         """Set mean and standard deviation of the descriptions from images (B, ...) of the task; call once.
 
-        Untrained convolutions describe all images almost alike: without this, the image contributes a tenth of a
-        token's magnitude, and the ViT learns to ignore it. The statistics do not change afterwards. Idea: Kingma and
+        Untrained convolutions describe all images almost alike: without calibration, the image contributes a tenth of
+        a token's magnitude, and the ViT learns to ignore it. The statistics do not change afterwards. Idea: Kingma and
         Dhariwal 2018, arXiv 1807.03039 (data-dependent initialisation).
         """
         if not self.calibrated:
@@ -96,12 +96,12 @@ def _separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 class LayerRefineModule(nn.Module):
-    """Reads the tokens of one layer; makes instance prompts of that layer and a correction of its tokens.
+    """Reads the tokens of one layer; produces its instance prompts and a correction of its tokens.
 
     A projection to `rank` channels, a 3x3 convolution over the patch grid, and two ways back: attention over the maps
-    pools maps and tokens into n prompts, and a projection that starts at zero gives what is added to the class,
-    register and patch tokens beside the layer's attention. At the start there is no correction, and the convolution is
-    the identity.
+    pools maps and tokens into n prompts, and a projection that starts at zero gives the correction added to the class,
+    register and patch tokens alongside the layer's attention. At the start the correction is zero, and the convolution
+    is the identity.
     The correction is that of Jie and Deng 2022 (arXiv 2207.07039, Convpass).
     """
 
@@ -125,12 +125,12 @@ class LayerRefineModule(nn.Module):
             self.near.weight[:, :, 1, 1] = torch.eye(rank)
 
     def forward(self, normed: Tensor, prefix: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Instance prompts (B, n, D), and what is added to the tokens (B, prefix + N, D).
+        """Instance prompts (B, n, D), and the correction added to the tokens (B, prefix + N, D).
 
         `normed`: the tokens after the layer's first norm, `prefix` of them before the N patches, which lie on `grid`.
         """
         narrow = F.gelu(self.down(normed))
-        # A token without neighbours meets the convolution's centre alone.
+        # A token without neighbours is multiplied by the centre of the convolution only.
         others = F.linear(narrow[:, :prefix], self.near.weight[:, :, 1, 1], self.near.bias)
         states = F.gelu(torch.cat([others, self._convolved(narrow[:, prefix:], grid)], dim=1))
         scores = (self.look.weight @ states.transpose(1, 2))[:, :, prefix:]

@@ -36,7 +36,7 @@ _LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportEr
 
 
 def render(template: str, text: TaskText, classes: tuple[str, ...] = ()) -> str:
-    """Fill in the template. `classes` are used if the text names none. Runs of white space become single spaces."""
+    """Fill in the template. `classes` are used if the task text has none. Runs of white space become single spaces."""
     names = ", ".join(text.classes or classes)
     filled = template.format(stain=text.stain, organ=text.organ, task=text.task, classes=names)
     return " ".join(filled.split())

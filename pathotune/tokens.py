@@ -1,4 +1,4 @@
-"""TokenLayout: the positions of class, register, prompt and image tokens in the sequence. Nothing else knows them.
+"""TokenLayout: the positions of class, register, prompt and image tokens in the sequence, defined only here.
 
     [CLS] | registers of the backbone | TVP | TTP | IVP | image patches
 

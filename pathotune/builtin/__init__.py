@@ -1,7 +1,7 @@
 """A small backbone and an adapter tuned on it; both come with the package, so everything runs offline.
 
 vit-mini.safetensors   weights of `vit-mini` in half precision; model card: VIT_MINI.md
-adapter.safetensors    a PathoTune adapter on it, to try out; model card: ADAPTER.md
+adapter.safetensors    a PathoTune adapter for it, as an example; model card: ADAPTER.md
 
 Both are made by the scripts in benchmarks/builtin of the repository. Importing this does not import torch.
 """

@@ -47,7 +47,7 @@ class FitOptions:
     optimizer        radam (as in the paper) or adamw: see `pathotune.training.optimizer`
     learning_rate    peak learning rate
     network_rate     learning rate of refine module, text projection and head relative to that of prompt tokens: a rate
-                     that suits prompt tokens destroys convolutions within a few steps
+                     that suits prompt tokens ruins convolutions within a few steps
     weight_decay     decoupled; applies to matrices of projections, refine module, head and backbone, not to prompts
     warmup           fraction of all steps in which the learning rate rises; afterwards it follows a cosine to zero
     clip             maximum norm of the gradient; 0: no clipping
@@ -98,7 +98,7 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training: its epochs, the epoch whose weights were kept, and whether it stopped early."""
+    """Result of a training run: its epochs, the epoch whose weights were kept, and whether it stopped early."""
 
     history: tuple[EpochRow, ...]
     best_epoch: int
@@ -327,7 +327,7 @@ def _row(
 
 
 def _key(model: PathoTune, train: LabelledImages, validation: LabelledImages, options: FitOptions) -> str:
-    """Digest of what a checkpoint belongs to: model, options and labels."""
+    """Digest of the model, options and labels that a checkpoint belongs to."""
     facts = [model.config.to_dict(), model.fingerprint, dataclasses.asdict(options)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for images in (train, validation):

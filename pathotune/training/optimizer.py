@@ -1,4 +1,4 @@
-"""The optimiser of a training, with rates and decay by kind of parameter.
+"""The optimiser of a training run, with rates and decay by kind of parameter.
 
 RAdam (Liu et al. 2020, arXiv 1908.03265) is the optimiser of the paper. It takes smaller steps at first: by its formula
 a fifth of the rate at step 100, two fifths at step 315. So the best rate depends on the length of the training. AdamW
@@ -23,8 +23,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimiser (one of OPTIMIZERS) of the trained parameters.
 
-    Each group has a `share`: `network_rate` for the matrices of refine module, text projection and head, 1 for all
-    else. Prompt tokens, biases and norms do not decay.
+    Each group has a `share`: `network_rate` for the matrices of refine module, text projection and head, 1 for
+    everything else. Prompt tokens, biases and norms do not decay.
     """
     check_choice("optimizer", kind, OPTIMIZERS)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

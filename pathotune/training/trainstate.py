@@ -1,4 +1,4 @@
-"""Checkpoint of a training after an epoch: all that is needed to resume with the same result."""
+"""Checkpoint of a training run after an epoch: all that is needed to resume with the same result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EpochRow:
 
 @dataclass
 class Progress:
-    """Progress of a training, kept beside the model. `best` holds the trained tensors of `best_epoch`."""
+    """Progress of a training run, stored with the model. `best` holds the trained tensors of `best_epoch`."""
 
     history: list[EpochRow] = field(default_factory=list)
     best_epoch: int = 0
@@ -58,7 +58,7 @@ def store(
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Optimizer, key: str) -> Progress | None:
-    """Restore model and optimiser from the checkpoint. Returns None if there is none or it is of another training."""
+    """Restore model and optimiser from the checkpoint. Returns None if there is none or it is of another run."""
     path = folder / NAME
     if not path.is_file():
         return None

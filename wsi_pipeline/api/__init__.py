@@ -1,1 +1,1 @@
-"""The Python face: what `import wsi_pipeline as wp` offers, over the stages, with the defaults of the command line."""
+"""The Python API behind `import wsi_pipeline as wp`: calls the stages, with the defaults of the command line."""

@@ -29,10 +29,10 @@ from wsi_pipeline.tissue.segmentation import segment_tissue
 class Tissue:
     """Where tissue is on one slide.
 
-    slide       name of the slide; `info` its levels and what else it says of itself
+    slide       name of the slide; `info` has its levels and the other metadata of the file
     mask        boolean pixels with their scale to level 0
     thumbnail   the whole slide as uint8 RGB (h, w, 3)
-    warning     what looks odd about the slide, its resolution or its tissue; "" where nothing does
+    warning     what looks odd about the slide, its resolution or its tissue; "" if nothing does
     """
 
     slide: str

@@ -1,4 +1,4 @@
-"""`wp.import_features`, `wp.import_patches`: files of another tool, brought into a run."""
+"""`wp.import_features`, `wp.import_patches`: import files of another tool into a run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def import_features(
     """Import patch features of TRIDENT, CLAM, STAMP and others into a run, as `wsi-pipeline import features` does.
 
     files            folders or files
-    labels           a table of the slides and their labels; None: the slides of the run, else one for each file
-    run              run folder, made if there is none
+    labels           a table of the slides and their labels; None: the slides of the run, or else one slide per file
+    run              run folder, created if it does not exist
     slides           the slides, for checks and pictures: a table, a folder or a glob
-    encoder          whose features they are, if the files state none or several
+    encoder          the encoder of the features, if the files name none or several
     label_column     column of the labels; `patient_column`: column of the patients
     default_mpp      resolution of slides that state none, micrometres per pixel
 
-    A slide that cannot be imported stops no other: `table` of the run says why. Raises UsageError if none can.
+    A slide that cannot be imported does not stop the others: `table` of the run gives the reason. Raises UsageError
+    if no slide can be imported.
     """
     cohort = CohortOptions(default_mpp, label_column=label_column)
     given = _given(files, labels, slides, encoder, cohort, TableOptions(patient_column))
@@ -59,14 +60,14 @@ def import_patches(
     labels: str | PathLike[str] | None = None,
     default_mpp: float | None = None,
 ) -> Run:
-    """Import coordinates of patches into a run, each checked with its slide, as `wsi-pipeline import patches` does.
+    """Import patch coordinates into a run, checked against each slide, as `wsi-pipeline import patches` does.
 
     files         folders or files of TRIDENT, CLAM, STAMP, hs2p, AtlasPatch, LazySlide
-    slides        a table, a folder or a glob; None: those of the run
+    slides        a table, a folder or a glob; None: the slides of the run
     labels        a table of the slides and their labels
     default_mpp   resolution of slides that state none, micrometres per pixel
 
-    Raises as `import_features` does.
+    Raises the same errors as `import_features`.
     """
     given = _given(files, labels, slides, None, CohortOptions(default_mpp), TableOptions())
     found = import_cohort(RunDir(Path(run)), plan_patches(find_files(given.sources), given.where), given)

@@ -1,4 +1,4 @@
-"""`wp.open_run`, `wp.read_features`: what the commands have written."""
+"""`wp.open_run`, `wp.read_features`: read the results that the commands have written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_ROWS = 40
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder, read only: its slides as they were when it was opened."""
+    """A run folder, read only, with its slides as of when it was opened."""
 
     folder: Path
     cohort: Cohort
@@ -51,7 +51,7 @@ class Run:
     def features(self, encoder: str) -> SlideBags:
         """Features of all slides by one encoder, with the table of slides.
 
-        Raises UsageError for an encoder that the run has no features of.
+        Raises UsageError if the run has no features of that encoder.
         """
         slides = gather(self._dir, self.cohort.records, self._dir.require_encoder(encoder))
         return replace(slides, doubts=tuple(doubt_words(self.cohort)))
@@ -80,7 +80,7 @@ def open_run(
     fold_labels: bool = False,
     keep_label: str | None = None,
 ) -> Run:
-    """The run in a folder such as `wsi-run`. The options say, as on the command line, whose slides these are.
+    """Open the run in a folder such as `wsi-run`. The options assign slides to patients, as on the command line.
 
     Raises UsageError if there is no run.
     """
@@ -100,7 +100,7 @@ def read_features(source: str | PathLike[str] | Run, encoder: str) -> SlideBags:
 def read_features(source: str | PathLike[str] | Run, encoder: str | None = None) -> FeatureTable | SlideBags:
     """Features of one slide, from its store; or, with `encoder`, those of all slides of a run.
 
-    Raises StoreError for a store that is damaged, MilError for features of a run that do not belong together.
+    Raises StoreError for a damaged store, MilError if the features of a run do not belong together.
     """
     if encoder is not None:
         return (source if isinstance(source, Run) else open_run(source)).features(encoder)

@@ -1,4 +1,4 @@
-"""`wp.lay_patches`, `wp.read_patches`, `wp.embed`: patches of one slide, their pixels, their features."""
+"""`wp.lay_patches`, `wp.read_patches`, `wp.embed`: patches of one slide, their pixels and features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wsi_pipeline.tiling.grid import PatchGrid, lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
 
 BATCH = 64
-"""Patches in a batch of `read_patches`, unless another number is asked for."""
+"""Default number of patches in a batch of `read_patches`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def lay_patches(
     mpp              resolution of the patches, micrometres per pixel
     overlap_px       overlap of neighbouring patches, pixels at `mpp`
     min_coverage     a patch is kept when at least this fraction of it is tissue
-    mpp_tolerance    a whole-number shrink within this fraction of `mpp` is taken (0: exact)
+    mpp_tolerance    shrinking by a whole number is preferred if the result is within this fraction of `mpp` (0: exact)
     allow_upsample   enlarge slides coarser than `mpp` instead of refusing them
 
     Raises SlideError for a slide coarser than `mpp`, UsageError for a setting out of range.
@@ -107,7 +107,7 @@ def read_patches(
     batch     patches in a batch
     readers   threads that read ahead (default: one per core)
 
-    Raises SlideError for another slide than the patches were laid on, and for a patch that does not decode.
+    Raises SlideError if this is not the slide the patches were laid on, or if a patch cannot be decoded.
     """
     threads = EmbedExecution(batch=batch, readers=readers).threads
     with opened(slide) as source:
@@ -130,15 +130,15 @@ def embed(
     readers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.floating[Any]]:
-    """Features (N, D) of the patches, row for row with `patches.coords`, as `wsi-pipeline embed` stores them.
+    """Features (N, D) of the patches, in the order of `patches.coords`, as `wsi-pipeline embed` stores them.
 
     encoder    from `open_encoder`, or a name
     dtype      float16 or float32
-    batch      patches in one batch (default: what suits the device)
+    batch      patches in one batch (default: depends on the device)
     readers    threads that read ahead (default: one per core)
     progress   called with (patches done, patches in all) after each batch
 
-    Raises EncoderError for patches of another resolution or size than the encoder was made or opened for.
+    Raises EncoderError if the encoder was trained or opened for another patch size or resolution.
     """
     network = encoder if isinstance(encoder, Encoder) else open_encoder(encoder, patch_px=patches.patch_px)
     spec = EmbedSpec(network.info.name, dtype=dtype)
@@ -158,7 +158,7 @@ def embed(
 
 
 def _check_size(encoder: Encoder, patches: Patches) -> None:
-    """Refuse a network that was set up for patches of another size, and so would see these resized."""
+    """Refuse a network that was set up for another patch size: it would get these patches resized."""
     size = encoder.patch_px
     if size is not None and size == encoder.info.input_px and size != patches.patch_px:
         raise EncoderError(

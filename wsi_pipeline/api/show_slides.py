@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def view(source: str | PathLike[str] | Slide | Run, slide: str | None = None, *, height: int = 640) -> InlineViewer:
     """The viewer inline, for a slide (open or its path), a run, or one `slide` of a run by its id.
 
-    height   of the frame, screen pixels
+    height   height of the frame, screen pixels
 
-    It is served on the loopback address of this process: a notebook on another machine needs a tunnel
+    The viewer is served on the loopback address of this process: a notebook on another machine needs a tunnel
     (docs/viewer.md). Raises UsageError if the extra `view` is not installed or the run has no such slide,
     SlideError for a slide in memory.
     """

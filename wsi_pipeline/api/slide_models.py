@@ -1,4 +1,4 @@
-"""`wp.cross_validate`, `wp.load_model`: slide-level models, validated and at work."""
+"""`wp.cross_validate`, `wp.load_model`: validate slide-level models, and apply trained ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wsi_pipeline.system.device import choose_device
 from wsi_pipeline.wording import counted
 
 Features = NDArray[np.floating[Any]] | FeatureTable | Bags | SlideBags
-"""Of one slide: an array (N, D) or a FeatureTable. Of several: Bags, or the SlideBags of a run."""
+"""Features of one slide: an array (N, D) or a FeatureTable. Features of several: Bags, or the SlideBags of a run."""
 
 
 def cross_validate(
@@ -39,13 +39,13 @@ def cross_validate(
     progress: Callable[[TrainingProgress], None] | None = None,
     **settings: Any,
 ) -> CrossValidation:
-    """Cross-validate a slide-level model; patients are never split between folds, the test fold chooses nothing.
+    """Cross-validate a slide-level model; no patient is in two folds, and no choice depends on the test fold.
 
     bags       from `read_features(run, encoder)`, whose own table is used; or Bags, with a table
     table      columns slide_id, patient_id and the outcome (label; time, event); optionally split, site
     settings   the options of `wsi-pipeline train-mil` for model, task, validation and training: folds=5, epochs=60
 
-    Nothing is written. Raises MilError if it cannot be done honestly, UsageError for an unknown setting.
+    Nothing is written. Raises MilError if no sound validation is possible, UsageError for an unknown setting.
     """
     spec = from_mapping(MilSpec, settings, "cross_validate")
     if isinstance(bags, SlideBags) and table is None:
@@ -61,8 +61,8 @@ def cross_validate(
 class TrainedModel:
     """A slide-level model trained by `wsi-pipeline train-mil`: the models of all folds together.
 
-    folder     where it lies
-    ensemble   the models of the folds, and what they were trained with
+    folder     the folder of the model
+    ensemble   the models of the folds, and the settings they were trained with
     """
 
     folder: Path
@@ -71,7 +71,7 @@ class TrainedModel:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; none if a number or survival is predicted."""
+        """Names of the classes; empty if a number or survival is predicted."""
         return self.ensemble.classes
 
     @property
@@ -83,8 +83,8 @@ class TrainedModel:
     def predict(self, features: Features, *, device: str = "auto") -> pd.DataFrame:
         """One row per slide (or patient, if the model was trained on patients), as `wsi-pipeline predict` writes it.
 
-        Raises MilError for features of another encoder or other patches than the model was trained on. An array and
-        Bags do not say what they are of: only their width is checked.
+        Raises MilError if the features come from another encoder or from other patches than the model was trained on.
+        An array and Bags do not name their encoder: only their width is checked.
         """
         cut = cut_of(self.folder, self.ensemble)
         if isinstance(features, SlideBags):
@@ -103,9 +103,9 @@ class TrainedModel:
     def attention(
         self, features: Features, *, device: str = "auto"
     ) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
-        """Attention of each patch, float32 (N,): the mean of the folds, which sums to 1 within a bag.
+        """Attention of each patch, float32 (N,): the mean over the folds; it sums to 1 within a bag.
 
-        For several slides: slide_id -> attention. Where bags are patients, all slides of a patient sum to 1 together.
+        For several slides: slide_id -> attention. If bags are patients, the sum over all slides of a patient is 1.
         Raises MilError as `predict` does.
         """
         if not isinstance(features, SlideBags):

@@ -1,4 +1,4 @@
-"""`wp.embed_slides`, `wp.similar`: slides as one vector each, and which of them are alike."""
+"""`wp.embed_slides`, `wp.similar`: one vector per slide, and which slides are alike."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from wsi_pipeline.system.device import choose_device
 def embed_slides(
     slides: SlideBags, model: str = "mean", *, weights: str | PathLike[str] | None = None, device: str = "auto"
 ) -> SlideBags:
-    """The same slides (or patients) with one vector each in place of their patch features.
+    """The same slides (or patients), each with one vector instead of its patch features.
 
     slides    from `read_features(run, encoder)`
     model     "mean", or a published slide encoder such as "feather" with its `weights`
 
-    Nothing is written. Raises EncoderError if the slide encoder takes features of another patch encoder, or patches
-    of another size, and for one that is not built here.
+    Nothing is written. Raises EncoderError if the slide encoder needs features of another patch encoder or of another
+    patch size, or is not implemented here.
     """
     if (slides.bags.lengths == 0).any():
         raise UsageError("a slide without patches has no embedding")
@@ -56,8 +56,8 @@ def embed_slides(
 def similar(slides: SlideBags, slide_id: str | Sequence[str] | None = None, *, neighbours: int = 5) -> pd.DataFrame:
     """The slides nearest to one, to several, or to every slide (None), as `wsi-pipeline similar` lists them.
 
-    slides      slide embeddings: of `embed_slides`, or `read_features(run, "uni+mean")`
-    neighbours  nearest slides of other patients; slides of the same patient that are as near are marked, not counted
+    slides      slide embeddings from `embed_slides`, or from `read_features(run, "uni+mean")`
+    neighbours  nearest slides of other patients; equally near slides of the same patient are marked, not counted
 
     Columns: slide_id, rank, neighbour, similarity, same_patient, and patient_id, label and site of the neighbour.
     """

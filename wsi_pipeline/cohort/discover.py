@@ -40,7 +40,7 @@ class FoundSlides:
 def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
     """Slides from folders (searched recursively, following links), globs and single files; absolute, each once.
 
-    Globs and files may name a part of each file: `slide.ome.tif#scene=1`.
+    Globs and files may select a part of each file: `slide.ome.tif#scene=1`.
     Hidden files and folders are skipped, and so are the TIFF overlays of `heatmap`. DICOM files of one folder
     and series are one slide. Files of unsupported kinds are counted. Slides with the same file name get ids with the
     names of their folders.
@@ -116,7 +116,7 @@ class _Search:
             self.found[path.absolute()] = None
 
     def _walk(self, folder: Path) -> None:
-        """Folders first, then links: a slide is listed under its own path if it has one."""
+        """Walk folders first, then links: a slide is listed under its own path if it has one."""
         linked = []
         pending = [folder]
         while pending:
@@ -136,7 +136,7 @@ class _Search:
             self.skipped[_NO_ACCESS] += 1
             return [], []
         if (status.st_dev, status.st_ino) in self._folders:
-            self._hits += 1  # its slides are known
+            self._hits += 1  # its slides are already listed
             return [], []
         self._folders.add((status.st_dev, status.st_ino))
         entries = [item for item in entries if not item.name.startswith(".")]
@@ -199,7 +199,7 @@ def _header(path: Path) -> DicomHeader | None:
 
 
 def _may_be_dicom(path: Path) -> bool:
-    """Judged by name: a DICOM suffix, no suffix, or the last number of a UID."""
+    """Whether the name allows DICOM: a DICOM suffix, no suffix, or the last number of a UID."""
     suffix = path.suffix.lower()
     return suffix in DICOM_SUFFIXES or not suffix or suffix[1:].isdecimal()
 

@@ -1,8 +1,7 @@
 """Texts that spreadsheet programs run as formulas when they open a CSV (CWE-1236), and what to do about them.
 
-Ids and labels that look like formulas are refused when they come in, because files of this program name slides by
-them and must return them unchanged; texts from other sources (metadata of slide files) are
-neutralised on output.
+Ids and labels that look like formulas are refused on input, because they appear in our output files and must stay
+unchanged there; texts from other sources (metadata of slide files) are neutralised on output.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _HARMLESS = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?%?|[+-]+")
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet may run `text` as a formula: it starts with = + - @ and is neither number nor grade."""
+    """Whether a spreadsheet may run `text` as a formula: it starts with = + - @ and is neither a number nor a grade."""
     return text.startswith(_STARTS) and not _HARMLESS.fullmatch(text)
 
 

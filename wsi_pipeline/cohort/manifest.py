@@ -158,7 +158,7 @@ def read_csv(
 def _settled(
     numbered: Numbered, table: Table, source: str, faults: list[Fault], options: TableOptions, *, mixed_labels: bool
 ) -> Cohort:
-    """The cohort, after labels and patients of all rows are known."""
+    """The cohort, with labels and patients settled over all rows."""
     numbered, written, found = settle_labels(numbered, options, table.written(), has_column="label" in table.places)
     faults = faults + found
     each = options.each_slide_a_patient or (table.says_each_slide() and options.patient_column is None)
@@ -215,8 +215,8 @@ def _with_distinct_ids(numbered: list[tuple[int, SlideRecord]], faults: list[Fau
 def to_csv(cohort: Cohort) -> str:
     """The cohort as CSV text, with our column names and absolute paths.
 
-    After them, if needed: labels as written, that each slide is a patient, the column the labels were read from, and
-    columns that may be patients, so that open questions can still be answered for the run.
+    Further columns follow if needed: labels as written, whether each slide is a patient, the column the labels were
+    read from, and columns that may be patients, so that open questions can still be answered for the run.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -237,7 +237,7 @@ def to_csv(cohort: Cohort) -> str:
 
 
 def _refuse_odd_tables(sources: Sequence[str | Path]) -> None:
-    """Refuse spreadsheets that are not read, and tables next to other sources: they would be read as slides."""
+    """Refuse unsupported spreadsheets, and tables given with other sources: they would be read as slides."""
     refuse_other_spreadsheets(sources)
     if len(sources) > 1 and any(is_table(source) for source in sources):
         raise UsageError(

@@ -1,6 +1,6 @@
 """Short hashes of the patients and slides an adapter was tuned on.
 
-They let us recognise those patients again without naming them: adapter files carry them, and adapter files are shared.
+They identify these patients later without naming them. Adapter files contain the hashes, and adapter files are shared.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ OUTCOME = ("time", "event")
 class SlideRecord:
     """One row of the manifest. `path` is absolute; `label`, `site`, ... are None if not given.
 
-    `image`, `channel` and `plane` say which part of the file is meant; the end of `path` says the same (`choices`).
+    `image`, `channel` and `plane` select a part of the file; the end of `path` states the same (`choices`).
 
     `tissue_mpp` is the scale of the mask in `tissue`; None if the mask spans the slide.
 
@@ -64,7 +64,7 @@ class Cohort:
     written           slide_id -> label as in the table, if that means no value or is another spelling of `label`
     target            column the labels were read from, if the user chose one other than `label`
     endpoint          which survival `time` and `event` are (`os`, `pfs`), if their columns say so
-    kept              unused columns that may be patients: header -> cell of each record
+    kept              unused columns that may hold patients: header -> cell of each record
     """
 
     records: tuple[SlideRecord, ...]
@@ -87,7 +87,7 @@ class Cohort:
 
     @property
     def patients_stated(self) -> str:
-        """How patients are known: `stated`, stated for `some`, `each slide` is a patient, or `not known`."""
+        """Whether patients are known: `stated`, stated for `some`, `each slide` is a patient, or `not known`."""
         if self.each_slide:
             return "each slide"
         if not self.without_patient:
@@ -95,7 +95,7 @@ class Cohort:
         return "not known" if len(self.without_patient) == len(self.records) else "some"
 
     def target_of(self, task: str) -> str:
-        """Name of what is learned where it is not the columns `label`, or `time` and `event`; else empty."""
+        """Name of the target if it is not in the columns `label`, or `time` and `event`; else empty."""
         return self.endpoint if task == "survival" else self.target
 
     def label_counts(self) -> dict[str, int]:
@@ -114,7 +114,7 @@ class Cohort:
         return len(known), sum(known.values())
 
     def only(self, slide_ids: Sequence[str]) -> tuple[SlideRecord, ...]:
-        """The records named; raises UsageError naming ids that are not in the cohort."""
+        """The records with the given ids. Raises UsageError that lists ids not in the cohort."""
         known = {record.slide_id for record in self.records}
         missing = [slide_id for slide_id in slide_ids if slide_id not in known]
         if missing:

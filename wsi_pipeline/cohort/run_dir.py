@@ -1,4 +1,4 @@
-"""The run folder: where every file of a cohort lies. The only place that spells these paths.
+"""The run folder: the paths of all files of a cohort. No other module spells these paths.
 
 wsi-run/
   cohort.csv                        the manifest as understood, absolute paths
@@ -12,14 +12,14 @@ wsi-run/
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
   heatmap/<encoder>/<training>/     <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
   report/report.html
-  annotations/<slide_id>.geojson    what was marked in the viewer; patches.csv is what tune gets of it
+  annotations/<slide_id>.geojson    marks made in the viewer; patches.csv has the labelled patches for tune
   view/                             token, jobs and caches of the viewer
   export/<format>/<encoder>/        files of other tools; not read again
   status/<slide_id>.json
   locks/  logs/
 
 <training> is the MIL model, with task and bag if not the default: gated-abmil, gated-abmil.survival.patient.
-Superseded results are in former/ beside them.
+Superseded results are in former/ next to them.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class RunDir:
         return self.heatmap_file(encoder, training, slide_id, ".png")
 
     def heatmap_file(self, encoder: str, training: str, slide_id: str, ending: str) -> Path:
-        """A file beside that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
+        """A file next to that picture: `.csv`, `.geojson`, `.tif`, `.patches.jpg`, `.contribution.jpg`."""
         return self.root / "heatmap" / slug(encoder) / slug(training) / f"{slide_id}{ending}"
 
     def require_encoders(self) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ class RunDir:
         raise UsageError(f"no features of {name} in {self.root}", todo=f"Features exist for: {', '.join(found)}")
 
     def export(self, to: str, encoder: str = "") -> Path:
-        """Folder of an export in another tool's format; `encoder` where features are in it."""
+        """Folder of an export in another tool's format; `encoder` if it contains features."""
         return self.root / "export" / slug(to) / slug(encoder)
 
     def embeddings_csv(self, name: str) -> Path:
@@ -189,7 +189,7 @@ class RunDir:
 
     @property
     def annotations(self) -> Path:
-        """Folder of what was marked in the viewer."""
+        """Folder of the marks made in the viewer."""
         return self.root / "annotations"
 
     def annotation(self, slide_id: str) -> Path:
@@ -208,7 +208,7 @@ class RunDir:
 
 
 def pooled_name(encoder: str, slide_encoder: str) -> str:
-    """Folder name under embed/ of slide embeddings: the patch encoder, then the slide encoder, `uni+mean`."""
+    """Folder name under embed/ of slide embeddings: patch encoder, then slide encoder, as in `uni+mean`."""
     return f"{slug(encoder)}{POOLED_MARK}{slug(slide_encoder)}"
 
 
@@ -220,7 +220,7 @@ def existing_store(path: Path) -> Path | None:
 
 
 def require_store(path: Path, made_by: str) -> Path:
-    """Like `existing_store`, but raises StoreError naming the command that would make it."""
+    """Like `existing_store`, but raises StoreError naming the command that writes it."""
     found = existing_store(path)
     if found is None:
         raise StoreError(f"{path} is missing", todo=f"Make it with: wsi-pipeline {made_by}")

@@ -16,8 +16,8 @@ UNKNOWN = (
     "not given", "n.a.", "n/d", "n.d.", "tbd", "(blank)", "?", ".", "<na>", "--", "'--",
     "#n/a", "#div/0!", "#name?", "#null!", "#num!", "#ref!", "#value!",
 )  # fmt: skip
-"""No value, as people, portals and spreadsheets write it: in any case, also in brackets (`[Not Available]`) or with
-underscores."""
+"""Missing values as people, portals and spreadsheets write them: in any case, also in brackets (`[Not Available]`) or
+with underscores."""
 
 _ONLY_IN_BRACKETS = frozenset({"discrepancy", "completed", "pending"})
 
@@ -44,19 +44,19 @@ def is_missing(text: str) -> bool:
 
 
 def split_word(text: str) -> str | None:
-    """train, val or test for a word that means one of them, else None."""
+    """Return train, val or test if the word means one of them, else None."""
     word = " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
     return SPLIT_WORDS.get(word.removesuffix(" set"))
 
 
 def label_key(text: str) -> str:
-    """Equal for labels that differ only in case, in spaces or underscores, or as `1`, `1.0` and `01` do."""
+    """A key, equal for labels that differ only in case, spaces, underscores or number format (`1`, `1.0`, `01`)."""
     plain = " ".join(_visible(text).casefold().replace("_", " ").split())
     return _plain_number(plain) if _NUMBER.fullmatch(plain) else plain
 
 
 def patient_key(text: str) -> str:
-    """Equal for ids that differ only in case, in separators, leading zeros, or a spreadsheet's `.0`."""
+    """A key, equal for ids that differ only in case, separators, leading zeros, or a spreadsheet's `.0`."""
     plain = _visible(text).casefold().strip()
     if re.fullmatch(r"\d+[.,]0+", plain):
         plain = re.split("[.,]", plain)[0]
@@ -74,7 +74,7 @@ def alike(names: Iterable[str], key: Callable[[str], str] = label_key) -> list[t
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Names sorted, numbers in them as numbers: 2 before 10, 2.5 before 10, `grade 2` before `grade 10`."""
+    """Sort names, with numbers in them by value: 2 before 10, 2.5 before 10, `grade 2` before `grade 10`."""
     found = set(names)
     if found and all(_NUMBER.fullmatch(name.strip()) for name in found):
         return tuple(sorted(found, key=lambda name: (float(name.strip().replace(",", ".")), name)))
@@ -82,9 +82,9 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def grades_in_order(names: Iterable[str]) -> tuple[str, ...] | None:
-    """Names that differ in one number only, by it: `G1`, `G2`; `1+`, `2+`; `stage II`, `Stage III`. None for others.
+    """Sort names that differ in one number only: `G1`, `G2`; `1+`, `2+`; `stage II`, `Stage III`. None for other names.
 
-    The number may be arabic or roman, in any case; all names must have it in the same place. `G1`, `GX` have no order.
+    The number may be arabic or roman, in any case; it is at the same place in all names. `G1`, `GX` have no order.
     """
     found = sorted(set(names))
     for pattern, value in ((_ONE_NUMBER, lambda text: float(text.replace(",", "."))), (_ONE_ROMAN, _roman)):
@@ -98,7 +98,7 @@ def grades_in_order(names: Iterable[str]) -> tuple[str, ...] | None:
 
 
 def _roman(text: str) -> float:
-    """A roman number from 1 to 39; NaN for letters that are none."""
+    """Value of a roman numeral from 1 to 39; NaN for other letters."""
     tens = len(text) - len(text.lstrip("x"))
     rest = text[tens:]
     known = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
@@ -115,7 +115,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _plain_number(text: str) -> str:
-    """`+01.50` -> `1.5`, `-0` -> `0`; by its digits, as ids of twenty digits are not floats."""
+    """`+01.50` -> `1.5`, `-0` -> `0`; works on the text, because ids of twenty digits do not fit into a float."""
     sign = "-" if text.startswith("-") else ""
     whole, _, decimals = text.lstrip("+-").replace(",", ".").partition(".")
     whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")

@@ -1,1 +1,1 @@
-"""What each command does, between the parser and the stages: read the options, call a stage, print what came of it."""
+"""The commands, between the parser and the stages: read the options, call a stage, print the results."""

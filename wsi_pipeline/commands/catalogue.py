@@ -46,9 +46,9 @@ class Command:
 
     options    dataclasses whose fields become options
     sources    metavar and help of positional arguments, or None
-    needed     at least one positional argument must be given; `single`: there is at most one
+    needed     at least one positional argument is required; `single`: at most one is allowed
     handler    `module:function` taking a Request and returning the exit code
-    stage      True where the command is a stage with an output folder of the same name
+    stage      True if the command is a stage with an output folder of the same name
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""`check`: report problems before a run. Opens every slide, reads small regions of it, writes a CSV if asked to."""
+"""`check`: report problems before a run. Opens every slide, reads small regions of it, writes a CSV on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_pipeline.system.isolate import Crash, Limits, run_isolated
 from wsi_pipeline.wording import counted, grouped, listed
 
 MOST_SECONDS = 120.0
-"""Time limit per slide: one that takes longer hangs, or is on a file share that does."""
+"""Time limit per slide: a slide that takes longer hangs, or its file share does."""
 
 CSV_COLUMNS = (
     "slide_id", "path", "patient_id", "label", "state", "format", "backend", "codec", "width", "height", "levels",

@@ -1,4 +1,4 @@
-"""`classify`: the class of every patch, as probabilities, fractions, pictures and polygons."""
+"""`classify`: classify every patch; writes probabilities, fractions, pictures and polygons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def classify(request: Request) -> int:
 
 
 def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
-    """The stage; prints the adapter, device and arithmetic chosen."""
+    """Return the stage; print the adapter, and the device and precision chosen."""
     spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
     encoder, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)
     plan = _with_classes(encoder, execution.prompts)
@@ -53,7 +53,7 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
 
 
 def _with_classes(plan: EncoderPlan, prompts: str | None) -> PathoTunePlan | ZeroShotPlan:
-    """The plan of a classifier. Raises EncoderError for an encoder without classes or a model that reads no text."""
+    """The plan of a classifier. Raises EncoderError if the encoder has no classes, or the model takes no text."""
     if prompts is not None:
         from wsi_pipeline.encoders.hf_models.zero_shot import ZeroShotPlan
 

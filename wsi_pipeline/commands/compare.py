@@ -1,4 +1,4 @@
-"""`compare`: the difference between two validations on the same patients, with intervals and p-values."""
+"""`compare`: differences between two validations on the same patients, with intervals and p-values."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def embed(request: Request) -> int:
 
 
 def _passes(request: Request) -> tuple[Request, ...]:
-    """The encoders in groups that share a device, and so a pass over the pixels."""
+    """Group the encoders by device: those of a group share one pass over the pixels."""
     each = request.each()
     refuse_twice(part.get(EmbedSpec).model for part in each)
     groups: dict[tuple[str, str | None], list[tuple[Any, ...]]] = {}
@@ -45,7 +45,7 @@ def _stages(request: Request, tables: Sequence[PatchTable]) -> list[EmbedStage]:
 
 
 def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
-    """The stage of one encoder; prints the device and arithmetic chosen."""
+    """Return the stage of one encoder; print the device and precision chosen."""
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     plan, remark = plan_in_run(
         request.run_dir,

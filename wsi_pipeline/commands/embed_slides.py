@@ -1,4 +1,4 @@
-"""`embed-slides`: the patch features of each slide pooled into one vector."""
+"""`embed-slides`: pool the patch features of each slide into one vector."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wsi_pipeline.wording import counted, listed
 
 
 def embed_slides(request: Request) -> int:
-    """Embed every slide of the run that has features, by one slide encoder, for each patch encoder it takes."""
+    """Embed every slide with features by one slide encoder, for each patch encoder it accepts."""
     cohort = request.known_cohort()
     records, (pooling, encoders) = request.select(cohort), _chosen(request)
     results: list[CohortResult] = []
@@ -41,7 +41,7 @@ def embed_slides(request: Request) -> int:
 
 
 def _chosen(request: Request) -> tuple[SlidePooling, Sequence[str]]:
-    """How slides are embedded, and the patch encoders whose features it takes."""
+    """The slide encoder, and the patch encoders whose features it is applied to."""
     spec, execution, run = request.get(EmbedSlidesSpec), request.get(EmbedSlidesExecution), request.run_dir
     found, wanted = run.patch_encoders(), execution.features
     if not found:
@@ -97,7 +97,7 @@ def _embed(request: Request, stage: EmbedSlidesStage, records: Sequence[SlideRec
 def _table(
     request: Request, stage: EmbedSlidesStage, result: CohortResult, cohort: Sequence[SlideRecord]
 ) -> Path | None:
-    """Write embeddings.csv of the whole cohort, unless slides that another call has still to do again are in it."""
+    """Write embeddings.csv of the whole cohort, unless it includes slides that another call has yet to recompute."""
     if not any(item.status.state == "done" for item in result.last.values()):
         return None
     try:

@@ -1,4 +1,4 @@
-"""`heatmap`: the attention of trained models, drawn over each slide."""
+"""`heatmap`: draw the attention of trained models over each slide."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MOST_NAMED = 5
 
 
 def has_places(store: Path | None) -> bool:
-    """Whether the rows of a feature store have coordinates; one that cannot be read is taken to have them."""
+    """Whether the rows of a feature store have coordinates; assumed if the store cannot be read."""
     header = read_header(store, FEATURE_FORMAT) if store else None
     return header is None or frame_of(header) != "none"
 
@@ -59,7 +59,7 @@ def draw(
 ) -> int:
     """Draw heatmaps of one model; returns how many slides failed.
 
-    workers   slides at a time, in processes of their own, if there are many; fewer than 2: in this process
+    workers   processes, one slide each at a time, if there are many slides; fewer than 2: draw in this process
     """
     run = request.run_dir
     if POOLED_MARK in encoder:

@@ -1,4 +1,4 @@
-"""`predict`: a trained slide-level model applied to slides."""
+"""`predict`: apply a trained slide-level model to slides."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from wsi_pipeline.wording import counted
 
 
 def predict(request: Request) -> int:
-    """Apply a trained model: to this run's slides or, where slides are named, to those, tiled and embedded first."""
+    """Apply a trained model to this run's slides or, if slides are named, tile and embed those first."""
     folder = _trained_folder(request)
     ensemble = load_ensemble(folder)
     what = ", ".join(ensemble.classes) or ensemble.task.name
@@ -100,7 +100,7 @@ def _bring_in(request: Request, ensemble: Ensemble) -> int:
 
 
 def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: ClinicalTable | None) -> Cohort:
-    """The cohort of the run with the outcome that the model predicts, from a clinical table or the run's own.
+    """The cohort of the run with the outcome that the model predicts, from a clinical table or the run's own table.
 
     Outcomes of another target than the model's are left out, with a note.
     """
@@ -129,7 +129,7 @@ def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: Clinic
 
 
 def _is_of(folder: Path, run: Path) -> bool:
-    """Whether a trained model is one of a run."""
+    """Whether a trained model belongs to a run."""
     return folder.resolve().is_relative_to(run.resolve())
 
 

@@ -28,7 +28,7 @@ _FILES = ("weights", "adapter", "clinical", "features_from", "labels")
 
 
 def run(request: Request) -> int:
-    """Run tile, tune, embed (all encoders), classify and train-mil from a YAML file; all but tile only if named."""
+    """Run tile, tune, embed (all encoders), classify and train-mil from a YAML file; all but tile are optional."""
     if len(request.sources) != 1:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
@@ -55,7 +55,7 @@ def run(request: Request) -> int:
 
 
 def _foresee(steps: Sequence[Step]) -> None:
-    """Check the names of encoders and models; the rooms that know them are imported only if a step needs them."""
+    """Check the names of encoders and models; the packages that define them are imported only if a step needs them."""
     if any(command.name in ("embed", "train-mil") for command, _ in steps):
         options = [item for _, sections in steps for section in sections for item in section]
         import_module("wsi_pipeline.commands.shell.resolve_names").foresee(options)
@@ -75,7 +75,7 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def _has_features(section: Any) -> bool:
-    """Whether train-mil takes the features of another tool, so that no slides are needed."""
+    """Whether train-mil uses features of another tool, so that no slides are needed."""
     return isinstance(section, dict) and any(str(key).replace("-", "_") == "features_from" for key in section)
 
 
@@ -86,7 +86,7 @@ def _run_folder(value: Any, path: Path) -> str:
 
 
 def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[Step]:
-    """The commands to run and their options; several sets of options for embed."""
+    """The commands to run and their options; embed may have several sets of options."""
     by_name = {command.name: command for command in COMMANDS}
     for name in STEPS:
         if (name == "tile" and "slides" in plan) or name in plan:
@@ -107,12 +107,12 @@ def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
 
 
 def _options(command: Command, section: dict[str, Any], where: str) -> tuple[Any, ...]:
-    """The option objects of one command from its section; each key goes to the object that has it."""
+    """The option objects of one command from its section; each key sets the field of that name."""
     return options_of(command.options, section, where)
 
 
 def _beside(options: Any, folder: Path) -> Any:
-    """The options with the files they name taken from the YAML file's folder; words such as built-in stay."""
+    """The options, with paths made relative to the YAML file's folder; words such as built-in are kept."""
     named = {name: getattr(options, name, None) for name in _FILES}
     places = {name: folder / at_home(value) for name, value in named.items() if value}
     found = {name: str(place) for name, place in places.items() if split_sheet(str(place))[0].exists()}

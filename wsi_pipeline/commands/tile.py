@@ -38,7 +38,7 @@ def tile(request: Request) -> int:
 
 
 def _segment_stage(request: Request, *, overlay: bool) -> SegmentStage:
-    from wsi_pipeline.stages.segment import SegmentStage  # many commands print as these do and find no tissue
+    from wsi_pipeline.stages.segment import SegmentStage  # other commands print in the same way but find no tissue
 
     execution, cohort = request.get(TileExecution), request.get(CohortOptions)
     no_crop = request.get(QuPathOptions).qupath_no_crop
@@ -94,7 +94,7 @@ def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:
 
 
 def print_redone(request: Request, result: CohortResult) -> None:
-    """Say how many slides were up to date, and why others were recomputed."""
+    """Print how many slides were up to date, and why others were recomputed."""
     last = result.last.values()
     fresh = sum(item.action == "fresh" for item in last)
     if fresh:
@@ -108,7 +108,7 @@ def print_redone(request: Request, result: CohortResult) -> None:
 
 
 def print_end(request: Request, result: CohortResult, after: str) -> None:
-    """The last line: failures and where their details are, then what to do next."""
+    """Print the last lines: failures and where their details are, then what to do next."""
     parts = []
     if result.failed:
         first = shown(request.run_dir.status(result.failed[0].slide_id))
@@ -118,7 +118,7 @@ def print_end(request: Request, result: CohortResult, after: str) -> None:
 
 
 def print_todos(request: Request, result: CohortResult) -> None:
-    """What to do about the slides that failed, each sentence once."""
+    """Print what to do about the slides that failed, each sentence once."""
     todos: dict[str, list[str]] = {}
     for item in result.failed[:MOST_ROWS]:
         if item.status.todo:

@@ -1,4 +1,4 @@
-"""`train-mil`: train and validate slide-level models, say what they are worth, draw and report."""
+"""`train-mil`: train and validate slide-level models, print their metrics, draw heatmaps, write the report."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from wsi_pipeline.wording import NOT_KNOWN, counted, tested_words
 def train_mil(request: Request) -> int:
     """Cross-validate a slide-level model for each target on each encoder's features, draw attention, write the report.
 
-    Of several targets, one that cannot be trained does not stop the others; the exit code is then 3, as it is where
-    features of a slide could not be imported.
+    A target that cannot be trained does not stop the others; the exit code is then 3, as it is if features of a slide
+    could not be imported.
     """
     brought, code = _bring_in(request)
     table = clinical_table(request)
@@ -74,7 +74,7 @@ def train_mil(request: Request) -> int:
 
 
 def _bring_in(request: Request) -> tuple[str, int]:
-    """Import what --features-from names: the encoder's folder, or "" without it; and the exit code."""
+    """Import what --features-from names. Returns the encoder's folder ("" without the option) and the exit code."""
     options = request.get(FeaturesFrom)
     if options.features_from is None:
         if request.get(LabelsOptions) != LabelsOptions():
@@ -100,7 +100,7 @@ def _why_failed(failed: Sequence[tuple[str, WsiPipelineError]]) -> str:
 
 
 def _gathered(request: Request, records: Sequence[SlideRecord], encoder: str, asked: Sequence[Question]) -> TargetBags:
-    """Features, read once, and the folds that several targets share; says which do."""
+    """Read the features once and make the folds that several targets share; print which targets share them."""
     slides = gather(request.run_dir, records, encoder)
     bags = target_bags(slides, {question.name: (question.records, question.spec) for question in asked})
     together = [question.shown for question in asked if question.name in bags.folds]
@@ -158,7 +158,7 @@ def _encoders(request: Request) -> tuple[str, ...]:
 
 
 def _print_results(request: Request, done: Sequence[Training], *, several: bool) -> None:
-    """Print the table of metrics with intervals, the choices made, warnings, and where the results are."""
+    """Print the table of metrics with intervals, the settings chosen, warnings, and where the results are."""
     first = done[0].metrics
     if several:
         print_targets(request, done)

@@ -32,7 +32,7 @@ _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def tune(request: Request) -> int:
-    """Tune on labelled patches, test on held-out groups, keep the adapter."""
+    """Tune on labelled patches, test on held-out groups, save the adapter."""
     spec, name = request.get(TuneSpec), _name(request)
     if request.only or request.chunk:
         raise UsageError("tune uses all labelled patches: --only and --chunk do not apply")
@@ -58,7 +58,7 @@ def _name(request: Request) -> str:
 
 
 def _open(request: Request) -> LabelledPatches:
-    """The labelled patches given, else those of the run: patch stores with labels, or annotated slides."""
+    """Open the labelled patches given, else those of the run: patch stores with labels, or annotated slides."""
     if len(request.sources) > 1:
         raise UsageError(
             f"tune takes one folder or CSV of labelled patches, got {len(request.sources)}",
@@ -172,7 +172,7 @@ def _share(trained: Mapping[str, Any]) -> str:
 
 
 def _print_scores(request: Request, tuning: Tuning) -> None:
-    """Print scores over all classes, then per class, with what was resampled and n."""
+    """Print scores over all classes, then per class, with the unit of resampling and n."""
     console, metrics = request.console, tuning.metrics
     part, interval = metrics["part"], metrics["interval"]
     best = metrics["training"]["best_epoch"]

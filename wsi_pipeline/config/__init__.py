@@ -1,1 +1,1 @@
-"""What the user asks for, as frozen facts: units, fields, specs (they change results) and execution (they do not)."""
+"""The user's settings as frozen dataclasses: specs (they change results), execution (they do not), fields, units."""

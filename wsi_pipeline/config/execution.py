@@ -1,4 +1,4 @@
-"""How work is run: options that change speed, location and file format, but not the result; no digest holds them."""
+"""How work is run: options that change speed, location and file format, but not the result; they are in no digest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_pipeline.errors import UsageError
 
 @dataclass(frozen=True)
 class CohortOptions:
-    """How the manifest is understood."""
+    """How the manifest is read."""
 
     default_mpp: float | None = shared.default_mpp("cohort")
     mixed_labels: bool = option(False, "allow different labels among the slides of one patient", group="cohort")
@@ -27,7 +27,7 @@ class CohortOptions:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Options for what a table leaves open: the patient of each slide, and which labels are meant."""
+    """Options for what a table leaves open: the patient of each slide, and how labels are read."""
 
     patient_column: str | None = option(
         None, "column of the CSV that names the patient (default: patient_id, case_id, ...)", group="table",
@@ -57,7 +57,7 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class ClinicalOptions:
-    """A table of patients that holds what is to be predicted, and which of its columns."""
+    """The clinical table with the outcomes to predict, and which of its columns to use."""
 
     clinical: str | None = option(
         None, "clinical table, one row per patient: a CSV, FILE.xlsx or FILE.xlsx#SHEET", group="table",
@@ -102,7 +102,7 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Where `view` serves the run, or what it exports of it."""
+    """Where `view` serves the run, or what it exports."""
 
     port: int = option(
         0, "port (0: 8765, or the next that is free)", group="server", check=between(0, 65_535), metavar="N"
@@ -124,7 +124,7 @@ class ViewOptions:
 
 @dataclass(frozen=True)
 class EncodersOptions:
-    """What `encoders` does besides listing."""
+    """What `encoders` does apart from listing."""
 
     convert: str | None = option(
         None, "convert pickled weights that you trust; writes NAME.safetensors beside them", group="weights",
@@ -149,7 +149,7 @@ class TileExecution:
 
     @property
     def processes(self) -> int:
-        """Worker processes: as asked, else one per core this process may use, at most 16."""
+        """Worker processes: the number requested, else one per core this process may use, at most 16."""
         return self.workers if self.workers is not None else min(16, usable_cores())
 
 
@@ -190,7 +190,7 @@ class EmbedExecution:
 
     @property
     def threads(self) -> int:
-        """Reader threads: as asked, else one per core, at most 16."""
+        """Reader threads: the number requested, else one per core, at most 16."""
         return self.readers if self.readers is not None else min(16, usable_cores())
 
 
@@ -214,7 +214,7 @@ class TuneExecution:
 
 @dataclass(frozen=True)
 class ClassifyExecution(EmbedExecution):
-    """How classify is run: with the options of embed, and prompts for an image-text model."""
+    """How classify is run: the options of embed, and prompts for an image-text model."""
 
     prompts: str | None = option(
         None, "zero-shot classification: YAML with classes and templates, for an image-text --model",
@@ -236,7 +236,7 @@ class MilExecution:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Output of a slide-level training."""
+    """Output of slide-level training."""
 
     name: str | None = option(
         None, "name of the result (default: the model, with task and bag if not the default)", group="running",
@@ -312,7 +312,7 @@ class FeaturesFrom:
 
 @dataclass(frozen=True)
 class LabelsOptions(CohortOptions):
-    """How the table of --features-from is understood: the options of a manifest, all of them rare here."""
+    """How the table of --features-from is read: the options of a manifest, shown only by --help-all here."""
 
     default_mpp: float | None = shared.default_mpp("table", rare=True)
     mixed_labels: bool = option(
@@ -326,7 +326,7 @@ class LabelsOptions(CohortOptions):
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Which trainings are compared, and how."""
+    """Which trained models are compared, and how."""
 
     features: str | None = option(
         None, "compare models on this encoder's features (default: all encoders in both)", group="what",
@@ -345,7 +345,7 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is exported, in whose format, where to."""
+    """What is exported, in which tool's format, and where to."""
 
     to: str | None = option(
         None, f"format: {', '.join(EXPORT_FORMATS.names())}, or onnx", group="what", metavar="FORMAT"
@@ -374,7 +374,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Which model goes to a hub, and what goes with it."""
+    """Which model is uploaded to a hub, and which files go with it."""
 
     model: str | None = option(
         None, "folder of a trained model (default: the one trained in this run)", group="what", metavar="FOLDER"

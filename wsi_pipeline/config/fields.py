@@ -1,8 +1,8 @@
-"""Fields of a spec, stated once: default, help, group, choices and check, for CLI, YAML, stores and digests.
+"""Fields of a spec, defined once for CLI, YAML, stores and digests: default, help, group, choices and check.
 
-A spec is a frozen dataclass whose fields are made by `option`. From it come the command-line options, the
-keys of cohort.yaml, the JSON in a store's attributes and the digest. Options that several commands share are made in
-`config.shared`, so that none is stated twice.
+A spec is a frozen dataclass whose fields are made by `option`. It determines the command-line options, the
+keys of cohort.yaml, the JSON in a store's attributes and the digest. Options that several commands share are in
+`config.shared`, so that none is defined twice.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def option(
 ) -> Any:
     """A spec field: `help` is one line with the unit, `check` is (what is expected, test of the value).
 
-    default  a tuple means several texts (tuple[str, ...]): repeated on the command line, a list in YAML
+    default  a tuple means several texts (tuple[str, ...]): a repeated option on the command line, a list in YAML
     choices  the values allowed: words, or the names of a registry
-    repeat   whether the command line takes it more than once, see `commands.shell.sections`
-    rare     whether only --help-all shows it
+    repeat   whether the option may be given more than once, see `commands.shell.sections`
+    rare     whether the option is shown only by --help-all
     """
     metadata = {
         "help": help, "group": group, "choices": choices, "check": check, "metavar": metavar, "repeat": repeat,
@@ -83,7 +83,7 @@ def validate(spec: Any) -> None:
 
 
 def value_type(hint: Any) -> type:
-    """The plain type behind a hint: `float | None` -> float, `tuple[str, ...]` -> str. Specs hold these and no more."""
+    """The plain type behind a hint: `float | None` -> float, `tuple[str, ...]` -> str. Specs have no other types."""
     if typing.get_origin(hint) is tuple:
         return str
     members = [arg for arg in typing.get_args(hint) if arg is not type(None)]
@@ -118,8 +118,8 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     """Make a spec from a mapping (a YAML section, a store's JSON). `where` names the source for messages.
 
-    Dashes in keys equal underscores. Raises UsageError for unknown keys, naming the known ones; messages quote keys as
-    written there.
+    Dashes and underscores in keys are equivalent. Raises UsageError for unknown keys, naming the known ones; messages
+    quote keys as written in the source.
     """
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(cast(Any, kind))}
@@ -136,7 +136,7 @@ def from_mapping(kind: type[S], values: Mapping[str, Any], where: str) -> S:
 
 
 def options_of(kinds: Iterable[type], values: Mapping[Any, Any], where: str) -> tuple[Any, ...]:
-    """One object of each kind from a section; each key goes to the kinds that know it. As `from_mapping` otherwise."""
+    """One object of each kind from a section; a key sets the field of every kind that has it. See `from_mapping`."""
     names = {kind: {field.name for field in dataclasses.fields(cast(Any, kind))} for kind in kinds}
     written = keys_of(values, set().union(*names.values()), where)
     parts = {kind: {written[name]: values[written[name]] for name in written if name in names[kind]} for kind in names}
@@ -144,9 +144,9 @@ def options_of(kinds: Iterable[type], values: Mapping[Any, Any], where: str) -> 
 
 
 def keys_of(values: Mapping[Any, Any], known: Collection[str], where: str) -> dict[str, Any]:
-    """Match the keys of `values` to the `known` names, with dashes equal to underscores: name -> key.
+    """Match the keys of `values` to the `known` names, treating dashes as underscores: name -> key.
 
-    Raises UsageError for unknown keys and for two that name the same option, quoting them as written.
+    Raises UsageError for unknown keys and for two keys of the same option, quoting them as written.
     """
     names = {name.replace("-", "_"): name for name in known}
     unknown = [str(key) for key in values if str(key).replace("-", "_") not in names]
@@ -162,7 +162,7 @@ def keys_of(values: Mapping[Any, Any], known: Collection[str], where: str) -> di
 
 
 def quoting(message: str, written: Mapping[str, Any]) -> str:
-    """A message about options with their names as the user wrote them: name -> as written.
+    """Rewrite a message so that it has the option names as the user wrote them; `written` is name -> as written.
 
     Names of one word are also common words: they are replaced only at the start of a message.
     """
@@ -173,7 +173,7 @@ def quoting(message: str, written: Mapping[str, Any]) -> str:
 
 
 def _as_texts(value: Any) -> Any:
-    """A list of texts, or one text, as a tuple; nothing as an empty one."""
+    """A list of texts, or one text, as a tuple; an empty tuple for None."""
     if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -186,7 +186,7 @@ def _as_number(value: Any, hint: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, the same bytes for equal values; dataclasses become objects."""
+    """JSON with sorted keys and no spaces, so that equal values give the same bytes; dataclasses become objects."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Names that can be chosen on the command line and in YAML, listed without importing what they stand for."""
+"""Names that can be chosen on the command line and in YAML, listed without importing their implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, each stated once: every function makes a new field for a spec."""
+"""Options that several commands share, each defined once: every function makes a new field for a spec."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def precision(group: str) -> Any:
 
 
 def store() -> Any:
-    """File format of the stores a stage writes."""
+    """File format of the stores that a stage writes."""
     return option("hdf5", "file format of the stores", group="running", choices=("hdf5", "zarr"))
 
 
@@ -78,7 +78,7 @@ def seed(of: str, group: str = "validation") -> Any:
 
 
 def epochs(default: int, examples: str) -> Any:
-    """Upper limit of the training's length."""
+    """Maximum number of epochs."""
     return option(default, f"maximum passes over the training {examples}", group="training", check=at_least(1))
 
 

@@ -1,4 +1,4 @@
-"""How slide embeddings are made and searched: options that no digest holds."""
+"""How slide embeddings are made and searched: options that are in no digest."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The settings of each stage, as frozen dataclasses.
 
-Every field is in the digest of what the stage writes: change one and the slide is redone. Options that change only
+Every field enters the digest of the stage's output: a slide is recomputed if one changes. Options that change only
 how the work is run (workers, device, batch size, file format) are in `wsi_pipeline.config.execution`, in no digest.
 """
 
@@ -38,7 +38,7 @@ class SegmentSpec:
 
 @dataclass(frozen=True)
 class TileSpec:
-    """How patches are laid over tissue."""
+    """How patches are laid over the tissue."""
 
     patch_px: int = shared.patch_px("patch", "patches", most=8192)
     mpp: float = shared.mpp("patches")
@@ -85,7 +85,7 @@ class EmbedSpec:
             raise UsageError("model must name an encoder, got an empty name")
 
     def facts(self) -> dict[str, Any]:
-        """The fields for digests and stores; later ones only if they are set, as old stores lack them."""
+        """The fields for digests and stores. Those added later are included only if set, as old stores lack them."""
         later = {"input_px", "whole_patch"}
         return {key: value for key, value in asdict(self).items() if value or key not in later}
 

@@ -1,6 +1,6 @@
 """The type of a slide's resolution, and the range that is plausible.
 
-Names carry the unit elsewhere: `_mpp`, `_um2`, `_px` and `_level0` end the names of arguments and fields.
+Other quantities have the unit in the name: arguments and fields end in `_mpp`, `_um2`, `_px` or `_level0`.
 """
 
 from __future__ import annotations

@@ -19,18 +19,18 @@ from PIL import Image, ImageDraw, ImageOps
 from wsi_pipeline.system.atomic import atomic_path
 
 LIBRARY = "Aperio Image Library v12.0.15"
-"""The software name readers recognise the format by."""
+"""The software name by which readers recognise the format."""
 
 SMALLEST_LEVEL = 200
-"""A further level is written while its shorter side has at least this many pixels."""
+"""Levels are added as long as the shorter side has at least this many pixels."""
 
 
 @dataclass(frozen=True)
 class ScanInfo:
-    """What the file says about the scan.
+    """Metadata of the scan.
 
-    name      slide_id, for the label and the file's own record
-    mpp       micrometres per pixel, or None to say nothing about resolution or magnification
+    name      slide_id, for the label and the description in the file
+    mpp       micrometres per pixel, or None to state neither resolution nor magnification
     tile      side of the JPEG tiles, a multiple of 16
     quality   JPEG quality, 1 to 100
     maker     version of the program that painted the picture, kept in the description
@@ -46,7 +46,7 @@ class ScanInfo:
 def write_aperio(path: Path, picture: NDArray[np.uint8], info: ScanInfo) -> None:
     """Write an RGB picture, uint8 (height, width, 3), as a pyramidal JPEG TIFF with levels 1, 4, 16...
 
-    The file appears complete or not at all: it is written beside its place and then renamed. The same
+    The file appears complete or not at all: it is written under a temporary name and then renamed. The same
     arguments give the same bytes.
     """
     with atomic_path(path) as beside, tifffile.TiffWriter(beside) as tif:

@@ -50,7 +50,7 @@ def add_pen_mark(picture: Pixels, ink: tuple[float, float, float], rng: np.rando
 
 
 def _absorb(picture: Pixels, x: int, y: int, alpha: Array, density: tuple[float, float, float]) -> None:
-    """Darken the square around (x, y) by an optical density scaled with `alpha`; what leaves the picture is cut."""
+    """Darken the square around (x, y) by an optical density scaled with `alpha`, clipped to the picture."""
     half = alpha.shape[0] // 2
     rows = slice(max(y - half, 0), min(y + half + 1, picture.shape[0]))
     columns = slice(max(x - half, 0), min(x + half + 1, picture.shape[1]))

@@ -1,4 +1,4 @@
-"""The canvas tissue is painted on: how much haematoxylin and eosin every pixel holds."""
+"""The canvas that tissue is painted on: the amounts of haematoxylin and eosin in every pixel."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from wsi_pipeline.demo.noise import Array
 from wsi_pipeline.geometry import Size
 
 MARGIN = 64
-"""Spare pixels on each side, so that whatever lies across the edge can be painted whole."""
+"""Spare pixels on each side, so that objects across the edge can be painted whole."""
 
 BLOCK = 512
-"""Side of the squares a picture is worked through in."""
+"""Side of the squares in which a picture is processed."""
 
 Window = tuple[slice, slice]
 
@@ -45,7 +45,7 @@ class Canvas:
         return slice(top, bottom), slice(left, right)
 
     def clipped(self, left: int, top: int, right: int, bottom: int) -> tuple[Window, Array, Array] | None:
-        """Slices of a rectangle as far as it lies on the canvas, with the x row and y column of its pixels."""
+        """Slices of a rectangle clipped to the canvas, with the x row and y column of its pixels."""
         x0, y0 = max(left, -MARGIN), max(top, -MARGIN)
         x1, y1 = min(right, self.size.width + MARGIN), min(bottom, self.size.height + MARGIN)
         if x1 <= x0 or y1 <= y0:

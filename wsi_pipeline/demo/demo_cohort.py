@@ -1,4 +1,4 @@
-"""The demo cohort: a folder of synthetic slides with a manifest and the truth about each."""
+"""The demo cohort: a folder of synthetic slides with a manifest and the ground truth of each."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COLUMNS = ("slide_id", "path", "patient_id", "label", "mpp", "site", "stain", "a
 """Columns of slides.csv; paths are relative to it."""
 
 ANNOTATED = "annotated.csv"
-"""Manifest of the annotated slides, whose patients are not in slides.csv: what is tuned on them knows none of those."""
+"""Manifest of the annotated slides. None of their patients is in slides.csv, so tuning on them leaks nothing."""
 
 RECORD = "demo.json"
 """File that remembers which recipe each slide was made from."""
 
 MOST_WORKERS = 4
-"""Processes used unless told otherwise: each needs about 550 MB at the default sizes."""
+"""Default limit on processes: each needs about 550 MB at the default sizes."""
 
 
 def make_cohort(
@@ -45,14 +45,14 @@ def make_cohort(
     """Make a cohort of synthetic H&E slides and return the path of its slides.csv.
 
     folder     slides go to slides/, tumour outlines (GeoJSON) and class maps (PNG) to truth/
-    slides     how many good slides; a blank and a corrupt one are added
-    annotated  how many slides of other patients, with regions of each kind of tissue outlined, go to annotated.csv
+    slides     number of good slides; a blank and a corrupt one are added
+    annotated  number of slides in annotated.csv: other patients, with regions of each kind of tissue outlined
     seed       the same seed gives the same bytes
     workers    processes; by default one per usable core, 4 at most
     progress   called with (slides done, slides in all) after each slide
     sides      shortest and longest side of the pictures in pixels
 
-    Slides that are there from the same recipe are kept. Raises UsageError for fewer than 4 slides.
+    Existing slides of the same recipe are kept. Raises UsageError for fewer than 4 slides.
     """
     folder = Path(folder)
     cohort, others = plan_cohort(slides, seed, sides), plan_annotated(annotated, seed, sides)
@@ -77,7 +77,7 @@ def make_cohort(
 
 
 def _made(folder: Path, todo: list[SlidePlan], workers: int | None) -> Iterator[SlidePlan]:
-    """Make slides, in processes of their own when more than one may work, and name each as it is done."""
+    """Make slides, in worker processes if there may be more than one, and yield the name of each when it is done."""
     count = min(workers or min(_cores(), MOST_WORKERS), len(todo))
     if count <= 1:
         for plan in todo:
@@ -97,7 +97,7 @@ def _cores() -> int:
 
 
 def _digest(plan: SlidePlan) -> str:
-    """What the slide is made from: its plan and the code that paints it."""
+    """Digest of what the slide is made from: its plan and the code that paints it."""
     return hashlib.sha256(json.dumps([asdict(plan), _code()], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -114,7 +114,7 @@ def _entry(folder: Path, plan: SlidePlan) -> dict[str, str | int]:
 
 
 def _is_made(folder: Path, plan: SlidePlan, record: dict[str, dict[str, str | int]]) -> bool:
-    """True if the slide and its truth are there as this recipe makes them."""
+    """Whether the slide and its ground truth exist as this recipe makes them."""
     files = [folder / name for name in (plan.path, plan.outlines, plan.class_map)]
     return all(file.is_file() for file in files) and record.get(plan.slide_id) == _entry(folder, plan)
 

@@ -1,4 +1,4 @@
-"""Make one slide of the demo cohort: paint it, write it, write its truth beside it."""
+"""Make one slide of the demo cohort: paint it, write it, write its ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INK = (1.5, 0.75, 0.45)
 """Optical density of blue-green felt-pen ink for red, green, blue."""
 
 CUT = 0.4
-"""Part of the corrupt slide's file that arrived."""
+"""Fraction of the corrupt slide's file that is kept."""
 
 
 def make_slide(folder: Path, plan: SlidePlan) -> None:
@@ -29,7 +29,7 @@ def make_slide(folder: Path, plan: SlidePlan) -> None:
 
     The same plan gives the same bytes.
     """
-    with threadpool_limits(1):  # many small matrix products: threads would only wait for each other
+    with threadpool_limits(1):  # many small matrix products, in which threads would only wait for each other
         _make(folder, plan)
 
 
@@ -48,7 +48,7 @@ def _make(folder: Path, plan: SlidePlan) -> None:
 
 
 def _outlines(plan: SlidePlan, painting: Painting) -> str:
-    """GeoJSON of what someone would have outlined on the slide."""
+    """GeoJSON of the regions that a pathologist would outline on the slide."""
     if plan.regions:
         return regions_geojson(painting.classes, plan.recipe.size, plan.site.mpp)
     return outlines_geojson(tumour_outlines(painting.layout))
@@ -61,7 +61,7 @@ def _paint(plan: SlidePlan, rng: np.random.Generator) -> Painting:
 
 
 def _write_slide(path: Path, painting: Painting, info: ScanInfo, *, cut: bool) -> None:
-    """Write the file; a corrupt one loses its end, as in a transfer that broke off."""
+    """Write the file; a corrupt one is cut off at the end, as by an interrupted transfer."""
     if not cut:
         write_aperio(path, painting.pixels, info)
         return

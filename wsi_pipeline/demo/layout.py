@@ -1,4 +1,4 @@
-"""Where everything lies on a synthetic slide, decided on a coarse grid before anything is painted."""
+"""The layout of a synthetic slide, decided on a coarse grid before anything is painted."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Recipe:
     """What kind of slide to lay out.
 
     size            pixels
-    pieces          how many pieces of tissue; 0 fills the whole picture
+    pieces          number of pieces of tissue; 0 fills the whole picture
     elongation      length to width of a piece: 1 for chunks, 4 for needle cores
-    tumour          how many tumour regions
+    tumour          number of tumour regions
     tumour_radius   their mean radius in pixels
     gland_density   0 (none) to 1 (crowded) outside tumour
     gland_radius    their typical radius in pixels
-    inflammation    part of the tissue that lymphocytes have spread into, 0 to 0.6
-    follicles       how many lymphoid follicles
-    fat             part of the tissue that is fat, 0 to 0.5
+    inflammation    fraction of the tissue that lymphocytes have spread into, 0 to 0.6
+    follicles       number of lymphoid follicles
+    fat             fraction of the tissue that is fat, 0 to 0.5
     """
 
     size: Size
@@ -163,7 +163,7 @@ def empty_layout(size: Size) -> Layout:
 
 
 def _patchy(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Array:
-    """Smooth noise turned into ranks, 0 to 1: a threshold t selects about the part t of the area."""
+    """Smooth noise turned into ranks, 0 to 1: a threshold t selects about the fraction t of the area."""
     noise = smooth_noise(shape, sigma, rng) + 0.35 * smooth_noise(shape, sigma / 3, rng)
     ranks = np.empty(noise.size, np.float32)
     ranks[np.argsort(noise, axis=None)] = np.linspace(0, 1, noise.size, dtype=np.float32)
@@ -203,7 +203,7 @@ def _tissue(recipe: Recipe, shape: tuple[int, int], rng: np.random.Generator) ->
 
 
 def _fitting(radii: Array, cell: tuple[float, float], part: float) -> Array:
-    """A blob's radii scaled so that it fills the `part` of a (width, height) cell that it is centred in."""
+    """A blob's radii, scaled so that it fills the fraction `part` of the (width, height) cell it is centred in."""
     theta = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     across, down = np.abs(radii * np.cos(theta)).max() / cell[0], np.abs(radii * np.sin(theta)).max() / cell[1]
     reach = max(float(across), float(down))
@@ -236,7 +236,7 @@ def _place(
     rng: np.random.Generator,
     gap: float = 20.0,
 ) -> tuple[Blob, ...]:
-    """Throw blobs at free ground, largest distance to taken ground permitting, and mark what they cover as taken."""
+    """Place blobs at random on free ground, far enough from taken ground, and mark the area they cover as taken."""
     blobs: list[Blob] = []
     room = ndimage.distance_transform_edt(~taken) * STEP
     fits = np.flatnonzero(room > radius[0] + gap)
@@ -270,7 +270,7 @@ def _mark(grid: NDArray[np.generic], blobs: list[Blob] | tuple[Blob, ...], grow:
 
 
 def _distance_to(blobs: tuple[Blob, ...], shape: tuple[int, int]) -> Array:
-    """Smoothed distance in pixels of every cell to the nearest of some blobs."""
+    """Smoothed distance in pixels from every cell to the nearest blob."""
     covered = np.zeros(shape, bool)
     _mark(covered, blobs, 2)
     distance = ndimage.distance_transform_edt(~covered) if covered.any() else np.full(shape, 1e3)
@@ -280,7 +280,7 @@ def _distance_to(blobs: tuple[Blob, ...], shape: tuple[int, int]) -> Array:
 def _classes(
     tissue: Array, tumour: Array, fat: NDArray[np.bool_], follicles: tuple[Blob, ...], glands: tuple[Blob, ...]
 ) -> NDArray[np.uint8]:
-    """The class map: later classes win over earlier ones."""
+    """The class map: later classes overwrite earlier ones."""
     classes = np.where(tissue > 0, STROMA, BACKGROUND).astype(np.uint8)
     classes[fat] = FAT
     _mark(classes, follicles, 0, LYMPHOID)
@@ -291,7 +291,7 @@ def _classes(
 
 
 def _fibres(turn: float, away: Array, rng: np.random.Generator) -> Fibres:
-    """Fibres that run square to `turn`, swirl gently, and bend around what they are `away` pixels from."""
+    """Fibres that run at right angles to `turn`, swirl gently, and bend around objects `away` pixels from them."""
     x, y = _grid(away.shape)
     u = x * np.cos(turn) + y * np.sin(turn) + 85 * smooth_noise(away.shape, 30, rng)
     u = u + 8 * smooth_noise(away.shape, 8, rng) + 55 * np.exp(-away / 24)

@@ -1,4 +1,4 @@
-"""Smooth random fields and scattered points: what synthetic tissue is laid out with.
+"""Smooth random fields and scattered points, the building blocks of synthetic tissue.
 
 Fields are made coarse (one value per `step` pixels) and brought to full resolution block by block with
 cubic B-splines written as two matrix products, which costs a few nanoseconds per pixel.
@@ -77,7 +77,7 @@ def scatter(size: tuple[float, float], spacing: float, jitter: float, rng: np.ra
     """Points spread evenly but irregularly over (width, height): a hexagonal grid, each point moved at random.
 
     spacing     distance between neighbours in pixels
-    jitter      greatest move as a part of the spacing, 0 to 0.5
+    jitter      maximum displacement as a fraction of the spacing, 0 to 0.5
 
     Returns (N, 2) positions x, y; some lie up to `spacing` outside.
     """

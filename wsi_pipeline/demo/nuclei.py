@@ -26,12 +26,12 @@ class NucleusKind:
     """How the nuclei of one cell type look.
 
     half_axes       mean long and short half axis, pixels
-    spread          deviation of the size as a part of it
+    spread          standard deviation of the size, as a fraction of it
     rough           how far the outline departs from an ellipse
     darkness        mean and deviation of the haematoxylin amount
     texture         contrast of the chromatin
     rim             extra haematoxylin at the nuclear membrane (vesicular nuclei: much, with a pale centre)
-    nucleoli        most nucleoli a nucleus shows
+    nucleoli        maximum number of nucleoli per nucleus
     """
 
     half_axes: tuple[float, float]
@@ -58,7 +58,7 @@ KINDS = {
 
 @dataclass(frozen=True, eq=False)
 class Stamp:
-    """One nucleus: what stays of the canvas under it and the stain it adds, arrays (h, w)."""
+    """One nucleus: how much of the canvas shows through and the stain it adds, arrays (h, w)."""
 
     keep: Array
     keep_eosin: Array

@@ -1,4 +1,4 @@
-"""Which slides the demo cohort has: patients, sites, labels and what each slide shows, drawn from one seed."""
+"""The slides of the demo cohort: patients, sites, labels and content of each slide, drawn from one seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEWEST_SLIDES = 4
 """Two patients per class, the fewest that any cross-validation can use."""
 
 ANNOTATED_FROM = 1000
-"""Number from which annotated slides are counted when their pictures are drawn: none is drawn twice."""
+"""Number of the first annotated slide when pictures are drawn, so that no picture is drawn twice."""
 
 SHORTEST_SIDE = 512
 """Side in pixels below which no piece of tissue would hold a patch."""
@@ -31,7 +31,7 @@ class SlidePlan:
     states_mpp  whether the file says its resolution; if not, the manifest does
     pen         whether someone marked the glass with a felt pen
     regions     whether its outlines are regions of every kind of tissue, or of tumour only
-    seed        what its picture is drawn from
+    seed        random seed of its picture
     """
 
     slide_id: str
@@ -48,17 +48,17 @@ class SlidePlan:
 
     @property
     def path(self) -> str:
-        """Where the slide lies, relative to the cohort's folder."""
+        """Path of the slide, relative to the cohort's folder."""
         return f"slides/{self.slide_id}.svs"
 
     @property
     def outlines(self) -> str:
-        """Where its outlines lie, relative to the cohort's folder."""
+        """Path of its outlines, relative to the cohort's folder."""
         return f"truth/{self.slide_id}.geojson"
 
     @property
     def class_map(self) -> str:
-        """Where its class map lies, relative to the cohort's folder."""
+        """Path of its class map, relative to the cohort's folder."""
         return f"truth/{self.slide_id}.classes.png"
 
 
@@ -83,7 +83,7 @@ def plan_cohort(slides: int, seed: int, sides: tuple[int, int]) -> tuple[SlidePl
 def plan_annotated(slides: int, seed: int, sides: tuple[int, int]) -> tuple[SlidePlan, ...]:
     """Plan slides of other patients, every second one with tumour, all of whose tissue is outlined by kind.
 
-    They show more fat, follicles and inflammation than the cohort, so that each kind has patches enough.
+    They show more fat, follicles and inflammation than the cohort, so that each kind has enough patches.
     """
     plans = []
     for number in range(slides):
@@ -135,5 +135,5 @@ def _recipe(tumour: bool, sides: tuple[int, int], rng: np.random.Generator) -> R
 
 
 def _renamed(plan: SlidePlan, slide_id: str, kind: str) -> SlidePlan:
-    """The same plan under another name, as a slide that cannot be used."""
+    """The same plan under another name, for a slide that cannot be used."""
     return replace(plan, slide_id=slide_id, kind=kind, states_mpp=True, pen=False)

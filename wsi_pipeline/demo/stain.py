@@ -48,7 +48,7 @@ SITES = (
 
 @dataclass(frozen=True)
 class Staining:
-    """How one slide came out of its site's stainer: factors on both dyes (thickness, time in the bath)."""
+    """How strongly one slide was stained at its site: factors on both dyes (thickness, time in the bath)."""
 
     haematoxylin: float = 1.0
     eosin: float = 1.0

@@ -136,7 +136,7 @@ def paint_stroma_cells(canvas: Canvas, layout: Layout, rng: np.random.Generator)
 
 
 def paint_infiltrate(canvas: Canvas, layout: Layout, rng: np.random.Generator) -> None:
-    """Press the lymphocytes of inflamed ground; for painting before anything that lies on the stroma."""
+    """Press the lymphocytes of inflamed stroma; to be called before anything is painted on the stroma."""
     extent = float(canvas.size.width), float(canvas.size.height)
     points = scatter(extent, 14.5, 0.42, rng)
     points = points[(points >= 0).all(1) & (points < extent).all(1)]

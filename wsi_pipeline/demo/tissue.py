@@ -1,4 +1,4 @@
-"""Paint synthetic H&E tissue: the whole way from a recipe to a picture with its known truth."""
+"""Paint synthetic H&E tissue: from a recipe to a picture with its ground truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_pipeline.geometry import Size
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """A painted picture, uint8 RGB (height, width, 3), and the layout that is its truth."""
+    """A painted picture, uint8 RGB (height, width, 3), and the layout that is its ground truth."""
 
     pixels: NDArray[np.uint8]
     layout: Layout
@@ -61,7 +61,7 @@ def synthetic_tissue(
     size      side, or (width, height), in pixels
     seed      the same seed gives the same picture
     tumour    fill it with tumour instead of regular glands
-    site      whose stain and scanner, an index into SITES
+    site      index into SITES, which determines stain and scanner
     """
     width, height = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng(seed)

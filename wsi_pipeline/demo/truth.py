@@ -1,4 +1,4 @@
-"""The known truth of a painted slide: tumour outlines, tissue classes, and regions as a pathologist outlines them."""
+"""The ground truth of a painted slide: tumour outlines, tissue classes, and regions as a pathologist outlines them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Ring = list[list[float]]
 TUMOUR_COLOUR = [200, 0, 0]
 
 REGION_WINDOW = 20
-"""Cells (of STEP pixels) across the surroundings that decide what a place is: 80 micrometres."""
+"""Side of the surroundings that determine the class of a place, in cells of STEP pixels: 80 micrometres."""
 SMALLEST_REGION = 24 * 24
-"""Cells of the smallest region that is outlined."""
+"""Size in cells of the smallest region that is outlined."""
 REGION_SHARES = ((TUMOUR, 0.60), (FAT, 0.50), (LYMPHOID, 0.40), (GLAND, 0.20))
-"""Part of the tissue around from which a place counts as this, first match wins: glands lie in stroma, so few do."""
+"""Minimum share of a class in the tissue around a place; the first match wins. Low for glands, which lie in stroma."""
 PURE_STROMA, MOST_EMPTY = 0.85, 0.5
 
 _REGION_COLOURS = {
@@ -81,9 +81,9 @@ def _feature(number: int, ring: Ring) -> dict[str, Any]:
 
 
 def class_fractions(classes: NDArray[np.uint8], box: Box) -> NDArray[np.float64]:
-    """Part of a level-0 rectangle that each of TISSUE_CLASSES covers, as the class map (STEP pixels a cell) has it.
+    """Fraction of a level-0 rectangle that each of TISSUE_CLASSES covers, from the class map (STEP pixels per cell).
 
-    Returns (6,), sum 1; all zero where the rectangle misses the map.
+    Returns (6,), sum 1; all zero if the rectangle misses the map.
     """
     rows = slice(max(box.y // STEP, 0), max(-(-box.bottom // STEP), 0))
     columns = slice(max(box.x // STEP, 0), max(-(-box.right // STEP), 0))
@@ -92,7 +92,7 @@ def class_fractions(classes: NDArray[np.uint8], box: Box) -> NDArray[np.float64]
 
 
 def region_map(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What each cell's surroundings are: an index into TISSUE_CLASSES, BACKGROUND where they are mixed or empty.
+    """The class of each cell's surroundings: an index into TISSUE_CLASSES, BACKGROUND if they are mixed or empty.
 
     classes   uint8 (h, w), the class map of a slide, one cell per STEP x STEP pixels
     """

@@ -1,1 +1,1 @@
-"""Clinical tables beside the slides: read, joined by patient id, one outcome for each target."""
+"""Clinical tables: read, join to the slides by patient id, and take one outcome per target."""

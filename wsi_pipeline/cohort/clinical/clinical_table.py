@@ -1,4 +1,4 @@
-"""A clinical table as it is: names of columns and rows of text, from a CSV or a sheet of a workbook."""
+"""A clinical table as written: column names and rows of text, from a CSV or a sheet of a workbook."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SHOWN_COLUMNS = 30
 
 @dataclass(frozen=True, eq=False)
 class ClinicalTable:
-    """Rows of text under their names of columns.
+    """Rows of text with their column names.
 
     name       the file, with its sheet
-    rows       row number as a spreadsheet counts, and cells; rows that are empty are left out
+    rows       row number as in a spreadsheet, and cells; empty rows are left out
     notes      how it was read
-    troubles   (row number, place) -> what is wrong with that cell, should it be needed
+    troubles   (row number, place) -> what is wrong with that cell, in case it is used
     """
 
     name: str
@@ -31,13 +31,13 @@ class ClinicalTable:
     troubles: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def column(self, place: int) -> list[str]:
-        """The cells of a column, without outer spaces."""
+        """The cells of a column, stripped of surrounding spaces."""
         return [cells[place].strip() if place < len(cells) else "" for _, cells in self.rows]
 
     def place_of(self, wanted: str, what: str) -> int:
-        """Where a column is; by its own name, else by its spelling.
+        """Position of a column: by its exact name, else by its normalised name.
 
-        Raises UsageError if there is none, or several are so called.
+        Raises UsageError if no column, or several, have that name.
         """
         place = find_column(self.header, wanted)
         if place is None:
@@ -53,7 +53,7 @@ class ClinicalTable:
 def read_clinical(source: str) -> ClinicalTable:
     """Read `FILE.csv`, `FILE.xlsx` or `FILE.xlsx#SHEET`.
 
-    Raises UsageError for a file that cannot be read as a table, ManifestError for a CSV that is none.
+    Raises UsageError if the file cannot be read as a table, ManifestError if it is not a valid CSV.
     """
     path, sheet = split_sheet(source)
     if path.suffix.lower() in OTHER_SPREADSHEETS:

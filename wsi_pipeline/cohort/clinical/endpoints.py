@@ -1,4 +1,4 @@
-"""Which columns of a clinical table hold survival, also of one endpoint among several."""
+"""Which columns of a clinical table hold survival, also if there are several endpoints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wsi_pipeline.wording import listed
 def endpoint_columns(
     source: str, header: Sequence[str], body: Sequence[Sequence[str]], endpoint: str = ""
 ) -> tuple[dict[str, str], Columns]:
-    """The names of the columns of time and event, and their places as the slide table knows them.
+    """The names of the time and event columns, and their positions in the form the slide table uses.
 
-    endpoint   `PFS`, say: only columns of that endpoint; "": as in a slide table
+    endpoint   only columns of that endpoint, such as `PFS`; "": same rules as for a slide table
 
-    Raises UsageError, listing the columns, if there are none, or several.
+    Raises UsageError, listing the columns, if there are no such columns or several.
     """
     names = [normalise(name) for name in header]
     found: SurvivalColumns | None = None

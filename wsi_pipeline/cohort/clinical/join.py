@@ -1,4 +1,4 @@
-"""Which row of a clinical table is about which slide: joined by patient, or by slide where rows are slides."""
+"""Which row of a clinical table describes which slide: joined by patient, or by slide if the rows are slides."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SLIDES = (
     "slide_id", "slide", "slide_name", "slidename", "slideid", "image_id", "path", "wsi", "filename", "file_name",
     "file", "filepath", "file_path", "slide_path", "wsi_path", "image_path", "slide_file",
 )  # fmt: skip
-"""Names of columns that say which slide a row is about."""
+"""Names of columns that identify the slide of a row."""
 _WEAK = ("id", "name", "sample", "sample_id", "record_id", "study_id", "identifier", "barcode")
-"""Names of columns that may say either; what they hold decides."""
+"""Names of columns that may identify either; their content decides."""
 _FEATURE_FILES = (".h5", ".hdf5", ".pt", ".zarr", ".npy", ".npz", ".safetensors")
 _SHOWN = 3
 
@@ -32,8 +32,8 @@ _SHOWN = 3
 class Joined:
     """A clinical table joined to slides.
 
-    column   its column of ids; `unit` says whether these are of patients or slides
-    rows     for each slide the positions of its rows in the table, in order; none if it has none
+    column   its column of ids; `unit` says whether they identify patients or slides
+    rows     for each slide the positions of its rows in the table, in order; empty if there are none
     summary  one sentence: what matched and what did not
     """
 
@@ -47,7 +47,7 @@ class Joined:
 
 @dataclass(frozen=True, eq=False)
 class _Way:
-    """One way to join: a column, what its ids are of, and which match; `cells` are the ids row by row."""
+    """One way to join: a column, what its ids identify, and which match; `cells` are the ids, one per row."""
 
     place: int
     unit: str
@@ -60,11 +60,11 @@ def join(
 ) -> Joined:
     """Join a table to slides by the column of ids that matches most of them.
 
-    patient_column   the column of patients, where the user names it
-    by_slide         a column of slides that matches any wins over columns of patients
+    patient_column   the column of patients, if the user names it
+    by_slide         a column of slides takes precedence over columns of patients if any of its ids match
 
-    Raises UsageError if that column is not there, ManifestError if ids have become something else in Excel, and
-    where nothing matches, showing ids of both sides.
+    Raises UsageError if that column does not exist. Raises ManifestError if Excel has changed ids, or if nothing
+    matches (with ids of both sides).
     """
     ways = _ways(table, records, patient_column)
     if by_slide:
@@ -87,7 +87,7 @@ def join(
 
 
 def _as_good(ways: Sequence[_Way], best: _Way) -> _Way | None:
-    """A way by patients that gives each row a patient of its own: the outcome is then the patient's."""
+    """A join by patients in which each row is a different patient: the outcome is then the patient's."""
     for way in ways:
         known = [cell for cell in way.cells if cell]
         if way.unit == "patient" and len(way.match) and len(set(known)) == len(known) >= len(set(best.cells) - {""}):
@@ -123,7 +123,7 @@ def _way(table: ClinicalTable, place: int, unit: str, ours: Sequence[str]) -> _W
 
 
 def slide_name(cell: str) -> str:
-    """The slide that a cell names by a file of its own or of its features: `a/b/s1.svs` and `s1.h5` are `s1`."""
+    """The slide that a cell names by its slide file or feature file: `a/b/s1.svs` and `s1.h5` are `s1`."""
     name = base_name(cell)
     for suffix in _FEATURE_FILES:
         if name.lower().endswith(suffix):
@@ -164,7 +164,7 @@ def _first(ids: object) -> str:
 
 
 def _what_to_do(table: ClinicalTable, records: Sequence[SlideRecord], ways: Sequence[_Way]) -> str:
-    """The column that would match, or that ids of one side begin like those of the other."""
+    """Advice: the column that would match, or that ids of one side are beginnings of ids of the other."""
     patients = [record.patient_id for record in records]
     slides = [record.slide_id for record in records]
     tried = {way.place for way in ways}
@@ -193,6 +193,6 @@ def has_column(table: ClinicalTable, name: str) -> bool:
 
 
 def label_columns(table: ClinicalTable) -> list[str]:
-    """Columns that are called what labels are called."""
+    """Columns with a usual name of a label column."""
     names = ("label", *ALIASES["label"])
     return [name for name in table.header if normalise(name) in names]

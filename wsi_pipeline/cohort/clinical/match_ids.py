@@ -1,4 +1,4 @@
-"""Ids of two tables that mean the same: as they are written, else where they differ in writing only."""
+"""Match ids of two tables: ids that are equal, then ids that differ only in spelling."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wsi_pipeline.wording import counted, listed
 
 @dataclass(frozen=True)
 class IdMatch:
-    """Which id of one side is which of the other.
+    """Which id of our table matches which of the other.
 
     found      ours -> theirs
-    respelt    pairs (ours, theirs) of `found` that are not written alike
-    doubtful   ids of both sides that could be each other, but several of one side: matched with none
+    respelt    pairs (ours, theirs) of `found` that are spelt differently
+    doubtful   ids that are ambiguous, because several of one side could match; they are not matched
     """
 
     found: Mapping[str, str]
@@ -27,7 +27,7 @@ class IdMatch:
         return len(self.found)
 
     def notes(self, noun: str) -> list[str]:
-        """Sentences about ids that are not written alike; `noun` says what they name."""
+        """Sentences about ids that are spelt differently; `noun` says what they identify."""
         sentences = []
         if self.respelt:
             pairs = listed([f"{ours!r} = {theirs!r}" for ours, theirs in self.respelt], 3)
@@ -40,7 +40,7 @@ class IdMatch:
 
 
 def match_ids(ours: Iterable[str], theirs: Iterable[str], key: Callable[[str], str] = patient_key) -> IdMatch:
-    """Match ids: equal ones first, then those whose `key` is equal where each side has one of them only."""
+    """Match ids: equal ones first, then those with the same `key` if each side has only one with that key."""
     left, right = dict.fromkeys(ours), dict.fromkeys(theirs)
     found = {name: name for name in left if name in right}
     taken = set(found)

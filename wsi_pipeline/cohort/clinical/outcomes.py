@@ -24,9 +24,9 @@ _MOST_FAULTS = 50
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """The slides with the outcome of one target in place of what their own table says.
+    """The slides with the outcome of one target instead of the outcome in their own table.
 
-    target    whose column is named where it was open
+    target    the target, with its column filled in if it was open
     columns   `label`, or `time` and `event` -> the columns they were read from, several joined by ` + `
     """
 
@@ -39,12 +39,12 @@ class Outcomes:
 def with_outcome(
     joined: Joined, records: Sequence[SlideRecord], target: Target, options: TableOptions | None = None
 ) -> Outcomes:
-    """`records` (those that were joined) with the outcome of `target`; slides without a row have none.
+    """The joined `records` with the outcome of `target`; slides without a row have no outcome.
 
-    options   how labels are understood (`keep_label`, `fold_labels`)
+    options   how labels are read (`keep_label`, `fold_labels`)
 
-    Raises UsageError for a column that is not there, ManifestError listing every cell that cannot be used, and
-    patients whose rows contradict each other.
+    Raises UsageError if a column does not exist. Raises ManifestError that lists every cell that cannot be used and
+    every patient whose rows contradict each other.
     """
     if target.task == SURVIVAL:
         return _survival(joined, records, target)
@@ -83,7 +83,7 @@ def _labels(joined: Joined, records: Sequence[SlideRecord], target: Target, opti
 
 
 def _found_options(options: TableOptions, numbered: Sequence[tuple[int, SlideRecord]]) -> TableOptions:
-    """Of words to keep only those that this target has: another target may have the others."""
+    """Keep only the words of `keep_label` that occur in this target: another target may have the others."""
     found = {record.label.casefold() for _, record in numbered if record.label}
     kept = [word for word in sorted(options.kept_labels) if word in found]
     return replace(options, keep_label=",".join(kept) or None, patient_column=None, each_slide_a_patient=False)
@@ -151,7 +151,7 @@ def _agreed(
     faults: list[Fault],
     key: Callable[[str], object],
 ) -> int | None:
-    """The first of the rows that says anything; a fault where another one says something else."""
+    """The first row with a value; a fault if another row has a different value."""
     known = [row for row in rows if texts[row]]
     for row in known[1:]:
         if key(texts[row]) != key(texts[known[0]]):

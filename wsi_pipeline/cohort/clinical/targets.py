@@ -1,4 +1,4 @@
-"""What is to be predicted, as users write it: `KRAS`, `survival`, `survival:PFS`, `regression:TMB`."""
+"""Prediction targets as users write them: `KRAS`, `survival`, `survival:PFS`, `regression:TMB`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SURVIVAL = "survival"
 
 @dataclass(frozen=True)
 class Target:
-    """One question: its task, and the column of labels; for survival the endpoint (`OS`), empty if it is open.
+    """One target: its task and its label column; for survival the endpoint (`OS`), empty if it is open.
 
     written   as the user wrote it
     """
@@ -26,10 +26,10 @@ class Target:
 
 
 def parse_target(written: str, task: str, tasks: tuple[str, ...], is_column: Callable[[str], bool]) -> Target:
-    """Read `NAME` or `TASK:NAME`; a column that is really so named is that column.
+    """Read `NAME` or `TASK:NAME`; if a column has exactly this name, it is that column.
 
-    task        of targets that do not say theirs
-    tasks       all there are
+    task        default task, for targets that do not state one
+    tasks       all known tasks
     is_column   whether there is a column of that name
     """
     text = written.strip()

@@ -33,7 +33,7 @@ def read_rows(path: Path) -> tuple[list[list[str]], list[Fault]]:
 def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
     try:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
-    except csv.Error as error:  # a cell of more than 131,072 characters: an unclosed quotation mark, or not a CSV
+    except csv.Error as error:  # a cell of more than 131,072 characters: an unclosed quotation mark, or no CSV
         raise ManifestError(
             f"{path} is not a readable CSV: {error}", todo="Look for an unclosed quotation mark"
         ) from None
@@ -58,7 +58,7 @@ def _decode(path: Path) -> tuple[str, list[Fault]]:
 
 
 def _utf16_without_mark(raw: bytes) -> str | None:
-    """UTF-16 if every second byte is null, as in a text of plain letters without a byte-order mark; else None."""
+    """The UTF-16 encoding if every second byte is null, as in plain text without a byte-order mark; else None."""
     head = raw[: min(len(raw), 200) // 2 * 2]
     for encoding, nulls, letters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
         if nulls and not any(nulls) and all(letters):

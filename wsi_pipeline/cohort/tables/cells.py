@@ -46,7 +46,7 @@ def mpp(text: str) -> float:
 
 
 def mask_mpp(text: str) -> float:
-    """Micrometres per pixel of a mask, which may be far coarser than a slide. Raises ValueError for what is none."""
+    """Micrometres per pixel of a mask, which may be far coarser than a slide. Raises ValueError for anything else."""
     value = number(text)
     if value <= 0:
         raise ValueError(f"must be a number above 0, got {text}")
@@ -72,7 +72,7 @@ def event(text: str) -> int:
 
 
 def is_code(text: str) -> bool:
-    """Whether a cell is a plain yes or no to its column's name, rather than a word for the patient's outcome."""
+    """Whether a cell answers its column's name with a plain yes or no, rather than stating the patient's outcome."""
     return _word(text) in _CODES
 
 

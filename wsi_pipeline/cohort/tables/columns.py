@@ -1,6 +1,6 @@
 """The meaning of CSV columns: our names, and aliases from other tools.
 
-Names are compared in lower case with everything but letters and digits as an underscore. Aliases come from the CSV
+Names are compared in lower case, with underscores for everything but letters and digits. Aliases come from the CSV
 conventions of TRIDENT (`wsi`), CLAM (`slide_id`, `case_id`), STAMP (`FILENAME`, `PATIENT`) and cohort portals.
 """
 
@@ -156,7 +156,7 @@ def map_columns(
 
 
 def _files(hits: list[int], names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:
-    """Columns of paths: one named `image` only if there is no other, and if it does not hold image numbers."""
+    """Columns of paths. A column `image` counts only if there is no other and if it does not hold image numbers."""
     others = [hit for hit in hits if names[hit] != "image"]
 
     def has_names(place: int) -> bool:
@@ -170,13 +170,13 @@ def _is_number(cell: str) -> bool:
 
 
 def is_patient_name(name: str) -> bool:
-    """Whether a column of this name holds patients."""
+    """Whether the name is that of a column of patients."""
     plain = _IN_A_LIST.sub("", normalise(name))
     return plain == "patient_id" or plain in ALIASES["patient_id"] or PATIENT_NAME.fullmatch(plain) is not None
 
 
 def find_column(header: Sequence[str], wanted: str) -> int | None:
-    """The index of the column a user names, by exact spelling, else normalised; None if there is none."""
+    """Position of the column that a user names, by exact spelling, else by normalised name; None if not found."""
     if wanted in header:
         return list(header).index(wanted)
     names = [normalise(name) for name in header]
@@ -186,7 +186,7 @@ def find_column(header: Sequence[str], wanted: str) -> int | None:
 def _patients(
     names: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]], wanted: str | None
 ) -> list[int]:
-    """Columns of patients; one if several are equivalent, such as GDC's `case_id` and `case_submitter_id`."""
+    """Columns of patients; only one of several equivalent ones, such as GDC's `case_id` and `case_submitter_id`."""
     if wanted is not None:
         place = find_column(header, wanted)
         return [] if place is None else [place]

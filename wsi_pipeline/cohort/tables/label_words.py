@@ -21,11 +21,11 @@ MOST_GRADES = 20
 def settle_labels(
     numbered: Numbered, options: TableOptions, before: Sequence[str] | None, *, has_column: bool
 ) -> tuple[Numbered, dict[str, str], list[Fault]]:
-    """The records with their final labels; slide_id -> label as written if different; and notes.
+    """Return the records with their final labels, slide_id -> label as written (if different), and notes.
 
-    numbered   row and record, whose label is the cell as it is
-    before     labels as written, if the records' labels were settled before
-    has_column       whether rows without a label are worth a note: the table has the column
+    numbered   row number and record; its label is the cell as written
+    before     labels as written, if the records' labels were settled earlier
+    has_column   whether the table has the label column, so that rows without a label are worth a note
 
     Raises UsageError if a label to be kept does not occur.
     """

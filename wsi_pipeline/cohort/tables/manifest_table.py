@@ -1,4 +1,4 @@
-"""A manifest as rows of cells with their meaning, before they become records."""
+"""A manifest as rows of cells in known columns, before they become records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWN_COLUMNS = (WRITTEN, EACH_SLIDE, TARGET, ENDPOINT)
 
 
 class Table:
-    """Header, rows and the meaning of columns; time and event derived from several columns are added.
+    """Header, rows and the meaning of each column; time and event derived from several columns are added.
 
     places   our name -> position in each row
     """
@@ -45,7 +45,7 @@ class Table:
         return tuple("" if is_missing(cell) else cell for cell in found)
 
     def written(self) -> tuple[str, ...] | None:
-        """Labels as written before a run settled them; None if none did."""
+        """Labels as written, before a run settled them; None if no run did."""
         if WRITTEN not in self.header:
             return None
         place = self.header.index(WRITTEN)
@@ -75,7 +75,7 @@ class Table:
         return names.pop() if len(names) == 1 else ""
 
     def unclaimed(self) -> dict[str, tuple[str, ...]]:
-        """Columns without a known meaning: header -> stripped cells. Of two with the same name the first."""
+        """Columns without a known meaning: header -> stripped cells. The first of two with the same name."""
         found: dict[str, tuple[str, ...]] = {}
         for place in self.columns.unused:
             cells = tuple(row[place].strip() if place < len(row) else "" for row in self.rows)

@@ -1,4 +1,4 @@
-"""If no column of patients is known: other columns, or parts of slide names, that may be patients.
+"""Other columns, or parts of slide names, that may be patients if the patients are not stated.
 
 A column may be patients if its values repeat over slides and each has one outcome, and if that would be unlikely
 by chance. Columns whose values look like patients are recognised by name (`scanner`, `age`) or by size:
@@ -44,7 +44,7 @@ _NO_PERSON = frozenset({
     "reviewer", "quality", "therapy", "treatment", "morphology", "icd", "oncotree", "pattern", "molecular", "group",
     "finding", "kind", "entity", "disease", "cancer", "tumor", "tumour", "primary", "category",
 })  # fmt: skip
-"""Words in the name of a column; those of the second kind weigh more (`patient_age`)."""
+"""Words in the name of a column; the second group takes precedence (`patient_age`)."""
 
 _BARCODE = re.compile(
     r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|TARGET-\d{2}-[A-Z0-9]{6}|C3[LN]-\d{5}|GTEX-[A-Z0-9]{4,5}|HTA\d+_\d+)(?![A-Z0-9])",
@@ -90,7 +90,7 @@ class Doubt:
 
 
 def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
-    """Why the patients of these slides are uncertain, most likely first: a sentence and what to do about it."""
+    """Reasons why the patients of these slides are uncertain, most likely first: a sentence and what to do about it."""
     found = []
     for doubt in patient_doubts(cohort.records, cohort.without_patient, cohort.kept):
         how = "Add a column patient_id to the CSV and run wsi-pipeline tile again"
@@ -107,7 +107,7 @@ def doubt_words(cohort: Cohort) -> list[tuple[str, str]]:
 
 
 def image_doubt(names: Sequence[str]) -> str:
-    """A sentence where names of images, without folder and suffix, begin with one patient several times; else ""."""
+    """A sentence if several image names, without folder and suffix, begin with the same patient; else ""."""
     sizes = Counter(begins.casefold() for name in names if (begins := _begins(name)) != name)
     repeated = {name: size for name, size in sizes.items() if size > 1}
     if not repeated:
@@ -163,7 +163,7 @@ def patient_doubts(
 
 
 def _torn(records: Sequence[SlideRecord], without: frozenset[str], parts: Sequence[str]) -> list[Key]:
-    """The part of each slide's name that may be its patient; the whole name where the table settles it."""
+    """The part of each slide's name that may be its patient; the whole name if the table states the patient."""
     first: dict[str, str] = {}
     names = [first.setdefault(part.casefold(), part) for part in parts]
     known = defaultdict(set)
@@ -185,7 +185,7 @@ def _doubts_at_the_end(
 
 
 def _ends(records: Sequence[SlideRecord], ending: re.Pattern[str]) -> list[str]:
-    """What names end with; whole names where they do not, or where it is a date."""
+    """The ending of each name; the whole name if it has no such ending, or if the ending is a date."""
     found = [ending.fullmatch(record.slide_id) for record in records]
     return [
         hit["who"] if hit and not _DATE.fullmatch(hit["who"]) else record.slide_id
@@ -196,7 +196,7 @@ def _ends(records: Sequence[SlideRecord], ending: re.Pattern[str]) -> list[str]:
 def _doubt(column: str | None, keys: Sequence[Key], outcomes: Sequence[Outcome], *, named: bool) -> list[Doubt]:
     """A `Doubt` if these groups of slides may be patients, else None."""
     trained = [any(value is not None for value in outcome) for outcome in outcomes]
-    if any(trained):  # the others are in no fold
+    if any(trained):  # slides without an outcome are in no fold
         keys = [key if used else None for key, used in zip(keys, trained, strict=True)]
     elif not named:
         return []
@@ -239,14 +239,14 @@ def _is_recoded(groups: Mapping[str, Sequence[Outcome]]) -> bool:
 
 
 def _by_chance(groups: Sequence[Sequence[Outcome]]) -> float:
-    """Approximate probability that each group has one outcome if outcomes are assigned at random."""
+    """Approximate probability that every group has a single outcome if outcomes are assigned at random."""
     counts = Counter(outcome for group in groups for outcome in group)
     shares = [count / sum(counts.values()) for count in counts.values()]
     return math.prod(sum(share ** len(group) for share in shares) for group in groups if len(group) > 1)
 
 
 def _is_measured(keys: Sequence[Key], outcomes: Sequence[Outcome]) -> bool:
-    """Whether values are dates, or measurements from which the label may derive, rather than patient numbers."""
+    """Whether values are dates, or measurements that the label may be derived from, rather than patient numbers."""
     known = [(key, outcome[0]) for key, outcome in zip(keys, outcomes, strict=True) if key is not None]
     if all(_DATE.match(key) for key, _ in known):
         return True

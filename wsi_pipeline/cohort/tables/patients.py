@@ -15,9 +15,9 @@ Numbered = list[tuple[int, SlideRecord]]
 def settle_patients(
     numbered: Numbered, cells: Sequence[str], *, each_slide: bool
 ) -> tuple[Numbered, frozenset[str], list[Fault]]:
-    """The records with their patients, the slides whose patient is not stated, and notes.
+    """Return the records with their patients, the slides whose patient is not stated, and notes.
 
-    cells       the patient column's cell of each record; empty if it has none
+    cells       cell of each record in the patient column; empty if there is no such column
     each_slide  every slide is its own patient, whatever a column says
 
     If every patient is named after its slide, as in older runs, patients count as not stated.

@@ -83,11 +83,11 @@ def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> 
         if elsewhere(name):
             return Path(name)
         path = (base / Path(name).expanduser()).absolute()
-        if "\\" in name and not path.exists():  # a relative path as Windows writes it
+        if "\\" in name and not path.exists():  # a relative path in Windows notation
             turned = (base / name.replace("\\", "/")).absolute()
             path = turned if turned.exists() else path
         return with_suffix_found(path) if column == "path" else path
-    except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody without a home
+    except (OSError, RuntimeError, ValueError) as error:  # name too long, or ~user without a home folder
         faults.append(Fault(row, f"{column} {name[:SHOWN]!r} cannot name a file: {error}"))
         return base / "-"
 

@@ -100,7 +100,7 @@ def survival_columns(names: Sequence[str], shown: Sequence[str], body: Sequence[
 
 
 def as_overall(names: Sequence[str], endpoint: str) -> list[str]:
-    """Names as those of overall survival where they are of `endpoint` (`pfs_months` -> `os_months`), else empty."""
+    """Rename columns of `endpoint` to overall survival (`pfs_months` -> `os_months`); empty names for other columns."""
     starts = next((known for known in _ENDPOINTS.values() if endpoint in known), (endpoint,))
     ends = ("", *(f"_{end}" for end in (*_UNITS, "event", "status", "censorship", "censored")))
     known = {f"{start}{end}": f"os{end}" for start in starts for end in ends}
@@ -125,7 +125,7 @@ def with_survival(columns: SurvivalColumns, row: Sequence[str]) -> tuple[str, st
 
 
 def event_of_censored(cell: str) -> str:
-    """The `event` of a column of censoring: codes are inverted; words are kept, as they state the outcome."""
+    """The `event` of a column of censoring: codes are inverted; words are kept, because they state the outcome."""
     try:
         seen = cells.event(cell)
     except ValueError:
@@ -172,7 +172,7 @@ def _single(
     shown: Sequence[str],
     body: Sequence[Sequence[str]],
 ) -> SurvivalColumns:
-    """One column each for time and event; weak names only if the other half exists."""
+    """One column each for time and event; ambiguous names count only if the other half exists."""
     strong_times, strong_events = _strong(times, names), _strong(events, names)
     usable = [place for place in events if _readable(place, body) or place in strong_events]
     times = strong_times or (list(times) if usable else [])
@@ -185,7 +185,7 @@ def _single(
 def _by_censoring(
     found: SurvivalColumns, times: Sequence[int], names: Sequence[str], shown: Sequence[str]
 ) -> SurvivalColumns:
-    """`found` with a column of censoring in place of the event, if no column states the event."""
+    """`found` with a column of censoring instead of the event, if no column states the event."""
     places = _named(names, CENSORED)
     time = times[0] if found.time is None and len(times) == 1 else found.time
     if not places or time is None or found.event is not None or found.faults:
@@ -203,7 +203,7 @@ def _of_r(
     shown: Sequence[str],
     body: Sequence[Sequence[str]],
 ) -> list[str]:
-    """A note on a column coded 1 and 2, as R's survival may: the coding of the event is ambiguous."""
+    """A note on a column coded 1 and 2, as in R's survival package: the coding of the event is ambiguous."""
     if not times or events:
         return []
     for place, name in enumerate(names):
@@ -233,7 +233,7 @@ def _strong(places: Sequence[int], names: Sequence[str]) -> list[int]:
 
 
 def _readable(place: int, body: Sequence[Sequence[str]]) -> bool:
-    """Whether a column has values and all of them are words for an event."""
+    """Whether a column has values, and all of them are valid event words."""
     values = [row[place] for row in body if place < len(row) and not is_missing(row[place])]
     return bool(values) and all(_is_event(cell) for cell in values)
 
@@ -251,6 +251,6 @@ def _keep_one(shown: Sequence[str], places: Sequence[int], ours: str) -> str:
 
 
 def _several(shown: Sequence[str], times: Sequence[int], events: Sequence[int]) -> tuple[str, ...]:
-    """Faults if several columns mean the time, or the event."""
+    """Faults if several columns could be the time, or the event."""
     found = (("time", times), ("event", events))
     return tuple(_keep_one(shown, places, ours) for ours, places in found if len(places) > 1)

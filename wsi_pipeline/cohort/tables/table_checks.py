@@ -10,7 +10,7 @@ from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
 
 MAX_ID_LENGTH = 150
 SHOWN = 80
-"""Most characters of a cell that a message shows."""
+"""Maximum number of characters of a cell in a message."""
 _TEXTS = ("patient_id", "label", "site", "stain")
 
 
@@ -43,7 +43,7 @@ def id_problem(slide_id: str) -> str | None:
 
 
 def check_texts(numbered: list[tuple[int, SlideRecord]]) -> list[Fault]:
-    """Faults for texts that would run as formulas, or that hold rows because of an unclosed quotation mark."""
+    """Faults for texts that would run as formulas, or that contain further rows after an unclosed quotation mark."""
     texts = [
         (row, name, value)
         for row, record in numbered
@@ -94,6 +94,6 @@ def check_encoding(records: Iterable[SlideRecord]) -> list[Fault]:
 def _is_utf8(path: Path) -> bool:
     try:
         str(path).encode()
-    except UnicodeEncodeError:  # surrogates, Python's way to keep other bytes
+    except UnicodeEncodeError:  # surrogates, which stand for bytes that cannot be decoded
         return False
     return True

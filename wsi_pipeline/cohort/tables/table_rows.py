@@ -16,10 +16,10 @@ from wsi_pipeline.errors import UsageError
 
 @dataclass(frozen=True)
 class TableRows:
-    """The names of columns, and the rows below them with their numbers as a spreadsheet counts.
+    """The column names, and the rows below them with their numbers as in a spreadsheet.
 
     faults     notes on how the table was read
-    troubles   (row number, place) -> what a spreadsheet program has done to that cell
+    troubles   (row number, place) -> what a spreadsheet program has changed in that cell
     """
 
     header: list[str]
@@ -40,7 +40,7 @@ class TableRows:
 def read_table(source: str | PathLike[str]) -> TableRows:
     """Read `FILE.csv`, `FILE.xlsx` or `FILE.xlsx#SHEET`; rows without any cell are left out.
 
-    Raises UsageError for a file that cannot be read, ManifestError for a CSV that is none.
+    Raises UsageError if the file cannot be read, ManifestError if it is not a valid CSV.
     """
     path, sheet = split_sheet(os.fspath(source))
     if path.suffix.lower() not in WORKBOOKS:
@@ -56,13 +56,13 @@ def read_table(source: str | PathLike[str]) -> TableRows:
 
 
 def is_table(source: str | Path) -> bool:
-    """Whether a source is a table of slides, by its name."""
+    """Whether a source is a table of slides, judged by its name."""
     path = split_sheet(str(source))[0]
     return path.suffix.lower() in {".csv", ".tsv", ".txt", *WORKBOOKS} and not path.is_dir()
 
 
 def refuse_other_spreadsheets(sources: Sequence[str | Path]) -> None:
-    """Raise UsageError for a spreadsheet of a kind that is not read: it would be taken for a slide."""
+    """Raise UsageError for an unsupported kind of spreadsheet, which would otherwise be taken for a slide."""
     for path in map(Path, sources):
         if path.suffix.lower() in OTHER_SPREADSHEETS and path.is_file():
             raise UsageError(

@@ -1,8 +1,8 @@
-"""A sheet of an Excel workbook as rows of text, and what a spreadsheet program has done to its cells.
+"""A sheet of an Excel workbook as rows of text, and the cells that a spreadsheet program has changed.
 
-Texts are those a person sees where that is one thing only: `1` for 1.0, `007` for 7 in the format 000. Cells whose
-meaning is lost (an id that became a date, a formula without its value, digits beyond the 15 Excel keeps) are named in
-`Sheet.troubles`, for whoever needs them.
+Cells have the text that Excel displays if that is unambiguous: `1` for 1.0, `007` for 7 in the format 000. Cells whose
+meaning is lost (an id that became a date, a formula without its value, digits beyond the 15 Excel keeps) are listed in
+`Sheet.troubles`, for callers that use them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WORKBOOKS = (".xlsx", ".xlsm")
 OTHER_SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")
 MAX_BYTES = 128 << 20
-"""Of all parts of a workbook together, unpacked."""
+"""Size limit of all parts of a workbook together, unpacked."""
 MAX_CELLS = 5_000_000
 _EXACT = 10**15
 """Excel keeps 15 digits of a number."""
@@ -37,10 +37,10 @@ _FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")
 
 @dataclass(frozen=True)
 class Sheet:
-    """One sheet: `rows` of cells as text, each with its number in Excel, the names of columns first.
+    """One sheet: `rows` of cells as text, each with its row number in Excel, the column names first.
 
     notes      how it was read
-    troubles   (row number, place) -> what is wrong with that cell, should it be needed
+    troubles   (row number, place) -> what is wrong with that cell, in case it is used
     """
 
     name: str
@@ -50,9 +50,9 @@ class Sheet:
 
 
 def read_sheet(path: Path, wanted: str | None = None) -> Sheet:
-    """Read the sheet `wanted` of a workbook; without a name, the only visible one that holds anything.
+    """Read the sheet `wanted` of a workbook; without a name, the only visible sheet that is not empty.
 
-    Raises UsageError for a file that is not a workbook or is too large, and where the sheet is not there or open.
+    Raises UsageError if the file is not a workbook, it is too large, or the sheet does not exist or is ambiguous.
     """
     formulas = _check_file(path)
     book = _load(path, values=True)
@@ -87,14 +87,14 @@ def read_sheet(path: Path, wanted: str | None = None) -> Sheet:
 def _without_empty(
     rows: Iterable[tuple[int, tuple[str, ...]]],
 ) -> list[tuple[int, tuple[str, ...]]]:
-    """Rows that hold anything, without the empty columns at their ends."""
+    """Rows that are not empty, without the empty columns at their ends."""
     kept = [(number, cells) for number, cells in rows if any(cell.strip() for cell in cells)]
     width = max((k + 1 for _, cells in kept for k, cell in enumerate(cells) if cell.strip()), default=0)
     return [(number, cells[:width]) for number, cells in kept]
 
 
 def _check_file(path: Path) -> bool:
-    """Whether any sheet has a formula. Raises UsageError for a file that is no workbook, or larger than it may be."""
+    """Whether any sheet has a formula. Raises UsageError if the file is not a workbook or is too large."""
     as_csv = "Save the table as .xlsx or CSV (UTF-8) and name that"
     try:
         with zipfile.ZipFile(path) as file:
@@ -120,9 +120,9 @@ def _load(path: Path, *, values: bool) -> Workbook:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of drawings, validations and extensions that are not read
+            warnings.simplefilter("ignore")  # about drawings, validations and extensions, which are not read
             return load_workbook(path, data_only=values)
-    # What openpyxl raises for broken XML depends on where the damage lies.
+    # The exception that openpyxl raises for broken XML depends on the place of the damage.
     except (InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, TypeError, SyntaxError, AttributeError,
             IndexError, EOFError) as error:  # fmt: skip
         raise UsageError(
@@ -132,7 +132,7 @@ def _load(path: Path, *, values: bool) -> Workbook:
 
 
 def _chosen(book: Workbook, path: Path, wanted: str | None) -> tuple[Worksheet, list[str]]:
-    """The sheet to read. Raises UsageError if it is not there, or it is open which is meant."""
+    """The sheet to read. Raises UsageError if it does not exist, or if several could be meant."""
     sheets = list(book.worksheets)
     names = [str(sheet.title) for sheet in sheets]
     if wanted is not None:
@@ -188,7 +188,7 @@ def _text_of(cell: Cell | Any) -> tuple[str, str | None]:
 
 
 def _number_text(value: float, style: str) -> tuple[str, str | None]:
-    """A number as it is shown: whole ones without `.0`, with the zeros before them that a format such as 0000 adds."""
+    """A number as Excel displays it: whole numbers without `.0`, with the leading zeros of a format such as 0000."""
     if value != int(value) if abs(value) < 1e300 else True:
         return f"{value:.15g}", None
     text = str(int(value))
@@ -198,7 +198,7 @@ def _number_text(value: float, style: str) -> tuple[str, str | None]:
 
 
 def _header_row(sheet: Worksheet, texts: Mapping[tuple[int, int], str], path: Path) -> tuple[int, list[str]]:
-    """The row of the names of columns: the first with more than one of them, below a title or empty rows."""
+    """The row of column names: the first with more than one cell filled, below a title or empty rows."""
     counts = {
         row: sum(bool(texts[row, k].strip()) for k in range(sheet.max_column)) for row in range(1, sheet.max_row + 1)
     }
@@ -219,7 +219,7 @@ def _spread_merged(
     header: int,
     path: Path,
 ) -> list[str]:
-    """Give every cell of a merged range its value. Raises UsageError if names of columns are merged."""
+    """Give every cell of a merged range its value. Raises UsageError if column names are merged."""
     ranges = [item for item in sheet.merged_cells.ranges if item.max_row >= header]
     for item in ranges:
         if item.min_row <= header and item.max_col > item.min_col:
@@ -245,7 +245,7 @@ def _hidden(sheet: Worksheet, header: int) -> list[str]:
 
 
 def split_sheet(source: str) -> tuple[Path, str | None]:
-    """`clini.xlsx#Sheet 2` -> its path and sheet; a file that is really so named is whole."""
+    """`clini.xlsx#Sheet 2` -> path and sheet; the whole text is the path if a file of that name exists."""
     whole = Path(at_home(source))
     name, mark, sheet = source.rpartition("#")
     if not mark or whole.exists() or Path(name).suffix.lower() not in WORKBOOKS:

@@ -1,1 +1,1 @@
-"""What `check` looks at: one slide, and all slides of a cohort together."""
+"""The checks of `check`: on one slide, and on all slides of a cohort together."""

@@ -17,7 +17,7 @@ _FLOAT16 = 2
 
 
 def mark_copies(checks: Sequence[SlideCheck]) -> list[SlideCheck]:
-    """The checks, each slide with the content of an earlier one marked as its copy."""
+    """Return the checks, with each slide marked as a copy if an earlier one has the same content."""
     first: dict[str, str] = {}
     marked = []
     for check in checks:
@@ -32,7 +32,7 @@ class Labels:
     """How labels and slides fit together.
 
     counts        label -> (slides, patients), most slides first
-    without       slides without a label, where others have one
+    without       slides without a label, if others have one
     without_file  labelled rows whose slide file does not exist
     """
 
@@ -42,7 +42,7 @@ class Labels:
 
 
 def join_labels(cohort: Cohort) -> Labels:
-    """Labels of a cohort against its slides."""
+    """Compare the labels of a cohort with its slides."""
     patients: dict[str, set[str]] = {}
     for record in cohort.records:
         if record.label is not None:
@@ -56,7 +56,7 @@ def join_labels(cohort: Cohort) -> Labels:
 def unlisted_files(records: Sequence[SlideRecord]) -> tuple[Path, ...]:
     """Slide files in the folders of the listed ones that no row names, sorted.
 
-    DICOM files are left out: those beside a listed one are levels of it. At most 1,000 folders are searched.
+    DICOM files are left out: those next to a listed one are its levels. At most 1,000 folders are searched.
     """
     listed = {split_choice(record.path)[0] for record in records}
     folders = sorted({path.parent for path in listed})[:MOST_FOLDERS]

@@ -24,7 +24,7 @@ from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.own.given import given_tissue
 
 MAX_SAMPLE_PX = 1024
-"""Side of a sampled region at most, however large the patches are."""
+"""Maximum side of a sampled region, however large the patches are."""
 
 SEGMENT_SECONDS = 1.0
 """Tissue detection, outlines, pictures and stores of a slide: 0.5 to 1.5 s of one core on seven real slides."""
@@ -50,7 +50,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class SlideCheck:
-    """What a check found out about a slide; `info`, `spacing` and `cost` are None if it failed before them.
+    """The result of checking a slide; `info`, `spacing` and `cost` are None if the check failed before it got there.
 
     failure   why it cannot be tiled, or an empty string
     note      oddities that do not prevent tiling
@@ -76,7 +76,7 @@ class SlideCheck:
 def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None, no_crop: bool = False) -> SlideCheck:
     """Open one slide and sample regions of it. Never raises for a fault of the slide; the result reports it.
 
-    no_crop   QuPath annotations start at the corner of the whole slide, not of its bounds
+    no_crop   coordinates of QuPath annotations start at the corner of the whole slide, not of its bounds
     """
     found = SlideCheck(record.slide_id)
     try:
@@ -99,7 +99,7 @@ def _joined(*notes: str) -> str:
 
 
 def _tissue_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_crop: bool) -> str:
-    """Oddities of the slide's own tissue file; raises SlideError where `segment` would refuse it."""
+    """Oddities of the slide's own tissue file; raises SlideError if `segment` would refuse it."""
     if record.tissue is None:
         return ""
     mpp, mask_mpp = float(spacing.mpp), SegmentSpec().mask_mpp
@@ -142,7 +142,7 @@ def _patches(seen: Look, info: SlideInfo, spec: TileSpec, geometry: PatchGeometr
 
 
 def _pixel_bytes(seen: Look, spec: TileSpec) -> int:
-    """Bytes that `--pixels` keeps of a patch, measured on the region with most tissue."""
+    """Bytes that `--pixels` stores per patch, measured on the region with most tissue."""
     if spec.pixels == "raw":
         return 3 * spec.patch_px**2
     if spec.pixels == "jpeg":

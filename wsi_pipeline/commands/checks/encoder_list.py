@@ -23,7 +23,7 @@ _WIDTH = 112
 
 
 def encoders(request: Request) -> int:
-    """List both zoos, or print the facts of the encoders named, each with its source."""
+    """List all patch and slide encoders, or print the facts of the named ones, each with its source."""
     chosen = [preset for name in request.sources for preset in _named(name)]
     file = request.get(EncodersOptions).convert
     if file is not None:
@@ -32,7 +32,7 @@ def encoders(request: Request) -> int:
                 f"--convert needs the name of one encoder, got {len(request.sources)}",
                 todo="For example: wsi-pipeline encoders uni --convert pytorch_model.bin",
             )
-        # A slide encoder may have the name of its patch encoder; then the file decides which of them is meant.
+        # A slide encoder may have the same name as its patch encoder; then the file decides which one is meant.
         own = [preset for preset in chosen if preset.file == Path(file).name]
         return _convert(request.console, (own or chosen)[0], Path(file))
     if not chosen:
@@ -43,7 +43,7 @@ def encoders(request: Request) -> int:
 
 
 def _named(name: str) -> list[Preset | SlidePreset]:
-    """The patch encoder and the slide encoder of a name. Raises EncoderError if there is neither."""
+    """The patch encoder and the slide encoder with this name. Raises EncoderError if there is neither."""
     slides: list[Preset | SlidePreset] = [one for one in list_slide_encoders() if one.name == name]
     return slides if is_slide_preset(name) and not is_preset(name) else [find_preset(name), *slides]
 
@@ -106,7 +106,7 @@ def _describe(console: Console, preset: Preset | SlidePreset) -> None:
 
 
 def _facts(preset: Preset) -> list[tuple[str, str, str]]:
-    """Label, text, and the group of sources of each line; a line without a text is left out."""
+    """Label, text and group of sources of each line; lines without text are left out."""
     arguments = ", ".join(f"{key}={value}" for key, value in preset.arguments.items())
     swiglu = ", SwiGLU layers" if preset.swiglu else ""
     network = f"{preset.library}: {preset.network}({arguments}){swiglu}" if preset.built else ""
@@ -136,7 +136,7 @@ def _facts(preset: Preset) -> list[tuple[str, str, str]]:
 
 
 def _slide_facts(preset: SlidePreset) -> list[tuple[str, str, str]]:
-    """The same of a slide encoder."""
+    """The same for a slide encoder."""
     arguments = ", ".join(f"{key}={value}" for key, value in preset.arguments.items())
     patches = f"patches of {preset.patch_px} px at {preset.mpp:g} mpp" if preset.patch_px and preset.mpp else ""
     file = cached_weights(preset) or _pickled(preset)

@@ -1,4 +1,4 @@
-"""`similar`: the slides nearest to one, by slide embedding, and what the labels of neighbours predict."""
+"""`similar`: the slides nearest to one, by slide embedding, and how well neighbours predict the labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_pipeline.statistics.metric_words import metric_words
 
 
 def similar(request: Request) -> int:
-    """List the neighbours of the slides named, and score all labelled slides by theirs."""
+    """List the neighbours of the named slides, and predict the label of every labelled slide from its neighbours."""
     cohort = request.known_cohort()
     _check_names(request, cohort)
     name = _embeddings(request)

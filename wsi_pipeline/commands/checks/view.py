@@ -1,4 +1,4 @@
-"""`view`: the run in a browser, or a folder that shows it without a server."""
+"""`view`: show the run in a browser, or export a folder that shows it without a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MISSING = "the viewer needs packages that are not installed"
 
 
 def view(request: Request) -> int:
-    """Serve the viewer until Ctrl-C, or with --export write a folder and end."""
+    """Serve the viewer until Ctrl-C, or with --export write a folder and exit."""
     options = request.get(ViewOptions)
     run = RunDir.existing(request.run_dir.root)
     try:

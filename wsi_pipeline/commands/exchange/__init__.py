@@ -1,1 +1,1 @@
-"""Commands that bring in what other tools wrote, and write what they read."""
+"""Commands that import files of other tools and export files for them."""

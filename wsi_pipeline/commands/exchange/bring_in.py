@@ -1,4 +1,4 @@
-"""Files of another tool brought into a run: by `import`, and by --features-from of `train-mil` and `predict`."""
+"""Import files of another tool into a run: for `import`, and for --features-from of `train-mil` and `predict`."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class BroughtIn:
-    """What was imported: the plan by slide_id, and how each slide ended."""
+    """What was imported: the plan by slide_id, and the result for each slide."""
 
     plan: ImportPlan
     result: CohortResult
 
     @property
     def done(self) -> int:
-        """Slides that are there now."""
+        """Slides that are in the run now."""
         return sum(item.action in ("made", "fresh") for item in self.result.last.values())
 
 
 def given_by(
     request: Request, *sources: str, labels: str | None = None, slides: str | None = None, encoder: str | None = None
 ) -> Given:
-    """What a user names, with the options of tables, and paths as a person would type them."""
+    """The files and tables that the user named, with the table options; paths are shown as a user would type them."""
     where = listed([shown(Path(source)) for source in sources], 2)
     named = labels or slides
     options, table = request.get(CohortOptions), request.get(TableOptions)
@@ -75,7 +75,7 @@ def _run(request: Request, stage: ImportFeatures | ImportPatches, found: ImportC
 
 
 def _for_cohort(request: Request, plan: ImportPlan, given: Given) -> ImportCohort:
-    """The slides to import, which are recorded in the run; says what matched."""
+    """Record the slides to import in the run and return them; print what matched."""
     found = import_cohort(request.run_dir, plan, given)
     for note in found.notes:
         request.console.note(note)
@@ -94,7 +94,7 @@ def _print_files(request: Request, plan: ImportPlan, given: Given) -> None:
 
 
 def _print_notes(request: Request, notes: Mapping[str, str]) -> None:
-    """What is odd about slides, each sentence once."""
+    """Print what is odd about slides, each sentence once."""
     by_note: dict[str, list[str]] = {}
     for slide, note in notes.items():
         by_note.setdefault(note, []).append(slide)

@@ -17,7 +17,7 @@ _MAKES = {
     "patches": "Lay patches with wsi-pipeline tile SLIDES, or bring them in: wsi-pipeline import patches FOLDER "
     "--slides SLIDES",
 }
-"""What makes the stores that an export needs."""
+"""The commands that write the stores an export needs."""
 
 
 def export(request: Request) -> int:
@@ -32,7 +32,7 @@ def export(request: Request) -> int:
 
 
 def chosen_model(request: Request, named: str | None) -> Path:
-    """Folder of a trained model: the one that is named, else the only one of the run."""
+    """Folder of a trained model: the named one, else the only one of the run."""
     if named is not None:
         return require_training(named).folder
     found = trainings(request.run_dir)
@@ -103,7 +103,7 @@ def _encoder(request: Request, to: str) -> str:
 
 
 def _refuse_empty(found: Exported, what: str) -> None:
-    """Raise UsageError if no slide is in the export: what is missing, and what makes it."""
+    """Raise UsageError if the export has no slides; it says what is missing and which command writes it."""
     if found.written:
         return
     if found.result.failed:

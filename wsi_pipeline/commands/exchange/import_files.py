@@ -1,4 +1,4 @@
-"""`import`: features or coordinates of another tool, brought into a run."""
+"""`import`: import features or coordinates of another tool into a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("features", "patches")
 
 
 def import_files(request: Request) -> int:
-    """Import `features` or `patches` from the files and folders named behind the word."""
+    """Import `features` or `patches` from the files and folders named after that word."""
     kind, *sources = request.sources
     if kind not in KINDS or not sources:
         raise UsageError(
@@ -27,7 +27,7 @@ def import_files(request: Request) -> int:
     if kind == "patches" and options.encoder is not None:
         raise UsageError("encoder is for features: patches have none")
     given = given_by(request, *sources, labels=options.labels, slides=options.slides, encoder=options.encoder)
-    # Sources of this command are no slides: the cohort comes from the options.
+    # Sources of this command are not slides: the cohort comes from the options.
     request = replace(request, sources=())
     with log_to(run.log, request.command, request.console.note, json_path=run.log_json if request.log_json else None):
         made = bring_in_features(request, given) if kind == "features" else bring_in_patches(request, given)

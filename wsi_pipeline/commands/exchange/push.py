@@ -1,4 +1,4 @@
-"""`push`: a trained model into a repository of a model hub."""
+"""`push`: upload a trained model to a repository of a model hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsi_pipeline.wording import counted
 
 
 def push(request: Request) -> int:
-    """List what is uploaded, upload it, say where it is."""
+    """List the files to upload, upload them, print the address."""
     options = request.get(PushOptions)
     if len(request.sources) != 1:
         raise UsageError(f"push takes one repository, got {len(request.sources)}")

@@ -1,1 +1,1 @@
-"""What every command needs to talk to its user: options, console, log file, YAML."""
+"""User interface shared by all commands: options, console, log file, YAML."""

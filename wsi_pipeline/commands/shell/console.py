@@ -25,31 +25,31 @@ class Console:
         self.out, self.err, self.quiet = out or sys.stdout, err or sys.stderr, quiet
 
     def fact(self, name: str, text: str) -> None:
-        """`cohort  5 slides, ...`: a short name and a fact."""
+        """Print a fact after its short name: `cohort  5 slides, ...`."""
         self.say(f"{name:<8}{text}")
 
     def note(self, text: str) -> None:
-        """Something odd that does not stop the work."""
+        """Print something odd that does not stop the work."""
         self.say(f"note    {text}")
 
     def say(self, text: str = "") -> None:
-        """One line."""
+        """Print one line."""
         if self.quiet:
             return
         try:
             self.out.write(text + "\n")
             self.out.flush()
-        except BrokenPipeError:  # `wsi-pipeline tile ... | head`: the reader has gone, the work continues
+        except BrokenPipeError:  # `wsi-pipeline tile ... | head`: nobody reads the output any more, the work continues
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
     def error(self, text: str) -> None:
-        """An error, on standard error, also when quiet."""
+        """Print an error on standard error, also if quiet."""
         self.err.write(f"error: {text}\n")
         self.err.flush()
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-        """Plain columns; those in `right` are right-aligned."""
+        """Print plain columns; those in `right` are right-aligned."""
         if not rows:
             return
         widths = [max(len(str(row[i])) for row in (headers, *rows)) for i in range(len(headers))]
@@ -92,10 +92,10 @@ class Progress:
         """Print a line; on a terminal, above the bar."""
 
     def close(self) -> None:
-        """End of the progress."""
+        """End the progress display."""
 
     def discard(self) -> None:
-        """End before anything was done: no line is left, as a refusal follows."""
+        """End before anything was done, leaving no line: an error message follows."""
 
     @property
     def rate(self) -> float:

@@ -16,7 +16,7 @@ MOST_METRICS = 5
 
 
 def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Choices, threshold, calibration and the test against chance: one line each, if present."""
+    """Choices, threshold, calibration and the permutation test: one line each, if present."""
     lines = []
     chosen = Counter(named(fold["chosen"]) for fold in (metrics.get("folds") or ()) if fold.get("chosen"))
     if chosen:
@@ -66,7 +66,7 @@ def estimate(found: Mapping[str, Any], digits: str = ".3f") -> str:
 
 
 def number(metrics: Mapping[str, Any], value: float | None) -> str:
-    """A plain number with the digits of its task; "" for none."""
+    """A plain number with the digits of its task; "" for a missing number."""
     return "" if value is None else f"{value:{_digits(metrics)}}"
 
 
@@ -85,5 +85,5 @@ def left_out_words(slides: SlideBags) -> str:
 
 
 def _digits(metrics: Mapping[str, Any]) -> str:
-    """Numbers in a unit of their own have digits as they need; parts of 1 have three."""
+    """Digits of a number: as needed for numbers with a unit, three decimals for fractions of 1."""
     return "#.3g" if metrics["task"] == "regression" else ".3f"

@@ -32,10 +32,10 @@ def log_to(
 
     show        called with messages of encoders (a download, its source and size). Other records do not reach the
                 terminal: commands print what the user should see
-    json_path   a second log with one JSON object per line: time, level, logger, message, and where they apply slide,
-                stage, action, traceback; the last one of a command has the counts and the seconds
+    json_path   a second log with one JSON object per line: time, level, logger, message, and if they apply slide,
+                stage, action, traceback; the last record of a command has the counts and the seconds
 
-    The last line of a command says how many slides were made, up to date and failed, and how long it took.
+    The last line of a command says how many slides were processed, up to date and failed, and how long it took.
     """
     root = logging.getLogger("wsi_pipeline")
     root.setLevel(logging.INFO)
@@ -69,7 +69,7 @@ class _ToConsole(logging.Handler):
 
 
 class _Tally(logging.Handler):
-    """Counts the results of slides from log records: the last one of each slide and stage."""
+    """Counts the results of slides from log records: the last record of each slide and stage."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -100,7 +100,7 @@ class _Tally(logging.Handler):
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, str]:
-    """Slide, stage and action of a record: those it carries (`extra=`), else those its message begins with."""
+    """Slide, stage and action of a record: from `extra=`, else from the beginning of its message."""
     carried = {key: str(getattr(record, key)) for key in ("slide", "stage", "action") if hasattr(record, key)}
     if "slide" in carried:
         return carried

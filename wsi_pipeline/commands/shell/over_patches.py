@@ -40,13 +40,13 @@ class NetworkStage(PlacedStage, Protocol):
 def over_patches(
     request: Request, command: str, done: str, make: Callable[[Sequence[PatchTable]], Sequence[NetworkStage]]
 ) -> CohortResult:
-    """Take every tiled slide through stages in one pass; slides that failed earlier are among the results, as blocked.
+    """Run stages on every tiled slide in one pass; slides that failed earlier are in the results as blocked.
 
     command   name of the command, for progress
     done      participle of the command, for the note about slides not tiled yet
-    make      makes the stages from the patch tables of the slides; not called if there are none
+    make      creates the stages from the patch tables of the slides; not called if there are none
 
-    Raises UsageError when no slide was tiled, and whatever stops all slides: weights that are missing or do not fit.
+    Raises UsageError if no slide was tiled, and any error that stops all slides: weights are missing or do not fit.
     """
     records = request.select(request.known_cohort())
     if not records:  # more chunks than slides
@@ -85,7 +85,7 @@ def _stream(
 
 
 def _decoder(execution: EmbedExecution, devices: Sequence[str]) -> str:
-    """The device that decodes JPEG patches; "" unless asked for."""
+    """The device that decodes JPEG patches; "" unless requested."""
     if not execution.gpu_decode:
         return ""
     chosen = [*devices] or [str(choose_device(execution.device))]
@@ -97,7 +97,7 @@ def _decoder(execution: EmbedExecution, devices: Sequence[str]) -> str:
 def _load(
     request: Request, stages: Sequence[NetworkStage], devices: Sequence[str], todo: Survey, patch_px: int
 ) -> None:
-    """Load the networks, so that unusable weights are refused here, once; measure the best batch size."""
+    """Load the networks and measure the best batch size. Unusable weights are refused here, once."""
     if len(devices) > 1:
         request.console.fact("devices", ", ".join(devices))
     for stage, part in zip(stages, request.each(), strict=True):
@@ -133,7 +133,7 @@ def _sort_out(
 ) -> tuple[list[tuple[SlideRecord, PatchTable]], list[StageResult]]:
     """Slides with patches, and results for those without because an earlier stage failed.
 
-    Slides that are not tiled yet are in neither.
+    Slides that are not tiled yet are in neither list.
     """
     ready, kept_back = [], []
     for record in records:

@@ -33,17 +33,17 @@ _OF_THE_WHOLE = ("run", "report", "tune", "compare", "similar", "push", "encoder
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors of one line and one hint, as all errors of the program are."""
+    """Argument parser whose errors are one line and one hint, as all errors of the program are."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and where the options are listed, exit with code 2."""
+        """Print what is wrong and where the options are listed; exit with code 2."""
         message = re.sub(r"^argument COMMAND .*?: invalid choice:", "unknown command", message)
         message = re.sub(r"^argument (\S+): ", r"\1: ", message)
         self.exit(2, f"error: {message}\n       See: {self.prog} --help\n")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The options of one command line. Exits, as argparse does, after --help and where an option is wrong."""
+    """Parse the options of one command line. Exits, as argparse does, after --help or if an option is wrong."""
     parser = build_parser(everything=ALL in words)
     args, unknown = parser.parse_known_args(words)
     if unknown:
@@ -63,7 +63,7 @@ def _refuse_unknown(command: Command, unknown: Sequence[str]) -> NoReturn:
 
 
 def build_parser(everything: bool = False) -> argparse.ArgumentParser:
-    """The parser of all commands. `everything`: their help shows rare options too."""
+    """The parser of all commands. With `everything`, their help also shows rare options."""
     usage = "wsi-pipeline [-h] [--version] COMMAND ..."
     parser = _Parser(prog="wsi-pipeline", usage=usage, description=_INTRO, epilog=_EPILOG, formatter_class=_formatter)
     parser.add_argument("--version", action="version", version=f"wsi-pipeline {wsi_pipeline.__version__}")

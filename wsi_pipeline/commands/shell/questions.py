@@ -1,4 +1,4 @@
-"""What `train-mil` is asked to learn and `predict` to hold itself against: labels of the run, or a clinical table."""
+"""The outcomes that `train-mil` learns and `predict` is evaluated on: from the run, or from a clinical table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TASKS: tuple[str, ...] = tuple(MilSpec.__dataclass_fields__["task"].metadata["ch
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One target and all that its training needs.
+    """One target with everything its training needs.
 
     shown     name of the target in messages
     records   the slides with its outcome
@@ -47,7 +47,7 @@ class Question:
 
 
 def clinical_table(request: Request) -> ClinicalTable | None:
-    """The clinical table that is named, with notes on how it was read."""
+    """Read the clinical table that the options name; print notes on how it was read."""
     named = request.get(ClinicalOptions).clinical
     if named is None:
         return None
@@ -58,7 +58,7 @@ def clinical_table(request: Request) -> ClinicalTable | None:
 
 
 def for_run(request: Request, table: ClinicalTable | None) -> Request:
-    """The request for the table of slides, where options about labels are meant for the clinical table.
+    """The request for the table of slides, without the label options, which apply to the clinical table.
 
     --patient-column names a column of either table, or of both.
     """
@@ -76,7 +76,7 @@ def for_run(request: Request, table: ClinicalTable | None) -> Request:
 
 
 def joined_table(request: Request, table: ClinicalTable, records: Sequence[SlideRecord]) -> Joined:
-    """The table joined to the slides; says what matched."""
+    """Join the table to the slides; print what matched."""
     asked = request.get(TableOptions).patient_column
     found = join(table, records, asked if asked is not None and has_column(table, asked) else None)
     request.console.fact("joined", f"{Path(table.name).name}: {found.summary}")
@@ -88,9 +88,9 @@ def joined_table(request: Request, table: ClinicalTable, records: Sequence[Slide
 def questions(
     request: Request, cohort: Cohort, records: Sequence[SlideRecord], table: ClinicalTable | None
 ) -> list[Question]:
-    """What is to be learned, in the order asked.
+    """The targets to train, in the order given.
 
-    Raises UsageError for a target that is in no table, and for two that would share a folder.
+    Raises UsageError if a target is in no table, or if two targets would share a folder.
     """
     spec, asked = request.get(MilSpec), request.get(ClinicalOptions).target
     if table is None:
@@ -123,7 +123,7 @@ def model_outcomes(
 ) -> Cohort:
     """The cohort with the outcome of a trained model's target from a clinical table.
 
-    --target names its column where it is called otherwise there. Raises UsageError if it is not there.
+    --target names its column if that has another name there. Raises UsageError if the column does not exist.
     """
     asked, metrics = request.get(ClinicalOptions).target, training.metrics if training else {}
     if len(asked) > 1:
@@ -141,7 +141,7 @@ def model_outcomes(
 
 
 def _of_the_run(request: Request, cohort: Cohort, records: Sequence[SlideRecord]) -> list[Question]:
-    """The label, or the survival, of the run's own table."""
+    """The label or survival in the run's own table."""
     spec, asked, place = request.get(MilSpec), request.get(ClinicalOptions).target, request.get(TrainingOptions)
     targets = [parse_target(text, spec.task, TASKS, lambda name: False) for text in asked]
     for target in targets:
@@ -165,7 +165,7 @@ def _of_the_run(request: Request, cohort: Cohort, records: Sequence[SlideRecord]
 
 
 def _is_own_label(cohort: Cohort, target: Target) -> bool:
-    """Whether a target is what the run's own table says."""
+    """Whether a target is the outcome in the run's own table."""
     if target.task == SURVIVAL:
         return target.column.lower() in ("", cohort.endpoint) and bool(cohort.event_counts()[0])
     return normalise(target.column) in ("label", normalise(cohort.target or "label"))
@@ -183,19 +183,19 @@ def _question(request: Request, found: Outcomes, source: OutcomeSource, *, sever
 
 
 def _as_task(spec: MilSpec, task: str) -> MilSpec:
-    """The settings for a target of another task; grades are those of --task ordinal alone."""
+    """The settings for a target of another task; grades apply only to --task ordinal."""
     return spec if task == spec.task else replace(spec, task=task, grades=spec.grades if task == "ordinal" else None)
 
 
 def _source(joined: Joined, found: Outcomes, cohort: Cohort) -> OutcomeSource:
-    """Where the outcome of a target lies in the clinical table."""
+    """Where the outcome of a target is in the clinical table."""
     column = found.target.column.lower() if found.target.task == SURVIVAL else found.target.column
     clinical = {"file": Path(joined.table.name).name, "joined": joined.summary, "columns": found.columns}
     return OutcomeSource(column, clinical, cohort.patients_stated)
 
 
 def _check_kept(request: Request, found: Sequence[Outcomes]) -> None:
-    """Raise UsageError if a label is to be kept that no target has."""
+    """Raise UsageError if --keep-label names a label that no target has."""
     labels = {record.label.casefold() for one in found for record in one.records if record.label}
     missing = sorted(request.get(TableOptions).kept_labels - labels)
     if missing:
@@ -214,7 +214,7 @@ def _check_folders(made: Sequence[Question]) -> None:
 
 
 def _positives(request: Request, made: Sequence[Question]) -> list[Question]:
-    """Of several targets, --positive concerns those that have such a class."""
+    """With several targets, --positive applies to those that have this class."""
     wanted = request.get(MilSpec).positive
     if wanted is None or len(made) < 2:
         return list(made)

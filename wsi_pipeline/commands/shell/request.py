@@ -33,7 +33,7 @@ class Request:
     chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
     command   as typed, for the log and the report
     log_json  whether a JSON log is written too
-    sections  the options of each of several encoders, for embed; empty: `options` are those of the only one
+    sections  for embed, one set of options per encoder; empty: `options` are those of the only encoder
     """
 
     run_dir: RunDir
@@ -66,7 +66,7 @@ class Request:
         return "next: " + ", then ".join(f"wsi-pipeline {step}{where}" for step in steps)
 
     def read_sources(self) -> Cohort:
-        """The cohort of the given sources, by the options of this call. Raises ManifestError with every fault."""
+        """Read the cohort of the given sources with the options of this call. Raises ManifestError with every fault."""
         given = self.get(CohortOptions)
         return read_cohort(
             self.sources,
@@ -92,7 +92,7 @@ class Request:
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
 
     def known_cohort(self) -> Cohort:
-        """The cohort this run was started with, updated by table options given now, which the run keeps."""
+        """The cohort this run was started with, updated by the table options of this call, which the run then keeps."""
         run = RunDir.existing(self.run_dir.root)
         options = self.get(TableOptions)
         if options == TableOptions() or self.sources:
@@ -110,7 +110,7 @@ class Request:
         return records[index - 1 :: count]
 
     def _named(self, cohort: Cohort) -> tuple[str, ...]:
-        """The ids in --only: comma-separated, unless the whole is an id (ids may contain commas)."""
+        """The ids in --only: comma-separated, unless the whole text is an id (ids may contain commas)."""
         known = {record.slide_id for record in cohort.records}
         return (self.only,) if self.only in known else tuple(name for name in self.only.split(",") if name)
 
@@ -140,7 +140,7 @@ class Request:
             return
         try:
             before = self.known_cohort()
-        except ManifestError as error:  # damaged, or of an older version that accepted more: it is rewritten
+        except ManifestError as error:  # damaged, or from an older version that accepted more: it is rewritten
             logger.warning("%s", error)
             return
         gone = {record.slide_id for record in before.records} - {item.slide_id for item in cohort.records}
@@ -173,7 +173,7 @@ def patients_in_words(cohort: Cohort) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it from here."""
+    """A path as a user would type it in the current folder."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

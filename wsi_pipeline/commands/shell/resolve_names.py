@@ -12,7 +12,7 @@ from wsi_pipeline.mil.validation.choices import candidates
 
 
 def foresee(options: Iterable[object]) -> None:
-    """Look up the names in the options of all steps, without asking a hub or needing results of earlier steps.
+    """Look up the names in the options of all steps, without contacting a hub or needing results of earlier steps.
 
     Raises EncoderError or UsageError for an unknown name, UsageError for an encoder given twice.
     """

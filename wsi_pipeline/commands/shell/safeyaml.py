@@ -1,4 +1,4 @@
-"""Safe YAML: plain values only, of bounded size, also with aliases expanded."""
+"""Safe YAML: plain values only, with a size limit that also holds with aliases expanded."""
 
 from __future__ import annotations
 

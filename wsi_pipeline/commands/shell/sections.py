@@ -16,10 +16,10 @@ LEADING = "model"
 def split_sections(kinds: Sequence[type], given: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
     """Option objects of `kinds` for each value of --model, from the parsed command line.
 
-    given   option -> value; for an option that may be repeated or holds several texts, a list of values or None
+    given   option -> value; for an option that may be repeated or has several texts, a list of values or None
 
     With several models, other repeatable options name theirs: `--weights MODEL=FILE`. Raises UsageError if they do
-    not, and for a model named twice.
+    not, or if a model is named twice.
     """
     fields = [field for kind in kinds for field in dataclasses.fields(kind)]
     values = {field.name: given[field.name] for field in fields}

@@ -1,4 +1,4 @@
-"""Targets side by side as commands print them."""
+"""Print results for several targets side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_pipeline.statistics.metric_words import p_words
 
 
 def print_targets(request: Request, done: Sequence[Training]) -> None:
-    """Print the targets of each encoder in one table; p-values are corrected over all targets of the run in it."""
+    """Print one table per encoder; p-values are corrected over all targets of the run in that table."""
     every = {training.folder.resolve(): training for training in trainings(request.run_dir)}
     every |= {training.folder.resolve(): training for training in done}
     sections = {folder: _section(training) for folder, training in every.items()}
