@@ -3,7 +3,7 @@
 classify/<adapter>/<slide_id>.h5        probabilities float32 (N, C), row for row with the patch store
 classify/<adapter>/<slide_id>.png       classes in colour over the thumbnail
 classify/<adapter>/<slide_id>.geojson   areas of each class, for QuPath
-classify/<adapter>/fractions.csv        part of each class in each slide (stages/results/fractions.py)
+classify/<adapter>/fractions.csv        fraction of each class in each slide (stages/results/fractions.py)
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from wsi_pipeline.tissue.geojson import from_origin, origin_of_file
 
 @dataclass
 class ClassifyStage:
-    """Class probabilities of a classifier; its network is loaded when the first batch needs it. Picklable before that.
+    """Computes class probabilities. The network is loaded for the first batch; picklable until then.
 
     batch     patches in one batch
     compile   whether the network is compiled when it is loaded
-    no_crop   count polygons from the corner of the whole slide, for those who open it so in QuPath
+    no_crop   polygon coordinates from the corner of the whole slide, for QuPath set to show it uncropped
     """
 
     run_dir: RunDir
@@ -91,11 +91,11 @@ class ClassifyStage:
         return self.classifier.submit
 
     def patch_store(self, record: SlideRecord) -> Path:
-        """The slide's patch store; raises StoreError naming the command that makes it."""
+        """The slide's patch store. Raises StoreError, naming the command that creates it, if it is missing."""
         return require_store(self.run_dir.patch_store(record.slide_id), "tile slides.csv")
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the store's digest matches settings, patches and adapter, and both pictures are there."""
+        """Up to date if the store's digest matches settings, patches and adapter, and picture and outlines exist."""
         path = self._store(record)
         header = read_header(path, CLASS_FORMAT)
         patches = read_header(self.patch_store(record), PATCH_FORMAT)
@@ -110,9 +110,9 @@ class ClassifyStage:
         return stale(path, header, {"classify": asdict(self.spec)}, self.plan.fingerprint)
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
-        """Probabilities of all patches; those known where only pictures are to be drawn again.
+        """Plan of the rows to compute, or the stored probabilities if only the pictures have to be redrawn.
 
-        Raises EncoderError for patches of another spacing than the adapter's.
+        Raises EncoderError if the patches have another spacing than the adapter.
         """
         self.plan.info.check_spacing(table.geometry.mpp)
         rows, classes = len(table.grid), len(self.plan.classes)
@@ -132,7 +132,7 @@ class ClassifyStage:
         return _status(header)
 
     def _known(self, record: SlideRecord, table: PatchTable) -> NDArray[np.float32] | None:
-        """Probabilities of this network on these patches, where an earlier call with another threshold left them."""
+        """Probabilities of this network on these patches from an earlier call with another threshold, if any."""
         path = existing_store(self._store(record))
         header = read_header(path, CLASS_FORMAT) if path else None
         if path is None or header is None or header.extra.get("network") != self._network(table.header):
@@ -168,7 +168,7 @@ class ClassifyStage:
         return classify_digest(spec, patches.digest, self.plan.fingerprint)
 
     def _network(self, patches: Header) -> str:
-        """Digest of what the probabilities depend on: all but the threshold."""
+        """Digest of everything that the probabilities depend on, so without the threshold."""
         return self._digest(patches, replace(self.spec, min_probability=0.0))
 
     def _header(self, table: PatchTable, probabilities: NDArray[np.float32]) -> Header:
@@ -198,7 +198,7 @@ class ClassifyStage:
 def summarise(
     probabilities: NDArray[np.float32], classes: tuple[str, ...], min_probability: float = 0.0
 ) -> dict[str, Any]:
-    """Parts of a slide's patches: `fractions` by most likely class, `unclear`, and `mean_probabilities`.
+    """Fractions of a slide's patches: `fractions` by most likely class, `unclear`; and `mean_probabilities`.
 
     Fractions and `unclear` sum to 1. Without patches the mappings are empty and `unclear` is 0.
     """

@@ -28,7 +28,7 @@ from wsi_pipeline.store.tables.patch_table import PatchTable
 
 @dataclass
 class EmbedStage:
-    """Features of one encoder, which is loaded when the first batch needs it. Picklable before that.
+    """Computes features with one encoder, which is loaded for the first batch; picklable until then.
 
     batch     patches in one batch
     compile   whether the network is compiled when it is loaded
@@ -61,11 +61,11 @@ class EmbedStage:
         return self.encoder.submit
 
     def patch_store(self, record: SlideRecord) -> Path:
-        """The slide's patch store; raises StoreError naming the command that makes it."""
+        """The slide's patch store. Raises StoreError, naming the command that creates it, if it is missing."""
         return require_store(self.run_dir.patch_store(record.slide_id), "tile slides.csv")
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the feature store's digest matches settings, patches and weights."""
+        """Up to date if the feature store's digest matches settings, patches and weights."""
         path = self._store(record)
         header = read_header(path, FEATURE_FORMAT)
         patches = read_header(self.patch_store(record), PATCH_FORMAT)
@@ -74,7 +74,7 @@ class EmbedStage:
         return stale(path, header, {"embed": self.spec.facts()}, self.plan.fingerprint)
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
-        """All features of a slide. Raises EncoderError for patches of another spacing than the encoder's."""
+        """Plan of a slide's feature rows. Raises EncoderError if the patches have another spacing than the encoder."""
         self.plan.info.check_spacing(table.geometry.mpp)
         rows, dim, dtype = len(table.grid), self.plan.info.dim, self.spec.dtype
         if rows == 0:

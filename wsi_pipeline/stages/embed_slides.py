@@ -1,11 +1,11 @@
-"""`embed-slides`: the patch features of each slide pooled into one vector, by a slide encoder.
+"""Stage `embed-slides`: a slide encoder pools the patch features of each slide into one vector.
 
 embed/<encoder>+<slide encoder>/
-  <slide_id>.h5     a feature store of one row (none for a slide without patches), without coordinates
+  <slide_id>.h5     a feature store with one row (no rows for a slide without patches), without coordinates
   embeddings.csv    all slides of the run: slide_id, patient_id, label, site, then the values
 
-Whatever reads features reads these: `train-mil --features uni+mean`, `predict`, `compare`. A slide is done again only
-if its features, or the slide encoder, have changed.
+Everything that reads features also reads these: `train-mil --features uni+mean`, `predict`, `compare`. A slide is
+embedded again only if its features or the slide encoder have changed.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ class SlidePooling(Protocol):
         """Changes whenever embeddings would."""
 
     def check(self, header: Header, geometry: PatchGeometry) -> None:
-        """Raise an error unless the features of this store are those it takes."""
+        """Raise an error unless this slide encoder accepts the features of this store."""
 
     def dim(self, in_dim: int) -> int:
         """Length of an embedding of features of length `in_dim`."""
 
     def by(self, record: SlideRecord) -> Any:
-        """What of it embeds this slide, for the digest; None: all of it."""
+        """The parts of the slide encoder that embed this slide, for the digest; None: all of it."""
 
     def tuned_on(self, record: SlideRecord) -> bool:
-        """Whether labels of the slide's patient are in it."""
+        """Whether the slide encoder was trained on labels of the slide's patient."""
 
     def pool(self, record: SlideRecord, rows: PatchRows) -> NDArray[np.float32]:
         """The embedding, (E,), of a slide with at least one patch."""
@@ -81,7 +81,7 @@ class SlidePooling(Protocol):
 
 @dataclass
 class PlanPooling:
-    """A slide encoder that knows nothing of this cohort: the mean, or a published one, loaded when it is needed."""
+    """A slide encoder not trained on this cohort: the mean or a published one, loaded when first needed."""
 
     plan: MeanPlan | SlideLayoutPlan
     device: str = "auto"
@@ -93,7 +93,7 @@ class PlanPooling:
 
     @property
     def fingerprint(self) -> str:
-        """That of the plan."""
+        """As in the plan."""
         return self.plan.fingerprint
 
     @cached_property
@@ -102,19 +102,19 @@ class PlanPooling:
         return self.plan.open(str(choose_device(self.device)))
 
     def check(self, header: Header, geometry: PatchGeometry) -> None:
-        """Raise EncoderError unless the features are of the patches and the encoder that it was trained on."""
+        """Raise EncoderError unless patches and encoder of the features are those it was trained on."""
         places = (header.extra.get(IMPORTED) or {}).get("coords", "level0") == "level0"
         self.plan.check(header.extra["encoder"], geometry.patch_px, geometry.mpp, places=places)
 
     def dim(self, in_dim: int) -> int:
-        """That of the plan."""
+        """As in the plan."""
         return self.plan.dim(in_dim)
 
     def by(self, record: SlideRecord) -> None:
         """All of it."""
 
     def tuned_on(self, record: SlideRecord) -> bool:
-        """It has seen no label."""
+        """False: it was trained without labels of this cohort."""
         return False
 
     def pool(self, record: SlideRecord, rows: PatchRows) -> NDArray[np.float32]:
@@ -126,11 +126,11 @@ class PlanPooling:
 
 @dataclass
 class TrainedPooling:
-    """The attention of a model trained here, out of fold: only models that never saw the slide's patient weigh it.
+    """Out-of-fold attention of a model trained here: only models that never saw the slide's patient are used.
 
-    The embedding is the mean of the patch features themselves, weighted by the mean attention of these models. It is
-    in the space of the patch encoder for every slide, whichever models weighed it; the inner values of models of
-    different folds are not comparable.
+    The embedding is the mean of the patch features, weighted by the mean attention of these models. It lies in the
+    feature space of the patch encoder, whichever models were used for a slide. Hidden activations would not do: they
+    are not comparable between models of different folds.
     """
 
     training: Training
@@ -144,23 +144,23 @@ class TrainedPooling:
 
     @property
     def fingerprint(self) -> str:
-        """That of all its models."""
+        """Fingerprint of all its models."""
         return self.ensemble.fingerprint
 
     @cached_property
     def patients(self) -> frozenset[str]:
-        """Those by whose slides the models were made."""
+        """Patients whose slides the models were trained on."""
         return trained_patients(self.training.folder)
 
     def check(self, header: Header, geometry: PatchGeometry) -> None:
-        """Raise MilError unless the features are of the encoder and the patches that the models were trained on."""
+        """Raise MilError unless encoder and patches of the features are those the models were trained on."""
         self.ensemble.check_encoder(header.extra["encoder"])
         differing = differing_patches(header.specs, self.ensemble.provenance["specs"])
         if differing:
             raise MilError(f"the patches are not such as the model was trained on: {', '.join(differing)}")
 
     def dim(self, in_dim: int) -> int:
-        """That of the patch features."""
+        """The length of the patch features."""
         return in_dim
 
     def by(self, record: SlideRecord) -> list[int]:
@@ -189,7 +189,7 @@ class TrainedPooling:
 
 @dataclass
 class EmbedSlidesStage:
-    """Embeds slides by their features of one patch encoder.
+    """Embeds slides from their features of one patch encoder.
 
     encoder   folder name of the features under embed/
     """
@@ -210,7 +210,7 @@ class EmbedSlidesStage:
         return f"{NAME}/{self.folder}"
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the digest matches the features and the slide encoder."""
+        """Up to date if the digest matches the features and the slide encoder."""
         path, features = self._path(record), read_header(self._features(record), FEATURE_FORMAT)
         header = read_header(path, FEATURE_FORMAT)
         if header and features and header.digest == self._digest(record, features):
@@ -273,7 +273,7 @@ class EmbedSlidesStage:
 def write_embeddings(run: RunDir, name: str, cohort: Sequence[SlideRecord]) -> Path:
     """Write embeddings.csv of all slides of the cohort that have a current embedding; returns its path.
 
-    Raises MilError if none has, or where they do not belong together.
+    Raises MilError if no slide has one, or if the embeddings do not belong together.
     """
     slides = gather(run, cohort, name)
     about = [column for column in ("slide_id", "patient_id", "label", "site") if column in slides.table]
@@ -288,7 +288,7 @@ def write_embeddings(run: RunDir, name: str, cohort: Sequence[SlideRecord]) -> P
 
 
 def identity_of_embedding(name: str, dim: int, encoder: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Who made an embedding. The fingerprint is empty if that of the patch features is not known."""
+    """Identity of the encoders behind an embedding; no fingerprint if that of the patch features is unknown."""
     known = str(encoder.get("fingerprint", ""))
     return {
         "name": name,

@@ -40,9 +40,9 @@ class ExportSettings:
     """The format to export to, and its options.
 
     to           name of the format, one of EXPORT_FORMATS
-    encoder      folder name under embed/; "" for formats that hold no features
-    precision    of the features: float32 or float16
-    max_patches  most patches per slide where images are written; 0: all
+    encoder      folder name under embed/; "" for formats without features
+    precision    data type of the features: float32 or float16
+    max_patches  maximum number of patch images per slide, in formats with images; 0: all
     no_crop      coordinates from the corner of the whole slide, for QuPath set to show slides uncropped
     """
 
@@ -57,7 +57,7 @@ class ExportSettings:
 class ExportSlidesStage:
     """Writes slides of a run in one format.
 
-    classes   names of the classes, in the order of their numbers
+    classes   class names in the order of their numbers
     """
 
     run_dir: RunDir
@@ -76,7 +76,7 @@ class ExportSlidesStage:
         return f"export/{self.settings.to}"
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date if the slide was exported from these stores and its files are there."""
+        """Up to date if the slide was exported from these stores and its files exist."""
         digest = self._digest(record)
         if Ledger(self.folder).done(record.slide_id, digest):
             return Freshness(True, status=StageStatus("done", digest=digest))
@@ -132,7 +132,7 @@ class ExportSlidesStage:
         )
 
     def _segment(self, record: SlideRecord, patches: PatchTable | None) -> SegmentTable | None:
-        """Tissue and thumbnail, if they are those that the patches lie on."""
+        """Tissue and thumbnail, if the patches were laid over them."""
         path = existing_store(self.run_dir.segment_store(record.slide_id))
         found = read_segment_table(path) if path else None
         if found is None or patches is None or found.header.digest != patches.header.parent_digest:
@@ -165,9 +165,9 @@ class ExportSlidesStage:
 class Exported:
     """The result of an export.
 
-    written   slides that it contains, written now or before
+    written   slides in the export, written now or by an earlier call
     empty     slides without patches, left out
-    missing   slides that have nothing to export
+    missing   slides with nothing to export
     next      what to do next, one line
     notes     sentences for the user
     """
@@ -190,7 +190,7 @@ def export_slides(
     folder: Path | None = None,
     on_result: Callable[[list[StageResult]], None] = lambda results: None,
 ) -> Exported:
-    """Write `records` in one format; the tables hold all slides of `cohort` that are in the folder.
+    """Write `records` in one format; the tables list all slides of `cohort` that are in the folder.
 
     folder   where to write; None: export/<format> in the run folder
 
@@ -222,7 +222,7 @@ def export_slides(
 
 
 def _is_there(stage: ExportSlidesStage, record: SlideRecord) -> bool:
-    """Whether the folder has a slide as its stores are now; no if a store is damaged."""
+    """Whether the folder holds the slide as exported from its current stores; False if a store is damaged."""
     try:
         return stage.ready(record) and stage.check(record).fresh
     except (WsiPipelineError, OSError):

@@ -63,8 +63,8 @@ class HeatmapStage:
     """Draws heatmaps of slides for the model in train-mil/<encoder>/<model>.
 
     preload, slides_a_worker   see `SlideStage`
-    spec   what to draw; None: plain pictures, unless there are some of these models in any form
-    no_crop   count outlines from the corner of the whole slide, for QuPath set to show it uncropped
+    spec   what to draw; None: plain pictures, unless pictures of these models exist in any form
+    no_crop   outline coordinates from the corner of the whole slide, for QuPath set to show it uncropped
     """
 
     preload: ClassVar[tuple[str, ...]] = (
@@ -87,7 +87,7 @@ class HeatmapStage:
 
     @property
     def wanted(self) -> HeatmapSpec:
-        """What to draw: as asked, else everything but the pyramid."""
+        """What to draw: as requested, else everything but the pyramid."""
         return self.spec or HeatmapSpec(pyramid=False)
 
     @cached_property
@@ -99,16 +99,16 @@ class HeatmapStage:
 
     @cached_property
     def fingerprint(self) -> str:
-        """That of the ensemble, without loading it. Raises StoreError if a file is missing or changed."""
+        """Fingerprint of the ensemble, read without loading it. Raises StoreError if a file is missing or changed."""
         return checked_config(self.run_dir.mil(self.encoder, self.model))[1]
 
     @cached_property
     def training(self) -> Training:
-        """The training: which fold tested which slide."""
+        """The training, which records which fold tested which slide."""
         return require_training(self.run_dir.mil(self.encoder, self.model))
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date if the picture has the digest of these models and features, and was drawn as asked."""
+        """Up to date if the picture has the digest of these models and features and was drawn as requested."""
         chunks = png_chunks(self._file(record, ".png"))
         if DIGEST not in chunks:
             return Freshness(False)
@@ -121,7 +121,7 @@ class HeatmapStage:
         return Freshness(False)
 
     def _outlines_placed(self, record: SlideRecord, header: Header | None) -> bool:
-        """Whether the outlines use QuPath's origin; in plain form, any origin that they state."""
+        """Whether the outlines use QuPath's origin; for plain pictures, whether they state any origin."""
         stated = origin_of_file(self._file(record, ".geojson"))
         segmented = existing_store(self.run_dir.segment_store(record.slide_id)) is not None
         if header is not None and "import" in header.specs and not segmented:
@@ -131,7 +131,7 @@ class HeatmapStage:
         return stated == wanted or (self.spec is None and stated is not None)
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
-        """Draw one slide. If its file is gone, what the stores suffice for is drawn."""
+        """Draw one slide. If its file is gone, draw what can be drawn from the stores."""
         from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
         from wsi_pipeline.stages.outputs.heatmap_files import HeatmapFiles
 
@@ -147,13 +147,13 @@ class HeatmapStage:
             outlined=ground.outlined,
         )
         for ending in (".tif", ".patches.jpg"):
-            remove(self._file(record, ending))  # never leave one that shows other models
+            remove(self._file(record, ending))  # never leave a picture of other models behind
         picture, note = self._from_slide(record, ground.table, files, slide) if ground.of_slide else (None, ground.note)
         files.write_overlays(ground.picture if picture is None else picture)
         return StageStatus("done" if len(table.coords) else "empty", note=note, digest=digest)
 
     def _ground(self, record: SlideRecord, table: FeatureTable, slide: OpenOnce) -> Ground:
-        """What the heat is laid on: the thumbnail of `tile`; of imported features the slide, or white."""
+        """The background: the thumbnail of `tile`; for imported features the slide, or white."""
         if "import" in table.header.specs:
             store = existing_store(self.run_dir.segment_store(record.slide_id))
             return ground_of_imported(table, read_segment_table(store) if store else None, slide, self.no_crop)
@@ -163,7 +163,7 @@ class HeatmapStage:
     def _from_slide(
         self, record: SlideRecord, table: FeatureTable, files: HeatmapFiles, slide: OpenOnce
     ) -> tuple[NDArray[np.uint8] | None, str]:
-        """Write what needs pixels; return the picture to draw on, if it is not the thumbnail, and a note."""
+        """Write the files that need pixels. Returns the background, if it is not the thumbnail, and a note."""
         identity, wanted = table.header.slide, self.wanted
 
         def whole(mpp: float) -> NDArray[np.uint8]:
@@ -181,7 +181,7 @@ class HeatmapStage:
             return None, f"drawn without the slide: {error.what if isinstance(error, SlideError) else error.strerror}"
 
     def _patch_files(self, record: SlideRecord, table: FeatureTable) -> PatchFiles:
-        """Where to read the patches: from the store that the features were computed from, if it is still there."""
+        """The files to read patches from: the store that the features were computed from, if it still exists."""
         slide, store = table.header.slide, existing_store(self.run_dir.patch_store(record.slide_id))
         patches = read_patch_table(store) if store else None
         if (

@@ -1,14 +1,14 @@
-"""Stage `predict`: a trained model's word on slides it has not been tested on.
+"""Stage `predict`: predictions of a trained model for slides it has not been tested on.
 
 predict/<encoder>/<training>/
   predictions.csv   one row per slide: slide_id, patient_id, the outcome if known (label; time, event), the
                     prediction, spread (see mil.predict), novelty, far_from_training (see mil.novelty), whether the
-                    model was trained on the patient; one row per patient, without slide_id, where the model's bags are
-                    patients. Several calls (--chunk, --only) of one model fill it together
+                    model was trained on the patient; one row per patient, without slide_id, if the model's bags are
+                    patients. Several calls (--chunk, --only) with one model add to the same file
   patients.csv      one row per patient, if patients have several slides
-  metrics.json      how good the predictions are, where outcomes are known (see mil.external); of slides and, under
-                    `by_patient`, of patients
-  model.json        which model spoke; written last
+  metrics.json      metrics, if outcomes are known (see mil.external): of slides and, under `by_patient`, of
+                    patients
+  model.json        the model behind the predictions; written last
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """What one call has predicted, and what is known with that of calls before.
+    """The predictions of one call, and the results together with those of earlier calls.
 
-    table      the rows of this call; `whole` all rows of predictions.csv
-    slides     what they were predicted from
+    table      rows of this call; `whole`: all rows of predictions.csv
+    slides     the bags they were predicted from
     patients   one row per patient, if patients have several slides
-    metrics    where outcomes are known
-    former     where predictions are that had to make room for these
+    metrics    metrics, if outcomes are known
+    former     folder that earlier predictions, now replaced, were moved to
     """
 
     folder: Path
@@ -71,7 +71,7 @@ class Predicted:
 
     @property
     def path(self) -> Path:
-        """The file of all rows."""
+        """The file with all rows."""
         return self.folder / files.PREDICTIONS
 
 
@@ -86,19 +86,19 @@ def predict_slides(
     cohort: Sequence[SlideRecord] | None = None,
     patients: str = "stated",
 ) -> Predicted:
-    """Predict every slide of `records` that has features of the model's encoder, or every patient by these slides.
+    """Predict every slide of `records` that has features of the model's encoder, or every patient from these slides.
 
     known     distribution of the training slides' features; without it there is no novelty column
-    trained   folder of the training: its patients and its cut are known from there
+    trained   folder of the training, the source of its patients and its cut
     cohort    all slides of the run, of which `records` may be a part
-    patients  whose slides these are, as `Cohort.patients_stated` has it
+    patients  where the patients come from, see `Cohort.patients_stated`
 
-    Raises MilError if encoder, weights or patch settings are not those the model was trained on.
+    Raises MilError if encoder, weights or patch settings differ from those the model was trained on.
     """
     encoder = slug(str(ensemble.encoder["name"]))
     slides = gather(run, records, encoder)
     if ensemble.spec.bag == "patient":
-        slides = slides.by_patient(refuse=False)  # an outcome that slides contradict is of no use here, nor needed
+        slides = slides.by_patient(refuse=False)  # prediction needs no outcome, so contradictory ones do no harm
     cut = cut_of(trained, ensemble) if trained else None
     table = predicted_table(slides, ensemble, device, known, cut, trained)
     name = trained.resolve().name if trained else training_name(ensemble.spec)
@@ -118,7 +118,7 @@ def predicted_table(
     cut: Cut | RiskCut | None = None,
     trained: Path | None = None,
 ) -> pd.DataFrame:
-    """One row per bag: who it is, the outcome if known, the prediction; see `predict_slides`."""
+    """One row per bag: its ids, the outcome if known, the prediction; see `predict_slides`."""
     ensemble.check_encoder(slides.encoder)
     check_patches(slides.specs, ensemble)
     predictions = predicted_columns(slides.bags, ensemble, device, known, cut)
@@ -138,7 +138,7 @@ def predicted_columns(
     known: novelty.Novelty | None = None,
     cut: Cut | RiskCut | None = None,
 ) -> pd.DataFrame:
-    """slide_id and the prediction of each bag; with `cut` the class or risk group at it, with `known` the novelty."""
+    """slide_id and prediction of each bag; with `cut`, its class or risk group; with `known`, its novelty."""
     predictions = with_calls(predict(ensemble, bags, device=choose_device(device)), cut, ensemble.classes)
     return (
         predictions if known is None else predictions.merge(known.columns(bags), on="slide_id", validate="one_to_one")
@@ -146,10 +146,10 @@ def predicted_columns(
 
 
 def cut_of(trained: Path, ensemble: Ensemble) -> Cut | RiskCut | None:
-    """The cut that training chose for one of two classes, or its median risk; None if it states none.
+    """The cut that training chose for two classes, or its median risk; None if the training records neither.
 
-    Older trainings that state no median risk have that of their out-of-fold predictions, where these are on the
-    scale of `predict`: not those of Cox models.
+    For older trainings without a recorded median risk, that of the out-of-fold predictions is used if these are on the
+    scale of `predict`, which those of Cox models are not.
     """
     metrics = files.read_json(trained / files.METRICS) or {}
     threshold = metrics.get("threshold")
@@ -178,9 +178,9 @@ def _risk_cut(trained: Path, metrics: Json, ensemble: Ensemble) -> RiskCut | Non
 def whole_patients(
     records: Sequence[SlideRecord], cohort: Sequence[SlideRecord], *, first: bool
 ) -> tuple[SlideRecord, ...]:
-    """All slides of the patients of `records`, so that no patient is predicted by a part of its slides.
+    """All slides of the patients of `records`, so that no patient is predicted from only some of its slides.
 
-    first   only of patients whose first slide is among them: of several parts of a cohort one then has the patient
+    first   only patients whose first slide is in `records`, so that each patient is in one part of a divided cohort
     """
     chosen = {record.slide_id for record in records}
     start: dict[str, str] = {}
@@ -192,7 +192,7 @@ def whole_patients(
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """What the predictions of one folder are made by; `trained`: the folder of the training, "" if not known."""
+    """The model behind the predictions of one folder; `trained`: the folder of the training, "" if unknown."""
 
     ensemble: Ensemble
     cut: Cut | RiskCut | None
@@ -209,12 +209,12 @@ class _Model:
 def _join(
     folder: Path, table: pd.DataFrame, slides: SlideBags, model: _Model, outcomes: pd.DataFrame | None, whose: str
 ) -> Predicted:
-    """Put the rows with those of calls before, measure all, and write it. The lock is held."""
+    """Merge the rows with those of earlier calls, compute metrics and write all. The caller holds the lock."""
     path = folder / files.PREDICTIONS
     before = files.read_predictions(path) if path.is_file() else None
     whole = files.merged(before, table, outcomes)
     text = _csv(whole, model.ensemble)
-    # Measured as it is written, so that it does not matter in how many calls the rows were made.
+    # Metrics use the values as written, so that the number of calls makes no difference.
     current = files.in_cohort(files.read_predictions(io.StringIO(text)), outcomes)
     patients, metrics = _measure(current, model.ensemble, model.cut, slides)
     write_text(path, text)
@@ -231,7 +231,7 @@ def _join(
 def _measure(
     table: pd.DataFrame, ensemble: Ensemble, cut: Cut | RiskCut | None, slides: SlideBags
 ) -> tuple[pd.DataFrame | None, Json | None]:
-    """The table of patients, where they have several slides, and the metrics of slides and patients."""
+    """The table of patients, if they have several slides, and the metrics of slides and patients."""
     task, spec = ensemble.task, ensemble.spec
     named = table if "slide_id" in table else table.assign(slide_id=table["patient_id"])
     metrics = external_metrics(task, named, spec, cut, tuned_on_warnings(slides))
@@ -262,7 +262,7 @@ def _several(patients: pd.DataFrame) -> list[str]:
 
 
 def _csv(table: pd.DataFrame, ensemble: Ensemble) -> str:
-    """Probabilities have six decimals; a number or a time of any size has its digits."""
+    """The table as CSV: six decimals for a classifier, else nine significant digits, for numbers of any size."""
     digits = "%.6f" if ensemble.classes else "%.9g"
     text: str = table.to_csv(index=False, float_format=digits, lineterminator="\n")
     return text
@@ -276,7 +276,7 @@ def _write_or_remove(path: Path, text: str | None) -> None:
 
 
 def check_patches(specs: Mapping[str, Mapping[str, Any]], ensemble: Ensemble) -> None:
-    """The patches must be of the size and resolution that the model was trained on."""
+    """Check that the patches have the size and resolution that the model was trained on."""
     differing = differing_patches(specs, ensemble.provenance["specs"])
     if differing:
         raise MilError(

@@ -46,7 +46,7 @@ _COMMAND = re.compile(r"INFO\s+(wsi-pipeline .*?)\s{2,}\(wsi-pipeline ")
 
 
 def write_report(run: RunDir, cohort: Cohort) -> Path:
-    """Write the report of a run; the more slides, the smaller the pictures. Returns its path."""
+    """Write the report of a run and return its path. The more slides, the smaller the pictures."""
     models, tuned = trainings(run), tunings(run)
     sections = tuple(_section(training, cohort.patients_stated) for training in models)
     pictures = SlidePictures.of(run, cohort.records, sections, len(classified(run)))
@@ -100,7 +100,7 @@ def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures, *, known: bo
 
 
 def _state_of(status: SlideStatus) -> tuple[str, str | None, str | None, str | None, str | None]:
-    """State, stage, reason, todo, traceback of a slide as a whole."""
+    """State, stage, reason, todo and traceback that summarise a slide."""
     if status.failed:
         stage, item = status.failed
         return "failed", stage, item.reason, item.todo or None, item.traceback or None
@@ -173,9 +173,9 @@ def _provenance(
 
 
 def commands(run: RunDir) -> tuple[str, ...]:
-    """The commands called on this run, in the order they were first called, from its log.
+    """The commands run on this run, in the order of their first call, from its log.
 
-    Which part of the cohort a job worked on (--only, --chunk) is left out: a cluster makes thousands of them.
+    The part of the cohort that a job worked on (--only, --chunk) is left out: on a cluster there are thousands.
     """
     if not run.log.is_file():
         return ()
@@ -184,7 +184,7 @@ def commands(run: RunDir) -> tuple[str, ...]:
 
 
 def _specs(run: RunDir, records: Sequence[SlideRecord]) -> dict[str, dict[str, Any]]:
-    """The settings of segment, tile and each encoder, as the stores of the first slide that has them say."""
+    """The settings of segment, tile and each encoder, read from the stores of the first slide that has them."""
     specs: dict[str, dict[str, Any]] = {}
     for encoder in run.encoders():
         header = _first_header([run.feature_store(encoder, record.slide_id) for record in records], FEATURE_FORMAT)

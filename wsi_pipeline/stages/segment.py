@@ -1,4 +1,4 @@
-"""Stage `segment`: where is tissue? Writes the mask, its contours for QuPath, and an overlay picture."""
+"""Stage `segment`: detects tissue. Writes the mask, its contours for QuPath, and an overlay picture."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _MAY_HAVE_BOUNDS = {"argos", "generic-tiff", "hamamatsu", "leica", "mirax", "phi
 
 @dataclass(frozen=True)
 class SegmentStage:
-    """Finds tissue on one slide after another.
+    """Detects tissue on slides.
 
-    default_mpp   resolution for slides that state none, neither in the file nor in the manifest
+    default_mpp   resolution of slides that state none in the file or the manifest
     store         hdf5 or zarr
     overlay       draw the overlay picture; off if `tile` follows, which draws its own with the patches
-    no_crop       count contours from the corner of the whole slide, for QuPath set to show it uncropped
+    no_crop       contour coordinates from the corner of the whole slide, for QuPath set to show it uncropped
 
     Raises UsageError for an unknown tissue detector.
     """
@@ -61,7 +61,7 @@ class SegmentStage:
     name: str = "segment"
 
     def __post_init__(self) -> None:
-        SEGMENTERS.get(self.spec.method)  # an unknown one is refused here, not slide by slide
+        SEGMENTERS.get(self.spec.method)  # refuse an unknown one here, not slide by slide
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date if the mask's digest matches the slide's bytes, its resolution and the settings."""
@@ -105,7 +105,7 @@ class SegmentStage:
     def _matches(self, record: SlideRecord, header: Header) -> bool:
         known = header.slide
         spacing = resolve_mpp(known.own_mpp, record.mpp, self.default_mpp, objective=known.objective, size=known.size)
-        # A slide that was archived since is taken for the one its mask was made from: nothing says otherwise.
+        # A slide that has since been archived is assumed to be the one its mask was made from.
         same = not record.path.exists() or same_slide(record.path, known.quick_digest)
         digest = known.quick_digest if same else quick_digest(record.path)
         parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": digest}
@@ -127,7 +127,7 @@ class SegmentStage:
         return drawn and self.run_dir.contours(record.slide_id).is_file()
 
     def _contours_placed(self, record: SlideRecord, header: Header) -> bool:
-        """Whether the contours use QuPath's origin, which old runs do not record."""
+        """Whether the contours are recorded to use QuPath's origin; old runs do not record it."""
         stated, origin = origin_of_file(self.run_dir.contours(record.slide_id)), bounds_origin(header)
         if stated is None and header.slide.vendor in _MAY_HAVE_BOUNDS:
             with open_slide(record.path) as slide:
@@ -145,13 +145,13 @@ class SegmentStage:
 
 
 def read_pictures(slide: Slide, mpp: float, spec: SegmentSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The whole slide, read once: as the tissue detector sees it, and as the thumbnail. `mpp` is that of level 0."""
+    """The whole slide, read once, as input of the tissue detector and as thumbnail. `mpp`: resolution of level 0."""
     picture = read_whole(slide, mpp, _picture_mpp(spec, slide.info, mpp), spec.mask_mpp)
     return _at_mpp(picture, slide.info.size, mpp, spec.mask_mpp), shrink_thumbnail(picture)
 
 
 def notes_of(info: SlideInfo, spacing: Spacing, found: Segmentation) -> str:
-    """What is odd about a slide, its resolution and its tissue; "" where nothing is."""
+    """Notes on anything unusual about a slide, its resolution or its tissue; "" if there are none."""
     return "; ".join(part for part in (*info.notes, spacing.note, found.warning) if part)
 
 
@@ -163,8 +163,8 @@ def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _picture_mpp(spec: SegmentSpec, info: SlideInfo, mpp: float) -> float:
-    """At which resolution the whole slide is read, once for mask and thumbnail: the finer of the two, never
-    finer than the slide. A level of the pyramid that is nearly of the thumbnail's size is taken as it is."""
+    """Resolution to read the whole slide at, once for mask and thumbnail: the finer of the two, but never finer
+    than the slide. A pyramid level of nearly the thumbnail's size is used as it is."""
     longest = max(info.size.width, info.size.height)
     sides = [max(level.size.width, level.size.height) for level in info.levels]
     near = max((side for side in sides if THUMBNAIL_LEAST_PX <= side <= THUMBNAIL_PX), default=THUMBNAIL_PX)
@@ -172,7 +172,7 @@ def _picture_mpp(spec: SegmentSpec, info: SlideInfo, mpp: float) -> float:
 
 
 def _at_mpp(picture: NDArray[np.uint8], size: Size, mpp: float, target_mpp: float) -> NDArray[np.uint8]:
-    """The picture of a whole slide at `target_mpp`, or unchanged if it is coarser."""
+    """The picture of a whole slide resampled to `target_mpp`, or unchanged if it is coarser."""
     width, height = (max(1, round(side * mpp / target_mpp)) for side in (size.width, size.height))
     return area_resize(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
 

@@ -1,8 +1,8 @@
-"""`similar`: slides near each other by their embeddings, in files beside the embeddings.
+"""Stage `similar`: finds slides with similar embeddings and writes files beside the embeddings.
 
 embed/<encoder>+<slide encoder>/
-  neighbours.csv   for each slide its nearest slides: see mil.validation.neighbours
-  neighbours.json  how well labels of neighbours of other patients predict those of a slide; only where there are labels
+  neighbours.csv   the nearest slides of each slide, see mil.validation.neighbours
+  neighbours.json  how well labels of neighbours from other patients predict a slide's label; only if there are labels
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ NEIGHBOURS, SCORE = "neighbours.csv", "neighbours.json"
 class Similar:
     """Neighbours of slides.
 
-    table   of all slides, see `Neighbours.table`
+    table   neighbours of all slides, see `Neighbours.table`
     sites   see `same_site`; None with fewer than two sites
-    score   of the labels of neighbours, as in neighbours.json; None if `why` says there is none
+    score   how well the labels of neighbours predict, as in neighbours.json; if None, `why` gives the reason
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Similar:
 
 
 def find_similar(run: RunDir, records: Sequence[SlideRecord], name: str, options: SimilarOptions) -> Similar:
-    """Search the slide embeddings `name` of a run, and write what is found beside them.
+    """Search the slide embeddings `name` of a run and write the results beside them.
 
     Raises MilError if there are fewer than two embeddings, or several rows per slide.
     """
@@ -73,9 +73,9 @@ def find_similar(run: RunDir, records: Sequence[SlideRecord], name: str, options
 
 
 def neighbours_of(slides: SlideBags, most: int, slide_ids: Sequence[str] | None = None) -> pd.DataFrame:
-    """The nearest slides of all slides, or of those named; see `Neighbours.table`.
+    """The nearest slides of all slides, or of the named ones; see `Neighbours.table`.
 
-    Raises MilError for a slide without an embedding, or where slides have more than one vector.
+    Raises MilError for a slide without an embedding, or if slides have more than one vector.
     """
     if (slides.bags.lengths != 1).any():
         raise MilError(

@@ -33,7 +33,7 @@ _READ_THREADS = 2
 
 @dataclass(frozen=True)
 class TileStage:
-    """Lays patches over the tissue of one slide after another; `store` is hdf5 or zarr."""
+    """Lays patches over the tissue of slides; `store` is hdf5 or zarr."""
 
     run_dir: RunDir
     spec: TileSpec
@@ -103,7 +103,7 @@ def _then(items: Iterable[T], check: Callable[[], None]) -> Iterator[T]:
     try:
         yield from items
     except SlideError:
-        check()  # a file that is written over does not decode: that is not damage
+        check()  # a file that was overwritten meanwhile does not decode, but is not damaged
         raise
     check()
 

@@ -3,15 +3,15 @@
 train-mil/<encoder>/<training>/         see `training_name`
   fold<k>.safetensors  config.json      the models and what they were trained with
   novelty.safetensors                   distribution of the slides' features, to recognise slides far from it;
-                                        not of fewer than three slides
-  model_card.md                         what it is, measured how, with which limits: a model card of Hugging Face
+                                        needs at least three slides
+  model_card.md                         Hugging Face model card: the model, its evaluation and its limits
   predictions.csv                       one row per tested slide and repeat, by a model that never saw its patient
-  folds.csv                             who trained, stopped and tested in each fold
+  folds.csv                             training, early-stopping and test part of each fold
   history.json                          losses of each fold and epoch
-  metrics.json                          metrics with intervals; written last, it marks the training as whole
+  metrics.json                          metrics with intervals; written last, so it marks the training as complete
 
-A training is never replaced by one with other settings or other labels unless that is asked for, and what is replaced
-(then, or because the slides have changed) is kept in train-mil/<encoder>/former/.
+A training is replaced by one with other settings or labels only on request. Whatever is replaced (on request, or
+because the slides have changed) is kept in train-mil/<encoder>/former/.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def train(
     device: str = "auto",
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
-    """Cross-validate `spec.model` on `slides` (all labelled), or read the training that is there and up to date.
+    """Cross-validate `spec.model` on `slides` (all labelled), or read the existing training if it is up to date.
 
     encoder   folder name under embed/ and train-mil/
     slides    the bags to train on; metrics.json keeps their `source`
-    name      folder name of the training; None: that of `training_name`
+    name      folder name of the training; None: as given by `training_name`
     replace   allow replacing a training with other settings or labels
 
     If several processes start the same training, one runs it and the others wait. Raises MilError if no
@@ -98,14 +98,14 @@ def train(
 
 
 def _with_card(training: Training) -> Training:
-    """The training, its model card in its folder."""
+    """The training, after writing its model card to its folder."""
     text = model_card(load_ensemble(training.folder), training.metrics, names_in(training))
     write_text_if_changed(training.folder / CARD, text)
     return training
 
 
 def _with_patients(training: Training, patients: str) -> Training:
-    """The training with `patients` in its metrics.json; where the key is missing, the patients are stated."""
+    """The training with `patients` in its metrics.json; a missing key means that the patients are stated."""
     if training.metrics.get("patients", "stated") == patients:
         return training
     metrics = {**training.metrics, "patients": patients}
@@ -141,25 +141,25 @@ def _train(
 
 
 def _own_folds(slides: SlideBags) -> SlideBags:
-    """The same bags, without the folds that they share with other targets."""
+    """The same bags, without the folds shared with other targets."""
     return dataclasses.replace(slides, table=slides.table.drop(columns=SHARED))
 
 
 def _digest_of(folder: Path) -> str:
-    """The digest of the training in a folder; "" if it has none."""
+    """Digest of the training in a folder; "" if there is none."""
     known = read_training(folder)
     return str(known.metrics.get("digest", "")) if known else ""
 
 
 def _named_bags(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
-    """A table of bags by their names: where bags are patients there is no slide_id."""
+    """A table of bags by name, without slide_id if bags are patients."""
     return table.drop(columns="slide_id") if spec.bag == "patient" else table
 
 
 def training_digest(slides: SlideBags, spec: MilSpec) -> str:
     """Digest of a training: settings, features, labels, patients, splits."""
     rows = slides.table.astype(object).where(slides.table.notna(), None).to_dict("records")
-    later = ("positive", "grades")  # newer than some trainings; where they are not used, those are still up to date
+    later = ("positive", "grades")  # newer than some trainings, which stay up to date if these are not used
     settings = {name: value for name, value in asdict(spec).items() if name not in later or value is not None}
     return digest_of(stage=NAME, revision=REVISIONS[NAME], spec=settings, slides=rows, features=slides.digests)
 
@@ -177,7 +177,7 @@ def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidati
         provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
     )
     if len(slides.bags) < novelty.LEAST_SLIDES:
-        remove(folder / novelty.FILE)  # of a training that was not finished
+        remove(folder / novelty.FILE)  # left by an unfinished training
     else:
         novelty.save(folder, novelty.fit(slides.bags, patients=slides.table["patient_id"].tolist()))
     predictions, assignment = _named_bags(result.predictions, spec), _named_bags(result.assignment, spec)

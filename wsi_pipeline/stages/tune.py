@@ -1,6 +1,6 @@
 """Stage `tune`: a vision transformer tuned on labelled patches, measured on groups it never saw.
 
-What it leaves is described in `stages.tuning`; how methods and prompts work, in `pathotune`, whose door this is.
+Its files are described in `stages.results.tuning_files`. The methods and prompts are those of the library `pathotune`.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ MOST_MARKS = 50_000
 
 @dataclass(frozen=True, eq=False)
 class TuneJob:
-    """One tuning: settings, labelled patches with their split, backbone, and where it computes.
+    """One tuning: settings, labelled patches with their split, backbone and device.
 
-    weights   as given by the user, for the record; None: built in, or the hub's
+    weights   weights as given by the user, for the record; None: built in, or from the hub
     """
 
     run: RunDir
@@ -79,25 +79,25 @@ class TuneJob:
 
     @cached_property
     def inputs(self) -> TuneInputs:
-        """All that decides the result."""
+        """Everything that determines the result."""
         config, options = _config(self.spec, self.patches.classes), _options(self.spec)
         resolved = {"model": config.to_dict(), "training": asdict(options)}
         return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.backbone), resolved)
 
     @property
     def folder(self) -> Path:
-        """Where the result goes."""
+        """The folder of the result."""
         return self.run.tune(self.name)
 
     @property
     def images(self) -> int:
-        """Images worked on at most: every epoch's training and validation, then the predictions."""
+        """Upper limit of images to process: training and validation in every epoch, then the predictions."""
         train, rest = len(self.split.train), len(self.split.validation)
         return self.spec.epochs * (train + rest) + rest + len(self.split.test)
 
 
 def check_text_encoder(spec: TuneSpec) -> None:
-    """Raise EncoderError if the method needs a text encoder that is not here; for use before any work."""
+    """Raise EncoderError if the method needs a text encoder that is not available. Call before any work."""
     with _as_encoder_error():
         if not configure(spec.method, ttp=spec.ttp).ttp:
             return
@@ -109,7 +109,7 @@ def check_text_encoder(spec: TuneSpec) -> None:
 
 
 def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
-    """The backbone on the CPU and its card. Raises EncoderError, which says what is missing."""
+    """The backbone on the CPU and its card. Raises EncoderError, saying what is missing."""
     with _as_encoder_error():
         return open_backbone(spec.model, Path(weights) if weights else None, input_px=spec.input_px or None)
 
@@ -118,7 +118,7 @@ def plan(
     run: RunDir, name: str, specs: tuple[TuneSpec, LabelSpec], data: tuple[LabelledPatches, PatchSplit],
     *, weights: str | None = None, device: str = "auto",
 ) -> TuneJob:  # fmt: skip
-    """A job, with device and arithmetic chosen and the backbone opened; trains nothing yet."""
+    """A job with device and precision chosen and the backbone opened; trains nothing yet."""
     spec, labels = specs
     place = choose_device(device)
     vit, card = open_vit(spec, weights)
@@ -127,7 +127,7 @@ def plan(
 
 @contextmanager
 def held(job: TuneJob) -> Iterator[None]:
-    """Hold the lock of a job's name; what the library raises comes out as errors of this pipeline.
+    """Hold the lock of a job's name; errors of the library become errors of this pipeline.
 
     Raises UsageError if another process tunes under the same name in the same run.
     """
@@ -145,24 +145,24 @@ def check(job: TuneJob) -> tuple[Tuning | None, str]:
     known = read_tuning(job.folder)
     why = why_retune(known, job.inputs, job.run.adapter(job.name))
     if why is None:
-        remove(job.folder / files.RESUME)  # left by a process killed at its very end
+        remove(job.folder / files.RESUME)  # left by a process killed just before it finished
         return known, ""
     return None, why
 
 
 def build(job: TuneJob) -> PathoTune:
-    """The model before training, the same one for the same seed; it takes the job's backbone over."""
-    _ = job.inputs  # the fingerprint of the backbone as it came: some methods change it
+    """The model before training, identical for the same seed. It takes over the job's backbone."""
+    _ = job.inputs  # fingerprint the original backbone first: some methods change it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.spec.seed)
         return PathoTune(_config(job.spec, job.patches.classes), job.backbone)
 
 
 def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:
-    """Train a model from `build`, measure it and write what comes of it.
+    """Train a model from `build`, evaluate it and write the results.
 
-    A training that was stopped goes on after its last epoch, if nothing that decides the result has changed. Raises
-    ConfigError (EncoderError inside `held`) where the loss is no longer finite.
+    An interrupted training resumes after its last epoch if nothing that determines the result has changed. Raises
+    ConfigError (EncoderError inside `held`) if the loss is no longer finite.
     """
     watch = watch or Watch()
     compute = Compute(str(job.device), job.precision.name)
@@ -229,7 +229,7 @@ def _draw(
 
 
 def _predictions(patches: LabelledPatches, judged: Judged) -> pd.DataFrame:
-    """A row per patch of each part, in the order of the patches."""
+    """One row per patch of each part, in the order of the patches."""
     tables = []
     for part, (rows, found) in judged.items():
         own = patches.take(rows)
@@ -245,7 +245,7 @@ def _predictions(patches: LabelledPatches, judged: Judged) -> pd.DataFrame:
 
 
 def _facts(job: TuneJob, model: PathoTune, result: FitResult, adapter: Path) -> Json:
-    """What metrics.json says beside the scores."""
+    """The content of metrics.json besides the scores."""
     best = result.history[result.best_epoch - 1]
     return {
         "name": slug(job.name),
@@ -268,7 +268,7 @@ def _facts(job: TuneJob, model: PathoTune, result: FitResult, adapter: Path) -> 
 
 
 def trained(model: PathoTune) -> Json:
-    """How many parameters train, and their share of the backbone's."""
+    """Number of trainable parameters, and their ratio to the backbone's."""
     count = sum(value.numel() for value in model.trained_parameters().values())
     return {"parameters": count, "share": model.trained_fraction(), "backbone": model.backbone_parameters}
 
@@ -294,7 +294,7 @@ def _config(spec: TuneSpec, classes: tuple[str, ...]) -> PathoTuneConfig:
 
 
 def _options(spec: TuneSpec) -> FitOptions:
-    """The same names in both; a rate of 0 is the method's own."""
+    """Options under the same names in both; a learning rate of 0 means the method's default."""
     shared = {name: value for name, value in asdict(spec).items() if name in FitOptions.__dataclass_fields__}
     own = METHODS[spec.method].training
     return FitOptions(**{**own, **shared, **{name: shared[name] or own[name] for name in shared if name in own}})
@@ -313,17 +313,17 @@ def _provenance(job: TuneJob) -> Json:
 
 
 def _marks(job: TuneJob) -> list[str]:
-    """Marks of what was learned from, to be known again; none of more groups than patients are ever tuned on."""
+    """Marks that identify the training groups later; none if there are more groups than any cohort has patients."""
     learned = np.concatenate([job.split.train, job.split.validation])
     groups = set(job.patches.take(learned).groups)
-    if len(groups) > MOST_MARKS:  # every image a group of its own; an adapter's header has no room for them
+    if len(groups) > MOST_MARKS:  # each image is its own group; an adapter's header has no room for them
         logger.info("the adapter does not record the %d groups it was tuned on", len(groups))
         return []
     return name_hashes(groups)
 
 
 def _resume_folder(folder: Path, digest: str) -> Path:
-    """The folder of the state after the last epoch; emptied first if it is of a training with another digest."""
+    """The folder of the state after the last epoch; emptied first if it belongs to a training with another digest."""
     resume = folder / files.RESUME
     mark = resume / "digest.txt"
     if not mark.is_file() or mark.read_text(encoding="utf-8").strip() != digest:
@@ -342,7 +342,7 @@ def _logged(on_epoch: Callable[[EpochRow], None]) -> Callable[[EpochRow], None]:
 
 @contextmanager
 def _as_encoder_error() -> Iterator[None]:
-    """What the library raises, as errors of this pipeline."""
+    """Convert errors of the library to errors of this pipeline."""
     try:
         yield
     except PathoTuneError as error:

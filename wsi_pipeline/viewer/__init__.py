@@ -1,1 +1,1 @@
-"""The viewer in the browser: slides, layers, marks and the jobs that a mark leads to, served from a run folder."""
+"""The browser viewer: slides, layers, marks, and the jobs that use the marks, served from a run folder."""

@@ -1,4 +1,4 @@
-"""The rows of the cohort page: status, labels, predictions and their doubt of every slide, kept up to date cheaply."""
+"""Rows of the cohort page: each slide's status, labels, predictions and their uncertainty, kept up to date cheaply."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FRESH_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class RowQuery:
-    """Which rows are asked for. Empty texts: no filter. Raises UsageError for an unknown order."""
+    """Which rows are requested. An empty text does not filter. Raises UsageError for an unknown order."""
 
     sort: str = "order"
     down: bool = False
@@ -48,9 +48,9 @@ class RowQuery:
 
 
 class CohortRows:
-    """Rows of all slides; what has not changed on the disk is not read again. For several threads.
+    """Rows of all slides; files that have not changed on disk are not read again. Thread-safe.
 
-    marks   slide_id -> how many marks it has
+    marks   slide_id -> its number of marks
     """
 
     def __init__(self, library: Library, marks: Callable[[str], int] = lambda _: 0) -> None:
@@ -80,7 +80,7 @@ class CohortRows:
         return {"total": len(rows), "matched": len(kept), "rows": kept[offset : offset + limit]}
 
     def choices(self) -> dict[str, list[str]]:
-        """The values that can be filtered by: labels, sites, folds."""
+        """The values to filter by: labels, sites, folds."""
         records = self._library.cohort.records
         with self._lock:
             folds = {str(row["fold"]) for folder in self._library.trainings() for row in self._of(folder).values()}
@@ -96,7 +96,7 @@ class CohortRows:
             return self._row(self._library.record(slide_id), training)
 
     def _rows(self, training: str) -> list[Row]:
-        """The rows of all slides; those of a moment ago are good enough for the next page."""
+        """The rows of all slides; recent ones are reused, for example for the next page."""
         known = self._recent
         if known is None or known[0] != training or time.monotonic() - known[1] > _FRESH_SECONDS:
             rows = [self._row(record, training) for record in self._library.records.values()]
@@ -134,7 +134,7 @@ class CohortRows:
         return known[1]
 
     def _of(self, folder: Path) -> dict[str, Row]:
-        """What a training predicts, by slide."""
+        """Predictions of a training, by slide."""
         path = folder / PREDICTIONS
         mark = _mark(path)
         known = self._predicted.get(folder)
@@ -144,12 +144,12 @@ class CohortRows:
         return known[1]
 
     def _distance(self, training: str) -> dict[str, float]:
-        """How far each slide is from those that the models were trained on, as `novelty` of predict."""
+        """Distance of each slide from the training slides, like `novelty` of predict."""
         encoder, _, name = training.partition("/")
         run = self._library.run
         if not name or run is None:
             return {}
-        with self._measuring:  # of a large cohort it takes a while, in which other pages are still answered
+        with self._measuring:  # takes a while for a large cohort; other requests are answered meanwhile
             if training not in self._distances:
                 self._distances[training] = distances(self._library, run.mil(encoder, name), encoder)
             return self._distances[training]
@@ -166,17 +166,17 @@ def distances(library: Library, folder: Path, encoder: str) -> dict[str, float]:
             return {}
         bags = Bags.from_arrays([mean[None] for mean in means.values()], list(means))
         found = known.columns(bags)
-    except WsiPipelineError:  # of another width, or damaged: the page then has no distances
+    except WsiPipelineError:  # features of another width, or damaged: the page then shows no distances
         return {}
     pairs = zip(found["slide_id"], found["novelty"].astype(float), strict=True)
     return {str(name): round(value, 3) for name, value in pairs if np.isfinite(value)}
 
 
 def predicted_rows(path: Path, patients: dict[str, str]) -> dict[str, Row]:
-    """What a predictions.csv says of each slide, averaged over repeats; of each patient's slides where it names those.
+    """Predictions of each slide from a predictions.csv, averaged over repeats. Rows per patient apply to all slides.
 
-    predicted, p (of the predicted class), error (1 - p of the true class, or the difference of numbers), doubt (1 less
-    the lead of the first class over the second), spread (standard deviation over repeats or models), fold.
+    predicted, p (of the predicted class), error (1 - p of the true class, or the difference of numbers), doubt (1 minus
+    the margin between the two most likely classes), spread (standard deviation over repeats or models), fold.
     """
     try:
         table = pd.read_csv(path, dtype={"slide_id": str, "patient_id": str, "label": str}, keep_default_na=False)

@@ -1,8 +1,8 @@
-"""Tiles of a slide for a deep-zoom viewer: on the slide's own levels and tile grid, as stored where that is possible.
+"""Tiles of a slide for a deep-zoom viewer: on the slide's own levels and tile grid, as stored if possible.
 
-A tile that the slide stores as JPEG is sent with its bytes unchanged. What is not stored so is decoded by our reader:
-tiles at the right and lower edge (cut where the picture ends, sent as PNG, so that they too are exact), levels in other
-formats, and levels that the slide lacks between its own or above the coarsest.
+A tile that the slide stores as JPEG is sent with its bytes unchanged. All others are decoded by our reader: tiles at
+the right and lower edge (cut where the picture ends, and sent as PNG so that they are exact too), levels in other
+formats, and levels that are missing between the slide's own or above the coarsest.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewLevel:
-    """One level of the viewer, coarsest first in a list.
+    """One level of the viewer; lists of levels start with the coarsest.
 
-    size     pixels of this level
-    tile     pixels of a tile, before the last column and row are cut
-    source   number of the slide's level that it is made of; factor: how far that is shrunk, 1 for the level itself
+    size     size of this level, pixels
+    tile     size of a tile, pixels, before the last column and row are cut
+    source   number of the slide's level that it is made from; factor: by how much that is shrunk, 1 if not at all
     stored   whether the slide's own tiles are the tiles of this level
     """
 
@@ -64,16 +64,16 @@ class ViewLevel:
 
     @property
     def columns(self) -> int:
-        """Tiles across."""
+        """Number of tile columns."""
         return -(-self.size.width // self.tile.width)
 
     @property
     def rows(self) -> int:
-        """Tiles down."""
+        """Number of tile rows."""
         return -(-self.size.height // self.tile.height)
 
     def box(self, column: int, row: int) -> Box:
-        """The part of the level that a tile shows; raises UsageError if there is none."""
+        """The part of the level that a tile shows. Raises UsageError if there is no such tile."""
         if not (0 <= column < self.columns and 0 <= row < self.rows):
             raise UsageError(f"no tile ({column}, {row}): the level has {self.columns} x {self.rows}")
         x, y = column * self.tile.width, row * self.tile.height
@@ -81,9 +81,9 @@ class ViewLevel:
 
 
 class DeepZoom:
-    """The tiles of one open slide; safe to read from several threads.
+    """The tiles of one open slide. Thread-safe.
 
-    overview   the whole slide uint8 (h, w, 3), from which levels no finer than it are made, or None
+    overview   the whole slide, uint8 (h, w, 3), used for levels that are not finer than it; or None
     """
 
     def __init__(self, slide: Slide, overview: Pixels | None = None) -> None:
@@ -91,7 +91,7 @@ class DeepZoom:
         self.levels = view_levels(slide)
 
     def tile(self, level: int, column: int, row: int) -> Tile:
-        """One tile. Raises UsageError for a level or tile that is not there, SlideError where it does not decode."""
+        """One tile. Raises UsageError for a level or tile that does not exist, SlideError if it cannot be decoded."""
         if not 0 <= level < len(self.levels):
             raise UsageError(f"no level {level}: the slide is shown in {len(self.levels)}")
         chosen = self.levels[level]
@@ -125,7 +125,7 @@ class DeepZoom:
         return self.slide.info.size.width / level.size.width
 
     def _pixels(self, number: int, box: Box) -> Pixels:
-        """A box of one level, shrunk from the slide's level below it."""
+        """A box of one level, shrunk from the slide's next finer level."""
         level = self.levels[number]
         if level.factor > 1 and self.overview is not None and level.size.width <= self.overview.shape[1]:
             return self._of_overview(self.overview, level, box)
@@ -137,7 +137,7 @@ class DeepZoom:
         return block_mean(pixels, factor)
 
     def _of_finer(self, number: int, box: Box) -> Pixels:
-        """A box from the next finer level of the same source, quarter by quarter: bounded memory at any depth."""
+        """A box from the next finer level of the same source, one quarter at a time to bound memory at any depth."""
         level, finer = self.levels[number], self.levels[number + 1]
         step = level.factor // finer.factor
         out = np.empty((box.height, box.width, 3), np.uint8)
@@ -158,7 +158,7 @@ class DeepZoom:
 
 
 def view_levels(slide: Slide) -> tuple[ViewLevel, ...]:
-    """The levels of a slide for a viewer, coarsest first: its own, with wide gaps between and above them filled."""
+    """The viewer's levels of a slide, coarsest first: its own, plus levels to fill wide gaps between and above them."""
     own = sorted(range(len(slide.info.levels)), key=lambda number: slide.info.levels[number].downsample)
     found: list[ViewLevel] = []
     for place, number in enumerate(own):
@@ -176,7 +176,7 @@ def view_levels(slide: Slide) -> tuple[ViewLevel, ...]:
 
 
 def _steps_up(size: Size) -> float:
-    """How far a level has to be shrunk to be the coarsest."""
+    """By how much a level has to be shrunk to become the coarsest."""
     return float(_STEP ** np.ceil(np.log2(max(size.width, size.height, SMALLEST_PX) / SMALLEST_PX)))
 
 
@@ -189,7 +189,7 @@ def _shrunk(size: Size, factor: int) -> Size:
 
 
 def jpeg_of(pixels: Pixels) -> bytes:
-    """Pixels (h, w, 3) as a JPEG."""
+    """Pixels (h, w, 3) encoded as JPEG."""
     data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=QUALITY, colorsubsampling="420")
     return data
 

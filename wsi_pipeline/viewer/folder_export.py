@@ -1,8 +1,8 @@
-"""A folder that shows slides in a browser from the disk, without server or Python.
+"""A folder that shows slides in a browser from disk, without a server or Python.
 
-index.html, page/           the viewer's page as one plain script: pages from the disk may load no modules
-s0001/tiles/LEVEL/C_R.jpg   tiles of one slide down to the resolution asked for
-s0001/*.js                  what the server would answer: size and levels, layers
+index.html, page/           the viewer's page as one plain script, because pages on disk cannot load modules
+s0001/tiles/LEVEL/C_R.jpg   tiles of one slide down to the requested resolution
+s0001/*.js                  the answers that the server would give: size and levels, layers
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 @dataclass
 class ExportedFolder:
-    """What was written: number of slides, bytes, the page to open, and why slides were left out."""
+    """What was written: number of slides, bytes, the page to open, and reasons for slides left out."""
 
     page: Path
     slides: int = 0
@@ -45,12 +45,12 @@ class ExportedFolder:
 def export_folder(
     viewer: Viewer, folder: Path, slide_ids: Sequence[str], mpp: float, step: Callable[[int], object] = lambda _: None
 ) -> ExportedFolder:
-    """Write `folder`; a slide that cannot be read is left out and named.
+    """Write `folder`; slides that cannot be read are left out and reported.
 
     mpp    finest resolution of the tiles, micrometres per pixel
     step   called with 1 after each slide
 
-    Raises UsageError for a folder that holds something else.
+    Raises UsageError if the folder holds anything else.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / _MARK).is_file())):
         raise UsageError(
@@ -82,7 +82,7 @@ def bundle() -> str:
 
 
 def _write_slide(viewer: Viewer, slide_id: str, place: Path, mpp: float, facts: Json) -> int:
-    """The files of one slide; returns their bytes."""
+    """Write the files of one slide; returns their size in bytes."""
     library = viewer.library
     known = library.facts(slide_id)
     levels = known["levels"]
@@ -145,10 +145,10 @@ def _write_page(folder: Path, facts: Json) -> int:
 
 
 def _script(value: Any) -> str:
-    """JSON that may stand in a script, whatever is in it."""
+    """JSON that is safe inside a script, whatever it contains."""
     return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")
 
 
 def _quoted(slide_id: str) -> str:
-    """A slide id as encodeURIComponent of the page writes it."""
+    """A slide id, encoded as by encodeURIComponent in the page."""
     return quote(slide_id, safe="!'()*~-_.")

@@ -13,9 +13,9 @@ from wsi_pipeline.viewer.web.viewer import Viewer
 
 @dataclass(eq=False)
 class InlineViewer:
-    """A running viewer; the last line of a cell shows it. `close` ends it, as does the end of the notebook.
+    """A running viewer, displayed if it is the last line of a cell. It runs until `close` or the end of the notebook.
 
-    slide_id   the slide that is shown first; None: the cohort
+    slide_id   the slide to show first; None: the cohort
     """
 
     library: Library
@@ -28,7 +28,7 @@ class InlineViewer:
 
     @property
     def url(self) -> str:
-        """The address, for a window of its own."""
+        """The address, to open the viewer in its own window."""
         place = f"#/slides/{html.escape(self.slide_id)}" if self.slide_id else ""
         return self._address.url + place
 

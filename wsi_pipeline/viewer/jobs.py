@@ -1,8 +1,8 @@
-"""Jobs that outlive the page and the server: commands run one after the other by a process of its own.
+"""Jobs that outlive the page and the server: a separate process runs their commands one after the other.
 
 view/jobs/<number>/job.json     kind, title and the commands
-view/jobs/<number>/state.json   which command runs, which process runs it, how it ended
-view/jobs/<number>/log.txt      what the commands print
+view/jobs/<number>/state.json   the current command, the process that runs it, how it ended
+view/jobs/<number>/log.txt      output of the commands
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Jobs:
         self._folder = run.view / "jobs"
 
     def start(self, kind: str, title: str, commands: Sequence[Sequence[str]]) -> dict[str, Any]:
-        """Start commands of wsi-pipeline, each as its words after the program. One job of a kind at a time.
+        """Start commands of wsi-pipeline, each given as its arguments. Only one job of a kind runs at a time.
 
-        Raises UsageError if such a job is running.
+        Raises UsageError if a job of this kind is running.
         """
         for job in self.all():
             if job["kind"] == kind and job["state"] == "running":
@@ -68,7 +68,7 @@ class Jobs:
         return [job for number in numbers if (job := self._read(number)) is not None]
 
     def one(self, number: int) -> dict[str, Any]:
-        """One job with the end of its log. Raises UsageError for a number that is not there."""
+        """One job with the end of its log. Raises UsageError for an unknown number."""
         job = self._read(number)
         if job is None:
             raise UsageError(f"no job {number}")
@@ -77,7 +77,7 @@ class Jobs:
         return {**job, "log": lines, "progress": progress_in(text, job)}
 
     def stop(self, number: int) -> dict[str, Any]:
-        """End a running job with all it has started; what it has finished stays."""
+        """Stop a running job and all processes it has started; finished results stay."""
         job = self.one(number)
         owner = parse_identity(job.get("process") or "")
         if job["state"] == "running" and owner is not None and owner.here and owner.alive:
@@ -114,7 +114,7 @@ class Jobs:
 
 
 def progress_in(log: str, job: dict[str, Any]) -> float | None:
-    """Part of the current command that is done, 0 to 1, from the end of its log; None if it does not say."""
+    """Progress of the current command, 0 to 1, read from the end of its log; None if the log does not say."""
     current = log.rpartition("\n$ ")[2]
     found = (_EPOCH.findall(current) or _COUNT.findall(current))[-1:]
     if not found or job["state"] != "running":

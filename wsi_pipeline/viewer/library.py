@@ -1,4 +1,4 @@
-"""What the viewer shows: the slides of a run, or a few slides without one, by their ids and never by a path."""
+"""The slides that the viewer shows, of a run or without one; they are addressed by id, never by path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LARGE_COARSEST = 4096
 
 
 class Library:
-    """The slides shown. `run` is None for slides that belong to no run: then there are no layers and no marks."""
+    """The slides shown. `run` is None for slides without a run, which have no layers or marks."""
 
     def __init__(self, cohort: Cohort, run: RunDir | None = None, name: str = "") -> None:
         self.cohort, self.run = cohort, run
@@ -53,33 +53,33 @@ class Library:
 
     @classmethod
     def of_files(cls, paths: Sequence[Path]) -> Library:
-        """Slides that belong to no run, under the names of their files."""
+        """Slides without a run, named after their files."""
         cohort = read_cohort([str(path) for path in paths])
         return cls(cohort)
 
     @property
     def needed_run(self) -> RunDir:
-        """The run; raises UsageError for slides without one."""
+        """The run. Raises UsageError for slides without one."""
         if self.run is None:
             raise UsageError("these slides belong to no run", todo="Start one with: wsi-pipeline tile slides.csv")
         return self.run
 
     def record(self, slide_id: str) -> SlideRecord:
-        """The record of one slide; raises UsageError for an id that is not in the cohort."""
+        """The record of one slide. Raises UsageError for an id that is not in the cohort."""
         found = self.records.get(slide_id)
         if found is None:
             raise UsageError(f"no slide {slide_id[:80]!r} in {self.name}")
         return found
 
     def trainings(self) -> list[Path]:
-        """Folders of the finished trainings, by name; nothing in them is read."""
+        """Folders of the finished trainings, by name; their files are not read."""
         if self.run is None:
             return []
         found = sorted((self.run.root / TRAININGS).glob(f"*/*/{METRICS}"))
         return [path.parent for path in found if (path.parent / PREDICTIONS).is_file()]
 
     def tile(self, slide_id: str, level: int, column: int, row: int) -> Tile:
-        """One tile; those that had to be encoded here are kept. Raises UsageError, SlideError."""
+        """One tile; tiles that had to be encoded are cached. Raises UsageError, SlideError."""
         self.record(slide_id)
         with self.pool.use(slide_id) as zoom:
             if 0 <= level < len(zoom.levels) and zoom.levels[level].stored:
@@ -88,7 +88,7 @@ class Library:
             return Tile(*kept)
 
     def thumbnail(self, slide_id: str, px: int) -> Tile:
-        """The whole slide in at most `px` pixels, from its segment store, else from its coarsest level."""
+        """The whole slide, longer side at most `px` pixels, from its segment store, else from its coarsest level."""
         self.record(slide_id)
         px = min(max(px, 32), 1200)
         return Tile(*self.cache.get((slide_id, "thumbnail", px), lambda: self._thumbnail(slide_id, px)))
@@ -105,7 +105,7 @@ class Library:
             return Tile(*self.cache.get((slide_id, box, px), make))
 
     def facts(self, slide_id: str) -> dict[str, Any]:
-        """What the page needs to show a slide: size, mpp, levels with their tiles, and what is known of it."""
+        """Everything the page needs to show a slide: size, mpp, levels with their tiles, and metadata."""
         record, header = self.record(slide_id), self.segment_header(slide_id)
         with self.pool.use(slide_id) as zoom:
             info, levels = zoom.slide.info, zoom.levels
@@ -122,7 +122,7 @@ class Library:
         }  # fmt: skip
 
     def version(self, slide_id: str) -> str:
-        """Changes whenever the file does, so that browsers can keep tiles for good."""
+        """A version that changes with the file, so that browsers can cache tiles indefinitely."""
         try:
             found = self.record(slide_id).path.stat()
         except OSError:
@@ -130,17 +130,17 @@ class Library:
         return hashlib.sha256(f"{found.st_mtime_ns} {found.st_size}".encode()).hexdigest()[:10]
 
     def segment_header(self, slide_id: str) -> Header | None:
-        """The header of a slide's segment store, None if there is none."""
+        """Header of a slide's segment store; None if there is none."""
         path = existing_store(self.run.segment_store(slide_id)) if self.run else None
         return read_header(path, SEGMENT_FORMAT) if path else None
 
     def associated(self, slide_id: str) -> list[str]:
-        """Names of the label, macro and other pictures in the file. Their pixels are not read."""
+        """Names of the label, macro and other associated images. Their pixels are not read."""
         with self._openslide(slide_id) as slide:
             return sorted(slide.associated_images)
 
     def associated_image(self, slide_id: str, name: str) -> Tile:
-        """One of these pictures. Raises UsageError for another name."""
+        """One associated image. Raises UsageError for an unknown name."""
         with self._openslide(slide_id) as slide:
             if name not in slide.associated_images:
                 raise UsageError(f"no picture {name[:40]!r} in {slide_id}")
@@ -179,7 +179,7 @@ class Library:
         return jpeg_of(np.asarray(image)), JPEG
 
     def _stored_thumbnail(self, slide_id: str, px: int = 0) -> NDArray[np.uint8] | None:
-        """The picture in the segment store, at least `px` long where it is, decoded small; None if there is none."""
+        """The segment store's thumbnail, decoded at reduced size, if possible at least `px` long; None without one."""
         path = existing_store(self.run.segment_store(slide_id)) if self.run else None
         if path is None:
             return None

@@ -1,10 +1,10 @@
-"""From marks to labelled patches, and to the command that tunes on them.
+"""Turn marks into labelled patches, and into the command that tunes on them.
 
-A mark gives its class to every patch of the run of which it covers at least half; a smaller mark to the patch that it
-covers most; a point to the patch that it lies in. A patch that two classes claim is left out.
+A mark labels every patch of the run of which it covers at least half. A smaller mark labels the patch that it covers
+most, a point the patch that it lies in. Patches with marks of two classes are left out.
 
 annotations/patches.csv                      path, label, group, slide_id, level0_x, level0_y, mark: what tune reads
-annotations/patches/<slide_id>/<...>.png     the pixels, as embed sees them
+annotations/patches/<slide_id>/<...>.png     the pixels, as embed reads them
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _OPTIONS = ("--epochs", "12", "--batch", "16")
 
 @dataclass(frozen=True)
 class MarkedPatch:
-    """One labelled patch: row of the slide's patch store, its class, the mark that gave it."""
+    """One labelled patch: row in the slide's patch store, class, and the mark that the class comes from."""
 
     slide_id: str
     row: int
@@ -54,12 +54,12 @@ class MarkedPatch:
 
 @dataclass(frozen=True)
 class Teaching:
-    """The labelled patches of a run, and how they are to be tuned on.
+    """The labelled patches of a run, and how to tune on them.
 
-    group     what stays together: `patient`, or `mark` where too few patients are marked
-    mpp       micrometres per pixel of the patches, None without any
-    missing   why tune cannot be run yet, in one sentence; empty if it can
-    notes     what to know about the score
+    group     unit of the split: `patient`, or `mark` if too few patients are marked
+    mpp       micrometres per pixel of the patches; None without patches
+    missing   one sentence on why tune cannot be run yet; empty if it can
+    notes     limitations of the score
     """
 
     patches: tuple[MarkedPatch, ...] = ()
@@ -74,7 +74,7 @@ class Teaching:
 
 
 def teaching(library: Library, marks: Marks) -> Teaching:
-    """What all marks of a run amount to."""
+    """The labelled patches from all marks of a run, and the plan for tuning."""
     found: list[MarkedPatch] = []
     twice = outside = 0
     spacings: list[float] = []
@@ -99,12 +99,12 @@ def teaching(library: Library, marks: Marks) -> Teaching:
 def marked_rows(
     features: Sequence[dict[str, Any]], coords: NDArray[np.int64], side: int
 ) -> tuple[dict[int, tuple[str, str]], int, int]:
-    """row -> (class, id of the mark); how many patches two classes claim; how many marks touch no patch."""
+    """row -> (class, id of the mark); number of patches with two classes; number of marks that touch no patch."""
     owners: dict[int, dict[str, str]] = defaultdict(dict)
     outside = 0
     for feature in features:
         name = ((feature.get("properties") or {}).get("classification") or {}).get("name")
-        if not isinstance(name, str) or not name or name.endswith("*"):  # QuPath ignores classes that end so
+        if not isinstance(name, str) or not name or name.endswith("*"):  # QuPath ignores classes that end in *
             continue
         rows = _rows_of(feature["geometry"], coords, side)
         outside += not len(rows)
@@ -142,7 +142,7 @@ def _rows_of(geometry: dict[str, Any], coords: NDArray[np.int64], side: int) -> 
 
 
 def _of_points(points: NDArray[np.float64], coords: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """For each point the patch it lies in; of several that overlap the one whose centre is nearest."""
+    """The patch that each point lies in; if patches overlap, the one with the nearest centre."""
     rows = []
     for point in points:
         away = np.abs(coords + side / 2 - point).max(axis=1)
@@ -153,7 +153,7 @@ def _of_points(points: NDArray[np.float64], coords: NDArray[np.int64], side: int
 
 
 def _planned(patches: tuple[MarkedPatch, ...], twice: int, outside: int) -> Teaching:
-    """How to split: by patient where each class has enough of them, else by mark, which then is said."""
+    """How to split: by patient if each class has enough patients, else by mark, with a note."""
     classes: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys(patch.label for patch in patches):
         own = [patch for patch in patches if patch.label == name]
@@ -194,7 +194,7 @@ def _with(base: Teaching, **values: Any) -> Teaching:
 
 
 def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> Path:
-    """Cut the labelled patches and write patches.csv; returns it.
+    """Write the images of the labelled patches and patches.csv; returns the path of patches.csv.
 
     Raises UsageError if there is too little to tune on, LabelError for patches of different resolutions.
     """
@@ -230,7 +230,7 @@ def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> Path:
 
 
 def told(plan: Teaching) -> dict[str, Any]:
-    """A plan for the page."""
+    """The plan as JSON for the page."""
     said = [f"{counted(plan.twice, 'patch')} claimed by two classes, left out"] if plan.twice else []
     said += [f"{counted(plan.outside, 'mark')} outside all patches, not used"] if plan.outside else []
     return {

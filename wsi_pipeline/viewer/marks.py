@@ -1,9 +1,9 @@
-"""Marks on slides: points and areas with classes, one GeoJSON file per slide, as QuPath writes and reads it.
+"""Marks on slides: points and areas with classes, in one GeoJSON file per slide that QuPath can read and write.
 
 annotations/<slide_id>.geojson   a FeatureCollection; `revision` counts the changes made here
 
-Changes name features by their ids and are put into the file one by one under a lock, so that two windows never undo
-each other: whatever one adds, the other gets with its next answer. The file is replaced whole at every change.
+Changes refer to features by id and are applied one by one under a lock, so that two windows never undo each other's
+work: each gets the other's changes with its next answer. Every change replaces the whole file.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ BRUSH = "brush_radius"
 
 
 class Marks:
-    """The marks of a run. On a slide with bounds the file counts from their corner, as QuPath does, and says so."""
+    """The marks of a run. For a slide with bounds, the file's origin is their corner, as in QuPath, and is recorded."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self._counts: dict[str, tuple[int, int]] = {}
 
     def read(self, slide_id: str) -> Json:
-        """`revision` and `features` in level-0 pixels. A file that QuPath wrote is read too. Raises LabelError."""
+        """`revision` and `features` in level-0 pixels. Also reads files written by QuPath. Raises LabelError."""
         return self._read(slide_id, self._origin(slide_id))
 
     def count(self, slide_id: str) -> int:
-        """How many marks a slide has; 0 also where the file cannot be read."""
+        """Number of marks on a slide; 0 also if the file cannot be read."""
         try:
             mark = self.run.annotation(slide_id).stat().st_mtime_ns
         except OSError:
@@ -73,11 +73,11 @@ class Marks:
         return known[1]
 
     def change(self, slide_id: str, changes: Any, size: Size) -> Json:
-        """Put and delete features, then return what `read` does.
+        """Put and delete features, then return the same as `read`.
 
         changes   a list of {"op": "put", "feature": {...}} and {"op": "delete", "id": "..."}
 
-        Raises UsageError for anything that is not a valid change, before any of them is made.
+        Raises UsageError for an invalid change, before any change is applied.
         """
         asked, origin = checked_changes(changes, size), self._origin(slide_id)
         try:
@@ -119,7 +119,7 @@ class Marks:
         shift = stated if stated is not None else origin if is_of_qupath(document) else (0, 0)
         features = [found for item in inner if (found := _as_mark(item, shift)) is not None]
         revision = document.get("revision") if isinstance(document, Mapping) else None
-        # A file of another program counts no changes: it must not look older than what a window has seen.
+        # A file of another program has no revision, but must not look older than what a window has seen.
         known = revision if type(revision) is int and revision > 0 else 1_000_000 + path.stat().st_mtime_ns // 10**9
         return {"revision": known, "features": features}
 
@@ -137,7 +137,7 @@ def _is_byte(value: object) -> bool:
 
 
 def checked_changes(changes: Any, size: Size) -> list[tuple[str, str, Json]]:
-    """(op, id, feature) of each change; raises UsageError naming the first that is not valid."""
+    """(op, id, feature) of each change. Raises UsageError, naming the first invalid one."""
     if not isinstance(changes, list) or not 1 <= len(changes) <= MOST_CHANGES:
         raise UsageError(f"changes must be a list of 1 to {MOST_CHANGES}")
     found: list[tuple[str, str, Json]] = []
@@ -154,7 +154,7 @@ def checked_changes(changes: Any, size: Size) -> list[tuple[str, str, Json]]:
 
 
 def checked_feature(feature: Any, size: Size, number: int = 1) -> Json:
-    """A feature as it is stored: id, class and colour, a valid point or area within the slide. Raises UsageError."""
+    """A feature as stored: id, class and colour, a valid point or area within the slide. Raises UsageError."""
     if not isinstance(feature, Mapping):
         raise UsageError(f"change {number}: feature must be an object")
     properties = feature.get("properties")
@@ -171,7 +171,7 @@ def checked_feature(feature: Any, size: Size, number: int = 1) -> Json:
 
 
 def class_list(features: Sequence[Mapping[str, Any]], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Class -> colour (#rrggbb) of some features, in the order of first mention, after those `known`."""
+    """Class -> colour (#rrggbb): the `known` ones, then those of the features in order of appearance."""
     found = dict(known or {})
     for feature in features:
         classification = (feature.get("properties") or {}).get("classification") or {}
@@ -184,7 +184,7 @@ def class_list(features: Sequence[Mapping[str, Any]], known: Mapping[str, str] |
 
 
 def next_colour(found: Mapping[str, str]) -> str:
-    """A colour that no class has yet."""
+    """A colour that no class uses yet."""
     every = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in class_colours(len(found) + 1)]
     return next((colour for colour in every if colour not in found.values()), every[-1])
 
@@ -206,7 +206,7 @@ def _checked_class(classification: Mapping[str, Any], number: int) -> tuple[str,
 
 
 def _checked_geometry(geometry: Any, radius: Any, size: Size, number: int) -> dict[str, Any]:
-    """A point, or the area of a polygon or a brush stroke, cut to the slide."""
+    """A point, or the area of a polygon or brush stroke, clipped to the slide."""
     kinds = ("Point", "Polygon", "MultiPolygon", "LineString")
     if not isinstance(geometry, Mapping) or geometry.get("type") not in kinds:
         raise UsageError(f"change {number}: geometry must be one of {', '.join(kinds)}")
@@ -244,7 +244,7 @@ def _polygonal(area: BaseGeometry, number: int) -> BaseGeometry:
 
 
 def _as_mark(item: Any, shift: tuple[int, int]) -> Json | None:
-    """A feature of a file in level-0 pixels, with an id; None for what is not a feature with a geometry."""
+    """A feature of a file in level-0 pixels, with an id; None unless it is a feature with a geometry."""
     if not isinstance(item, Mapping) or not isinstance(item.get("geometry"), Mapping):
         return None
     geometry = item["geometry"]

@@ -1,4 +1,4 @@
-"""Next to mark: the patches of which the tuned model is least sure, spread over slides and over each slide."""
+"""What to mark next: the patches the tuned model is least sure of, spread over slides and within each slide."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LOOKED_AT = 400
 
 
 def next_to_mark(library: Library, marks: Marks, model: str, count: int) -> list[dict[str, Any]]:
-    """Up to `count` patches by falling doubt, the doubt being 1 less the lead of the first class over the second.
+    """Up to `count` patches in order of decreasing `doubt`.
 
-    Patches that a mark labels already are left out. Raises UsageError if no slide was classified with this model.
+    Patches already labelled by a mark are left out. Raises UsageError if no slide was classified with this model.
     """
     each: list[list[dict[str, Any]]] = []
     for slide_id, record in library.records.items():
@@ -54,7 +54,7 @@ def next_to_mark(library: Library, marks: Marks, model: str, count: int) -> list
 
 
 def doubt(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 less the lead of the most likely class over the second, (N,), from probabilities (N, C)."""
+    """1 minus the margin between the two most likely classes, (N,), from probabilities (N, C)."""
     if not len(probabilities) or probabilities.shape[1] < 2:
         return np.zeros(len(probabilities))
     top = np.sort(probabilities.astype(np.float64), axis=1)
@@ -62,7 +62,7 @@ def doubt(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def spread_out(values: NDArray[np.float64], coords: NDArray[np.int64], apart: int, most: int) -> list[int]:
-    """Rows by falling value, each at least `apart` level-0 pixels from the ones before; values below 0 are left out."""
+    """Rows by decreasing value, each at least `apart` level-0 pixels from earlier ones, without negative values."""
     chosen: list[int] = []
     for row in np.argsort(-values, kind="stable")[:_LOOKED_AT].tolist():
         if values[row] < 0 or len(chosen) >= most:

@@ -1,4 +1,4 @@
-"""What can be laid over a slide: tissue, the patch grid, attention and contributions of each model, class maps."""
+"""Layers over a slide: tissue, the patch grid, attention and contributions of each model, class maps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TISSUE, GRID, COVERAGE, ATTENTION, CONTRIBUTION, CLASSES = (
 
 
 class PatchLayers:
-    """The layers of each slide of a run; models and their explanations are kept within bounds. For several threads."""
+    """The layers of each slide of a run, with a bounded cache of models and explanations. Thread-safe."""
 
     def __init__(self, library: Library) -> None:
         self._library, self._lock = library, threading.Lock()
@@ -46,7 +46,7 @@ class PatchLayers:
         self._explained: OrderedDict[tuple[Path, str, int], tuple[Explanation, int]] = OrderedDict()
 
     def listed(self, slide_id: str) -> list[Json]:
-        """key, kind and name of each layer that this slide has."""
+        """Key, kind and name of each layer of this slide."""
         self._library.record(slide_id)
         run = self._library.run
         if run is None:
@@ -133,7 +133,7 @@ class PatchLayers:
         return {**_placed(made.coords, made.patch_level0, stride), **_heat(heat, values), **words}
 
     def _explained_by(self, run: RunDir, slide_id: str, of: str) -> tuple[Explanation, int]:
-        """The explanation of a slide by the models of a training, and the stride of its patches."""
+        """Explanation of a slide by the models of a training, and the stride of its patches."""
         encoder, _, name = of.partition("/")
         folder, store = run.mil(encoder, name), existing_store(run.feature_store(encoder, slide_id))
         assert store is not None
@@ -187,7 +187,7 @@ def _heat(heat: Heat, values: NDArray[np.floating[Any]]) -> Json:
 def _valued(
     values: NDArray[np.floating[Any]], unit: NDArray[np.float64], ends: tuple[str, str, str], signed: bool
 ) -> Json:
-    """Values and their positions on the colour map, which is sent as 256 colours."""
+    """Values, their positions on the colour map, and the colour map as 256 colours."""
     ranks = percentiles(values) if len(values) else np.zeros(0)
     return {
         "values": packed(values.astype("<f4")),

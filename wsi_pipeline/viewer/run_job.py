@@ -1,4 +1,4 @@
-"""The process of one job: `python -m wsi_pipeline.viewer.run_job FOLDER` runs its commands and writes how they end."""
+"""The process of a job: `python -m wsi_pipeline.viewer.run_job FOLDER` runs its commands and records how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More like this: the nearest patches of the cohort by stored features, exactly, and the nearest slides."""
+"""More like this: exact nearest patches in the cohort by stored features, and the nearest slides."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _LEAST_DEVIATION = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class _Index:
-    """All features of one encoder, with what makes distances quick.
+    """All features of one encoder, with precomputed values for fast distances.
 
-    marks    path and time of every store; sides: patch side of each slide, level-0 pixels
+    marks    path and modification time of each store; sides: patch side of each slide, level-0 pixels
     weights  (D,) 1 / standard deviation over a sample of the patches; squares (N,) squared lengths of the scaled rows
     """
 
@@ -47,8 +47,8 @@ class _Index:
 class SimilarPatches:
     """Nearest neighbours by Euclidean distance of features, each divided by its standard deviation over the cohort.
 
-    Exact: every patch is compared. The features of one encoder are held, in memory if they fit into half of what is
-    free, else mapped from a file.
+    Exact: every patch is compared. The features of one encoder at a time are kept, in memory if they fit into half of
+    the free memory, else mapped from a file.
     """
 
     def __init__(self, library: Library) -> None:
@@ -62,11 +62,11 @@ class SimilarPatches:
     def patches(
         self, slide_id: str, row: int, encoder: str, count: int, *, others: bool = False
     ) -> list[dict[str, Any]]:
-        """The `count` patches most like patch `row` of a slide, nearest first; patches that overlap it are left out.
+        """The `count` patches most similar to patch `row` of a slide, nearest first, without patches that overlap it.
 
         others   leave out the slide itself
 
-        Raises UsageError for a slide without features of this encoder, or a row that is not there.
+        Raises UsageError for a slide without features of this encoder, or a row that does not exist.
         """
         index = self._of(encoder)
         if slide_id not in index.slides:
@@ -84,7 +84,7 @@ class SimilarPatches:
         return [self._found(index, int(k), float(distances[k])) for k in near if np.isfinite(distances[k])]
 
     def slides(self, slide_id: str, encoder: str, count: int) -> list[dict[str, Any]]:
-        """The slides most like this one, nearest first: by slide embeddings where there are, else by mean features."""
+        """The most similar slides, nearest first: by slide embeddings if there are any, else by mean features."""
         self._check(encoder)
         run = self._library.needed_run
         pooled = [name for name in run.slide_embeddings() if name.partition(POOLED_MARK)[0] == slug(encoder)]
@@ -136,7 +136,7 @@ class SimilarPatches:
             raise UsageError(f"no features of {encoder[:80]!r}", todo=f"There are: {known}")
 
     def _of(self, encoder: str) -> _Index:
-        """The features of an encoder, read again where a store has changed."""
+        """The features of an encoder, read again if a store has changed."""
         self._check(encoder)
         run = self._library.needed_run
         found = [(name, existing_store(run.feature_store(encoder, name))) for name in self._library.records]
@@ -144,7 +144,7 @@ class SimilarPatches:
         marks = tuple((str(path), path.stat().st_mtime_ns) for _, path in there)
         with self._lock:
             if self._index is None or self._index[0] != encoder or self._index[1].marks != marks:
-                self._index = None  # the old one is freed before memory is taken for the new one
+                self._index = None  # free the old one before allocating the new one
                 self._index = encoder, _read(there, marks)
             return self._index[1]
 
@@ -152,7 +152,7 @@ class SimilarPatches:
 def squared_distances(
     features: NDArray[Any], row: int, weights: NDArray[np.float32], squares: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Squared distances of row `row` to all rows (N,), features divided by their deviations; a block at a time."""
+    """Squared distances (N,) of row `row` to all rows, in blocks; features are divided by their deviations."""
     query = features[row].astype(np.float32) * weights
     out = np.empty(len(features), np.float32)
     for first in range(0, len(features), _ROWS):

@@ -1,4 +1,4 @@
-"""Mean features of each slide, computed once and kept in the run: for distances between slides."""
+"""Mean features of each slide for distances between slides, computed once and kept in the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mean = NDArray[np.float32]
 
 
 class SlideMeans:
-    """slide_id -> mean feature (D,) float32 of one encoder; slides whose store has not changed are not read again."""
+    """slide_id -> mean feature (D,) float32 of one encoder; unchanged stores are not read again."""
 
     def __init__(self, run: RunDir, encoder: str) -> None:
         self._run, self._encoder, self._lock = run, encoder, threading.Lock()
@@ -33,7 +33,7 @@ class SlideMeans:
         return self._run.view / f"means-{slug(self._encoder)}.npz"
 
     def of(self, slide_ids: list[str]) -> dict[str, Mean]:
-        """The means of those of these slides that have features. Reads what is new, then keeps it in the run."""
+        """Means of those slides that have features. New or changed stores are read and their means kept in the run."""
         with self._lock:
             if not self._loaded:
                 self._load()
@@ -78,7 +78,7 @@ class SlideMeans:
 
 
 def _mean_of(path: Path) -> Mean | None:
-    """The mean of a store's rows, None for a store without rows or that cannot be read."""
+    """Mean of a store's rows; None if the store has no rows or cannot be read."""
     try:
         with closing(open_store(path)) as store:
             rows, dim = store.shape(FEATURES)

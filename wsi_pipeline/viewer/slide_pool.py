@@ -1,4 +1,4 @@
-"""Open slides and encoded tiles, kept within fixed bounds however long somebody pans."""
+"""Bounded caches of open slides and encoded tiles, so that long panning does not use more memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CACHE_BYTES = 64 << 20
 
 @dataclass
 class _Kept:
-    """An open slide and how many readers are in it; `lock` is held while it is being opened."""
+    """An open slide and its number of readers; `lock` is held while it is being opened."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     zoom: DeepZoom | None = None
@@ -27,7 +27,7 @@ class _Kept:
 
 
 class SlidePool:
-    """At most `most` open slides, the least recently used closed first; for several threads."""
+    """At most `most` open slides; the least recently used is closed first. Thread-safe."""
 
     def __init__(self, open_slide: Callable[[str], DeepZoom], most: int = MOST_SLIDES) -> None:
         self._open, self._most = open_slide, most
@@ -36,7 +36,7 @@ class SlidePool:
 
     @contextmanager
     def use(self, slide_id: str) -> Iterator[DeepZoom]:
-        """The slide, open until the body ends; raises what opening it raises."""
+        """The slide, open until the `with` block ends. Raises whatever opening it raises."""
         with self._lock:
             kept = self._kept.setdefault(slide_id, _Kept())
             kept.readers += 1
@@ -50,7 +50,7 @@ class SlidePool:
             self._leave(slide_id, kept)
 
     def close(self) -> None:
-        """Close every slide that nobody reads; the others when their last reader leaves."""
+        """Close every slide without readers now, and the others when their last reader leaves."""
         with self._lock:
             self._drop(len(self._kept))
 
@@ -75,7 +75,7 @@ class SlidePool:
 
 
 class ByteCache:
-    """Encoded things, (bytes, media type), least recently used dropped first beyond `limit` bytes."""
+    """Cache of (bytes, media type); beyond `limit` bytes the least recently used are dropped first."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit, self.held = limit, 0
@@ -83,7 +83,7 @@ class ByteCache:
         self._items: OrderedDict[Hashable, tuple[bytes, str]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
-        """What is kept under `key`, else what `make` gives; two threads may make the same thing once each."""
+        """The value cached under `key`, else that of `make`; two threads may each compute the same value once."""
         with self._lock:
             found = self._items.get(key)
             if found is not None:

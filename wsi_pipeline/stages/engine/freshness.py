@@ -1,4 +1,4 @@
-"""Is a stage's output up to date? Digests of its settings and inputs, and the reason if it is not."""
+"""Whether a stage's output is up to date: digests of its settings and inputs, and the reason if it is not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REVISIONS = {
 
 
 def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None) -> str:
-    """Digest of a tissue mask: settings, the slide's bytes, its resolution; `tissue` is that of the user's own file."""
+    """Digest of a tissue mask: settings, the slide's bytes and resolution; `tissue`: digest of the user's mask file."""
     return digest_of(
         stage="segment",
         version=VERSION,
@@ -59,7 +59,7 @@ def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
 
 
 def embed_slides_digest(spec: Mapping[str, Any], features: str, fingerprint: str, by: Any = None) -> str:
-    """Digest of a slide embedding: settings, the features, the slide encoder; `by`: its parts that are used."""
+    """Digest of a slide embedding: settings, features, slide encoder; `by`: the parts of it that are used."""
     return digest_of(
         stage="embed-slides",
         version=VERSION,
@@ -80,7 +80,7 @@ def classify_digest(spec: ClassifySpec, tile: str, fingerprint: str) -> str:
 
 
 def read_header(path: Path, wanted: str) -> Header | None:
-    """The header of a store; None if it is missing, damaged or of another version: it is then rewritten.
+    """The header of a store; None if the store is missing, damaged or of another version and must be rewritten.
 
     A damaged store is set aside.
     """
@@ -97,9 +97,9 @@ def read_header(path: Path, wanted: str) -> Header | None:
 def stale(
     path: Path, header: Header | None, specs: Mapping[str, Mapping[str, Any]], fingerprint: str | None = None
 ) -> Freshness:
-    """Not up to date, and why: missing, changed settings (old -> new), another encoder, or changed input.
+    """Why an output is not up to date: missing, changed settings (old -> new), another encoder, changed input.
 
-    fingerprint   of the network that would be used now
+    fingerprint   fingerprint of the network that would be used now
     """
     if header is None:
         copies = set_aside_copies(path)

@@ -1,4 +1,4 @@
-"""Guards that several stages share: the slide has not changed, and has one store of each kind."""
+"""Checks that several stages share: the slide has not changed, and it has only one store of each kind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drop_other_format(path: Path) -> None:
 
 
 def identity_of(record: SlideRecord, slide: Slide, spacing: Spacing | None) -> SlideIdentity:
-    """Which image an open slide is; its mpp is 0 and not known where `spacing` is None."""
+    """Identity of an open slide's image; its mpp is 0, meaning unknown, if `spacing` is None."""
     info = slide.info
     return SlideIdentity(
         slide_id=record.slide_id,

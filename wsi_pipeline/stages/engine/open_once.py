@@ -1,4 +1,4 @@
-"""Open a slide once for all stages that it passes through in one process."""
+"""Open a slide once for all stages that one process runs on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsi_pipeline.store.schema import SlideIdentity
 
 
 class OpenOnce:
-    """A slide that is opened when it is first needed and closed at the end of the `with` block.
+    """A slide that is opened on first use and closed at the end of the `with` block.
 
     with OpenOnce(record.path) as slide:
         SegmentStage(run, spec).run(record, slide)
@@ -26,8 +26,8 @@ class OpenOnce:
     def open(self, identity: SlideIdentity | None = None) -> Slide:
         """The open slide; not to be closed by the caller.
 
-        Raises SlideError if it cannot be opened, or if its size has changed since its stores, which hold `identity`,
-        were made.
+        Raises SlideError if it cannot be opened, or if its size differs from the one in `identity`, as recorded in
+        its stores.
         """
         if self._slide is None:
             self._slide = open_slide(self.path)

@@ -17,7 +17,7 @@ def bounds_origin(segment: Header) -> Origin:
 
 
 def qupath_origin(segment: Header, no_crop: bool) -> Origin | None:
-    """The level-0 pixel from which outlines for QuPath count; None for a slide without bounds."""
+    """Level-0 pixel that is the origin of outlines for QuPath; None for a slide without bounds."""
     origin = bounds_origin(segment)
     return None if origin == (0, 0) else (0, 0) if no_crop else origin
 

@@ -1,8 +1,8 @@
-"""The runner: take slides through stages, skip what is up to date, and never let one slide stop the others.
+"""The runner: runs stages on slides, skips what is up to date, and never lets one slide stop the others.
 
-`except Exception` stands here alone, twice: around a stage, and in `catch_failure` around a part of one. What is
-caught goes into the slide's status file and the log. (`except BaseException`, which cleans up and raises again, is
-used in `system` only.)
+`except Exception` is used only here, twice: around a stage, and in `catch_failure` around a part of one. Whatever is
+caught goes into the slide's status file and the log. (`except BaseException`, which cleans up and re-raises, is used
+in `system` only.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Action = Literal["made", "fresh", "failed", "blocked", "busy"]
 
 @dataclass(frozen=True)
 class Freshness:
-    """Whether a stage's output is there and up to date; `reason` says why it must be made."""
+    """Whether a stage's output exists and is up to date; if not, `reason` says why."""
 
     fresh: bool
     reason: str = ""
@@ -40,7 +40,7 @@ class Freshness:
 
 
 class CheckedStage(Protocol):
-    """A stage that knows which slides are up to date. Picklable if it runs in worker processes."""
+    """A stage that can check which slides are up to date. Picklable if it runs in worker processes."""
 
     @property
     def name(self) -> str:
@@ -53,13 +53,13 @@ class CheckedStage(Protocol):
 class SlideStage(CheckedStage, Protocol):
     """A stage that works slide by slide.
 
-    It may have `preload`, names of modules that `run` imports, and `slides_a_worker`, the most slides that one process
-    takes (1): more where starting a process takes as long as a slide. If a slide ends such a process, all of them are
-    done again, each in a process of its own.
+    Optional attributes: `preload`, names of modules that `run` imports; `slides_a_worker`, the most slides that one
+    process handles (default 1). Use more if starting a process takes as long as a slide. If a slide crashes such a
+    process, all its slides are run again, each in a process of its own.
     """
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
-        """Make the output. The stages of a record share `slide`. Raises WsiPipelineError on failure."""
+        """Write the output. All stages of a record share `slide`. Raises WsiPipelineError on failure."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class CohortResult:
 
     @property
     def failed(self) -> tuple[StageResult, ...]:
-        """Slides that failed or could not be reached because an earlier stage failed; the first failure of each."""
+        """The first failure of each slide that failed, or that was not run because an earlier stage failed."""
         found = [result for result in self.results if result.action in ("failed", "blocked")]
         return tuple({result.slide_id: result for result in reversed(found)}.values())[::-1]
 
 
 def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
-    """Take one slide through `stages` in order, up to the first that fails. Never raises because of a slide."""
+    """Run `stages` on one slide in order, up to the first that fails. Never raises because of a slide."""
     results = []
     with OpenOnce(record.path) as slide:
         for stage in stages:
@@ -127,7 +127,7 @@ def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord, slide: O
 
 
 def catch_failure(function: Callable[[], T]) -> T | StageStatus:
-    """The result of `function`, or the exception it raised as a failed status; for part of a stage."""
+    """The result of `function`, or a failed status for the exception it raised; for part of a stage."""
     try:
         return function()
     except Exception as error:  # noqa: BLE001 - one slide must not stop the cohort
@@ -151,7 +151,7 @@ _TODO = {
 
 
 def failure(error: Exception, seconds: float = 0.0) -> StageStatus:
-    """An exception as a status: our own errors keep their message, others are named by type.
+    """The status for an exception: our own errors keep their message, others are given with their type.
 
     A damaged store is set aside.
     """
@@ -181,9 +181,9 @@ def up_to_date(stage: CheckedStage, run: RunDir, record: SlideRecord, status: St
 
 
 def record_outcome(run: RunDir, record: SlideRecord, stage: str, status: StageStatus) -> None:
-    """Put the outcome of a stage into the slide's status file.
+    """Write the outcome of a stage to the slide's status file.
 
-    If it cannot be written (full disk), that is logged; the next run restores it from the stores.
+    A failure to write it (full disk) is only logged; the next run restores the status from the stores.
     """
     slide_id = record.slide_id
     try:
@@ -200,11 +200,11 @@ def run_cohort(
     workers: int,
     on_result: Callable[[list[StageResult]], None] = lambda results: None,
 ) -> CohortResult:
-    """Take slides through stages.
+    """Run stages on all slides.
 
-    workers     slides at a time, each in a process of its own, so that a crash or a leak in an image codec costs
-                that slide only; 0 works in this process, one after the other
-    on_result   called with the results of each slide as it ends
+    workers     slides processed at a time, each in a process of its own, so that a crash or a leak in an image codec
+                costs only that slide; 0: one after the other in this process
+    on_result   called with the results of each slide as it finishes
 
     Slides that another process holds are tried again until they are done.
     """
@@ -226,7 +226,7 @@ def run_cohort(
 
 
 def log_results(results: Sequence[StageResult]) -> None:
-    """Log what workers did; they have no log file of their own."""
+    """Log the results of workers, which have no log file of their own."""
     for result in results:
         status = result.status
         if result.action == "failed":
@@ -267,7 +267,7 @@ def _pass(
 def _isolated(
     stages: Sequence[SlideStage], run: RunDir, groups: Sequence[list[SlideRecord]], workers: int
 ) -> Iterator[tuple[list[SlideRecord], list[list[StageResult]] | Crash]]:
-    """Each group of slides in a process of its own."""
+    """Run each group of slides in a process of its own."""
     jobs: Iterable[tuple[Any, ...]] = ((tuple(stages), run, group) for group in groups)
     for (_, _, group), outcome in run_isolated(_process_slides, jobs, workers, preload=_preload(stages)):
         yield group, outcome
@@ -280,13 +280,13 @@ def _process_slides(
 
 
 def _preload(stages: Sequence[SlideStage]) -> list[str]:
-    """What the server of workers imports once: the stages, the stores, what stages import late (their `preload`)."""
+    """Modules that the worker server imports once: stages, stores, and late imports of stages (`preload`)."""
     late = {name for stage in stages for name in getattr(stage, "preload", ())}
     return sorted({type(stage).__module__ for stage in stages} | late | {"wsi_pipeline.store.backends.hdf5"})
 
 
 def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult] | None:
-    """Results if every stage is up to date, found without starting a worker; else None."""
+    """The results if every stage is up to date, else None. Starts no worker."""
     results = []
     for stage in stages:
         try:
@@ -300,7 +300,7 @@ def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -
 
 
 def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, crash: Crash) -> list[StageResult]:
-    """Results after a worker died, in the first stage that is not up to date."""
+    """Results after a worker died: the first stage that is not up to date has failed."""
     results: list[StageResult] = []
     for stage in stages:
         quick = _all_fresh([stage], run, record)
@@ -313,7 +313,7 @@ def _crashed(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord, cra
 
 
 def blocked(record: SlideRecord, run: RunDir, stage: str, needs: Sequence[str]) -> StageResult | None:
-    """A result for a slide that failed in one of the stages that `stage` needs; None if there is none."""
+    """The result for a slide that failed in a stage that `stage` depends on; None if it failed in none."""
     stages = read_status(run.status(record.slide_id), record.slide_id).stages
     for name in needs:
         if name in stages and stages[name].state == "failed":

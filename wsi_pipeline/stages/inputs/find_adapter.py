@@ -17,7 +17,7 @@ _TUNE = "tune one with: wsi-pipeline tune ..."
 
 @dataclass(frozen=True)
 class AdapterChoice:
-    """An adapter file, None for the built-in one, and a remark on why it was chosen ("" if that is obvious)."""
+    """An adapter file (None: the built-in one), and a remark on why it was chosen ("" if that is obvious)."""
 
     path: Path | None
     remark: str = ""
@@ -94,10 +94,10 @@ def adapter_of_model(
     encoder    identity of the encoder in the trained model: name and fingerprint
     recorded   the adapter as recorded by its training (see `remembered`)
     trained    folder of the trained model, train-mil/<encoder>/<mil model> of its run
-    run        where it is to be applied
+    run        the run that the model is applied to
 
-    What was recorded is looked for in the run of the training, then in this one; a file counts only if its
-    fingerprint is the one trained on. Raises MilError if there is none.
+    The recorded file is looked for in the run of the training, then in this one, and used only if its fingerprint
+    is the one the model was trained on. Raises MilError if no such file is found.
     """
     name, wanted = str(encoder["name"]), str(encoder["fingerprint"])
     if not is_tuned(name):
@@ -130,7 +130,7 @@ def _fingerprint(name: str, adapter: str) -> str | None:
     """Fingerprint of the encoder with this adapter; None if the file is missing or not an adapter."""
     try:
         path = None if adapter == BUILT_IN else Path(adapter)
-        # The built-in adapter goes by the plain name only.
+        # The built-in adapter has only the plain name.
         return plan_encoder(TUNED if path is None else name, adapter=path).fingerprint
     except EncoderError:
         return None

@@ -22,7 +22,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Given:
-    """The user's input: files or folders, a table of labels, the slides, the encoder; and how tables are read.
+    """The user's input: files or folders, a table of labels, slides, encoder, and how to read the tables.
 
     where        words for the files in messages
     table_name   words for the table of labels, or the slides, in messages
@@ -44,7 +44,7 @@ class ImportCohort:
 
     plan     files and faults by slide_id
     cohort   all slides, to be recorded in the run
-    table    words for their source in messages
+    table    name of their source in messages
     notes    sentences for the user
     """
 
@@ -54,12 +54,12 @@ class ImportCohort:
     notes: tuple[str, ...] = ()
 
     def ready(self, records: Sequence[SlideRecord]) -> list[SlideRecord]:
-        """Those of `records` that have a file, usable or not."""
+        """The `records` that have a file, usable or not."""
         return [one for one in records if one.slide_id in self.plan.files or one.slide_id in self.plan.faults]
 
     @property
     def matched(self) -> str:
-        """What matched and what did not, in a sentence."""
+        """A sentence about which files and slides match."""
         matches, (there, bad) = self.plan.matches, self.plan.counts
         parts = [f"{there} of {counted(len(self.cohort), 'slide')} in {self.table} {agreed(there, 'has')} a file{bad}"]
         if matches.without:
@@ -70,7 +70,7 @@ class ImportCohort:
 
 
 def import_cohort(run: RunDir, plan: ImportPlan, given: Given) -> ImportCohort:
-    """Match files and slides. The slides come from the table of labels, else from the run, else one from each file.
+    """Match files and slides. Slides come from the table of labels, else from the run, else one per file.
 
     Raises UsageError if no slide has a file, ManifestError for a table that cannot be used.
     """
@@ -83,7 +83,7 @@ def import_cohort(run: RunDir, plan: ImportPlan, given: Given) -> ImportCohort:
 
 
 def require_any(result: CohortResult) -> None:
-    """Raise UsageError if no slide was imported: with the first reason, and what to do."""
+    """Raise UsageError, with the first reason and what to do, if no slide was imported."""
     if any(item.action in ("made", "fresh") for item in result.last.values()):
         return
     first = result.failed[0] if result.failed else None
@@ -94,7 +94,7 @@ def require_any(result: CohortResult) -> None:
 
 
 def _cohort(run: RunDir, plan: ImportPlan, given: Given) -> tuple[Cohort, str]:
-    """The slides, and the name of what lists them."""
+    """The slides, and the name of their source."""
     known = run.cohort_csv.is_file()
     if named := given.labels or (None if known else given.slides):
         cohort = read_cohort(
@@ -110,7 +110,7 @@ def _cohort(run: RunDir, plan: ImportPlan, given: Given) -> tuple[Cohort, str]:
 
 
 def _of_files(files: Mapping[str, ForeignFile | None], given: Given) -> Cohort:
-    """A cohort without labels: one slide per file. Names that cannot be ids are noted."""
+    """A cohort without labels, one slide per file. Names that cannot be slide ids are noted."""
     names = [name for name in files if id_problem(name) is None]
     odd = [Fault(None, f"{name!r} {id_problem(name)}: not imported", fatal=False) for name in files if id_problem(name)]
     folder = Path(given.sources[0]).absolute()
@@ -119,7 +119,7 @@ def _of_files(files: Mapping[str, ForeignFile | None], given: Given) -> Cohort:
 
 
 def _with_slides(cohort: Cohort, source: str, notes: list[str]) -> Cohort:
-    """The cohort with the paths and resolutions of slides given separately from the labels."""
+    """The cohort with paths and resolutions from a list of slides separate from the labels."""
     slides = read_cohort([source], mixed_labels=True)
     by_id = {record.slide_id: record for record in slides.records}
     matches = match_names([record.slide_id for record in cohort.records], by_id)
@@ -142,8 +142,8 @@ def _with_slides(cohort: Cohort, source: str, notes: list[str]) -> Cohort:
 def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
     """The cohort in which a missing slide has the path of its feature file, without a note that it is missing.
 
-    There is no such note either if the feature file is missing or unusable: no slide is needed, and the sentence about
-    matches names it.
+    The note is also dropped if the feature file is missing or unusable: the slide is not needed, and the sentence
+    about matches names it.
     """
     files = plan.files
     return _noted(
@@ -159,7 +159,7 @@ def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
 
 
 def _noted(cohort: Cohort, records: Sequence[SlideRecord], more: Set[str] = frozenset()) -> Cohort:
-    """The cohort with other records, without notes on files that these no longer name, and on the paths in `more`."""
+    """The cohort with other records; notes on files they no longer name, and on paths in `more`, are dropped."""
     gone = {str(record.path) for record in cohort.records} - {str(record.path) for record in records} | more
     notes = tuple(note for note in cohort.notes if not any(note.message.endswith(f": {path}") for path in gone))
     return replace(cohort, records=tuple(records), notes=notes)

@@ -1,4 +1,4 @@
-"""Which file of another tool is read for which slide, and from which encoder its features are."""
+"""Which file of another tool is read for which slide, and which encoder its features come from."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ALSO_PATCHES = "Name the tool's folder of coordinates as well: patches/ of TRID
 class ImportPlan:
     """The file of each slide.
 
-    encoder     that made the features; "" for coordinates only
-    stated_by   what names the encoder: file, folder or user
+    encoder     encoder of the features; "" for coordinates only
+    stated_by   source of the encoder's name: file, folder or user
     dim         features per patch; 0 for coordinates only
     files       slide_id -> its file
-    beside      slide_id -> the file of coordinates that belongs to it
+    beside      slide_id -> the coordinate file that belongs to it
     faults      slide_id -> why its file is not used, and what to do
     notes       sentences on other files
-    matches     ids of the table and names of the files
+    matches     how ids of the table and names of the files match
     """
 
     encoder: str
@@ -55,9 +55,9 @@ class ImportPlan:
         return len(self.files) + bad, f", {bad} of them not usable" if bad else ""
 
     def for_slides(self, ids: Sequence[str], table: str, where: str) -> ImportPlan:
-        """The same plan by the ids of a cohort. Raises UsageError if no id has a file.
+        """The same plan with the slide ids of a cohort. Raises UsageError if no id has a file.
 
-        table, where   words for cohort and files in messages
+        table, where   names of the cohort and of the files in messages
         """
         matches = match_names(ids, dict.fromkeys([*self.files, *self.faults]))
         if not matches.names:
@@ -77,9 +77,9 @@ class ImportPlan:
 
 
 def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> ImportPlan:
-    """One file of features for each slide, all of one encoder and width; a file that differs is a fault of its slide.
+    """One feature file per slide, all of one encoder and width; a file that differs is a fault of its slide.
 
-    Raises UsageError if the choice is open: several encoders, none stated, or widths that are equally common.
+    Raises UsageError if the choice is ambiguous: several encoders, none stated, or two equally common widths.
     """
     if not found.features:
         raise UsageError(
@@ -105,11 +105,11 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
 
 
 def plan_patches(found: FoundFiles, where: str) -> ImportPlan:
-    """One file of coordinates for each slide; a feature file with coordinates and patch size will do.
+    """One coordinate file per slide, or a feature file that holds coordinates and patch size.
 
     Raises UsageError if no file has coordinates and patch size, saying which is missing.
     """
-    of_features = {file.path: file for file in found.features}  # once, where it has features of several encoders
+    of_features = {file.path: file for file in found.features}  # each file once, even with features of several encoders
     usable = [file for file in of_features.values() if file.coords and file.stated.patch_px]
     if not found.coordinates and not usable:
         raise _no_patches(found, list(of_features.values()), where)
@@ -124,7 +124,7 @@ def plan_patches(found: FoundFiles, where: str) -> ImportPlan:
 
 
 def _no_patches(found: FoundFiles, features: Sequence[ForeignFile], where: str) -> UsageError:
-    """Why there are no patches to import: what the files hold, and what they lack."""
+    """Why there are no patches to import: what the files contain and what they lack."""
     unsized = [file for file in features if file.coords]
     if unsized:
         return UsageError(
@@ -153,7 +153,7 @@ def _called(stated: Stated) -> str:
 
 
 def _unreadable(found: FoundFiles, by_name: Mapping[str, ForeignFile]) -> dict[str, ExchangeError]:
-    """The faults of slides with no readable file."""
+    """The faults of slides without a readable file."""
     return {name: why for path, why in found.unreadable.items() if (name := slide_of(path)) not in by_name}
 
 
@@ -165,7 +165,7 @@ def _why_none(found: FoundFiles) -> str:
 def _of_encoder(
     files: Sequence[ForeignFile], where: str, asked: str | None
 ) -> tuple[list[ForeignFile], str, str, list[ForeignFile]]:
-    """The files of one encoder, its name, what states it, and files of the same folders that state none."""
+    """Files of one encoder, its name, the source of the name; and files in the same folders that state no encoder."""
     stated: dict[str, list[ForeignFile]] = {}
     for file in files:
         stated.setdefault(file.stated.encoder, []).append(file)
@@ -200,7 +200,7 @@ def _nobody(file: ForeignFile, encoder: str) -> ExchangeError:
 
 
 def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dict[str, ExchangeError]]:
-    """Name -> its file (of several kinds the one that states most); and faults of names with two equal files."""
+    """Name -> its file (of several kinds, the one with most information), and faults of names with two equal files."""
     groups: dict[str, list[ForeignFile]] = {}
     for file in files:
         groups.setdefault(file.name, []).append(file)
@@ -220,7 +220,7 @@ def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dic
 
 
 def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str, ExchangeError]]:
-    """The width of most files, and a fault for each other file. Raises UsageError if no width is the most common."""
+    """The most common width, and a fault for each file of another width. Raises UsageError if there is a tie."""
     counts = Counter(file.dim for file in files.values() if file.rows)
     if not counts:
         return 0, {}
@@ -247,7 +247,7 @@ def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str,
 def _beside(
     coordinates: Sequence[ForeignFile], files: Mapping[str, ForeignFile]
 ) -> tuple[dict[str, ForeignFile], list[str]]:
-    """The coordinates that belong to feature files, by name; a note if several match."""
+    """Name -> the coordinate file that belongs to the feature file; a note if several match."""
     by_name, doubles = _one_each(coordinates)
     matched = match_names(list(files), by_name).names
     found = {name: by_name[other] for name, other in matched.items()}

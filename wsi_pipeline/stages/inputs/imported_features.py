@@ -1,6 +1,6 @@
-"""Features of another tool as feature stores of a run: embed/<encoder>/<slide_id>.h5. Runs like the stage `embed`.
+"""Import features of another tool as feature stores: embed/<encoder>/<slide_id>.h5. Runs like the stage `embed`.
 
-The slide file is read only if it exists: for its size, resolution and digest.
+The slide file is read only if it exists, for its size, resolution and digest.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REVISION = 1
 class KnownSlide:
     """Facts about the slide of a record, if its file exists and opens.
 
-    mpp    as used, None if not stated
+    mpp    the resolution used, None if not stated
     note   anything unusual, or why the file cannot be used
     """
 
@@ -57,7 +57,7 @@ class KnownSlide:
 
 @dataclass(frozen=True)
 class ImportFeatures:
-    """Imports one slide after another by a plan; those with a fault fail with it.
+    """Imports slides by a plan; a slide with a fault fails, with the fault as its message.
 
     default_mpp   resolution of slides that state none
     """
@@ -73,7 +73,7 @@ class ImportFeatures:
         return f"embed/{slug(self.plan.encoder)}"
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the store has the digest of these files and of this slide."""
+        """Up to date if the store has the digest of these files and of this slide."""
         self._refuse(record)
         header = read_header(self._path(record), FEATURE_FORMAT)
         if header is not None and header.digest == self._digest(record):
@@ -145,14 +145,14 @@ class ImportFeatures:
 
 
 def slide_is_there(record: SlideRecord, file: Path) -> bool:
-    """Whether the path of a record names a slide: if the slide is missing, it names the feature file."""
+    """Whether the path of a record names a slide, and not, for a missing slide, its feature file."""
     return record.path != file and record.path.exists()
 
 
 def look_at(record: SlideRecord, file: Path, slide: OpenOnce, default_mpp: float | None) -> KnownSlide:
-    """Facts about the slide of a record. A file that is missing or does not open is not needed; the latter is noted.
+    """Facts about the slide of a record. The file may be missing; one that does not open is noted.
 
-    Raises SlideError for a slide that is shown rotated, because the meaning of coordinates would be ambiguous.
+    Raises SlideError for a slide that is displayed rotated, because its coordinates would be ambiguous.
     """
     if not slide_is_there(record, file):
         return KnownSlide()
@@ -172,7 +172,7 @@ def look_at(record: SlideRecord, file: Path, slide: OpenOnce, default_mpp: float
 
 
 def with_paths(records: Mapping[str, SlideRecord], plan: ImportPlan) -> dict[str, SlideRecord]:
-    """The records; those whose slide is missing have the path of their feature file."""
+    """The records, in which a missing slide has the path of its feature file."""
     return {
         one: replace(record, path=plan.files[one].path) if one in plan.files and not record.path.exists() else record
         for one, record in records.items()

@@ -1,4 +1,4 @@
-"""Coordinates of another tool as patch stores of a run: tile/<slide_id>.h5. Each is checked against its slide."""
+"""Import coordinates of another tool as patch stores: tile/<slide_id>.h5. Each is checked against its slide."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_SIZE = "Name files that state it: patches/*_patches.h5 of TRIDENT, patches/*.
 
 @dataclass(frozen=True)
 class ImportPatches:
-    """Imports the patches of one slide after another by a plan; the slide files must exist."""
+    """Imports the patches of slides by a plan; the slide files must exist."""
 
     run_dir: RunDir
     plan: ImportPlan
@@ -49,7 +49,7 @@ class ImportPatches:
     name: str = "tile"
 
     def check(self, record: SlideRecord) -> Freshness:
-        """Up to date when the store has the digest of this file and this slide."""
+        """Up to date if the store has the digest of this file and this slide."""
         self._refuse(record)
         header = read_header(self._path(record), PATCH_FORMAT)
         if header is not None and record.path.exists() and header.digest == self._digest(record):
@@ -57,7 +57,7 @@ class ImportPatches:
         return Freshness(False, "other patches were there" if header else "")
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
-        """Import one slide. Raises ExchangeError if patches do not fit the slide, SlideError for the slide."""
+        """Import one slide. Raises ExchangeError if patches do not fit the slide, SlideError if it cannot be read."""
         self._refuse(record)
         file = self.plan.files[record.slide_id]
         opened = slide.open()
@@ -116,7 +116,7 @@ def _origin(info: SlideInfo) -> dict[str, Any]:
 
 
 def _coverage(file: ForeignFile) -> NDArray[np.float32]:
-    """Tissue fraction of each patch as stated by the file; NaN if it states none."""
+    """Tissue fraction of each patch as given in the file; NaN if it gives none."""
     if file.coverage is None:
         return np.full(file.rows, np.nan, np.float32)
     return np.asarray(file.coverage(), np.float32)

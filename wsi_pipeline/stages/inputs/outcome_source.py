@@ -19,12 +19,12 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class OutcomeSource:
-    """Where the outcomes of slides come from, and how their patients are known; part of metrics.json.
+    """Where the outcomes of slides and their patients come from; part of metrics.json.
 
     column     column of the labels, or the survival endpoint (`os`); "" for the columns of OUTCOMES
     clinical   file, matching and columns of the clinical table; empty for outcomes of the run's own table
-    patients   how the patients are known, see `Cohort.patients_stated`
-    division   name of the folds shared with other targets; "" for folds of its own
+    patients   where the patients come from, see `Cohort.patients_stated`
+    division   name of the folds shared with other targets; "" if not shared
     """
 
     column: str = ""
@@ -33,13 +33,13 @@ class OutcomeSource:
     division: str = ""
 
     def to_json(self, task: str) -> dict[str, Any]:
-        """The keys of metrics.json that are not empty, without `patients`."""
+        """The non-empty keys of metrics.json, without `patients`."""
         key = "endpoint" if task == "survival" else "label_column"
         found = {key: self.column, "clinical": dict(self.clinical), "division": self.division}
         return {name: value for name, value in found.items() if value}
 
     def no_outcome(self, task: str) -> MilError:
-        """The error if no slide has an outcome."""
+        """The error to raise if no slide has an outcome."""
         if not self.clinical:
             name = " and ".join(f"`{column}`" for column in OUTCOMES[task])
             where = "the CSV, then run: wsi-pipeline tile"
@@ -50,6 +50,6 @@ class OutcomeSource:
 
 
 def check_patients(doubts: Sequence[tuple[str, str]]) -> None:
-    """Raise MilError for the first doubt about the patients of slides: a sentence, and what to do about it."""
+    """Raise MilError for the first doubt about the slides' patients, saying what to do about it."""
     for what, todo in doubts:
         raise MilError(f"{what}. Slides of one patient on both sides of a fold invalidate every metric", todo=todo)

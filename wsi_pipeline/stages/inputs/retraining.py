@@ -1,7 +1,7 @@
-"""May a training replace the one in its folder? Not if its settings or labels differ.
+"""Whether a training may replace the one in its folder: not if its settings or labels differ.
 
-With new slides or recomputed features the question stays the same, so the training is repeated in place. Other settings
-or labels are another question, whose answer must not replace the first one.
+With new slides or recomputed features the question stays the same, so the training is repeated in place. Other
+settings or labels ask another question, whose answer must not replace the first.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from wsi_pipeline.wording import counted, listed
 def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, spec: MilSpec) -> None:
     """Raise UsageError, naming what differs, if the training in `folder` has other settings or other labels.
 
-    predictions   of the existing training
-    table         of the bags to train on
+    predictions   predictions of the existing training
+    table         table of the bags to train on
     """
     changes = _settings(folder, spec)
     changes = changes or [*(_labels(predictions, table, column) for column in OUTCOMES[spec.task])]
@@ -37,7 +37,7 @@ def check_replaceable(folder: Path, predictions: pd.DataFrame, table: pd.DataFra
 
 
 def _settings(folder: Path, spec: MilSpec) -> list[str]:
-    """`epochs 60, not 2`; nothing if the settings are equal or can no longer be read."""
+    """`epochs 60, not 2`; empty if the settings are equal or can no longer be read."""
     try:
         given: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["spec"]
         before = asdict(from_mapping(MilSpec, given, CONFIG))
@@ -48,7 +48,7 @@ def _settings(folder: Path, spec: MilSpec) -> list[str]:
 
 
 def _labels(predictions: pd.DataFrame, table: pd.DataFrame, column: str) -> str:
-    """`another label for 3 slides (s01: a, not b)`; "" if the slides that both have are equal."""
+    """`another label for 3 slides (s01: a, not b)`; "" if the labels of the common slides are equal."""
     key = "slide_id" if "slide_id" in predictions else "patient_id"
     if column not in predictions or column not in table:
         return ""
@@ -64,7 +64,7 @@ def _labels(predictions: pd.DataFrame, table: pd.DataFrame, column: str) -> str:
 
 
 def _equal(one: object, other: object) -> bool:
-    """Whether two cells say the same: as text or, where both are numbers, as numbers to the digits of the file."""
+    """Whether two cells are equal, as text or, if both are numbers, to the precision of the file."""
     if str(one) == str(other):
         return True
     try:

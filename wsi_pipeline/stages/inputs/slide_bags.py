@@ -1,4 +1,4 @@
-"""From feature stores to the input of slide-level models: bags and a table, and which slides are left out and why."""
+"""Turn feature stores into the input of slide-level models: bags, a table, and the slides left out with reasons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wsi_pipeline.wording import counted, listed
 
 @dataclass(frozen=True)
 class BagPart:
-    """The rows start to stop, within the bag of a patient, that are of one slide."""
+    """Rows start to stop of a patient's bag, which belong to one slide."""
 
     slide_id: str
     start: int
@@ -38,20 +38,20 @@ class BagPart:
 
 @dataclass(frozen=True, eq=False)
 class SlideBags:
-    """Slides, or patients with all their slides, with features of one encoder.
+    """Bags of features of one encoder: one per slide, or one per patient with all slides.
 
     table       slide_id, patient_id, label (None if unknown); time, event, split, site where any slide has one;
                 content (a digest of the slide's file); row i is bag i. For a patient's bag slide_id is the
                 patient's id: it is the name of the bag
-    bags        their features
-    encoder     identity of the encoder: the same for all
-    specs       the settings of segment, tile and embed: the same for all
-    digests     slide_id -> digest of its feature store (patient: of those of all slides)
-    left_out    slide_id -> why it is not here
-    adapter     the encoder's adapter file, as stages.adapters remembers it; "" for an encoder without one
-    tuned_on    slides (patients) whose own labels, or their patient's, the encoder was tuned on
-    parts       the slides of each bag, where bags are patients; else empty
-    doubts      why the patients may be wrong, and what to do about it; empty if they are known
+    bags        the features
+    encoder     identity of the encoder, the same for all
+    specs       settings of segment, tile and embed, the same for all
+    digests     slide_id -> digest of its feature store (for a patient: of the stores of all slides)
+    left_out    slide_id -> why it was left out
+    adapter     the encoder's adapter file, as `find_adapter.remembered` gives it; "" for an encoder without one
+    tuned_on    slides (patients) whose labels, or whose patient's labels, the encoder was tuned on
+    parts       the slides of each bag if bags are patients, else empty
+    doubts      why the patients may be wrong, and what to do about it; empty if they are certain
     source      where the outcomes come from
     """
 
@@ -78,10 +78,10 @@ class SlideBags:
         return html
 
     def for_training(self, spec: MilSpec) -> SlideBags:
-        """The bags that `spec.bag` asks for, of those whose outcome for `spec.task` is known.
+        """The bags with a known outcome for `spec.task`, per slide or per patient as `spec.bag` says.
 
-        Raises MilError if the patients are in doubt, if no bag has an outcome, and if slides of a patient that is to
-        be one bag contradict each other.
+        Raises MilError if the patients are in doubt, if no bag has an outcome, or if slides of a patient that would
+        form one bag contradict each other.
         """
         check_patients(self.doubts)
         bags = self.by_patient() if spec.bag == "patient" else self
@@ -91,7 +91,7 @@ class SlideBags:
         return found
 
     def labelled(self, columns: Sequence[str] = ("label",)) -> SlideBags:
-        """Only the bags that have a value in all of these columns; the others are left out with the reason."""
+        """Only the bags with a value in all of these columns; the others are left out with the reason."""
         known = np.ones(len(self.table), dtype=bool)
         unknown: dict[str, str] = {}
         for column in columns:
@@ -114,10 +114,10 @@ class SlideBags:
     def by_patient(self, *, refuse: bool = True) -> SlideBags:
         """All slides of a patient as one bag, in the order of the table; patients in the order of their first slide.
 
-        refuse   raise MilError if slides of a patient differ in label, time, event or split; else the
-                 patient has no value there
+        refuse   raise MilError if slides of a patient differ in label, time, event or split; if False, the
+                 patient has no value in that column
 
-        A value that only some slides of a patient have is the patient's.
+        A value that only some slides of a patient have applies to the patient.
         """
         codes, names = pd.factorize(self.table["patient_id"])
         rows = {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
@@ -138,10 +138,10 @@ class SlideBags:
 
 
 def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBags:
-    """Read the features of `records` by `encoder` (a folder name under embed/).
+    """Read the features of `records` from `encoder` (a folder name under embed/).
 
-    Empty, failed and not yet embedded slides are left out. Raises MilError when none is left, when features are
-    older than their patches, or when slides were embedded with different weights or settings.
+    Slides that are empty, failed or not yet embedded are left out. Raises MilError if none is left, if features are
+    older than their patches, or if slides were embedded with different weights or settings.
     """
     stores = {record.slide_id: existing_store(run.feature_store(encoder, record.slide_id)) for record in records}
     left_out = {
@@ -160,7 +160,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     kept, headers = [found[i] for i in full], [cohort.headers[i] for i in full]
     _check_alike(headers, encoder)
     ids = tuple(record.slide_id for record in kept)
-    # An empty slide has no rows, so that leaving it out is leaving out its offset.
+    # An empty slide has no rows, so leaving out its offset leaves out the slide.
     offsets = np.concatenate([cohort.offsets[full], cohort.offsets[-1:]])
     return SlideBags(
         table=_table(kept, [content_of(header) for header in headers]),
@@ -175,7 +175,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
 
 
 def outcomes_of(records: Sequence[SlideRecord], bag: str) -> pd.DataFrame:
-    """Ids and outcomes of all slides, or of all patients (without slide_id), with features or without."""
+    """Ids and outcomes of all slides or all patients (then without slide_id), whether they have features or not."""
     table = _table(records, [""] * len(records)).drop(columns=CONTENT)
     if bag != "patient":
         return table
@@ -190,18 +190,18 @@ def _nothing(encoder: str) -> MilError:
 
 
 def _chosen(bags: Bags, rows: NDArray[np.int64]) -> Bags:
-    """The bags at `rows`; the same object if these are all rows in order, because features may be large."""
+    """The bags at `rows`; the same object if that is all rows in order, to avoid copying large features."""
     return bags if np.array_equal(rows, np.arange(len(bags))) else bags.subset(rows)
 
 
 def _parts(slides: pd.Series[str], lengths: NDArray[np.int64]) -> tuple[BagPart, ...]:
-    """Where each slide lies within its patient's bag."""
+    """Position of each slide within its patient's bag."""
     ends = np.cumsum(lengths)
     return tuple(BagPart(slide, int(end - n), int(end)) for slide, n, end in zip(slides, lengths, ends, strict=True))
 
 
 def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *, refuse: bool) -> pd.DataFrame:
-    """One row per patient; several sites of a patient are joined; patients that share a file have equal `content`."""
+    """One row per patient; several sites are joined; patients who share a slide file have equal `content`."""
     found: dict[str, list[Any]] = {"slide_id": list(rows), "patient_id": list(rows)}
     for column in table.columns.drop(["slide_id", "patient_id", CONTENT], errors="ignore"):
         found[column] = [_agreed(table.iloc[rows[patient]], column, refuse=refuse) for patient in rows]
@@ -212,7 +212,7 @@ def _patient_table(table: pd.DataFrame, rows: Mapping[str, NDArray[np.int64]], *
 
 
 def _agreed(slides: pd.DataFrame, column: str, *, refuse: bool) -> Any:
-    """The one value that a patient's slides have in a column; None if they have none."""
+    """The value that a patient's slides agree on in a column; None if they have none."""
     known = slides[slides[column].notna()]
     values = list(dict.fromkeys(known[column]))
     if len(values) < 2:
@@ -249,19 +249,19 @@ def _why_missing(run: RunDir, record: SlideRecord, encoder: str) -> str:
 
 
 def content_of(header: Header) -> str:
-    """A digest that is the same for two stores of one slide file: of the slide or, without it, of the rows' file."""
+    """Digest that is equal for stores of the same file: digest of the slide, or of the imported file without one."""
     imported = header.extra.get(IMPORTED) or {}
     return header.slide.quick_digest or str(imported.get("content", ""))
 
 
 def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: str) -> None:
-    """Features computed here must belong to the current patches: the same digest, and the same rows."""
+    """Check that features computed here belong to the current patches: same digest and same rows."""
     if POOLED in header.extra:
         _check_pooled(run, record, header, encoder)
         return
     path = existing_store(run.patch_store(record.slide_id))
     if path is None or IMPORTED in header.extra:
-        return  # another tool's patches are its own
+        return  # patches of another tool are not ours to compare
     patches = read_header(path, PATCH_FORMAT)
     if patches is None:
         return
@@ -278,7 +278,7 @@ def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: st
 
 
 def _check_pooled(run: RunDir, record: SlideRecord, header: Header, name: str) -> None:
-    """A slide embedding must belong to the current features, if there are any."""
+    """Check that a slide embedding belongs to the current features, if there are any."""
     encoder = str(header.extra[POOLED]["encoder"])
     path = existing_store(run.feature_store(encoder, record.slide_id))
     features = read_header(path, FEATURE_FORMAT) if path else None
@@ -291,7 +291,7 @@ def _check_pooled(run: RunDir, record: SlideRecord, header: Header, name: str) -
 
 
 def same_rows(one: Path, other: Path) -> bool:
-    """Whether two stores of a slide have the same patches, row for row, by their coordinates."""
+    """Whether two stores of a slide have the same coordinates, row for row."""
     with open_store(one) as a, open_store(other) as b:
         return a.shape(COORDS) == b.shape(COORDS) and np.array_equal(a.read(COORDS), b.read(COORDS))
 
@@ -328,7 +328,7 @@ def _check_imported_alike(first: Header, header: Header) -> None:
 
 
 def differing_patches(here: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Differences of two sets of patches in the settings that both state: `patch_px 512, not 256`."""
+    """Differences between two sets of patches in the settings that both state: `patch_px 512, not 256`."""
     a, b = (dict(specs.get("tile") or specs.get("import") or {}) for specs in (here, other))
     both_imported = "tile" not in here and "tile" not in other
     keys = ("patch_px", "mpp", "magnification", "overlap_px") if both_imported else ("patch_px", "mpp")

@@ -1,4 +1,4 @@
-"""The same bags for several targets: the outcome of each in turn, on shared folds if they suit all."""
+"""The same bags for several targets, with the outcome of one at a time and, if possible, shared folds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 
 
 def with_outcomes(slides: SlideBags, records: Sequence[SlideRecord]) -> SlideBags:
-    """The same bags with label, time and event of `records`, which name at least the slides that are here."""
+    """The same bags with label, time and event from `records`, which must include all slides of the bags."""
     of_slide = {record.slide_id: record for record in records}
     found = [of_slide[slide] for slide in slides.table["slide_id"]]
     table = slides.table.drop(columns=[name for name in OUTCOME if name in slides.table])
@@ -37,16 +37,16 @@ def with_outcomes(slides: SlideBags, records: Sequence[SlideRecord]) -> SlideBag
 
 @dataclass(frozen=True, eq=False)
 class TargetBags:
-    """Bags read once, for one target at a time: features are held once, whatever the number of targets.
+    """Bags for several targets, one at a time. The features are held in memory only once.
 
-    folds   name of a target -> fold of each of its rows, one number per repeat; only of targets that share theirs
+    folds   name of a target -> fold of each of its rows, one number per repeat; only targets with shared folds
     """
 
     slides: SlideBags
     folds: Mapping[str, list[list[int]]]
 
     def division(self, name: str) -> str:
-        """A name for the folds that a target shares, equal for those that share them; "" for folds of its own."""
+        """Name of the folds that a target shares, equal for all targets that share them; "" if it shares none."""
         return digest_of(folds=self.folds)[:12] if name in self.folds else ""
 
     def of(
@@ -54,7 +54,7 @@ class TargetBags:
     ) -> SlideBags:
         """The bags of one target, whose outcome is known. Raises MilError as `SlideBags.for_training` does.
 
-        source   where the target's outcomes come from; its `division` is set here
+        source   where the target's outcomes come from; this method sets its `division`
         """
         slides = replace(self.slides, source=replace(source or OutcomeSource(), division=self.division(name)))
         found = with_outcomes(slides, records).for_training(spec)
@@ -65,18 +65,18 @@ class TargetBags:
 
 
 def target_bags(slides: SlideBags, targets: Mapping[str, tuple[Sequence[SlideRecord], MilSpec]]) -> TargetBags:
-    """Find the folds that targets share.
+    """The bags of several targets, and the folds that the targets share.
 
-    targets   name -> the slides with its outcome, and settings that differ from those of others in the task alone
+    targets   name -> the slides with its outcome, and settings, which may differ between targets only in the task
 
-    A target that cannot be trained, or that folds of its own serve better, has none.
+    A target that cannot be trained, or is better served by folds of its own, shares none.
     """
     tables: dict[str, tuple[pd.DataFrame, Strata]] = {}
     for name, (records, spec) in targets.items() if len(targets) > 1 else ():
         try:
             table = with_outcomes(slides, records).for_training(spec).table
             tables[name] = (table, _strata(table, spec))
-        except MilError:  # raised again when this target is trained
+        except MilError:  # the same error is raised when this target is trained
             continue
     first = next((spec for _, spec in targets.values()), MilSpec())
     return TargetBags(slides, share_folds(tables, first))

@@ -1,4 +1,4 @@
-"""Which columns of a table of predictions hold the probability of which class, whatever program wrote it."""
+"""Which columns of a table of predictions hold which class's probability, whichever program wrote the table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALONE = (
 
 @dataclass(frozen=True)
 class ClassColumns:
-    """Class -> place of its column; of two classes one may be missing. `assumed`: nothing names the class."""
+    """Class -> index of its column; one of two classes may be missing. `assumed`: no column names the class."""
 
     places: Mapping[str, int]
     assumed: bool = False
@@ -29,7 +29,7 @@ class ClassColumns:
 def class_columns(header: Sequence[str], classes: Sequence[str], source: str) -> ClassColumns:
     """Find the columns of all classes by one common prefix or ending: `p_CLASS`, `TARGET_CLASS`, `CLASS_prob`.
 
-    Raises MilError, listing the columns, if there are none, or several sets of them.
+    Raises MilError, listing the columns, if no set of columns fits or several do.
     """
     for write in (str, normalise):
         names = [write(name) for name in header]
@@ -62,7 +62,7 @@ def numbered_classes(
 ) -> dict[int, str] | None:
     """The class of each column `p_0`, `p_1`, ..., which CLAM's evaluation writes beside its own label `Y`.
 
-    codes    the column `Y` in rows that both have, `labels`: our labels of the same rows
+    codes    the column `Y` in the rows that both have, `labels`: our labels of the same rows
 
     None if there are no such columns, a number has several labels, or a class has no number.
     """
@@ -80,7 +80,7 @@ def numbered_classes(
 
 
 def _by_common_part(names: Sequence[str], wanted: Sequence[str], source: str) -> list[int] | None:
-    """Places of the columns that are one prefix, or one ending, and a class each."""
+    """Indices of the columns that consist of a class and a common prefix or ending."""
     found: dict[str, list[int]] = {}
     for name in dict.fromkeys(names):
         if name.endswith(wanted[0]):

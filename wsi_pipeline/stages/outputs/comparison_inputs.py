@@ -1,4 +1,4 @@
-"""The trainings to compare: found by run or folder, read with their task."""
+"""Find the trainings to compare, by run or folder, and read them with their task."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Pair = tuple[Training, Training]
 
 
 def pairs(first: Path, second: Path, *, features: str | None = None, model: str | None = None) -> list[Pair]:
-    """The trainings to compare: one each, or, of two runs, those of the same encoder and model.
+    """Pairs of trainings to compare: one pair, or for two runs all pairs with the same encoder and model.
 
-    first, second     a run folder, or the folder of a training or of predictions; of a run without trainings its
-                      predictions are taken. One of them may be a table of another program's predictions
-    features, model   only these, by name
+    first, second     a run folder, or the folder of a training or of predictions; for a run without trainings, its
+                      predictions are used. One of them may be a table of another program's predictions
+    features, model   restrict the pairs to these names
 
-    Raises UsageError if there is none, or if the choice is ambiguous.
+    Raises UsageError if there is no pair, or if the choice is ambiguous.
     """
     if is_table(first) or is_table(second):
         return [_with_table(first, second, features, model)]
@@ -49,7 +49,7 @@ def pairs(first: Path, second: Path, *, features: str | None = None, model: str 
 
 
 def _with_table(first: Path, second: Path, features: str | None, model: str | None) -> Pair:
-    """Predictions of another program beside ours, in the order they are named."""
+    """Predictions of another program paired with ours, in the order given by the user."""
     if is_table(first) and is_table(second):
         raise UsageError(
             f"{first} and {second} are both tables of predictions: neither has the true outcomes of the run",
@@ -79,7 +79,7 @@ def validated(training: Training) -> Validated:
     """A training as one side of a comparison."""
     rows, known = training.predictions, training.metrics.get(FOREIGN)
     task = task_from_json(known) if known is not None else read_task(training.folder)
-    if training.metrics.get("untrained"):  # of classes that only the test part has: in no metric
+    if training.metrics.get("untrained"):  # classes that only the test part has are in no metric
         rows = rows[rows["label"].isin(task.to_json()["classes"])].reset_index(drop=True)
     return Validated(task, rows)
 

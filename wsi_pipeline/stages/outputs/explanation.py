@@ -1,4 +1,4 @@
-"""What a trained model attends to on one slide, and what each patch contributes to its prediction."""
+"""The attention of a trained model on one slide, and what each patch contributes to the prediction."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One slide's N patches as its models see them; everything that its heatmap shows.
+    """What the models make of one slide's N patches: everything that its heatmap shows.
 
     coords          int64 (N, 2), level-0 top-left (x, y) of each patch; patch_level0: its side, level-0 pixels
     attention       float64 (N,), sums to 1
-    contributions   float64 (N, C), to the outputs named `outputs`
-    evidence        float64 (N,), for (+) or against (-) the one output named `towards`
+    contributions   float64 (N, C), to the outputs named in `outputs`
+    evidence        float64 (N,), for (+) or against (-) the output named in `towards`
     """
 
     slide: SlideIdentity
@@ -42,17 +42,17 @@ class Explanation:
 
     @property
     def attention_heat(self) -> Heat:
-        """Attention, to be laid over the slide."""
+        """Attention as an overlay for the slide."""
         return Heat.of_attention(self.coords, self.patch_level0, self.attention)
 
     @property
     def evidence_heat(self) -> Heat:
-        """Evidence, to be laid over the slide."""
+        """Evidence as an overlay for the slide."""
         return Heat.of_contribution(self.coords, self.patch_level0, self.evidence, f"{self.towards}:")
 
 
 def explain(ensemble: Ensemble, models: Sequence[MilModel], table: FeatureTable, device: str) -> Explanation:
-    """One slide's features explained by `models` (of `ensemble`), averaged."""
+    """The explanation of one slide's features, averaged over `models` (of `ensemble`)."""
     bags = Bags.from_arrays([table.features], [table.header.slide.slide_id])
     weights = _mean([attention(model, bags, device=device) for model in models])
     parts = _mean([contributions(model, bags, device=device) for model in models])
@@ -60,10 +60,10 @@ def explain(ensemble: Ensemble, models: Sequence[MilModel], table: FeatureTable,
     names = ensemble.classes if of_classes else tuple(f"output {k}" for k in range(parts.shape[1]))
     evidence, towards = parts.sum(axis=1), {"survival": "risk", "regression": "value"}.get(ensemble.task.name, "output")
     if ensemble.task.name == "ordinal":
-        # The first output moves all cut points alike; the others are distances between them.
+        # The first output shifts all cut points together; the others are distances between them.
         evidence, towards = parts[:, 0], "higher grade"
     if of_classes and len(names) >= 2:
-        # Logits have meaning only relative to each other: of two classes their difference, of more the margin over
+        # Logits have meaning only relative to each other: for two classes the difference, for more the margin over
         # the mean of all.
         mean_output = np.mean([outputs(model, bags, device=device)[0] for model in models], 0)
         winner = 1 if len(names) == 2 else int(mean_output.argmax())

@@ -1,7 +1,7 @@
 """Predictions of another program, from a CSV or Excel table, as one side of a comparison with ours.
 
-The outcomes, patients and slides are ours; the table gives a prediction for a slide or a patient. What only one side
-has is left out of both, with a note.
+Outcomes, patients and slides are ours; the table gives a prediction for each slide or patient. Rows that only one side
+has are left out, with a note.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path names a table rather than a folder of ours."""
+    """Whether a path is a table rather than one of our folders."""
     file = split_sheet(str(path))[0]
     return file.suffix.lower() in _TABLES and not path.is_dir()
 
@@ -52,10 +52,10 @@ def is_table(path: Path) -> bool:
 def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]:
     """Our predictions and those of a table, for the rows that both have; by patient if the table's rows are patients.
 
-    ours   its predictions hold the outcome; `task` is what they predict
+    ours   our predictions, which hold the outcomes; `task` is what they predict
 
-    Raises MilError if the table lacks what is predicted, has two rows for one slide or patient, or other outcomes;
-    ManifestError if no id matches.
+    Raises MilError if the table lacks the prediction, has two rows for one slide or patient, or contradicts our
+    outcomes; ManifestError if no id matches.
     """
     table = read_clinical(source)
     joined = _joined(table, ours.predictions)
@@ -78,7 +78,7 @@ def beside(ours: Training, task: Task, source: str) -> tuple[Training, Training]
     own = [name for name in ("slide_id", "patient_id", *task.columns) if name in first]
     theirs = first[own].assign(repeat=0, fold=first["fold"] if task.relative and "fold" in first else 0)
     theirs = theirs.join(_as_predicted(values.iloc[rows].reset_index(drop=True), task))
-    # A risk of another program has no survival curve: it is compared by its order alone.
+    # Another program's risk comes without a survival curve, so only its ranking is compared.
     kind = CoxTask() if task.name == "survival" else task
     n_theirs = len({cell for cell in table.column(joined.column) if not is_missing(cell)})
     dropped = (names.nunique() - len(first), n_theirs - len(first))
@@ -105,7 +105,7 @@ def _joined(table: ClinicalTable, predictions: pd.DataFrame) -> Joined:
 
 
 def _rows(joined: Joined, records: Sequence[SlideRecord], key: str) -> dict[str, int]:
-    """Row of the table for each of ours that is in it."""
+    """The table's row for each of our rows that it contains."""
     if joined.unit == "patient" and key == "patient_id":
         joined = join(joined.table, records, joined.table.header[joined.column])
     names = [record.slide_id for record in records]
@@ -119,7 +119,7 @@ def _rows(joined: Joined, records: Sequence[SlideRecord], key: str) -> dict[str,
 
 
 def _predictions(table: ClinicalTable, task: Task) -> tuple[pd.DataFrame, list[str]]:
-    """The numbers of each row, one column per class, or `predicted` or `risk`; NaN if a cell is empty."""
+    """The numbers of each row: one column per class, or `predicted`, or `risk`; NaN for an empty cell."""
     if not task.classes:
         places = [k for k, name in enumerate(table.header) if normalise(name) in _NUMBERS[task.name]]
         exact = [k for k in places if normalise(table.header[k]) == _NUMBERS[task.name][0]]
@@ -177,7 +177,7 @@ def _with_class_names(
 
 
 def _as_predicted(values: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """The columns of a prediction: of classes, `predicted` follows from the probabilities by the rule of the task."""
+    """The columns of a prediction; for classes, the task's rule derives `predicted` from the probabilities."""
     if not task.classes:
         return values
     numbers = values.to_numpy(np.float64)
@@ -198,7 +198,7 @@ def _numbers(table: ClinicalTable, place: int) -> Floats:
 def _check_truth(
     table: ClinicalTable, task: Task, first: pd.DataFrame, rows: Sequence[int], key: str, ours: Training
 ) -> None:
-    """Raise MilError if the table has labels of the same classes that contradict ours."""
+    """Raise MilError if the table has labels of the same classes and they contradict ours."""
     wanted = {*_TRUTH, normalise(str(ours.metrics.get("label_column") or "label"))}
     known = {label_key(name) for name in task.classes}
     for place, name in enumerate(table.header):

@@ -25,13 +25,13 @@ _NO_SLIDE = "drawn on white: the slide is not there"
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """A picture of the whole slide and what is known of it.
+    """A picture of the whole slide, with what drawing on it requires.
 
-    table      the features, with the slide and the patches as large as they are drawn
+    table      the features, with the sizes of slide and patches to draw by
     picture    uint8 (h, w, 3)
-    origin     from which QuPath counts; `outlined`: whether patches have a place on the slide
+    origin     origin of QuPath's coordinates; `outlined`: whether the patches' place on the slide is known
     of_slide   whether the slide's pixels may be read
-    note       what people should know of the picture
+    note       what users should know about the picture
     """
 
     table: FeatureTable
@@ -43,9 +43,9 @@ class Ground:
 
 
 def ground_of_imported(table: FeatureTable, segment: SegmentTable | None, slide: OpenOnce, no_crop: bool) -> Ground:
-    """The ground for rows of another tool.
+    """The background for features of another tool.
 
-    Raises StoreError if they have no coordinates, or if the slide's size differs from the one that the rows state.
+    Raises StoreError if they have no coordinates, or if the slide's size differs from the one recorded with them.
     """
     frame = frame_of(table.header)
     if frame == "none":
@@ -82,7 +82,7 @@ def frame_of(header: Header) -> str:
 
 
 def origin_of_imported(header: Header, no_crop: bool) -> Origin | None:
-    """The level-0 pixel from which outlines count; None if the slide has no bounds, or is not known."""
+    """Level-0 pixel that is the origin of outlines; None if the slide has no bounds or is unknown."""
     stated = (header.extra.get(IMPORTED) or header.extra).get(ORIGIN)
     if not stated:
         return None
@@ -90,7 +90,7 @@ def origin_of_imported(header: Header, no_crop: bool) -> Origin | None:
 
 
 def _sized(table: FeatureTable, frame: str) -> FeatureTable:
-    """The table with sizes of slide and patches to draw by, derived from the coordinates if not known."""
+    """The table with the sizes of slide and patches to draw by, estimated from the coordinates if unknown."""
     geometry, identity, coords = table.geometry, table.header.slide, table.coords
     side = geometry.patch_level0 or geometry.stride_level0 or round(grid_spacing(coords)) if len(coords) else 0
     side = side or geometry.patch_level0 or _LONE_PATCH

@@ -32,8 +32,8 @@ class HeatmapFiles:
 
     stem     path of the files without their endings
     chunks   text chunks of the PNG: DIGEST and SETTINGS
-    origin   level-0 pixel from which outlines for QuPath count, see tissue.geojson.from_origin
-    outlined whether there are outlines: not of patches whose place on the slide is not known
+    origin   level-0 pixel that is the origin of outlines for QuPath, see tissue.geojson.from_origin
+    outlined whether to write outlines; False if the patches' place on the slide is unknown
     """
 
     stem: Path

@@ -1,4 +1,4 @@
-"""A heatmap's PNG read back: its text chunks, by which it is known whether it is up to date, and its picture."""
+"""Read back a heatmap's PNG: its picture, and the text chunks that say whether it is up to date."""
 
 from __future__ import annotations
 

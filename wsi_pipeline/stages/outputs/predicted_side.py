@@ -29,9 +29,9 @@ def is_prediction(folder: Path) -> bool:
 
 
 def task_of_prediction(folder: Path) -> Task:
-    """What the model of a folder of predict/ predicts. Raises StoreError if the folder does not say.
+    """The task of the model behind a folder of predict/. Raises StoreError if the folder does not say.
 
-    Folders of earlier versions have no task in model.json: it is read from the columns of predictions.csv.
+    Folders of earlier versions have no task in model.json; it is derived from the columns of predictions.csv.
     """
     stated = (read_json(folder / MODEL) or {}).get("task")
     try:
@@ -43,7 +43,7 @@ def task_of_prediction(folder: Path) -> Task:
 
 
 def _task_of_columns(path: Path) -> Task:
-    """The task whose columns a table of predictions has. Raises MilError for no task's, OSError, ValueError."""
+    """The task that the columns of predictions.csv belong to. Raises MilError if to none, OSError, ValueError."""
     table = read_predictions(path)
     columns = [str(name) for name in table]
     edges = [float(name.removeprefix("p_survived_")) for name in columns if name.startswith("p_survived_")]
@@ -95,7 +95,7 @@ def read_side(folder: Path) -> Training:
 
 
 def aligned(one: Training, other: Training, tasks: tuple[Task, Task]) -> tuple[Training, Training]:
-    """Both without rows that are not a test for one of them; by patient if only the slides differ."""
+    """Both sides reduced to the rows that are a test for both; by patient if only the slides differ."""
     dropped = {name for side in (one, other) for name in side.metrics.get(DROPPED) or ()}
     both = [replace(side, predictions=_without(side.predictions, dropped)) for side in (one, other)]
     slides, patients = ([set(_names(s.predictions, key)) for s in both] for key in ("slide_id", "patient_id"))
@@ -112,7 +112,7 @@ def _without(table: pd.DataFrame, dropped: set[str]) -> pd.DataFrame:
 
 
 def per_patient(side: Training, task: Task) -> Training:
-    """One row per patient and repeat; a patient is in one fold of a repeat."""
+    """One row per patient and repeat; within a repeat a patient is in only one fold."""
     table = side.predictions if "repeat" in side.predictions else side.predictions.assign(repeat=0)
     parts = []
     for repeat, rows in table.groupby("repeat", sort=True):

@@ -1,4 +1,4 @@
-"""The pictures of slides in the report: which ones, how large, and from which files of the run."""
+"""The pictures of slides in the report: which slides, which size, and which files of the run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SlidePictures:
-    """Gives the pictures of each slide of a run, as many and as large as the plan allows.
+    """Provides the pictures of each slide of a run, as many and as large as the plan allows.
 
     keys     models whose attention is shown, best first: (encoder, model) folder names
-    chosen   slides that have pictures at all
+    chosen   slides that get pictures
     """
 
     run: RunDir
@@ -39,7 +39,7 @@ class SlidePictures:
     def of(
         cls, run: RunDir, records: Sequence[SlideRecord], models: Sequence[ModelSection], n_other: int
     ) -> SlidePictures:
-        """Plan for the slides and models of a run; `n_other` more pictures of each slide are shown elsewhere."""
+        """Plan for the slides and models of a run; the report shows `n_other` more pictures per slide elsewhere."""
         plan = plan_pictures(len(records), len(models), n_other)
         order = ranked(models)
         keys = tuple((model.encoder, model.mil_model) for model in order[: plan.models])
@@ -48,7 +48,7 @@ class SlidePictures:
         return cls(run, plan, keys, frozenset(record.slide_id for record in first))
 
     def fields(self, record: SlideRecord) -> dict[str, Any]:
-        """`overlay_png`, `thumbnail`, `heatmaps` and `sheets` of a report's slide row; nothing for one not chosen."""
+        """`overlay_png`, `thumbnail`, `heatmaps` and `sheets` of a slide's row; empty if it was not chosen."""
         if record.slide_id not in self.chosen:
             return {}
         heats = {f"{encoder}/{model}": self._heat(encoder, model, record) for encoder, model in self.keys}
@@ -65,7 +65,7 @@ class SlidePictures:
         return shrink_png(path.read_bytes(), self.plan.side) if path.is_file() else None
 
     def note(self, n_slides: int, n_models: int) -> str:
-        """What was left out to limit the file's size, in a sentence; "" if nothing was."""
+        """A sentence on what was left out to limit the file size; "" if nothing was."""
         parts = []
         if len(self.chosen) < n_slides:
             parts.append(
@@ -78,7 +78,7 @@ class SlidePictures:
         )
 
     def _heat(self, encoder: str, model: str, record: SlideRecord) -> bytes | None:
-        """The attention overlay, which lies on the thumbnail."""
+        """The attention overlay, drawn on the thumbnail."""
         overlay = read_overlay(self.run.heatmap(encoder, model, record.slide_id))
         return None if overlay is None else shrink_png(overlay, self.plan.side)
 
@@ -101,7 +101,7 @@ class SlidePictures:
 
 
 def _wrong(model: ModelSection) -> set[str]:
-    """Slides that a classifier got wrong."""
+    """Slides that a classifier misclassified."""
     table = model.predictions
     if table is None or model.task not in CLASS_TASKS or not {"slide_id", "label", "predicted"} <= set(table):
         return set()

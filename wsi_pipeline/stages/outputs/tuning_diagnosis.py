@@ -24,8 +24,8 @@ MOST_PATCHES = 128
 def diagnose_tuning(job: TuneJob) -> Path:
     """Write diagnosis.json and diagnosis.png of a finished tuning into its folder; returns the picture's path.
 
-    Measured in float32 on at most MOST_PATCHES test patches (validation patches without a test part), drawn by the
-    seed. The bare backbone is measured on the same patches.
+    Measured in float32 on at most MOST_PATCHES test patches (validation patches if there is no test part), sampled
+    with the seed. The untuned backbone is measured on the same patches.
     """
     rows = job.split.test if len(job.split.test) else job.split.validation
     chosen = np.random.default_rng(job.spec.seed).permutation(rows)[:MOST_PATCHES]

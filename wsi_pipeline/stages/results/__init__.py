@@ -1,1 +1,1 @@
-"""The files that results are kept in: trainings, tunings, predictions, fractions; read and put together."""
+"""The files of results: trainings, tunings, predictions, fractions; how they are read and merged."""

@@ -1,4 +1,4 @@
-"""Results that others take the place of are kept: a folder moves to former/<name>-<digest> beside it."""
+"""Keep results that are replaced: their folder moves to former/<name>-<digest> beside it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FORMER = "former"
 
 
 def keep_former(folder: Path, digest: str) -> Path | None:
-    """Move the results in `folder` out of the way, in one step; returns where they are now, None if there were none.
+    """Move the results in `folder` to former/, atomically; returns their new place, None if there were none.
 
-    digest   of those results; its first characters distinguish several former results
+    digest   digest of those results; its first characters distinguish several former results
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
@@ -27,7 +27,7 @@ def keep_former(folder: Path, digest: str) -> Path | None:
 
 
 def check_name(name: str) -> str:
-    """`name` itself. Raises UsageError if it cannot name a folder of results."""
+    """Return `name`. Raises UsageError if it is not valid as the name of a results folder."""
     if not name or slug(name) != name or name.startswith(".") or name == FORMER:
         raise UsageError(
             f"name must be letters, digits and . _ + - (no dot first, not {FORMER}), got {name!r}",

@@ -1,4 +1,4 @@
-"""fractions.csv: how much of each class every slide of a run holds, by one adapter."""
+"""fractions.csv: the fraction of each class in each slide of a run, by one adapter."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Fractions:
 
 
 def write_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], like: Header) -> Fractions:
-    """Gather all class stores of `model` that were made as `like` was, and write fractions.csv.
+    """Gather all class stores of `model` that have the adapter and settings of `like`, and write fractions.csv.
 
-    A lock is held meanwhile: of several jobs that end together, the last to write knows the slides of all. Raises
-    StoreError when another process does not let go of it.
+    Holds a lock, so that if several jobs end together, the last one writes the slides of all. Raises StoreError if
+    another process does not release the lock.
     """
     path = run.fractions(model)
     try:
@@ -49,7 +49,7 @@ def write_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], lik
 def gather_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], like: Header | None = None) -> Fractions:
     """The table of one adapter over the slides of a run, in the order of `records`.
 
-    like   a header whose adapter and settings count; None: those of the first slide there is
+    like   header with the adapter and settings to gather; None: that of the first classified slide
     """
     rows, left_out, headers = [], [], {}
     for record in records:
@@ -66,7 +66,7 @@ def gather_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], li
 
 
 def current_header(run: RunDir, model: str, record: SlideRecord) -> Header | None:
-    """Header of a slide's class store; None if there is none or its patches have changed since."""
+    """Header of a slide's class store; None if it does not exist or the patches have changed since."""
     path, source = (
         existing_store(place(record.slide_id)) for place in (lambda name: run.class_store(model, name), run.patch_store)
     )
@@ -78,7 +78,7 @@ def current_header(run: RunDir, model: str, record: SlideRecord) -> Header | Non
 
 
 def classified(run: RunDir) -> tuple[str, ...]:
-    """Folder names under classify/, sorted: the adapters that this run's slides were classified with."""
+    """Sorted folder names under classify/: the adapters that this run's slides were classified with."""
     folder = run.classify("x").parent
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 

@@ -1,7 +1,7 @@
-"""Metrics of patch predictions as JSON: values, intervals over groups, counts; each number has its unit and n.
+"""Metrics of patch predictions as JSON: values, confidence intervals over groups, counts, each with unit and n.
 
-The bootstrap draws groups (patients, slides, images), never patches: patches of a group are correlated, and intervals
-over patches would be far too narrow.
+The bootstrap resamples groups (patients, slides, images), never patches: patches of a group are correlated, so
+intervals over patches would be far too narrow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def patch_scores(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Json:
-    """Scores of N patches: labels (N,) class numbers, probabilities (N, C), the group of each.
+    """Scores of N patches: labels (N,) class numbers, probabilities (N, C), group of each patch.
 
     part  which patches these are: `test` or `validation`
 

@@ -1,4 +1,4 @@
-"""The files of predict/<encoder>/<training>/: read, and put together from what several calls have predicted."""
+"""The files of predict/<encoder>/<training>/: reading them, and merging the predictions of several calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def read_predictions(path: Path | IO[str]) -> pd.DataFrame:
-    """A table of predictions as it was written; cells without a value are NaN. Raises OSError, ValueError."""
+    """Read a table of predictions; empty cells are NaN. Raises OSError, ValueError."""
     table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), na_values=[""], keep_default_na=False)
     if "predicted" in table and not any(table.columns.str.startswith("p_")):
         table["predicted"] = pd.to_numeric(table["predicted"])
@@ -28,7 +28,7 @@ def read_predictions(path: Path | IO[str]) -> pd.DataFrame:
 
 
 def read_json(path: Path) -> Json | None:
-    """A JSON object; None if there is none that can be read."""
+    """Read a JSON object; None if the file is missing or unreadable."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -37,13 +37,13 @@ def read_json(path: Path) -> Json | None:
 
 
 def place_of(plain: Path, fingerprint: str, trained: str) -> tuple[Path, Path | None]:
-    """Which folder the predictions of a model belong into, and where former ones are that had to make room for it.
+    """The folder for the predictions of a model, and the folder that earlier ones were moved to, if any.
 
     plain     the folder under the training's name
     trained   the folder of the trained model
 
-    Another model of the same name that was applied before keeps its folder; this one's then ends with its fingerprint.
-    Predictions of the same folder's model before it was retrained move to former/.
+    If another model of the same name was applied before, it keeps the folder, and this model's folder name ends with
+    its fingerprint. Predictions from before the same training was repeated move to former/.
     """
     if not (plain / PREDICTIONS).is_file():
         return plain, None
@@ -56,10 +56,10 @@ def place_of(plain: Path, fingerprint: str, trained: str) -> tuple[Path, Path | 
 
 
 def merged(before: pd.DataFrame | None, now: pd.DataFrame, cohort: pd.DataFrame | None) -> pd.DataFrame:
-    """The rows predicted now, and those of other slides (patients) from before, in the order of the cohort.
+    """The new rows, and earlier rows of other slides (patients), in the order of the cohort.
 
-    cohort   slide_id (or patient_id alone) and outcome columns as the cohort has them today: rows from before get
-             these outcomes; those of slides that are not in the cohort any more keep theirs, and come last
+    cohort   slide_id (or only patient_id) and the current outcome columns of the cohort: earlier rows get these
+             outcomes; rows of slides no longer in the cohort keep theirs and come last
     """
     key = _key(now)
     if before is None or key not in before or _key(before) != key:
@@ -67,7 +67,7 @@ def merged(before: pd.DataFrame | None, now: pd.DataFrame, cohort: pd.DataFrame 
     kept = before[~before[key].astype(str).isin(set(now[key].astype(str)))]
     if cohort is not None and len(kept):
         kept = _with_outcomes(kept, cohort, key)
-    # Columns that only one side has (of another version) are empty on the other.
+    # Columns that only one side has (from another version) are empty on the other.
     table = now if kept.empty else pd.concat([now.astype(object), kept.astype(object)], ignore_index=True)
     if cohort is not None:
         place = {str(name): i for i, name in enumerate(cohort[key])}

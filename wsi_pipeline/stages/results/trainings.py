@@ -1,4 +1,4 @@
-"""Finished trainings of a run: where they lie and how they are read."""
+"""Finished trainings of a run: where they are and how to read them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TEXT = ("slide_id", "patient_id", "label", "predicted")
 class Training:
     """A finished training: its folder, metrics, and the losses of each fold.
 
-    former   where the results are whose place this one has taken
+    former   folder of the results that this training has replaced
     """
 
     folder: Path
@@ -43,9 +43,9 @@ class Training:
 
 
 def trained_patients(folder: Path) -> frozenset[str]:
-    """Patients by whose slides the models of a training were made; none if its folds.csv cannot be read.
+    """Patients whose slides the models were trained on; empty if folds.csv cannot be read.
 
-    Those who only tested, in a fixed split, are not among them.
+    Patients who are only in the test part of a fixed split are not included.
     """
     try:
         rows = pd.read_csv(folder / FOLDS, usecols=["patient_id", "part"], dtype=str, keep_default_na=False)
@@ -65,10 +65,10 @@ def model_numbers(predictions: pd.DataFrame, metrics: Mapping[str, Any], record:
 
 
 def training_name(spec: MilSpec, target: str = "") -> str:
-    """The folder of a training unless it is given a name: `gated-abmil`, `mean.survival`, `abmil.survival-cox.patient`.
+    """Default folder name of a training: `gated-abmil`, `mean.survival`, `abmil.survival-cox.patient`.
 
-    The model (`chosen` where each fold chooses), then what of task and bag is not the default, then `target`: the
-    column of the labels where it was named (`gated-abmil.kras`), or which survival it is (`gated-abmil.survival.pfs`).
+    The model (`chosen` if each fold chooses one), then task and bag if not the default, then `target`: the label
+    column if one was named (`gated-abmil.kras`), or the survival endpoint (`gated-abmil.survival.pfs`).
     """
     cox = "-cox" if spec.task == "survival" and spec.survival_loss == "cox" else ""
     task = [] if spec.task == "classification" else [spec.task + cox]
@@ -82,7 +82,7 @@ def base_name(spec: MilSpec) -> str:
 
 
 def read_training(folder: str | PathLike[str]) -> Training | None:
-    """The training in `folder`, or None if there is no complete one."""
+    """The training in `folder`; None if it is missing or incomplete."""
     folder = Path(folder)
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
@@ -95,14 +95,14 @@ def read_training(folder: str | PathLike[str]) -> Training | None:
 
 
 def names_in(training: Training) -> list[str]:
-    """Ids of the slides and patients of a training, and of the slides it left out."""
+    """Ids of a training's slides and patients, and of the slides it left out."""
     columns = [training.predictions[name] for name in ("slide_id", "patient_id") if name in training.predictions]
     named = {str(value) for column in columns for value in column.unique()}
     return sorted({*named, *map(str, training.metrics.get("left_out") or ())})
 
 
 def trainings(run: RunDir) -> list[Training]:
-    """Every whole training of a run, by folder name."""
+    """All complete trainings of a run, by folder name."""
     root = run.root / NAME
     folders = sorted(root.glob("*/*")) if root.is_dir() else []
     return [training for folder in folders if (training := read_training(folder)) is not None]

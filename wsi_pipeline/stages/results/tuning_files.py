@@ -1,12 +1,12 @@
-"""What a tuning leaves in the run folder, and whether it is up to date. Needs no torch, for reports and status.
+"""The files of a tuning in the run folder, and whether they are up to date. Works without torch, for reports.
 
 tune/<name>/
-  adapter.safetensors     what was trained, with its configuration, scores and the backbone's fingerprint
+  adapter.safetensors     the trained weights, with configuration, scores and the backbone's fingerprint
   history.csv             one row per epoch
   predictions.csv         name, group, part, label, predicted, p_<class>...; validation and test patches
   curves.png confusion.png patches.png
   diagnosis.json diagnosis.png     where [CLS] looks, with --diagnose
-  metrics.json            scores with intervals; written last, it marks the tuning as whole
+  metrics.json            scores with intervals; written last, so it marks the tuning as complete
   resume/                 the state after the last epoch, while training
 """
 
@@ -39,7 +39,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """A finished tuning: its folder, the content of metrics.json and history.csv; `fresh` where nothing was done."""
+    """A finished tuning: its folder, the content of metrics.json and history.csv; `fresh` if it was up to date."""
 
     folder: Path
     metrics: Json
@@ -54,11 +54,11 @@ class Tuning:
 
 @dataclass(frozen=True)
 class TuneInputs:
-    """All that decides a result.
+    """Everything that determines a result.
 
     data          digest of the labelled patches
-    fingerprint   of the backbone's weights
-    resolved      what the method makes of the settings, the library's own choices among it, as plain values
+    fingerprint   fingerprint of the backbone's weights
+    resolved      the method's effective settings, including defaults of the library, as plain values
     """
 
     spec: TuneSpec
@@ -69,7 +69,7 @@ class TuneInputs:
 
     @property
     def digest(self) -> str:
-        """Digest of settings, patches, weights and code. The patches' own digest stands for the settings of labels."""
+        """Digest of settings, patches, weights and code. The patches' digest covers the label settings."""
         return digest_of(
             stage=NAME,
             revision=REVISIONS[NAME],
@@ -92,7 +92,7 @@ class TuneInputs:
 
 
 def read_tuning(folder: Path) -> Tuning | None:
-    """The tuning in `folder`, or None if there is no complete one."""
+    """The tuning in `folder`; None if it is missing or incomplete."""
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         history = pd.read_csv(folder / HISTORY)
@@ -102,14 +102,14 @@ def read_tuning(folder: Path) -> Tuning | None:
 
 
 def tunings(run: RunDir) -> list[Tuning]:
-    """Every whole tuning of a run, by name."""
+    """All complete tunings of a run, by name."""
     root = run.root / NAME
     folders = sorted(root.iterdir()) if root.is_dir() else []
     return [found for folder in folders if (found := read_tuning(folder)) is not None]
 
 
 def keep_former_tuning(folder: Path) -> Path | None:
-    """Move a finished tuning to tune/former/, without the state of the training under way; None if there is none."""
+    """Move a finished tuning to tune/former/, without the state of training in progress; None if there is none."""
     if not (folder / METRICS).exists():
         return None
     known = read_tuning(folder)
@@ -162,7 +162,7 @@ def _changed_sources(metrics: Mapping[str, Any], inputs: TuneInputs) -> list[str
 
 
 def _changed_choices(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Choices that no setting of tune names, such as a method's own learning rate in another version of the library."""
+    """Changed values that are not settings of tune, such as a default learning rate of another library version."""
     return [
         f"{part} {key} {(before.get(part) or {}).get(key)} -> {value}"
         for part, values in now.items()

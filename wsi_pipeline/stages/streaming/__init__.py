@@ -1,1 +1,1 @@
-"""Patches of all slides in one stream through a network."""
+"""Stream the patches of all slides through a network."""

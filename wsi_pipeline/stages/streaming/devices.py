@@ -1,4 +1,4 @@
-"""Slides shared out over several devices: one process per device, each with a stream of its own."""
+"""Distribute slides over several devices: one process per device, each with its own stream."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from wsi_pipeline.system.processes import process_context
 
 
 class PlacedStage(RowStage, Protocol):
-    """A stage that computes on a device; picklable while its network is not loaded."""
+    """A stage that computes on a device; picklable until its network is loaded."""
 
     device: str
 
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process does."""
+    """The work of one process."""
 
     stages: tuple[PlacedStage, ...]
     run: RunDir
@@ -46,10 +46,10 @@ def stream_on(
     reading: Reading,
     watch: Watchers,
 ) -> CohortResult:
-    """`stream_cohort` on several devices at once, slides distributed by patches; on a single one, in this process.
+    """`stream_cohort` on several devices, with slides distributed by patch count; on one device, in this process.
 
-    A process that dies costs the slides of its share that it had not done; what it kept of them is there when the same
-    command is run again.
+    If a process dies, the unfinished slides of its share fail. Running the same command again continues from the rows
+    it had saved.
     """
     if len(devices) <= 1:
         return stream_cohort(stages, run, records, todo.jobs, reading, watch)
@@ -79,7 +79,7 @@ def stream_on(
 
 
 def _divided(whole: _Share, devices: Sequence[str]) -> list[_Share]:
-    """One share per device, of about equal patches: the largest slide first, each to the device with least to do."""
+    """One share per device with about equal patch counts: largest slide first, each to the least loaded device."""
     patches = {job.record.slide_id: job.rows - job.start for job in whole.todo.jobs}
     loads, names = [0] * len(devices), [set[str]() for _ in devices]
     for record in sorted(whole.records, key=lambda item: -patches.get(item.slide_id, 0)):
@@ -110,14 +110,14 @@ def _placed(stage: PlacedStage, device: str) -> PlacedStage:
 
 
 class _Gathering:
-    """Results and progress of all processes, in this one."""
+    """Collects results and progress of all processes."""
 
     def __init__(self, run: RunDir, watch: Watchers) -> None:
         self.results: dict[str, list[StageResult]] = {}
         self._run, self._watch = run, watch
 
     def take(self, receiver: Connection) -> bool:
-        """Take one message; False at the end of them."""
+        """Handle one message; False after the last."""
         try:
             message = receiver.recv()
         except EOFError:
@@ -129,7 +129,7 @@ class _Gathering:
         return True
 
     def close(self, share: _Share, crash: Crash) -> None:
-        """The process of a share has ended: what it leaves undone has failed."""
+        """Mark the unfinished slides of a share as failed after its process has ended."""
         for record in share.records:
             if record.slide_id not in self.results:
                 status = StageStatus("failed", crash.reason, "Run the same command again: it resumes")

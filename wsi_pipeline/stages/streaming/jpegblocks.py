@@ -1,4 +1,4 @@
-"""Patches that the patch store keeps as JPEG, decoded on the device itself: only bytes are read here."""
+"""Patches stored as JPEG in the patch store, decoded on the device: this process only reads bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def jpeg_blocks(job: SlideJob, rows: int, device: str) -> Iterator[tuple[int, torch.Tensor]]:
     """Iterate over (first row, uint8 (B, P, P, 3) on `device`) from `job.start` on, `rows` at a time.
 
-    The bytes of the next block are read meanwhile. Raises StoreError for a damaged store, EncoderError for what the
-    device does not decode.
+    The bytes of the next block are read ahead. Raises StoreError for a damaged store, EncoderError for patches that
+    the device cannot decode.
     """
     firsts = range(job.start, job.rows, rows)
     with closing(open_store(job.path)) as store, ThreadPoolExecutor(1, thread_name_prefix="jpegs") as pool:

@@ -1,8 +1,8 @@
-"""Patches of slide after slide from a reading process, which is started again where a slide has ended it.
+"""Patches of successive slides from a reader process, which is restarted if a slide crashes it.
 
-While the device works on one block the process reads the next ones, over the border of a slide too. When it dies, the
-slides it had open are read once more, each in a process of its own: the one that kills that too is at fault, and
-only it is given up.
+While the device works on one block, the process reads the next ones, also those of the next slide. If it dies, the
+slides it had open are read once more, each in a process of its own. Only the slide that crashes that process too is
+given up.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SLOTS = 4
 
 
 def warm_up() -> None:
-    """Let the server of reading processes start and import what they need, while this process loads its network."""
+    """Start the server of reader processes and its imports, while this process loads its network."""
     start_server([read_slides.__module__])
 
 
 class PixelFeed:
-    """Blocks of pixels of `jobs`, in their order. Use as a context manager; for one thread."""
+    """Blocks of pixels of `jobs`, in order. Use as a context manager, from one thread."""
 
     def __init__(self, jobs: Sequence[SlideJob], reading: Reading) -> None:
         self._jobs = [job for job in jobs if job.start < job.rows and not reading.by_device(job)]
@@ -55,9 +55,9 @@ class PixelFeed:
     def blocks(self, job: SlideJob) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Iterate over (first row, uint8 (B, P, P, 3)) of one slide, in order, from `job.start` to its last row.
 
-        A block is good until the next one is asked for. Slides are best asked for in the order of the jobs; one that
-        is not next costs a new process. Raises the error of a slide that cannot be read: SlideError, also where it
-        crashes the process.
+        A block is valid until the next one is requested. Request slides in the order of the jobs: any other order
+        costs a new process. Raises the error of a slide that cannot be read; SlideError if it crashes the
+        process.
         """
         row = job.start
         while row < job.rows:
@@ -75,7 +75,7 @@ class PixelFeed:
                 logger.warning("%s while reading; once more, one by one: %s", died.crash.reason, names)
 
     def _reader_at(self, job: SlideJob) -> _Reader:
-        """A reading process whose next rows are those of `job`: the one at work, else a new one."""
+        """A reader process whose next rows are those of `job`: the current one if it fits, else a new one."""
         reader = self._reader
         if reader is None or reader.next_up != (job.record.slide_id, job.start):
             self._stop()
@@ -86,7 +86,7 @@ class PixelFeed:
         return reader
 
     def _after(self, job: SlideJob) -> Iterator[SlideJob]:
-        """What may share a process with `job`: the slides after it, up to one that is under suspicion."""
+        """Jobs that may share a process with `job`: the next ones, up to a slide suspected of crashing the process."""
         ids = [other.record.slide_id for other in self._jobs]
         following = self._jobs[ids.index(job.record.slide_id) + 1 :] if job.record.slide_id in ids else []
         names = [job.record.slide_id, *(other.record.slide_id for other in following)]
@@ -102,7 +102,7 @@ class PixelFeed:
 
 
 class ReaderDiedError(Exception):
-    """The reading process ended before it had read all."""
+    """The reader process ended before it had read everything."""
 
     def __init__(self, crash: Crash) -> None:
         super().__init__(crash.reason)
@@ -110,7 +110,7 @@ class ReaderDiedError(Exception):
 
 
 class _Reader:
-    """One reading process and where it stands.
+    """One reader process and its progress.
 
     opened   ids of slides it has opened and not finished
     """
@@ -131,13 +131,13 @@ class _Reader:
 
     @property
     def next_up(self) -> tuple[str, int] | None:
-        """Id and first row of what comes next; None after the last slide."""
+        """Id and first row of the next slide; None after the last."""
         if self._position == len(self.jobs):
             return None
         return self.jobs[self._position].record.slide_id, self._row
 
     def blocks(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """The blocks of the slide that is next. Raises its error, or ReaderDiedError."""
+        """The blocks of the next slide. Raises its error, or ReaderDiedError."""
         job = self.jobs[self._position]
         while self._row < job.rows:
             message = self._receive()
@@ -175,7 +175,7 @@ class _Reader:
         return message
 
     def _give_back(self, slot: int) -> None:
-        with suppress(BrokenPipeError):  # its death shows where its messages end
+        with suppress(BrokenPipeError):  # its death is noticed when its messages end
             self._free.send(slot)
 
 

@@ -1,6 +1,6 @@
-"""The reading process: reads patches of slide after slide into memory shared with the process that computes.
+"""The reader process: reads patches of successive slides into memory shared with the computing process.
 
-It imports no framework. A crash, usually of a codec on a damaged tile, ends this process and no other.
+It imports no deep-learning framework. A crash, usually of a codec on a damaged tile, ends only this process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from wsi_pipeline.store.tables.patch_table import read_patch_table
 
 @dataclass(frozen=True)
 class SlideJob:
-    """Patches to read: those of the patch store at `path` from row `start` to `rows`.
+    """Patches to read: rows `start` to `rows` of the patch store at `path`.
 
-    pixels   which pixels the store keeps: none, jpeg or images
+    pixels   the pixels in the store: none, jpeg or images
     """
 
     record: SlideRecord
@@ -43,9 +43,9 @@ class SlideJob:
 
 @dataclass(frozen=True)
 class Message:
-    """What the reading process says: it begins a slide, has filled a slot with rows, or a slide cannot be read.
+    """Message of the reader process: a slide has begun, a slot is filled with rows, or a slide cannot be read.
 
-    number   of the slide among the jobs
+    number   index of the slide among the jobs
     """
 
     kind: Literal["open", "rows", "failed"]
@@ -57,7 +57,7 @@ class Message:
 
 
 def open_patches(job: SlideJob) -> PatchSource:
-    """The patches of a slide. Raises SlideError or StoreError as `PatchFiles.open` does."""
+    """Open the patches of a slide. Raises SlideError or StoreError as `PatchFiles.open` does."""
     return PatchFiles.of(read_patch_table(job.path), job.path, job.record.path).open()
 
 
@@ -71,11 +71,11 @@ BLOCK_BYTES = 32 << 20
 class Reading:
     """How patches are read.
 
-    patch_px   largest side of the patches to come
-    block      most patches at a time
+    patch_px   largest patch side of all jobs, pixels
+    block      maximum number of patches at a time
     threads    threads that read and decode
-    open       opens the patches of a slide, in the reading process; picklable
-    decode_on  device that decodes JPEG patches of the store by itself; "" where none does
+    open       opens the patches of a slide, in the reader process; picklable
+    decode_on  device that decodes the store's JPEG patches itself; "" if none does
     """
 
     patch_px: int
@@ -95,17 +95,17 @@ class Reading:
 
     @property
     def rows(self) -> int:
-        """Patches of one block, as many as fit in BLOCK_BYTES."""
+        """Patches per block, as many as fit in BLOCK_BYTES."""
         return max(1, min(self.block, BLOCK_BYTES // self.patch_bytes))
 
 
 def read_slides(
     sender: Connection, free: Connection, slots: Sequence[Any], jobs: Sequence[SlideJob], reading: Reading
 ) -> None:
-    """Body of the reading process: `jobs` in order, block by block, into `slots` as they are free.
+    """Main function of the reader process: reads `jobs` in order, block by block, into free `slots`.
 
-    sender   Messages go here
-    free     numbers of slots that may be filled come from here; at its end the process ends
+    sender   where Messages are sent
+    free     delivers the numbers of slots that may be filled; when it is closed, the process ends
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     outbox = _Outbox(sender)
@@ -120,11 +120,11 @@ def read_slides(
                 view(slots[slot], batch.shape)[:] = batch
                 outbox.send(Message("rows", number, slot, first, batch.shape))
     except (EOFError, BrokenPipeError):
-        return  # nobody listens any more
+        return  # the parent has stopped listening
 
 
 def view(slot: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The rows in a slot, uint8 of `shape`, without a copy."""
+    """The rows in a slot as uint8 of `shape`, without copying."""
     count = int(np.prod(shape))
     return np.frombuffer(slot, np.uint8, count).reshape(shape)
 
@@ -146,7 +146,7 @@ def _announced(outbox: _Outbox, opener: Opener, number: int, job: SlideJob) -> P
 
 
 def _portable(error: BaseException) -> BaseException:
-    """An error that can cross processes: ours and the system's as they are, others as text."""
+    """An error that can be pickled: ours and the system's unchanged, others as text."""
     if isinstance(error, WsiPipelineError | OSError | MemoryError):
         return error
     trace = "".join(traceback.format_exception(error))

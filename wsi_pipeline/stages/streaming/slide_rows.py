@@ -29,23 +29,23 @@ Submit = Callable[[Any], Callable[[], OutputRows]]
 
 @dataclass(frozen=True)
 class RowsPlan:
-    """What is to be made of a slide: rows like `key`, for the store at `path`."""
+    """Plan of the rows to compute for a slide: rows as described by `key`, for the store at `path`."""
 
     path: Path
     key: RowsKey
 
 
 class SlideRows:
-    """The rows of one slide being made. `take` is called with blocks of patches in order, then `end` once.
+    """Computes the rows of one slide. Call `take` with blocks of patches in order, then `end` once.
 
-    An interrupted slide resumes from the rows that were saved, with the batch size it was started with, so that its
-    rows equal those of an uninterrupted run bit for bit.
+    An interrupted slide resumes from the saved rows with the batch size it was started with, so that its rows equal
+    those of an uninterrupted run bit for bit.
 
-    start, done   rows there at the beginning, and now
+    start, done   number of rows available at the start, and now
     """
 
     def __init__(self, plan: RowsPlan, submit: Submit, writer: Executor) -> None:
-        """`submit` is used by the thread that calls `take`; `writer` runs what goes to the disk."""
+        """`submit` is called by the thread that calls `take`; `writer` runs the writes to disk."""
         key, kept = _resume(plan)
         self.start, self.batch = len(kept), max(1, key.batch)
         self._plan, self._key, self._submit, self._writer = plan, key, submit, writer
@@ -59,9 +59,9 @@ class SlideRows:
         self._partial: PartialRows | None = None
 
     def take(self, first: int, block: Any) -> int:
-        """Take patches uint8 (B, P, P, 3), numpy or torch, from row `first` on; returns how many rows were done.
+        """Take patches uint8 (B, P, P, 3), numpy or torch, from row `first` on; returns how many rows were computed.
 
-        Rows that are done already are skipped. The block may change once this returns. Raises what `submit` does.
+        Rows already computed are skipped. The block may be reused once this returns. Raises what `submit` does.
         """
         before = self.done
         block = block[max(0, self._next - first) :]
@@ -72,7 +72,7 @@ class SlideRows:
         return self.done - before
 
     def end(self) -> OutputRows:
-        """All rows (N, D), when the last patch was taken. Raises OSError if rows could not be kept meanwhile."""
+        """All rows (N, D), after the last patch was taken. Raises OSError if rows could not be saved."""
         if self._n_held:
             self._begin(self._next - self._n_held, self._held[: self._n_held])
             self._n_held = 0
@@ -82,11 +82,11 @@ class SlideRows:
         return self._out
 
     def discard(self) -> None:
-        """Remove what was kept of the unfinished slide: its store is there."""
+        """Remove the saved rows, once the slide's store has been written."""
         partial_path(self._plan.path).unlink(missing_ok=True)
 
     def _take_part(self, block: Any) -> int:
-        """Begin a batch with the head of `block`, or hold it until a batch is full; returns the patches used."""
+        """Start a batch with the first patches of `block`, or hold them until it is full; returns the patches used."""
         if self._n_held == 0 and len(block) >= self.batch:
             self._begin(self._next, block[: self.batch])
             return self.batch
@@ -108,7 +108,7 @@ class SlideRows:
         """Wait until at most `most` batches are in flight."""
         while len(self._begun) > most:
             first, count, wait = self._begun.popleft()
-            with np.errstate(over="ignore"):  # an overflow to infinity is refused, with its row, at the write
+            with np.errstate(over="ignore"):  # an overflow to infinity is refused at the write, which names the row
                 self._out[first : first + count] = wait()
             self.done = first + count
         if time.monotonic() - self._saved >= KEEP_SECONDS and self.done < self._key.rows:
@@ -126,24 +126,24 @@ class SlideRows:
 
 
 def _room_for(block: Any, count: int) -> Any:
-    """Uninitialised memory for `count` patches, of the kind and in the place that `block` is."""
+    """Uninitialised memory for `count` patches, of the same type and on the same device as `block`."""
     shape = (count, *block.shape[1:])
     return np.empty(shape, np.uint8) if isinstance(block, np.ndarray) else block.new_empty(shape)
 
 
 def kept_rows(plan: RowsPlan) -> int:
-    """How many rows of an unfinished slide are there to go on from."""
+    """Number of saved rows that an unfinished slide can resume from."""
     return len(_resume(plan)[1])
 
 
 def _resume(plan: RowsPlan) -> tuple[RowsKey, OutputRows]:
-    """The key to go on with and the rows that are there."""
+    """The key to resume with, and the number of saved rows."""
     wanted = plan.key
     found = read_partial(partial_path(plan.path))
     if found is not None:
         key, rows = found
         same = (key.digest, key.rows, key.dim, key.dtype) == (wanted.digest, wanted.rows, wanted.dim, wanted.dtype)
-        # Whole batches only: half a batch would be filled up with other neighbours.
+        # Whole batches only: a partial batch would be completed with other patches than before.
         whole = len(rows) - (len(rows) % key.batch if key.batch and len(rows) < key.rows else 0)
         if same and key.batch:
             return key, rows[:whole]

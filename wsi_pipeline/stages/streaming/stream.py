@@ -1,8 +1,8 @@
-"""Stages that take patches through networks: all slides in one stream, so that the device never waits.
+"""Run stages that apply networks to patches: all slides in one stream, so that the device never waits.
 
-Three things go on at once: a process reads the patches to come (`pixelfeed`), this thread computes, and another thread
-writes what is finished. Several stages (one per encoder) share one pass over the pixels. Locks, freshness, status files
-and isolation are those of the runner.
+Three things happen in parallel: a process reads the next patches (`reader_client`), this thread computes, and another
+thread writes what is finished. Several stages (one per encoder) share one pass over the pixels. Locks, freshness,
+status files and isolation are those of the runner.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _UNWRITTEN = 2
 
 
 class RowStage(CheckedStage, Protocol):
-    """A stage that makes one row per patch with a network."""
+    """A stage that computes one row per patch with a network."""
 
     def patch_store(self, record: SlideRecord) -> Path:
         """The slide's patch store. Raises StoreError if there is none."""
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
-        """What is to be made of a slide, or all its rows where they are known. Raises for a slide that does not fit."""
+        """Plan of a slide's rows, or the rows themselves if known. Raises if the slide does not fit the network."""
 
     @property
     def submit(self) -> Submit:
-        """The network, loaded when it is first asked for."""
+        """The network, loaded on first use."""
 
     def finish(self, record: SlideRecord, table: PatchTable, rows: OutputRows) -> StageStatus:
         """Write the output; called from another thread."""
@@ -62,7 +62,7 @@ class RowStage(CheckedStage, Protocol):
 
 @dataclass(frozen=True)
 class Watchers:
-    """Callbacks: for every patch that went through one network, and for the results of each slide."""
+    """Callbacks: for each patch computed by one network, and for the results of each slide."""
 
     on_patches: Callable[[int], None] = lambda count: None
     on_result: Callable[[list[StageResult]], None] = lambda results: None
@@ -70,7 +70,7 @@ class Watchers:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is to be done: slides that have patches to read, in order, and how many patches there are to compute.
+    """The work ahead: slides with patches to read, in order, and the number of patches to compute.
 
     patches   over all stages: a patch that two encoders need counts twice
     """
@@ -80,7 +80,7 @@ class Survey:
 
 
 def survey(stages: Sequence[RowStage], slides: Sequence[tuple[SlideRecord, PatchTable]]) -> Survey:
-    """Look, without locks, what `stages` have to do on `slides`; a slide whose stores cannot be read has nothing."""
+    """Find out, without locks, what `stages` have to do on `slides`; slides with unreadable stores count as nothing."""
     jobs, patches = [], 0
     for record, table in slides:
         left = [_left(stage, record, table) for stage in stages]
@@ -92,10 +92,10 @@ def survey(stages: Sequence[RowStage], slides: Sequence[tuple[SlideRecord, Patch
 
 
 def _left(stage: RowStage, record: SlideRecord, table: PatchTable) -> int:
-    """Patches of a slide that a stage has to compute; 0 also where it will fail before it reads one."""
+    """Number of patches of a slide that a stage has to compute; 0 also if it will fail before reading one."""
 
     def look() -> int:
-        """Rows that are neither written nor kept from an interrupted run."""
+        """Number of rows neither written nor saved by an interrupted run."""
         if stage.check(record).fresh:
             return 0
         plan = stage.wanted(record, table)
@@ -113,9 +113,9 @@ def stream_cohort(
     reading: Reading,
     watch: Watchers,
 ) -> CohortResult:
-    """Take slides through `stages`, all stages in one pass over each slide's pixels.
+    """Run `stages` on slides, all stages in one pass over each slide's pixels.
 
-    jobs   what is to be read of them, from `survey`, so that the next slide is read ahead
+    jobs   the patches to read, from `survey`, so that the next slide is read ahead
 
     Slides that another process holds are tried again until they are done. Never raises for a slide.
     """
@@ -135,18 +135,18 @@ def stream_cohort(
 
 
 def _merge(old: Sequence[StageResult], new: Sequence[StageResult]) -> list[StageResult]:
-    """Results of a slide that was tried again: what was made the first time is fresh by now, but was made."""
+    """Merge results of a slide tried twice: a stage made the first time is fresh the second, but counts as made."""
     before = {result.stage: result for result in old if result.action != "busy"}
     return [before.get(result.stage, result) for result in new]
 
 
 @dataclass
 class _Work:
-    """One stage of one slide on its way.
+    """One stage of one slide in progress.
 
-    rows      being made
-    known     all of them
-    outcome   where it has ended already: fresh or busy (a result), failed (a status)
+    rows      rows being computed
+    known     all rows, if known
+    outcome   set if the stage has already ended: fresh or busy (a result), failed (a status)
     """
 
     stage: RowStage
@@ -158,7 +158,7 @@ class _Work:
 
 @dataclass
 class _Slide:
-    """A slide on its way, with the locks held for it."""
+    """A slide in progress, with the locks held for it."""
 
     record: SlideRecord
     work: list[_Work] = field(default_factory=list)
@@ -168,7 +168,7 @@ class _Slide:
 
     @property
     def open(self) -> list[tuple[_Work, SlideRows]]:
-        """Work that still takes patches."""
+        """Work that still needs patches."""
         return [(work, work.rows) for work in self.work if work.rows is not None and work.outcome is None]
 
 
@@ -179,7 +179,7 @@ class _Stream:
         self._stages, self._run, self._reading, self._watch = stages, run, reading, watch
 
     def through(self, records: Sequence[SlideRecord], jobs: Sequence[SlideJob]) -> Iterator[list[StageResult]]:
-        """Results of slide after slide, in order."""
+        """Iterate over the results of each slide, in order."""
         with ExitStack() as locks, ThreadPoolExecutor(1, "writer") as writer, PixelFeed(jobs, self._reading) as feed:
             unwritten: deque[Future[list[StageResult]]] = deque()
             for record in records:
@@ -194,7 +194,7 @@ class _Stream:
                 yield unwritten.popleft().result()
 
     def _enter(self, stage: RowStage, slide: _Slide, writer: Executor) -> _Work:
-        """Lock one stage of a slide and see what is to be done."""
+        """Lock one stage of a slide and find out what has to be done."""
         entered = catch_failure(lambda: self._locked(stage, slide) and self._planned(stage, slide, writer))
         if isinstance(entered, StageStatus):
             return _Work(stage, outcome=entered)
@@ -223,7 +223,7 @@ class _Stream:
         return _Work(stage, state.reason, rows=SlideRows(plan, lambda batch: stage.submit(batch), writer))
 
     def _compute(self, slide: _Slide, feed: PixelFeed) -> None:
-        """Take the slide's patches through every network that is to see them."""
+        """Run the slide's patches through every network that needs them."""
         if slide.open and slide.table is not None:
             first = min(rows.start for _, rows in slide.open)
             path = slide.open[0][0].stage.patch_store(slide.record)
@@ -254,7 +254,7 @@ class _Stream:
             work.known = known
 
     def _finish(self, slide: _Slide) -> list[StageResult]:
-        """Write what was made of a slide and say how it went; in the writer's thread."""
+        """Write the output for a slide and report the outcome; runs in the writer's thread."""
         results = [self._settle(slide, work) for work in slide.work]
         slide.locks.close()
         return results
@@ -275,7 +275,7 @@ class _Stream:
             try:
                 check_unchanged(slide.record.path, slide.table.header.slide)
             except SlideError:
-                work.rows.discard()  # rows that were kept may be of another image
+                work.rows.discard()  # saved rows may be of another image
                 raise
         status = work.stage.finish(slide.record, slide.table, work.known)
         if work.rows is not None:

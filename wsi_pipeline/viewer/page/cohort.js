@@ -1,4 +1,4 @@
-/* The cohort: cards of slides, of which only those in view exist. Rows come in pages from the server. */
+/* The cohort: cards of slides, created only while in view. Rows come from the server in pages. */
 import { add, counted, fill, h, later, notice, number, selectOf } from './dom.js';
 import { get, isExport, thumbnailUrl } from './source.js';
 
@@ -81,7 +81,7 @@ export class CohortPage {
     }
   }
 
-  /** Make the cards in view, remove the others. */
+  /** Create the cards in view and remove the others. */
   draw(fresh = false) {
     if (this.matched === null) return;
     const width = this.scroll.clientWidth - 2 * GAP;

@@ -1,4 +1,4 @@
-/* Building the page: text is always set as text, so that no name is ever read as HTML. */
+/* Building the page: text is always set as text, so that a name is never parsed as HTML. */
 
 /** An element: h('button.main', {onclick, 'aria-label': ...}, ...children). Children are elements, text or null. */
 export function h(what, attributes = {}, ...children) {
@@ -49,7 +49,7 @@ export function icon(name) {
 
 let noticeTimer = 0;
 
-/** A sentence at the lower edge, for a few seconds. */
+/** Show a sentence at the lower edge for a few seconds. */
 export function notice(text, bad = false) {
   fill(document.getElementById('notice'), h(bad ? 'div.bad' : 'div', {}, text));
   clearTimeout(noticeTimer);
@@ -80,7 +80,7 @@ export function counted(count, noun) {
   return `${number(count)} ${count === 1 ? noun : several}`;
 }
 
-/** Calls `work` once things have been quiet for `wait` milliseconds. */
+/** Debounce: calls `work` once there was no call for `wait` milliseconds. */
 export function later(work, wait) {
   let timer = 0;
   return (...given) => {

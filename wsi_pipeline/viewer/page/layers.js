@@ -1,4 +1,4 @@
-/* Layers: from an answer of the server to something that is drawn in one call per frame. */
+/* Layers: turn an answer of the server into something that is drawn with one call per frame. */
 
 function bytesOf(text) {
   const raw = atob(text);
@@ -150,7 +150,7 @@ class CellLayer extends Cells {
     context.restore();
   }
 
-  /** The value of a patch in words. */
+  /** The value of a patch as text. */
   said(k) {
     const value = this.values[k];
     if (this.best) return `${this.answer.classes[this.best[k]].name} ${value.toFixed(2)}`;

@@ -1,4 +1,4 @@
-/* Which page is shown: the address after # says it. */
+/* Choose the page to show from the address after #. */
 import { add, fill, h, notice } from './dom.js';
 import { CohortPage } from './cohort.js';
 import { SlidePage } from './slide.js';
@@ -15,7 +15,7 @@ function parts() {
   return { words, query: Object.fromEntries(new URLSearchParams(query || '')) };
 }
 
-/** Put the state of a page into the address without a new entry in the history. */
+/** Put the state of a page into the address without adding an entry to the history. */
 function remember(path, query) {
   const words = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== '' && value !== undefined && value !== null));
   kept = `#${path}${words.size ? `?${words}` : ''}`;

@@ -6,7 +6,7 @@ const RETRY = 1500;
 const POLL = 4000;
 const ON_TOP = 3;
 
-/** The marks of one slide as the server has them, and the changes it does not have yet, which survive a reload. */
+/** The marks of one slide as on the server, and changes not yet sent, which survive a reload. */
 export class MarkStore {
   constructor(run, id, changed) {
     this.id = id;
@@ -83,7 +83,7 @@ export class MarkStore {
       this.keep();
       this.take(answer);
     } catch (error) {
-      if (error.status === 400) { // not valid: sending it again would not help
+      if (error.status === 400) { // invalid: sending it again would not help
         this.waiting = this.waiting.filter((change) => !batch.includes(change));
         this.keep();
         notice(error.message, true);
@@ -128,7 +128,7 @@ function colourOf(feature) {
   return Array.isArray(colour) ? `rgb(${colour.join(',')})` : '#888888';
 }
 
-/** Draw marks: areas filled faintly, points as pins. */
+/** Draw marks: areas with a faint fill, points as pins. */
 export function paintMarks(context, view, features, opacity = 1) {
   context.save();
   context.globalAlpha = opacity;
@@ -182,7 +182,7 @@ function inside(point, feature, near) {
   return odd;
 }
 
-/** The tools: they take the pointer of a pane while one is chosen. */
+/** The drawing tools. While one is selected, it handles the pointer of a pane. */
 export class Tools {
   constructor(pane, store, current) {
     this.pane = pane;

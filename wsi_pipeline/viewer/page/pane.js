@@ -4,7 +4,7 @@ import { tileUrl } from './source.js';
 
 const LENGTHS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000];
 
-/** The slide's own levels and tiles, as OpenSeadragon asks for them. */
+/** The slide's own levels and tiles, in the form OpenSeadragon requests. */
 function tileSourceOf(facts) {
   const levels = facts.levels;
   const aspect = facts.height / facts.width;
@@ -26,7 +26,7 @@ function tileSourceOf(facts) {
 }
 
 export class Pane {
-  /** `told` gets {point, patch} when the pointer moves or a patch is picked. */
+  /** `told` is called with {point, patch} when the pointer moves or a patch is picked. */
   constructor(facts, label) {
     this.facts = facts;
     this.layers = new Map();
@@ -107,7 +107,7 @@ export class Pane {
     return { x: point.x * this.facts.width, y: point.y * this.facts.width };
   }
 
-  /** Screen pixels per level-0 pixel, now or where an animation ends. */
+  /** Screen pixels per level-0 pixel, now or at the end of an animation. */
   scale(current = true) {
     const viewport = this.viewer.viewport;
     return (viewport.getContainerSize().x * viewport.getZoom(current)) / this.facts.width;
@@ -121,7 +121,7 @@ export class Pane {
     viewport.applyConstraints(now);
   }
 
-  /** Near native resolution, lie exactly on the screen's pixels: then they are the slide's own, not means of neighbours. */
+  /** Near native resolution, align with the screen's pixels, to show the slide's own pixels, not interpolated ones. */
   snap() {
     const ratio = window.devicePixelRatio || 1;
     const viewport = this.viewer.viewport;
@@ -216,8 +216,8 @@ export class Pane {
   }
 
   /**
-   * OpenSeadragon draws tiles a pixel larger than they are, against seams, unless they overlap. Where they lie on whole
-   * pixels of the screen there are no seams, and the slide's own pixels are to be shown.
+   * OpenSeadragon draws tiles that do not overlap one pixel too large, to hide seams. Tiles aligned with the screen's
+   * pixels have no seams, and we want to show the slide's own pixels.
    */
   exact(view, ratio) {
     const whole = (value) => Math.abs(value * ratio - Math.round(value * ratio)) < 1e-3;
@@ -241,7 +241,7 @@ export class Pane {
     this.length.textContent = length < 1000 ? `${length} µm` : `${length / 1000} mm`;
   }
 
-  /** Buttons for zooming, for those who have no wheel. */
+  /** Zoom buttons, for users without a mouse wheel. */
   zoomButtons() {
     const zoom = (factor) => () => this.viewer.viewport.zoomBy(factor).applyConstraints();
     return [
@@ -253,7 +253,7 @@ export class Pane {
   }
 }
 
-/** Keep two panes at the same place: same tissue where they show one slide, the same movement where they do not. */
+/** Synchronise two panes: same place if they show the same slide, same movement if they do not. */
 export function linkPanes(one, other, linked) {
   let leading = null;
   const offset = { x: 0, y: 0 };

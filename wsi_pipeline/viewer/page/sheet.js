@@ -1,8 +1,8 @@
-/* A sheet of patches: pictures that lead to their places. */
+/* A sheet of patches: pictures that link to their places on the slide. */
 import { h } from './dom.js';
 import { regionUrl } from './source.js';
 
-/** `patches` with id, x, y, side; `said` gives lines of text for each; `go` is called with the one that is chosen. */
+/** `patches` have id, x, y, side; `said` returns the lines of text for each; `go` is called with the selected one. */
 export function sheetOf(patches, said, go, small = false) {
   return h(small ? 'div.sheet.six' : 'div.sheet', {}, patches.map((patch, at) => {
     const lines = said(patch);

@@ -1,4 +1,4 @@
-/* The page of one slide: one or two panes, and beside them layers, teaching, neighbours and facts. */
+/* The page of one slide: one or two panes, with layers, teaching, neighbours and facts beside them. */
 import { add, command, fill, h, icon, notice, number, selectOf } from './dom.js';
 import { slideHref } from './cohort.js';
 import { layerOf, rampOf } from './layers.js';
@@ -69,7 +69,7 @@ export class SlidePage {
     return pane;
   }
 
-  /** A layer of a slide, asked for once. */
+  /** A layer of a slide, requested only once. */
   layer(id, key) {
     const name = `${id}\n${key}`;
     if (!this.loaded.has(name)) {
@@ -167,7 +167,7 @@ export class SlidePage {
     if (name !== 'hand') this.openTab('teach');
   }
 
-  /** A classification has been written: show the newest class map. */
+  /** Show the newest class map after a classification was written. */
   async classMapArrived() {
     const key = `classes:${this.about.tuned}`;
     try {
@@ -235,7 +235,7 @@ export class SlidePage {
     fill(this.panels.layers, boxes);
   }
 
-  /** Rows of layers: those of the slide, then those of each model under its name. */
+  /** Rows of layers: first the slide's own, then those of each model under its name. */
   layerGroups(pane) {
     const groups = new Map();
     for (const entry of pane.facts.layers) {
@@ -256,7 +256,7 @@ export class SlidePage {
         await this.setLayer(pane, entry, check.checked);
         more.hidden = !check.checked;
         if (check.checked) fill(more, this.layerDetails(pane, entry));
-        if (!more.isConnected) this.showLayerPanel(); // the panel was made again meanwhile
+        if (!more.isConnected) this.showLayerPanel(); // the panel was rebuilt meanwhile
       } catch (error) {
         check.checked = false;
         notice(error.message, true);

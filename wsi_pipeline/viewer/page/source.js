@@ -1,4 +1,4 @@
-/* Where the page gets things from: the server, or the files beside it in an exported folder. */
+/* The source of the page's data: the server, or the files beside it in an exported folder. */
 
 const exported = globalThis.WSI_EXPORT || null;
 export const isExport = exported !== null;
@@ -65,7 +65,7 @@ export function regionUrl(id, patch, px) {
   return isExport ? null : slidePath(id, `/region?x=${patch.x}&y=${patch.y}&side=${patch.side}&px=${px}`);
 }
 
-/* An exported folder: answers are scripts, since a page from the disk may not read other files. */
+/* An exported folder: answers are scripts, because a page on disk cannot read other files. */
 
 const loading = new Map();
 

@@ -56,7 +56,7 @@ export class TeachPanel {
     if (name) this.choose(name);
   }
 
-  /** The marks have changed, here or in another window. */
+  /** Called when the marks have changed, here or in another window. */
   marksChanged() {
     const said = { saved: ['saved', false], waiting: ['saving …', false], failing: ['not saved yet: the server does not answer. Trying again …', true] }[this.store().state];
     this.state.textContent = this.store().features.length || said[1] ? said[0] : '';
@@ -152,7 +152,7 @@ export class TeachPanel {
   }
 }
 
-/** Which model's classes to look at; used where several classifications are there. */
+/** Choose the model whose classes to show, if there are several classifications. */
 export function modelChoice(label, models, value, changed) {
   return selectOf(label, models.map((name) => [name, name]), value, changed);
 }

@@ -1,1 +1,1 @@
-"""The viewer over HTTP: who may ask, what is answered, and the process that answers."""
+"""The viewer over HTTP: access control, endpoints, and the server process."""

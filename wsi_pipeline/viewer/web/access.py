@@ -1,7 +1,7 @@
-"""Who may ask: the token in the address, the Host and the Origin of every request, and the size of what is sent.
+"""Access control: checks the token in the address, Host and Origin of every request, and the size of its body.
 
-The token keeps out other users of the machine. The Host keeps out pages that point a name of theirs at this address
-(DNS rebinding), the Origin those that post to it from elsewhere.
+The token keeps out other users of the machine. The Host check keeps out pages that point their own name at this
+address (DNS rebinding), the Origin check pages elsewhere that post to it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _CHANGING = ("POST", "PUT", "DELETE", "PATCH")
 
 
 class Access:
-    """Lets a request through to `app` if its address holds the token and its Host and Origin are this server's.
+    """Passes a request to `app` if its address contains the token and its Host and Origin are this server's.
 
-    names       names of this server beside those of the loopback interface, in lower case, without port
+    names       names of this server besides those of the loopback interface, in lower case, without port
     in_frames   whether a notebook on this machine may show the page in a frame
     """
 
@@ -40,7 +40,7 @@ class Access:
         self._policy = POLICY.format(ancestors=_NOTEBOOKS if in_frames else _ALONE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -68,7 +68,7 @@ class Access:
         return None
 
     def _is_own(self, host: str) -> bool:
-        """Whether a Host header names this server: a loopback name with any port, as of a tunnel, or a given one."""
+        """Whether a Host header names this server: one of its names, or loopback with any port, as through a tunnel."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
@@ -90,12 +90,12 @@ class Access:
 
 
 def new_token() -> str:
-    """A token nobody can guess."""
+    """An unguessable token."""
     return secrets.token_urlsafe(18)
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or an address is that of the loopback interface."""
+    """Whether a name or address belongs to the loopback interface."""
     if name == "localhost":
         return True
     try:
@@ -105,7 +105,7 @@ def is_loopback(name: str) -> bool:
 
 
 def _limited(receive: Receive) -> Receive:
-    """`receive` that refuses a body beyond the limit, with status 413, before more of it is taken."""
+    """Wrap `receive` so that a body beyond the limit is refused with status 413, without reading more of it."""
     seen = 0
 
     async def read() -> Message:

@@ -1,4 +1,4 @@
-"""The application: which address is answered by what."""
+"""The web application: which endpoint answers which address."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _routes(viewer: Viewer) -> Starlette:
     about, teach, served = SlideEndpoints(viewer), TeachEndpoints(viewer), page_files()
 
     def page(request: Request) -> Response:
-        """A file of the page, by name, of those there are."""
+        """A file of the page, by name."""
         name = request.path_params.get("name", "index.html")
         if name not in served:
             return JSONResponse({"error": f"no file {name[:80]!r}"}, 404)
@@ -75,5 +75,5 @@ def _explained(request: Request, error: Exception) -> Response:
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
-    """A fault of ours or of a library: the page says so, the server's log has the traceback."""
+    """Handle a bug, ours or a library's: the page reports it, the server's log has the traceback."""
     return JSONResponse({"error": f"unexpected {type(error).__name__}", "todo": "See the terminal."}, 500)

@@ -45,7 +45,7 @@ class Address:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Port 0: the usual one, or if that is taken the next that is free.
+    """A listening socket. Port 0: the default port, or the next free one if it is taken.
 
     Raises UsageError if the port or the address cannot be used.
     """
@@ -62,7 +62,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def token_of(run: RunDir | None) -> str:
-    """The token of a run, kept in it for the user alone, so that a page that is open survives a restart."""
+    """The token of a run, stored there readable by the user only, so that open pages survive a restart."""
     if run is None:
         return new_token()
     path = run.view / "token"
@@ -79,7 +79,7 @@ def token_of(run: RunDir | None) -> str:
             path.unlink()
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(token)
-    except OSError:  # a run that may only be read: the token is then new each time
+    except OSError:  # a read-only run gets a new token each time
         logging.getLogger(__name__).info("the token cannot be kept in %s", path)
     return token
 
@@ -96,7 +96,7 @@ def server_of(viewer: Viewer, address: Address, *, in_frames: bool = False) -> u
 
 
 def serve(viewer: Viewer, host: str, port: int, *, browser: bool, tell: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C. `tell` gets the address once it answers."""
+    """Serve until Ctrl-C. `tell` is called with the address once the server answers."""
     with listen(host, port) as listening:
         address = Address(host, listening.getsockname()[1], token_of(viewer.library.run))
         server = server_of(viewer, address)
@@ -132,7 +132,7 @@ def _wait(server: uvicorn.Server) -> None:
 
 
 def _warm_up(viewer: Viewer) -> None:
-    """Import torch before the first layer of a model is asked for, which would wait for it."""
+    """Import torch early, so that the first request for a model's layer need not wait for it."""
     if viewer.library.trainings():
         import torch  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""The addresses of slides: tiles, thumbnails, layers, neighbours. Everything is named by the id of a slide."""
+"""Endpoints of slides: tiles, thumbnails, layers, neighbours. Slides are addressed by id."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FOREVER = {"Cache-Control": "private, max-age=604800, immutable"}
 
 
 class SlideEndpoints:
-    """Answers about the cohort and its slides. Plain functions: starlette runs them in threads."""
+    """Answers requests for the cohort and its slides. The methods are not async, so starlette runs them in threads."""
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
 
     def about(self, request: Request) -> Response:
-        """What the run has: labels, sites, folds, trainings, encoders, classifications."""
+        """Contents of the run: labels, sites, folds, trainings, encoders, classifications."""
         return JSONResponse(self._viewer.about())
 
     def cohort(self, request: Request) -> Response:
@@ -72,16 +72,16 @@ class SlideEndpoints:
         return JSONResponse(self._viewer.layers.read(request.path_params["slide"], request.query_params.get("key", "")))
 
     def associated(self, request: Request) -> Response:
-        """Names of the label and macro pictures; the pictures themselves are sent one by one, when asked for."""
+        """Names of the label and macro images; the images themselves are sent one by one on request."""
         return JSONResponse(self._viewer.library.associated(request.path_params["slide"]))
 
     def associated_image(self, request: Request) -> Response:
-        """One of them."""
+        """One associated image."""
         place = request.path_params
         return _picture(self._viewer.library.associated_image(place["slide"], place["name"]), keep=False)
 
     def similar(self, request: Request) -> Response:
-        """The nearest patches of one patch, or without `row` the nearest slides."""
+        """The patches nearest to a patch or, without `row`, the nearest slides."""
         slide_id, words = request.path_params["slide"], request.query_params
         encoder, count = words.get("encoder", ""), number(request, "count", 24)
         if "row" not in words:
@@ -91,7 +91,7 @@ class SlideEndpoints:
 
 
 def number(request: Request, name: str, default: int) -> int:
-    """A whole number of the query; raises UsageError for anything else."""
+    """An integer from the query. Raises UsageError for anything else."""
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -109,6 +109,6 @@ def _picture(tile: Tile, *, keep: bool) -> Response:
 
 
 def explained(error: Any) -> JSONResponse:
-    """An error of ours as JSON: what is wrong and what to do."""
+    """One of our errors as JSON: what is wrong and what to do."""
     status = 404 if isinstance(error, UsageError) and error.what.startswith("no ") else 400
     return JSONResponse({"error": error.what, "todo": error.todo}, status)

@@ -1,4 +1,4 @@
-"""The addresses of marks and jobs: what is drawn, what it amounts to, tuning on it, what to mark next."""
+"""Endpoints of marks and jobs: drawing marks, the labels they give, tuning on them, what to mark next."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from wsi_pipeline.viewer.web.viewer import Viewer
 
 
 class TeachEndpoints:
-    """Answers about marks and jobs."""
+    """Answers requests for marks and jobs."""
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
 
     def marks(self, request: Request) -> Response:
-        """The marks of a slide; only their revision where the page has seen that one (`after`)."""
+        """The marks of a slide; only their revision if the page already has that one (`after`)."""
         found = self._viewer.marks.read(self._viewer.library.record(request.path_params["slide"]).slide_id)
         if number(request, "after", -1) == found["revision"]:
             return JSONResponse({"revision": found["revision"]})
@@ -40,7 +40,7 @@ class TeachEndpoints:
         return JSONResponse(self._viewer.marks.change(slide_id, body.get("changes"), size))
 
     def teaching(self, request: Request) -> Response:
-        """What all marks amount to, classes with their colours, and the command that tunes on them."""
+        """The labelled patches from all marks, classes with their colours, and the command that tunes on them."""
         return JSONResponse(self._viewer.teaching())
 
     async def tune(self, request: Request) -> Response:
@@ -67,7 +67,7 @@ class TeachEndpoints:
         return JSONResponse(await run_in_threadpool(self._viewer.jobs.stop, request.path_params["number"]))
 
     def next_to_mark(self, request: Request) -> Response:
-        """The patches that a mark would teach most."""
+        """The patches whose marks would help the model most."""
         model = request.query_params.get("model") or self._viewer.tuned
         count = min(max(1, number(request, "count", 24)), 100)
         return JSONResponse(next_to_mark(self._viewer.library, self._viewer.marks, model, count))

@@ -22,7 +22,7 @@ from wsi_pipeline.wording import counted
 
 
 class Viewer:
-    """What the addresses answer from. `teach` False: nothing can be marked (slides without a run)."""
+    """The state behind the endpoints. `teach` False: nothing can be marked (slides without a run)."""
 
     tuned = slug(f"pathotune:{NAME}")
     """Folder name of the classification by the model that is tuned on the marks."""
@@ -35,16 +35,16 @@ class Viewer:
 
     @cached_property
     def marks(self) -> Marks:
-        """The marks of the run; raises UsageError without one."""
+        """The marks of the run. Raises UsageError without a run."""
         return Marks(self.library.needed_run)
 
     @cached_property
     def jobs(self) -> Jobs:
-        """The jobs of the run; raises UsageError without one."""
+        """The jobs of the run. Raises UsageError without a run."""
         return Jobs(self.library.needed_run)
 
     def about(self) -> dict[str, Any]:
-        """What the page needs to know of the run."""
+        """What the page needs to know about the run."""
         run = self.library.run
         trained = ["/".join(folder.parts[-2:]) for folder in self.library.trainings()]
         return {
@@ -56,7 +56,7 @@ class Viewer:
         }  # fmt: skip
 
     def teaching(self) -> dict[str, Any]:
-        """What the marks amount to, and the commands that `tune` would run."""
+        """The labelled patches from the marks, and the commands that `tune` would run."""
         plan = teaching(self.library, self.marks)
         return {
             **told(plan),
@@ -65,7 +65,7 @@ class Viewer:
         }
 
     def tune(self, slide_id: str | None) -> dict[str, Any]:
-        """Start tuning on the marks, and then classifying. Raises UsageError if that cannot be done."""
+        """Start tuning on the marks, then classifying. Raises UsageError if that is not possible."""
         if slide_id is not None:
             self.library.record(slide_id)
         plan = teaching(self.library, self.marks)
@@ -88,7 +88,7 @@ class Viewer:
         return shlex.join(["wsi-pipeline", *words])
 
     def _colours(self) -> dict[str, str]:
-        """Class -> colour of all that is marked, then of the tuned model's classes."""
+        """Class -> colour: first the marked classes, then those of the tuned model."""
         found: dict[str, str] = {}
         for slide_id in self.library.records:
             if self.marks.run.annotation(slide_id).is_file():
