@@ -11,7 +11,7 @@ from wsi_pipeline.commands.catalogue import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {"segment", "tile", "tune", "embed", "classify", "train_mil", "predict", "heatmap", "report"}
-BOOKKEEPING = {"status", "locks", "logs", "export"}
+BOOKKEEPING = {"status", "locks", "logs", "export", "annotations", "view"}
 
 
 def test_every_stage_has_a_module() -> None:
