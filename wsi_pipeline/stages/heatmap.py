@@ -121,7 +121,7 @@ class HeatmapStage:
         return Freshness(False)
 
     def _outlines_placed(self, record: SlideRecord, header: Header | None) -> bool:
-        """Whether the outlines use QuPath's origin; for plain pictures, whether they state any origin."""
+        """Whether the outlines use QuPath's origin; without a `spec` any stated origin will do."""
         stated = origin_of_file(self._file(record, ".geojson"))
         segmented = existing_store(self.run_dir.segment_store(record.slide_id)) is not None
         if header is not None and "import" in header.specs and not segmented:

@@ -79,7 +79,7 @@ class ImportPlan:
 def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> ImportPlan:
     """One feature file per slide, all of one encoder and width; a file that differs is a fault of its slide.
 
-    Raises UsageError if the choice is ambiguous: several encoders, none stated, or two equally common widths.
+    Raises UsageError if the choice is ambiguous: several encoders, none stated, or no width shared by a majority.
     """
     if not found.features:
         raise UsageError(
@@ -220,7 +220,7 @@ def _one_each(files: Iterable[ForeignFile]) -> tuple[dict[str, ForeignFile], dic
 
 
 def _width(files: Mapping[str, ForeignFile], where: str) -> tuple[int, dict[str, ExchangeError]]:
-    """The most common width, and a fault for each file of another width. Raises UsageError if there is a tie."""
+    """The width of more than half of the files, and a fault for each other file. Raises UsageError if there is none."""
     counts = Counter(file.dim for file in files.values() if file.rows)
     if not counts:
         return 0, {}

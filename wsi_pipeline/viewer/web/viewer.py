@@ -88,7 +88,7 @@ class Viewer:
         return shlex.join(["wsi-pipeline", *words])
 
     def _colours(self) -> dict[str, str]:
-        """Class -> colour: first the marked classes, then those of the tuned model."""
+        """Class -> colour of all marked classes, in order of appearance."""
         found: dict[str, str] = {}
         for slide_id in self.library.records:
             if self.marks.run.annotation(slide_id).is_file():
