@@ -55,13 +55,15 @@ def source(kind: str, path: Path) -> Pyramid:
 
 
 def of_viewer(path: Path) -> Pyramid:
-    from wsi_pipeline.slides.open import open_slide
-    from wsi_pipeline.viewer.deep_zoom import DeepZoom
+    """The tiles as the viewer's server sends them: stored ones unchanged, encoded ones kept in its cache."""
+    from wsi_pipeline.viewer.library import Library
 
-    zoom = DeepZoom(open_slide(path))
-    levels, width = zoom.levels[::-1], zoom.levels[-1].size.width
-    facts = tuple((width / level.size.width, level.columns, level.rows) for level in levels)
-    return Pyramid(facts, lambda level, column, row: zoom.tile(len(levels) - 1 - level, column, row).data)
+    library = Library.of_files([path])
+    (slide_id,) = library.records
+    with library.pool.use(slide_id) as zoom:
+        levels = zoom.levels[::-1]
+    facts = tuple((levels[0].size.width / level.size.width, level.columns, level.rows) for level in levels)
+    return Pyramid(facts, lambda level, column, row: library.tile(slide_id, len(levels) - 1 - level, column, row).data)
 
 
 def of_openslide(path: Path) -> Pyramid:

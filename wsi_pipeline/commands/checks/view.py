@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import RunDir
@@ -36,10 +37,9 @@ def view(request: Request) -> int:
 
     if not is_loopback(options.host):
         console.note("other machines can reach this address, and nothing is encrypted")
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end; whether uvicorn raises it depends on the moment
         serve(viewer, options.host, options.port, browser=options.browser, tell=tell)
-    except KeyboardInterrupt:  # the usual end
-        console.say("stopped; marks and jobs are kept")
+    console.say("stopped; marks and jobs are kept")
     return EXIT_DONE
 
 
