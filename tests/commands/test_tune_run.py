@@ -47,6 +47,8 @@ def test_run_tunes_where_its_file_says_so(folder: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert said.index("-- tile") < said.index("-- tune")
     assert "next: wsi-pipeline embed --model pathotune" in said
+    assert "All test patches come from one group: no intervals are reported" in said
+    assert "bootstrap resamples over" not in said
     assert (folder / "with" / "tune" / "pathotune" / "adapter.safetensors").is_file()
     html = (folder / "with" / "report" / "report.html").read_text()
     assert 'id="tuning"' in html

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.report.maps.heat import field_cells
 from wsi_pipeline.report.maps.heatmaps import Heat, _colours
 
 _BAND_ROWS = 512
@@ -69,3 +72,9 @@ def _edges(start: Floats, length: float, limit: int) -> tuple[NDArray[np.int64],
     part = edges - first
     step = np.concatenate([1.0 - part, part]) * np.array([1.0, -1.0, 1.0, -1.0])[:, None]
     return np.concatenate([first, first + 1]), step
+
+
+def patch_field(*arguments: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The cells of `field_cells` on the pixels: mean value and covered fraction, (h, w)."""
+    cells = field_cells(*arguments)
+    return cells.spread(cells.mean), cells.spread(cells.cover)

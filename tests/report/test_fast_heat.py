@@ -12,10 +12,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.report.plain_heat import plain_blend, plain_field, plain_gradient
+from tests.report.plain_heat import patch_field, plain_blend, plain_field, plain_gradient
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.images.png import encode_png
-from wsi_pipeline.report.maps.heat import patch_field
 from wsi_pipeline.report.maps.heatmaps import Heat, blend_heat, draw_heat
 
 SIZE = Size(20_000, 24_100)

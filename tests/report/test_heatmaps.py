@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.report.plain_heat import patch_field
 from tests.work import calls
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.report.maps.heat import patch_field, percentiles
+from wsi_pipeline.report.maps.heat import percentiles
 from wsi_pipeline.report.maps.heatmaps import Heat, blend_heat, draw_heat, share_words
 
 SLIDE = Size(6400, 4800)

@@ -272,11 +272,13 @@ def test_memory_is_bounded(client: TestClient, viewer: Viewer) -> None:
 
 
 def test_slide_embeddings_say_which_slides_are_near_where_there_are_any(client: TestClient, run: RunDir) -> None:
+    before = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()
     assert main(["embed-slides", "--run", str(run.root), "--quiet"]) in (0, 3)
     assert main(["similar", "--run", str(run.root), "--quiet"]) == 0
     table = pd.read_csv(next(run.root.glob("embed/colour+*/neighbours.csv")), dtype=str)
     near = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()
     assert [row["id"] for row in near] == list(table[table["slide_id"] == "s0"]["neighbour"][:2])
+    assert near == before, "means of patches, compared in the same way"
     assert client.get("about").json()["encoders"] == ["colour"], "features of slides are no features of patches"
 
 

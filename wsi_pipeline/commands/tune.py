@@ -189,10 +189,11 @@ def _print_scores(request: Request, tuning: Tuning) -> None:
     console.table([metric_words(name) for name in POOLED], [[estimate(pooled[name]) for name in POOLED]])
     rows = [[name, *_class_row(row)] for name, row in list(metrics["per_class"].items())[:MOST_CLASSES]]
     console.table(("class", "precision", "recall", "F1", "patches", "groups"), rows, right=(4, 5))
-    console.say(
-        f"[{interval['level']:.0%} intervals] by {interval['resamples']} bootstrap resamples over "
-        f"{counted(metrics['n_groups'], 'group')}"
-    )
+    if metrics["n_groups"] > 1:  # of one group there are no intervals, as a warning says
+        console.say(
+            f"[{interval['level']:.0%} intervals] by {interval['resamples']} bootstrap resamples over "
+            f"{counted(metrics['n_groups'], 'group')}"
+        )
     for sentence in metrics["warnings"]:
         console.note(sentence)
 

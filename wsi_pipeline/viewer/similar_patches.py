@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store, slug
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.mil.validation.neighbours import Neighbours
 from wsi_pipeline.stages.inputs.slide_bags import gather
 from wsi_pipeline.stages.similar_slides import neighbours_of
 from wsi_pipeline.store.files import open_store
@@ -84,41 +86,35 @@ class SimilarPatches:
         return [self._found(index, int(k), float(distances[k])) for k in near if np.isfinite(distances[k])]
 
     def slides(self, slide_id: str, encoder: str, count: int) -> list[dict[str, Any]]:
-        """The most similar slides, nearest first: by slide embeddings if there are any, else by mean features."""
+        """The most similar slides, nearest first: by slide embeddings if there are any, else by mean features.
+
+        Compared as by the command `similar`.
+        """
         self._check(encoder)
         run = self._library.needed_run
         pooled = [name for name in run.slide_embeddings() if name.partition(POOLED_MARK)[0] == slug(encoder)]
         if pooled:
             return self._embedded(run, slide_id, pooled[0], count)
-        means = SlideMeans(self._library.needed_run, slug(encoder)).of(list(self._library.records))
+        means = SlideMeans(run, slug(encoder)).of(list(self._library.records))
         if slide_id not in means:
             raise UsageError(f"{slide_id[:80]} has no features of {encoder}")
-        names, rows = list(means), np.stack(list(means.values()))
-        scaled = rows / np.maximum(rows.std(axis=0), _LEAST_DEVIATION)
-        away = np.sqrt(((scaled - scaled[names.index(slide_id)]) ** 2).mean(axis=1))
-        order = [int(k) for k in np.argsort(away, kind="stable") if names[k] != slide_id]
-        records = self._library.records
-        return [
-            {"id": names[k], "distance": round(float(away[k]), 4), "patient": records[names[k]].patient_id,
-             "label": records[names[k]].label}
-            for k in order[: min(max(1, count), MOST)]
-        ]  # fmt: skip
+        names = list(means)
+        patients = pd.Series([self._library.records[name].patient_id for name in names], dtype=str)
+        order, similarity = Neighbours.of(np.stack(list(means.values())), patients).around(names.index(slide_id))
+        near = zip(order[: min(max(1, count), MOST)].tolist(), similarity.tolist(), strict=False)
+        return [self._slide(names[k], value) for k, value in near]
 
     def _embedded(self, run: RunDir, slide_id: str, name: str, count: int) -> list[dict[str, Any]]:
         """Neighbours as the command `similar` finds them."""
         slides = gather(run, self._library.cohort.records, name)
         table = neighbours_of(slides, min(max(1, count), MOST), [slide_id])
-        records = self._library.records
-        pairs = zip(table["neighbour"].astype(str), (1 - table["similarity"]).astype(float), strict=True)
-        return [
-            {
-                "id": other,
-                "distance": round(away, 4),
-                "patient": records[other].patient_id,
-                "label": records[other].label,
-            }
-            for other, away in pairs
-        ]
+        pairs = zip(table["neighbour"].astype(str), table["similarity"].astype(float), strict=True)
+        return [self._slide(other, value) for other, value in pairs]
+
+    def _slide(self, slide_id: str, similarity: float) -> dict[str, Any]:
+        record = self._library.records[slide_id]
+        away = round(1 - similarity, 4)
+        return {"id": slide_id, "distance": away, "patient": record.patient_id, "label": record.label}
 
     def _found(self, index: _Index, k: int, squared: float) -> dict[str, Any]:
         slide = int(np.searchsorted(index.features.offsets, k, side="right")) - 1

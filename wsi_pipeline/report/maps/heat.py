@@ -38,32 +38,11 @@ def percentiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray((mid_ranks(values) - 0.5) * (100.0 / len(values)), dtype=np.float64)
 
 
-def patch_field(
-    shape: tuple[int, ...],
-    slide_size: Size,
-    coords: NDArray[np.int64],
-    patch_size_level0: int,
-    values: NDArray[np.floating],
-    rows: tuple[int, int] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean value and covered fraction of each pixel of a picture of the slide, both float64 (h, w), by exact area.
-
-    shape    (h, w) of the picture, which spans the whole slide
-    coords   int64 (N, 2), level-0 top-left of each patch; values (N,), row for row
-    rows     only these rows of the picture, first to one after the last (default: all)
-
-    A pixel covered by several patches has their mean, weighted by the covered area; a pixel not covered by any patch
-    has value 0 and coverage 0. Patches are clipped to the slide.
-    """
-    cells = field_cells(shape, slide_size, coords, patch_size_level0, values, rows)
-    return cells.spread(cells.mean), cells.spread(cells.cover)
-
-
 @dataclass(frozen=True, eq=False)
 class FieldCells:
     """A field that is constant on the cells between the edges of patches, so that most pixels need no arithmetic.
 
-    mean, cover   float64 (R, C), as `patch_field` returns them, of each cell
+    mean, cover   float64 (R, C), mean value and covered fraction of each cell
     row, column   int64 (h,) and (w,), the cell of each row and column of the picture, ascending
     """
 
@@ -85,7 +64,15 @@ def field_cells(
     values: NDArray[np.floating],
     rows: tuple[int, int] | None = None,
 ) -> FieldCells:
-    """`patch_field` by cells; arguments as there."""
+    """Mean value and covered fraction of each pixel of a picture of the slide, by exact area, as cells.
+
+    shape    (h, w) of the picture, which spans the whole slide
+    coords   int64 (N, 2), level-0 top-left of each patch; values (N,), row for row
+    rows     only these rows of the picture, first to one after the last (default: all)
+
+    A pixel covered by several patches has their mean, weighted by the covered area; a pixel not covered by any patch
+    has value 0 and coverage 0. Patches are clipped to the slide.
+    """
     height, width = int(shape[0]), int(shape[1])
     first, end = rows or (0, height)
     down, across = height / slide_size.height, width / slide_size.width
