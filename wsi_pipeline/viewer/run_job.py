@@ -24,6 +24,7 @@ def run_job(folder: Path) -> int:
     owner, started = str(this_process()), time.time()
 
     def tell(state: str, step: int, code: int | None = None) -> None:
+        """Record the state of the job."""
         facts = {
             "state": state,
             "step": step,

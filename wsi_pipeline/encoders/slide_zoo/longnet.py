@@ -68,6 +68,7 @@ class _Layer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, dim) after attention and the feed-forward network."""
         x = x + self.self_attn(self.self_attn_layer_norm(x))
         hidden = functional.gelu(self.ffn["fc1"](self.final_layer_norm(x)))
         out: Tensor = x + self.ffn["fc2"](self.ffn["ffn_layernorm"](hidden))
@@ -83,6 +84,7 @@ class _DilatedAttention(nn.Module):
         self.inner_attn_ln = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, dim): the dilated attentions of all segment lengths, weighted by their softmax denominators."""
         q, k, v = (each(x).unflatten(1, (self.heads, -1)) for each in (self.q_proj, self.k_proj, self.v_proj))
         mixed, total = torch.zeros_like(q), q.new_zeros(q.shape[:2])
         highest = q.new_full(q.shape[:2], _NOT_THERE)

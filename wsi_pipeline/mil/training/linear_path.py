@@ -88,6 +88,7 @@ def _converge(run: TrainingRun, train: Tensor, weight: Tensor, bias: Tensor, pen
     )
 
     def closure() -> Tensor:
+        """The penalised loss, its gradient stored."""
         optimizer.zero_grad()
         loss = _loss(run, train @ weight.T + bias, run.rows.train) + penalty / 2 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -77,6 +77,7 @@ class Access:
 
     def _with_headers(self, send: Send) -> Send:
         async def answer(message: Message) -> None:
+            """Send a message, the headers of every response added."""
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = self._policy
@@ -109,6 +110,7 @@ def _limited(receive: Receive) -> Receive:
     seen = 0
 
     async def read() -> Message:
+        """The next message. Raises HTTPException 413 beyond the limit."""
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
