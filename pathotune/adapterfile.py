@@ -23,7 +23,9 @@ from torch import Tensor
 
 from pathotune.errors import AdapterError
 
-FORMAT, VERSION = "pathotune-adapter", 1
+FORMAT, VERSION = "pathotune-adapter", 2
+READABLE = (1, 2)
+"""Format versions this program reads; it writes the last. Version 2 may hold `ttp.text` for the text projection."""
 ENTRY = "pathotune"
 MAX_HEADER = 4 << 20
 _MAX_AXES = 8
@@ -49,9 +51,9 @@ def read_raw(path: Path, kind: str = FORMAT) -> RawAdapter:
     document = _parse(text, path)
     if document.get("format") != kind:
         raise AdapterError(f"{path} is not an adapter file: format {document.get('format')!r}", todo=_REMAKE)
-    if document.get("version") != VERSION:
+    if document.get("version") not in READABLE:
         raise AdapterError(
-            f"{path} is of format version {document.get('version')!r}; this program reads version {VERSION}",
+            f"{path} is of format version {document.get('version')!r}; this program reads versions up to {VERSION}",
             todo="Use the version of wsi-pipeline that wrote it, or tune again.",
         )
     shapes, nbytes = _layout(header, path)

@@ -1,4 +1,7 @@
-"""Adapter files: the trained tensors, the cached text states and what is needed to use them; a few MB.
+"""Adapter files: the trained tensors, the text's tokens and what is needed to use them; a few MB.
+
+Of textual prompts a file holds the tokens that the trained projection gave (format version 2), unless the projection
+itself is smaller, as with very many tasks. Files of version 1 hold the projection and the text encoder's states.
 
 The file is checked before memory is allocated for its tensors. It loads only on the backbone it was tuned on, because
 prompts mean nothing to other weights.
@@ -26,9 +29,10 @@ from pathotune.backbone import BackboneCard, check_plain, fingerprint
 from pathotune.config import PathoTuneConfig
 from pathotune.errors import AdapterError, ConfigError
 from pathotune.model import PathoTune
+from pathotune.prompts import TaskTextualPrompts
 from pathotune.text import render_all
 
-_TEXT_STATES = "ttp.states"
+_TEXT, _TEXT_STATES = "ttp.text", "ttp.states"
 _MAX_TEXT_WIDTH = 1 << 14
 _GEOMETRY = ("dim", "layers", "patch_px", "registers")
 _BEFORE = {"entry": 0.0, "start": "random", "ivp_read": False}
@@ -70,11 +74,12 @@ def save_adapter(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the trained tensors and text states of a model. `metrics` and `provenance` must be JSON values.
+    """Write what a model adds to its backbone. `metrics` and `provenance` must be JSON values.
 
-    Equal models give equal files. Raises AdapterError for values that are not JSON and tensors that are not finite.
+    Equal models give equal files; a loaded model gives the same features in float32, bit for bit. Raises AdapterError
+    for values that are not JSON and tensors that are not finite.
     """
-    path, state = Path(path), model.adapter_state()
+    path, state = Path(path), _stored_state(model)
     _check_finite(state, path)
     document = {
         "config": model.config.to_dict(),
@@ -109,6 +114,8 @@ def load_adapter(path: str | PathLike[str], backbone: nn.Module) -> PathoTune:
     _check_backbone(info, vit, path)
     with torch.device("meta"):
         model = PathoTune(info.config, vit, _text_shape(raw, info.config, path))
+        if isinstance(model.ttp, TaskTextualPrompts) and _TEXT in raw.shapes:
+            model.ttp = model.ttp.stored()
     _check_shapes(raw, model.adapter_state(), path)
     try:
         state = load_file(path)
@@ -145,10 +152,24 @@ def _check_backbone(info: AdapterInfo, vit: nn.Module, path: Path) -> None:
         )
 
 
+def _stored_state(model: PathoTune) -> dict[str, Tensor]:
+    """The tensors of an adapter file: the model's own, with the text's tokens for the projection if that is smaller."""
+    state = model.adapter_state()
+    if not isinstance(model.ttp, TaskTextualPrompts):
+        return state
+    stored = {f"ttp.{name}": value for name, value in model.ttp.stored().state_dict().items()}
+    whole = {name: value for name, value in state.items() if name.startswith("ttp.")}
+    if sum(value.numel() for value in stored.values()) >= sum(value.numel() for value in whole.values()):
+        return state
+    return {name: value for name, value in state.items() if name not in whole} | stored
+
+
 def _text_shape(raw: RawAdapter, config: PathoTuneConfig, path: Path) -> Tensor | None:
-    """A placeholder for the text states: shape from the configuration, width from the file."""
+    """A placeholder for the text states: shape from the configuration, width from the file; 1 if it has none."""
     if not config.ttp:
         return None
+    if _TEXT in raw.shapes:
+        return torch.empty((len(config.tasks), config.ttp_tokens, 1), device="meta")
     shape = raw.shapes.get(_TEXT_STATES, ())
     wanted = (len(config.tasks), config.ttp_tokens)
     if len(shape) != 3 or shape[:2] != wanted or not 1 <= shape[2] <= _MAX_TEXT_WIDTH:

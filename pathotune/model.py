@@ -22,6 +22,7 @@ from pathotune.prompts import (
     LayerInstancePrompts,
     TaskTextualPrompts,
     TaskVisualPrompts,
+    TextualPrompts,
     prompt_bound,
     start_as_tokens,
 )
@@ -49,7 +50,7 @@ class PathoTune(nn.Module):
         self._fingerprint = None if config.backbone == "frozen" else fingerprint(self.backbone)
         adapt(self.backbone, config)
         self.tvp = self._make_tvp()
-        self.ttp = self._make_ttp(text_states)
+        self.ttp: TextualPrompts | None = self._make_ttp(text_states)
         self.ivp = self._make_ivp()
         self.drop = nn.Dropout(config.prompt_dropout)
         self.head = _make_head(config, self.feature_dim) if config.classes else None
@@ -246,7 +247,7 @@ class PathoTune(nn.Module):
         return found | {f"backbone.{key}": value for key, value in adapted(self.backbone, self.config).items()}
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """Contents of an adapter file: the trained tensors and the cached text states, by name."""
+        """The trained tensors and the cached text states, by name: all that the model adds to its backbone."""
         found = {f"{name}.{key}": value for name, part in self._parts() for key, value in part.state_dict().items()}
         own = adapted(self.backbone, self.config)
         return found | {f"backbone.{key}": value.detach() for key, value in own.items()}

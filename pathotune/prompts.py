@@ -41,7 +41,31 @@ class TaskVisualPrompts(nn.Module):
         return self.tokens[layer].expand(batch, -1, -1)
 
 
-class TaskTextualPrompts(nn.Module):
+class TextualPrompts(nn.Module):
+    """TTP (B, n, D) of a layer, from tokens of each task's text; with `tokens` (layers, n, D), each layer adds its own.
+
+    `TaskTextualPrompts` computes the text's tokens from a text encoder's states, `StoredTextualPrompts` holds them.
+    """
+
+    tokens: nn.Parameter | None
+
+    def text_tokens(self) -> Tensor:
+        """The tokens of each task's text, (tasks, n, D)."""
+        raise NotImplementedError
+
+    def forward(self, batch: int, task: Tensor | None = None, layer: int = 0) -> Tensor:
+        """Tokens (B, n, D). `task` (B,), int64, selects the text of each image; None if there is only one."""
+        tokens = self.text_tokens()
+        if self.tokens is not None:
+            tokens = tokens + self.tokens[layer]
+        if task is not None:
+            return tokens[task]
+        if tokens.shape[0] != 1:
+            raise ConfigError(f"task must be given: this model serves {tokens.shape[0]} tasks")
+        return tokens.expand(batch, -1, -1)
+
+
+class TaskTextualPrompts(TextualPrompts):
     """TTP: cached states of a frozen text encoder (tasks, n, H) projected to the ViT's width by a trained linear layer.
 
     States are standardised over H first, so that the scale of the encoder does not matter. With `layers`, each layer
@@ -60,18 +84,30 @@ class TaskTextualPrompts(nn.Module):
         nn.init.normal_(self.project.weight, std=bound / math.sqrt(3 if layers else 3 * hidden))
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, batch: int, task: Tensor | None = None, layer: int = 0) -> Tensor:
-        """Tokens (B, n, D). `task` (B,), int64, selects the text of each image; None if there is only one."""
+    def text_tokens(self) -> Tensor:
+        """The projected states, (tasks, n, D)."""
         hidden = self.states.shape[-1]
         states = F.layer_norm(self.states, (hidden,))
-        tokens: Tensor = self.project(states if self.tokens is None else states / math.sqrt(hidden))
-        if self.tokens is not None:
-            tokens = tokens + self.tokens[layer]
-        if task is not None:
-            return tokens[task]
-        if tokens.shape[0] != 1:
-            raise ConfigError(f"task must be given: this model serves {tokens.shape[0]} tasks")
-        return tokens.expand(batch, -1, -1)
+        found: Tensor = self.project(states if self.tokens is None else states / math.sqrt(hidden))
+        return found
+
+    @torch.no_grad()
+    def stored(self) -> StoredTextualPrompts:
+        """The same prompts without the projection: all that a finished model needs, usually a fraction of its size."""
+        return StoredTextualPrompts(self.text_tokens(), None if self.tokens is None else self.tokens.detach())
+
+
+class StoredTextualPrompts(TextualPrompts):
+    """TTP of a finished model: tokens of each task's text, (tasks, n, D), as the projection computed them."""
+
+    def __init__(self, text: Tensor, tokens: Tensor | None) -> None:
+        super().__init__()
+        self.text = nn.Parameter(text)
+        self.tokens = None if tokens is None else nn.Parameter(tokens)
+
+    def text_tokens(self) -> Tensor:
+        """The stored tokens, (tasks, n, D)."""
+        return self.text
 
 
 class InstanceVisualPrompts(nn.Module):

@@ -15,7 +15,7 @@ from pathotune.model import PathoTune
 
 OPTIMIZERS = ("radam", "adamw")
 _NETWORKS = ("ivp.refine.", "ttp.project.", "head.")
-_TOKENS = ("tokens", "start", "scale", "_embed")
+_TOKENS = ("tokens", "ttp.text", "start", "scale", "_embed")
 
 
 def make_optimizer(

@@ -20,7 +20,7 @@ from pathotune.checkpoint import load_adapter, read_adapter, save_adapter
 from pathotune.config import PathoTuneConfig, TaskText
 from pathotune.errors import AdapterError
 from pathotune.model import PathoTune
-from tests.pathotune.vits import CARD, HIDDEN, KINDS, OFF, images, small_vit, states
+from tests.pathotune.vits import CARD, DIM, KINDS, OFF, images, small_vit, states
 
 CONFIG = PathoTuneConfig(classes=("benign", "malignant"), vrm_width=8, feature="cls_mean", text_encoder="not/there")
 
@@ -85,7 +85,9 @@ def test_loaded_equals_saved_bit_for_bit(tmp_path: Path, options: dict[str, Any]
     assert not loaded.training
     with torch.inference_mode():
         assert torch.equal(loaded.features(images()), model.features(images()))
-    assert set(loaded.trained_parameters()) == set(model.trained_parameters())
+    projection = {"ttp.project.weight", "ttp.project.bias"} if config.ttp else set()
+    text = {"ttp.text"} if config.ttp else set()
+    assert set(loaded.trained_parameters()) == set(model.trained_parameters()) - projection | text
     assert all(value.requires_grad for value in loaded.trained_parameters().values())
 
 
@@ -95,9 +97,10 @@ def test_loaded_models_train_on(saved: Path) -> None:
     assert all(value.grad is not None for value in model.trained_parameters().values())
 
 
-def test_the_file_holds_trained_tensors_text_states_and_one_description(saved: Path) -> None:
+def test_the_file_holds_trained_tensors_text_tokens_and_one_description(saved: Path) -> None:
     model, header = model_of(), header_of(saved)[0]
-    assert set(load_file(saved)) == {*model.trained_parameters(), "ttp.states"}
+    projection = {"ttp.project.weight", "ttp.project.bias"}
+    assert set(load_file(saved)) == set(model.trained_parameters()) - projection | {"ttp.text"}
     assert list(header["__metadata__"]) == ["pathotune"]
     info = read_adapter(saved)
     assert (info.config, info.backbone) == (CONFIG, CARD)
@@ -143,6 +146,46 @@ def test_adapters_of_before_prompts_had_an_entry_give_the_same_features(name: st
     with torch.inference_mode():
         torch.testing.assert_close(model.features(images()), torch.tensor(expected["features"]))
         torch.testing.assert_close(model(images()), torch.tensor(expected["logits"]))
+
+
+def test_adapters_of_version_1_with_a_projection_give_the_same_features(tmp_path: Path) -> None:
+    """What was written before text tokens were stored: the projection and the text encoder's states."""
+    model, path = model_of(), tmp_path / "adapter.safetensors"
+    save_adapter(path, model, CARD)
+    document = json.loads(header_of(path)[0]["__metadata__"]["pathotune"])
+    save_file(
+        {name: value.detach().contiguous() for name, value in model.adapter_state().items()},
+        path,
+        metadata={"pathotune": json.dumps({**document, "version": 1})},
+    )
+    assert {"ttp.states", "ttp.project.weight"} <= set(load_file(path))
+    loaded = load_adapter(path, small_vit())
+    with torch.inference_mode():
+        assert torch.equal(loaded.features(images()), model.features(images()))
+        save_adapter(path, loaded, CARD)  # written again, it is of today's form
+        assert torch.equal(load_adapter(path, small_vit()).features(images()), model.features(images()))
+    assert "ttp.project.weight" not in load_file(path)
+
+
+def test_the_projection_is_kept_where_it_is_smaller_than_the_tokens_of_many_tasks(tmp_path: Path) -> None:
+    tasks = tuple(TaskText(organ=f"organ {number}") for number in range(30))
+    model = model_of(PathoTuneConfig(vrm_width=8, ttp_tokens=32, tasks=tasks))
+    save_adapter(tmp_path / "many", model, CARD)
+    assert "ttp.project.weight" in load_file(tmp_path / "many")
+    with torch.inference_mode():
+        task = torch.tensor([0, 29, 5])
+        loaded = load_adapter(tmp_path / "many", small_vit())
+        assert torch.equal(loaded.features(images(), task), model.features(images(), task))
+
+
+def test_a_default_adapter_of_a_vit_s_is_below_2_mb(tmp_path: Path) -> None:
+    vit = small_vit(img_size=224, patch_size=16, embed_dim=384, depth=12, num_heads=6)
+    config = PathoTuneConfig(classes=("a", "b", "c", "d"))
+    text = torch.randn(1, config.ttp_tokens, 384, generator=torch.Generator().manual_seed(2))
+    model = PathoTune(config, vit, text)
+    save_adapter(tmp_path / "adapter", model, CARD)
+    assert (tmp_path / "adapter").stat().st_size < 2_000_000
+    assert sum(value.numel() for value in model.trained_parameters().values()) > 500_000  # a projection is trained
 
 
 def test_loading_and_embedding_need_no_transformers(saved: Path) -> None:
@@ -220,11 +263,11 @@ def test_overlaps_are_found_before_the_tensors_are_read(saved: Path) -> None:
 
 DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "format 'other'": lambda document: document.update(format="other"),
-    "version 2": lambda document: document.update(version=2),
+    "version 3": lambda document: document.update(version=3),
     "unknown key code": lambda document: document["config"].update(code="x"),
     "tvp_tokens must be": lambda document: document["config"].update(tvp_tokens=1025),
     "tvp.tokens must be of shape": lambda document: document["config"].update(tvp_tokens=11),
-    "ttp.states must be of shape": lambda document: document["config"].update(ttp_tokens=9),
+    "ttp.text must be of shape": lambda document: document["config"].update(ttp_tokens=9),
     "head.1.bias must be of shape": lambda document: document["config"].update(classes=["a", "b", "c"]),
     "incomplete": lambda document: document["backbone"].pop("fingerprint"),
     "description is incomplete": lambda document: document["backbone"].update(mean=[0.5]),
@@ -285,9 +328,9 @@ def test_keys_that_stand_twice_are_refused(saved: Path) -> None:
 def test_values_that_are_not_finite_are_refused_on_loading_and_saving(saved: Path, value: float) -> None:
     metadata = header_of(saved)[0]["__metadata__"]
     tensors = load_file(saved)
-    tensors["ttp.states"][0, 0, HIDDEN - 1] = value
+    tensors["ttp.text"][0, 0, DIM - 1] = value
     save_file(tensors, saved, metadata=metadata)
-    with pytest.raises(AdapterError, match=r"ttp.states holds NaN"):
+    with pytest.raises(AdapterError, match=r"ttp.text holds NaN"):
         load_adapter(saved, small_vit())
     model = model_of()
     with torch.no_grad():
