@@ -11,7 +11,7 @@ TUNE := --overlap-px 128 --min-inside 0.6 --max-per-class 80 --batch 16 --epochs
 SOME_FAILED := 3
 SITE = $(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site
 
-.PHONY: help demo test test-slow lint docs docs-links torture bench findings clean
+.PHONY: help demo test test-slow lint docs docs-links torture bench gpu-check findings clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ torture: $(VENV)/.developing ## what must never break, by the thousand (docs/rel
 
 bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md)
 	$(BIN)/python benchmarks/run_all.py
+
+gpu-check: $(VENV)/.developing ## one table of what a GPU does here, written to gpu-check.md; under ten minutes
+	$(BIN)/python benchmarks/gpu_check.py
 
 findings: ## surprises of other packages, each shown by a script (see findings/README.md); installs packages, minutes
 	@PYTHON=$(PYTHON) bash findings/run_all.sh

@@ -51,7 +51,7 @@ def make_big_slide(
     """
     if any(step & (step - 1) or not 1 <= step <= TILE for step in levels):
         raise ValueError(f"levels must be powers of two from 1 to {TILE}, got {tuple(levels)}")
-    textures = [_texture(np.random.default_rng((seed, number))) for number in range(TEXTURES)]
+    textures = [texture(np.random.default_rng((seed, number))) for number in range(TEXTURES)]
     slide = (width, height)
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for number, step in enumerate(levels):
@@ -145,7 +145,7 @@ def _choice(row: int | NDArray[np.int64], column: int | NDArray[np.int64]) -> An
     return (row * 31 + column * 17 + row * column % 7) % TEXTURES
 
 
-def _texture(rng: np.random.Generator) -> Pixels:
+def texture(rng: np.random.Generator) -> Pixels:
     """One tile of made-up H&E: eosin stroma with fibres, and dark nuclei."""
     grain = Image.fromarray(rng.integers(0, 256, (TILE, TILE), np.uint8)).filter(ImageFilter.BoxBlur((9, 1)))
     fibre = (np.asarray(grain, np.float64)[..., None] - 128) * 0.8
