@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.numpy import save_file
 
 from tests.exchange import foreign_files as files
@@ -133,6 +135,19 @@ def test_lazyslide_without_pyarrow_has_features_and_says_why_no_coordinates(tmp_
     assert known(file) == {**SIZES, "tool": "LazySlide", "encoder": "uni", "mpp": 1.0, "slide_mpp": 0.5}
     assert np.array_equal(rows_of(file), X)
     assert (file.coords is None) == ("pyarrow" in file.note)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_a_table_added_after_consolidation_is_found(tmp_path: Path) -> None:
+    files.lazyslide(tmp_path / "s1.zarr", X, np.arange(13))
+    tables = tmp_path / "s1.zarr" / "tables"
+    tables.rename(tmp_path / "later")
+    (tmp_path / "s1.zarr" / "tables").mkdir()
+    (tmp_path / "s1.zarr" / "tables" / "zarr.json").write_bytes((tmp_path / "later" / "zarr.json").read_bytes())
+    zarr.consolidate_metadata(str(tmp_path / "s1.zarr"), zarr_format=3)
+    shutil.rmtree(tmp_path / "s1.zarr" / "tables")
+    (tmp_path / "later").rename(tables)
+    assert np.array_equal(rows_of(only(tmp_path)), X)
 
 
 def test_coordinates_of_lazyslide_belong_to_rows_by_their_tile_id(tmp_path: Path) -> None:

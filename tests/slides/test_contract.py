@@ -131,7 +131,8 @@ class TestArray(SlideContract):
 @pytest.mark.parametrize(("x", "column"), [(0, 0), (1, 0), (2, 1), (5, 1), (6, 2), (-2, 0), (-3, -1)])
 def test_between_two_pixels_of_a_level_the_nearest_is_taken(x: int, column: int, tmp_path: Path) -> None:
     path = write_pyramid_tiff(tmp_path / "a.svs", RGB, mpp=0.5, compression="lzw", levels=(1, 4))
-    with open_slide(path, "tiffslide") as tiff, ArraySlide(RGB, downsamples=(1, 4)) as array:
-        for slide in (tiff, array):
+    array = ArraySlide(RGB, downsamples=(1, 4))
+    with open_slide(path, "tiffslide") as tiff, open_slide(path, "openslide") as other, array:
+        for slide in (tiff, other, array):
             wide = slide.read_region(-400, 0, 1, 200, 9)  # column c of the level is column c + 100 here
             assert np.array_equal(slide.read_region(x, 0, 1, 20, 9), wide[:, column + 100 : column + 120])

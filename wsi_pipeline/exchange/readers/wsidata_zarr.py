@@ -43,7 +43,7 @@ def is_wsidata(path: Path) -> bool:
 def read_wsidata(path: Path) -> list[ForeignFile]:
     """The tables of features in a Zarr folder. Raises ExchangeError if there is none."""
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = _open(path)
         attrs = dict(group.attrs)
         tables: Any = group["tables"]
         found = [made for name in sorted(tables.group_keys()) if (made := _table(path, tables[name], name, attrs))]
@@ -52,6 +52,11 @@ def read_wsidata(path: Path) -> list[ForeignFile]:
     if not found:
         raise ExchangeError(f"{path.name} holds no table with features of tiles", todo=NO_TABLE)
     return found
+
+
+def _open(path: Path) -> Any:
+    """The group as it is on disk: consolidated metadata hides the tables that were added after it was written."""
+    return zarr.open_group(str(path), mode="r", use_consolidated=False)
 
 
 def _table(path: Path, table: Any, name: str, attrs: Mapping[str, Any]) -> ForeignFile | None:
@@ -100,7 +105,7 @@ def _stated(encoder: str, spec: Mapping[str, Any], slide: Mapping[str, Any]) -> 
 
 def _array(path: Path, place: str) -> Rows:
     try:
-        array: Any = zarr.open_group(str(path), mode="r")[place]
+        array: Any = _open(path)[place]
         return np.asarray(array[:])
     except _BAD as error:
         raise ExchangeError(f"{path.name} cannot be read: {error}", todo=REMAKE) from None
