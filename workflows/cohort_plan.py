@@ -17,7 +17,7 @@ from cohort_options import Call, read_section
 from wsi_pipeline.cohort.clinical.clinical_table import split_sheet
 from wsi_pipeline.cohort.discover import at_home
 from wsi_pipeline.cohort.manifest import read_cohort
-from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir, slug
+from wsi_pipeline.cohort.run_dir import DEFAULT_RUN, RunDir, pooled_name, slug
 from wsi_pipeline.config.execution import (
     ClinicalOptions,
     CohortOptions,
@@ -27,10 +27,14 @@ from wsi_pipeline.config.execution import (
     TuneExecution,
 )
 from wsi_pipeline.config.fields import digest_of, keys_of
-from wsi_pipeline.config.specs import ClassifySpec, EmbedSpec, TuneSpec
+from wsi_pipeline.config.slide_options import EmbedSlidesExecution
+from wsi_pipeline.config.specs import ClassifySpec, EmbedSlidesSpec, EmbedSpec, TuneSpec
 from wsi_pipeline.errors import UsageError
 
-KEYS = ("slides", "run", "labels", "chunk", "tile", "tune", "embed", "classify", "train-mil", "predict")
+KEYS = (
+    *("slides", "run", "labels", "chunk"),
+    *("tile", "tune", "embed", "classify", "embed-slides", "train-mil", "predict"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Plan:
     chunks    the slides of one job, by name
     labels    labelled patches for tune, as its command line takes them; none: the labels of these slides
     embed     one call per encoder, by its folder name
+    pooled    one call of embed-slides per slide encoder, by its name
     """
 
     sources: tuple[str, ...]
@@ -51,6 +56,7 @@ class Plan:
     labels: tuple[str, ...]
     embed: dict[str, Call]
     classify: Call | None
+    pooled: dict[str, Call]
     train_mil: Call | None
     predict: Call | None
 
@@ -61,6 +67,23 @@ class Plan:
             return ()
         wanted = self.train_mil.get(MilExecution).features
         return (slug(wanted),) if wanted else tuple(self.embed)
+
+    def pooled_of(self, slide_encoder: str) -> tuple[str, ...]:
+        """Folder names of the encoders whose features a slide encoder pools."""
+        wanted = self.pooled[slide_encoder].get(EmbedSlidesExecution).features
+        return (slug(wanted),) if wanted else tuple(self.embed)
+
+    def embeddings_for(self, trained: str) -> tuple[str, ...]:
+        """The slide encoder behind the folder name of features, if these are slide embeddings."""
+        return tuple(name for name in self.pooled if trained in self._embeddings(name))
+
+    def _embeddings(self, slide_encoder: str) -> tuple[str, ...]:
+        return tuple(pooled_name(encoder, slide_encoder) for encoder in self.pooled_of(slide_encoder))
+
+    def pooling_files(self, slide_encoder: str) -> tuple[str, ...]:
+        """Weights of a slide encoder, or the trained model whose attention it uses, where they are named and there."""
+        call = self.pooled[slide_encoder]
+        return present([call.get(EmbedSlidesExecution).weights, call.get(EmbedSlidesSpec).trained])
 
     @property
     def clinical(self) -> tuple[str, ...]:
@@ -133,6 +156,7 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         labels=tuple(str(item) for item in _as_list(config.get("labels") or [])),
         embed=_encoders(config["embed"]) if "embed" in config else {},
         classify=read_section("classify", config["classify"]) if "classify" in config else None,
+        pooled=_slide_encoders(config["embed-slides"]) if "embed-slides" in config else {},
         train_mil=read_section("train-mil", config["train-mil"]) if "train-mil" in config else None,
         predict=read_section("predict", config["predict"]) if "predict" in config else None,
     )
@@ -156,14 +180,19 @@ def _check_keys(config: Mapping[str, Any]) -> None:
 def _check_order(plan: Plan) -> None:
     if plan.labels and not plan.tune:
         raise UsageError("configuration: `labels` needs a section `tune`", todo="Add a section `tune`")
-    if (plan.train_mil or plan.predict) and not plan.embed:
-        raise UsageError("configuration: train-mil and predict need features", todo="Add a section `embed`")
-    strange = sorted(set(plan.trained) - set(plan.embed))
-    if strange:
+    if (plan.train_mil or plan.predict or plan.pooled) and not plan.embed:
         raise UsageError(
-            f"configuration, train-mil: no features of {strange[0]} are computed",
-            todo=f"Features exist for: {', '.join(plan.embed)}",
+            "configuration: embed-slides, train-mil and predict need features", todo="Add a section `embed`"
         )
+    computed = (*plan.embed, *(name for key in plan.pooled for name in plan._embeddings(key)))
+    pooled = {name for key in plan.pooled for name in plan.pooled_of(key)}
+    for command, wanted, known in (("embed-slides", pooled, plan.embed), ("train-mil", plan.trained, computed)):
+        strange = sorted(set(wanted) - set(known))
+        if strange:
+            raise UsageError(
+                f"configuration, {command}: no features of {strange[0]} are computed",
+                todo=f"Features exist for: {', '.join(known)}",
+            )
     if plan.predict and not plan.train_mil and not plan.foreign_model:
         raise UsageError("configuration, predict: no model is trained here", todo="Name one with `trained: FOLDER`")
 
@@ -174,6 +203,19 @@ def _encoders(sections: Any) -> dict[str, Call]:
     if len(named) < len(calls):
         raise UsageError("configuration, embed: an encoder is given twice", todo="Give each encoder one section")
     return named
+
+
+def _slide_encoders(sections: Any) -> dict[str, Call]:
+    calls = [read_section("embed-slides", section) for section in _as_list(sections)]
+    named = {_slide_encoder(call.get(EmbedSlidesSpec)): call for call in calls}
+    if len(named) < len(calls):
+        raise UsageError("configuration, embed-slides: a slide encoder is given twice", todo="Give each one section")
+    return named
+
+
+def _slide_encoder(spec: EmbedSlidesSpec) -> str:
+    """The name of a slide encoder in those of its embeddings."""
+    return slug(spec.model if spec.trained is None else f"trained.{Path(spec.trained).name}")
 
 
 def _as_list(value: Any) -> list[Any]:

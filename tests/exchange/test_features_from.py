@@ -114,6 +114,28 @@ def test_a_clinical_table_beside_foreign_features(
     assert metrics_of(tmp_path, "abmil.MSI")["classes"] == ["x", "y"]
 
 
+@pytest.mark.parametrize("column", ["PATIENT", "Fall"])
+def test_patients_of_a_clinical_table_of_slides_stay_whole(
+    tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, _ = cohort(tmp_path, "s", 12, 0)
+    rows = {"slide": [f"s{k}.svs" for k in range(12)], column: [f"P{k % 6}" for k in range(12)]}
+    pd.DataFrame({**rows, "KRAS": list("ab") * 6}).to_csv(tmp_path / "clini.csv", index=False)
+    words = ["train-mil", "--features-from", given, "--clinical", str(tmp_path / "clini.csv"), "--target", "KRAS"]
+    words += ["--run", str(tmp_path / "run"), *QUICK, "--model", "linear"]
+    if column == "Fall":
+        assert main(words) == 2
+        assert "column 'Fall' looks like patients (6 values over 12 slides" in capsys.readouterr().err
+        words += ["--patient-column", "Fall"]
+    assert main(words) == 0
+    assert f"6 patients of 12 slides, by {column!r}" in capsys.readouterr().out
+    found = metrics_of(tmp_path, "linear.KRAS")
+    assert (found["n_patients"], found["n_slides"]) == (6, 12)
+    tested = pd.read_csv(tmp_path / "run/train-mil/uni_v1/linear.KRAS/predictions.csv")
+    assert list(tested.groupby("patient_id")["fold"].nunique()) == [1] * 6
+    assert pd.read_csv(tmp_path / "run/cohort.csv")["patient_id"].nunique() == 6, "later commands know them, too"
+
+
 def test_a_slide_that_cannot_be_imported_is_told_by_the_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ run: run
 chunk: 5
 tile: {patch-px: 128, mpp: 1.0}
 embed: [{model: colour}]
+embed-slides: {model: mean}
 train-mil: {folds: 2, epochs: 3, bootstrap: 100}
 predict:
 """

@@ -127,6 +127,10 @@ def test_segment_gets_the_options_it_shares_with_tile() -> None:
         ({"embed": [{"model": "colour"}, {"model": "colour"}]}, "an encoder is given twice"),
         ({"embed": []}, "need features"),
         ({"train_mil": {"features": "other"}}, "no features of other"),
+        ({"train_mil": {"features": "colour+mean"}}, r"no features of colour\+mean"),
+        ({"embed_slides": {"features": "other"}}, "embed-slides: no features of other"),
+        ({"embed_slides": [None, {"model": "mean"}]}, "a slide encoder is given twice"),
+        ({"embed_slides": {"modle": "mean"}}, "configuration, embed-slides: unknown key modle"),
         ({"train-mil": None}, "train_mil and train-mil are the same key"),
     ],
 )
@@ -144,6 +148,20 @@ def test_a_clinical_table_is_watched_by_the_training(manifest: Path) -> None:
     assert make_plan({**config, "train-mil": {"clinical": str(table), "target": "KRAS"}}).clinical == (str(table),)
     assert make_plan({**config, "train-mil": None}).clinical == ()
     assert make_plan(config).clinical == ()
+
+
+def test_slide_embeddings_are_planned_and_trained_on(manifest: Path) -> None:
+    sections = [{"model": "mean"}, {"trained": "models/gated-abmil", "features": "colour"}]
+    config = {"slides": str(manifest), "embed": [{"model": "colour"}, {"model": "vit-mini"}], "embed-slides": sections}
+    plan = make_plan({**config, "train-mil": {"model": "linear", "features": "vit-mini+mean"}})
+    assert tuple(plan.pooled) == ("mean", "trained.gated-abmil")
+    assert plan.pooled_of("mean") == ("colour", "vit-mini")
+    assert plan.pooled_of("trained.gated-abmil") == ("colour",)
+    assert plan.trained == ("vit-mini+mean",)
+    assert plan.embeddings_for("vit-mini+mean") == ("mean",)
+    assert plan.embeddings_for("colour+trained.gated-abmil") == ("trained.gated-abmil",)
+    assert plan.embeddings_for("colour") == ()
+    assert make_plan({**config, "train-mil": None}).trained == ("colour", "vit-mini"), "patch features alone"
 
 
 def test_predict_needs_a_model(manifest: Path) -> None:

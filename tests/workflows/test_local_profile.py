@@ -15,7 +15,7 @@ pytest.importorskip("snakemake", reason="snakemake is not installed: pip install
 
 STAGES = {"segment", "tile", "embed", "train-mil", "predict", "heatmap", "report"}
 BOOKKEEPING = {"status", "locks", "logs", "workflow"}
-COHORT_WIDE = dict.fromkeys(("train_mil", "predict", "heatmap", "report"), 1)
+COHORT_WIDE = dict.fromkeys(("embed_slides", "train_mil", "predict", "heatmap", "report"), 1)
 GOOD = {f"s {i}" for i in range(4)}
 
 
@@ -54,6 +54,8 @@ def _an_impossible_training_says_why(cohort: Path) -> None:
 def _all_is_there(run: Path) -> None:
     assert {path.name for path in run.iterdir() if path.is_dir()} == STAGES | BOOKKEEPING
     assert {path.stem for path in (run / "embed" / "colour").glob("*.h5")} == GOOD
+    assert {path.stem for path in (run / "embed" / "colour+mean").glob("*.h5")} == GOOD
+    assert len((run / "embed" / "colour+mean" / "embeddings.csv").read_text().splitlines()) == 1 + len(GOOD)
     assert {path.stem for path in (run / "heatmap" / "colour" / "gated-abmil").glob("*.png")} == GOOD
     metrics = json.loads((run / "train-mil" / "colour" / "gated-abmil" / "metrics.json").read_text())
     assert metrics["left_out"] == {CORRUPT: "failed in segment", MISSING: "failed in segment"}

@@ -23,6 +23,8 @@ HERE = (
     "--latency-wait=10",
 )
 
+KINDS = ("tissue", "embed_slides", "embed", "train_mil", "predict", "heatmap", "report")
+
 
 @pytest.fixture
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmNode]:
@@ -37,9 +39,9 @@ def test_a_cohort_with_bad_slides_on_slurm(cohort: Path, node: SlurmNode) -> Non
     done = snakemake(cohort, "slurm", *HERE, path=node.bin, timeout=3600)
     assert done.returncode == 0, done.stdout
     jobs = {_kind(job["Comment"]): job for job in node.jobs()}
-    assert set(jobs) == {"tissue", "embed", "train_mil", "predict", "heatmap", "report"}
+    assert set(jobs) == set(KINDS)
     assert {job["JobState"] for job in node.jobs()} == {"COMPLETED"}
-    assert len(node.jobs()) == 2 * 2 + 4, "two chunks: segment with tile, embed; then the cohort as a whole"
+    assert len(node.jobs()) == 2 * 2 + 5, "two chunks: segment with tile, embed; then the cohort as a whole"
     assert (jobs["embed"]["CPUs/Task"], jobs["embed"]["TimeLimit"]) == ("8", "04:00:00")
     assert (jobs["tissue"]["CPUs/Task"], jobs["tissue"]["MinMemoryNode"]) == ("4", "8000M")
     told = done.stdout.split("failed in", 1)[1]
@@ -52,4 +54,4 @@ def test_a_cohort_with_bad_slides_on_slurm(cohort: Path, node: SlurmNode) -> Non
 
 def _kind(comment: str) -> str:
     """The rule of a job, or its group, from what the executor notes: `rule_embed_wildcards_...`."""
-    return next(name for name in ("tissue", "embed", "train_mil", "predict", "heatmap", "report") if name in comment)
+    return next(name for name in KINDS if name in comment)

@@ -2,6 +2,7 @@
 rule predict:
     input:
         expand(rules.embed.output, encoder=PLAN.embed, chunk=PLAN.chunks),
+        expand(rules.embed_slides.output, slide_encoder=PLAN.pooled),
         [] if PLAN.foreign_model else expand(rules.train_mil.output, encoder=PLAN.trained),
         model=present([PLAN.foreign_model]),
     output:

@@ -3,6 +3,7 @@ rule report:
     input:
         expand(rules.tile.output, chunk=PLAN.chunks),
         expand(rules.embed.output, encoder=PLAN.embed, chunk=PLAN.chunks),
+        expand(rules.embed_slides.output, slide_encoder=PLAN.pooled),
         rules.tune.output if PLAN.tune else [],
         expand(rules.classify.output, chunk=PLAN.chunks) if PLAN.classify else [],
         rules.heatmap.output if PLAN.train_mil else [],

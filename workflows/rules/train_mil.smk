@@ -1,7 +1,11 @@
-# Slide-level models on whatever slides could be embedded: one job per encoder, for the whole cohort.
+# Slide-level models on whatever slides could be embedded: one job per encoder, or for the slide embeddings that the
+# section names, for the whole cohort.
 rule train_mil:
     input:
-        lambda wildcards: expand(rules.embed.output, encoder=wildcards.encoder, chunk=PLAN.chunks),
+        lambda wildcards: (
+            expand(rules.embed_slides.output, slide_encoder=PLAN.embeddings_for(wildcards.encoder))
+            or expand(rules.embed.output, encoder=wildcards.encoder, chunk=PLAN.chunks)
+        ),
         clinical=PLAN.clinical,
     output:
         f"{MARKS}/train-mil/{{encoder}}.done",

@@ -17,7 +17,13 @@ from wsi_pipeline.commands.embed import embed
 from wsi_pipeline.commands.exchange.bring_in import bring_in_features, given_by
 from wsi_pipeline.commands.shell.estimate_text import MOST_METRICS, MOST_WARNINGS, cell, facts, left_out_words, number
 from wsi_pipeline.commands.shell.estimate_text import unit as resampled_unit
-from wsi_pipeline.commands.shell.questions import clinical_table, for_run, model_outcomes
+from wsi_pipeline.commands.shell.questions import (
+    clinical_table,
+    for_import,
+    for_run,
+    model_outcomes,
+    with_clinical_patients,
+)
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.tile import print_todos, tile
 from wsi_pipeline.config.execution import (
@@ -51,9 +57,9 @@ def predict(request: Request) -> int:
     ensemble = load_ensemble(folder)
     what = ", ".join(ensemble.classes) or ensemble.task.name
     request.console.fact("model", f"{shown(folder)}: {what}; {counted(len(ensemble.models), 'fold')}")
-    code = _bring_in(request, ensemble)
-    code = max(code, _prepare(request, ensemble, folder) if request.sources else EXIT_DONE)
     clinical = clinical_table(request)
+    code = _bring_in(request, ensemble, clinical)
+    code = max(code, _prepare(request, ensemble, folder) if request.sources else EXIT_DONE)
     known_cohort = _cohort(request, folder, ensemble, clinical)
     cohort, records = known_cohort.records, request.select(known_cohort)
     unit = "patient" if ensemble.spec.bag == "patient" else "slide"
@@ -80,7 +86,7 @@ def predict(request: Request) -> int:
     return code
 
 
-def _bring_in(request: Request, ensemble: Ensemble) -> int:
+def _bring_in(request: Request, ensemble: Ensemble, clinical: ClinicalTable | None) -> int:
     """Import what --features-from names, as features of the model's encoder."""
     options = request.get(FeaturesFrom)
     if options.features_from is None:
@@ -88,8 +94,9 @@ def _bring_in(request: Request, ensemble: Ensemble) -> int:
     if request.sources:
         raise UsageError("features_from cannot be combined with slides, whose features would be computed here")
     trained = str(ensemble.encoder["name"])
-    given = given_by(request, options.features_from, labels=options.labels, encoder=options.encoder)
-    brought = bring_in_features(request, given)
+    asked = for_import(request, clinical, options.labels)
+    given = given_by(asked, options.features_from, labels=options.labels, encoder=options.encoder)
+    brought = bring_in_features(asked, given)
     print_todos(request, brought.result)
     if slug(brought.plan.encoder) != slug(trained):
         raise UsageError(
@@ -104,7 +111,8 @@ def _cohort(request: Request, folder: Path, ensemble: Ensemble, clinical: Clinic
 
     Outcomes of another target than the model's are left out, with a note.
     """
-    cohort, training = for_run(request, clinical).known_cohort(), read_training(folder)
+    cohort = with_clinical_patients(request, for_run(request, clinical).known_cohort(), clinical)
+    training = read_training(folder)
     if clinical is not None:
         return model_outcomes(request, cohort, clinical, ensemble.spec, training)
     metrics = training.metrics if training else {}

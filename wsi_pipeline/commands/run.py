@@ -20,15 +20,17 @@ from wsi_pipeline.commands.shell.safeyaml import read_yaml
 from wsi_pipeline.config.fields import keys_of, options_of
 from wsi_pipeline.errors import UsageError
 
-TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "train-mil")
-STEPS = ("tile", "tune", "embed", "classify", "train-mil")
+TOP_KEYS = ("slides", "run", "labels", "tile", "tune", "embed", "classify", "embed-slides", "train-mil")
+STEPS = ("tile", "tune", "embed", "classify", "embed-slides", "train-mil")
 Step = tuple[Command, tuple[tuple[Any, ...], ...]]
-_FILES = ("weights", "adapter", "clinical", "features_from", "labels")
+_SEVERAL = ("embed", "embed-slides")
+"""Steps that take a list of sections, one per encoder."""
+_FILES = ("weights", "adapter", "trained", "clinical", "features_from", "labels")
 """Options that name files."""
 
 
 def run(request: Request) -> int:
-    """Run tile, tune, embed (all encoders), classify and train-mil from a YAML file; all but tile are optional."""
+    """Run tile, tune, embed, classify, embed-slides and train-mil from a YAML file; all but tile are optional."""
     if len(request.sources) != 1:
         raise UsageError(f"run takes one YAML file, got {len(request.sources)}")
     path = Path(request.sources[0])
@@ -56,7 +58,7 @@ def run(request: Request) -> int:
 
 def _foresee(steps: Sequence[Step]) -> None:
     """Check the names of encoders and models; the packages that define them are imported only if a step needs them."""
-    if any(command.name in ("embed", "train-mil") for command, _ in steps):
+    if any(command.name in ("embed", "embed-slides", "train-mil") for command, _ in steps):
         options = [item for _, sections in steps for section in sections for item in section]
         import_module("wsi_pipeline.commands.shell.resolve_names").foresee(options)
 
@@ -69,6 +71,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     plan = {name: plan[key] for name, key in keys_of(plan, TOP_KEYS, str(path)).items()}
     if "labels" in plan and "tune" not in plan and plan["labels"] is not None:
         raise UsageError(f"{path}: `labels` needs a section `tune`", todo="Add a section `tune`")
+    if "embed-slides" in plan and _has_features(plan.get("train-mil")):
+        raise UsageError(
+            f"{path}: `embed-slides` comes before train-mil, whose features_from imports the features it would need",
+            todo="Run wsi-pipeline import features FOLDER --labels CSV first, and leave out features_from",
+        )
     if "slides" not in plan and not _has_features(plan.get("train-mil")):
         raise UsageError(f"{path}: the key `slides` is missing", todo="Name the CSV, folder or glob of slides")
     return plan
@@ -76,7 +83,8 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 def _has_features(section: Any) -> bool:
     """Whether train-mil uses features of another tool, so that no slides are needed."""
-    return isinstance(section, dict) and any(str(key).replace("-", "_") == "features_from" for key in section)
+    given = section.items() if isinstance(section, dict) else ()
+    return any(str(key).replace("-", "_") == "features_from" and value for key, value in given)
 
 
 def _run_folder(value: Any, path: Path) -> str:
@@ -86,20 +94,27 @@ def _run_folder(value: Any, path: Path) -> str:
 
 
 def _steps(plan: Mapping[str, Any], path: Path) -> Iterator[Step]:
-    """The commands to run and their options; embed may have several sets of options."""
+    """The commands to run, each with its sets of options: embed takes several in one call, others one each."""
     by_name = {command.name: command for command in COMMANDS}
     for name in STEPS:
         if (name == "tile" and "slides" in plan) or name in plan:
             where = f"{path}, {name}"
             found = [_options(by_name[name], part, where) for part in _sections(plan.get(name), where, by_name[name])]
             sets = tuple(tuple(_beside(item, path.parent) for item in options) for options in found)
-            if sets:
-                yield by_name[name], sets
+            for part in _calls(name, sets):
+                yield by_name[name], part
+
+
+def _calls(name: str, sets: tuple[tuple[Any, ...], ...]) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    if name == "embed" and sets:
+        yield sets  # one pass over the pixels
+    elif name != "embed":
+        yield from ((one,) for one in sets)
 
 
 def _sections(value: Any, where: str, command: Command) -> list[dict[str, Any]]:
-    """One section, or for embed a list of them: one per encoder."""
-    sections = value if isinstance(value, list) and command.name == "embed" else [value]
+    """One section, or where a step takes several a list of them: one per encoder."""
+    sections = value if isinstance(value, list) and command.name in _SEVERAL else [value]
     for section in sections:
         if section is not None and not isinstance(section, dict):
             raise UsageError(f"{where}: must hold option names and values, got {repr(section)[:80]}")

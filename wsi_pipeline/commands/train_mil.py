@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
@@ -19,7 +20,15 @@ from wsi_pipeline.commands.shell.estimate_text import (
     number,
     unit,
 )
-from wsi_pipeline.commands.shell.questions import Question, clinical_table, for_run, questions
+from wsi_pipeline.commands.shell.questions import (
+    Question,
+    clinical_table,
+    doubts_of,
+    for_import,
+    for_run,
+    questions,
+    with_clinical_patients,
+)
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.target_text import print_targets
 from wsi_pipeline.commands.tile import print_todos
@@ -43,12 +52,14 @@ def train_mil(request: Request) -> int:
     A target that cannot be trained does not stop the others; the exit code is then 3, as it is if features of a slide
     could not be imported.
     """
-    brought, code = _bring_in(request)
     table = clinical_table(request)
-    cohort = for_run(request, table).known_cohort()
+    brought, code = _bring_in(request, table)
+    cohort = with_clinical_patients(request, for_run(request, table).known_cohort(), table)
     check_patients(doubt_words(cohort))
     records = request.select(cohort)
     asked = questions(request, cohort, records, table)
+    for question in asked:
+        check_patients(doubts_of(cohort, question))
     done: list[Training] = []
     failed: list[tuple[str, WsiPipelineError]] = []
     for encoder in [brought] if brought else _encoders(request):
@@ -73,7 +84,7 @@ def train_mil(request: Request) -> int:
     return EXIT_SOME_FAILED if failed else code
 
 
-def _bring_in(request: Request) -> tuple[str, int]:
+def _bring_in(request: Request, table: ClinicalTable | None) -> tuple[str, int]:
     """Import what --features-from names. Returns the encoder's folder ("" without the option) and the exit code."""
     options = request.get(FeaturesFrom)
     if options.features_from is None:
@@ -89,8 +100,9 @@ def _bring_in(request: Request) -> tuple[str, int]:
             "features_from needs labels to train on",
             todo="Name a CSV with a slide_id and a label (--labels labels.csv), or a clinical table (--clinical FILE)",
         )
-    given = given_by(request, options.features_from, labels=options.labels, encoder=options.encoder)
-    brought = bring_in_features(request, given)
+    asked = for_import(request, table, options.labels)
+    given = given_by(asked, options.features_from, labels=options.labels, encoder=options.encoder)
+    brought = bring_in_features(asked, given)
     print_todos(request, brought.result)
     return slug(brought.plan.encoder), EXIT_SOME_FAILED if brought.result.failed else EXIT_DONE
 

@@ -69,11 +69,14 @@ def join(
     ways = _ways(table, records, patient_column)
     if by_slide:
         ways = [way for way in ways if way.unit == "slide" and len(way.match)] or ways
-    best = max(ways, key=lambda way: len(way.match), default=None)
+    named = [way for way in ways if patient_column is not None and way.place == ways[0].place and len(way.match)]
+    best = max(named or ways, key=lambda way: len(way.match), default=None)
     if best is None or not len(best.match):
         raise _nothing(table, records, ways)
     if best.unit == "slide" and (by_patient := _as_good(ways, best)) is not None:
         best = by_patient
+    elif best.unit == "patient":
+        best = _by_row_of_each_slide(ways, best, records) or best
     bad = [(row, table.troubles[row, best.place]) for row, _ in table.rows if (row, best.place) in table.troubles]
     if bad:
         lines = listed([f"row {row}: {table.header[best.place]!r} {why}" for row, why in bad], 20, "\n  ")
@@ -95,14 +98,25 @@ def _as_good(ways: Sequence[_Way], best: _Way) -> _Way | None:
     return None
 
 
+def _by_row_of_each_slide(ways: Sequence[_Way], best: _Way, records: Sequence[SlideRecord]) -> _Way | None:
+    """A join by slides, if patients have several rows and every slide of a matched patient has a row of its own."""
+    known = [cell for cell in best.cells if cell]
+    if len(set(known)) == len(known):
+        return None
+    wanted = {record.slide_id for record in records if record.patient_id in best.match.found}
+    return next((way for way in ways if way.unit == "slide" and wanted <= set(way.match.found)), None)
+
+
 def _ways(table: ClinicalTable, records: Sequence[SlideRecord], wanted: str | None) -> list[_Way]:
     patients, slides = ([getattr(r, name) for r in records] for name in ("patient_id", "slide_id"))
     names = [normalise(name) for name in table.header]
+    of_slides = [k for k, name in enumerate(names) if name in _SLIDES]
     if wanted is not None:
         place = table.place_of(wanted, "--patient-column")
-        return [_way(table, place, "patient", patients), _way(table, place, "slide", slides)]
+        ways = [_way(table, place, unit, ids) for unit, ids in (("patient", patients), ("slide", slides))]
+        # The run may not know these patients yet: the rows are then found by their slides.
+        return ways + [_way(table, k, "slide", slides) for k in of_slides if k != place]
     of_patients = [k for k, name in enumerate(table.header) if is_patient_name(name)]
-    of_slides = [k for k, name in enumerate(names) if name in _SLIDES]
     ways = [_way(table, k, "patient", patients) for k in of_patients]
     ways += [_way(table, k, "slide", slides) for k in of_slides]
     if any(len(way.match) for way in ways):

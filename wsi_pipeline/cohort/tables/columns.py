@@ -131,7 +131,7 @@ def map_columns(
             continue
         exact: list[int] = []
         if ours == "patient_id":
-            hits = _patients(names, header, body, patient_column)
+            hits = patient_columns(header, body, patient_column)
         elif ours == "label" and label_column is not None:
             place = find_column(header, label_column)
             hits = [] if place is None else [place]
@@ -183,13 +183,12 @@ def find_column(header: Sequence[str], wanted: str) -> int | None:
     return names.index(normalise(wanted)) if normalise(wanted) in names else None
 
 
-def _patients(
-    names: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]], wanted: str | None
-) -> list[int]:
+def patient_columns(header: Sequence[str], body: Sequence[Sequence[str]], wanted: str | None = None) -> list[int]:
     """Columns of patients; only one of several equivalent ones, such as GDC's `case_id` and `case_submitter_id`."""
     if wanted is not None:
         place = find_column(header, wanted)
         return [] if place is None else [place]
+    names = [normalise(name) for name in header]
     filled = [any(i < len(row) and not is_missing(row[i]) for row in body) for i in range(len(names))]
     names = [_IN_A_LIST.sub("", name) for name in names]
     exact = [i for i, name in enumerate(names) if name == "patient_id"]

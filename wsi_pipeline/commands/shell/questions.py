@@ -11,12 +11,15 @@ from pathlib import Path
 from wsi_pipeline.cohort.clinical.clinical_table import ClinicalTable, read_clinical
 from wsi_pipeline.cohort.clinical.join import Joined, has_column, join
 from wsi_pipeline.cohort.clinical.outcomes import Outcomes, with_outcome
+from wsi_pipeline.cohort.clinical.slide_patients import with_patients
 from wsi_pipeline.cohort.clinical.targets import SURVIVAL, Target, parse_target
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.cohort.table_words import label_key
 from wsi_pipeline.cohort.tables.cell_rows import read_rows
 from wsi_pipeline.cohort.tables.columns import find_column, normalise
+from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
+from wsi_pipeline.cohort.tables.table_rows import read_table
 from wsi_pipeline.commands.shell.request import Request
 from wsi_pipeline.config.execution import ClinicalOptions, TableOptions, TrainingOptions
 from wsi_pipeline.config.specs import MilSpec
@@ -73,6 +76,50 @@ def for_run(request: Request, table: ClinicalTable | None) -> Request:
             own = replace(own, patient_column=None)
     others = [item for item in request.options if not isinstance(item, TableOptions)]
     return dataclasses.replace(request, options=(own, *others))
+
+
+def for_import(request: Request, table: ClinicalTable | None, labels: str | None) -> Request:
+    """The request for the slides of imported features: without a column of patients that only the clinical table has.
+
+    labels   the table of these slides; None: there is none but the run's own
+    """
+    options = request.get(TableOptions)
+    asked = options.patient_column
+    if table is None or asked is None or not has_column(table, asked):
+        return request
+    source = labels or (str(request.run_dir.cohort_csv) if request.run_dir.cohort_csv.is_file() else None)
+    if source is not None and find_column(read_table(source).header, asked) is not None:
+        return request
+    others = [item for item in request.options if not isinstance(item, TableOptions)]
+    return dataclasses.replace(request, options=(replace(options, patient_column=None), *others))
+
+
+def with_clinical_patients(request: Request, cohort: Cohort, table: ClinicalTable | None) -> Cohort:
+    """The cohort with patients from a clinical table of slides, which the run then keeps.
+
+    Only slides whose patient the run does not know get one. If the table has no column of patients, its columns are
+    candidates for them (`check_patients`).
+    """
+    if table is None or not cohort.without_patient:
+        return cohort
+    asked = request.get(TableOptions).patient_column
+    column = asked if asked is not None and has_column(table, asked) else None
+    found, what = with_patients(cohort, join(table, cohort.records, column), column)
+    if what:
+        request.console.fact("patient", f"{Path(table.name).name}: {what}")
+        request.keep(found)
+    return found
+
+
+def doubts_of(cohort: Cohort, question: Question) -> list[tuple[str, str]]:
+    """Reasons why the patients of a target's slides are uncertain, see `doubt_words`."""
+    columns = question.source.clinical.get("columns", {})
+    outcome = {name for text in columns.values() for name in text.split(" + ")}
+    ids = {record.slide_id for record in question.records}
+    places = [k for k, record in enumerate(cohort.records) if record.slide_id in ids]
+    kept = {name: tuple(cells[k] for k in places) for name, cells in cohort.kept.items() if name not in outcome}
+    without = cohort.without_patient & ids
+    return doubt_words(replace(cohort, records=question.records, kept=kept, without_patient=without))
 
 
 def joined_table(request: Request, table: ClinicalTable, records: Sequence[SlideRecord]) -> Joined:

@@ -89,6 +89,10 @@ class Request:
     def record(self, cohort: Cohort) -> None:
         """Make this the cohort of the run. Prints a summary and notes."""
         self._print_cohort(cohort)
+        self.keep(cohort)
+
+    def keep(self, cohort: Cohort) -> None:
+        """Make this the cohort of the run, without a word."""
         write_text_if_changed(self.run_dir.cohort_csv, to_csv(cohort))
 
     def known_cohort(self) -> Cohort:
@@ -98,7 +102,7 @@ class Request:
         if options == TableOptions() or self.sources:
             return read_cohort([run.cohort_csv], mixed_labels=True)
         cohort = read_run(run.cohort_csv, options)
-        write_text_if_changed(run.cohort_csv, to_csv(cohort))
+        self.keep(cohort)
         return cohort
 
     def select(self, cohort: Cohort) -> tuple[SlideRecord, ...]:

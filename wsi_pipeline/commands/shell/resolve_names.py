@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wsi_pipeline.commands.shell.sections import refuse_twice
-from wsi_pipeline.config.specs import EmbedSpec, MilSpec
+from wsi_pipeline.config.slide_options import EmbedSlidesExecution
+from wsi_pipeline.config.specs import EmbedSlidesSpec, EmbedSpec, MilSpec
 from wsi_pipeline.encoders.names import HUB_PREFIX, family_of, plan_encoder
+from wsi_pipeline.encoders.slide_zoo.slide_facts import MEAN, find_slide_preset
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.models.zoo import MIL_MODELS
 from wsi_pipeline.mil.validation.choices import candidates
 
@@ -16,7 +19,7 @@ def foresee(options: Iterable[object]) -> None:
 
     Raises EncoderError or UsageError for an unknown name, UsageError for an encoder given twice.
     """
-    encoders = []
+    encoders, pooled, features = [], [], []
     for item in options:
         if isinstance(item, MilSpec):
             for candidate in candidates(item):
@@ -25,4 +28,13 @@ def foresee(options: Iterable[object]) -> None:
             encoders.append(item.model)
             if family_of(item.model) in ("timm", "zoo") and not item.model.startswith(HUB_PREFIX):
                 plan_encoder(item.model)
+        if isinstance(item, EmbedSlidesSpec):
+            pooled.append(item.trained or item.model)
+            if item.trained is None and item.model != MEAN:
+                find_slide_preset(item.model)
+        if isinstance(item, EmbedSlidesExecution):
+            features.append(item.features)
     refuse_twice(encoders)
+    for pair in (pairs := list(zip(pooled, features, strict=True))):
+        if pairs.count(pair) > 1:
+            raise UsageError(f"embed-slides: {pair[0]} is given twice", todo="Give each slide encoder one section")
