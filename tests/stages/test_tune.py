@@ -367,9 +367,9 @@ def test_wrong_usage_is_told_in_a_line(work: Path, out: Out, change: list[str], 
     assert "Traceback" not in said
 
 
-def test_one_source_of_labels_is_taken(work: Path, out: Out) -> None:
+def test_further_sources_of_labels_are_lists(work: Path, out: Out) -> None:
     assert main(["tune", str(work / "crops"), "more", "--no-ttp"]) == 2
-    assert "tune takes one folder or CSV of labelled patches, got 2" in out()
+    assert "more: further sources of labels must be CSVs of patches" in out()
 
 
 def test_without_labels_and_without_a_run_the_remedy_is_named(

@@ -16,11 +16,11 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.labelled.sources.annotation_files import read_annotation
+from wsi_pipeline.stages.results.least_sure import doubt, spread_out
 from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.viewer.jobs import Jobs, progress_in
 from wsi_pipeline.viewer.marked_patches import marked_rows, teaching, write_patches_csv
 from wsi_pipeline.viewer.marks import Marks
-from wsi_pipeline.viewer.next_to_mark import doubt, spread_out
 from wsi_pipeline.viewer.web.viewer import Viewer
 
 SIZE = Size(1024, 1024)

@@ -14,10 +14,11 @@ from wsi_pipeline.config.execution import QuPathOptions, TableOptions, TuneExecu
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
-from wsi_pipeline.labelled.open_labelled import open_labelled
+from wsi_pipeline.labelled.open_labelled import open_together
 from wsi_pipeline.labelled.splits.patch_leaks import check_leaks
 from wsi_pipeline.labelled.splits.patch_split import PatchSplit, split_patches
 from wsi_pipeline.stages import tune as stage
+from wsi_pipeline.stages.outputs.suggestions import model_name, suggest
 from wsi_pipeline.stages.outputs.tuning_diagnosis import diagnose_tuning
 from wsi_pipeline.stages.results.former import FORMER, check_name
 from wsi_pipeline.stages.results.patch_scores import POOLED
@@ -49,7 +50,25 @@ def tune(request: Request) -> int:
         request.console.fact("diagnosis", f"{shown(diagnose_tuning(job))}, numbers in diagnosis.json beside it")
     _print_scores(request, tuning)
     _print_end(request, tuning)
+    if execution.suggest:
+        _suggest(request, job, execution.suggest)
     return EXIT_DONE
+
+
+def _suggest(request: Request, job: TuneJob, count: int) -> None:
+    """Write the patches to label next; print where, and the command that tunes on them."""
+    sources = [Path(source) for source in request.sources]
+    found = suggest(job, sources, request.known_cohort().records, count)
+    if found.left_out:
+        request.console.note(
+            f"{counted(len(found.left_out), 'slide')} not classified by this adapter, so without suggestions "
+            f"({listed(found.left_out, 3)}): wsi-pipeline classify --model {model_name(job.name)}"
+        )
+    request.console.fact(
+        "label next",
+        f"{counted(found.patches, 'patch')} of {counted(found.slides, 'slide')} in {shown(found.path)}: fill in the "
+        "column label, then name this file to tune after the labels you have",
+    )
 
 
 def _name(request: Request) -> str:
@@ -58,22 +77,20 @@ def _name(request: Request) -> str:
 
 
 def _open(request: Request) -> LabelledPatches:
-    """Open the labelled patches given, else those of the run: patch stores with labels, or annotated slides."""
-    if len(request.sources) > 1:
-        raise UsageError(
-            f"tune takes one folder or CSV of labelled patches, got {len(request.sources)}",
-            todo="Put all labelled patches into one folder, or one CSV with the columns path, label and group",
-        )
+    """Open the labelled patches given, else those of the run: patch stores with labels, or annotated slides.
+
+    After the first source, CSVs of patches add to it.
+    """
     run = request.run_dir
     if not request.sources and not run.cohort_csv.is_file():
         raise UsageError(
             f"no labelled patches given, and no run in {run.root}",
             todo="Name a folder of class folders or a CSV: wsi-pipeline tune crops",
         )
-    source = Path(request.sources[0]) if request.sources else run.root
+    sources = request.sources or (str(run.root),)
     mpp, options = request.get(TuneExecution).default_mpp, request.get(TableOptions)
     no_crop = request.get(QuPathOptions).qupath_no_crop
-    return open_labelled(source, request.get(LabelSpec), default_mpp=mpp, options=options, no_crop=no_crop)
+    return open_together(sources, request.get(LabelSpec), default_mpp=mpp, options=options, no_crop=no_crop)
 
 
 def _split(request: Request, patches: LabelledPatches) -> PatchSplit:
@@ -210,6 +227,6 @@ def _print_end(request: Request, tuning: Tuning) -> None:
     request.console.say(
         f"adapter {folder}/adapter.safetensors ({size:.1f} MB); pictures {CURVES}, {CONFUSION}, {SHEET} beside it"
     )
-    model = DEFAULT_NAME if tuning.name == DEFAULT_NAME else f"{DEFAULT_NAME}:{tuning.name}"
+    model = model_name(tuning.name)
     steps = [f"embed --model {model}"] if run.cohort_csv.is_file() else ["tile slides.csv", f"embed --model {model}"]
     request.console.say(f"open the report: {shown(report_of(request))} · {request.next(*steps)}")

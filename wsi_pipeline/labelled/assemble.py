@@ -36,19 +36,26 @@ class LabelRows:
 
 
 def assemble(
-    rows: LabelRows, pixels: PatchPixels, source: str, spec: LabelSpec, *, todo: str | None = None
+    rows: LabelRows,
+    pixels: PatchPixels,
+    source: str,
+    spec: LabelSpec,
+    *,
+    todo: str | None = None,
+    least_classes: int = 2,
 ) -> LabelledPatches:
     """The labelled patches of `rows` (row i is row i of `pixels`), without those that `spec` excludes.
 
-    todo    advice if there are fewer than two classes
+    todo            advice if there are too few classes
+    least_classes   1 for labels that are joined to others
 
-    Raises LabelError if a named class does not exist or fewer than two remain, and for names that
-    predictions.csv cannot hold unchanged.
+    Raises LabelError if a named class does not exist or too few remain, and for names that predictions.csv cannot hold
+    unchanged.
     """
     _refuse_odd_names(rows, source)
     kept = _chosen(rows.labels, spec)
     classes = in_order({rows.labels[row] for row in kept})
-    if len(classes) < 2:
+    if len(classes) < least_classes:
         found = f"only the class {classes[0]}" if classes else "no patch"
         seen = f" ({'; '.join(rows.notes[:3])})" if rows.notes else ""
         raise LabelError(f"{source}: {found} to learn from; at least 2 classes are needed{seen}", todo=todo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from wsi_pipeline.cohort.tables.patient_doubts import doubt_words, image_doubt
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.config.specs import LabelSpec
 from wsi_pipeline.errors import LabelError
+from wsi_pipeline.labelled.joined_patches import join_patches
 from wsi_pipeline.labelled.labelled_patches import LabelledPatches
 from wsi_pipeline.labelled.sources.annotated_slides import is_annotated, open_annotated
 from wsi_pipeline.labelled.sources.annotation_files import ANNOTATION_SUFFIXES
@@ -18,11 +20,37 @@ from wsi_pipeline.labelled.sources.csv_files import open_image_csv, open_point_c
 from wsi_pipeline.labelled.sources.folders import is_class_folders, open_class_folders
 from wsi_pipeline.labelled.sources.label_stores import has_labels, open_labelled_stores
 from wsi_pipeline.labelled.sources.label_table import TABLE_SUFFIXES, read_label_table
+from wsi_pipeline.labelled.sources.more_labels import open_more_labels
 
 _KINDS = (
     "Give a folder of class folders, a CSV with path and label, a CSV with image, class, x and y, a CSV of slides "
     "with a column annotation, or a run folder whose patch stores have labels"
 )
+
+
+def open_together(
+    sources: Sequence[str | Path],
+    spec: LabelSpec | None = None,
+    *,
+    default_mpp: float | None = None,
+    options: TableOptions | None = None,
+    no_crop: bool = False,
+) -> LabelledPatches:
+    """Labelled patches of a main source (see `open_labelled`) and of further CSVs of patches with path, label, group.
+
+    `max_per_class` limits the main source only. Raises LabelError if they do not fit together: see `join_patches`.
+    """
+    first = open_labelled(sources[0], spec, default_mpp=default_mpp, options=options, no_crop=no_crop)
+    if len(sources) == 1:
+        return first
+    spec = spec or LabelSpec()
+    if spec.group_pattern:
+        raise LabelError(
+            "groups by --group-pattern cannot be matched between several sources of labels",
+            todo="Give a column group in each",
+        )
+    more = [open_more_labels(Path(source).expanduser(), spec) for source in sources[1:]]
+    return join_patches([first, *more])
 
 
 def open_labelled(

@@ -13,7 +13,6 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,14 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from PIL import Image
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
 from wsi_pipeline.cohort.run_dir import existing_store
 from wsi_pipeline.errors import LabelError, UsageError, WsiPipelineError
-from wsi_pipeline.reading.patch_files import PatchFiles
+from wsi_pipeline.stages.outputs.patch_images import write_patch_images
 from wsi_pipeline.store.tables.patch_table import read_patch_table
-from wsi_pipeline.system.atomic import write_bytes, write_text
+from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.tissue.geojson import enclosed_area
 from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.marks import Marks
@@ -203,23 +201,14 @@ def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> Path:
     run, spacings = marks.run, set()
     lines: list[tuple[object, ...]] = [("path", "label", "group", "slide_id", "level0_x", "level0_y", "mark")]
     for slide_id in dict.fromkeys(patch.slide_id for patch in plan.patches):
-        store = existing_store(run.patch_store(slide_id))
-        if store is None:
-            raise LabelError(f"{slide_id} has no patches any more", todo="Tile it again: wsi-pipeline tile")
-        table = read_patch_table(store)
+        own = [patch for patch in plan.patches if patch.slide_id == slide_id]
+        path = library.record(slide_id).path
+        table, names = write_patch_images(run, slide_id, path, [patch.row for patch in own])
         spacings.add(round(table.geometry.mpp, 4))
-        with closing(PatchFiles.of(table, store, library.record(slide_id).path).open()) as source:
-            for patch in (item for item in plan.patches if item.slide_id == slide_id):
-                x, y = (int(value) for value in table.grid.coords[patch.row])
-                digest = table.header.digest[:8]
-                path = run.annotations / "patches" / slide_id / f"{digest}-{x}-{y}.png"
-                if not path.is_file():
-                    out = io.BytesIO()
-                    Image.fromarray(source.read(patch.row)).save(out, "PNG", compress_level=3)
-                    write_bytes(path, out.getvalue(), durable=False)
-                group = patch.patient if plan.group == "patient" else f"{slide_id} {patch.mark}"
-                relative = path.relative_to(run.annotations).as_posix()
-                lines.append((relative, patch.label, group, slide_id, x, y, patch.mark))
+        for patch, name in zip(own, names, strict=True):
+            x, y = (int(value) for value in table.grid.coords[patch.row])
+            group = patch.patient if plan.group == "patient" else f"{slide_id} {patch.mark}"
+            lines.append((name, patch.label, group, slide_id, x, y, patch.mark))
     if max(spacings) > 1.1 * min(spacings):
         raise LabelError(f"the marked patches have different resolutions, {min(spacings)} to {max(spacings)} mpp")
     text = io.StringIO()

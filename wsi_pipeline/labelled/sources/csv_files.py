@@ -22,17 +22,17 @@ from wsi_pipeline.wording import counted
 _SLIDES = SLIDE_SUFFIXES - IMAGE_SUFFIXES
 
 
-def open_image_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
+def open_image_csv(table: LabelTable, spec: LabelSpec, *, least_classes: int = 2) -> LabelledPatches:
     """Labelled patches from a CSV of images; paths are relative to it.
 
-    Raises LabelError if no row can be used or there are fewer than two classes.
+    Raises LabelError if no row can be used or there are fewer than `least_classes` classes.
     """
     files = _Files(table)
     kept = [row for row in range(len(table)) if files.usable(row)]
     rows, images, owners = files.rows(kept, "images")
     _fill_groups(rows, table, kept, images, owners, spec)
     patches = image_patches(ImageSet(*_each(images, owners)), spec, rows.notes)
-    return assemble(rows, patches, str(table.path), spec)
+    return assemble(rows, patches, str(table.path), spec, least_classes=least_classes)
 
 
 def open_point_csv(table: LabelTable, spec: LabelSpec) -> LabelledPatches:
