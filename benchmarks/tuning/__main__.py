@@ -5,8 +5,11 @@
     python -m benchmarks.tuning --show methods                 only print, with what has run
     python -m benchmarks.tuning --workers 1                    all tables; on a GPU one training at a time
     python -m benchmarks.tuning --show --write docs/results.md put the tables where the document marks them
+    python -m benchmarks.tuning --size small --seeds 8 parts --only crc      only the rows of a table that are named so
+    python -m benchmarks.tuning --size small --seeds 4,5,6 parts             some seeds; the others are added later
 
-Standard: 4,000 patches, 8 epochs; about five minutes of one core a training, 20 hours for all tables on two cores.
+Rows of a table run seed by seed, so that an interrupted table compares all of its rows. Standard: 4,000 patches, 8
+epochs; about five minutes of one core a training, 20 hours for all tables on two cores.
 Results are kept in benchmarks/tuning/results.jsonl, one line a training: stop and start as you like.
 """
 
@@ -27,7 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; none: all")
     parser.add_argument("--size", choices=SIZES, default="standard")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=seeds_of, default=(0, 1, 2), help="how many, from 0, or a list: 4,5,6")
+    parser.add_argument("--only", default="", metavar="WORDS", help="run rows that contain one of these: crc,lora")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument("--write", type=Path, metavar="FILE", help="Markdown with <!-- table NAME --> ... <!-- end -->")
@@ -37,15 +41,20 @@ def main() -> None:
         parser.error(f"unknown table {', '.join(unknown)}; there are {', '.join(TABLES)}")
     results = Results()
     for name in given.tables or TABLES:
-        plan = Plan(SIZES[given.size], tuple(range(given.seeds)), {})
+        plan = Plan(SIZES[given.size], given.seeds, {})
         plan = Plan(plan.size, plan.seeds, best_rates(plan, results))
         table = TABLES[name]
         if not given.show:
-            work_off(table.jobs(plan), results, given.workers)
+            work_off(table.only(plan, [word for word in given.only.split(",") if word]), results, given.workers)
         text = table.write(plan, results)
         print(f"\n### {table.title}\n\n{text}\n", flush=True)
         if given.write:
             given.write.write_text(put(given.write.read_text(), name, text))
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """`3` -> 0, 1, 2; `4,5` -> 4, 5."""
+    return tuple(map(int, text.split(","))) if "," in text else tuple(range(int(text)))
 
 
 def put(document: str, name: str, text: str) -> str:

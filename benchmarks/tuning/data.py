@@ -8,6 +8,8 @@ wbc    white blood cells under two stains, 396 images of 4 classes (the 4 basoph
 wbc-rapid, wbc-romanowsky   trained and validated on one stain, tested on all images of the other
 retina, breast              MedMNIST v2: fundus photographs (5 grades), breast ultrasound (2); the official splits, so a
                             seed decides the training alone
+crc-questions, wbc-questions, retina-questions   the same images, two questions with the answers no and yes (QUESTIONS);
+       task 0 or 1 says which one is asked: at random in training and validation, both of every image in the test
 NAME@N a set of which only N patches a class are drawn to train, and N to validate
 both   crc and ucsb together, 6 classes, task 0 (crc) and 1 (ucsb), the same number of training patches of each
 """
@@ -32,6 +34,13 @@ from pathotune.training.batches import ArrayImages
 DATA = Path(os.environ.get("WSI_PIPELINE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CROP, PATCH = 48, 224
 INPUT_PX = 112
+ASKED = "-questions"
+QUESTIONS = {
+    "crc": (("epithelial",), ("inflammatory",)),
+    "wbc": (("neutrophil",), ("lymphocyte",)),
+    "retina": (("grade 1", "grade 2", "grade 3", "grade 4"), ("grade 3", "grade 4")),
+}
+"""The classes to which each of a set's two questions is answered with yes."""
 SMALL_TMAS = ("ytma10", "ytma12", "ytma23")
 
 
@@ -65,6 +74,8 @@ def load(name: str) -> Patches:
 
 def classes_of(name: str) -> tuple[str, ...]:
     """Class names of a set."""
+    if name.endswith(ASKED):
+        return "no", "yes"
     return load("crc").classes + load("ucsb").classes if name == "both" else load(name).classes
 
 
@@ -74,6 +85,10 @@ def split(name: str, seed: int, sizes: tuple[int, int, int]) -> tuple[Part, Part
         crc, ucsb = (split(one, seed, tuple(size // 2 for size in sizes)) for one in ("crc", "ucsb"))
         first, second, third = (_join(*parts) for parts in zip(crc, ucsb, strict=True))
         return first, second, third
+    if name.endswith(ASKED):
+        base = name.removesuffix(ASKED)
+        train, validation, test = split(base, seed, (*sizes[:2], max(sizes[2] // 2, 1)))
+        return _asked(base, train, seed), _asked(base, validation, seed + 1), _asked(base, test, None)
     name, _, each = name.partition("@")
     patches = load(name)
     rng = np.random.default_rng(seed)
@@ -89,6 +104,17 @@ def split(name: str, seed: int, sizes: tuple[int, int, int]) -> tuple[Part, Part
         own = None if tasks is None else tasks[chosen]
         parts.append(Part(ArrayImages(patches.pixels[chosen], patches.labels[chosen], own), patches.groups[chosen]))
     return parts[0], parts[1], parts[2]
+
+
+def _asked(name: str, part: Part, seed: int | None) -> Part:
+    """The images of a part with one of the two questions each, drawn by the seed; None: both questions for each."""
+    count, classes = len(part.groups), load(name).classes
+    answers = np.array([[kind in yes for kind in classes] for yes in QUESTIONS[name]], np.int64)
+    rows, tasks = np.tile(np.arange(count), 2), np.repeat(np.arange(2), count)
+    if seed is not None:
+        rows, tasks = np.arange(count), np.random.default_rng(seed).integers(0, 2, count)
+    images = ArrayImages(part.data.pixels[rows], answers[tasks, part.data.labels[rows]], tasks)
+    return Part(images, part.groups[rows])
 
 
 def _join(crc: Part, ucsb: Part) -> Part:

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from benchmarks.tuning import variants
 from benchmarks.tuning.data import DATA, INPUT_PX, classes_of
 from pathotune.adapters import METHODS, configure
-from pathotune.backbone import BackboneCard, open_backbone
+from pathotune.backbone import Backbone, BackboneCard, open_backbone
 from pathotune.config import TaskText
 from pathotune.model import PathoTune
 from pathotune.training import FitOptions, FitResult, fit
@@ -27,13 +27,19 @@ Json = dict[str, Any]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKBONE = "deit_tiny_patch16_224"
 WEIGHTS = DATA / "weights" / "deit_tiny_patch16_224.fp16.safetensors"
+BACKBONES = {
+    "deit-tiny": (BACKBONE, WEIGHTS),
+    "vit-s14": ("vit_small_patch14_dinov2", DATA / "weights" / "vit_small_patch14_dinov2.imgfocus.fp16.safetensors"),
+}
+"""Network and weights by name. The ViT-S/14 is of DINOv2's type; its origin is not documented (see the data folder)."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A training. Equal jobs have equal keys, and give equal results on one machine.
 
-    method    a method of pathotune, or `colour`
+    method    a method of pathotune; `colour`; `suggest`: see `comparisons.label_choice`; `slide-prompts`: see
+              `comparisons.slide_tuning`
     sizes     most patches to train, validate and test on
     fields    of PathoTuneConfig, beyond what the method fixes
     options   of FitOptions
@@ -41,6 +47,7 @@ class Job:
     variant   something done to the model that no configuration offers: see `variants`
     probes    score the test patches also under the changes of `variants` and `shift`
     fold      tune inside this fold of a cross-validation over whole images, then classify these as bags: see `slides`
+    backbone  a name of BACKBONES
     """
 
     dataset: str
@@ -55,11 +62,15 @@ class Job:
     variant: str = ""
     probes: bool = False
     fold: int | None = None
+    backbone: str = "deit-tiny"
 
     @property
     def key(self) -> str:
         """Twelve characters that name the job."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        facts = dataclasses.asdict(self)
+        if self.backbone == "deit-tiny":  # the only one when the first results were kept
+            del facts["backbone"]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def train_model(
@@ -67,13 +78,19 @@ def train_model(
 ) -> tuple[PathoTune, BackboneCard, FitResult]:
     """The model of a job, trained."""
     torch.manual_seed(job.seed)
-    vit, card = open_backbone(BACKBONE, WEIGHTS, input_px=INPUT_PX)
+    vit, card = open_vit(job.backbone)
     tasks = tuple(TaskText(**text) for text in job.texts) or (TaskText(),)
     model = PathoTune(configure(job.method, classes=classes_of(job.dataset), tasks=tasks, **job.fields), vit)
     variants.apply(job.variant, model)
     given = {"learning_rate": job.learning_rate, "patience": job.epochs, **job.options}
     options = FitOptions(epochs=job.epochs, seed=job.seed, **{**METHODS[job.method].training, **given})
     return model, card, fit(model, card, train, validation, options, Compute(DEVICE))
+
+
+def open_vit(name: str) -> tuple[Backbone, BackboneCard]:
+    """A backbone of BACKBONES."""
+    network, weights = BACKBONES[name]
+    return open_backbone(network, weights, input_px=INPUT_PX)
 
 
 def scores(labels: NDArray[np.int64], found: NDArray[np.float32]) -> Json:

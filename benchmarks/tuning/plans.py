@@ -66,11 +66,23 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Table:
-    """One table: `jobs` says what must have run, `write` turns results into Markdown."""
+    """One table: `jobs` says what must have run, `write` turns results into Markdown.
+
+    rows   the same jobs by the name of their row, for `--only`; None: jobs are chosen by set, method and variant
+    """
 
     title: str
     jobs: Callable[[Plan], list[Job]]
     write: Callable[[Plan, Results], str]
+    rows: Callable[[Plan], Mapping[str, list[Job]]] | None = None
+
+    def only(self, plan: Plan, words: Sequence[str]) -> list[Job]:
+        """The jobs of the rows whose name contains one of the words; all jobs without words."""
+        if not words:
+            return self.jobs(plan)
+        if self.rows is not None:
+            return [job for name, own in self.rows(plan).items() for job in own if any(word in name for word in words)]
+        return [job for job in self.jobs(plan) if {job.dataset, job.method, job.variant} & set(words)]
 
 
 @dataclass(frozen=True)

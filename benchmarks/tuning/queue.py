@@ -71,4 +71,6 @@ def _told(job: Job, result: Json) -> str:
     what = f"{job.dataset} {job.method} seed {job.seed} {job.fields} {job.variant} lr {job.learning_rate:g}"
     if "bags" in result:
         return f"{what}, fold {job.fold}: {len(result['bags'])} images classified"
+    if job.method == "suggest":
+        return f"{what}: macro F1 with {result['counts'][-1]} labels {result['macro_f1']['suggested'][-1]:.3f}"
     return f"{what}: macro F1 {result['macro_f1']:.3f}, {result['seconds_per_epoch']:.0f} s per epoch"

@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.tuning import shift, variants
+from benchmarks.tuning.comparisons.label_choice import run_choice
 from benchmarks.tuning.data import Part, split
 from benchmarks.tuning.job import DEVICE, Job, Json, scores, train_model
 from benchmarks.tuning.slides import run_fold
@@ -29,11 +30,14 @@ from pathotune.checkpoint import save_adapter
 from pathotune.model import PathoTune
 from pathotune.training import probabilities
 from pathotune.training.arithmetic import Compute
+from pathotune.training.batches import ArrayImages
 from wsi_pipeline.system.machine import prepare_process
 
 
 def run(job: Job) -> Json:
     """Train and test; scores, costs, and test scores under changes that need no training of their own."""
+    if job.method == "suggest":
+        return run_choice(job)
     if job.fold is not None:
         return run_fold(job)
     train, validation, test = split(job.dataset, job.seed, job.sizes)
@@ -65,6 +69,9 @@ def run(job: Job) -> Json:
 def _probe(model: PathoTune, card: BackboneCard, test: Part, shifted: bool) -> Json:
     """Scores with instance tokens of other images; where asked for, under other stains and on another organ too."""
     own = variants.at_test(model, card, test.data, lambda found: scores(test.data.labels, found), DEVICE)
+    if test.data.tasks is not None and model.config.task_classes is None and len(model.config.tasks) == 2:
+        other = ArrayImages(test.data.pixels, test.data.labels, 1 - test.data.tasks)
+        own["swapped"] = scores(test.data.labels, probabilities(model, card, other, Compute(DEVICE)))
     return {**own, **shift.at_test(model, card, test.data, DEVICE)} if shifted else own
 
 

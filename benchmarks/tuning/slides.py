@@ -15,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from benchmarks.tuning.data import INPUT_PX, Patches, load
-from benchmarks.tuning.job import BACKBONE, DEVICE, WEIGHTS, Job, train_model
+from benchmarks.tuning.data import Patches, load
+from benchmarks.tuning.job import DEVICE, Job, open_vit, train_model
 from benchmarks.tuning.shift import features
 from pathotune.adapters import configure
-from pathotune.backbone import open_backbone
 from pathotune.model import PathoTune
 from pathotune.training.batches import ArrayImages
 from wsi_pipeline.config.specs import MilSpec
@@ -40,8 +39,7 @@ def run_fold(job: Job) -> Json:
     rng = np.random.default_rng(job.seed)
     parts = [_patches_of(patches, images[rows], job.sizes[number], rng) for number, rows in enumerate((train, val))]
     tuned, card, _ = train_model(job, *parts)
-    vit, _ = open_backbone(BACKBONE, WEIGHTS, input_px=INPUT_PX)
-    frozen = PathoTune(configure("linear"), vit)
+    frozen = PathoTune(configure("linear"), open_vit(job.backbone)[0])
     chosen = _instances(patches, images, rng)
     found = {}
     for name, model in (("frozen", frozen), ("tuned", tuned)):

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from benchmarks.tuning.comparisons.label_choice import SUGGEST
+from benchmarks.tuning.comparisons.row_tables import LARGER_TABLE, PART_TABLE, RIVAL_TABLE, SET_TABLE
+from benchmarks.tuning.comparisons.two_tasks import TWO_TASKS
 from benchmarks.tuning.job import Job
-from benchmarks.tuning.labels import labels_jobs, labels_table
+from benchmarks.tuning.labels import LABEL_TABLE
 from benchmarks.tuning.paired import ahead, paired_jobs, paired_table
 from benchmarks.tuning.plans import (
     DESIGN_SEEDS,
@@ -290,7 +293,7 @@ TABLES = {
     "design": Table("Design: what the paper leaves open, on four seeds of their own", _design_jobs, _design_table),
     "methods": Table("PathoTune beside its rivals", _methods_jobs, _methods_table),
     "paired": Table("PathoTune, LoRA and full fine-tuning on eight paired seeds", paired_jobs, paired_table),
-    "labels": Table("Few labels a class", labels_jobs, labels_table),
+    "labels": LABEL_TABLE,
     "prompts": Table("Which prompt helps", _prompts_jobs, _prompts_table),
     "instances": Table("Do instance prompts carry the image", _instances_jobs, _instances_table),
     "templates": Table("Wording of the template", _templates_jobs, _templates_table),
@@ -298,4 +301,10 @@ TABLES = {
     "shift": Table("Another stain, another organ", _shift_jobs, _shift_table),
     "tasks": Table("One adapter over two tasks", _tasks_jobs, _tasks_table),
     "slides": Table("Whole images as bags", _slides_jobs, _slides_table),
+    "suggest": SUGGEST,
+    "parts": PART_TABLE,
+    "sets": SET_TABLE,
+    "rivals": RIVAL_TABLE,
+    "larger": LARGER_TABLE,
+    "two_tasks": TWO_TASKS,
 }

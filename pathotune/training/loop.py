@@ -48,6 +48,8 @@ class FitOptions:
     learning_rate    peak learning rate
     network_rate     learning rate of refine module, text projection and head relative to that of prompt tokens: a rate
                      that suits prompt tokens ruins convolutions within a few steps
+    layer_decay      factor on the learning rate of the backbone's weights for each layer above them (Bao et al. 2021,
+                     arXiv 2106.08254); 1: the same rate for all layers
     weight_decay     decoupled; applies to matrices of projections, refine module, head and backbone, not to prompts
     warmup           fraction of all steps in which the learning rate rises; afterwards it follows a cosine to zero
     clip             maximum norm of the gradient; 0: no clipping
@@ -64,6 +66,7 @@ class FitOptions:
     optimizer: str = "radam"
     learning_rate: float = 3e-3
     network_rate: float = 1.0
+    layer_decay: float = 1.0
     weight_decay: float = 1e-2
     warmup: float = 0.1
     clip: float = 1.0
@@ -92,6 +95,8 @@ class FitOptions:
         ):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise ConfigError(f"{name} must be >= 0, got {value}")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
         if self.learning_rate == 0 or max(self.warmup, self.label_smoothing) >= 1:
             raise ConfigError("learning_rate must be > 0, warmup and label_smoothing must be < 1")
 
@@ -204,9 +209,8 @@ class _Trainer:
     ) -> None:
         self.model, self.card, self.train, self.options = model, card, train, options
         self.compute, self.device = compute, compute.place
-        self.optimizer = make_optimizer(
-            model, options.optimizer, options.learning_rate, options.network_rate, options.weight_decay
-        )
+        rates = (options.learning_rate, options.network_rate, options.weight_decay, options.layer_decay)
+        self.optimizer = make_optimizer(model, options.optimizer, *rates)
         self.steps = math.ceil(len(train.labels) / options.batch)
         if options.label_smoothing and train.tasks is not None and model.config.task_classes is not None:
             raise ConfigError("label_smoothing must be 0 where tasks have classes of their own")

@@ -131,7 +131,7 @@ def test_sources_that_do_not_fit_are_refused_by_name(work: Path) -> None:
     small.to_csv(work / "small.csv", index=False)
     lines.drop(columns="group").to_csv(work / "nogroup.csv", index=False)  # slide_id is not what labels.csv groups by
     main_source = work / "labels.csv"
-    with pytest.raises(LabelError, match="patches of 32 px, but those of .*labels.csv have 64 px"):
+    with pytest.raises(LabelError, match=r"patches of 32 px, but those of .*labels\.csv have 64 px"):
         open_together([main_source, work / "small.csv"])
     with pytest.raises(LabelError, match="needs the columns path, label and group"):
         open_together([main_source, work / "nogroup.csv"])

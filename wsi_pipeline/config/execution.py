@@ -206,10 +206,7 @@ class TuneExecution:
     diagnose: bool = option(
         False, "draw where the class token looks before and after tuning (diagnosis.png)", group="running", rare=True
     )
-    suggest: int = option(
-        0, "list this many patches of the classified slides to label next (0: none)", group="running",
-        check=between(0, 10_000),
-    )  # fmt: skip
+    suggest: int = option(0, "patches to list for labelling next (0: none)", group="running", check=between(0, 10_000))
     device: str = shared.device()
 
     def __post_init__(self) -> None:

@@ -81,7 +81,9 @@ class TuneJob:
     def inputs(self) -> TuneInputs:
         """Everything that determines the result."""
         config, options = _config(self.spec, self.patches.classes), _options(self.spec)
-        resolved = {"model": config.to_dict(), "training": asdict(options)}
+        training = asdict(options)
+        del training["layer_decay"]  # no setting of tune, and newer than some results, which stay up to date
+        resolved = {"model": config.to_dict(), "training": training}
         return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.backbone), resolved)
 
     @property

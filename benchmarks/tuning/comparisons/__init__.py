@@ -1,0 +1,1 @@
+"""Further comparisons: rows over several sets with paired differences, labels to choose, tasks told apart by text."""
