@@ -19,7 +19,8 @@ from wsi_pipeline.report.maps.overlays import draw_overlay
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, spacing_of
-from wsi_pipeline.stages.segment import notes_of, read_pictures
+from wsi_pipeline.stages.engine.whole_pictures import read_pictures
+from wsi_pipeline.stages.segment import notes_of
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.segmentation import segment_tissue
@@ -88,7 +89,7 @@ def find_tissue(
     spec = SegmentSpec(method, mask_mpp, min_tissue_um2, max_hole_um2)
     with opened(slide) as source:
         spacing = _spacing(source)
-        picture, thumbnail = read_pictures(source, spacing.mpp, spec)
+        picture, thumbnail = read_pictures(source, spacing.mpp, spec.mask_mpp)
         found = segment_tissue(picture, source.info.size, spacing.mpp, spec)
         return Tissue(source.name, source.info, found.mask, thumbnail, notes_of(source.info, spacing, found))
 

@@ -73,9 +73,19 @@ def _print_result(request: Request, records: Sequence[SlideRecord], result: Coho
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     patches = sum(int(item.status.summary.get("patches", 0)) for item in done)
     if done:
-        console.say(f"{counted(patches, 'patch')} on {counted(len(done), 'slide')}")
+        console.say(f"{counted(patches, 'patch')} on {counted(len(done), 'slide')}{_dropped(done)}")
     overlays = f"overlays: {shown(request.run_dir.root)}/segment/"
     print_end(request, result, f"{overlays} · {request.next(_WHAT_NEXT)}" if patches else overlays)
+
+
+def _dropped(results: Sequence[StageResult]) -> str:
+    """`; 12 dropped as artefacts: 10 out of focus, 2 fold`; "" if none were."""
+    counts: dict[str, int] = {}
+    for result in results:
+        for reason, count in result.status.summary.get("dropped", {}).items():
+            counts[reason] = counts.get(reason, 0) + count
+    reasons = ", ".join(f"{grouped(count)} {reason}" for reason, count in sorted(counts.items()))
+    return f"; {grouped(sum(counts.values()))} dropped as artefacts: {reasons}" if counts else ""
 
 
 def row(result: StageResult, run: RunDir) -> tuple[str, str, str, str, str]:

@@ -13,21 +13,18 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.specs import SegmentSpec
-from wsi_pipeline.geometry import Size
-from wsi_pipeline.images.shrink import area_resize
 from wsi_pipeline.report.maps.overlays import write_overlay
 from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.slide import Slide, SlideInfo
+from wsi_pipeline.slides.slide import SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
-from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, segment_digest, stale
 from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format, identity_of
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, bounds_origin
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
-from wsi_pipeline.store.tables.segment_table import THUMBNAIL_LEAST_PX, THUMBNAIL_PX, write_segment
+from wsi_pipeline.store.tables.segment_table import write_segment
 from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
@@ -79,7 +76,7 @@ class SegmentStage:
         opened = slide.open()
         info, spacing = opened.info, spacing_of(opened.info, record.mpp, self.default_mpp)
         identity = identity_of(record, opened, spacing)
-        rgb, thumbnail = read_pictures(opened, spacing.mpp, self.spec)
+        rgb, thumbnail = slide.pictures(spacing.mpp, self.spec.mask_mpp)
         check_unchanged(record.path, identity)
         found = self._tissue(record, info, spacing.mpp, rgb)
         note = notes_of(info, spacing, found)
@@ -144,37 +141,9 @@ class SegmentStage:
             write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
 
 
-def read_pictures(slide: Slide, mpp: float, spec: SegmentSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The whole slide, read once, as input of the tissue detector and as thumbnail. `mpp`: resolution of level 0."""
-    picture = read_whole(slide, mpp, _picture_mpp(spec, slide.info, mpp), spec.mask_mpp)
-    return _at_mpp(picture, slide.info.size, mpp, spec.mask_mpp), shrink_thumbnail(picture)
-
-
 def notes_of(info: SlideInfo, spacing: Spacing, found: Segmentation) -> str:
     """Notes on anything unusual about a slide, its resolution or its tissue; "" if there are none."""
     return "; ".join(part for part in (*info.notes, spacing.note, found.warning) if part)
-
-
-def shrink_thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """At most THUMBNAIL_PX on the longer side, by area averaging."""
-    height, width = rgb.shape[:2]
-    scale = min(1.0, THUMBNAIL_PX / max(height, width))
-    return area_resize(rgb, Size(max(1, round(width * scale)), max(1, round(height * scale))))
-
-
-def _picture_mpp(spec: SegmentSpec, info: SlideInfo, mpp: float) -> float:
-    """Resolution to read the whole slide at, once for mask and thumbnail: the finer of the two, but never finer
-    than the slide. A pyramid level of nearly the thumbnail's size is used as it is."""
-    longest = max(info.size.width, info.size.height)
-    sides = [max(level.size.width, level.size.height) for level in info.levels]
-    near = max((side for side in sides if THUMBNAIL_LEAST_PX <= side <= THUMBNAIL_PX), default=THUMBNAIL_PX)
-    return max(mpp, min(spec.mask_mpp, longest * mpp / near))
-
-
-def _at_mpp(picture: NDArray[np.uint8], size: Size, mpp: float, target_mpp: float) -> NDArray[np.uint8]:
-    """The picture of a whole slide resampled to `target_mpp`, or unchanged if it is coarser."""
-    width, height = (max(1, round(side * mpp / target_mpp)) for side in (size.width, size.height))
-    return area_resize(picture, Size(min(width, picture.shape[1]), min(height, picture.shape[0])))
 
 
 def _status(header: Header) -> StageStatus:

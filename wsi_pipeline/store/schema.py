@@ -22,6 +22,7 @@ CLASS_FORMAT = "wsi-pipeline/classes"
 
 MASK, THUMBNAIL = "mask", "thumbnail"
 COORDS, COVERAGE, LABELS, JPEG, IMAGES, FEATURES = "coords", "coverage", "labels", "jpeg", "images", "features"
+QUALITY, DROPPED = "quality", "dropped"
 
 PROBABILITIES = "probabilities"
 

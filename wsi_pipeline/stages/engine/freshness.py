@@ -10,6 +10,7 @@ from typing import Any
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import ClassifySpec, EmbedSpec, SegmentSpec, TileSpec
 from wsi_pipeline.errors import DamagedStoreError, StoreError
+from wsi_pipeline.quality.measures import REVISION as QUALITY_REVISION
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.quarantine import set_aside, set_aside_copies
@@ -42,8 +43,16 @@ def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None =
 
 
 def tile_digest(spec: TileSpec, segment: str) -> str:
-    """Digest of a patch store: settings and tissue mask."""
-    return digest_of(stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=asdict(spec), parent=segment)
+    """Digest of a patch store: settings and tissue mask; and the measures of quality, if they decide about patches."""
+    measures = {"quality": QUALITY_REVISION} if spec.drop_artefacts else {}
+    return digest_of(
+        stage="tile", version=VERSION, revision=REVISIONS["tile"], spec=spec.facts(), parent=segment, **measures
+    )
+
+
+def quality_digest(whose: str, tile: str) -> str:
+    """Digest of the measures in a patch store: of whose pixels (sample or all), the measures, the patches."""
+    return digest_of(stage="quality", version=VERSION, revision=QUALITY_REVISION, pixels=whose, parent=tile)
 
 
 def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:

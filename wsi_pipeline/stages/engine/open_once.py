@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_pipeline.reading.patch_files import check_same_slide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.stages.engine.whole_pictures import read_pictures
 from wsi_pipeline.store.schema import SlideIdentity
+
+Pictures = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 class OpenOnce:
@@ -22,6 +28,7 @@ class OpenOnce:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._slide: Slide | None = None
+        self._pictures: tuple[tuple[float, float], Pictures] | None = None
 
     def open(self, identity: SlideIdentity | None = None) -> Slide:
         """The open slide; not to be closed by the caller.
@@ -35,6 +42,15 @@ class OpenOnce:
             check_same_slide(self._slide, identity.slide_id, identity.size)
         return self._slide
 
+    def pictures(self, mpp: float, mask_mpp: float) -> Pictures:
+        """The open slide at `mask_mpp` and as thumbnail, each uint8 (h, w, 3); kept for the next stage.
+
+        mpp   micrometres per pixel of level 0
+        """
+        if self._pictures is None or self._pictures[0] != (mpp, mask_mpp):
+            self._pictures = (mpp, mask_mpp), read_pictures(self.open(), mpp, mask_mpp)
+        return self._pictures[1]
+
     def __enter__(self) -> OpenOnce:
         return self
 
@@ -43,4 +59,4 @@ class OpenOnce:
     ) -> None:
         if self._slide is not None:
             self._slide.close()
-            self._slide = None
+            self._slide = self._pictures = None

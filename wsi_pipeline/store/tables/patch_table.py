@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import StoreError
+from wsi_pipeline.quality.patch_quality import PatchQuality
 from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.schema import COORDS, COVERAGE, IMAGES, JPEG, PATCH_FORMAT, ROWS_PER_CHUNK, Header
 from wsi_pipeline.store.store import ArraySpec, Store, StoreWriter
 from wsi_pipeline.store.tables.patch_labels import PatchLabels, read_labels
+from wsi_pipeline.store.tables.quality_columns import DroppedPatches, read_dropped, read_quality, write_quality
 from wsi_pipeline.tiling.grid import PatchGrid
 from wsi_pipeline.tiling.resolve import PatchGeometry
 from wsi_pipeline.wording import counted
@@ -32,6 +34,9 @@ class PatchTable:
     pixels: str
     """none, jpeg or images: which pixels the store keeps."""
     labels: PatchLabels | None = None
+    quality: PatchQuality | None = None
+    dropped: DroppedPatches | None = None
+    """Patches that `tile --drop-artefacts` left out; None if it kept them."""
 
     def __repr__(self) -> str:
         size = f"{counted(len(self.grid), 'patch')} of {self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"
@@ -45,17 +50,22 @@ def write_patches(
     grid: PatchGrid,
     images: Iterable[tuple[int, NDArray[np.uint8]]] | None = None,
     jpegs: Iterable[list[bytes]] | None = None,
+    quality: PatchQuality | None = None,
+    dropped: DroppedPatches | None = None,
 ) -> None:
     """Write a patch store at `path`, atomically.
 
     images   (first row, uint8 (B, P, P, 3)) batches that together cover all rows, in order
     jpegs    lists of JPEGs that together hold one for each row, in order
+    quality  measures of the rows; `dropped`: the patches left out because of them
     """
     n, side = len(grid), geometry.patch_px
     with create_store(path) as writer:
         write_coords(writer, grid.coords, coords_attrs(header, geometry))
         writer.create(ArraySpec(COVERAGE, (n,), "float32", ROWS_PER_CHUNK))
         writer.write(COVERAGE, 0, grid.coverage)
+        if quality is not None:
+            write_quality(writer, quality, dropped)
         if images is not None:
             writer.create(ArraySpec(IMAGES, (n, side, side, 3), "uint8", 1))  # patches are read one by one
             for first, batch in images:
@@ -126,7 +136,8 @@ def read_table(store: Store, path: Path) -> PatchTable:
     if len(coords) != len(coverage):
         raise StoreError(f"{path}: {len(coords)} coords but {len(coverage)} coverage values")
     kind = next((name for name in (IMAGES, JPEG) if name in store.names()), "none")
-    return PatchTable(header, geometry, PatchGrid(coords, coverage), kind, read_labels(store, len(coords), path))
+    labels, quality = read_labels(store, len(coords), path), read_quality(store, len(coords), path)
+    return PatchTable(header, geometry, PatchGrid(coords, coverage), kind, labels, quality, read_dropped(store, path))
 
 
 def geometry_from(attrs: dict[str, Any], path: Path) -> PatchGeometry:

@@ -1,0 +1,66 @@
+"""The table of measures: name, unit, meaning and, for artefacts, the limit and the words for what lies beyond it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REVISION = 1
+"""Raised when a measure gives other values: stores then get new ones."""
+
+LEAST_BLUR_PX = 1.1
+"""A patch is out of focus only if its edges are also wider than this many of its own pixels: below that, the width is
+that of the pixels."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of a patch store.
+
+    unit      of the values; "" for fractions from 0 to 1
+    sampled   measured on the pixels of patches, and so perhaps only on a sample of them; the others are measured on a
+              small picture of the whole slide
+    limit     values above it are an artefact; None for qualities that are no artefact at any value
+    artefact  what such a patch is, for messages: `out of focus`
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    sampled: bool = False
+    limit: float | None = None
+    artefact: str = ""
+
+
+FOCUS, BLOCKS, CLIPPED = "focus", "blocks", "clipped"
+PEN, FOLD, EDGE = "pen", "fold", "edge"
+SATURATION, HAEMATOXYLIN, EOSIN, DAB = "saturation", "haematoxylin", "eosin", "dab"
+
+MEASURES = (
+    Measure(
+        FOCUS, "um", "width of the sharpest edges: standard deviation of the Gaussian that blurs them", True, 0.55,
+        "out of focus",
+    ),
+    Measure(BLOCKS, "", "excess of steps at the borders of JPEG blocks over steps elsewhere", True),
+    Measure(CLIPPED, "", "fraction of pixels with a channel at 0", True),
+    Measure(PEN, "", "fraction of the patch under pen ink", False, 0.1, "pen"),
+    Measure(FOLD, "", "fraction of the tissue that is folded: twice as dense as around it in all colours", False, 0.3,
+            "fold"),
+    Measure(EDGE, "", "fraction of the patch on the dark rim of a bubble or of the cover glass", False, 0.05,
+            "bubble or glass edge"),
+    Measure(SATURATION, "", "mean colour saturation of the tissue"),
+    Measure(HAEMATOXYLIN, "OD", "mean optical density of haematoxylin in the tissue"),
+    Measure(EOSIN, "OD", "the same of eosin, on slides whose second stain is nearer to eosin than to DAB"),
+    Measure(DAB, "OD", "the same of DAB, on the other slides"),
+)  # fmt: skip
+NAMES = tuple(measure.name for measure in MEASURES)
+UNITS = tuple(measure.unit for measure in MEASURES)
+ARTEFACTS = tuple(measure for measure in MEASURES if measure.limit is not None)
+
+
+def limit_of(measure: Measure, mpp: float) -> float:
+    """The limit of an artefact for patches of `mpp` micrometres per pixel.
+
+    Only that of focus depends on it: edges narrower than LEAST_BLUR_PX pixels look sharp at this resolution.
+    """
+    assert measure.limit is not None
+    return max(measure.limit, LEAST_BLUR_PX * mpp) if measure.name == FOCUS else measure.limit
