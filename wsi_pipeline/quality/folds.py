@@ -26,7 +26,7 @@ DOUBLE = 1.7
 ALIKE = 1.3
 """Largest ratio between the colours that rise most and least."""
 LEAST_DENSITY = 0.10
-"""Paler places are no folds, whatever the ratio."""
+"""Paler places never count as folds, whatever the ratio."""
 FAINTEST = 0.03
 """Density of the tissue around counts as at least this much."""
 

@@ -19,7 +19,7 @@ class Measure:
     unit      of the values; "" for fractions from 0 to 1
     sampled   measured on the pixels of patches, and so perhaps only on a sample of them; the others are measured on a
               small picture of the whole slide
-    limit     values above it are an artefact; None for qualities that are no artefact at any value
+    limit     values above it are an artefact; None for qualities that have no bad values
     artefact  what such a patch is, for messages: `out of focus`
     """
 

@@ -18,7 +18,7 @@ def stain_densities(density: Plane, tissue: NDArray[np.bool_]) -> tuple[Plane, P
     density   optical density (3, h, w) in red, green and blue; tissue (h, w)
 
     A slide has haematoxylin and one of the other two: the one with which the tissue is explained better. The third
-    plane is NaN. Other dyes are told as a mixture of these.
+    plane is NaN. Other dyes are measured as a mixture of these.
     """
     fits = [_fit(density, second) for second in (EOSIN, DAB)]
     rests = [float(rest[tissue].sum()) for _, _, rest in fits]
