@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import h5py
@@ -177,6 +178,24 @@ def test_outlines_for_qupath_are_valid_polygons_of_tissue_and_patches(run: Path)
             else:
                 assert box(0, 0, 640, 480).covers(polygon)
         np.testing.assert_array_equal(tiles, np.concatenate([patches, patches + SIDE], axis=1))
+
+
+def test_geojson_has_what_qupath_reads(run: Path) -> None:
+    """The rules of QuPath's own reader: qupath-core, PathObjectTypeAdapters.java at 0a77ded, read() of an object."""
+    for path in sorted(exported(run, "qupath").glob("*.geojson")):
+        for feature in json.loads(path.read_text())["features"]:
+            assert str(uuid.UUID(feature["id"])) == feature["id"], "any other id is dropped"
+            assert feature["geometry"]["type"] in ("Polygon", "MultiPolygon")
+            properties = feature["properties"]
+            assert properties["objectType"] in ("annotation", "tile"), "an unknown type becomes an annotation"
+            assert type(properties["isLocked"]) is bool
+            assert isinstance(properties.get("name", ""), str)
+            numbers = properties.get("measurements", {})
+            assert all(isinstance(value, (int, float)) and np.isfinite(value) for value in numbers.values())
+            if "classification" in properties:
+                colour = properties["classification"]["color"]
+                assert len(colour) == 3
+                assert all(type(part) is int and 0 <= part <= 255 for part in colour)
 
 
 def test_anndata(run: Path) -> None:

@@ -238,6 +238,14 @@ def no_word() -> tuple[str, ...]:
     return (str(features()),)
 
 
+def slide_vectors() -> tuple[str, ...]:
+    """TRIDENT's slide embeddings: one vector in each file."""
+    Path("slide_features_titan").mkdir()
+    with h5py.File("slide_features_titan/s1.h5", "w") as file:
+        file["features"] = np.zeros(768, np.float32)
+    return ("features", "slide_features_titan", "--labels", str(labels()))
+
+
 def only_bad() -> tuple[str, ...]:
     files.trident(Path("features_uni_v1/s1.h5"), NAN, XY)
     return ("features", "features_uni_v1", "--labels", str(labels()))
@@ -255,6 +263,8 @@ def only_bad() -> tuple[str, ...]:
         (two_widths, "features_uni_v1 holds features of different widths: 8 (s1.h5), 5 (s2.h5)", "one encoder only"),
         (nothing, "no features in empty", "TRIDENT, CLAM, STAMP"),
         (no_word, "import takes features or patches and files or folders", "import features"),
+        (slide_vectors, "no features in slide_features_titan: features of s1.h5 is one vector of 768 values",
+         "wsi-pipeline embed-slides"),
         (only_bad, "no slide was imported: s1: 1 of 10 rows of s1.h5 hold NaN", "Recompute"),
     ],
 )  # fmt: skip

@@ -98,7 +98,8 @@ def feature_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:
     if len(shape) == 1:
         raise ExchangeError(
             f"{what} is one vector of {shape[0]} values: an embedding of the whole slide, not of its patches",
-            todo="Name the folder of patch features.",
+            todo="Import the patch features, then pool them here: wsi-pipeline embed-slides. "
+            "Slide embeddings of other tools are not imported: they do not state which patch features they pool.",
         )
     if len(shape) != 2:
         raise ExchangeError(f"{what} is of shape {shape}: expected (patches, features)", todo=NOT_FEATURES)

@@ -84,7 +84,8 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
     if not found.features:
         raise UsageError(
             f"no features in {where}{_why_none(found)}",
-            todo="Files of TRIDENT, CLAM, STAMP, AtlasPatch, LazySlide, or .npy, .npz, .pt and .safetensors are read",
+            todo=next((why.todo for why in found.unreadable.values()), None)
+            or "Files of TRIDENT, CLAM, STAMP, AtlasPatch, LazySlide, or .npy, .npz, .pt and .safetensors are read",
         )
     chosen, name, stated_by, left = _of_encoder(found.features, where, encoder)
     if POOLED_MARK in name:
