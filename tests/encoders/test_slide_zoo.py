@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.special import erf, expit
 
+from wsi_pipeline.cli import main
 from wsi_pipeline.encoders.slide_zoo.plan_slide import SlideLayoutPlan, plan_slide
 from wsi_pipeline.encoders.slide_zoo.slide_facts import (
     find_slide_preset,
@@ -20,7 +21,6 @@ from wsi_pipeline.encoders.slide_zoo.slide_facts import (
     slide_zoo,
 )
 from wsi_pipeline.encoders.slide_zoo.slide_networks import PatchRows
-from wsi_pipeline.encoders.zoo.zoo_weights import convert
 from wsi_pipeline.errors import EncoderError
 
 BUILT = [preset for preset in list_slide_encoders() if preset.built]
@@ -157,15 +157,28 @@ def test_tensors_must_fit(tmp_path: Path) -> None:
         plan_slide("feather", tmp_path / "w.safetensors").open()
 
 
-def test_pickled_weights_are_converted_without_running_code(tmp_path: Path) -> None:
+def test_pickled_weights_are_converted_if_they_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = chief_file(768)
     torch.save(tensors, tmp_path / "CHIEF_pretraining.pth")
-    preset = find_slide_preset("chief")
     with pytest.raises(EncoderError, match="safetensors"):
         plan_slide("chief", tmp_path / "CHIEF_pretraining.pth").open()
-    written = convert(preset, tmp_path / "CHIEF_pretraining.pth")
-    assert written.name == "chief-slide.safetensors"
+    words = ["encoders", "chief", "--convert", str(tmp_path / "CHIEF_pretraining.pth")]
+    assert main(words) == 0
+    written = tmp_path / "chief-slide.safetensors"
+    assert f"embed-slides --model chief --weights {written}" in capsys.readouterr().out
     assert plan_slide("chief", written).open() is not None
+    written.unlink()
+    kept = {name: value for name, value in tensors.items() if "attention_c" not in name}
+    for changed, said in (
+        (kept, "CHIEF: tensors 2 missing (attention.w.weight, attention.w.bias)"),
+        ({**tensors, "attention_net.0.bias": torch.ones(3)}, "1 of another shape (projection.bias: 3 instead of 512)"),
+        ({**tensors, "attention_net.9.bias": torch.ones(3)}, "1 not in the model (attention_net.9.bias)"),
+        (feather_file(768), "CHIEF: tensors 8 missing (projection.weight, projection.bias, attention.v.weight"),
+    ):
+        torch.save(changed, tmp_path / "CHIEF_pretraining.pth")
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+        assert not list(tmp_path.glob("*.safetensors*"))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +202,7 @@ def test_features_of_others_are_refused(encoder: str, dim: int, patch_px: int, m
         plan.check({"name": encoder, "dim": dim}, patch_px, mpp)
 
 
-@pytest.mark.parametrize("name", ["titan", "prism", "threads", "care"])
+@pytest.mark.parametrize("name", ["threads", "care"])
 def test_what_is_not_built_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(EncoderError, match=f"not built here: {slide_zoo().presets[name].reason}"):
         plan_slide(name)

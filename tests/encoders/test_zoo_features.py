@@ -216,7 +216,10 @@ class _Harmless:
 
 def test_pickled_weights_are_converted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     preset = presets()["dinobloom-s"]
-    inside = {"backbone.cls_token": torch.ones(1, 1, 4), "dino_head.mlp.weight": torch.ones(2)}
+    plan = plan_timm_preset(preset, None)
+    chunked = {f"backbone.{name}".replace("blocks.", "blocks.0."): torch.zeros(value.shape)
+               for name, value in plan._architecture.build("meta").state_dict().items()}  # fmt: skip
+    inside = {**chunked, "dino_head.mlp.weight": torch.ones(2)}
     torch.save({"teacher": inside, "iteration": 3}, tmp_path / "DinoBloom-S.pth")
     words = ["encoders", "dinobloom-s", "--convert", str(tmp_path / "DinoBloom-S.pth")]
     assert main(words) == 0
@@ -228,17 +231,39 @@ def test_pickled_weights_are_converted_once(tmp_path: Path, capsys: pytest.Captu
     assert main(words) == 2
     assert "already exists" in capsys.readouterr().err
     written.unlink()
+    changed = {**inside, "backbone.cls_token": torch.ones(1, 1, 4), "backbone.norm.extra": torch.ones(2)}
+    del changed["backbone.norm.bias"]
+    torch.save({"teacher": changed}, tmp_path / "DinoBloom-S.pth")
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "DinoBloom-S.pth does not fit DinoBloom-S (haematology): tensors 1 missing (norm.bias);" in said
+    assert "1 of another shape (cls_token: 1 x 1 x 4 instead of 1 x 1 x 384); 1 not in the model (norm.extra)" in said
+    assert not written.exists()
     torch.save({"model": inside, "extra": _Harmless()}, tmp_path / "more.pth")
     with pytest.raises(EncoderError, match=r"more\.pth cannot be read as tensors alone"):
-        convert(preset, tmp_path / "more.pth")
+        convert(preset, tmp_path / "more.pth", plan.check_tensors)
     (tmp_path / "torn.pth").write_bytes((tmp_path / "DinoBloom-S.pth").read_bytes()[:200])
     with pytest.raises(EncoderError, match=r"torn\.pth cannot be read as tensors alone"):
-        convert(preset, tmp_path / "torn.pth")
+        convert(preset, tmp_path / "torn.pth", plan.check_tensors)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(EncoderError, match="holds no tensors by name"):
-        convert(preset, tmp_path / "list.pth")
+        convert(preset, tmp_path / "list.pth", plan.check_tensors)
     with pytest.raises(EncoderError, match=r"--convert .*none\.pth does not exist"):
-        convert(preset, tmp_path / "none.pth")
+        convert(preset, tmp_path / "none.pth", plan.check_tensors)
+
+
+def test_conversion_needs_weights_of_the_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of those that transformers builds; what cannot be built is not converted."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+             "image_size": 64, "patch_size": 16}  # fmt: skip
+    plan = plan_huggingface_preset(tiny("phikon", 64, sizes, 32), None)
+    tensors = dict(randomise(transformers.ViTModel(transformers.ViTConfig(**sizes)), 4).state_dict())
+    plan.check_tensors(tensors, Path("own.bin"))
+    with pytest.raises(EncoderError, match=r"own\.bin does not fit vit: .*layernorm\.bias: 3 instead of 32"):
+        plan.check_tensors({**tensors, "layernorm.bias": torch.ones(3)}, Path("own.bin"))
+    torch.save(tensors, tmp_path / "checkpoint.pt")
+    assert main(["encoders", "omiclip", "--convert", str(tmp_path / "checkpoint.pt")]) == 2
+    assert "OmiCLIP) cannot be built here" in capsys.readouterr().err
 
 
 def test_the_command_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,6 +238,14 @@ class EncoderPlan(ABC):
 
         chosen = choose_device(device)
         return f"{chosen}, {choose_precision(precision, chosen)}, batch {batch or self.suggest_batch(device)}"
+
+
+class PublishedPlan(EncoderPlan):
+    """A plan that can tell whether tensors are its weights, without loading them."""
+
+    @abstractmethod
+    def check_tensors(self, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+        """Raise EncoderError, naming the first that do not fit, unless these tensors of `source` are its weights."""
 
 
 def _check_batch(batch: Batch) -> None:

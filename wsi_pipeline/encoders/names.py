@@ -19,7 +19,7 @@ from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.config.specs import TileSpec
-from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, EncoderPlan, PublishedPlan
 from wsi_pipeline.encoders.zoo.facts import find_preset, is_preset
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.registry import Registry
@@ -55,8 +55,13 @@ def _plan_colour(asked: Asked) -> EncoderPlan:
     return ColourPlan()
 
 
+def plan_published(name: str) -> PublishedPlan:
+    """The published encoder called `name`. Raises EncoderError if there is none, or if it cannot be built here."""
+    return _plan_zoo(Asked(name))
+
+
 @ENCODERS.register("zoo")
-def _plan_zoo(asked: Asked) -> EncoderPlan:
+def _plan_zoo(asked: Asked) -> PublishedPlan:
     preset = find_preset(asked.name)
     if not preset.built:
         raise EncoderError(

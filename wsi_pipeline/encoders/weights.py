@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_pipeline.errors import EncoderError
+from wsi_pipeline.wording import listed
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +119,18 @@ def compare(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
     extra = [key for key in given if key not in wanted]
     reshaped = [key for key in wanted if key in given and wanted[key].shape != given[key].shape]
     return Fit(tuple(missing), tuple(extra), tuple(reshaped))
+
+
+def misfits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
+    """What keeps tensors from being the state of a model, the first of each kind by name; "" if nothing does."""
+    fit = compare(wanted, given)
+    reshaped = [f"{key}: {_shape(given[key])} instead of {_shape(wanted[key])}" for key in fit.reshaped]
+    faults = (("missing", fit.missing), ("of another shape", reshaped), ("not in the model", fit.extra))
+    return "; ".join(f"{len(names)} {kind} ({listed(names)})" for kind, names in faults if names)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(str(side) for side in tensor.shape) or "one value"
 
 
 def _entry(path: Path, data_start: int, facts: Any) -> TensorEntry:

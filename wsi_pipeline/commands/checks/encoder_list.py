@@ -9,14 +9,16 @@ from wsi_pipeline.commands.shell.console import Console
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import EncodersOptions
 from wsi_pipeline.encoders import hub
+from wsi_pipeline.encoders.names import plan_published
 from wsi_pipeline.encoders.slide_zoo.slide_facts import (
     SlidePreset,
+    find_slide_preset,
     is_slide_preset,
     list_slide_encoders,
     slide_zoo,
 )
 from wsi_pipeline.encoders.zoo.facts import Preset, find_preset, is_preset, list_encoders, zoo
-from wsi_pipeline.encoders.zoo.zoo_weights import cached_weights, convert, how_to_get
+from wsi_pipeline.encoders.zoo.zoo_weights import Check, cached_weights, convert, how_to_get
 from wsi_pipeline.errors import UsageError
 
 _WIDTH = 112
@@ -49,11 +51,20 @@ def _named(name: str) -> list[Preset | SlidePreset]:
 
 
 def _convert(console: Console, preset: Preset | SlidePreset, file: Path) -> int:
-    written = convert(preset, file)
+    written = convert(preset, file, check_of(preset))
     console.fact("weights", shown(written))
     command = "embed-slides" if isinstance(preset, SlidePreset) else "embed"
     console.say(f"next: wsi-pipeline {command} --model {preset.name} --weights {shown(written)}")
     return EXIT_DONE
+
+
+def check_of(preset: Preset | SlidePreset) -> Check:
+    """What compares tensors with the network of an encoder. Raises EncoderError if it cannot be built here."""
+    if isinstance(preset, SlidePreset):
+        from wsi_pipeline.encoders.slide_zoo.plan_slide import SlideLayoutPlan
+
+        return SlideLayoutPlan(find_slide_preset(preset.name)).check_tensors
+    return plan_published(preset.name).check_tensors
 
 
 def _list_all(console: Console) -> None:

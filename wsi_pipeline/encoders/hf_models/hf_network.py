@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsi_pipeline.encoders.hf_models.hf_processor import quiet
-from wsi_pipeline.encoders.weights import read_tensors
 from wsi_pipeline.encoders.zoo.facts import CLASS_AND_MEAN, CLASS_TOKEN
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
@@ -64,26 +63,32 @@ def build(config: Any) -> torch.nn.Module:
     return _unmasked(network)
 
 
-def load(config: Any, files: tuple[Path, ...], positions: str = "") -> tuple[torch.nn.Module, bool]:
-    """The network in fp32 with the tensors of `files`, and whether its pooler came with them.
+def load(
+    config: Any, tensors: Mapping[str, torch.Tensor], source: Path, positions: str = ""
+) -> tuple[torch.nn.Module, bool]:
+    """The network in fp32 with tensors that were read from `source`, and whether its pooler came with them.
 
     Raises EncoderError for tensors that are missing, left over or of another shape. Only a missing pooler is tolerated
     (models fine-tuned for classification have none): its output would be random, so it is not used. Heads, decoders
     and text towers that the network has no part for are left out with a log line.
     """
-    tensors = read_tensors(files)
     config = _saved_for(config, tensors.get(positions))
     try:
         with quiet():
             kind: Any = type(build(config))
             network, facts = kind.from_pretrained(
-                None, config=config, state_dict=dict(tensors), output_loading_info=True, torch_dtype=torch.float32
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                output_loading_info=True,
+                torch_dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # so that they are named below
             )
     except (RuntimeError, ValueError) as error:
-        raise EncoderError(f"{files[0]} does not fit {config.model_type}: {str(error).splitlines()[0]}") from None
+        raise EncoderError(f"{source} does not fit {config.model_type}: {str(error).splitlines()[0]}") from None
     missing = sorted(str(key) for key in facts["missing_keys"] if not _is_part(key, _UNUSED))
     pooler = [key for key in missing if _is_part(key, ("pooler",))]
-    shapes = sorted(key if isinstance(key, str) else str(key[0]) for key in facts["mismatched_keys"])
+    shapes = sorted(_mismatch(key) for key in facts["mismatched_keys"])
     faults = [key for key in missing if key not in pooler] + shapes
     surplus, left_out = _surplus(network, facts["unexpected_keys"], tensors)
     unfit = [
@@ -93,14 +98,22 @@ def load(config: Any, files: tuple[Path, ...], positions: str = "") -> tuple[tor
     ]
     if unfit:
         raise EncoderError(
-            f"{files[0]} does not fit {config.model_type}: {'; '.join(unfit)}",
+            f"{source} does not fit {config.model_type}: {'; '.join(unfit)}",
             todo="Use the model.safetensors that belongs to this config.json.",
         )
     if left_out:
-        log.info("%s: left out tensors that are not part of the encoder: %s", files[0].name, listed(left_out))
+        log.info("%s: left out tensors that are not part of the encoder: %s", source.name, listed(left_out))
     if pooler:
-        log.info("%s has no pooler: the class token is the feature", files[0].name)
+        log.info("%s has no pooler: the class token is the feature", source.name)
     return _unmasked(network.float().eval()), not pooler
+
+
+def _mismatch(found: Any) -> str:
+    """A tensor of another shape, as transformers reports it: its name, or name, shape found and shape wanted."""
+    if isinstance(found, str):
+        return found
+    name, given, wanted = found
+    return f"{name}: {' x '.join(map(str, given))} instead of {' x '.join(map(str, wanted))}"
 
 
 def _saved_for(config: Any, table: torch.Tensor | None) -> Any:

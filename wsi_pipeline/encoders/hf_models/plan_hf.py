@@ -7,7 +7,7 @@ Source: transformers, https://github.com/huggingface/transformers (AutoConfig, A
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import transformers
 
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan, Triple
+from wsi_pipeline.encoders.encoder import EncoderInfo, PublishedPlan, Triple
 from wsi_pipeline.encoders.folder_weights import SAFE_FILE, SAFE_INDEX, folder_weights, shards_in
 from wsi_pipeline.encoders.hf_models.hf_network import is_image_text as _is_image_text
 from wsi_pipeline.encoders.hf_models.hf_network import load, measure, pool
@@ -31,7 +31,7 @@ from wsi_pipeline.encoders.hf_models.hf_processor import (
     read_processor,
 )
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
-from wsi_pipeline.encoders.weights import CONVERT, hash_tensors
+from wsi_pipeline.encoders.weights import CONVERT, hash_tensors, read_tensors
 from wsi_pipeline.encoders.zoo.facts import Known, Preset, known_facts, preset_of_folder
 from wsi_pipeline.encoders.zoo.zoo_weights import find_weights
 from wsi_pipeline.errors import EncoderError
@@ -61,7 +61,7 @@ class ModelFiles:
     repo: str = ""
 
 
-class HuggingFacePlan(EncoderPlan):
+class HuggingFacePlan(PublishedPlan):
     """A Hugging Face vision model ready to be opened.
 
     preset  its facts, if it is in the zoo; its feature is then the published one
@@ -114,7 +114,11 @@ class HuggingFacePlan(EncoderPlan):
 
     def load_network(self) -> tuple[torch.nn.Module, bool]:
         """The network in fp32 on the CPU, and whether its pooler is trained. Raises EncoderError as `open` does."""
-        return load(self.config, self._files, self._positions)
+        return load(self.config, read_tensors(self._files), self._files[0], self._positions)
+
+    def check_tensors(self, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+        """Raise EncoderError, naming the first that do not fit, unless these tensors of `source` are its weights."""
+        load(self.config, tensors, source, self._positions)
 
     def encoder_of(
         self, network: torch.nn.Module, use_pooler: bool, device: str = "auto", precision: str = "auto"

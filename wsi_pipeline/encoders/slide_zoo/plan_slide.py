@@ -18,7 +18,7 @@ from wsi_pipeline.encoders.encoder import SPACING_TOLERANCE
 from wsi_pipeline.encoders.slide_zoo.slide_facts import MEAN, SlidePreset, find_slide_preset
 from wsi_pipeline.encoders.slide_zoo.slide_networks import PatchRows, mean_of
 from wsi_pipeline.encoders.weights import hash_tensors
-from wsi_pipeline.encoders.zoo.zoo_weights import find_weights, load_published
+from wsi_pipeline.encoders.zoo.zoo_weights import find_weights, load_published, published_state
 from wsi_pipeline.errors import EncoderError
 
 Embed = Callable[[PatchRows], Tensor]
@@ -107,11 +107,15 @@ class SlideLayoutPlan:
 
     def build(self, device: str = "cpu") -> Any:
         """The network without weights; on device `meta` it costs no memory."""
-        from wsi_pipeline.encoders.slide_zoo import longnet  # noqa: F401 (fills the registry)
+        from wsi_pipeline.encoders.slide_zoo import grid_transformer, longnet, perceiver  # noqa: F401 (fill the registry)
         from wsi_pipeline.encoders.slide_zoo.slide_networks import SLIDE_NETWORKS
 
         with torch.device(device):
             return SLIDE_NETWORKS.get(self.preset.network)(**self.preset.arguments).eval()
+
+    def check_tensors(self, tensors: Mapping[str, Tensor], source: Path) -> None:
+        """Raise EncoderError, naming the first that do not fit, unless these tensors of `source` are its weights."""
+        published_state(self.build("meta"), self.preset, tensors, source)
 
     def open(self, device: str = "cpu") -> Embed:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""

@@ -44,6 +44,7 @@ class SlidePreset:
     rename: tuple[tuple[str, str], ...] = ()
     ignore: tuple[str, ...] = ()
     places: bool = False
+    lora: float = 0.0
     names: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 

@@ -42,7 +42,9 @@ class SlideNetwork(Protocol):
         """The slide embedding, float32 (E,)."""
 
 
-SLIDE_NETWORKS: Registry[type[nn.Module]] = Registry("slide network", ("GatedPooling", "MultiheadPooling", "LongNet"))
+SLIDE_NETWORKS: Registry[type[nn.Module]] = Registry(
+    "slide network", ("GatedPooling", "MultiheadPooling", "LongNet", "Perceiver", "GridTransformer")
+)
 
 
 class _Gate(nn.Module):
@@ -74,7 +76,7 @@ class GatedPooling(nn.Module):
 
     def embed(self, rows: PatchRows) -> Tensor:
         """The slide embedding, float32 (hidden_dim,), or (in_dim,) where features are pooled."""
-        pool = _OnlineSoftmax()
+        pool = OnlineSoftmax()
         for block in rows.blocks:
             h = torch.relu(self.projection(block))
             pool.add(self.attention(h)[:, None], (h if self.pools == "hidden" else block)[:, :, None])
@@ -100,7 +102,7 @@ class MultiheadPooling(nn.Module):
 
     def embed(self, rows: PatchRows) -> Tensor:
         """The slide embedding, float32 (hidden_dim,)."""
-        pool, heads = _OnlineSoftmax(), len(self.attention)
+        pool, heads = OnlineSoftmax(), len(self.attention)
         for block in rows.blocks:
             h = self.projection(block).unflatten(1, (-1, heads))
             pool.add(torch.stack([gate(h[:, :, c]) for c, gate in enumerate(self.attention)], 1), h)
@@ -108,23 +110,25 @@ class MultiheadPooling(nn.Module):
         return embedding
 
 
-class _OnlineSoftmax:
+class OnlineSoftmax:
     """Weighted mean of rows by the softmax of their scores, as blocks of rows come in. Sums are float64."""
 
     def __init__(self) -> None:
         self.highest: Tensor | None = None
 
     def add(self, scores: Tensor, values: Tensor) -> None:
-        """Rows with scores (n, C) and values (n, E, C)."""
+        """Rows with scores (n, C) and values (n, E, C), or (n, E) where all C scores weight the same values."""
         scores, values = scores.double(), values.double()
         highest = scores.amax(0)
         if self.highest is None:
             self.highest, self.total = highest, torch.zeros_like(highest)
-            self.weighted = values.new_zeros(values.shape[1:])
+            self.weighted = values.new_zeros(values.shape[1], scores.shape[1])
         new = torch.maximum(self.highest, highest)
         weights, kept = (scores - new).exp(), (self.highest - new).exp()
         self.total = self.total * kept + weights.sum(0)
-        self.weighted = self.weighted * kept + torch.einsum("nc,nec->ec", weights, values)
+        self.weighted = self.weighted * kept + torch.einsum(
+            "nc,nec->ec" if values.ndim == 3 else "nc,ne->ec", weights, values
+        )
         self.highest = new
 
     def mean(self) -> Tensor:

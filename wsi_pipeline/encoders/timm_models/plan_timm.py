@@ -21,12 +21,12 @@ import torch
 
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan
+from wsi_pipeline.encoders.encoder import EncoderInfo, PublishedPlan
 from wsi_pipeline.encoders.folder_weights import SAFE_FILE, folder_weights
 from wsi_pipeline.encoders.timm_models.timm_input import Preparation, Wish, read_preparation
 from wsi_pipeline.encoders.timm_models.timm_network import Architecture, FittedNetwork, fit, models
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
-from wsi_pipeline.encoders.weights import CONVERT, compare, hash_tensors, read_tensors
+from wsi_pipeline.encoders.weights import CONVERT, compare, hash_tensors, misfits, read_tensors
 from wsi_pipeline.encoders.zoo.facts import (
     CLASS_AND_MEAN,
     Known,
@@ -36,7 +36,7 @@ from wsi_pipeline.encoders.zoo.facts import (
     preset_of_folder,
     presets,
 )
-from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights
+from wsi_pipeline.encoders.zoo.zoo_weights import encoder_tensors, find_weights, how_to_get
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
 
@@ -48,7 +48,7 @@ _HEADS = ("head.", "head_dist.", "fc.", "classifier.", "last_linear.")
 _FILTER_FAULTS = (KeyError, ValueError, RuntimeError, AttributeError, IndexError, TypeError, AssertionError)
 
 
-class TimmPlan(EncoderPlan):
+class TimmPlan(PublishedPlan):
     """A timm model ready to be opened. `preset`: its facts, if it is in the zoo."""
 
     def __init__(
@@ -113,13 +113,22 @@ class TimmPlan(EncoderPlan):
             **later,
         )
 
+    def check_tensors(self, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+        """Raise EncoderError, naming the first that do not fit, unless these tensors of `source` are its weights."""
+        self._state(self._architecture.build("meta"), tensors, source)
+
+    def _state(
+        self, network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path
+    ) -> dict[str, torch.Tensor]:
+        if self._preset is not None:
+            tensors = encoder_tensors(self._preset, tensors)
+        return fitting_state(network, tensors, source, self._architecture.config, self._preset)
+
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""
         network, pooling = self._architecture.build(), self._pooling
-        tensors = read_tensors(self.weights_files)
-        if self._preset is not None:
-            tensors = encoder_tensors(self._preset, tensors)
-        load_into(network, tensors, self.weights_files[0], self._architecture.config)
+        tensors = self._state(network, read_tensors(self.weights_files), self.weights_files[0])
+        network.load_state_dict(tensors, strict=False)
         return TorchEncoder(
             network, lambda images: pooling(network, images), self.info, self.fingerprint, device, precision
         )
@@ -174,10 +183,14 @@ def plan_preset(
     return TimmPlan(preset.name, architecture, weights, Wish(patch_px, input_px, whole_patch), preset)
 
 
-def load_into(
-    network: torch.nn.Module, given: Mapping[str, torch.Tensor], source: Path, config: Mapping[str, Any]
-) -> None:
-    """Put tensors into a network, all of them or none.
+def fitting_state(
+    network: torch.nn.Module,
+    given: Mapping[str, torch.Tensor],
+    source: Path,
+    config: Mapping[str, Any],
+    preset: Preset | None = None,
+) -> dict[str, torch.Tensor]:
+    """Tensors of the file `source` as the state of a network, which may be on device `meta`.
 
     Keys of the classifier are left out with a log line; position embeddings of another image size are resampled by
     timm's own filter for the architecture. Raises EncoderError for anything else that is missing, left over or of
@@ -187,19 +200,20 @@ def load_into(
     tensors = dict(given)
     if not _fits(wanted, tensors, config):
         tensors = _converted(network, tensors)
-    fit = compare(wanted, tensors)
-    extra = [key for key in fit.extra if not _is_head(key, config)]
-    faults = [("missing", list(fit.missing)), ("of another shape", list(fit.reshaped)), ("not in the model", extra)]
-    unfit = [f"{len(names)} {kind} ({listed(names)})" for kind, names in faults if names]
+    heads = [key for key in tensors if key not in wanted and _is_head(key, config)]
+    unfit = misfits(wanted, {key: value for key, value in tensors.items() if key not in heads})
     if unfit:
+        title = config.get("architecture") or type(network).__name__ if preset is None else preset.title
         raise EncoderError(
-            f"{source} does not fit {config.get('architecture') or type(network).__name__}: tensors {'; '.join(unfit)}",
-            todo="Name the timm model these weights were saved from; for a published patch encoder its short name "
+            f"{source} does not fit {title}: tensors {unfit}",
+            todo=how_to_get(preset)
+            if preset is not None
+            else "Name the timm model these weights were saved from; for a published patch encoder its short name "
             "(listed by wsi-pipeline encoders), with --weights FILE.",
         )
-    if fit.extra:
-        log.info("%s: left out the classifier's tensors: %s", source.name, listed(fit.extra))
-    network.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
+    if heads:
+        log.info("%s: left out the classifier's tensors: %s", source.name, listed(heads))
+    return {key: tensors[key] for key in wanted if key in tensors}
 
 
 def _fits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> bool:

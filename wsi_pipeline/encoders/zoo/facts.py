@@ -75,6 +75,7 @@ class Preset:
     prefix: str = ""
     ignore: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
+    lora: float = 0.0
     positions: str = ""
     hub: Mapping[str, Any] | None = None
     names: Mapping[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ Face cache, the hub), and must fit completely.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from typing import Any
 import torch
 
 from wsi_pipeline.config.fields import digest_of
-from wsi_pipeline.encoders.encoder import EncoderInfo, EncoderPlan, Triple
+from wsi_pipeline.encoders.encoder import EncoderInfo, PublishedPlan, Triple
 from wsi_pipeline.encoders.torch_encoder import TorchEncoder
 from wsi_pipeline.encoders.weights import hash_tensors
 from wsi_pipeline.encoders.zoo.facts import Preset
-from wsi_pipeline.encoders.zoo.zoo_weights import find_weights, load_published
+from wsi_pipeline.encoders.zoo.zoo_weights import find_weights, load_published, published_state
 from wsi_pipeline.errors import EncoderError
 
 
-class LayoutPlan(EncoderPlan):
+class LayoutPlan(PublishedPlan):
     """An encoder of layouts.py, ready to be opened."""
 
     def __init__(self, preset: Preset, weights: Path | None, *, whole_patch: bool = False) -> None:
@@ -65,10 +66,15 @@ class LayoutPlan(EncoderPlan):
 
     def build(self, device: str = "cpu") -> torch.nn.Module:
         """The network without weights; on device `meta` it costs no memory."""
+        from wsi_pipeline.encoders.zoo import beit3  # noqa: F401 (fills the registry)
         from wsi_pipeline.encoders.zoo.layouts import LAYOUTS
 
         with torch.device(device):
             return LAYOUTS.get(self.preset.network)(**self.preset.arguments).eval()
+
+    def check_tensors(self, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+        """Raise EncoderError, naming the first that do not fit, unless these tensors of `source` are its weights."""
+        published_state(self.build("meta"), self.preset, tensors, source)
 
     def open(self, device: str = "auto", precision: str = "auto") -> TorchEncoder:
         """Load the weights onto `device`; raises EncoderError when they are missing or do not fit."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsi_pipeline.encoders import hub
-from wsi_pipeline.encoders.weights import compare, read_tensors
+from wsi_pipeline.encoders.weights import misfits, read_tensors
 from wsi_pipeline.errors import EncoderError
 from wsi_pipeline.wording import listed
 
@@ -51,6 +51,8 @@ class Published(Protocol):
     def ignore(self) -> tuple[str, ...]: ...
     @property
     def rename(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def lora(self) -> float: ...
 
 
 def find_weights(preset: Published, given: Path | None) -> Path:
@@ -94,34 +96,68 @@ def load_published(network: Any, preset: Published, file: Path) -> None:
 
     Raises EncoderError with how to get the right file, unless every tensor fits.
     """
-    tensors = encoder_tensors(preset, read_tensors([file]))
+    network.load_state_dict(published_state(network, preset, read_tensors([file]), file), strict=False)
+
+
+def published_state(
+    network: Any, preset: Published, given: Mapping[str, torch.Tensor], source: Path
+) -> dict[str, torch.Tensor]:
+    """The tensors of a published file as the state of a network of its layout, which may be on device `meta`.
+
+    Raises EncoderError, naming the first that are missing, left over or of another shape, and how to get the file.
+    """
+    tensors = encoder_tensors(preset, given)
     if hasattr(network, "adapt"):
         tensors = network.adapt(tensors)
-    fit = compare(network.state_dict(), tensors)
-    faults = (("missing", fit.missing), ("of another shape", fit.reshaped), ("not in the model", fit.extra))
-    unfit = [f"{len(names)} {kind} ({listed(list(names))})" for kind, names in faults if names]
+    unfit = misfits(network.state_dict(), tensors)
     if unfit:
-        raise EncoderError(f"{file} does not fit {preset.title}: tensors {'; '.join(unfit)}", todo=how_to_get(preset))
-    network.load_state_dict(tensors, strict=False)
+        raise EncoderError(f"{source} does not fit {preset.title}: tensors {unfit}", todo=how_to_get(preset))
+    return tensors
 
 
 def encoder_tensors(preset: Published, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a published file that belong to the encoder, under the names of its network."""
+    """The tensors of a published file that belong to the encoder, under the names of its network.
+
+    Raises EncoderError if two tensors of one name differ: layers that share their weights may be saved more than once.
+    """
+    given = _joined(given, preset.lora) if preset.lora else given
     kept = {name: value for name, value in given.items() if not any(re.search(each, name) for each in preset.ignore)}
     named: dict[str, torch.Tensor] = {}
     for name, value in kept.items():
         short = name.removeprefix(preset.prefix)
         for pattern, new in preset.rename:
             short = re.sub(pattern, new, short)
+        if short in named and not named[short].equal(value):
+            raise EncoderError(f"{preset.title} shares {short} between layers, and {name} differs from it")
         named[short] = value
     return named
 
 
-def convert(preset: Published, pickled: Path) -> Path:
+def _joined(given: Mapping[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
+    """Tensors with each low-rank adapter (names of peft) added to its layer: W + scale * B A."""
+    joined: dict[str, torch.Tensor] = {}
+    used: set[str] = set()
+    for name, value in given.items():
+        module, mark, last = name.partition(".base_layer.")
+        pair = [f"{module}.lora_{part}.default.weight" for part in "BA"]
+        if last == "weight" and all(each in given for each in pair):
+            up, down = (given[each] for each in pair)
+            value = value + scale * (up @ down)
+            used |= set(pair)
+        joined[f"{module}.{last}" if mark else name] = value
+    return {name: value for name, value in joined.items() if name not in used}
+
+
+Check = Callable[[Mapping[str, "torch.Tensor"], Path], None]
+"""Raises EncoderError unless tensors, read from a file, are the weights of an encoder."""
+
+
+def convert(preset: Published, pickled: Path, check: Check) -> Path:
     """Write the tensors of a pickled checkpoint as STEM.safetensors beside it; returns that file.
 
     The checkpoint is read with torch's weights-only loader, which makes nothing but tensors and plain containers.
-    Raises EncoderError for a file that needs more than that, holds no tensors, or is already converted.
+    Raises EncoderError for a file that needs more than that, holds no tensors, does not pass `check`, or is already
+    converted; nothing is written then.
     """
     import torch
     from safetensors.torch import save_file
@@ -141,6 +177,7 @@ def convert(preset: Published, pickled: Path) -> Path:
     tensors = _tensors_in(content, torch.Tensor)
     if not tensors:
         raise EncoderError(f"{pickled} holds no tensors by name")
+    check(tensors, pickled)
     part = target.with_name(f"{target.name}.part")
     save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, part)
     part.replace(target)
