@@ -198,7 +198,7 @@ def test_plain_train_mil_takes_patch_features_only(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--model", "titan"], "TITAN is not built here: its vision transformer"),
+        (["--model", "care"], "CARE is not built here: its network"),
         (["--model", "feather"], "takes features of conch-v1.5; those here are of colour"),
         (["--features", "uni"], "no features of uni in this run"),
         (["--model", "feather", "--trained", "x"], "--model and trained exclude each other"),

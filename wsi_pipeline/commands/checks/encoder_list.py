@@ -106,7 +106,7 @@ def _describe(console: Console, preset: Preset | SlidePreset) -> None:
     of_slides = isinstance(preset, SlidePreset)
     console.say(f"{preset.name}: {preset.title}{', slide encoder' * of_slides}")
     for label, text, group in _slide_facts(preset) if isinstance(preset, SlidePreset) else _facts(preset):
-        cited = f" [{', '.join(preset.sources[group])}]" if group else ""
+        cited = f" [{', '.join(preset.sources[group])}]" if preset.sources.get(group) else ""
         first, *rest = textwrap.wrap(text + cited, _WIDTH - 15, break_on_hyphens=False, break_long_words=False)
         console.say(f"  {label:<13}{first}")
         for line in rest:
@@ -125,9 +125,11 @@ def _facts(preset: Preset) -> list[tuple[str, str, str]]:
     pixels = f"{preset.input_px} px{cut}, {preset.interpolation}" if preset.input_px else ""
     colours = f"mean {_numbers(preset.mean)}, std {_numbers(preset.std)}" if preset.mean else ""
     size = f", {preset.dim} values" if preset.dim else ""
-    resolution = f"{preset.mpp:g} mpp, others are refused" if preset.mpp else "any resolution"
+    resolution = f"{preset.mpp:g} mpp, others are refused" if preset.mpp else "none stated; any is taken"
     file = cached_weights(preset) or _pickled(preset)
     elsewhere = ", ".join(f"{tool}: {name}" for tool, name in preset.names.items())
+    if not preset.mpp and preset.use_at:
+        resolution = "any is taken"
     lines = [
         ("not built", preset.reason, "network"),
         ("network", network, "network"),
@@ -157,10 +159,10 @@ def _slide_facts(preset: SlidePreset) -> list[tuple[str, str, str]]:
         ("parameters", f"{preset.million:g} million" if preset.million else "", "network"),
         ("takes", f"{preset.in_dim} features of {' or '.join(preset.encoders)}", "input"),
         ("gives", f"{preset.dim} values per slide" if preset.dim else "", "network"),
-        ("resolution", f"{patches}, others are refused" if preset.built else patches, "resolution"),
+        ("resolution", f"{patches}, others are refused" if preset.built and patches else patches, "resolution"),
         ("licence", preset.licence, "licence"),
         ("gate", preset.gate, "licence"),
-        ("repository", f"{preset.where} ({preset.file})", "weights"),
+        ("repository", f"{preset.where} ({preset.file})" if preset.file else preset.where, "weights"),
         ("here", str(file) if file else "no, not in the Hugging Face cache", ""),
         ("to get it", how_to_get(preset) if preset.built else "", ""),
         ("elsewhere", ", ".join(f"{tool}: {name}" for tool, name in preset.names.items()), ""),

@@ -26,12 +26,12 @@ class SlidePreset:
 
     name: str
     title: str
-    file: str
     gate: str
     licence: str
     encoders: tuple[str, ...]
     in_dim: int
     sources: Mapping[str, tuple[str, ...]]
+    file: str = ""
     repo: str = ""
     page: str = ""
     dim: int | None = None
@@ -65,8 +65,8 @@ class SlidePreset:
 
     @property
     def pickled(self) -> bool:
-        """Whether its authors publish pickled weights only, which must be converted once."""
-        return not self.file.endswith(".safetensors")
+        """Whether its weights are known to be published as pickle only, which must be converted once."""
+        return bool(self.file) and not self.file.endswith(".safetensors")
 
     def takes(self, encoder: str) -> bool:
         """Whether these are features of a patch encoder that it was trained on.
@@ -141,7 +141,8 @@ def _plain(name: str) -> str:
 def _preset(name: str, stated: dict[str, Any], sources: Mapping[str, str]) -> SlidePreset:
     unknown = sorted(set(stated) - {each.name for each in fields(SlidePreset)})
     given = stated.get("sources", {})
-    lacking = [group for group in SLIDE_GROUPS if not given.get(group)]
+    places = [group for group in SLIDE_GROUPS if group != "resolution" or "mpp" in stated]
+    lacking = [group for group in places if not given.get(group)]
     unheard = sorted({each for group in given.values() for each in group} - set(sources))
     if unknown or lacking or unheard:
         raise EncoderError(

@@ -20,7 +20,6 @@ from wsi_pipeline.errors import EncoderError
 CLASS_AND_MEAN = "class+mean"
 """A published feature: the class token, then the mean of the patch tokens."""
 CLASS_TOKEN = "class token"
-NOT_VERIFIED = "not verified"
 LIBRARIES = ("timm", "transformers", "layout", "none")
 GROUPS = ("network", "pixels", "feature", "resolution", "licence", "weights")
 """Groups of facts; each has its own sources."""
@@ -103,8 +102,8 @@ class Preset:
 
     @property
     def pickled(self) -> bool:
-        """Whether its authors publish pickled weights only, which must be converted once."""
-        return not self.file.endswith(".safetensors")
+        """Whether its weights are known to be published as pickle only, which must be converted once."""
+        return bool(self.file) and not self.file.endswith(".safetensors")
 
     def known(self) -> Known | None:
         """The facts missing from the config.json of its repository; None if nothing is missing."""
@@ -199,7 +198,8 @@ def _preset(name: str, stated: dict[str, Any], sources: Mapping[str, str], colou
     stated["ignore"] = tuple(stated.get("ignore", ()))
     stated["rename"] = tuple((str(old), str(new)) for old, new in stated.get("rename", ()))
     given = stated.get("sources", {})
-    lacking = [group for group in GROUPS if not given.get(group)]
+    stated_groups = [group for group in GROUPS if group != "resolution" or "mpp" in stated or "use_at" in stated]
+    lacking = [group for group in stated_groups if not given.get(group)]
     unheard = sorted({each for group in given.values() for each in group} - set(sources))
     if lacking or unheard:
         raise EncoderError(f"encoders.toml: {name} has no source for {lacking}, or unknown sources {unheard}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import timm
 import timm.layers
 import timm.models.swin_transformer
 import timm.models.vision_transformer
@@ -82,6 +83,18 @@ class Conch(nn.Module):
         super().__init__()
         self.trunk, self.attn_pool_contrast, self.ln_contrast = trunk, pool, nn.LayerNorm(dim)
 
+    def adapt(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors with position embeddings (1, 1 + grid * grid, width) resampled to this network's grid."""
+        trunk: Any = self.trunk
+        name, grid = "trunk.pos_embed", trunk.patch_embed.grid_size
+        table = tensors.get(name)
+        if table is None or table.ndim != 3 or table.shape == trunk.pos_embed.shape:
+            return tensors
+        table = layers.resample_abs_pos_embed(
+            table, list(grid), num_prefix_tokens=1, interpolation="bilinear", antialias=False
+        )
+        return {**tensors, name: table}
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Features (B, D)."""
         trunk: Any = self.trunk
@@ -145,6 +158,28 @@ class ConvStem(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, S / 4, S / 4, width) of images (B, 3, S, S)."""
         return torch.as_tensor(self.norm(self.proj(images).permute(0, 2, 3, 1)))
+
+
+class ResnetBlock3(nn.Module):
+    """The mean of the positions behind the third block of a ResNet of timm."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        for name in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"):
+            self.add_module(name, getattr(network, name))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, D)."""
+        x = images
+        for part in self.children():
+            x = part(x)
+        return x.mean(dim=(2, 3))
+
+
+@LAYOUTS.register("resnet_block3")
+def resnet_block3(name: str) -> ResnetBlock3:
+    """What TRIDENT takes for `resnet50`."""
+    return ResnetBlock3(timm.create_model(name, pretrained=False, num_classes=0))
 
 
 @LAYOUTS.register("conch")

@@ -66,7 +66,7 @@ class LayoutPlan(PublishedPlan):
 
     def build(self, device: str = "cpu") -> torch.nn.Module:
         """The network without weights; on device `meta` it costs no memory."""
-        from wsi_pipeline.encoders.zoo import beit3  # noqa: F401 (fills the registry)
+        from wsi_pipeline.encoders.zoo import beit3, dinov3  # noqa: F401 (fill the registry)
         from wsi_pipeline.encoders.zoo.layouts import LAYOUTS
 
         with torch.device(device):

@@ -81,12 +81,17 @@ def cached_weights(preset: Published) -> Path | None:
 def how_to_get(preset: Published) -> str:
     """How to get weights that `--model NAME` can use, in one or two sentences."""
     ask = f"ask for access at {preset.where}, then d" if preset.gate == "request" else "d"
-    if not preset.pickled:
+    if not preset.file:
+        advice = (
+            f"{ask}ownload model.safetensors from {preset.where}, or let it be downloaded; if it has pickled weights "
+            f"alone, turn them into {preset.stem}.safetensors with: wsi-pipeline encoders {preset.name} --convert FILE"
+        )
+    elif not preset.pickled:
         advice = f"{ask}ownload {preset.file} from {preset.where}, or let it be downloaded"
     else:
         advice = (
-            f"{ask}ownload {preset.file or 'the weights'} from {preset.where}; turn it into {preset.stem}.safetensors "
-            f"with: wsi-pipeline encoders {preset.name} --convert {preset.file or 'FILE'}"
+            f"{ask}ownload {preset.file} from {preset.where}; turn it into {preset.stem}.safetensors "
+            f"with: wsi-pipeline encoders {preset.name} --convert {preset.file}"
         )
     return f"{advice[0].upper()}{advice[1:]}; name it with --weights FILE."
 
@@ -207,7 +212,7 @@ def _in_folder(preset: Published, folder: Path) -> Path:
 
 
 def _not_here(preset: Published) -> EncoderError:
-    published = f"; they are published as {preset.file}, a pickled file" if preset.pickled and preset.file else ""
+    published = f"; they are published as {preset.file}, a pickled file" if preset.pickled else ""
     return EncoderError(
         f"the weights of {preset.name} ({preset.title}) are not in the Hugging Face cache{published}",
         todo=how_to_get(preset),
