@@ -21,6 +21,8 @@ _FREE = re.compile(r"\s*(\||<|!\[|    )")
 """Tables, HTML, pictures and code may be wider."""
 _LINK = re.compile(r"\]\([^)]*\)")
 _FILE = re.compile(r"\b(?:[a-z_]+/)+[a-z_0-9]+\.py\b")
+_ELSEWHERE = re.compile(r"^\|[^|]*\| (?:github\.com|pypi\.org)/.*$", re.MULTILINE)
+"""Rows that give the place of a source in another repository."""
 _MADE = re.compile(r"^```python\n# (\S+\.py)$", re.MULTILINE)
 """Files that the reader is asked to write (CONTRIBUTING.md)."""
 _DOTTED = re.compile(r"\b(?:wsi_pipeline|pathotune)(?:\.[A-Za-z_][A-Za-z_0-9]*)+\b(?!\.md\b)(?<!\.md)")
@@ -47,7 +49,7 @@ def test_prose_fits_the_width(page: Path) -> None:
 def test_files_and_names_exist(page: Path) -> None:
     if _OLD_DECISIONS.match(_id(page)):
         pytest.skip("names the files of its time")
-    text = page.read_text(encoding="utf-8")
+    text = _ELSEWHERE.sub("", page.read_text(encoding="utf-8"))
     made = set(_MADE.findall(text))
     modules = {name.removesuffix(".py").replace("/", ".") for name in made}
     missing = [name for name in sorted({*_FILE.findall(text)} - made) if not _file_exists(name, page)]
