@@ -115,6 +115,11 @@ class Plan:
         """The weights that are tuned, where they are named and there."""
         return present([self.tune.get(TuneExecution).weights]) if self.tune else ()
 
+    def needs_cohort(self, encoder: str) -> bool:
+        """Whether an encoder's patches are given the stain of a slide of the cohort, which may be in any chunk."""
+        spec = self.embed[encoder].get(EmbedSpec)
+        return spec.stain_norm != "none" and not Path(spec.stain_target).is_file()
+
     def waits_for_tune(self, encoder: str) -> bool:
         """Whether an encoder is made by the tuning of this workflow."""
         return self._tunes(self.embed[encoder].get(EmbedSpec).model)

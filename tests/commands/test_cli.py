@@ -93,6 +93,7 @@ def test_options_that_mean_nothing_to_a_command_are_not_in_its_help(
         "embed",
         "classify",
         "embed-slides",
+        "stain",
         "train-mil",
         "predict",
         "heatmap",

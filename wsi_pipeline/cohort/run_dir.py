@@ -7,6 +7,7 @@ wsi-run/
   tune/<name>/                      adapter.safetensors, metrics.json, history.csv, predictions.csv, pictures
   embed/<encoder>/<slide_id>.h5
   embed/<encoder>+<slide encoder>/  <slide_id>.h5 with one row, embeddings.csv, neighbours.csv
+  stain/<method>/                   <slide_id>.json .png, stains.csv, cohort.png, target.json
   classify/<adapter>/               <slide_id>.h5 .png .geojson, fractions.csv
   train-mil/<encoder>/<training>/   config.json, fold*.safetensors, predictions.csv, metrics.json
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
@@ -113,6 +114,10 @@ class RunDir:
     def feature_store(self, encoder: str, slide_id: str, kind: str = "hdf5") -> Path:
         """Features of one slide by one encoder."""
         return self.root / "embed" / slug(encoder) / f"{slide_id}{STORE_SUFFIXES[kind]}"
+
+    def stain(self, method: str) -> Path:
+        """Folder of what is known about the slides' stain by one method of normalisation."""
+        return self.root / "stain" / slug(method)
 
     def classify(self, model: str) -> Path:
         """Folder of an adapter's patch classifications; `model` is pathotune or pathotune:NAME."""

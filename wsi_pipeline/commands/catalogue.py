@@ -26,7 +26,7 @@ from wsi_pipeline.config.execution import (
     TuneExecution,
     ViewOptions,
 )
-from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions
+from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions, StainOptions
 from wsi_pipeline.config.specs import (
     ClassifySpec,
     EmbedSlidesSpec,
@@ -92,6 +92,14 @@ COMMANDS = (
         (TuneSpec, LabelSpec, QuPathOptions, TableOptions, TuneExecution),
         ("LABELS", "class folders, a CSV, or a manifest with annotations (default: the labels of this run)"),
         single=True,
+    ),
+    Command(
+        "stain",
+        "measure each slide's stain; write a table, and a picture before and after normalisation",
+        "wsi-pipeline stain --stain-norm macenko",
+        "wsi_pipeline.commands.checks.stain_statistics:stain",
+        (StainOptions,),
+        stage=False,
     ),
     Command(
         "embed",

@@ -68,6 +68,7 @@ def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
         f"differences with {100 * interval['level']:.0f} % intervals by {interval['resamples']} paired bootstrap "
         f"resamples of {counted(found['n_patients'], 'patient')}; p-values are not corrected for multiple comparisons"
     ]
+    notes += _stain_note(pair)
     notes += [text for training in pair for text in training.metrics.get(NOTES) or ()]
     predicted = [name for name, side in zip("AB", pair, strict=True) if is_prediction(side.folder)]
     if predicted:
@@ -75,3 +76,13 @@ def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
     elif not found["same_folds"] and not any(FOREIGN in side.metrics for side in pair):
         notes.append("the two were tested in different folds: part of the difference may come from the folds")
     return notes
+
+
+def _stain_note(pair: Pair) -> list[str]:
+    """A note if the features of the two were normalised differently."""
+    trained = [side.metrics for side in pair if not is_prediction(side.folder) and FOREIGN not in side.metrics]
+    stains = [metrics.get("stain") or {} for metrics in trained]
+    if len(stains) < 2 or stains[0] == stains[1]:
+        return []
+    words = [f"{one['stain_norm']} to {one['stain_target']}" if one else "none" for one in stains]
+    return [f"their features differ in stain normalisation: A {words[0]}, B {words[1]}"]

@@ -17,6 +17,7 @@ from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.engine.runner import CohortResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
+from wsi_pipeline.stages.inputs.stain_files import StainTarget
 from wsi_pipeline.store.tables.patch_table import PatchTable
 from wsi_pipeline.wording import counted
 
@@ -41,10 +42,26 @@ def _passes(request: Request) -> tuple[Request, ...]:
 
 
 def _stages(request: Request, tables: Sequence[PatchTable]) -> list[EmbedStage]:
-    return [_stage(part, tables) for part in request.each()]
+    targets: dict[tuple[str, str], StainTarget | None] = {}
+    for part in request.each():
+        asked = _asked(part)
+        if asked not in targets:
+            targets[asked] = _prepare_stain(request, *asked) if asked[0] != "none" else None
+    return [_stage(part, tables, targets[_asked(part)]) for part in request.each()]
 
 
-def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
+def _asked(request: Request) -> tuple[str, str]:
+    spec = request.get(EmbedSpec)
+    return spec.stain_norm, spec.stain_target
+
+
+def _prepare_stain(request: Request, method: str, target: str) -> StainTarget:
+    from wsi_pipeline.commands.shell.stain_step import prepare_stain  # only this option needs to read slides here
+
+    return prepare_stain(request, method, target)
+
+
+def _stage(request: Request, tables: Sequence[PatchTable], stain: StainTarget | None) -> EmbedStage:
     """Return the stage of one encoder; print the device and precision chosen."""
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     plan, remark = plan_in_run(
@@ -60,7 +77,7 @@ def _stage(request: Request, tables: Sequence[PatchTable]) -> EmbedStage:
     note = plan.fit_note(tables[0].geometry.patch_px, tables[0].geometry.mpp)
     if note:
         request.console.note(note)
-    return EmbedStage(request.run_dir, spec, plan, execution.device, batch, execution.store, execution.compile)
+    return EmbedStage(request.run_dir, spec, plan, execution.device, batch, execution.store, execution.compile, stain)
 
 
 def _print_result(request: Request, result: CohortResult) -> None:

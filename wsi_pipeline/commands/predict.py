@@ -45,6 +45,7 @@ from wsi_pipeline.mil.validation.external import SEEN
 from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
+from wsi_pipeline.stages.inputs.stain_files import with_recorded_target
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.results.trainings import read_training, trainings
 from wsi_pipeline.statistics.metric_words import metric_words
@@ -225,6 +226,7 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
             f"the model was trained on patches of {specs.get('import', {}).get('tool')}, which cannot be made here",
             todo="Compute features of these slides with that tool, then: wsi-pipeline predict --features-from FOLDER",
         )
+    specs = {**specs, "embed": with_recorded_target(request.run_dir, specs)}
     settings = [
         from_mapping(kind, specs[name], f"settings of the trained model ({name})")
         for kind, name in ((SegmentSpec, "segment"), (TileSpec, "tile"), (EmbedSpec, "embed"))

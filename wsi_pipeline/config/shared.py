@@ -97,3 +97,15 @@ def label_smoothing() -> Any:
     """Smoothing of the targets."""
     text = "fraction of each label spread over all classes"
     return option(0.0, text, group="training", check=between(0, 0.9), rare=True)
+
+
+def stain_norm() -> Any:
+    """Method of stain normalisation."""
+    text = "stain normalisation, estimated once per slide from its tissue"
+    return option("none", text, group="stain", choices=("none", "reinhard", "macenko", "vahadane"))
+
+
+def stain_target() -> Any:
+    """Whose stain every slide is given."""
+    text = "stain to give: auto (the most typical slide), a slide's id, a picture of tissue, or a recorded target.json"
+    return option("auto", text, group="stain", metavar="FILE")

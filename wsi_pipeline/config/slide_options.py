@@ -25,6 +25,20 @@ class EmbedSlidesExecution:
 
 
 @dataclass(frozen=True)
+class StainOptions:
+    """How the stain of slides is measured, and whose stain they would be given."""
+
+    stain_norm: str = option(
+        "macenko", "method that estimates the stain, from each slide's tissue", group="stain",
+        choices=("reinhard", "macenko", "vahadane"),
+    )  # fmt: skip
+    stain_target: str = shared.stain_target()
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
 class SimilarOptions:
     """Which slides are neighbours, and what their labels predict."""
 

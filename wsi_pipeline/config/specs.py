@@ -40,16 +40,21 @@ class EmbedSpec:
     whole_patch: bool = option(
         False, "resize the whole patch where the model's own preprocessing would crop it", group="encoder"
     )
+    stain_norm: str = shared.stain_norm()
+    stain_target: str = shared.stain_target()
 
     def __post_init__(self) -> None:
         validate(self)
         if not self.model.strip():
             raise UsageError("model must name an encoder, got an empty name")
+        if self.stain_norm == "none" and self.stain_target != "auto":
+            raise UsageError("stain_target needs stain_norm: reinhard, macenko or vahadane")
 
     def facts(self) -> dict[str, Any]:
         """The fields for digests and stores. Those added later are included only if set, as old stores lack them."""
-        later = {"input_px", "whole_patch"}
-        return {key: value for key, value in asdict(self).items() if value or key not in later}
+        unset = {"input_px": 0, "whole_patch": False}
+        unset |= {"stain_norm": "none", "stain_target": self.stain_target} if self.stain_norm == "none" else {}
+        return {key: value for key, value in asdict(self).items() if key not in unset or unset[key] != value}
 
 
 @dataclass(frozen=True)

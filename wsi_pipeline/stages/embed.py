@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from wsi_pipeline.stages.engine.guards import drop_other_format
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.inputs.find_adapter import remembered
-from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, Submit
+from wsi_pipeline.stages.inputs.stain_files import StainTarget, require_profile
+from wsi_pipeline.stages.streaming.slide_rows import OutputRows, Recolour, RowsPlan, Submit
+from wsi_pipeline.stains.stain_profile import StainProfile
 from wsi_pipeline.store.schema import FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.feature_table import write_features
 from wsi_pipeline.store.tables.partial import RowsKey
@@ -32,6 +35,7 @@ class EmbedStage:
 
     batch     patches in one batch
     compile   whether the network is compiled when it is loaded
+    stain     whose stain the patches are given first; None: they are embedded as they are
     """
 
     run_dir: RunDir
@@ -41,6 +45,7 @@ class EmbedStage:
     batch: int = 16
     store: str = "hdf5"
     compile: bool = False
+    stain: StainTarget | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +76,11 @@ class EmbedStage:
         patches = read_header(self.patch_store(record), PATCH_FORMAT)
         if header and patches and header.digest == self._digest(patches):
             return Freshness(True, status=_status(header))
-        return stale(path, header, {"embed": self.spec.facts()}, self.plan.fingerprint)
+        return stale(path, header, {"embed": self.facts()}, self.plan.fingerprint)
+
+    def facts(self) -> dict[str, Any]:
+        """The settings for digests and stores: as the spec has them, with the key of the stain target, not its path."""
+        return {**self.spec.facts(), **({"stain_target": self.stain.key} if self.stain else {})}
 
     def wanted(self, record: SlideRecord, table: PatchTable) -> RowsPlan | OutputRows:
         """Plan of a slide's feature rows. Raises EncoderError if the patches have another spacing than the encoder."""
@@ -79,7 +88,8 @@ class EmbedStage:
         rows, dim, dtype = len(table.grid), self.plan.info.dim, self.spec.dtype
         if rows == 0:
             return np.zeros((0, dim), np.dtype(dtype))
-        return RowsPlan(self._store(record), RowsKey(self._digest(table.header), rows, dim, dtype, self.batch))
+        key = RowsKey(self._digest(table.header), rows, dim, dtype, self.batch)
+        return RowsPlan(self._store(record), key, self._recolour(record, table.header))
 
     def finish(self, record: SlideRecord, table: PatchTable, rows: OutputRows) -> StageStatus:
         """Write the feature store."""
@@ -93,18 +103,46 @@ class EmbedStage:
         return self.run_dir.feature_store(self.spec.model, record.slide_id, self.store)
 
     def _digest(self, patches: Header) -> str:
-        return embed_digest(self.spec, patches.digest, self.plan.fingerprint)
+        return embed_digest(self.facts(), patches.digest, self.plan.fingerprint)
+
+    def _recolour(self, record: SlideRecord, patches: Header) -> Recolour | None:
+        """What is done to the slide's patches first. Raises StoreError if its stain has not been measured."""
+        if self.stain is None:
+            return None
+        from wsi_pipeline.stains.recolour import Recolouring
+
+        profile, why = self._fit(self.stain, record, patches)
+        if why:
+            return None
+        change, stage = Recolouring(profile, self.stain.profile), self
+        return lambda batch: change(batch, stage.encoder.device)
+
+    def _fit(self, target: StainTarget, record: SlideRecord, patches: Header) -> tuple[StainProfile, str]:
+        """The slide's profile, and why it keeps its stain ("" if it is given the target's)."""
+        from wsi_pipeline.stains.recolour import misfit
+
+        profile = require_profile(self.run_dir, target.method, record.slide_id, patches.digest)
+        return profile, misfit(profile, target.profile)
+
+    def _stain_facts(self, record: SlideRecord, patches: Header, count: int) -> dict[str, Any]:
+        """What the feature store says about the slide's stain."""
+        if self.stain is None or not count:
+            return {}
+        profile, why = self._fit(self.stain, record, patches)
+        about = {"normalised": not why, "reason": why, "target": self.stain.source, "profile": profile.to_json()}
+        return {"stain": about}
 
     def _header(self, record: SlideRecord, patches: Header, count: int) -> Header:
         adapter = remembered(self.run_dir, self.plan.adapter)
         origin = (patches.extra.get(IMPORTED) or {}).get(ORIGIN)
+        stain = {"stain": {"target": self.stain.profile.to_json()}} if self.stain else {}
         tuned_on = not self.plan.groups.isdisjoint(name_hashes((record.patient_id, record.slide_id)))
         return Header(
             FEATURE_FORMAT,
             digest=self._digest(patches),
             parent_digest=patches.digest,
             slide=patches.slide,
-            specs={**patches.specs, "embed": self.spec.facts()},
+            specs={**patches.specs, "embed": self.facts(), **stain},
             extra={
                 "revision": REVISIONS["embed"],
                 "patches": count,
@@ -113,10 +151,12 @@ class EmbedStage:
                 **({"adapter": adapter} if adapter else {}),
                 **({"tuned_on": True} if tuned_on else {}),
                 **({ORIGIN: origin} if origin else {}),
+                **self._stain_facts(record, patches, count),
             },
         )
 
 
 def _status(header: Header) -> StageStatus:
-    count = int(header.extra["patches"])
-    return StageStatus("done" if count else "empty", digest=header.digest, summary={"patches": count})
+    count, stain = int(header.extra["patches"]), header.extra.get("stain") or {}
+    note = f"keeps its own stain: {stain['reason']}" if stain.get("reason") else ""
+    return StageStatus("done" if count else "empty", note=note, digest=header.digest, summary={"patches": count})

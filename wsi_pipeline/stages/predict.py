@@ -36,6 +36,7 @@ from wsi_pipeline.stages.inputs.slide_bags import (
     differing_patches,
     gather,
     outcomes_of,
+    stain_warnings,
     tuned_on_warnings,
 )
 from wsi_pipeline.stages.results import prediction_files as files
@@ -234,7 +235,7 @@ def _measure(
     """The table of patients, if they have several slides, and the metrics of slides and patients."""
     task, spec = ensemble.task, ensemble.spec
     named = table if "slide_id" in table else table.assign(slide_id=table["patient_id"])
-    metrics = external_metrics(task, named, spec, cut, tuned_on_warnings(slides))
+    metrics = external_metrics(task, named, spec, cut, [*tuned_on_warnings(slides), *stain_warnings(slides)])
     if "slide_id" not in table or not table["patient_id"].duplicated().any():
         return None, metrics
     patients, conflicting = by_patient(task, table, cut)

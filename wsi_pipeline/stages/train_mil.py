@@ -37,7 +37,7 @@ from wsi_pipeline.mil.validation.risk_cut import risk_cut_json
 from wsi_pipeline.splits.fold import SHARED
 from wsi_pipeline.stages.engine.freshness import REVISIONS
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
-from wsi_pipeline.stages.inputs.slide_bags import SlideBags, tuned_on_warnings
+from wsi_pipeline.stages.inputs.slide_bags import SlideBags, stain_warnings, tuned_on_warnings
 from wsi_pipeline.stages.results.former import keep_former
 from wsi_pipeline.stages.results.trainings import (
     FOLDS,
@@ -131,13 +131,21 @@ def _train(
         **({ANY_FOLDS: training_digest(_own_folds(slides), spec)} if SHARED in slides.table else {}),
         **result.metrics,
         **risk_cut_json(result, where),
-        "warnings": [*tuned_on_warnings(slides), *result.metrics["warnings"]],
+        **_stain(slides),
+        "warnings": [*tuned_on_warnings(slides), *stain_warnings(slides), *result.metrics["warnings"]],
         "left_out": slides.left_out,
     }
     former = keep_former(folder, _digest_of(folder)) if (folder / METRICS).exists() else None
     _write(folder, slides, spec, result, metrics)
     predictions = _named_bags(result.predictions, spec)
     return Training(folder, metrics, predictions, result.histories, fresh=False, former=former)
+
+
+def _stain(slides: SlideBags) -> dict[str, Any]:
+    """`stain`: method and target that the features were normalised with; no such key without normalisation."""
+    embed = slides.specs.get("embed") or {}
+    found = {key: embed[key] for key in ("stain_norm", "stain_target") if key in embed}
+    return {"stain": found} if found else {}
 
 
 def _own_folds(slides: SlideBags) -> SlideBags:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_pipeline.config.fields import digest_of
-from wsi_pipeline.config.specs import ClassifySpec, EmbedSpec, SegmentSpec, TileSpec
+from wsi_pipeline.config.specs import ClassifySpec, SegmentSpec, TileSpec
 from wsi_pipeline.errors import DamagedStoreError, StoreError
 from wsi_pipeline.quality.measures import REVISION as QUALITY_REVISION
 from wsi_pipeline.stages.engine.runner import Freshness
@@ -28,6 +28,9 @@ REVISIONS = {
     "heatmap": 2,
 }
 """Increase a number when a stage's code starts to give other results for the same settings: old ones are redone."""
+
+OFF = {"stain_norm": "none"}
+"""Settings that stores name only where they are set, and what they are otherwise."""
 
 
 def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None) -> str:
@@ -55,13 +58,13 @@ def quality_digest(whose: str, tile: str) -> str:
     return digest_of(stage="quality", version=VERSION, revision=QUALITY_REVISION, pixels=whose, parent=tile)
 
 
-def embed_digest(spec: EmbedSpec, tile: str, fingerprint: str) -> str:
+def embed_digest(facts: Mapping[str, Any], tile: str, fingerprint: str) -> str:
     """Digest of a feature store: settings, the patches, the encoder's weights."""
     return digest_of(
         stage="embed",
         version=VERSION,
         revision=REVISIONS["embed"],
-        spec=spec.facts(),
+        spec=facts,
         parent=tile,
         model=fingerprint,
     )
@@ -121,6 +124,12 @@ def stale(
         for stage, spec in specs.items()
         for key, value in spec.items()
         if header.specs.get(stage, {}).get(key) != value
+    ]
+    changed += [
+        f"{key} {value} -> {OFF[key]}"
+        for stage, spec in specs.items()
+        for key, value in header.specs.get(stage, {}).items()
+        if key in OFF and key not in spec
     ]
     changed += [
         f"{stage} code revision {header.extra.get('revision')} -> {REVISIONS[stage]}"

@@ -24,7 +24,7 @@ from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, c
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, POOLED, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
-from wsi_pipeline.wording import counted, listed
+from wsi_pipeline.wording import agreed, counted, listed
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class SlideBags:
     left_out    slide_id -> why it was left out
     adapter     the encoder's adapter file, as `find_adapter.remembered` gives it; "" for an encoder without one
     tuned_on    slides (patients) whose labels, or whose patient's labels, the encoder was tuned on
+    own_stain   slides that keep their own stain though the others were normalised
     parts       the slides of each bag if bags are patients, else empty
     doubts      why the patients may be wrong, and what to do about it; empty if they are certain
     source      where the outcomes come from
@@ -63,6 +64,7 @@ class SlideBags:
     left_out: dict[str, str]
     adapter: str = ""
     tuned_on: tuple[str, ...] = ()
+    own_stain: tuple[str, ...] = ()
     parts: tuple[tuple[BagPart, ...], ...] = ()
     doubts: tuple[tuple[str, str], ...] = ()
     source: OutcomeSource = field(default_factory=OutcomeSource)
@@ -108,6 +110,7 @@ class SlideBags:
             digests=kept,
             left_out={**self.left_out, **unknown},
             tuned_on=tuple(slide for slide in self.tuned_on if slide in kept),
+            own_stain=tuple(slide for slide in self.own_stain if self.parts or slide in kept),
             parts=tuple(self.parts[row] for row in rows) if self.parts else (),
         )
 
@@ -171,6 +174,11 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
         left_out={record.slide_id: left_out[record.slide_id] for record in records if record.slide_id in left_out},
         adapter=str(headers[0].extra.get("adapter", "")),
         tuned_on=tuple(slide for slide, header in zip(ids, headers, strict=True) if header.extra.get("tuned_on")),
+        own_stain=tuple(
+            slide
+            for slide, header in zip(ids, headers, strict=True)
+            if not (header.extra.get("stain") or {}).get("normalised", True)
+        ),
     )
 
 
@@ -309,7 +317,8 @@ def _check_alike(headers: Sequence[Header], encoder: str) -> None:
         if both == {True}:
             _check_imported_alike(first, header)
         elif not same_weights or header.specs != first.specs:
-            what = "other settings" if same_weights else "other weights"
+            stains = differing_stain(header.specs, first.specs)
+            what = f"other settings{stains and f': {listed(stains)}'}" if same_weights else "other weights"
             raise MilError(
                 f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
                 todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {first.extra['encoder']['name']}",
@@ -338,7 +347,17 @@ def differing_patches(here: Mapping[str, Mapping[str, Any]], other: Mapping[str,
         f"{key} {mine}, not {its}"
         for key, mine, its in asked
         if mine != its and (strict or (mine is not None and its is not None))
-    ]
+    ] + (differing_stain(here, other) if strict else [])
+
+
+def differing_stain(here: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Differences between two sets of features in how their stain was normalised: `stain_norm none, not macenko`."""
+    a, b = (specs.get("embed") or {} for specs in (here, other))
+    mine, its = (one.get("stain_norm", "none") for one in (a, b))
+    if mine != its:
+        return [f"stain_norm {mine}, not {its}"]
+    same = a.get("stain_target") == b.get("stain_target")
+    return [] if same else [f"stain_target {a.get('stain_target')}, not {b.get('stain_target')}"]
 
 
 def tuned_on_warnings(slides: SlideBags) -> list[str]:
@@ -349,4 +368,15 @@ def tuned_on_warnings(slides: SlideBags) -> list[str]:
         f"The encoder was tuned on labels of patients of {len(slides.tuned_on)} of these "
         f"{counted(len(slides.table), 'slide')} ({listed(slides.tuned_on)}): the metrics may be too optimistic. "
         "Tune on other patients, or compare with an encoder not tuned here."
+    ]
+
+
+def stain_warnings(slides: SlideBags) -> list[str]:
+    """A warning if some slides were normalised and others kept their own stain."""
+    if not slides.own_stain:
+        return []
+    count = len(slides.own_stain)
+    return [
+        f"{counted(count, 'slide')} {agreed(count, 'keeps')} the stain of the scan, all others were normalised: "
+        f"{listed(slides.own_stain)}. A model can tell them apart by that: look at stain/, or leave them out."
     ]

@@ -27,12 +27,20 @@ Submit = Callable[[Any], Callable[[], OutputRows]]
 """Begin to compute a batch of patches; what it returns waits for the rows (B, D)."""
 
 
+Recolour = Callable[[Any], Any]
+"""Changes the colours of a batch of patches, on the network's device."""
+
+
 @dataclass(frozen=True)
 class RowsPlan:
-    """Plan of the rows to compute for a slide: rows as described by `key`, for the store at `path`."""
+    """Plan of the rows to compute for a slide: rows as described by `key`, for the store at `path`.
+
+    recolour   what is done to each batch before the network gets it; None: nothing
+    """
 
     path: Path
     key: RowsKey
+    recolour: Recolour | None = None
 
 
 class SlideRows:
@@ -101,6 +109,8 @@ class SlideRows:
         return count
 
     def _begin(self, first: int, batch: Any) -> None:
+        if self._plan.recolour is not None:
+            batch = self._plan.recolour(batch)
         self._begun.append((first, len(batch), self._submit(batch)))
         self._collect(IN_FLIGHT - 1)
 
