@@ -50,6 +50,10 @@ class SlideError(WsiPipelineError):
     """One slide cannot be opened, read, or placed in micrometres."""
 
 
+class MissingSlideError(SlideError):
+    """There is no slide at an address."""
+
+
 class StoreError(WsiPipelineError):
     """A store of this pipeline is missing, damaged, or of another format or version."""
 

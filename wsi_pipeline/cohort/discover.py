@@ -11,11 +11,13 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.files.addresses import address_name, is_address, slide_path
 from wsi_pipeline.files.dicom_header import DicomHeader, is_dicom, read_dicom_header
 from wsi_pipeline.files.foreign_formats import KINDS, elsewhere, foreign_kind
 from wsi_pipeline.files.path_choices import id_of_part, split_choice, with_choice
 from wsi_pipeline.files.slide_ids import Named, distinct_ids
 from wsi_pipeline.files.suffixes import DICOM_SUFFIXES, PICTURE_SUFFIXES, SLIDE_SUFFIXES, slide_id_of
+from wsi_pipeline.system.redaction import redact
 
 __all__ = [
     "PICTURE_SUFFIXES", "SLIDE_SUFFIXES", "FoundSlides", "at_home", "find_slides", "is_slide_file", "slide_id_of",
@@ -38,7 +40,7 @@ class FoundSlides:
 
 
 def find_slides(sources: Sequence[str | Path]) -> FoundSlides:
-    """Slides from folders (searched recursively, following links), globs and single files; absolute, each once.
+    """Slides from folders (searched recursively, following links), globs, single files and addresses; each once.
 
     Globs and files may select a part of each file: `slide.ome.tif#scene=1`.
     Hidden files and folders are skipped, and so are the TIFF overlays of `heatmap`. DICOM files of one folder
@@ -78,6 +80,9 @@ def at_home(path: str | Path) -> str:
     return os.path.expanduser(path)  # noqa: PTH111 - pathlib's raises for unknown users
 
 
+_ADDRESSES = "Name single slides, or list them in a CSV: addresses are not searched"
+
+
 class _Search:
     """The slides found in folders, each folder and file once, however many links lead to it."""
 
@@ -90,6 +95,9 @@ class _Search:
 
     def add(self, source: str) -> None:
         """Add one source. Raises UsageError if it yields nothing."""
+        if is_address(source):
+            self._take_address(source)
+            return
         path = Path(source)
         if path.is_dir() and (kind := foreign_kind(path)):
             raise UsageError(f"{source} is {kind[0]}, which is not supported", todo=kind[1])
@@ -114,6 +122,15 @@ class _Search:
         if real not in self._files:
             self._files.add(real)
             self.found[path.absolute()] = None
+
+    def _take_address(self, source: str) -> None:
+        try:
+            path = slide_path(source)
+            if "*" in path.name:
+                raise ValueError("it is a pattern")
+        except ValueError as error:
+            raise UsageError(f"{redact(source)} cannot be used: {error}", todo=_ADDRESSES) from None
+        self.found[path] = None
 
     def _walk(self, folder: Path) -> None:
         """Walk folders first, then links: a slide is listed under its own path if it has one."""
@@ -173,7 +190,8 @@ def _as_slides(paths: list[Path]) -> tuple[list[Named], int]:
             left_out += 1
         elif header is None or not header.series:
             file, chosen = split_choice(path)
-            others.append(Named(id_of_part(slide_id_of(file), chosen), path, path.parent))
+            name = Path(address_name(file)) if is_address(file) else file
+            others.append(Named(id_of_part(slide_id_of(name), chosen), path, path.parent))
         else:
             series.setdefault((path.parent, header.series), []).append((path, header))
     in_folder = Counter(folder for folder, _ in series)
@@ -190,7 +208,7 @@ def _series(folder: Path, uid: str, files: list[tuple[Path, DicomHeader]], alone
 
 
 def _header(path: Path) -> DicomHeader | None:
-    if not _may_be_dicom(path):
+    if is_address(path) or not _may_be_dicom(path):
         return None
     try:
         return read_dicom_header(path)

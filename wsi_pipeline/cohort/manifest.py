@@ -29,6 +29,7 @@ from wsi_pipeline.cohort.tables.table_checks import (
     check_encoding,
     check_ids,
     check_patients,
+    check_queries,
     check_texts,
     id_problem,
 )
@@ -150,6 +151,11 @@ def read_csv(
     if "path" in table.places and "slide_id" not in table.places:
         numbered = _with_distinct_ids(numbered, faults)
     faults += check_ids((i, record.slide_id) for i, record in numbered)
+    faults += check_queries(
+        (i, row[table.places["path"]])
+        for (i, _), row in zip(parsed, table.rows, strict=True)
+        if "path" in table.places and table.places["path"] < len(row)
+    )
     cohort = _settled(numbered, table, str(path), faults, options, mixed_labels=mixed_labels)
     target = table.target() if label_column is None else _target(header, label_column)
     return replace(cohort, target=target, endpoint=table.endpoint())

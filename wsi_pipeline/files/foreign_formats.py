@@ -6,6 +6,9 @@ import re
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
+from wsi_pipeline.files.addresses import is_address
+from wsi_pipeline.system.redaction import redact
+
 _BIO_FORMATS = "Convert it to pyramidal OME-TIFF with QuPath or bfconvert (Bio-Formats)."
 _MAKER = "Export it as SVS or tiled TIFF with the vendor's software."
 
@@ -70,8 +73,10 @@ def elsewhere(name: str | Path) -> tuple[str, str] | None:
     address = _ADDRESS.match(text)
     if address is None:
         return None
-    whole = f"{address[1]}://{text[address.end() :]}"  # pathlib collapses two slashes into one
-    return f"a URL, not a file: {whole}", "Download or mount it, and write its path: slides are read from disk."
+    whole = redact(f"{address[1]}://{text[address.end() :]}")  # pathlib collapses two slashes into one
+    if is_address(text):
+        return f"a URL, not a file: {whole}", "Only the slides themselves (column path) are read from addresses."
+    return f"a URL, not a file: {whole}", "Download or mount it, and write its path, or use s3://, gs:// or https://."
 
 
 def local_name(name: str) -> str:

@@ -26,6 +26,7 @@ def read_jpegs(source: SlidePatches, quality: int, threads: int = 2) -> Iterator
     once, at `quality`, 4:4:4. Raises SlideError naming the patch if a tile does not decode.
     """
     jpegs = _Jpegs(source, quality)
+    source.expect(0)
     with ThreadPoolExecutor(threads, thread_name_prefix="jpegs") as pool:
         yield from prefetch(pool, jpegs.piece, range(0, len(source), _PIECE), 2 * threads)
 

@@ -16,6 +16,7 @@ from wsi_pipeline.reading.pixels import decode_jpeg, shrink_to
 from wsi_pipeline.reading.tile_cache import OnceCache
 from wsi_pipeline.reading.tile_plan import GetTile, TilePlan, plan_patches
 from wsi_pipeline.slides.slide import MAX_REGION_PIXELS, Slide
+from wsi_pipeline.slides.slide_info import expect_tiles
 from wsi_pipeline.store.schema import IMAGES, JPEG
 from wsi_pipeline.store.store import Store
 from wsi_pipeline.tiling.resolve import PatchGeometry
@@ -74,7 +75,14 @@ class SlidePatches:
         """A reader of the rows from `start` on that decodes every stored tile once."""
         plan = self.plan
         get = OnceCache(plan.tiles, plan.uses(start)).get if plan else None
+        self.expect(start)
         return self.side, partial(self._fill, get)
+
+    def expect(self, start: int) -> None:
+        """Begin to fetch the tiles of the rows from `start` on, if the slide lies at an address."""
+        plan = self.plan
+        if plan is not None:
+            expect_tiles(plan.tiles, lambda: plan.order(start))
 
     @cached_property
     def plan(self) -> TilePlan | None:

@@ -42,6 +42,21 @@ class TilePlan:
             counts[shrink] = self._count(self.x[of_this], self.y[of_this])
         return counts
 
+    def order(self, start: int) -> NDArray[np.int64]:
+        """(column, row) int64 (N, 2) of the tiles of the patches from row `start` on, in the order of first use."""
+        tiles, x, y = self.tiles, self.x[start:], self.y[start:]
+        first_column, last_column = _spans(x, self.side, tiles.tile.width, tiles.columns)
+        first_row, last_row = _spans(y, self.side, tiles.tile.height, tiles.rows)
+        down = np.arange(int((last_row - first_row).max(initial=-1)) + 1)
+        along = np.arange(int((last_column - first_column).max(initial=-1)) + 1)
+        rows = first_row[:, None, None] + down[None, :, None]
+        columns = first_column[:, None, None] + along[None, None, :]
+        there = (rows <= last_row[:, None, None]) & (columns <= last_column[:, None, None])
+        used = (rows * tiles.columns + columns)[there]
+        numbers, first = np.unique(used, return_index=True)
+        numbers = numbers[np.argsort(first)]
+        return np.stack([numbers % tiles.columns, numbers // tiles.columns], axis=1)
+
     def assemble(self, row: int, get: GetTile, out: Pixels) -> None:
         """Fill `out` (P, P, 3) with patch `row`: white beyond the level, shrunk by area means."""
         side = self.side // int(self.shrinks[row])

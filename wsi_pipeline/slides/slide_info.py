@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,26 @@ def check_upright(info: SlideInfo, drawn: str) -> None:
             f"the slide is turned as its orientation tag says, and its {drawn} may count from the corner as stored",
             todo="Save the slide upright (orientation 1), and draw on that.",
         )
+
+
+@runtime_checkable
+class ExpectedTiles(Protocol):
+    """Stored tiles that lie at an address, so that it pays to say beforehand which will be decoded.
+
+    remote   whether they do; if not, `expect` need not be called
+    """
+
+    @property
+    def remote(self) -> bool: ...
+
+    def expect(self, places: NDArray[np.int64], *, in_order: bool) -> None:
+        """Fetch tiles at (column, row) int64 (N, 2): all now, or ahead of their decoding, each once, in this order."""
+
+
+def expect_tiles(tiles: StoredTiles | None, places: Callable[[], NDArray[np.int64]]) -> None:
+    """Begin to fetch the tiles that `places` returns, in the order of their decoding; nothing for local slides."""
+    if isinstance(tiles, ExpectedTiles) and tiles.remote:
+        tiles.expect(places(), in_order=True)
 
 
 class StoredTiles(Protocol):

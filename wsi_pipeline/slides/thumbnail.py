@@ -14,7 +14,7 @@ from PIL import Image
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.shrink import AreaSum
-from wsi_pipeline.slides.slide_info import Level, SlideInfo, StoredTiles
+from wsi_pipeline.slides.slide_info import Level, SlideInfo, StoredTiles, expect_tiles
 from wsi_pipeline.system.prefetch import prefetch
 
 Pixels = NDArray[np.uint8]
@@ -123,6 +123,7 @@ def _read_blocks(slide: LevelReader, number: int) -> Iterator[tuple[Box, Pixels]
 
 def _shrunk_rows(tiles: StoredTiles, size: Size, shrink: int) -> tuple[Iterator[Box], Callable[[Box], Pixels]]:
     """The rows of tiles of a level as boxes of shrunk pixels, a few rows each, and the function that reads one."""
+    expect_tiles(tiles, lambda: np.stack(np.divmod(np.arange(tiles.columns * tiles.rows), tiles.columns)[::-1], axis=1))
     width, height = tiles.tile.width // shrink, tiles.tile.height // shrink
     whole = Size(-(-size.width // shrink), -(-size.height // shrink))
     band = height * max(1, SHRUNK_BLOCK_PIXELS // (whole.width * height))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.specs import SegmentSpec
+from wsi_pipeline.errors import MissingSlideError
+from wsi_pipeline.files.addresses import may_exist
 from wsi_pipeline.report.maps.overlays import write_overlay
 from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
 from wsi_pipeline.slides.open import open_slide
@@ -103,7 +106,7 @@ class SegmentStage:
         known = header.slide
         spacing = resolve_mpp(known.own_mpp, record.mpp, self.default_mpp, objective=known.objective, size=known.size)
         # A slide that has since been archived is assumed to be the one its mask was made from.
-        same = not record.path.exists() or same_slide(record.path, known.quick_digest)
+        same = _same_if_there(record.path, known.quick_digest)
         digest = known.quick_digest if same else quick_digest(record.path)
         parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": digest}
         now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
@@ -139,6 +142,15 @@ class SegmentStage:
         write_text(self.run_dir.contours(slide_id), json.dumps(placed))
         if self.overlay:
             write_overlay(self.run_dir.overlay(slide_id), thumbnail, mask, None, 0)
+
+
+def _same_if_there(path: Path, digest: str) -> bool:
+    if not may_exist(path):
+        return True
+    try:
+        return same_slide(path, digest)
+    except MissingSlideError:
+        return True
 
 
 def notes_of(info: SlideInfo, spacing: Spacing, found: Segmentation) -> str:

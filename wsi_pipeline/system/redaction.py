@@ -25,8 +25,10 @@ _PATTERNS = (
     # name=value, name: value, "name": "value", --name value
     (re.compile(rf"(?i)(\b{_NAMES}[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(--(?:[a-z-]*-)?(?:token|secret|password|api-key)[\s=]+)[^\s]+"), rf"\1{REDACTED}"),
+    # What a signed address was signed with.
+    (re.compile(r"(?i)(\b(?:https?|s3|gs|gcs):/{1,2}[^\s?\"'<>]*\?)[^\s\"'<>]+"), rf"\1{REDACTED}"),
     # https://user:password@host
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@:]+:[^\s/@]+@"), rf"\1{REDACTED}@"),
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*:/{1,2})[^\s/@:]+:[^\s/@]+@"), rf"\1{REDACTED}@"),
 )
 
 

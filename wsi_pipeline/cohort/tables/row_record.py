@@ -11,8 +11,10 @@ from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
 from wsi_pipeline.cohort.table_words import is_missing, split_word
 from wsi_pipeline.cohort.tables import cells
 from wsi_pipeline.cohort.tables.table_checks import SHOWN
+from wsi_pipeline.files.addresses import address_name, is_address, slide_path
 from wsi_pipeline.files.foreign_formats import base_name, elsewhere, local_name
 from wsi_pipeline.files.path_choices import id_of_part, split_choice, with_choice
+from wsi_pipeline.system.redaction import redact
 
 V = TypeVar("V")
 
@@ -37,12 +39,15 @@ def record_of(row: int, given: list[str], columns: dict[str, int], base: Path, f
     path = with_choice(_path(row, "path", name, base, faults), part)
     file, chosen = split_choice(path)
     own_name = file.name if chosen or ("\\" in name and file.exists()) else base_name(name)
+    own_name = address_name(file) if is_address(file) else own_name
     slide_id = cell("slide_id") if "path" in columns and cell("slide_id") else ""
     slide_id = slide_id or id_of_part(slide_id_of(Path(own_name)), chosen)
     if not name:
         faults.append(Fault(row, "path is empty" if "path" in columns else "the name of the slide is empty"))
     elif not slide_id:
         faults.append(Fault(row, f"path {name!r} does not name a slide"))
+    elif is_address(file):
+        pass  # whether it is there is known when it is read: a table of 10,000 addresses is not asked for one by one
     elif problem := elsewhere(file):
         faults.append(Fault(row, f"path is {problem[0]}. {problem[1]}", fatal=False))
     elif not file.exists():
@@ -80,6 +85,8 @@ def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> 
     try:
         if "\0" in name:
             raise ValueError("it holds a null character")
+        if column == "path" and is_address(name):
+            return slide_path(name)
         if elsewhere(name):
             return Path(name)
         path = (base / Path(name).expanduser()).absolute()
@@ -88,7 +95,7 @@ def _path(row: int, column: str, name: str, base: Path, faults: list[Fault]) -> 
             path = turned if turned.exists() else path
         return with_suffix_found(path) if column == "path" else path
     except (OSError, RuntimeError, ValueError) as error:  # name too long, or ~user without a home folder
-        faults.append(Fault(row, f"{column} {name[:SHOWN]!r} cannot name a file: {error}"))
+        faults.append(Fault(row, f"{column} {redact(name)[:SHOWN]!r} cannot name a file: {error}"))
         return base / "-"
 
 

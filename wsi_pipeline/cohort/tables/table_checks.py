@@ -7,6 +7,8 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.formulas import is_formula
 from wsi_pipeline.cohort.records import OUTCOME, Fault, SlideRecord
+from wsi_pipeline.files.addresses import is_address
+from wsi_pipeline.system.redaction import redact
 
 MAX_ID_LENGTH = 150
 SHOWN = 80
@@ -82,6 +84,26 @@ def check_patients(numbered: list[tuple[int, SlideRecord]], mixed_labels: bool) 
                         f"patient {record.patient_id!r} has two {what}s: {first!r} (row {first_row}), {value!r}{hint}",
                     )
                 )
+    return faults
+
+
+def check_queries(cells: Iterable[tuple[int, str]]) -> list[Fault]:
+    """Faults for web addresses of different files that are equal without their queries, which are not kept."""
+    seen: dict[str, tuple[int, str]] = {}
+    faults = []
+    for row, cell in cells:
+        address, mark, query = cell.strip().partition("#")[0].partition("?")
+        if not mark or not is_address(address):
+            continue
+        first_row, first = seen.setdefault(address, (row, query))
+        if query != first:
+            faults.append(
+                Fault(
+                    row,
+                    f"path differs from that of row {first_row} only by its query, the part behind `?`, which is not "
+                    f"kept: {redact(address)}",
+                )
+            )
     return faults
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from wsi_pipeline.cohort.discover import is_slide_file
 from wsi_pipeline.cohort.manifest import Cohort, SlideRecord
 from wsi_pipeline.commands.checks.check_slide import SlideCheck
+from wsi_pipeline.files.addresses import may_exist
 from wsi_pipeline.files.path_choices import split_choice
 
 MOST_FOLDERS = 1000
@@ -49,7 +50,7 @@ def join_labels(cohort: Cohort) -> Labels:
             patients.setdefault(record.label, set()).add(record.patient_id)
     counts = {label: (slides, len(patients[label])) for label, slides in cohort.label_counts().items()}
     without = tuple(record.slide_id for record in cohort.records if record.label is None) if counts else ()
-    gone = tuple(r.slide_id for r in cohort.records if r.label is not None and not split_choice(r.path)[0].exists())
+    gone = tuple(r.slide_id for r in cohort.records if r.label is not None and not may_exist(split_choice(r.path)[0]))
     return Labels(counts, without, gone)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from wsi_pipeline.system.redaction import redact
 from wsi_pipeline.wording import grouped
 
 LINE_EVERY_SECONDS = 15.0
@@ -37,7 +38,7 @@ class Console:
         if self.quiet:
             return
         try:
-            self.out.write(text + "\n")
+            self.out.write(_clean(text) + "\n")
             self.out.flush()
         except BrokenPipeError:  # `wsi-pipeline tile ... | head`: nobody reads the output any more, the work continues
             self.quiet = True
@@ -45,7 +46,7 @@ class Console:
 
     def error(self, text: str) -> None:
         """Print an error on standard error, also if quiet."""
-        self.err.write(f"error: {text}\n")
+        self.err.write(f"error: {_clean(text)}\n")
         self.err.flush()
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -76,6 +77,11 @@ class Console:
             (progress.close if progress.done else progress.discard)()
             raise
         progress.close()
+
+
+def _clean(text: str) -> str:
+    """Text without the keys that the address of a slide may carry."""
+    return redact(text) if "://" in text else text
 
 
 class Progress:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.slides.slide import Slide, level_box
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
@@ -36,10 +37,16 @@ class JpegTiffSlide(Slide):
 
     Takes ownership of `other`, which reads the levels not decoded here and is closed with this slide. Raises
     SlideError, leaving `other` open, if no level can be decoded here.
+
+    levels   those decoded here, compared already; None: found and compared now
     """
 
-    def __init__(self, path: Path, other: Slide, image: SlideImage) -> None:
-        self._other, self._levels = other, same_pixels(tiled_levels(path, other, image), other, path.name)
+    def __init__(
+        self, path: Path, other: Slide, image: SlideImage, levels: dict[int, TiledLevel] | None = None
+    ) -> None:
+        if levels is None:
+            levels = same_pixels(tiled_levels(path, other, image), other, path.name)
+        self._other, self._levels = other, levels
         if 0 not in self._levels:
             raise SlideError("its level 0 did not pass the comparison")
         self._cache = PixelCache(CACHE_BYTES)
@@ -57,16 +64,28 @@ class JpegTiffSlide(Slide):
         if tiles is None:
             return self._other.read_region(x, y, level, width, height)
         box, decode = level_box(self.info.levels[level], x, y, width, height), tiles.decode
+        inside = box.clipped(tiles.size)
+        if tiles.remote and inside:
+            tiles.expect(tiles_below(inside, tiles.tile), in_order=False)
 
         def tile(row: int, column: int) -> Pixels:
             return self._cache.get((level, row, column), partial(decode, column, row))
 
-        return joined(box, box.clipped(tiles.size), tiles.tile, tile)
+        return joined(box, inside, tiles.tile, tile)
 
     def close(self) -> None:
         """Release the file; it closes when the last read in another thread has finished."""
         with self._lock:
             self._closed = True
+            for level in self._levels.values():
+                level.close()
             self._levels = {}
             self._other.close()
         self._cache.clear()
+
+
+def tiles_below(box: Box, tile: Size) -> NDArray[np.int64]:
+    """(column, row) int64 (N, 2) of the tiles that a box touches, row by row."""
+    rows = np.arange(box.y // tile.height, (box.bottom - 1) // tile.height + 1)
+    columns = np.arange(box.x // tile.width, (box.right - 1) // tile.width + 1)
+    return np.stack([np.tile(columns, len(rows)), np.repeat(rows, len(columns))], axis=1)

@@ -21,6 +21,8 @@ from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.pixel_cache import PixelCache
 from wsi_pipeline.images.white import white
+from wsi_pipeline.remote.remote_file import RemoteFile
+from wsi_pipeline.remote.skeleton import RemoteReader
 from wsi_pipeline.slides.backends.tiff_page import (
     Image,
     JoinedImage,
@@ -49,12 +51,16 @@ TILE_CACHE_BYTES, STRIP_CACHE_BYTES = 32 << 20, 256 << 20
 
 
 class TiffSlideSlide(Slide):
-    """`image` of one TIFF file. Raises SlideError when it cannot be decoded here."""
+    """`image` of one TIFF file; at `remote`, which is closed with it, if `path` only has its directories.
 
-    def __init__(self, path: Path, image: SlideImage) -> None:
+    Raises SlideError when it cannot be decoded here.
+    """
+
+    def __init__(self, path: Path, image: SlideImage, remote: RemoteFile | None = None) -> None:
         self._lock = threading.Lock()
         self._closed = False
-        self._slide = _open(path)
+        self._remote = remote
+        self._slide = _open(path, remote)
         try:
             pages = every_page(self._slide.ts_tifffile)
             self._cache = PixelCache(TILE_CACHE_BYTES if image.base.tiled else STRIP_CACHE_BYTES)
@@ -89,6 +95,9 @@ class TiffSlideSlide(Slide):
     def _load_from(self, file: Any) -> Any:
         """A function that reads (offset, count) of the file, one thread at a time."""
 
+        if self._remote is not None:
+            return self._remote.read
+
         def load(offset: int, count: int) -> bytes:
             """`count` bytes from `offset` on, fewer at the end of the file."""
             with self._lock:
@@ -121,15 +130,17 @@ class TiffSlideSlide(Slide):
         with self._lock:
             self._closed = True
             self._slide.close()
+            if self._remote is not None:
+                self._remote.close()
         self._cache.clear()
         self._images = []
 
 
-def _open(path: Path) -> tiffslide.TiffSlide:
+def _open(path: Path, remote: RemoteFile | None) -> tiffslide.TiffSlide:
     import tiffslide  # with zarr, a third of a second; most slides have another reader
 
     try:
-        return tiffslide.TiffSlide(path)
+        return tiffslide.TiffSlide(path if remote is None else RemoteReader(remote))
     except PARSE_ERRORS as error:
         raise _not_understood(error, path) from error
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 
+from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.files.dicom_header import is_dicom, read_dicom_header
 from wsi_pipeline.files.path_choices import split_choice
+from wsi_pipeline.remote.remote_file import RemoteFile
+from wsi_pipeline.remote.whole_file import NO_RANGES, whole_file
 from wsi_pipeline.slides.inspect.sniff import refusal
 
 END_BYTES = 64 << 10
 SAMPLES, SAMPLE_BYTES = 16, 16 << 10
 _WHOLE_BELOW = 2 * END_BYTES + SAMPLES * SAMPLE_BYTES
+STAT_BYTES = 1 << 10
+"""Read to learn size and tag of a remote file."""
+_NOTE = "digest"
 _VERSION = b"wsi-pipeline quick digest 1\0"
 
 
@@ -29,6 +36,8 @@ def quick_digest(path: Path, *, series: bool = True) -> str:
         return hashlib.sha256(
             _VERSION + quick_digest(file, series=series).encode() + part.encode(errors="surrogateescape")
         ).hexdigest()
+    if is_address(path):
+        return _address_digest(path)
     try:
         files = members(path)
         if files is None:
@@ -51,12 +60,17 @@ def same_slide(path: Path, digest: str) -> bool:
 def size_in_bytes(path: Path) -> int:
     """Bytes of all files of a slide."""
     path = split_choice(path)[0]
+    if is_address(path):
+        with closing(RemoteFile(path, head=STAT_BYTES)) as file:
+            return file.size
     files = members(path)
     return path.stat().st_size if files is None else sum(file.stat().st_size for _, file in files)
 
 
 def members(path: Path) -> list[tuple[str, Path]] | None:
     """(name, file) of a slide made of several files, sorted by name; None for a single file."""
+    if is_address(path):
+        return None
     if path.is_dir():
         return _walk(path)
     if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
@@ -81,6 +95,23 @@ def _others_of_series(path: Path) -> list[str]:
                 head = hashlib.sha256(file.read(END_BYTES)).hexdigest()
             found.append(f"{other.stat().st_size} {head}")
     return sorted(found)
+
+
+def _address_digest(path: Path) -> str:
+    """The digest that a copy of the file would have; kept in the cache for this version of it, so read once."""
+    with closing(RemoteFile(path, head=STAT_BYTES)) as file:
+        if file.version is not None:
+            known = file.cache.note(file.version, _NOTE)
+            if len(known) == hashlib.sha256().digest_size * 2:
+                return known
+        if file.ranges:
+            parts = file.read_many([(start, start + length) for start, length in _pieces(file.size)])
+            digest = hashlib.sha256(_VERSION + f"{file.size}\0".encode() + b"".join(parts)).hexdigest()
+        else:
+            digest = _file_digest(whole_file(file, NO_RANGES))
+        if file.version is not None:
+            file.cache.keep_note(file.version, _NOTE, digest)
+        return digest
 
 
 def _file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.files.dicom_header import read_dicom_header
 from wsi_pipeline.files.path_choices import split_choice
 from wsi_pipeline.geometry import Box
+from wsi_pipeline.remote.remote_file import RemoteFile
+from wsi_pipeline.remote.skeleton import skeleton
+from wsi_pipeline.remote.tiff_directories import is_tiff
+from wsi_pipeline.remote.whole_file import kept_whole
 from wsi_pipeline.slides.inspect.identity import quick_digest, size_in_bytes
 from wsi_pipeline.slides.inspect.sniff import refusal
 from wsi_pipeline.slides.slide import Slide, SlideInfo
@@ -104,6 +110,8 @@ def codec_of(path: Path) -> str:
     For a folder, the codec of its first DICOM file. Raises OSError if the file cannot be read.
     """
     path = split_choice(path)[0]
+    if is_address(path):
+        return _codec_at_address(path)
     if path.is_dir():
         first = next((file for file in sorted(path.iterdir()) if file.suffix.lower() == ".dcm"), None)
         return codec_of(first) if first is not None and first.is_file() else UNKNOWN_CODEC
@@ -115,6 +123,17 @@ def codec_of(path: Path) -> str:
     header = read_dicom_header(path)
     syntax = header.transfer_syntax if header else ""
     return _DICOM_CODECS.get(syntax, f"transfer syntax {syntax}") if syntax else UNKNOWN_CODEC
+
+
+def _codec_at_address(path: Path) -> str:
+    with closing(RemoteFile(path)) as file:
+        copy = kept_whole(file)
+        if copy is not None:
+            return codec_of(copy)
+        if not file.ranges or not is_tiff(file.read(0, 4)):
+            return UNKNOWN_CODEC
+        with skeleton(file) as stand_in:
+            return codec_of(stand_in)
 
 
 def look(slide: Slide, level: int, side: int) -> Look:

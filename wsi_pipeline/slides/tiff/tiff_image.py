@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import tifffile
 
@@ -33,10 +33,13 @@ _STACKS = {
 _TRUNCATED = re.compile(r'"truncated"\s*:\s*true')
 
 
-def tiff_image(path: Path, choice: ImageChoice) -> SlideImage:
-    """The slide image of a TIFF file; raises SlideError, saying what the file is, if it cannot be shown."""
+def tiff_image(path: Path, choice: ImageChoice, file: BinaryIO | None = None) -> SlideImage:
+    """The slide image of a TIFF file; raises SlideError, saying what the file is, if it cannot be shown.
+
+    file   read instead of `path`
+    """
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path) if file is None else tifffile.TiffFile(file, name=path.name) as tiff:
             return _image(tiff, path, choice)
     except SlideError:
         raise

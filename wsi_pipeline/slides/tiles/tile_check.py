@@ -39,6 +39,11 @@ def same_pixels(levels: dict[int, TiledLevel], other: Slide, name: str) -> dict[
     return good
 
 
+def sampled_tiles(number: int, level: TiledLevel) -> list[tuple[int, int]]:
+    """(start, stop) in the file of the tiles that `same_pixels` compares."""
+    return level.ranges(_sample(level, 3 if number == 0 else 1))
+
+
 def _fault(number: int, level: TiledLevel, other: Slide) -> str:
     """Why a level must not be decoded here, or an empty string."""
     compared = 0

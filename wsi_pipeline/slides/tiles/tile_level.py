@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,26 @@ from wsi_pipeline.slides.tiles.tile_codec import TileCodec
 Pixels = NDArray[np.uint8]
 
 
+class TileSource(Protocol):
+    """Where the bytes of tiles are read from; for several threads."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """`count` bytes from `offset` on, fewer at the end of the file."""
+
+    def close(self) -> None:
+        """Stop what is read in advance."""
+
+
+@runtime_checkable
+class ExpectsRanges(Protocol):
+    """A source that is told beforehand what will be read, because each request takes long."""
+
+    def expect(self, ranges: Sequence[tuple[int, int]], *, in_order: bool) -> None:
+        """Read (start, stop) now, at the same time, or begin to read them in the order in which they will be needed."""
+
+
 class TileBytes:
-    """A file read by position from any thread; closed when its last user releases it, never during a read."""
+    """A local file read by position from any thread; closed when its last user releases it, never during a read."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -28,6 +47,9 @@ class TileBytes:
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes from `offset` on, fewer at the end of the file."""
         return os.pread(self._descriptor, count, offset)
+
+    def close(self) -> None:
+        """Nothing is read in advance."""
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):  # absent if opening failed
@@ -41,7 +63,7 @@ class TiledLevel:
     number   of the level, for messages
     """
 
-    def __init__(self, page: Any, number: int, file: TileBytes, codec: TileCodec) -> None:
+    def __init__(self, page: Any, number: int, file: TileSource, codec: TileCodec) -> None:
         self.size = Size(int(page.imagewidth), int(page.imagelength))
         self.tile = Size(int(page.tilewidth), int(page.tilelength))
         self.columns, self.rows = -(-self.size.width // self.tile.width), -(-self.size.height // self.tile.height)
@@ -51,6 +73,30 @@ class TiledLevel:
         if not len(self._offsets) == len(self._counts) == self.columns * self.rows:
             raise SlideError(f"its directory lists {len(self._counts)} of {self.columns * self.rows} tiles")
         self._number, self._file, self._codec = number, file, codec
+
+    @property
+    def remote(self) -> bool:
+        """Whether it pays to `expect` tiles."""
+        return isinstance(self._file, ExpectsRanges)
+
+    def expect(self, places: NDArray[np.int64], *, in_order: bool) -> None:
+        """Fetch the bytes of tiles before they are decoded, if they are not on this machine.
+
+        places     (column, row) int64 (N, 2)
+        in_order   they will be decoded in this order, each once; False: all are needed now
+        """
+        if isinstance(self._file, ExpectsRanges):
+            self._file.expect(self.ranges(places[:, 1] * self.columns + places[:, 0]), in_order=in_order)
+
+    def ranges(self, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """(start, stop) in the file of the tiles with these numbers, row by row; those the file lacks are left out."""
+        there = numbers[~self.missing[numbers]]
+        starts, stops = self._offsets[there], self._offsets[there] + self._counts[there]
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+    def close(self) -> None:
+        """Stop fetching in advance."""
+        self._file.close()
 
     @property
     def missing(self) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from wsi_pipeline.slides.tiff.directories import every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiles.jpeg_stream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
 from wsi_pipeline.slides.tiles.tile_codec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
-from wsi_pipeline.slides.tiles.tile_level import TileBytes, TiledLevel
+from wsi_pipeline.slides.tiles.tile_level import TileBytes, TiledLevel, TileSource
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,12 @@ _RGB, _YCBCR = 2, 6
 _HEADER_BYTES = 1 << 16
 
 
-def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, TiledLevel]:
+def tiled_levels(
+    path: Path, other: Slide, image: SlideImage, source: TileSource | None = None
+) -> dict[int, TiledLevel]:
     """The levels of `other` (the same `image` in another backend) whose tiles can be decoded here, by their numbers.
+
+    source   where the tiles are read from; None: `path`
 
     Raises SlideError, saying why, if level 0 cannot.
     """
@@ -35,7 +39,7 @@ def tiled_levels(path: Path, other: Slide, image: SlideImage) -> dict[int, Tiled
         raise SlideError("a channel, a display range or an orientation is applied to its tiles")
     if len(image.levels) != len(other.info.levels):
         raise SlideError(f"{other.info.backend} does not see all of its levels")
-    file, found = TileBytes(path), {}
+    file, found = source or TileBytes(path), {}
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = every_page(tiff)
@@ -60,7 +64,7 @@ def _tiled(page: Any) -> Any:
     return page
 
 
-def _codec(page: Any, file: TileBytes) -> TileCodec:
+def _codec(page: Any, file: TileSource) -> TileCodec:
     """The decoder of a page's tiles; raises SlideError saying what is not decoded here."""
     compression, photometric = int(page.compression), int(page.photometric)
     if int(page.samplesperpixel) != 3 or page.bitspersample != 8 or page.dtype != np.uint8:
@@ -77,7 +81,7 @@ def _codec(page: Any, file: TileBytes) -> TileCodec:
     raise SlideError(f"compression {compression} of kind {page.photometric.name} is not decoded here")
 
 
-def _first_bytes(page: Any, file: TileBytes) -> bytes:
+def _first_bytes(page: Any, file: TileSource) -> bytes:
     """First bytes of the first existing tile, empty if there is none; all tiles of a level have the same format."""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if offset and count:

@@ -13,6 +13,7 @@ from wsi_pipeline.config.execution import CohortOptions, TableOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.exchange.readers.foreign_file import ForeignFile
 from wsi_pipeline.exchange.readers.slide_names import match_names
+from wsi_pipeline.files.addresses import may_exist
 from wsi_pipeline.stages.engine.runner import CohortResult
 from wsi_pipeline.stages.inputs.import_plan import ImportPlan
 from wsi_pipeline.wording import agreed, counted, listed
@@ -150,7 +151,7 @@ def _with_files(cohort: Cohort, plan: ImportPlan) -> Cohort:
         cohort,
         [
             replace(record, path=files[record.slide_id].path, image=None, channel=None, plane=None)
-            if record.slide_id in files and not record.path.exists()
+            if record.slide_id in files and not may_exist(record.path)
             else record
             for record in cohort.records
         ],

@@ -25,6 +25,7 @@ from wsi_pipeline.exchange.readers.imported_rows import (
     settings_of,
     unknown_slide,
 )
+from wsi_pipeline.files.addresses import may_exist
 from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.slide_info import SlideInfo, check_upright
 from wsi_pipeline.slides.spacing import Spacing, spacing_of
@@ -146,7 +147,7 @@ class ImportFeatures:
 
 def slide_is_there(record: SlideRecord, file: Path) -> bool:
     """Whether the path of a record names a slide, and not, for a missing slide, its feature file."""
-    return record.path != file and record.path.exists()
+    return record.path != file and may_exist(record.path)
 
 
 def look_at(record: SlideRecord, file: Path, slide: OpenOnce, default_mpp: float | None) -> KnownSlide:
@@ -174,7 +175,7 @@ def look_at(record: SlideRecord, file: Path, slide: OpenOnce, default_mpp: float
 def with_paths(records: Mapping[str, SlideRecord], plan: ImportPlan) -> dict[str, SlideRecord]:
     """The records, in which a missing slide has the path of its feature file."""
     return {
-        one: replace(record, path=plan.files[one].path) if one in plan.files and not record.path.exists() else record
+        one: replace(record, path=plan.files[one].path) if one in plan.files and not may_exist(record.path) else record
         for one, record in records.items()
     }
 

@@ -16,6 +16,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.errors import ExchangeError
 from wsi_pipeline.exchange.readers.foreign_file import ForeignFile
 from wsi_pipeline.exchange.readers.imported_rows import place, settings_of
+from wsi_pipeline.files.addresses import may_exist
 from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.slide_info import SlideInfo, check_upright
 from wsi_pipeline.slides.spacing import spacing_of
@@ -52,7 +53,7 @@ class ImportPatches:
         """Up to date if the store has the digest of this file and this slide."""
         self._refuse(record)
         header = read_header(self._path(record), PATCH_FORMAT)
-        if header is not None and record.path.exists() and header.digest == self._digest(record):
+        if header is not None and may_exist(record.path) and header.digest == self._digest(record):
             return Freshness(True, status=_status(header))
         return Freshness(False, "other patches were there" if header else "")
 

@@ -1,0 +1,1 @@
+"""Slides at an address (S3, Google Cloud Storage, HTTP): ranged reads, retries, a bounded cache on this machine."""
