@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from wsi_pipeline.errors import UsageError
 
@@ -37,7 +37,7 @@ class Registry(Generic[T]):
 
     def check(self, name: str) -> None:
         """Raise UsageError listing the known names unless `name` is one of them."""
-        if name not in self._items:
+        if name not in self.names():
             raise UsageError(f"unknown {self.kind} {name!r}", todo=f"Known: {', '.join(self.names())}")
 
     def get(self, name: str) -> T:
@@ -55,7 +55,24 @@ class Registry(Generic[T]):
         return tuple(self._items)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items
+        return name in self.names()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+        return iter(self.names())
+
+
+class JoinedRegistry(Registry[Any]):
+    """The names of several registries as one choice."""
+
+    def __init__(self, *registries: Registry[Any]) -> None:
+        super().__init__(registries[0].kind)
+        self._registries = registries
+
+    def get(self, name: str) -> Any:
+        """The thing registered under `name` in any of them; raises UsageError listing all names if there is none."""
+        self.check(name)
+        return next(registry for registry in self._registries if name in registry).get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all of them, in order."""
+        return tuple(name for registry in self._registries for name in registry.names())

@@ -14,6 +14,7 @@ from PIL import Image
 from shapely.geometry import Polygon
 
 from wsi_pipeline.config.specs import SegmentSpec
+from wsi_pipeline.config.tissue_weights import TissueNetworks
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.report.maps.overlays import draw_overlay
 from wsi_pipeline.slides.open import open_slide
@@ -23,7 +24,8 @@ from wsi_pipeline.stages.engine.whole_pictures import read_pictures
 from wsi_pipeline.stages.segment import notes_of
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.mask import TissueMask
-from wsi_pipeline.tissue.segmentation import segment_tissue
+from wsi_pipeline.tissue_networks.find_by_network import segment_by_networks
+from wsi_pipeline.tissue_networks.plan_networks import plan_networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +78,29 @@ def find_tissue(
     mask_mpp: float = SegmentSpec.mask_mpp,
     min_tissue_um2: float = SegmentSpec.min_tissue_um2,
     max_hole_um2: float = SegmentSpec.max_hole_um2,
+    weights: str | PathLike[str] | None = None,
+    artefact_weights: str | PathLike[str] | None = None,
+    artefact_mpp: float = TissueNetworks.artefact_mpp,
 ) -> Tissue:
     """Find the tissue on a slide; no tissue is a result with a warning.
 
-    method           hybrid, density, otsu, or none
+    method           hybrid, density, otsu, or none; with `weights`: grandqc or hest
     mask_mpp         resolution of the mask, micrometres per pixel
     min_tissue_um2   smaller fragments are dropped, square micrometres
     max_hole_um2     smaller holes are filled, square micrometres
+    weights          weights file of the network that `method` names
+    artefact_weights weights file of GrandQC's artefact network for `artefact_mpp` (1, 1.5 or 2)
 
-    Raises SlideError for a slide that cannot be read or states no resolution, UsageError for a setting out of range.
+    Raises SlideError for a slide that cannot be read or states no resolution, UsageError for a setting out of range,
+    EncoderError for weights that do not fit.
     """
     spec = SegmentSpec(method, mask_mpp, min_tissue_um2, max_hole_um2)
+    files = (None if path is None else str(path) for path in (weights, artefact_weights))
+    networks = plan_networks(method, TissueNetworks(*files, artefact_mpp=artefact_mpp))
     with opened(slide) as source:
         spacing = _spacing(source)
         picture, thumbnail = read_pictures(source, spacing.mpp, spec.mask_mpp)
-        found = segment_tissue(picture, source.info.size, spacing.mpp, spec)
+        found, _ = segment_by_networks(source, spacing.mpp, picture, spec, networks)
         return Tissue(source.name, source.info, found.mask, thumbnail, notes_of(source.info, spacing, found))
 
 

@@ -38,6 +38,7 @@ from wsi_pipeline.config.specs import (
     TileSpec,
     TuneSpec,
 )
+from wsi_pipeline.config.tissue_weights import TissueNetworks
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ COMMANDS = (
         "find tissue; write masks, outlines for QuPath and overlay pictures",
         "wsi-pipeline segment slides.csv",
         "wsi_pipeline.commands.tile:segment",
-        (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileExecution),
+        (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TissueNetworks, TileExecution),
         _COHORT,
     ),
     Command(
@@ -81,7 +82,7 @@ COMMANDS = (
         "segment tissue, tile it into patches, write one patch store per slide",
         "wsi-pipeline tile slides.csv --mpp 0.5 --patch-px 256",
         "wsi_pipeline.commands.tile:tile",
-        (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TileSpec, TileExecution),
+        (CohortOptions, QuPathOptions, TableOptions, SegmentSpec, TissueNetworks, TileSpec, TileExecution),
         _COHORT,
     ),
     Command(

@@ -49,6 +49,7 @@ from wsi_pipeline.stages.inputs.stain_files import with_recorded_target
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.results.trainings import read_training, trainings
 from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.store.schema import NETWORKS
 from wsi_pipeline.wording import counted
 
 
@@ -225,6 +226,12 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
         raise UsageError(
             f"the model was trained on patches of {specs.get('import', {}).get('tool')}, which cannot be made here",
             todo="Compute features of these slides with that tool, then: wsi-pipeline predict --features-from FOLDER",
+        )
+    if NETWORKS in specs:
+        used = " and ".join(str(each["network"]) for each in specs[NETWORKS].values())
+        raise UsageError(
+            f"the model was trained on tissue of {used}, whose weights predict does not take",
+            todo="Tile and embed these slides first, with those weights, then predict without naming slides",
         )
     specs = {**specs, "embed": with_recorded_target(request.run_dir, specs)}
     settings = [

@@ -25,7 +25,7 @@ STEPS = ("tile", "tune", "embed", "classify", "embed-slides", "train-mil")
 Step = tuple[Command, tuple[tuple[Any, ...], ...]]
 _SEVERAL = ("embed", "embed-slides")
 """Steps that take a list of sections, one per encoder."""
-_FILES = ("weights", "adapter", "trained", "clinical", "features_from", "labels", "stain_target")
+_FILES = ("weights", "artefact_weights", "adapter", "trained", "clinical", "features_from", "labels", "stain_target")
 """Options that name files."""
 
 

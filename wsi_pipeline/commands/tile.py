@@ -9,8 +9,9 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution
+from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution, usable_cores
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
+from wsi_pipeline.config.tissue_weights import TissueNetworks
 from wsi_pipeline.stages.engine.runner import CohortResult, SlideStage, StageResult, run_cohort
 from wsi_pipeline.wording import counted, grouped, listed
 
@@ -22,7 +23,7 @@ _WHAT_NEXT = "embed --model pathotune"
 
 def segment(request: Request) -> int:
     """Find tissue on every slide."""
-    return _work(request, [_segment_stage(request, overlay=True)], "segment")
+    return _work(request, _segment_stage(request, overlay=True), [], "segment")
 
 
 def tile(request: Request) -> int:
@@ -30,27 +31,33 @@ def tile(request: Request) -> int:
     from wsi_pipeline.stages.tile import TileStage
 
     execution = request.get(TileExecution)
-    stages: list[SlideStage] = [
-        _segment_stage(request, overlay=False),
-        TileStage(request.run_dir, request.get(TileSpec), execution.store),
-    ]
-    return _work(request, stages, "segment+tile")
+    tiling = TileStage(request.run_dir, request.get(TileSpec), execution.store)
+    return _work(request, _segment_stage(request, overlay=False), [tiling], "segment+tile")
 
 
 def _segment_stage(request: Request, *, overlay: bool) -> SegmentStage:
-    from wsi_pipeline.stages.segment import SegmentStage  # other commands print in the same way but find no tissue
+    # Other commands print in the same way but find no tissue.
+    from wsi_pipeline.stages.segment import SegmentStage
+    from wsi_pipeline.tissue_networks.plan_networks import plan_networks
 
     execution, cohort = request.get(TileExecution), request.get(CohortOptions)
     no_crop = request.get(QuPathOptions).qupath_no_crop
     spec = request.get(SegmentSpec)
-    return SegmentStage(request.run_dir, spec, cohort.default_mpp, execution.store, overlay, no_crop)
+    networks = plan_networks(spec.method, request.get(TissueNetworks), _threads(execution.processes))
+    return SegmentStage(request.run_dir, spec, cohort.default_mpp, execution.store, overlay, no_crop, networks)
 
 
-def _work(request: Request, stages: Sequence[SlideStage], name: str) -> int:
+def _threads(processes: int) -> int:
+    """Threads of torch in each of several processes, so that together they use every core once."""
+    return max(1, usable_cores() // processes) if processes > 1 else 0
+
+
+def _work(request: Request, segmenting: SegmentStage, others: Sequence[SlideStage], name: str) -> int:
     records = request.select(request.open_cohort())
+    segmenting.open_networks(records)
     with request.console.progress(name, len(records), "slides") as step:
         result = run_cohort(
-            stages,
+            [segmenting, *others],
             request.run_dir,
             records,
             workers=request.get(TileExecution).processes,

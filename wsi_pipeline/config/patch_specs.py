@@ -7,7 +7,7 @@ from typing import Any
 
 from wsi_pipeline.config import shared
 from wsi_pipeline.config.fields import at_least, between, option, validate
-from wsi_pipeline.config.registries import TISSUE_DETECTORS
+from wsi_pipeline.config.registries import TISSUE_METHODS
 from wsi_pipeline.config.shared import PLAUSIBLE_MPP
 from wsi_pipeline.errors import UsageError
 
@@ -16,7 +16,7 @@ from wsi_pipeline.errors import UsageError
 class SegmentSpec:
     """How tissue is found on a slide."""
 
-    method: str = option("hybrid", "tissue detector", group="tissue", choices=TISSUE_DETECTORS)
+    method: str = option("hybrid", "tissue detector", group="tissue", choices=TISSUE_METHODS)
     mask_mpp: float = option(
         8.0, "resolution of the tissue mask, micrometres per pixel", group="tissue", check=PLAUSIBLE_MPP
     )

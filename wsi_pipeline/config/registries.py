@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsi_pipeline.registry import Registry
+from wsi_pipeline.registry import JoinedRegistry, Registry
 
 TISSUE_DETECTORS: Registry[Any] = Registry(
     "tissue detector", ("hybrid", "density", "otsu", "none"), home="wsi_pipeline.tissue.detectors.methods"
 )
+TISSUE_NETWORKS: Registry[Any] = Registry(
+    "tissue network", ("grandqc", "hest"), home="wsi_pipeline.tissue_networks.published"
+)
+TISSUE_METHODS = JoinedRegistry(TISSUE_DETECTORS, TISSUE_NETWORKS)
 MIL_MODELS: Registry[Any] = Registry(
     "MIL model",
     ("gated-abmil", "abmil", "clam-sb", "dsmil", "transmil", "mean", "max", "linear"),

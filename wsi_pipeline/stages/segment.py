@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,30 @@ from numpy.typing import NDArray
 from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus
+from wsi_pipeline.config.registries import TISSUE_METHODS, TISSUE_NETWORKS
 from wsi_pipeline.config.specs import SegmentSpec
-from wsi_pipeline.errors import MissingSlideError
+from wsi_pipeline.errors import MissingSlideError, UsageError, WsiPipelineError
 from wsi_pipeline.files.addresses import may_exist
 from wsi_pipeline.report.maps.overlays import write_overlay
 from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
 from wsi_pipeline.slides.open import open_slide
-from wsi_pipeline.slides.slide import SlideInfo
+from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, segment_digest, stale
 from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format, identity_of
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, bounds_origin
 from wsi_pipeline.stages.engine.runner import Freshness
-from wsi_pipeline.store.schema import SEGMENT_FORMAT, Header, SlideIdentity
+from wsi_pipeline.store.schema import NETWORKS, SEGMENT_FORMAT, Header, SlideIdentity
 from wsi_pipeline.store.tables.segment_table import write_segment
 from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.tissue.contours import tissue_polygons
-from wsi_pipeline.tissue.detectors.methods import SEGMENTERS
 from wsi_pipeline.tissue.geojson import from_origin, origin_of_file, to_geojson
 from wsi_pipeline.tissue.mask import TissueMask
 from wsi_pipeline.tissue.own.given import given_tissue, tissue_digest
-from wsi_pipeline.tissue.segmentation import Segmentation, segment_tissue
+from wsi_pipeline.tissue.segmentation import Segmentation
+from wsi_pipeline.tissue_networks.find_by_network import Artefacts, segment_by_networks
+from wsi_pipeline.tissue_networks.plan_networks import NO_NETWORKS, NetworkPlan
 
 _MAY_HAVE_BOUNDS = {"argos", "generic-tiff", "hamamatsu", "leica", "mirax", "philips", "trestle", "ventana"}
 """Vendors whose slides may have bounds in OpenSlide."""
@@ -48,8 +51,9 @@ class SegmentStage:
     store         hdf5 or zarr
     overlay       draw the overlay picture; off if `tile` follows, which draws its own with the patches
     no_crop       contour coordinates from the corner of the whole slide, for QuPath set to show it uncropped
+    networks      networks with weights of the user's own, for tissue and artefacts
 
-    Raises UsageError for an unknown tissue detector.
+    Raises UsageError for an unknown tissue detector, or for one whose network is not among `networks`.
     """
 
     run_dir: RunDir
@@ -58,10 +62,29 @@ class SegmentStage:
     store: str = "hdf5"
     overlay: bool = True
     no_crop: bool = False
+    networks: NetworkPlan = NO_NETWORKS
     name: str = "segment"
 
     def __post_init__(self) -> None:
-        SEGMENTERS.get(self.spec.method)  # refuse an unknown one here, not slide by slide
+        TISSUE_METHODS.get(self.spec.method)  # refuse an unknown one here, not slide by slide
+        if self.spec.method in TISSUE_NETWORKS and self.networks.tissue is None:
+            raise UsageError(f"tissue detector {self.spec.method} needs the weights of its network")
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that networks need: see `SlideStage`."""
+        return ("torch", "wsi_pipeline.tissue_networks.unet") if self.networks else ()
+
+    def open_networks(self, records: Iterable[SlideRecord]) -> None:
+        """Load the networks if any of these slides needs them. Raises EncoderError, once, if weights do not fit."""
+        if self.networks and any(record.tissue is None and not self._is_fresh(record) for record in records):
+            self.networks.open()
+
+    def _is_fresh(self, record: SlideRecord) -> bool:
+        try:
+            return self.check(record).fresh
+        except (WsiPipelineError, OSError):
+            return False
 
     def check(self, record: SlideRecord) -> Freshness:
         """Up to date if the mask's digest matches the slide's bytes, its resolution and the settings."""
@@ -71,6 +94,8 @@ class SegmentStage:
             if self._contours_placed(record, header):
                 return Freshness(True, status=_status(header))
             return Freshness(False, "its contours use another origin than QuPath")
+        if header is not None and header.specs.get(NETWORKS, {}) != self.networks.facts():
+            return Freshness(False, "other networks or weights")
         return stale(path, header, {"segment": asdict(self.spec)})
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
@@ -81,24 +106,32 @@ class SegmentStage:
         identity = identity_of(record, opened, spacing)
         rgb, thumbnail = slide.pictures(spacing.mpp, self.spec.mask_mpp)
         check_unchanged(record.path, identity)
-        found = self._tissue(record, info, spacing.mpp, rgb)
+        found, artefacts = self._tissue(record, opened, spacing.mpp, rgb)
+        used = self.networks.facts()
         note = notes_of(info, spacing, found)
         self._write_pictures(record.slide_id, thumbnail, found.mask, info.origin)
         header = Header(
             SEGMENT_FORMAT,
-            digest=segment_digest(self.spec, identity, tissue),
+            digest=segment_digest(self.spec, identity, tissue, used),
             parent_digest=identity.quick_digest,
             slide=identity,
-            specs={"segment": asdict(self.spec)},
+            specs={"segment": asdict(self.spec), **({NETWORKS: used} if used else {})},
             extra={
                 "revision": REVISIONS["segment"],
                 "warning": note,
                 "tissue_mm2": round(found.mask.tissue_mm2, 4),
+                **({"artefacts_mm2": artefacts.mm2} if artefacts else {}),
                 **({ORIGIN: list(info.origin)} if any(info.origin) else {}),
                 **({"tissue": record.tissue.name} if record.tissue else {}),
             },
         )
-        write_segment(self.run_dir.segment_store(record.slide_id, self.store), header, found.mask, thumbnail)
+        write_segment(
+            self.run_dir.segment_store(record.slide_id, self.store),
+            header,
+            found.mask,
+            thumbnail,
+            artefacts.kinds if artefacts else None,
+        )
         drop_other_format(self.run_dir.segment_store(record.slide_id, self.store))
         return _status(header)
 
@@ -110,17 +143,20 @@ class SegmentStage:
         digest = known.quick_digest if same else quick_digest(record.path)
         parts: dict[str, Any] = {**asdict(header.slide), "quick_digest": digest}
         now = SlideIdentity(**{**parts, "mpp": float(spacing.mpp), "mpp_source": spacing.source})
-        return segment_digest(self.spec, now, self._tissue_digest(record)) == header.digest
+        return segment_digest(self.spec, now, self._tissue_digest(record), self.networks.facts()) == header.digest
 
     def _tissue_digest(self, record: SlideRecord) -> str | None:
         return None if record.tissue is None else tissue_digest(record.tissue, self.no_crop, record.tissue_mpp)
 
-    def _tissue(self, record: SlideRecord, info: SlideInfo, mpp: float, rgb: NDArray[np.uint8]) -> Segmentation:
-        """The user's tissue mask if the manifest names one, else the detected one."""
+    def _tissue(
+        self, record: SlideRecord, slide: Slide, mpp: float, rgb: NDArray[np.uint8]
+    ) -> tuple[Segmentation, Artefacts | None]:
+        """The user's tissue mask if the manifest names one, else the detected one and what was taken out of it."""
         if record.tissue is None:
-            return segment_tissue(rgb, info.size, mpp, self.spec)
+            return segment_by_networks(slide, mpp, rgb, self.spec, self.networks)
         mask_mpp, own = self.spec.mask_mpp, record.tissue_mpp
-        return given_tissue(record.tissue, info, mpp, mask_mpp, rgb, no_crop=self.no_crop, own_mpp=own)
+        given = given_tissue(record.tissue, slide.info, mpp, mask_mpp, rgb, no_crop=self.no_crop, own_mpp=own)
+        return given, None
 
     def _pictures_there(self, record: SlideRecord) -> bool:
         drawn = not self.overlay or self.run_dir.overlay(record.slide_id).is_file()
@@ -160,4 +196,6 @@ def notes_of(info: SlideInfo, spacing: Spacing, found: Segmentation) -> str:
 
 def _status(header: Header) -> StageStatus:
     summary = {"tissue_mm2": header.extra["tissue_mm2"], "mpp": header.slide.mpp, "mpp_source": header.slide.mpp_source}
+    if "artefacts_mm2" in header.extra:
+        summary["artefacts_mm2"] = header.extra["artefacts_mm2"]
     return StageStatus("done", note=str(header.extra.get("warning", "")), digest=header.digest, summary=summary)

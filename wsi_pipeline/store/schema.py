@@ -20,11 +20,14 @@ PATCH_FORMAT = "wsi-pipeline/patches"
 FEATURE_FORMAT = "wsi-pipeline/features"
 CLASS_FORMAT = "wsi-pipeline/classes"
 
-MASK, THUMBNAIL = "mask", "thumbnail"
+MASK, THUMBNAIL, ARTEFACTS = "mask", "thumbnail", "artefacts"
 COORDS, COVERAGE, LABELS, JPEG, IMAGES, FEATURES = "coords", "coverage", "labels", "jpeg", "images", "features"
 QUALITY, DROPPED = "quality", "dropped"
 
 PROBABILITIES = "probabilities"
+
+NETWORKS = "networks"
+"""Key of a header's `specs`: the networks with weights of the user's own that found tissue and artefacts."""
 
 IMPORTED = "imported"
 """Key of a header's `extra`: the tool that made the rows, if they were imported."""

@@ -43,14 +43,25 @@ def segment_tissue(rgb: NDArray[np.uint8], slide_size: Size, mpp: float, spec: S
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise SlideError(f"the picture to segment must be uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")
-    height, width = rgb.shape[:2]
-    picture_mpp = mpp * math.sqrt(slide_size.pixels / (height * width))
-    found = SEGMENTERS.get(spec.method)(rgb, picture_mpp)
+    found = SEGMENTERS.get(spec.method)(rgb, _picture_mpp(rgb, slide_size, mpp))
     if spec.method == NONE:
         return Segmentation(TissueMask(found, slide_size, mpp), "")
+    return finished(found, rgb, slide_size, mpp, spec)
+
+
+def finished(
+    found: NDArray[np.bool_], rgb: NDArray[np.uint8], slide_size: Size, mpp: float, spec: SegmentSpec
+) -> Segmentation:
+    """The tissue (h, w) that a detector found on a picture (h, w, 3): cleaned up, with a warning if it looks wrong."""
+    picture_mpp = _picture_mpp(rgb, slide_size, mpp)
     clean = clean_mask(found, picture_mpp**2, spec.min_tissue_um2, spec.max_hole_um2)
     warning = _warning(found, clean, picture_mpp**2, spec) or _smear_warning(rgb, clean, picture_mpp)
     return Segmentation(TissueMask(clean, slide_size, mpp), warning)
+
+
+def _picture_mpp(rgb: NDArray[np.uint8], slide_size: Size, mpp: float) -> float:
+    height, width = rgb.shape[:2]
+    return mpp * math.sqrt(slide_size.pixels / (height * width))
 
 
 def _warning(found: NDArray[np.bool_], clean: NDArray[np.bool_], pixel_um2: float, spec: SegmentSpec) -> str:

@@ -164,29 +164,38 @@ def convert(preset: Published, pickled: Path, check: Check) -> Path:
     Raises EncoderError for a file that needs more than that, holds no tensors, does not pass `check`, or is already
     converted; nothing is written then.
     """
-    import torch
     from safetensors.torch import save_file
 
     target = pickled.with_name(f"{preset.stem}.safetensors")
     if target.exists():
         raise EncoderError(f"{target} already exists", todo="Use it with --weights, or remove it first.")
-    try:
-        content: Any = torch.load(pickled, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise EncoderError(f"--convert {pickled} does not exist") from None
-    except _READ_FAULTS as error:
-        raise EncoderError(
-            f"{pickled} cannot be read as tensors alone: {_first_line(error)}",
-            todo="Only checkpoints of tensors are converted; ask its authors for a safetensors file.",
-        ) from None
-    tensors = _tensors_in(content, torch.Tensor)
-    if not tensors:
-        raise EncoderError(f"{pickled} holds no tensors by name")
+    tensors = checkpoint_tensors(
+        pickled, "Only checkpoints of tensors are converted; ask its authors for a safetensors file."
+    )
     check(tensors, pickled)
     part = target.with_name(f"{target.name}.part")
     save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, part)
     part.replace(target)
     return target
+
+
+def checkpoint_tensors(pickled: Path, todo: str) -> dict[str, torch.Tensor]:
+    """The tensors of a pickled checkpoint by name, read with torch's weights-only loader.
+
+    Raises EncoderError, with `todo` as advice, for a file that is missing, needs more than that loader, or holds none.
+    """
+    import torch
+
+    try:
+        content: Any = torch.load(pickled, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise EncoderError(f"--convert {pickled} does not exist") from None
+    except _READ_FAULTS as error:
+        raise EncoderError(f"{pickled} cannot be read as tensors alone: {_first_line(error)}", todo=todo) from None
+    tensors = _tensors_in(content, torch.Tensor)
+    if not tensors:
+        raise EncoderError(f"{pickled} holds no tensors by name")
+    return tensors
 
 
 def _tensors_in(content: Any, kind: type) -> dict[str, Any]:

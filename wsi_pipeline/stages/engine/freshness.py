@@ -33,8 +33,14 @@ OFF = {"stain_norm": "none"}
 """Settings that stores name only where they are set, and what they are otherwise."""
 
 
-def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None) -> str:
-    """Digest of a tissue mask: settings, the slide's bytes and resolution; `tissue`: digest of the user's mask file."""
+def segment_digest(
+    spec: SegmentSpec, slide: SlideIdentity, tissue: str | None = None, networks: Mapping[str, Any] | None = None
+) -> str:
+    """Digest of a tissue mask: settings, the slide's bytes and resolution.
+
+    tissue     digest of the user's mask file
+    networks   the networks that were used, with the hash of their weights
+    """
     return digest_of(
         stage="segment",
         version=VERSION,
@@ -42,6 +48,7 @@ def segment_digest(spec: SegmentSpec, slide: SlideIdentity, tissue: str | None =
         spec=asdict(spec),
         slide=slide.digest_parts(),
         **({} if tissue is None else {"tissue": tissue}),
+        **({"networks": networks} if networks else {}),
     )
 
 
