@@ -249,7 +249,7 @@ def test_a_detector_that_is_none_is_refused_once(
     yaml.write_text(f"slides: {cohort}\nrun: r\ntile: {{method: otzu}}\n")
     assert main(["run", str(yaml)]) == 2
     err = capsys.readouterr().err
-    assert "tile: unknown tissue detector 'otzu'\n       Known: hybrid, density, otsu, none\n" in err
+    assert "tile: unknown tissue detector 'otzu'\n       Known: hybrid, density, otsu, none, grandqc, hest\n" in err
     assert not (tmp_path / "r" / "status").exists()
 
 
