@@ -67,14 +67,21 @@ def test_predictions_are_those_of_the_training(client: TestClient, run: RunDir) 
 def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: RunDir) -> None:
     facts = client.get("slides/s0").json()
     keys = [layer["key"] for layer in facts["layers"]]
-    assert keys == ["tissue", "grid", "coverage", "attention:colour/mean", "contribution:colour/mean"]
+    others = [key for key in keys if not key.startswith("quality:")]
+    assert others == ["tissue", "grid", "coverage", "attention:colour/mean", "contribution:colour/mean"]
+    assert {"quality:focus", "quality:pen", "quality:haematoxylin"} <= set(keys)
+    focus = client.get("slides/s0/layer", params={"key": "quality:focus"}).json()
+    widths = np.frombuffer(base64.b64decode(focus["values"]), "<f4")
+    assert focus["unit"] == "um"
+    assert 0 < focus["n"] == len(widths) <= 8, "only the sample has a focus"
+    assert np.isfinite(widths).all()
     table = read_patch_table(run.patch_store("s0"))
-    for key in keys[1:]:
+    for key in others[1:]:
         layer = client.get("slides/s0/layer", params={"key": key}).json()
         np.testing.assert_array_equal(of(layer["coords"], "<i4").reshape(-1, 2), table.grid.coords)
     coverage = client.get("slides/s0/layer", params={"key": "coverage"}).json()
     np.testing.assert_allclose(of(coverage["values"], "<f4"), table.grid.coverage)
-    attention = client.get("slides/s0/layer", params={"key": keys[3]}).json()
+    attention = client.get("slides/s0/layer", params={"key": others[3]}).json()
     assert of(attention["values"], "<f4").sum() == pytest.approx(1, abs=1e-4)
     heat = np.loadtxt(run.heatmap_file("colour", "mean", "s0", ".csv"), delimiter=",", skiprows=1)
     np.testing.assert_allclose(of(attention["values"], "<f4"), heat[:, 2], rtol=1e-4)

@@ -82,6 +82,11 @@ class RunDir:
         """Trained targets side by side, with corrected p-values."""
         return self.root / "report" / "targets.csv"
 
+    @property
+    def quality_csv(self) -> Path:
+        """Quality of every slide, with label and site."""
+        return self.root / "report" / "quality.csv"
+
     def status(self, slide_id: str) -> Path:
         """Status file of one slide: JSON with the state of each stage."""
         return self.root / "status" / f"{slide_id}.json"

@@ -67,6 +67,9 @@ class SlideRow:
     thumbnail    the thumbnail alone
     heatmaps     `ModelSection.key` -> attention over the thumbnail, encoded
     sheets       `ModelSection.key` -> the patches with highest and lowest attention, encoded
+    quality      measure -> its median over the patches; `beyond`: artefact -> fraction of patches beyond its limit
+    dropped      reason -> patches left out by `tile --drop-artefacts`
+    artefacts    thumbnail with the patches that are artefacts, encoded
 
     A model's prediction for the slide is taken from `ModelSection.predictions`.
     Raises WsiPipelineError for an unknown state.
@@ -90,6 +93,10 @@ class SlideRow:
     thumbnail: bytes | None = None
     heatmaps: Mapping[str, bytes] = field(default_factory=dict)
     sheets: Mapping[str, bytes] = field(default_factory=dict)
+    quality: Mapping[str, float] = field(default_factory=dict)
+    beyond: Mapping[str, float] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    artefacts: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.state not in STATES:

@@ -26,8 +26,10 @@ from wsi_pipeline.report.data import (
 )
 from wsi_pipeline.report.maps.pictures import shrink_png
 from wsi_pipeline.report.page.html import render_report
+from wsi_pipeline.report.page.quality_view import quality_csv
 from wsi_pipeline.report.page.target_view import side_by_side, to_csv
 from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.outputs.quality_rows import quality_fields
 from wsi_pipeline.stages.outputs.report_pictures import SlidePictures
 from wsi_pipeline.stages.results.fractions import classified, gather_fractions
 from wsi_pipeline.stages.results.prediction_files import METRICS, PATIENTS, read_json, read_predictions
@@ -70,6 +72,10 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
         write_text(run.targets_csv, to_csv(groups))
     else:
         remove(run.targets_csv)
+    if any(slide.quality for slide in data.slides):
+        write_text(run.quality_csv, quality_csv(data.slides))
+    else:
+        remove(run.quality_csv)
     write_text(run.report_html, render_report(data))
     return run.report_html
 
@@ -96,6 +102,7 @@ def _row(run: RunDir, record: SlideRecord, pictures: SlidePictures, *, known: bo
         mpp=summary.get("mpp"),
         mpp_source=summary.get("mpp_source"),
         **pictures.fields(record),
+        **quality_fields(run, record.slide_id, picture=record.slide_id in pictures.chosen),
     )
 
 

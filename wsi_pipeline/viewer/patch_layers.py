@@ -1,4 +1,4 @@
-"""Layers over a slide: tissue, the patch grid, attention and contributions of each model, class maps."""
+"""Layers over a slide: tissue, the patch grid, quality, attention and contributions of each model, class maps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
+from wsi_pipeline.quality.measures import MEASURES, limit_of
 from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.report.maps.heat import percentiles
 from wsi_pipeline.report.maps.heatmaps import COLOUR_MAP, SIGNED_MAP, Heat
+from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.outputs.explanation import Explanation, explain, models_for_slide
 from wsi_pipeline.stages.results.fractions import classified
 from wsi_pipeline.stages.results.trainings import Training, require_training
+from wsi_pipeline.store.schema import PATCH_FORMAT
 from wsi_pipeline.store.tables.class_table import read_class_table
 from wsi_pipeline.store.tables.feature_table import read_feature_table
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
@@ -32,8 +35,8 @@ from wsi_pipeline.viewer.library import Library
 Json = dict[str, Any]
 
 _KEPT_MODELS, _KEPT_SLIDES = 4, 8
-TISSUE, GRID, COVERAGE, ATTENTION, CONTRIBUTION, CLASSES = (
-    "tissue", "grid", "coverage", "attention", "contribution", "classes",
+TISSUE, GRID, COVERAGE, QUALITY, ATTENTION, CONTRIBUTION, CLASSES = (
+    "tissue", "grid", "coverage", "quality", "attention", "contribution", "classes",
 )  # fmt: skip
 
 
@@ -57,6 +60,8 @@ class PatchLayers:
         if existing_store(run.patch_store(slide_id)):
             found.append({"key": GRID, "kind": "grid", "name": "patch grid"})
             found.append({"key": COVERAGE, "kind": "values", "name": "tissue in each patch"})
+            for name in self._measured(run, slide_id):
+                found.append({"key": f"{QUALITY}:{name}", "kind": "values", "name": f"quality: {name}"})
         for model in classified(run):
             if existing_store(run.class_store(model, slide_id)):
                 found.append({"key": f"{CLASSES}:{model}", "kind": "classes", "name": f"classes by {model}"})
@@ -80,6 +85,8 @@ class PatchLayers:
             return {**entry, "rings": outlines(run, slide_id)}
         if what in (GRID, COVERAGE):
             return {**entry, **self._of_patches(run, slide_id, what)}
+        if what == QUALITY:
+            return {**entry, **quality_layer(self.patches(slide_id), of)}
         if what == CLASSES:
             return {**entry, **self._classes(run, slide_id, of)}
         return {**entry, **self._explanation(run, slide_id, what, of)}
@@ -91,6 +98,13 @@ class PatchLayers:
         if store is None:
             raise UsageError(f"{slide_id} has no patches", todo="Tile it with: wsi-pipeline tile")
         return read_patch_table(store)
+
+    def _measured(self, run: RunDir, slide_id: str) -> list[str]:
+        """Names of the measures that at least one patch has, from the header of the patch store."""
+        store = existing_store(run.patch_store(slide_id))
+        header = read_header(store, PATCH_FORMAT) if store else None
+        rows = (header.extra.get(QUALITY) or {}).get("measures", {}) if header else {}
+        return [name for name, row in rows.items() if row.get("measured")]
 
     def _of_patches(self, run: RunDir, slide_id: str, what: str) -> Json:
         table = self.patches(slide_id)
@@ -169,6 +183,24 @@ def outlines(run: RunDir, slide_id: str) -> list[list[float]]:
         for ring in (polygon.exterior, *polygon.interiors):
             rings.append(shapely.get_coordinates(ring).round(1).ravel().tolist())
     return rings
+
+
+def quality_layer(table: PatchTable, name: str) -> Json:
+    """One measure of the patches that have it, coloured from the lowest to the highest value, or up to its limit."""
+    quality = table.quality
+    column = np.full(len(table.grid), np.nan, np.float32) if quality is None else quality.column(name)
+    known = np.flatnonzero(~np.isnan(column))
+    values = column[known].astype(np.float64)
+    measure = next((measure for measure in MEASURES if measure.name == name), None)
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if measure is not None and measure.limit is not None:
+        low, high = 0.0, 2 * limit_of(measure, table.geometry.mpp)
+    place = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    unit = measure.unit if measure else ""
+    ends = tuple(f"{value:.2g} {unit}".strip() for value in (low, (low + high) / 2, high))
+    placed = _placed(table.grid.coords[known], table.geometry.patch_level0, table.geometry.stride_level0)
+    words = "of the patch or its tissue" if measure and not unit else unit
+    return {**placed, **_valued(values, place, (ends[0], ends[1], ends[2]), False), "unit": words}
 
 
 def packed(values: NDArray[Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wsi_pipeline.cohort.manifest import SlideRecord
+from wsi_pipeline.commands.checks.quality_note import quality_note
 from wsi_pipeline.config.specs import LabelSpec, SegmentSpec, TileSpec
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.geometry import Size
@@ -86,7 +87,10 @@ def check_slide(record: SlideRecord, spec: TileSpec, default_mpp: float | None, 
             spacing = spacing_of(slide.info, record.mpp, default_mpp)
             found = replace(found, spacing=spacing, note=_joined(*slide.info.notes, spacing.note))
             geometry = resolve_geometry(spec, slide.info, spacing.mpp)
-            found = replace(found, cost=_cost(slide, spec, geometry, spacing))
+            seen = look(slide, geometry.level, min(geometry.level_px, MAX_SAMPLE_PX))
+            found = replace(found, cost=_cost(seen, slide, spec, geometry, spacing))
+            if spec.quality != "none":
+                found = replace(found, note=_joined(found.note, quality_note(seen, slide, geometry, spacing)))
             found = replace(found, note=_joined(found.note, _tissue_note(slide, record, spacing, no_crop)))
             return replace(found, note=_joined(found.note, _annotation_note(slide, record, spacing, no_crop)))
     except (WsiPipelineError, OSError, MemoryError) as error:
@@ -122,8 +126,7 @@ def _annotation_note(slide: Slide, record: SlideRecord, spacing: Spacing, no_cro
     return "; ".join(bare_note({record.slide_id: (cut.bare, len(cut.coords))}))
 
 
-def _cost(slide: Slide, spec: TileSpec, geometry: PatchGeometry, spacing: Spacing) -> Cost:
-    seen = look(slide, geometry.level, min(geometry.level_px, MAX_SAMPLE_PX))
+def _cost(seen: Look, slide: Slide, spec: TileSpec, geometry: PatchGeometry, spacing: Spacing) -> Cost:
     patches = _patches(seen, slide.info, spec, geometry, float(spacing.mpp))
     read_seconds = patches * geometry.level_px**2 / seen.pixels_per_second
     overview = slide.info.levels[best_level(slide.info.levels, SegmentSpec().mask_mpp / spacing.mpp)].size

@@ -13,11 +13,13 @@ from markupsafe import Markup
 
 from wsi_pipeline.report.data import Estimate, ReportData, SlideRow
 from wsi_pipeline.report.figures import charts as figures
+from wsi_pipeline.report.maps.artefact_overlay import COLOURS
 from wsi_pipeline.report.page import findings
 from wsi_pipeline.report.page.class_view import class_views
 from wsi_pipeline.report.page.model_view import axis_low, model_views
 from wsi_pipeline.report.page.prediction_view import prediction_views
-from wsi_pipeline.report.page.slide_view import missing, slide_cards
+from wsi_pipeline.report.page.quality_view import quality_cautions, quality_view
+from wsi_pipeline.report.page.slide_view import missing, picture_view, slide_cards
 from wsi_pipeline.report.page.target_view import side_by_side
 from wsi_pipeline.report.page.tuning_view import measured_alike, tuning_cautions, tuning_findings, tuning_views
 from wsi_pipeline.statistics.metric_words import metric_words
@@ -43,7 +45,9 @@ def render_report(data: ReportData) -> str:
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         tally=_tally(data),
         findings=[*findings.findings(data), *findings.external_findings(data), *tuning_findings(data.tunings)],
-        cautions=[*findings.cautions(data), *tuning_cautions(data.tunings)],
+        cautions=[*findings.cautions(data), *quality_cautions(data.slides), *tuning_cautions(data.tunings)],
+        quality=quality_view(data.slides),
+        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS],
         axis_low=axis_low(models),
         models=model_views(models, data.models),
         targets=side_by_side(data.models),
@@ -68,6 +72,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters.update(thousands=_thousands, fixed=_fixed, estimate=_estimate, plain=_plain, dash=_dash, signed=_signed)
+    env.filters.update(picture=lambda encoded: (picture_view(encoded) or {})["uri"])
     env.filters.update(metric=metric_words, figure_words=findings.estimate_words)
     env.globals.update(interval_axis=figures.interval_axis)
     return env

@@ -34,6 +34,9 @@ _STEP = 4
 _COLOURED, _DARK = 18, 170
 """Tissue, roughly: channels differ by more than this, or the mean is darker. For an estimate of patches only."""
 
+_COVERED = 0.5
+"""Least part of a region that is tissue, for its quality to be looked at."""
+
 UNKNOWN_CODEC = "-"
 _TIFF_CODECS = {
     1: "none",
@@ -84,12 +87,16 @@ class Look:
     fraction            tissue fraction of the slide: from `tissue`, else from the nine regions
     pixels_per_second   decoding speed in this process
     sample              the region uint8 (side, side, 3) with the most tissue, as it would be read for a patch
+    covered             the regions of which at least half is tissue
+    overview            the coarsest level uint8 (h, w, 3); None if that is too large
     """
 
     tissue: NDArray[np.bool_] | None
     fraction: float
     pixels_per_second: float
     sample: NDArray[np.uint8]
+    covered: tuple[NDArray[np.uint8], ...] = ()
+    overview: NDArray[np.uint8] | None = None
 
 
 def file_facts(path: Path) -> FileFacts:
@@ -150,14 +157,16 @@ def look(slide: Slide, level: int, side: int) -> Look:
         pixels += box.width * box.height
     parts = [float(looks_like_tissue(sample[::_STEP, ::_STEP]).mean()) for sample in samples]
     best = samples[int(np.argmax(parts))]
-    tissue = None
+    tissue = overview = None
+    covered = tuple(sample for sample, part in zip(samples, parts, strict=True) if part >= _COVERED)
     coarsest = len(slide.info.levels) - 1
     size = slide.info.levels[coarsest].size
     if size.pixels <= MAX_OVERVIEW_PIXELS:
-        tissue = looks_like_tissue(slide.read_region(0, 0, coarsest, size.width, size.height))
+        overview = slide.read_region(0, 0, coarsest, size.width, size.height)
+        tissue = looks_like_tissue(overview)
         pixels += size.pixels
     fraction = float(np.mean(parts[: SAMPLES_ACROSS**2] if tissue is None else tissue))
-    return Look(tissue, fraction, pixels / max(1e-6, time.perf_counter() - started), best)
+    return Look(tissue, fraction, pixels / max(1e-6, time.perf_counter() - started), best, covered, overview)
 
 
 def sample_boxes(info: SlideInfo, level: int, side: int) -> list[Box]:

@@ -156,7 +156,7 @@ class CellLayer extends Cells {
     if (this.best) return `${this.answer.classes[this.best[k]].name} ${value.toFixed(2)}`;
     if (this.answer.percent) return `${(100 * value).toFixed(0)} % ${this.answer.unit}`;
     if (this.answer.even) return `${(value / this.answer.even).toPrecision(3)} × an even share, percentile ${this.percentiles[k].toFixed(0)}`;
-    return `${value >= 0 ? '+' : ''}${value.toPrecision(3)} ${this.answer.unit}`;
+    return `${this.answer.signed && value >= 0 ? '+' : ''}${value.toPrecision(3)} ${this.answer.unit}`;
   }
 
   /** Numbers of the patches with the highest (or lowest) values. */
