@@ -12,7 +12,8 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Req
 from wsi_pipeline.config.execution import CohortOptions, QuPathOptions, TileExecution, usable_cores
 from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.config.tissue_weights import TissueNetworks
-from wsi_pipeline.stages.engine.runner import CohortResult, SlideStage, StageResult, run_cohort
+from wsi_pipeline.remote.traffic import Traffic
+from wsi_pipeline.stages.engine.runner import READ, CohortResult, SlideStage, StageResult, run_cohort
 from wsi_pipeline.wording import counted, grouped, listed
 
 if TYPE_CHECKING:
@@ -124,9 +125,17 @@ def print_redone(request: Request, result: CohortResult) -> None:
         request.console.say(f"{counted(count, 'slide')} recomputed, {reason}")
 
 
+def _has_read(result: StageResult) -> bool:
+    return result.action == "made" and READ in result.status.summary
+
+
 def print_end(request: Request, result: CohortResult, after: str) -> None:
     """Print the last lines: failures and where their details are, then what to do next."""
     parts = []
+    read = [Traffic.parse(item.status.summary[READ]) for item in result.results if _has_read(item)]
+    if read:
+        slides = {item.slide_id for item in result.results if _has_read(item)}
+        request.console.say(f"read {sum(read, Traffic())}, of {counted(len(slides), 'slide')} at addresses")
     if result.failed:
         first = shown(request.run_dir.status(result.failed[0].slide_id))
         parts.append(f"{len(result.failed)} of {len(result.last)} failed. Details: {first}")

@@ -114,8 +114,9 @@ def secret_address(path: Path) -> str:
 
 
 def address_name(path: Path) -> str:
-    """The last part of an address; that of a web address is decoded (`a%20b.svs` -> `a b.svs`)."""
-    return unquote(path.name).replace("/", "_") if str(path).startswith("http") else path.name
+    """The last part of an address, that of a web address decoded (`a%20b.svs` -> `a b.svs`); a local file's name."""
+    on_web = is_address(path) and str(path).startswith("http")
+    return unquote(path.name).replace("/", "_") if on_web else path.name
 
 
 def _restored(clean: str, secret: str) -> AddressPath:

@@ -160,7 +160,7 @@ class RemoteFile:
         if part.on_disk and self.version is not None:
             data = self.cache.read(self.version, part.start, part.stop)
             if data is not None:
-                count(Traffic(cached=len(data)))
+                count(self.address, Traffic(cached=len(data)))
                 return data
             part.on_disk = False
         data = self.ask(part.start, part.stop).data
@@ -179,7 +179,7 @@ class RemoteFile:
             if self.size < 0:
                 raise
             raise self.changed() from None
-        count(Traffic(len(answer.data), 1))
+        count(self.address, Traffic(len(answer.data), 1))
         if self.size >= 0 and answer.size != self.size:
             raise self.changed()
         return answer

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_pipeline.files.addresses import shown_address
+from wsi_pipeline.wording import counted
 
 
 @dataclass(frozen=True)
@@ -20,28 +25,39 @@ class Traffic:
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(self.nbytes + other.nbytes, self.requests + other.requests, self.cached + other.cached)
 
+    @classmethod
+    def parse(cls, facts: Mapping[str, int]) -> Traffic:
+        """From `as_facts`."""
+        return cls(*(int(facts.get(name, 0)) for name in ("bytes", "requests", "cached_bytes")))
+
+    def as_facts(self) -> dict[str, int]:
+        """For a status file."""
+        return {"bytes": self.nbytes, "requests": self.requests, "cached_bytes": self.cached}
+
     def __bool__(self) -> bool:
         return bool(self.nbytes or self.cached)
 
     def __str__(self) -> str:
-        parts = [f"{megabytes(self.nbytes)} read from its address in {self.requests} requests"]
-        return " and ".join(parts + ([f"{megabytes(self.cached)} from the cache"] if self.cached else []))
+        parts = [f"{megabytes(self.nbytes)} in {counted(self.requests, 'request')}"]
+        return ", ".join(parts + ([f"{megabytes(self.cached)} from the cache"] if self.cached else []))
 
 
 _lock = threading.Lock()
-_total = Traffic()
+_by_address: dict[str, Traffic] = {}
 
 
-def count(more: Traffic) -> None:
-    """Add what was read."""
-    global _total
+def count(address: str, more: Traffic) -> None:
+    """Add what was read from an address."""
     with _lock:
-        _total = _total + more
+        _by_address[address] = _by_address.get(address, Traffic()) + more
 
 
-def traffic() -> Traffic:
-    """What this process has read so far."""
-    return _total
+def traffic(path: Path | None = None) -> Traffic:
+    """What this process has read so far, of one slide or of all."""
+    with _lock:
+        if path is not None:
+            return _by_address.get(shown_address(path), Traffic()) if _by_address else Traffic()
+        return sum(_by_address.values(), Traffic())
 
 
 def megabytes(count: int) -> str:

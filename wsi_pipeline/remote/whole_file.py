@@ -62,7 +62,7 @@ def whole_file(file: RemoteFile, why: str) -> Path:
             if not _is_there(path, size):
                 _fetch(file, path)
     else:
-        count(Traffic(cached=size))
+        count(file.address, Traffic(cached=size))
     with suppress(OSError):
         os.utime(path.parent)
     return path
@@ -100,16 +100,16 @@ def _by_ranges(file: RemoteFile, path: Path) -> None:
 
 def _at_once(file: RemoteFile, path: Path) -> None:
     with path.open("wb") as made:
-        tag = file.server.whole(_Counted(made).write)
+        tag = file.server.whole(_Counted(made, file.address).write)
     if tag != file.tag:
         raise file.changed()
 
 
 class _Counted:
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, address: str) -> None:
+        self._file, self._address = file, address
 
     def write(self, data: bytes) -> None:
         """Write and count as traffic."""
         self._file.write(data)
-        count(Traffic(len(data), 0))
+        count(self._address, Traffic(len(data), 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,10 @@ from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.cohort.records import Cohort, SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.errors import SlideError, UsageError, WsiPipelineError
+from wsi_pipeline.files.addresses import address_name, is_address
 from wsi_pipeline.geometry import Box
+from wsi_pipeline.remote.remote_file import RemoteFile
+from wsi_pipeline.slides.inspect.identity import STAT_BYTES
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.results.trainings import METRICS, PREDICTIONS
@@ -44,6 +48,7 @@ class Library:
         self.records: dict[str, SlideRecord] = {record.slide_id: record for record in cohort.records}
         self.pool = SlidePool(self._open)
         self.cache = ByteCache()
+        self._versions: dict[Path, str] = {}
 
     @classmethod
     def of_run(cls, run: RunDir) -> Library:
@@ -112,7 +117,7 @@ class Library:
         mpp = (header.slide.mpp if header else None) or record.mpp or info.mpp
         return {
             "id": slide_id, "width": info.size.width, "height": info.size.height, "mpp": mpp,
-            "objective": info.objective, "vendor": info.vendor, "file": record.path.name,
+            "objective": info.objective, "vendor": info.vendor, "file": address_name(record.path),
             "patient": record.patient_id, "label": record.label, "site": record.site, "version": self.version(slide_id),
             "levels": [
                 {"width": level.size.width, "height": level.size.height, "tile_width": level.tile.width,
@@ -123,11 +128,24 @@ class Library:
 
     def version(self, slide_id: str) -> str:
         """A version that changes with the file, so that browsers can cache tiles indefinitely."""
+        path = self.record(slide_id).path
+        if is_address(path):
+            return self._remote_version(path)
         try:
-            found = self.record(slide_id).path.stat()
+            found = path.stat()
         except OSError:
             return "0"
         return hashlib.sha256(f"{found.st_mtime_ns} {found.st_size}".encode()).hexdigest()[:10]
+
+    def _remote_version(self, path: Path) -> str:
+        """By size and tag, asked for once: a slide that changes while it is shown is refused by its reader."""
+        if path not in self._versions:
+            try:
+                with closing(RemoteFile(path, head=STAT_BYTES)) as file:
+                    self._versions[path] = hashlib.sha256(f"{file.tag} {file.size}".encode()).hexdigest()[:10]
+            except SlideError:
+                return "0"
+        return self._versions[path]
 
     def segment_header(self, slide_id: str) -> Header | None:
         """Header of a slide's segment store; None if there is none."""
@@ -154,6 +172,8 @@ class Library:
 
     def _openslide(self, slide_id: str) -> openslide.OpenSlide:
         path = self.record(slide_id).path
+        if is_address(path):
+            raise SlideError(f"{slide_id} lies at an address, of which only the slide itself is read")
         try:
             return openslide.OpenSlide(str(path))
         except (openslide.OpenSlideError, OSError) as error:

@@ -17,7 +17,7 @@ from wsi_pipeline.slides.tiff.directories import every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiles.jpeg_stream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
 from wsi_pipeline.slides.tiles.tile_codec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
-from wsi_pipeline.slides.tiles.tile_level import TileBytes, TiledLevel, TileSource
+from wsi_pipeline.slides.tiles.tile_level import ExpectsRanges, TileBytes, TiledLevel, TileSource
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ def tiled_levels(
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = every_page(tiff)
+            if isinstance(file, ExpectsRanges):
+                file.expect([_head(pages[level[0].offset]) for level in image.levels], in_order=False)
             for number, level in enumerate(image.levels):
                 try:
                     page = _tiled(pages[level[0].offset])
@@ -83,10 +85,16 @@ def _codec(page: Any, file: TileSource) -> TileCodec:
 
 def _first_bytes(page: Any, file: TileSource) -> bytes:
     """First bytes of the first existing tile, empty if there is none; all tiles of a level have the same format."""
+    start, stop = _head(page)
+    return file.read(start, stop - start) if stop > start else b""
+
+
+def _head(page: Any) -> tuple[int, int]:
+    """(start, stop) in the file of the beginning of the first existing tile; nothing if there is none."""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if offset and count:
-            return file.read(offset, min(count, _HEADER_BYTES))
-    return b""
+            return offset, offset + min(count, _HEADER_BYTES)
+    return 0, 0
 
 
 def _without_repaired(levels: dict[int, TiledLevel], other: Slide) -> dict[int, TiledLevel]:

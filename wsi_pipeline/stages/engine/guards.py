@@ -7,6 +7,7 @@ from pathlib import Path
 from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.files.addresses import address_name
 from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
 from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.slides.spacing import Spacing
@@ -36,7 +37,7 @@ def identity_of(record: SlideRecord, slide: Slide, spacing: Spacing | None) -> S
     info = slide.info
     return SlideIdentity(
         slide_id=record.slide_id,
-        file_name=record.path.name,
+        file_name=address_name(record.path),
         width=info.size.width,
         height=info.size.height,
         vendor=info.vendor,

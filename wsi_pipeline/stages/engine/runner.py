@@ -19,6 +19,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status, record_status
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
+from wsi_pipeline.remote.traffic import Traffic, traffic
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.store.quarantine import set_aside
 from wsi_pipeline.system.isolate import Crash, run_isolated
@@ -26,6 +27,9 @@ from wsi_pipeline.system.locks import LockedError, locked
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+READ = "read_from_address"
+"""Key of a stage's summary: bytes and requests that it took to read a slide at an address."""
 
 Action = Literal["made", "fresh", "failed", "blocked", "busy"]
 
@@ -104,17 +108,16 @@ def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord
 
 
 def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord, slide: OpenOnce) -> StageResult:
-    started = time.monotonic()
+    started, before = time.monotonic(), traffic(record.path)
     try:
         with locked(run.lock(stage.name, record.slide_id)):
             state = stage.check(record)
             if state.fresh and state.status:
                 return up_to_date(stage, run, record, state.status)
             status = replace(stage.run(record, slide), seconds=round(time.monotonic() - started, 3))
+            status = with_traffic(status, traffic(record.path) - before)
             record_outcome(run, record, stage.name, status)
-            logger.info(
-                "%s: %s %s%s", record.slide_id, stage.name, status.state, f" ({status.note})" * bool(status.note)
-            )
+            logger.info("%s: %s %s%s", record.slide_id, stage.name, status.state, _in_brackets(status))
             return StageResult(record.slide_id, stage.name, "made", status, state.reason)
     except LockedError:
         return StageResult(
@@ -232,8 +235,20 @@ def log_results(results: Sequence[StageResult]) -> None:
         if result.action == "failed":
             logger.error("%s: %s failed: %s\n%s", result.slide_id, result.stage, status.reason, status.traceback)
         else:
-            note = f" ({status.note})" if status.note else ""
-            logger.info("%s: %s %s, %s%s", result.slide_id, result.stage, result.action, status.state, note)
+            logger.info(
+                "%s: %s %s, %s%s", result.slide_id, result.stage, result.action, status.state, _in_brackets(status)
+            )
+
+
+def with_traffic(status: StageStatus, read: Traffic) -> StageStatus:
+    """A status with what was read from the slide's address, if it has one."""
+    return replace(status, summary={**status.summary, READ: read.as_facts()}) if read else status
+
+
+def _in_brackets(status: StageStatus) -> str:
+    parts = [status.note, str(Traffic.parse(status.summary[READ])) if READ in status.summary else ""]
+    text = "; ".join(part for part in parts if part)
+    return f" ({text})" if text else ""
 
 
 def _pass(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.remote.traffic import Traffic
 from wsi_pipeline.stages.streaming.reader_process import Message, Reading, SlideJob, read_slides, view
 from wsi_pipeline.system.isolate import Crash
 from wsi_pipeline.system.processes import process_context, start_server
@@ -35,7 +36,10 @@ def warm_up() -> None:
 
 
 class PixelFeed:
-    """Blocks of pixels of `jobs`, in order. Use as a context manager, from one thread."""
+    """Blocks of pixels of `jobs`, in order. Use as a context manager, from one thread.
+
+    read   slide id -> what was read of a slide at an address
+    """
 
     def __init__(self, jobs: Sequence[SlideJob], reading: Reading) -> None:
         self._jobs = [job for job in jobs if job.start < job.rows and not reading.by_device(job)]
@@ -43,6 +47,7 @@ class PixelFeed:
         self._slots: list[Any] = []
         self._reader: _Reader | None = None
         self._suspects: set[str] = set()
+        self.read: dict[str, Traffic] = {}
 
     def __enter__(self) -> PixelFeed:
         return self
@@ -64,6 +69,7 @@ class PixelFeed:
             reader = self._reader_at(replace(job, start=row))
             try:
                 for first, block in reader.blocks():
+                    self.read[job.record.slide_id] = reader.read[job.record.slide_id]
                     yield first, block
                     row = first + len(block)
             except ReaderDiedError as died:
@@ -113,10 +119,11 @@ class _Reader:
     """One reader process and its progress.
 
     opened   ids of slides it has opened and not finished
+    read     id -> what it has read of a slide at an address
     """
 
     def __init__(self, jobs: Sequence[SlideJob], slots: Sequence[Any], reading: Reading) -> None:
-        self.jobs, self.opened = list(jobs), set[str]()
+        self.jobs, self.opened, self.read = list(jobs), set[str](), dict[str, Traffic]()
         self._slots, self._position, self._row = slots, 0, jobs[0].start
         context = process_context([read_slides.__module__])
         self._messages, sender = context.Pipe(duplex=False)
@@ -148,6 +155,7 @@ class _Reader:
                 raise message.error
             else:
                 self._row = message.first + message.shape[0]
+                self.read[job.record.slide_id] = message.read or Traffic()
                 yield message.first, view(self._slots[message.slot], message.shape)
                 self._give_back(message.slot)
         self._advance()

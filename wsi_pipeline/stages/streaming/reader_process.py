@@ -23,6 +23,7 @@ from wsi_pipeline.errors import SlideError, WsiPipelineError
 from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.reading.patch_reader import PatchSource
 from wsi_pipeline.reading.read_ahead import read_ahead
+from wsi_pipeline.remote.traffic import Traffic, traffic
 from wsi_pipeline.store.schema import JPEG
 from wsi_pipeline.store.tables.patch_table import read_patch_table
 
@@ -46,6 +47,7 @@ class Message:
     """Message of the reader process: a slide has begun, a slot is filled with rows, or a slide cannot be read.
 
     number   index of the slide among the jobs
+    read     what was read of it so far, if it lies at an address
     """
 
     kind: Literal["open", "rows", "failed"]
@@ -54,6 +56,7 @@ class Message:
     first: int = 0
     shape: tuple[int, ...] = ()
     error: BaseException | None = None
+    read: Traffic | None = None
 
 
 def open_patches(job: SlideJob) -> PatchSource:
@@ -118,7 +121,7 @@ def read_slides(
                 number, first, batch = found
                 slot = free.recv()
                 view(slots[slot], batch.shape)[:] = batch
-                outbox.send(Message("rows", number, slot, first, batch.shape))
+                outbox.send(Message("rows", number, slot, first, batch.shape, read=traffic(jobs[number].record.path)))
     except (EOFError, BrokenPipeError):
         return  # the parent has stopped listening
 

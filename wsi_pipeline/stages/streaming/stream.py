@@ -21,6 +21,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.errors import SlideError
+from wsi_pipeline.remote.traffic import Traffic
 from wsi_pipeline.stages.engine.guards import check_unchanged
 from wsi_pipeline.stages.engine.runner import (
     Action,
@@ -31,6 +32,7 @@ from wsi_pipeline.stages.engine.runner import (
     log_results,
     record_outcome,
     up_to_date,
+    with_traffic,
 )
 from wsi_pipeline.stages.streaming.jpegblocks import jpeg_blocks
 from wsi_pipeline.stages.streaming.reader_client import PixelFeed
@@ -165,6 +167,7 @@ class _Slide:
     table: PatchTable | None = None
     locks: ExitStack = field(default_factory=ExitStack)
     started: float = field(default_factory=time.monotonic)
+    read: Traffic = field(default_factory=Traffic)
 
     @property
     def open(self) -> list[tuple[_Work, SlideRows]]:
@@ -187,6 +190,7 @@ class _Stream:
                 locks.callback(slide.locks.close)
                 slide.work = [self._enter(stage, slide, writer) for stage in self._stages]
                 self._compute(slide, feed)
+                slide.read = feed.read.get(record.slide_id, Traffic())
                 unwritten.append(writer.submit(self._finish, slide))
                 if len(unwritten) > _UNWRITTEN:
                     yield unwritten.popleft().result()
@@ -263,7 +267,7 @@ class _Stream:
         if isinstance(work.outcome, StageResult):
             return work.outcome
         ended = work.outcome if work.outcome is not None else catch_failure(lambda: self._write(slide, work))
-        status = replace(ended, seconds=round(time.monotonic() - slide.started, 3))
+        status = with_traffic(replace(ended, seconds=round(time.monotonic() - slide.started, 3)), slide.read)
         record_outcome(self._run, slide.record, work.stage.name, status)
         action: Action = "failed" if status.state == "failed" else "made"
         return StageResult(slide.record.slide_id, work.stage.name, action, status, work.why)
