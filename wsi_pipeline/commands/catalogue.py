@@ -26,6 +26,7 @@ from wsi_pipeline.config.execution import (
     TuneExecution,
     ViewOptions,
 )
+from wsi_pipeline.config.robustness_options import RobustnessOptions
 from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions, StainOptions
 from wsi_pipeline.config.specs import (
     ClassifySpec,
@@ -199,6 +200,14 @@ COMMANDS = (
         "wsi_pipeline.commands.checks.similar:similar",
         (SimilarOptions, TableOptions),
         ("SLIDE_ID", "slides whose neighbours are listed (default: none, only the score)"),
+        stage=False,
+    ),
+    Command(
+        "robustness",
+        "measure how far features move under blur, JPEG, stain and scanner changes, shifts and rotations",
+        "wsi-pipeline robustness --model colour --model pathotune",
+        "wsi_pipeline.commands.checks.robustness:robustness",
+        (RobustnessOptions,),
         stage=False,
     ),
     Command(

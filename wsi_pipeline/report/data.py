@@ -241,6 +241,7 @@ class ReportData:
     """Everything a report shows. `created` is the date as displayed; `warnings` are full sentences.
 
     pictures_note   which pictures were left out to keep the file small; empty if none
+    robustness      what `robustness` measured, per encoder: the content of its JSON file
     """
 
     title: str
@@ -253,6 +254,7 @@ class ReportData:
     classified: tuple[ClassSection, ...] = ()
     predictions: tuple[PredictionSection, ...] = ()
     pictures_note: str = ""
+    robustness: tuple[Mapping[str, Any], ...] = ()
 
     def count(self, state: str) -> int:
         """Number of slides in `state`."""

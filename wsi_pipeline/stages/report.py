@@ -33,6 +33,7 @@ from wsi_pipeline.stages.outputs.quality_rows import quality_fields
 from wsi_pipeline.stages.outputs.report_pictures import SlidePictures
 from wsi_pipeline.stages.results.fractions import classified, gather_fractions
 from wsi_pipeline.stages.results.prediction_files import METRICS, PATIENTS, read_json, read_predictions
+from wsi_pipeline.stages.results.robustness_files import read_results
 from wsi_pipeline.stages.results.trainings import Training, trainings
 from wsi_pipeline.stages.results.tuning_files import CONFUSION, CURVES, SHEET, Tuning, tunings
 from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT, Header
@@ -65,6 +66,7 @@ def write_report(run: RunDir, cohort: Cohort) -> Path:
         tunings=tuple(_tuning(tuning) for tuning in tuned),
         classified=tuple(filter(None, (_classes(run, name, cohort.records, pictures) for name in classified(run)))),
         predictions=_predictions(run),
+        robustness=tuple(read_results(run)),
         pictures_note=pictures.note(len(cohort), len(models)),
     )
     groups = side_by_side(sections)

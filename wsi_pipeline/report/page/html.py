@@ -19,6 +19,7 @@ from wsi_pipeline.report.page.class_view import class_views
 from wsi_pipeline.report.page.model_view import axis_low, model_views
 from wsi_pipeline.report.page.prediction_view import prediction_views
 from wsi_pipeline.report.page.quality_view import quality_cautions, quality_view
+from wsi_pipeline.report.page.robustness_view import robustness_view
 from wsi_pipeline.report.page.slide_view import missing, picture_view, slide_cards
 from wsi_pipeline.report.page.target_view import side_by_side
 from wsi_pipeline.report.page.tuning_view import measured_alike, tuning_cautions, tuning_findings, tuning_views
@@ -55,6 +56,7 @@ def render_report(data: ReportData) -> str:
         tunings=tuning_views(data.tunings),
         tunings_alike=measured_alike(data.tunings),
         classified=class_views(data.classified),
+        robustness=robustness_view(data.robustness),
         columns=_columns(data.slides),
         outliers=set(findings.outliers(data.slides)),
         counts=figures.patch_count_figure([s.patches or 0 for s in data.slides], [s.slide_id for s in data.slides]),
