@@ -11,7 +11,7 @@ from wsi_pipeline.report.figures.axes import HUES
 from wsi_pipeline.report.figures.svg import Scale, clip, el, figure, line, path, text, upright
 
 _WIDTH, _HEIGHT, _COLUMNS = 168.0, 130.0, 4
-_LEFT, _TOP, _GAP_X, _GAP_Y = 52.0, 24.0, 26.0, 56.0
+_LEFT, _TOP, _GAP_X, _GAP_Y = 52.0, 24.0, 42.0, 56.0
 _LOW, _HIGH = 0.001, 10.0
 _COLOURS = ("#0072b2", "#c24f00", "#00805d", "#a8487d", "#6a51a3", "#8a6d00", "#4d4d4d")
 _DASHES = ("", "7 3", "2.5 2.5", "9 3 2 3", "12 4", "4 2 1 2", "1 3")
