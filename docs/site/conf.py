@@ -48,8 +48,8 @@ html_show_sphinx = False
 API = ["api/wsi_pipeline/index", "api/pathotune/index"] if WITH_API else []
 BUILT_IN = ["pathotune/builtin/ADAPTER", "pathotune/builtin/VIT_MINI"]
 GROUPS = {
-    "Use": "slides segmentation stain encoders slide_encoders robustness pathotune labels mil validation exchange export viewer "
-    "python cluster",
+    "Use": "slides segmentation stain encoders slide_encoders robustness pathotune labels mil validation exchange "
+    "export viewer python cluster",
     "Look up": "format results performance reliability versions",
     "Change": "architecture",
 }

@@ -29,7 +29,7 @@ def robustness(request: Request) -> int:
     each = request.each()
     refuse_twice(part.get(RobustnessOptions).model for part in each)
     options, console = each[0].get(RobustnessOptions), request.console
-    sample = choose_sample(request.run_dir, request.select(request.known_cohort()), options.n_patches, options.seed)
+    sample = choose_sample(request.run_dir, request.known_cohort().records, options.n_patches, options.seed)
     patches = sum(len(slide.coords) for slide in sample)
     console.fact("sample", f"{counted(patches, 'patch')} of {counted(len(sample), 'slide')}, seed {options.seed}")
     digest = sample_digest(sample, options.seed)

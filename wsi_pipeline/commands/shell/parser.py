@@ -28,7 +28,7 @@ Exit codes: 0 all done, 2 wrong usage, 3 some slides failed (listed at the end a
 130 stopped by Ctrl-C, 143 by SIGTERM; finished work is kept."""
 ALL = "--help-all"
 LOG_JSON = "--log-json"
-_OF_THE_WHOLE = ("run", "report", "tune", "compare", "similar", "push", "encoders")
+_OF_THE_WHOLE = ("run", "report", "tune", "compare", "similar", "robustness", "push", "encoders")
 """Commands that do not work on slides one by one: --only and --chunk mean nothing to them."""
 
 
