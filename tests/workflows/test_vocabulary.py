@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = {"segment", "tile", "tune", "embed", "classify", "train_mil", "predict", "heatmap", "report"}
 POOLED = {"embed_slides"}
 """Steps whose output is in the folder of another stage: slide embeddings are features, so they are in embed/."""
-BOOKKEEPING = {"status", "locks", "logs", "export", "annotations", "view", "stain"}
+BOOKKEEPING = {"robustness", "status", "locks", "logs", "export", "annotations", "view", "stain"}
 
 
 def test_every_stage_has_a_module() -> None:
