@@ -92,6 +92,14 @@ DECIDES = {
     "When does a warning say": "UNLIKELY",
     "Which sentences are": "cautions",
     "When may another process": "300",
+    "Which image of a TIFF": "choice",
+    "What is the size of a chunk": "19",
+    "How are patches augmented": "stain_jitter",
+    "Where is a metric": "macro_f1",
+    "Which slides does": "chunk",
+    "How is a file of another tool": "patch_level",
+    "Who may talk": "token",
+    "When is the exit code": "EXIT_SOME_FAILED",
 }
 """What the code that decides says, for each question of docs/architecture.md."""
 

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import RunDir
-from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
+from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.config.execution import ViewOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.wording import counted
@@ -57,4 +57,4 @@ def _export(request: Request, viewer: object, folder: Path) -> int:
     request.console.say(
         f"{counted(made.slides, 'slide')} in {shown(folder)}/ ({made.bytes / 1e6:.1f} MB); open {shown(made.page)}"
     )
-    return EXIT_DONE if made.slides else 3
+    return EXIT_DONE if made.slides else EXIT_SOME_FAILED

@@ -19,7 +19,8 @@ from wsi_pipeline.wording import counted, listed
 S = TypeVar("S")
 logger = logging.getLogger(__name__)
 
-EXIT_DONE, EXIT_SOME_FAILED = 0, 3
+EXIT_DONE = 0
+EXIT_SOME_FAILED = 3
 MOST_NOTES = 20
 MOST_LABELS = 20
 
@@ -30,7 +31,7 @@ class Request:
 
     options   one object per option dataclass of the command
     only      comma-separated slide ids to restrict the work to; empty: all
-    chunk     (i, n): only the i-th of n equal parts of the cohort, i from 1; None: all
+    chunk     (i, n): every n-th slide of the cohort from the i-th on, i from 1; None: all
     command   as typed, for the log and the report
     log_json  whether a JSON log is written too
     sections  for embed, one set of options per encoder; empty: `options` are those of the only encoder
