@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.mil.recoloured import recolour
 from pathotune.adapters import configure
 from pathotune.backbone import BackboneCard, open_backbone
 from pathotune.model import PathoTune
@@ -40,14 +41,21 @@ class MilSet:
     table: pd.DataFrame
 
 
-def load_set(name: str, work: Path) -> MilSet:
-    """A set; features of images are made once and kept in the folder `work`."""
+def load_set(name: str, work: Path, stain: str = "none") -> MilSet:
+    """A set; features of images are made once and kept in the folder `work`.
+
+    stain   method by which all images are given the stain of one of them first, or none
+    """
     if name in CLASSICAL:
         return _classical(name)
-    path = work / f"{name}.npz"
+    path = work / (f"{name}.npz" if stain == "none" else f"{name}-{stain}.npz")
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
         cuts, table = (_ucsb if name == "ucsb" else _crc)()
+        if stain != "none":
+            done = recolour(cuts, stain)
+            cuts = done.cuts
+            print(f"{name}, {stain}: target image {done.target}; kept: {done.kept or 'none'}", flush=True)
         features, lengths = _features(cuts, 224 if name == "ucsb" else 112)
         np.savez(path, features=features, lengths=lengths, **{column: table[column].to_numpy(str) for column in table})
     with np.load(path) as found:

@@ -139,7 +139,7 @@ def test_pictures_as_targets(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ("blank", "stain target {path}: too little tissue: 0 stained pixels"),
         ("one", "stain target {path}: one stain only"),
         ("text", "stain target {path}: "),
-        ("none", "is no slide of this run with patches, and no file"),
+        ("none", "is neither a tiled slide of this run nor a file"),
     ],
 )
 def test_unusable_targets_are_refused_in_one_sentence(

@@ -14,6 +14,7 @@ from wsi_pipeline.commands.shell.sections import refuse_twice
 from wsi_pipeline.commands.tile import print_end, print_redone
 from wsi_pipeline.config.execution import EmbedExecution
 from wsi_pipeline.config.specs import EmbedSpec
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.engine.runner import CohortResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
@@ -52,6 +53,8 @@ def _stages(request: Request, tables: Sequence[PatchTable]) -> list[EmbedStage]:
 
 def _asked(request: Request) -> tuple[str, str]:
     spec = request.get(EmbedSpec)
+    if spec.stain_norm == "none" and spec.stain_target != "auto":
+        raise UsageError("stain_target needs stain_norm", todo="Add --stain-norm reinhard, macenko or vahadane")
     return spec.stain_norm, spec.stain_target
 
 

@@ -47,8 +47,6 @@ class EmbedSpec:
         validate(self)
         if not self.model.strip():
             raise UsageError("model must name an encoder, got an empty name")
-        if self.stain_norm == "none" and self.stain_target != "auto":
-            raise UsageError("stain_target needs stain_norm: reinhard, macenko or vahadane")
 
     def facts(self) -> dict[str, Any]:
         """The fields for digests and stores. Those added later are included only if set, as old stores lack them."""

@@ -32,7 +32,7 @@ def stained(densities: Floats) -> NDArray[np.bool_]:
 def measure_glass(picture: NDArray[np.uint8], tissue: NDArray[np.bool_] | None = None) -> tuple[tuple[float, ...], str]:
     """Colour of empty glass in a picture uint8 (h, w, 3), and where it is from.
 
-    tissue   bool (h, w): pixels that are no glass
+    tissue   bool (h, w): pixels that are not glass
 
     The median of bright grey pixels outside the tissue. White, (255, 255, 255), if fewer than a hundredth of the
     picture are such pixels.

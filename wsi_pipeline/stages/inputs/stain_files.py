@@ -110,7 +110,7 @@ def read_target(path: Path) -> StainTarget:
         target = StainTarget(profile, str(found["asked"]), str(found["source"]), dict(found["patches"]))
         known = found["key"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} is no stain target ({type(error).__name__}: {error})") from None
+        raise StoreError(f"{path} cannot be read as a stain target ({type(error).__name__}: {error})") from None
     if known != target.key:
         raise StoreError(
             f"{path} was recorded by another version, or changed by hand: its values do not match its key",

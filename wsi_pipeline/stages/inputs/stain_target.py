@@ -87,7 +87,7 @@ def _found(
     path = Path(asked)
     if not path.is_file():
         raise UsageError(
-            f"stain_target {asked} is no slide of this run with patches, and no file",
+            f"stain_target {asked} is neither a tiled slide of this run nor a file",
             todo="Name a slide's id, a picture of tissue, a recorded target.json, or auto",
         )
     return _of_file(path, method, asked)
