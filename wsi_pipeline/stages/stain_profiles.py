@@ -127,10 +127,8 @@ def _draw(path: Path, patches: list[NDArray[np.uint8]], glass: tuple[float, ...]
     parts = [-float(stained(density(patch[::8, ::8].reshape(-1, 3), glass)).mean()) for patch in patches]
     chosen = sorted(int(row) for row in np.argsort(parts, kind="stable")[:SHOWN]) if patches else []
     for place, row in enumerate(chosen):
-        small = patches[row]
-        if small.shape[0] > SHOWN_PX:
-            small = np.asarray(Image.fromarray(small).resize((SHOWN_PX, SHOWN_PX), Image.Resampling.BOX))
-        strip[: len(small), place * SHOWN_PX : place * SHOWN_PX + len(small)] = small
+        shown = Image.fromarray(patches[row]).resize((SHOWN_PX, SHOWN_PX), Image.Resampling.BOX)
+        strip[:, place * SHOWN_PX : (place + 1) * SHOWN_PX] = np.asarray(shown)
     with atomic_path(path) as temporary:
         Image.fromarray(strip).save(temporary, "PNG")
 

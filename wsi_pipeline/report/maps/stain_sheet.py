@@ -11,7 +11,7 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-_EDGE, _GAP, _HEAD, _UNDER = 14, 16, 30, 22
+_EDGE, _GAP, _HEAD, _ABOVE = 14, 16, 30, 24
 _INK, _MUTED, _PAPER = (29, 33, 39), (90, 97, 107), (255, 255, 255)
 _FONT = str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
@@ -30,17 +30,18 @@ def stain_sheet(slides: Sequence[StainedSlide], title: str) -> Image.Image:
     """One row per slide, before on the left, after on the right; all pictures are of one size."""
     height, width = slides[0].before.shape[:2] if slides else (0, 320)
     across = 2 * _EDGE + 2 * width + _GAP
-    canvas = Image.new("RGB", (across, 2 * _EDGE + _HEAD + len(slides) * (height + _UNDER)), _PAPER)
+    canvas = Image.new("RGB", (across, 2 * _EDGE + _HEAD + len(slides) * (height + _ABOVE)), _PAPER)
     draw = ImageDraw.Draw(canvas)
     head, small = ImageFont.truetype(_FONT, 15), ImageFont.truetype(_FONT, 13)
     right = _EDGE + width + _GAP
     draw.text((_EDGE, _EDGE), "as scanned", fill=_INK, font=head)
     draw.text((right, _EDGE), f"as embedded: {title}", fill=_INK, font=head)
     for number, slide in enumerate(slides):
-        top = _EDGE + _HEAD + number * (height + _UNDER)
+        words = _EDGE + _HEAD + number * (height + _ABOVE) + 3
+        top = words + _ABOVE - 3
         canvas.paste(Image.fromarray(slide.before), (_EDGE, top))
         canvas.paste(Image.fromarray(slide.after), (right, top))
-        draw.text((_EDGE, top + height + 3), slide.name, fill=_MUTED, font=small)
+        draw.text((_EDGE, words), slide.name, fill=_MUTED, font=small)
         if slide.kept:
-            draw.text((right, top + height + 3), f"kept: {slide.kept}", fill=_MUTED, font=small)
+            draw.text((right, words), f"kept: {slide.kept}", fill=_MUTED, font=small)
     return canvas
