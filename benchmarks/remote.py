@@ -92,23 +92,21 @@ def by_tiffslide(address: str, corners: list[tuple[int, int]], cache: str | None
             slide.read_region((x, y), 0, (SIDE, SIDE), as_array=True)
 
 
-def link_table(path: Path, delay_ms: float, gbit: float) -> None:
-    """Print patches per second of reading alone and of an encoder, local and over the link, alternately."""
+def link_table(path: Path, names: list[str], patches: int, link: tuple[float, float]) -> None:
+    """Print patches per second of reading alone and of the encoder `colour`, local and over the link, alternately."""
     encoder = plan_encoder("colour").open("cpu", "fp32")
-    ways: dict[str, Callable[[np.ndarray], object]] = {
-        "reading alone": lambda batch: None,
-        "embed, colour": encoder.encode,
-    }
-    print(f"{path.name} over {delay_ms:g} ms and {gbit:g} Gbit/s")
-    with linked(path.parent, delay_ms, gbit) as address:
+    every: dict[str, Callable[[np.ndarray], object]] = {"reading": lambda batch: None, "colour": encoder.encode}
+    ways = {name: every[name] for name in names}
+    print(f"{path.name} over {link[0]:g} ms and {link[1]:g} Gbit/s")
+    with linked(path.parent, *link) as address:
         for name, use in ways.items():
             rates: dict[str, list[float]] = {"local": [], "link": []}
             for _ in range(RUNS):
-                rates["local"].append(rate(str(path), use))
+                rates["local"].append(rate(str(path), use, patches))
                 with tempfile.TemporaryDirectory() as cache:
                     os.environ["WSI_PIPELINE_CACHE"] = cache
                     before = traffic()
-                    rates["link"].append(rate(f"{address}/{path.name}", use))
+                    rates["link"].append(rate(f"{address}/{path.name}", use, patches))
                     read = traffic() - before
             best = {where: max(found) for where, found in rates.items()}
             print(
@@ -118,12 +116,14 @@ def link_table(path: Path, delay_ms: float, gbit: float) -> None:
             )
 
 
-def rate(name: str, use: Callable[[np.ndarray], object]) -> float:
+def rate(name: str, use: Callable[[np.ndarray], object], patches: int) -> float:
     """Patches per second, opening included, with two threads."""
     started = time.perf_counter()
     with closing(open_slide(name)) as slide:
         size = slide.info.size
         coords = np.array(grid(size.width, size.height), np.int64)
+        middle = (len(coords) - patches) // 2
+        coords = coords[middle : middle + patches] if patches else coords
         source = SlidePatches(slide, coords, PatchGeometry(SIDE, SIDE, SIDE, 0, SIDE, 0.5, resampled=False))
         for _, batch in PatchReader(source, 64, 2):
             use(batch)
@@ -135,11 +135,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", type=Path)
     parser.add_argument("--link", action="store_true")
+    parser.add_argument("--ways", nargs="+", default=["reading", "colour"], choices=["reading", "colour"])
+    parser.add_argument("--patches", type=int, default=0, help="with --link, only so many from the middle; 0: all")
     parser.add_argument("--delay-ms", type=float, default=20.0)
     parser.add_argument("--gbit", type=float, default=1.0)
     given = parser.parse_args()
     if given.link:
-        link_table(given.slide, given.delay_ms, given.gbit)
+        link_table(given.slide, given.ways, given.patches, (given.delay_ms, given.gbit))
     else:
         bytes_table(given.slide)
 

@@ -34,11 +34,17 @@ class GsServer:
             headers, data = await self._system._call("GET", url, headers={"Range": f"bytes={start}-{stop - 1}"})
         except FileNotFoundError:
             raise refused(self._address, 404) from None
+        except FileExistsError:  # gcsfs says so for 412
+            raise ChangedError from None
+        except ValueError:  # and this for 400 and 416
+            raise refused(self._address, 400) from None
         except HttpError as error:
             raise self._refusal(int(getattr(error, "code", 0) or 0)) from None
         except GoogleAuthError as error:
             raise no_key(self._address, type(error).__name__) from None
         except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            if type(error) is OSError and str(error).startswith("Forbidden"):  # and this for 403
+                raise refused(self._address, 403) from None
             raise TryAgainError(f"no answer from the server ({type(error).__name__})") from None
         found = headers.get("X-Goog-Generation", "") or headers.get("ETag", "")
         return checked(data, size_of(headers, start), start, stop, found, tag)
