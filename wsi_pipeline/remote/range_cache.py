@@ -67,7 +67,7 @@ class RangeCache:
         return body
 
     def write(self, version: Path, start: int, data: bytes) -> None:
-        """Keep a part. A full or read-only disk is no error: the part is read again when it is needed."""
+        """Keep a part. On a full or read-only disk it is not kept, and read from the server again when it is needed."""
         try:
             make_folder(version)
             check = zlib.crc32(data).to_bytes(_CHECK_BYTES, "big")

@@ -17,7 +17,7 @@ _JITTER = 0.5
 
 
 def retried(call: Callable[[], T], seconds: float, address: str) -> T:
-    """The result of `call`, which is made again while it raises TryAgainError: after 0.1 s, 0.2 s, 0.4 s ... up to 8 s.
+    """The result of `call`, which is repeated while it raises TryAgainError: after 0.1 s, 0.2 s, 0.4 s ... up to 8 s.
 
     Waits vary by half, so that many readers do not come back at the same moment. Raises SlideError when the next try
     would be later than `seconds` after the first. `address` without secrets.

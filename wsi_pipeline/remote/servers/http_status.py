@@ -10,7 +10,8 @@ _KEYS = {
     "public bucket: export FSSPEC_S3_ANON=true",
     "gs": "Give the key by gcloud auth application-default login or GOOGLE_APPLICATION_CREDENTIALS; for a public "
     "bucket: export FSSPEC_GS_TOKEN=anon",
-    "http": "Give user and password by ~/.netrc, or a signed address in the table; a signed address may have expired.",
+    "http": "Give user and password by ~/.netrc, or a signed address in the table; a signed address may have expired. "
+    "Runs do not keep signatures; to continue one: export WSI_PIPELINE_SIGNED_URLS=slides.csv",
 }
 _AGAIN = (408, 425, 429)
 

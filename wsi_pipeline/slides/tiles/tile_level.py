@@ -32,7 +32,7 @@ class TileSource(Protocol):
 
 @runtime_checkable
 class ExpectsRanges(Protocol):
-    """A source that is told beforehand what will be read, because each request takes long."""
+    """A source that can fetch what will be read beforehand, because each request takes long."""
 
     def expect(self, ranges: Sequence[tuple[int, int]], *, in_order: bool) -> None:
         """Read (start, stop) now, at the same time, or begin to read them in the order in which they will be needed."""
