@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.tuning import shift, variants
 from benchmarks.tuning.comparisons.label_choice import run_choice
+from benchmarks.tuning.comparisons.slide_tuning import run_slide_prompts
 from benchmarks.tuning.data import Part, split
 from benchmarks.tuning.job import DEVICE, Job, Json, scores, train_model
 from benchmarks.tuning.slides import run_fold
@@ -38,6 +39,8 @@ def run(job: Job) -> Json:
     """Train and test; scores, costs, and test scores under changes that need no training of their own."""
     if job.method == "suggest":
         return run_choice(job)
+    if job.method == "slide-prompts":
+        return run_slide_prompts(job)
     if job.fold is not None:
         return run_fold(job)
     train, validation, test = split(job.dataset, job.seed, job.sizes)

@@ -40,7 +40,7 @@ def run_fold(job: Job) -> Json:
     parts = [_patches_of(patches, images[rows], job.sizes[number], rng) for number, rows in enumerate((train, val))]
     tuned, card, _ = train_model(job, *parts)
     frozen = PathoTune(configure("linear"), open_vit(job.backbone)[0])
-    chosen = _instances(patches, images, rng)
+    chosen = instances_of(patches, images, rng)
     found = {}
     for name, model in (("frozen", frozen), ("tuned", tuned)):
         rows = np.concatenate(chosen)
@@ -78,7 +78,8 @@ def _patches_of(patches: Patches, images: NDArray[np.str_], most: int, rng: np.r
     return ArrayImages(patches.pixels[rows], patches.labels[rows])
 
 
-def _instances(patches: Patches, images: NDArray[np.str_], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+def instances_of(patches: Patches, images: NDArray[np.str_], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Rows of up to PER_IMAGE patches of each image."""
     return [rng.permutation(np.flatnonzero(patches.images == image))[:PER_IMAGE] for image in images]
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from benchmarks.tuning.comparisons.label_choice import SUGGEST
 from benchmarks.tuning.comparisons.row_tables import LARGER_TABLE, PART_TABLE, RIVAL_TABLE, SET_TABLE
+from benchmarks.tuning.comparisons.slide_tuning import SLIDE_PROMPTS
 from benchmarks.tuning.comparisons.two_tasks import TWO_TASKS
 from benchmarks.tuning.job import Job
 from benchmarks.tuning.labels import LABEL_TABLE
@@ -307,4 +308,5 @@ TABLES = {
     "rivals": RIVAL_TABLE,
     "larger": LARGER_TABLE,
     "two_tasks": TWO_TASKS,
+    "slide_prompts": SLIDE_PROMPTS,
 }

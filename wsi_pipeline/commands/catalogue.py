@@ -26,6 +26,7 @@ from wsi_pipeline.config.execution import (
     TuneExecution,
     ViewOptions,
 )
+from wsi_pipeline.config.prompt_spec import PromptSpec
 from wsi_pipeline.config.robustness_options import RobustnessOptions
 from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions, StainOptions
 from wsi_pipeline.config.specs import (
@@ -132,6 +133,7 @@ COMMANDS = (
         "wsi_pipeline.commands.train_mil:train_mil",
         (
             MilSpec,
+            PromptSpec,
             ClinicalOptions,
             TableOptions,
             MilExecution,

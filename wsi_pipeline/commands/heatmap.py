@@ -24,7 +24,9 @@ def heatmap(request: Request) -> int:
     """Draw the attention of every trained model of the run over every slide with features."""
     cohort = request.known_cohort()
     wanted = request.get(MilExecution).features
-    models = [training.folder.parts[-2:] for training in trainings(request.run_dir)]
+    # Features of prompts tuned in each fold are not stored: there is nothing to draw from.
+    drawn = [training for training in trainings(request.run_dir) if "prompts" not in training.metrics]
+    models = [training.folder.parts[-2:] for training in drawn]
     models = [(encoder, model) for encoder, model in models if wanted is None or encoder == slug(wanted)]
     if not models:
         raise UsageError("no trained model in this run", todo="Train one with: wsi-pipeline train-mil")

@@ -33,6 +33,7 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Req
 from wsi_pipeline.commands.shell.target_text import print_targets
 from wsi_pipeline.commands.tile import print_todos
 from wsi_pipeline.config.execution import ClinicalOptions, FeaturesFrom, LabelsOptions, MilExecution, TrainingOptions
+from wsi_pipeline.config.prompt_spec import PromptSpec
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
@@ -77,6 +78,9 @@ def train_mil(request: Request) -> int:
     _print_results(request, done, several=len(asked) > 1)
     for training in done:
         encoder, model = training.folder.parts[-2:]
+        if "prompts" in training.metrics:
+            request.console.note(f"no heatmap of {model}: its features are tuned in each fold and not stored")
+            continue
         draw(request, records, encoder, model)
     write_cohort_report(request, cohort)
     if failed:
@@ -132,16 +136,18 @@ def _train_one(request: Request, encoder: str, question: Question, bags: TargetB
             reached[progress.fold] = progress.epoch.epoch
             step(sum(reached.values()) - step.done)
 
-        training = train(
-            request.run_dir,
-            encoder,
-            slides,
-            spec,
-            name=question.name if question.source.clinical or request.get(TrainingOptions).name is not None else None,
-            replace=request.get(TrainingOptions).replace,
-            device=request.get(MilExecution).device,
-            progress=on_epoch,
-        )
+        name = question.name if question.source.clinical or request.get(TrainingOptions).name is not None else None
+        replace, device = request.get(TrainingOptions).replace, request.get(MilExecution).device
+        prompts = request.get(PromptSpec)
+        if prompts.tune_prompts:
+            from wsi_pipeline.stages.outputs.prompt_training import PromptRun, train_with_prompts
+
+            job = PromptRun(request.run_dir, encoder, question.records, prompts, name, replace, device, step.print_line)
+            training = train_with_prompts(job, slides, spec, on_epoch)
+        else:
+            training = train(
+                request.run_dir, encoder, slides, spec, name=name, replace=replace, device=device, progress=on_epoch
+            )
         step(step.total - step.done)
     if training.fresh:
         request.console.say(f"{shown(training.folder)} up to date")

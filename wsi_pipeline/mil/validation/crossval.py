@@ -16,6 +16,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.zoo import MIL_MODELS
 from wsi_pipeline.mil.tasks.make_task import make_task
 from wsi_pipeline.mil.tasks.task import Task, numbers_of
+from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.mil.training.seeding import sub_seed
 from wsi_pipeline.mil.training.training_run import Epoch, Fitted, FoldRows
 from wsi_pipeline.mil.validation.choices import candidates, chosen_settings
@@ -90,6 +91,10 @@ class CrossValidation:
         return [[vars(epoch).copy() for epoch in fitted.history] for fitted in self.fitted]
 
 
+FoldBags = Callable[[int, Objective, FoldRows, Bags], Bags]
+"""Number of a training, its objective, training and validation rows, the bags -> the same bags with other features."""
+
+
 def cross_validate_bags(
     bags: Bags,
     table: pd.DataFrame,
@@ -97,12 +102,14 @@ def cross_validate_bags(
     *,
     device: torch.device | str = "cpu",
     progress: Callable[[TrainingProgress], None] | None = None,
+    fold_bags: FoldBags | None = None,
 ) -> CrossValidation:
     """Train, choose and test on folds over patients as `spec` asks; the test part of a fold chooses nothing.
 
     table   columns slide_id, patient_id, the outcome of `spec.task`, and optionally split (train, val, test: one fold
             as given), site, content (a digest of the file)
     bags    of at least the rows of the table, in any order
+    fold_bags   features that are learned inside each fold, instead of those of `bags`
 
     Raises SplitError if no honest folds can be made (see `splits.assign.make_splits`), MilError for a missing bag or
     an unusable outcome, UsageError for unknown settings in `spec.choose`.
@@ -118,10 +125,21 @@ def cross_validate_bags(
     bags = _aligned(bags, table)
     trainings = [_trainings(fold, spec) for fold in splits.folds]
     report = _reporter(progress, sum(len(each.members) for each in trainings), len(specs), spec)
-    choices = fit_and_choose(bags, table, task, trainings, specs, device=device, on_epoch=report)
     columns = ["slide_id", "patient_id", *task.columns]
+    if fold_bags is None:
+        choices = fit_and_choose(bags, table, task, trainings, specs, device=device, on_epoch=report)
+        own = [bags] * len(choices)
+    else:
+        if strange.any():
+            raise MilError("features learned in a fold cannot be tested on slides of a class that is not trained")
+        own = _learned(fold_bags, bags, table, task, trainings, spec)
+        choices = [
+            fit_and_choose(found, table, task, [training], specs, device=device, on_epoch=_shifted(report, number))[0]
+            for number, (found, training) in enumerate(zip(own, trainings, strict=True))
+        ]
     tested = [
-        _tested(bags, table[columns], fold, choice, device) for fold, choice in zip(splits.folds, choices, strict=True)
+        _tested(found, table[columns], fold, choice, device)
+        for found, fold, choice in zip(own, splits.folds, choices, strict=True)
     ]
     predictions = _in_order(tested, columns)
     facts = [_facts(fold, choice, spec) for fold, choice in zip(splits.folds, choices, strict=True)]
@@ -136,6 +154,21 @@ def cross_validate_bags(
         metrics |= {"untrained": untrained_json(others)}
         metrics["warnings"] = [*untrained_warnings(others), *metrics["warnings"]]
     return CrossValidation(task, predictions, splits, assignment, tuple(choices), metrics)
+
+
+def _learned(
+    fold_bags: FoldBags, bags: Bags, table: pd.DataFrame, task: Task, trainings: Sequence[Trainings], spec: MilSpec
+) -> list[Bags]:
+    """The bags of each fold. What learns them is given the outcomes of the training part and its validation part."""
+    found = []
+    for number, training in enumerate(trainings):
+        objective = task.learned(table.iloc[training.train]).objective(table, spec)
+        found.append(fold_bags(number, objective, training.members[0], bags))
+    return found
+
+
+def _shifted(report: Callable[[int, int, Epoch], None] | None, by: int) -> Callable[[int, int, Epoch], None] | None:
+    return None if report is None else lambda candidate, one, epoch: report(candidate, one + by, epoch)
 
 
 def _table(table: pd.DataFrame, spec: MilSpec) -> pd.DataFrame:
