@@ -6,7 +6,9 @@ prompts of each layer replace the previous layer's outputs at their positions).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -31,6 +33,17 @@ from pathotune.tokens import KINDS, TokenLayout
 
 PARTS = ("tvp", "ttp", "ivp", "head")
 """The modules that are trained as a whole. Of the backbone, only the part that `config.backbone` selects is trained."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Images on their way: the sequence that enters `layer`, what prompts are made from, and the patch grid."""
+
+    sequence: Tensor
+    images: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+    layer: int = 0
 
 
 class PathoTune(nn.Module):
@@ -92,9 +105,13 @@ class PathoTune(nn.Module):
 
         Raises ConfigError if the model has no classes.
         """
+        return self.classify(self.features(images, task), task)
+
+    def classify(self, features: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits (B, classes) from features (B, F): see `logits`."""
         if self.head is None:
             raise ConfigError("this model has no classes to give logits for", todo="Name classes in its configuration.")
-        logits: Tensor = self.head(self.features(images, task))
+        logits: Tensor = self.head(features)
         own = self.config.task_classes
         if own is None or task is None:
             return logits
@@ -108,11 +125,37 @@ class PathoTune(nn.Module):
         `task` (B,), int64, selects the text of each image if the model serves several tasks. With all prompts off,
         [CLS] equals the output of the plain backbone bit for bit.
         """
+        return self._features(self._begin(images), task)
+
+    def features_from(self, states: Tensor, task: Tensor | None = None) -> Tensor:
+        """Features of images from what `frozen_states` gave for them."""
+        if not self.layout.prompts:
+            return states
+        side = math.isqrt(states.shape[1] - self.layout.prefix)
+        return self._features(_Begun(states, states, states, (side, side), self.entry), task)
+
+    @torch.no_grad()
+    def frozen_states(self, images: Tensor) -> Tensor | None:
+        """What no training changes, to be computed once for square images that are used often; None if there is none.
+
+        The features (B, F) of a model without prompts; else the sequence (B, prefix + N, C) below the first layer with
+        prompts. None if the backbone is trained, or the refine module reads pixels or patch embeddings.
+        """
+        if self.config.backbone != "frozen" or isinstance(self.ivp, InstanceVisualPrompts):
+            return None
+        if not self.layout.prompts:
+            return self.features(images)
+        sequence = self._begin(images).sequence
+        for block in self.backbone.blocks[: self.entry]:
+            sequence = block(sequence)
+        return sequence
+
+    def _features(self, begun: _Begun, task: Tensor | None) -> Tensor:
         if self.keyed:
-            sequence, last = self._keyed_tokens(images, task)
+            sequence, last = self._keyed_tokens(begun, task)
             image = slice(self.layout.prefix, None)
         else:
-            sequence, last = self._whole_tokens(images, task)
+            sequence, last = self._whole_tokens(begun, task)
             image = self.layout.place("image")
         found = [sequence[:, 0]]
         if self.config.feature == "cls_mean":
@@ -120,6 +163,13 @@ class PathoTune(nn.Module):
         if self.config.reads_instances:
             found.append(self.backbone.norm(last["ivp"]).mean(dim=1))
         return torch.cat(found, dim=1) if len(found) > 1 else found[0]
+
+    def _begin(self, images: Tensor) -> _Begun:
+        """The sequence that enters the first layer."""
+        vit = self.backbone
+        patches = vit.patch_embed(images)
+        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
+        return _Begun(sequence, images, patches, self._grid(patches))
 
     @property
     def keyed(self) -> bool:
@@ -132,23 +182,21 @@ class PathoTune(nn.Module):
         )
         return bool(self.layout.prompts) and all(deep) and can_be_keyed(self.backbone)
 
-    def _keyed_tokens(self, images: Tensor, task: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _keyed_tokens(self, begun: _Begun, task: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The final sequence without the prompts, (B, prefix + N, C), and the prompts of the last layer.
 
         The sequence is (B, 1, C) if no image tokens are read.
         """
-        vit = self.backbone
-        patches = vit.patch_embed(images)
+        vit, sequence = self.backbone, begun.sequence
         # One row serves all images unless each has its own task: prompts made from images come later.
         rows = slice(1 if task is None else None)
-        prompts, grid = self.prompts(images[rows], patches[rows], task), self._grid(patches)
-        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
-        for number, block in enumerate(vit.blocks):
+        prompts = self.prompts(begun.images[rows], begun.patches[rows], task)
+        for number, block in enumerate(vit.blocks[begun.layer :], begun.layer):
             if number < self.entry:
                 sequence = block(sequence)
                 continue
             normed = block.norm1(sequence)
-            own, correction = self._layer_prompts(normed, number, prompts, grid)
+            own, correction = self._layer_prompts(normed, number, prompts, begun.grid)
             alone = number == len(vit.blocks) - 1 and self.config.feature == "cls"
             kinds = [own[kind] for kind in KINDS if kind in own]
             sequence = layer_with_keys(block, sequence, normed, kinds, correction, 1 if alone else None)
@@ -156,20 +204,18 @@ class PathoTune(nn.Module):
 
     def tokens(self, images: Tensor, task: Tensor | None = None) -> Tensor:
         """The final sequence (B, prefix + prompts + N, C), after the backbone's last norm."""
-        return self._whole_tokens(images, task)[0]
+        return self._whole_tokens(self._begin(images), task)[0]
 
-    def _whole_tokens(self, images: Tensor, task: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _whole_tokens(self, begun: _Begun, task: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The final sequence, and the prompts that were new in the last layer."""
-        vit, layout = self.backbone, self.layout
-        patches = vit.patch_embed(images)
-        prompts, grid = self.prompts(images, patches, task), self._grid(patches)
-        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(patches)))
-        for number, block in enumerate(vit.blocks):
+        vit, layout, sequence = self.backbone, self.layout, begun.sequence
+        prompts = self.prompts(begun.images, begun.patches, task)
+        for number, block in enumerate(vit.blocks[begun.layer :], begun.layer):
             if number < self.entry:
                 sequence = block(sequence)
                 continue
             bare, kept = (sequence, {}) if number == self.entry else layout.take_out(sequence)
-            own, correction = self._layer_prompts(block.norm1(bare), number, prompts, grid)
+            own, correction = self._layer_prompts(block.norm1(bare), number, prompts, begun.grid)
             sequence = layout.insert(bare, {**kept, **own})
             if correction is None:
                 sequence = block(sequence)
@@ -218,9 +264,8 @@ class PathoTune(nn.Module):
 
     def _start_as_tokens(self, images: Tensor) -> None:
         """Give prompts the values of patch tokens that enter their layer of the bare backbone."""
-        vit = self.backbone
-        sequence: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
-        for number, block in enumerate(vit.blocks):
+        sequence = self._begin(images).sequence
+        for number, block in enumerate(self.backbone.blocks):
             layer = number - self.entry
             if layer >= 0:
                 pool = sequence[:, self.layout.prefix :].flatten(0, 1)

@@ -16,10 +16,14 @@ from pathotune.prompts import InstanceVisualPrompts
 
 @dataclass(frozen=True)
 class Compute:
-    """Device of a pass in torch's notation (cpu, cuda:0), and precision: bf16 (sums and norms in fp32) or fp32."""
+    """Device of a pass in torch's notation (cpu, cuda:0), and precision: bf16 (sums and norms in fp32) or fp32.
+
+    cache_mb   most memory in training for what frozen layers give, MB; 0: compute it in every epoch
+    """
 
     device: str = "cpu"
     precision: str = "bf16"
+    cache_mb: int = 1024
 
     @property
     def place(self) -> torch.device:

@@ -9,16 +9,31 @@ _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.7
 """Optical density of haematoxylin, eosin and DAB in R, G, B (Ruifrok and Johnston 2001); rows of length about 1."""
 
 
+WAYS = 8
+"""The symmetries of the square, numbered: four quarter turns, then the same of the mirror image."""
+
+
 def turn(images: Tensor, generator: torch.Generator, *, flips: bool, rotations: bool) -> Tensor:
     """Flip and rotate each image (B, C, S, S): a random symmetry of the square, all equally likely."""
     if not flips and not rotations:
         return images
-    count = len(images)
+    return turned(images, draw_ways(len(images), generator, flips=flips, rotations=rotations))
+
+
+def draw_ways(count: int, generator: torch.Generator, *, flips: bool, rotations: bool) -> Tensor:
+    """A random symmetry for each of `count` images, int64 (count,); zeros, and nothing drawn, if there are none."""
+    if not flips and not rotations:
+        return torch.zeros(count, dtype=torch.int64)
     mirrored = torch.randint(2 if flips else 1, (count,), generator=generator)
     quarters = torch.randint(4 if rotations else 1, (count,), generator=generator)
+    return 4 * mirrored + quarters
+
+
+def turned(images: Tensor, ways: Tensor) -> Tensor:
+    """Each image (B, C, S, S) in the symmetry that `ways` (B,) numbers."""
     out = torch.empty_like(images)
-    for way in range(8):
-        rows = torch.nonzero((mirrored == way // 4) & (quarters == way % 4)).squeeze(1).to(images.device)
+    for way in range(WAYS):
+        rows = torch.nonzero(ways == way).squeeze(1).to(images.device)
         if len(rows):
             part = images[rows].flip(3) if way // 4 else images[rows]
             out[rows] = torch.rot90(part, way % 4, (2, 3))

@@ -62,7 +62,7 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images float32 (B, 3, S, S) in 0..255; labels and tasks int64 (B,)."""
+    """Images float32 (B, 3, S, S) in 0..255; labels and tasks int64 (B,); None for tasks if there is only one."""
 
     images: Tensor
     labels: Tensor
@@ -80,9 +80,13 @@ def batches(
             assert coming is not None
             pixels = coming.result()
             coming = pool.submit(_read, source, parts[number + 1], card) if number + 1 < len(parts) else None
-            labels = torch.from_numpy(source.labels[rows]).to(device)
-            tasks = None if source.tasks is None else torch.from_numpy(source.tasks[rows]).to(device)
-            yield Batch(pixels.to(device, non_blocking=True).float(), labels, tasks)
+            yield Batch(pixels.to(device, non_blocking=True).float(), *answers(source, rows, device))
+
+
+def answers(source: LabelledImages, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Labels and tasks of the images at some rows."""
+    labels = torch.from_numpy(source.labels[rows]).to(device)
+    return labels, None if source.tasks is None else torch.from_numpy(source.tasks[rows]).to(device)
 
 
 def normalise(images: Tensor, card: BackboneCard) -> Tensor:

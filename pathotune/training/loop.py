@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from pathotune.checks import check_choice, check_whole
 from pathotune.errors import ConfigError
 from pathotune.model import PathoTune
 from pathotune.training.arithmetic import ON_CPU, Compute, quick_backward
-from pathotune.training.augment import jitter_stains, turn
-from pathotune.training.batches import LabelledImages, batches, normalise
+from pathotune.training.augment import draw_ways, jitter_stains, turn
+from pathotune.training.batches import LabelledImages, answers, batches, normalise
+from pathotune.training.frozen import FrozenStates, freeze
 from pathotune.training.optimizer import OPTIMIZERS, make_optimizer
 from pathotune.training.trainstate import EpochRow, Progress, restore, store
 
@@ -146,6 +147,8 @@ def fit(
     if progress is None:
         progress = Progress()
         trainer.calibrate()
+    if not _finished(progress, options):
+        trainer.freeze(validation)
     for row in progress.history:
         watch.on_epoch(row)
         watch.on_images(len(train.labels) + len(validation.labels))
@@ -215,6 +218,21 @@ class _Trainer:
         if options.label_smoothing and train.tasks is not None and model.config.task_classes is not None:
             raise ConfigError("label_smoothing must be 0 where tasks have classes of their own")
         self.weights = _class_weights(model, train.labels, options).to(self.device)
+        self.frozen: FrozenStates | None = None
+        self.frozen_validation: FrozenStates | None = None
+
+    def freeze(self, validation: LabelledImages) -> None:
+        """Compute once what frozen layers give, where that is less work and there is room for it."""
+        options, room = self.options, self.compute.cache_mb << 20
+        if not room or options.epochs < 2:
+            return
+        self.frozen_validation = freeze(self.model, self.card, validation, (0,), self.compute, room)
+        room -= 0 if self.frozen_validation is None else self.frozen_validation.nbytes
+        ways = [
+            4 * mirror + turn for mirror in range(1 + options.flips) for turn in range(4 if options.rotations else 1)
+        ]
+        if options.stain_jitter == 0 and len(ways) <= options.epochs:
+            self.frozen = freeze(self.model, self.card, self.train, ways, self.compute, room)
 
     def calibrate(self) -> None:
         """Calibrate the refine module on training images without augmentation."""
@@ -237,32 +255,61 @@ class _Trainer:
         self.model.train()
         with torch.random.fork_rng(), quick_backward(self.model, self.device):
             torch.manual_seed(seed)  # for dropout
-            for step, part in enumerate(batches(self.train, order, self.options.batch, self.card, self.device)):
-                images = turn(part.images, generator, flips=self.options.flips, rotations=self.options.rotations)
-                images = jitter_stains(images, self.options.stain_jitter, generator)
+            for step, (logits, labels) in enumerate(self._passes(order, generator)):
+                value = self._step(self._loss(logits, labels), (epoch - 1) * self.steps + step)
+                total += value * len(labels)
+                on_images(len(labels))
+        return total / len(order)
+
+    def _passes(self, order: NDArray[np.int64], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels of the training images in this order, a step at a time, randomly turned."""
+        options = self.options
+        if self.frozen is None:
+            for part in batches(self.train, order, options.batch, self.card, self.device):
+                images = turn(part.images, generator, flips=options.flips, rotations=options.rotations)
+                images = jitter_stains(images, options.stain_jitter, generator)
                 with self.compute.lowered():
                     logits = self.model.logits(normalise(images, self.card), part.tasks)
-                value = self._step(self._loss(logits, part.labels), (epoch - 1) * self.steps + step)
-                total += value * len(part.labels)
-                on_images(len(part.labels))
-        return total / len(order)
+                yield logits, part.labels
+            return
+        for first in range(0, len(order), options.batch):
+            rows = order[first : first + options.batch]
+            ways = draw_ways(len(rows), generator, flips=options.flips, rotations=options.rotations)
+            states = self.frozen.take(torch.from_numpy(rows), ways)
+            labels, tasks = answers(self.train, rows, self.device)
+            with self.compute.lowered():
+                logits = self.model.classify(self.model.features_from(states, tasks), tasks)
+            yield logits, labels
 
     def judge(self, images: LabelledImages, on_images: Callable[[int], None]) -> tuple[float, float, float]:
         """Loss, accuracy and macro F1 of the current model."""
-        found = probabilities(
-            self.model,
-            self.card,
-            images,
-            self.compute,
-            batch=2 * self.options.batch,
-            on_images=on_images,
-        )
+        size = 2 * self.options.batch
+        if self.frozen_validation is None:
+            found = probabilities(self.model, self.card, images, self.compute, batch=size, on_images=on_images)
+        else:
+            found = self._from_states(images, self.frozen_validation, size, on_images)
         labels = torch.from_numpy(images.labels).to(self.device)
         logs = torch.from_numpy(found).to(self.device).clamp_min(1e-12).log()
         loss = float(F.nll_loss(logs, labels, weight=self.weights))
         guess = found.argmax(axis=1)
         score = f1_score(images.labels, guess, average="macro", labels=np.unique(images.labels), zero_division=0)
         return loss, float((guess == images.labels).mean()), float(score)
+
+    def _from_states(
+        self, images: LabelledImages, states: FrozenStates, batch: int, on_images: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        """Class probabilities (N, C) of images from the states of their frozen layers."""
+        self.model.eval()
+        found = []
+        for first in range(0, len(images.labels), batch):
+            rows = np.arange(first, min(first + batch, len(images.labels)))
+            _, tasks = answers(images, rows, self.device)
+            own = states.take(torch.from_numpy(rows), torch.zeros(len(rows), dtype=torch.int64))
+            with torch.inference_mode(), self.compute.lowered():
+                logits = self.model.classify(self.model.features_from(own, tasks), tasks)
+            found.append(logits.float().softmax(dim=1).cpu().numpy())
+            on_images(len(rows))
+        return np.concatenate(found)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, self.weights, label_smoothing=self.options.label_smoothing)
