@@ -26,6 +26,7 @@ from wsi_pipeline.version import __version__
 if TYPE_CHECKING:
     from wsi_pipeline.api.find_tissue import Tissue, find_tissue
     from wsi_pipeline.api.foreign_files import import_features, import_patches
+    from wsi_pipeline.api.measure_quality import measure_quality
     from wsi_pipeline.api.open_run import Run, open_run, read_features
     from wsi_pipeline.api.patches import Patches, embed, lay_patches, read_patches
     from wsi_pipeline.api.show_slides import view
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wsi_pipeline.errors import WsiPipelineError
     from wsi_pipeline.mil.bags import Bags
     from wsi_pipeline.mil.validation.crossval import CrossValidation
+    from wsi_pipeline.quality.patch_quality import PatchQuality
     from wsi_pipeline.slides.open import open_slide
     from wsi_pipeline.slides.slide import Slide
     from wsi_pipeline.stages.inputs.slide_bags import SlideBags
@@ -48,6 +50,7 @@ __all__ = [
     "CrossValidation",
     "Encoder",
     "FeatureTable",
+    "PatchQuality",
     "Patches",
     "Preset",
     "Run",
@@ -66,6 +69,7 @@ __all__ = [
     "lay_patches",
     "list_encoders",
     "load_model",
+    "measure_quality",
     "open_encoder",
     "open_run",
     "open_slide",
@@ -79,6 +83,7 @@ __all__ = [
 _PLACES = {
     "api.find_tissue": ("Tissue", "find_tissue"),
     "api.foreign_files": ("import_features", "import_patches"),
+    "api.measure_quality": ("measure_quality",),
     "api.open_run": ("Run", "open_run", "read_features"),
     "api.patches": ("Patches", "embed", "lay_patches", "read_patches"),
     "api.show_slides": ("view",),
@@ -91,6 +96,7 @@ _PLACES = {
     "errors": ("WsiPipelineError",),
     "mil.bags": ("Bags",),
     "mil.validation.crossval": ("CrossValidation",),
+    "quality.patch_quality": ("PatchQuality",),
     "slides.open": ("open_slide",),
     "slides.slide": ("Slide",),
     "stages.inputs.slide_bags": ("SlideBags",),

@@ -221,7 +221,7 @@ def test_the_summary_counts_only_what_was_measured() -> None:
     assert artefact_of(quality, 0.5).tolist() == [-1, -1, 0, -1]
 
 
-@pytest.mark.parametrize(("count", "rows"), [(0, 0), (1, 1), (5, 5), (52, 8), (400, 12), (20_000, 64)])
+@pytest.mark.parametrize(("count", "rows"), [(0, 0), (1, 1), (5, 5), (52, 5), (400, 6), (20_000, 42)])
 def test_a_sample_is_spread_over_the_slide(count: int, rows: int) -> None:
     found = sample_rows(count)
     assert len(found) == rows

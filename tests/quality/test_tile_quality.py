@@ -148,3 +148,28 @@ def test_dropping_without_measuring_is_refused(tmp_path: Path, capsys: pytest.Ca
     write_cohort(tmp_path, per_class=1, broken=False)
     tiled(tmp_path, "--drop-artefacts", "--quality", "none", code=2)
     assert "needs the quality of all patches" in capsys.readouterr().err
+
+
+def test_python_measures_what_tile_stores(tmp_path: Path) -> None:
+    import wsi_pipeline as wp
+
+    write_cohort(tmp_path, per_class=1, broken=False)
+    run = tiled(tmp_path, "--quality", "all")
+    with wp.open_slide(tmp_path / "s0.svs") as slide:
+        patches = wp.lay_patches(slide, patch_px=128)
+        quality = wp.measure_quality(slide, patches)
+        assert np.array_equal(quality.values, store_of(run, "s0").quality.values, equal_nan=True)
+        sample = wp.measure_quality(slide, patches, pixels="sample")
+        assert 0 < np.count_nonzero(~np.isnan(sample.column("focus"))) < len(patches)
+        with pytest.raises(wp.WsiPipelineError, match="pixels must be all or sample"):
+            wp.measure_quality(slide, patches, pixels="some")
+
+
+def test_a_zarr_store_keeps_quality_too(tmp_path: Path) -> None:
+    write_cohort(tmp_path, per_class=1, broken=False)
+    run = tiled(tmp_path, "--store", "zarr", "--drop-artefacts")
+    table = read_patch_table(RunDir(run).patch_store("s0", "zarr"))
+    assert table.quality.names == NAMES
+    assert table.dropped.counts() == {}
+    tiled(tmp_path, "--store", "zarr")
+    assert read_patch_table(RunDir(run).patch_store("s0", "zarr")).dropped is None

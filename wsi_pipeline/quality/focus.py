@@ -19,7 +19,7 @@ STEEPEST, SHARPEST = 0.05, 0.25
 """Part of the pixels asked, the steepest ones, and the quantile of their widths that is taken."""
 LEAST_SLOPE = 3.0
 """Grey levels per pixel: gentler slopes may be noise, and a patch without steeper ones has no edges to judge by."""
-MOST_PX = 512
+MOST_PX = 256
 """Of larger patches only the middle is looked at, this many pixels a side."""
 WIDEST_PX = 8.0
 """Wider edges are hardly changed by the second blur; they count as this wide."""

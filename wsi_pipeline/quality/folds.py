@@ -23,6 +23,8 @@ SMOOTH_UM = 24.0
 """Radius over which density is averaged first: texture is finer, folds are wider."""
 DOUBLE = 1.7
 """Least ratio to the tissue around, in the colour that rises least."""
+MANY = 3.2
+"""Largest ratio: tissue seldom lies more than threefold, but DAB is many times as dense as the tissue around it."""
 ALIKE = 1.3
 """Largest ratio between the colours that rise most and least."""
 LEAST_DENSITY = 0.10
@@ -53,4 +55,5 @@ def fold_mask(density: Plane, tissue: Mask, mpp: float) -> Mask:
         here /= around.repeat(factor, axis=0).repeat(factor, axis=1)[: tissue.shape[0], : tissue.shape[1]]
         np.minimum(least, here, out=least)
         np.maximum(most, here, out=most)
-    return tissue & (least > DOUBLE) & (most < ALIKE * least) & (total > 3 * LEAST_DENSITY)
+    alike = (most < MANY) & (most < ALIKE * least)
+    return tissue & (least > DOUBLE) & alike & (total > 3 * LEAST_DENSITY)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.quality.measures import ARTEFACTS, CLIPPED, FOCUS, MEASURES, NAMES, UNITS, Measure, limit_of
 
-LEAST_SAMPLE, MOST_SAMPLE = 8, 64
+LEAST_SAMPLE, MOST_SAMPLE = 5, 64
 """Fewest and most patches whose pixels are read for a sample."""
 
 
@@ -96,7 +96,7 @@ def summary_of(quality: PatchQuality, mpp: float) -> dict[str, dict[str, float |
 
 def sample_rows(count: int) -> NDArray[np.int64]:
     """Rows of `count` patches to read for a sample, evenly spread over the slide: more of larger slides."""
-    n = min(count, MOST_SAMPLE, max(LEAST_SAMPLE, round(0.6 * math.sqrt(count))))
+    n = min(count, MOST_SAMPLE, max(LEAST_SAMPLE, round(0.3 * math.sqrt(count))))
     return np.unique(np.linspace(0, count - 1, n).round().astype(np.int64)) if n else np.zeros(0, np.int64)
 
 
