@@ -103,9 +103,9 @@ def test_a_stopped_tuning_continues_to_the_same_result_and_changes_with_the_epoc
         raise KeyboardInterrupt(line)
 
     with pytest.raises(KeyboardInterrupt, match="epoch 1/2"):
-        tune_fold.tune_fold(replace(inputs, told=stop), objective(), FOLD, tmp_path / "stopped")
+        tune_fold.tune_fold(replace(inputs, on_line=stop), objective(), FOLD, tmp_path / "stopped")
     lines: list[str] = []
-    again = tune_fold.tune_fold(replace(inputs, told=lines.append), objective(), FOLD, tmp_path / "stopped")
+    again = tune_fold.tune_fold(replace(inputs, on_line=lines.append), objective(), FOLD, tmp_path / "stopped")
     assert len(lines) == 1
     assert lines[0].startswith("prompts, epoch 2/2: training loss")
     for name, value in values_of(again).items():

@@ -21,7 +21,7 @@ class PromptSpec:
         rare=True,
     )  # fmt: skip
     prompt_random: int = option(
-        8, "further patches of each slide that get gradients, drawn anew in each epoch", group="prompts",
+        8, "further patches of each slide that get gradients, resampled in each epoch", group="prompts",
         check=at_least(0), rare=True,
     )  # fmt: skip
     prompt_rate: float = option(

@@ -58,7 +58,7 @@ class PromptInputs:
     """Stored features `bags` of a network, the pixels that they were made from, and how to tune.
 
     network   the plain vision transformer; prompts are added to it, its weights stay as they are
-    told      called with a line about each finished epoch
+    on_line   called with a line about each finished epoch
     """
 
     bags: Bags
@@ -68,7 +68,7 @@ class PromptInputs:
     prompts: PromptSpec
     spec: MilSpec
     compute: Compute
-    told: Callable[[str], None] = lambda line: None
+    on_line: Callable[[str], None] = lambda line: None
 
     def check(self) -> None:
         """Raise MilError for settings that cannot be used together, or features that are not of this network."""

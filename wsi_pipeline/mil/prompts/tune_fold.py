@@ -67,7 +67,7 @@ def tune_fold(inputs: PromptInputs, objective: Objective, fold: FoldRows, folder
             progress.best = {name: value.detach().cpu().clone() for name, value in tuner.trained().items()}
         store(folder, tuner.joint, tuner.optimizer, progress, tuner.state(), key)
         shown = "" if val_loss is None else f", validation loss {val_loss:.3f}"
-        inputs.told(f"prompts, epoch {epoch}/{inputs.prompts.prompt_epochs}: training loss {train_loss:.3f}{shown}")
+        inputs.on_line(f"prompts, epoch {epoch}/{inputs.prompts.prompt_epochs}: training loss {train_loss:.3f}{shown}")
     trained = tuner.trained()
     for name, value in progress.best.items():
         trained[name].data.copy_(value)

@@ -20,6 +20,7 @@ from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.wording import counted
 
 _WHICH = "Embed the slides with a plain vision transformer, such as --model vit-mini or a timm ViT"
 
@@ -86,7 +87,9 @@ def _part(run: RunDir, record: SlideRecord, count: int) -> tuple[PatchFiles, tup
     table = read_patch_table(store)
     if len(table.grid) != count:
         raise MilError(
-            f"{count} features, but {len(table.grid)} patches", slide=record.slide_id, todo="Embed this slide again."
+            f"{counted(count, 'feature')}, but {counted(len(table.grid), 'patch')}",
+            slide=record.slide_id,
+            todo="Embed this slide again.",
         )
     part = PatchFiles.of(table, store, record.path)
     try:

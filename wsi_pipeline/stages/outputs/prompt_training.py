@@ -47,6 +47,7 @@ from wsi_pipeline.stages.train_mil import training_digest
 from wsi_pipeline.system.atomic import make_folder, remove, write_text
 from wsi_pipeline.system.device import choose_device, choose_precision
 from wsi_pipeline.system.locks import locked
+from wsi_pipeline.wording import counted
 
 SUFFIX = ".prompts"
 RESUME = "resume"
@@ -59,7 +60,7 @@ class PromptRun:
 
     name       folder name of the training, without SUFFIX; None: as given by `training_name`
     replace    allow replacing a training with other settings or labels
-    told       called with a line about each finished epoch
+    on_line    called with a line about each finished epoch
     """
 
     run: RunDir
@@ -69,7 +70,7 @@ class PromptRun:
     name: str | None = None
     replace: bool = False
     device: str = "auto"
-    told: Callable[[str], None] = lambda line: None
+    on_line: Callable[[str], None] = lambda line: None
 
 
 def train_with_prompts(
@@ -93,7 +94,7 @@ def train_with_prompts(
         network, card = open_network(job.run, slides, job.prompts.weights)
         pixels = open_pixels(job.run, slides, job.records)
         compute = Compute(str(place), choose_precision(spec.precision, place).name)
-        inputs = PromptInputs(slides.bags, pixels, network, card, job.prompts, spec, compute, job.told)
+        inputs = PromptInputs(slides.bags, pixels, network, card, job.prompts, spec, compute, job.on_line)
         inputs.check()
         former = keep_former(folder, str(known.metrics.get("digest", ""))) if known is not None else None
         folds = _Folds(inputs, _resume_folder(folder, digest))
@@ -120,7 +121,7 @@ class _Folds:
         if self.adapter(number).is_file():
             model: PathoTune = load_adapter(self.adapter(number), self.inputs.network)
         else:
-            self.inputs.told(f"fold {number + 1}: tuning prompts on {len(fold.train)} slides")
+            self.inputs.on_line(f"fold {number + 1}: tuning prompts on {counted(len(fold.train), 'slide')}")
             model = tune_fold(self.inputs, objective, fold, own)
             save_adapter(self.adapter(number), model, self.inputs.card, provenance={"method": "pathotune", "mil": True})
         return bags_through(self.inputs, model, own)
