@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from tests.browser import CHROMIUM, Browser
 from tests.stages.cohorts import write_cohort
+from tests.viewer.pages import Own
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.viewer.library import Library
@@ -29,6 +31,23 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words, code in ((tile, 3), (["embed", "--model", "colour"], 3), (train, 0)):
         assert main([*words, "--run", run, "--quiet"]) == code, words
     return Path(run)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; tests that use it are skipped without one."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    with Browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture
+def server(run: RunDir) -> Iterator[Own]:
+    """The viewer of that copy, served to a browser."""
+    made = Own(run)
+    yield made
+    made.kill()
 
 
 @pytest.fixture

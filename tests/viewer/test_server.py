@@ -101,10 +101,11 @@ def test_nearest_patches_are_the_nearest(client: TestClient, run: RunDir) -> Non
     away[: len(touching)][touching] = np.inf
     truth = [names[k] for k in np.argsort(away)[:5]]
     found = client.get("slides/s0/similar", params={"row": 5, "encoder": "colour", "count": 5}).json()
-    assert [(item["id"], item["row"]) for item in found] == truth
-    others = client.get("slides/s0/similar", params={"row": 5, "encoder": "colour", "others": 1}).json()
+    assert [(item["id"], item["row"]) for item in found["patches"]] == truth
+    assert found["how"] == f"All {len(rows)} patches compared."
+    others = client.get("slides/s0/similar", params={"row": 5, "encoder": "colour", "others": 1}).json()["patches"]
     assert "s0" not in {item["id"] for item in others}
-    near = client.get("slides/s0/similar", params={"encoder": "colour"}).json()
+    near = client.get("slides/s0/similar", params={"encoder": "colour"}).json()["slides"]
     assert near[0]["id"] == "s2", "both have red tissue"
 
 
@@ -121,6 +122,8 @@ def test_nearest_patches_are_the_nearest(client: TestClient, run: RunDir) -> Non
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:9"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"host": "["}, 421),
     ],
 )
 def test_host_and_origin_are_checked(client: TestClient, headers: dict[str, str], status: int) -> None:
@@ -279,11 +282,11 @@ def test_memory_is_bounded(client: TestClient, viewer: Viewer) -> None:
 
 
 def test_slide_embeddings_say_which_slides_are_near_where_there_are_any(client: TestClient, run: RunDir) -> None:
-    before = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()
+    before = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()["slides"]
     assert main(["embed-slides", "--run", str(run.root), "--quiet"]) in (0, 3)
     assert main(["similar", "--run", str(run.root), "--quiet"]) == 0
     table = pd.read_csv(next(run.root.glob("embed/colour+*/neighbours.csv")), dtype=str)
-    near = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()
+    near = client.get("slides/s0/similar", params={"encoder": "colour", "count": 2}).json()["slides"]
     assert [row["id"] for row in near] == list(table[table["slide_id"] == "s0"]["neighbour"][:2])
     assert near == before, "means of patches, compared in the same way"
     assert client.get("about").json()["encoders"] == ["colour"], "features of slides are no features of patches"

@@ -24,11 +24,10 @@ from wsi_pipeline.config.execution import (
     TileExecution,
     TrainingOptions,
     TuneExecution,
-    ViewOptions,
 )
 from wsi_pipeline.config.prompt_spec import PromptSpec
 from wsi_pipeline.config.robustness_options import RobustnessOptions
-from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions, StainOptions
+from wsi_pipeline.config.slide_options import EmbedSlidesExecution, SimilarOptions, StainOptions, ViewOptions
 from wsi_pipeline.config.specs import (
     ClassifySpec,
     EmbedSlidesSpec,

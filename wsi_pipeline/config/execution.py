@@ -101,28 +101,6 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
-class ViewOptions:
-    """Where `view` serves the run, or what it exports."""
-
-    port: int = option(
-        0, "port (0: 8765, or the next that is free)", group="server", check=between(0, 65_535), metavar="N"
-    )
-    host: str = option(
-        "127.0.0.1", "address to listen on; any but the default lets other machines in", group="server",
-        metavar="ADDRESS")  # fmt: skip
-    browser: bool = option(True, "open the browser", group="server")
-    export: str | None = option(
-        None, "write a folder that shows the slides in a browser without a server, then end", group="export",
-        metavar="FOLDER")  # fmt: skip
-    export_mpp: float = option(
-        1.0, "finest resolution in that folder, micrometres per pixel", group="export", check=between(0.05, 100)
-    )
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-
-@dataclass(frozen=True)
 class EncodersOptions:
     """What `encoders` does apart from listing."""
 

@@ -109,5 +109,8 @@ class StoredTiles(Protocol):
         does not decode.
         """
 
-    def raw(self, column: int, row: int) -> bytes | None:
-        """The tile as a JPEG file, not decoded; None if it is missing or not a JPEG."""
+    def raw(self, column: int, row: int, *, at_once: bool = False) -> bytes | None:
+        """The tile as a JPEG file, not decoded; None if it is missing or not a JPEG.
+
+        at_once   return None too if reading it would wait for a disk or network: for a server's event loop
+        """

@@ -15,11 +15,10 @@ import pandas as pd
 from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.errors import UsageError, WsiPipelineError
-from wsi_pipeline.mil.bags import Bags
-from wsi_pipeline.mil.trained import novelty
+from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.stages.results.trainings import PREDICTIONS
 from wsi_pipeline.viewer.library import Library
-from wsi_pipeline.viewer.slide_means import SlideMeans
+from wsi_pipeline.viewer.nearest.slide_means import SlideMeans
 
 Row = dict[str, Any]
 
@@ -62,7 +61,30 @@ class CohortRows:
         self._lock, self._measuring = threading.Lock(), threading.Lock()
 
     def page(self, asked: RowQuery, offset: int, limit: int) -> dict[str, Any]:
-        """`total`, `matched` and the `rows` from `offset` on, at most MOST_ROWS of them."""
+        """`total`, `matched` and the `rows` from `offset` on, at most MOST_ROWS of them, each with its `version`."""
+        total, kept = self._chosen(asked)
+        offset, limit = max(0, offset), min(max(1, limit), MOST_ROWS)
+        rows = [{**row, "version": self._version(row["id"])} for row in kept[offset : offset + limit]]
+        return {"total": total, "matched": len(kept), "rows": rows}
+
+    def _version(self, slide_id: str) -> str:
+        """Version of a slide's file; empty for a slide elsewhere, which would have to be asked over the network."""
+        elsewhere = is_address(self._library.record(slide_id).path)
+        return "" if elsewhere else self._library.version(slide_id)
+
+    def around(self, asked: RowQuery, slide_id: str) -> dict[str, str | None]:
+        """Ids of the `previous` and the `next` slide in the order asked for, or None.
+
+        From a slide that the filters leave out, `next` is the first slide of the list.
+        """
+        self._library.record(slide_id)
+        names = [row["id"] for row in self._chosen(asked)[1]]
+        at = names.index(slide_id) if slide_id in names else -1
+        following = names[at + 1 : at + 2]
+        return {"previous": names[at - 1] if at > 0 else None, "next": following[0] if following else None}
+
+    def _chosen(self, asked: RowQuery) -> tuple[int, list[Row]]:
+        """(number of all rows, the matching rows in order)."""
         away = self._distance(asked.training) if asked.sort == "distance" else {}
         with self._lock:
             rows = self._rows(asked.training)
@@ -76,8 +98,7 @@ class CohortRows:
             kept = there + [row for row in kept if row.get(key) is None]
         elif asked.down:
             kept.reverse()
-        offset, limit = max(0, offset), min(max(1, limit), MOST_ROWS)
-        return {"total": len(rows), "matched": len(kept), "rows": kept[offset : offset + limit]}
+        return len(rows), kept
 
     def choices(self) -> dict[str, list[str]]:
         """The values to filter by: labels, sites, folds."""
@@ -157,6 +178,9 @@ class CohortRows:
 
 def distances(library: Library, folder: Path, encoder: str) -> dict[str, float]:
     """Novelty of each slide with features, in units of the median training slide; empty if none was fitted."""
+    from wsi_pipeline.mil.bags import Bags
+    from wsi_pipeline.mil.trained import novelty
+
     try:
         known = novelty.load(folder)
         if known is None:

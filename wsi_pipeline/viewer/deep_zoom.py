@@ -72,6 +72,11 @@ class ViewLevel:
         """Number of tile rows."""
         return -(-self.size.height // self.tile.height)
 
+    def has_whole(self, column: int, row: int) -> bool:
+        """Whether a tile is one of the slide's own that does not reach past the level."""
+        right, lower = (column + 1) * self.tile.width, (row + 1) * self.tile.height
+        return self.stored and column >= 0 <= row and right <= self.size.width and lower <= self.size.height
+
     def box(self, column: int, row: int) -> Box:
         """The part of the level that a tile shows. Raises UsageError if there is no such tile."""
         if not (0 <= column < self.columns and 0 <= row < self.rows):
@@ -96,16 +101,25 @@ class DeepZoom:
             raise UsageError(f"no level {level}: the slide is shown in {len(self.levels)}")
         chosen = self.levels[level]
         box = chosen.box(column, row)
-        whole = (box.width, box.height) == (chosen.tile.width, chosen.tile.height)
+        found = self.stored_tile(level, column, row)
+        if found is not None:
+            return found
         stored = self.slide.tiles(chosen.source) if chosen.stored else None
-        if stored is not None and whole:
-            data = stored.raw(column, row)
-            if data is not None:
-                return Tile(data, JPEG)
         if stored is None:
             return Tile(jpeg_of(self._pixels(level, box)), JPEG)
         pixels = stored.decode(column, row)[: box.height, : box.width]
-        return Tile(jpeg_of(pixels), JPEG) if whole else Tile(_png(pixels), PNG)
+        return Tile(jpeg_of(pixels), JPEG) if chosen.has_whole(column, row) else Tile(_png(pixels), PNG)
+
+    def stored_tile(self, level: int, column: int, row: int, *, at_once: bool = False) -> Tile | None:
+        """A tile with its bytes as stored; None if it has to be decoded, or (`at_once`) read from a disk.
+
+        Raises SlideError if it is damaged.
+        """
+        if not 0 <= level < len(self.levels) or not self.levels[level].has_whole(column, row):
+            return None
+        stored = self.slide.tiles(self.levels[level].source)
+        data = stored.raw(column, row, at_once=at_once) if stored is not None else None
+        return None if data is None else Tile(data, JPEG)
 
     def region(self, box: Box, px: int) -> Pixels:
         """A box of level 0 in at most `px` pixels on its longer side, uint8 (h, w, 3)."""

@@ -21,7 +21,20 @@ from wsi_pipeline.system.atomic import make_folder, write_bytes, write_text
 from wsi_pipeline.viewer.deep_zoom import PNG
 from wsi_pipeline.viewer.web.viewer import Viewer
 
-SCRIPTS = ("dom", "source", "layers", "pane", "sheet", "marking", "teach", "cohort", "slide", "main")
+SCRIPTS = (
+    "dom",
+    "source",
+    "layers",
+    "pane",
+    "sheet",
+    "markstore",
+    "marking",
+    "teach",
+    "cohort",
+    "panels",
+    "slide",
+    "main",
+)
 """The modules of the page, each after those that it imports."""
 _IMPORT = re.compile(r"^import [^\n]+;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)

@@ -87,10 +87,19 @@ class Library:
         """One tile; tiles that had to be encoded are cached. Raises UsageError, SlideError."""
         self.record(slide_id)
         with self.pool.use(slide_id) as zoom:
-            if 0 <= level < len(zoom.levels) and zoom.levels[level].stored:
-                return zoom.tile(level, column, row)
+            found = zoom.stored_tile(level, column, row)
+            if found is not None:
+                return found
             kept = self.cache.get((slide_id, level, column, row), lambda: zoom.tile(level, column, row))
             return Tile(*kept)
+
+    def tile_at_once(self, slide_id: str, level: int, column: int, row: int) -> Tile | None:
+        """The tile if nothing has to be opened, decoded or read from a disk; else None. Raises SlideError."""
+        kept = self.cache.known((slide_id, level, column, row))
+        if kept is not None:
+            return Tile(*kept)
+        with self.pool.use_if_open(slide_id) as zoom:
+            return zoom.stored_tile(level, column, row, at_once=True) if zoom is not None else None
 
     def thumbnail(self, slide_id: str, px: int) -> Tile:
         """The whole slide, longer side at most `px` pixels, from its segment store, else from its coarsest level."""

@@ -161,8 +161,8 @@ def _planned(patches: tuple[MarkedPatch, ...], twice: int, outside: int) -> Teac
         }  # fmt: skip
     base = Teaching(patches, twice, outside, classes=classes)
     if len(classes) < 2:
-        named = f"{next(iter(classes))} only" if classes else "nothing yet"
-        return _with(base, missing=f"Mark at least two classes; so far there is {named}.")
+        named = f"only {next(iter(classes))}" if classes else "nothing"
+        return _with(base, missing=f"Mark at least two classes; {named} is marked so far.")
     patients = min(count["patients"] for count in classes.values())
     if patients >= 3:
         return _with(base, options=(*_OPTIONS,))
@@ -220,7 +220,7 @@ def write_patches_csv(library: Library, marks: Marks, plan: Teaching) -> Path:
 
 def told(plan: Teaching) -> dict[str, Any]:
     """The plan as JSON for the page."""
-    said = [f"{counted(plan.twice, 'patch')} claimed by two classes, left out"] if plan.twice else []
+    said = [f"{counted(plan.twice, 'patch')} marked as two classes, left out"] if plan.twice else []
     said += [f"{counted(plan.outside, 'mark')} outside all patches, not used"] if plan.outside else []
     return {
         "classes": plan.classes, "patches": len(plan.patches), "group": plan.group, "missing": plan.missing,

@@ -77,7 +77,8 @@ class Marks:
 
         changes   a list of {"op": "put", "feature": {...}} and {"op": "delete", "id": "..."}
 
-        Raises UsageError for an invalid change, before any change is applied.
+        Raises UsageError for an invalid change, before any change is applied; LabelError if the file cannot be read
+        or another process keeps it locked.
         """
         asked, origin = checked_changes(changes, size), self._origin(slide_id)
         try:
@@ -95,7 +96,7 @@ class Marks:
                 self._write(slide_id, changed, origin)
                 return changed
         except LockedError:
-            raise UsageError(f"another process has been writing the marks of {slide_id}", todo="Try again.") from None
+            raise LabelError(f"another process is writing the marks of {slide_id}", todo="Try again") from None
 
     def _origin(self, slide_id: str) -> tuple[int, int]:
         return origin_in_run(self.run, slide_id, no_crop=False) or (0, 0)

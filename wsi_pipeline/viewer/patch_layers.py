@@ -6,7 +6,7 @@ import base64
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.quality.measures import MEASURES, limit_of
 from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.report.maps.heat import percentiles
 from wsi_pipeline.report.maps.heatmaps import COLOUR_MAP, SIGNED_MAP, Heat
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.outputs.explanation import Explanation, explain, models_for_slide
 from wsi_pipeline.stages.results.fractions import classified
 from wsi_pipeline.stages.results.trainings import Training, require_training
 from wsi_pipeline.store.schema import PATCH_FORMAT
@@ -31,6 +29,10 @@ from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.viewer.library import Library
+
+if TYPE_CHECKING:  # torch is imported once a model's layer is asked for
+    from wsi_pipeline.mil.trained.checkpoint import Ensemble
+    from wsi_pipeline.stages.outputs.explanation import Explanation
 
 Json = dict[str, Any]
 
@@ -59,7 +61,7 @@ class PatchLayers:
             found.append({"key": TISSUE, "kind": "outline", "name": "tissue outline"})
         if existing_store(run.patch_store(slide_id)):
             found.append({"key": GRID, "kind": "grid", "name": "patch grid"})
-            found.append({"key": COVERAGE, "kind": "values", "name": "tissue in each patch"})
+            found.append({"key": COVERAGE, "kind": "values", "name": "tissue fraction"})
             for name in self._measured(run, slide_id):
                 found.append({"key": f"{QUALITY}:{name}", "kind": "values", "name": f"quality: {name}"})
         for model in classified(run):
@@ -114,7 +116,7 @@ class PatchLayers:
             return placed
         values = table.grid.coverage.astype(np.float64)
         ends = ("0 % tissue", "50 %", "100 %")
-        return {**placed, **_valued(values, values, ends, False), "unit": "of the patch is tissue", "percent": True}
+        return {**placed, **_valued(values, values, ends, False), "unit": "tissue", "percent": True}
 
     def _classes(self, run: RunDir, slide_id: str, model: str) -> Json:
         store = existing_store(run.class_store(model, slide_id))
@@ -148,6 +150,8 @@ class PatchLayers:
 
     def _explained_by(self, run: RunDir, slide_id: str, of: str) -> tuple[Explanation, int]:
         """Explanation of a slide by the models of a training, and the stride of its patches."""
+        from wsi_pipeline.stages.outputs.explanation import explain, models_for_slide
+
         encoder, _, name = of.partition("/")
         folder, store = run.mil(encoder, name), existing_store(run.feature_store(encoder, slide_id))
         assert store is not None
@@ -164,6 +168,8 @@ class PatchLayers:
             return made
 
     def _model(self, folder: Path) -> tuple[Training, Ensemble]:
+        from wsi_pipeline.mil.trained.checkpoint import load_ensemble
+
         mark = (folder / "metrics.json").stat().st_mtime_ns
         known = self._models.get(folder)
         if known is None or known[0] != mark:

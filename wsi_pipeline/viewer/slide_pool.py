@@ -49,10 +49,27 @@ class SlidePool:
         finally:
             self._leave(slide_id, kept)
 
+    @contextmanager
+    def use_if_open(self, slide_id: str) -> Iterator[DeepZoom | None]:
+        """The slide, or None if it is not open yet. Never waits for a file."""
+        with self._lock:
+            kept = self._kept.get(slide_id)
+            if kept is not None and kept.zoom is not None:
+                kept.readers += 1
+                self._kept.move_to_end(slide_id)
+            else:
+                kept = None
+        try:
+            yield kept.zoom if kept is not None else None
+        finally:
+            if kept is not None:
+                self._leave(slide_id, kept)
+
     def close(self) -> None:
         """Close every slide without readers now, and the others when their last reader leaves."""
         with self._lock:
-            self._drop(len(self._kept))
+            unused = self._drop(len(self._kept))
+        _close(unused)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -62,16 +79,24 @@ class SlidePool:
             kept.readers -= 1
             if kept.zoom is None and not kept.readers:
                 self._kept.pop(slide_id, None)
-            if kept.dropped and not kept.readers and kept.zoom is not None:
-                kept.zoom.slide.close()
-            self._drop(len(self._kept) - self._most)
+            unused = [kept] if kept.dropped and not kept.readers else []
+            unused += self._drop(len(self._kept) - self._most)
+        _close(unused)
 
-    def _drop(self, count: int) -> None:
-        for slide_id in list(self._kept)[: max(0, count)]:
-            kept = self._kept.pop(slide_id)
+    def _drop(self, count: int) -> list[_Kept]:
+        """Take out the `count` least recently used; returns those to close now, which takes no lock."""
+        if count < 1:
+            return []
+        dropped = [self._kept.pop(slide_id) for slide_id in list(self._kept)[:count]]
+        for kept in dropped:
             kept.dropped = True
-            if not kept.readers and kept.zoom is not None:
-                kept.zoom.slide.close()
+        return [kept for kept in dropped if not kept.readers]
+
+
+def _close(unused: list[_Kept]) -> None:
+    for kept in unused:
+        if kept.zoom is not None:
+            kept.zoom.slide.close()
 
 
 class ByteCache:
@@ -82,13 +107,19 @@ class ByteCache:
         self._lock = threading.Lock()
         self._items: OrderedDict[Hashable, tuple[bytes, str]] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
-        """The value cached under `key`, else that of `make`; two threads may each compute the same value once."""
+    def known(self, key: Hashable) -> tuple[bytes, str] | None:
+        """The value cached under `key`, or None."""
         with self._lock:
             found = self._items.get(key)
             if found is not None:
                 self._items.move_to_end(key)
-                return found
+            return found
+
+    def get(self, key: Hashable, make: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
+        """The value cached under `key`, else that of `make`; two threads may each compute the same value once."""
+        found = self.known(key)
+        if found is not None:
+            return found
         made = make()
         with self._lock:
             if key not in self._items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ def similar(request: Request) -> int:
     """List the neighbours of the named slides, and predict the label of every labelled slide from its neighbours."""
     cohort = request.known_cohort()
     _check_names(request, cohort)
+    if request.get(SimilarOptions).patch is not None:
+        return _patches(request)
     name = _embeddings(request)
     found = find_similar(request.run_dir, cohort.records, name, request.get(SimilarOptions))
     if found.slides.left_out:
@@ -36,6 +39,33 @@ def similar(request: Request) -> int:
         )
     after = f"train-mil --model linear --features {name}"
     request.console.say(f"all neighbours: {shown(found.folder / NEIGHBOURS)} · {request.next(after)}")
+    return EXIT_DONE
+
+
+def _patches(request: Request) -> int:
+    """List the patches most similar to one."""
+    from wsi_pipeline.viewer.library import Library
+    from wsi_pipeline.viewer.nearest.similar_patches import SimilarPatches
+
+    options = request.get(SimilarOptions)
+    place = re.fullmatch(r"(\d{1,9}),(\d{1,9})", options.patch or "")
+    if place is None or len(request.sources) != 1:
+        raise UsageError(
+            "--patch takes one slide and a level-0 pixel", todo="For example: similar s01 --patch 5120,2048"
+        )
+    search, (slide,) = SimilarPatches(Library.of_run(request.run_dir)), request.sources
+    encoders = search.encoders()
+    if not encoders or (options.features is None and len(encoders) > 1):
+        known = f"There are: {', '.join(encoders)}" if encoders else "Run first: wsi-pipeline embed"
+        raise UsageError("name the patch features to compare with --features", todo=known)
+    encoder = options.features or encoders[0]
+    row = search.row_at(slide, encoder, *map(int, place.groups()))
+    found = search.patches(slide, row, encoder, options.neighbours, others=options.other_slides)
+    rows = [[one["id"], *(str(one[key]) for key in ("x", "y", "side")), str(one["label"] or ""),
+             f"{one['distance']:.3f}"] for one in found]  # fmt: skip
+    request.console.say(f"patches of {encoder} most similar to the one at {options.patch} of {slide}")
+    request.console.table(("slide", "x", "y", "side", "label", "distance"), rows, right=(1, 2, 3, 5))
+    request.console.say(search.how(encoder))
     return EXIT_DONE
 
 

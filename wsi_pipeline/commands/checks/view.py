@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.config.execution import ViewOptions
+from wsi_pipeline.config.slide_options import ViewOptions
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.wording import counted
 
@@ -26,6 +26,8 @@ def view(request: Request) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"{_MISSING}: {error.name}", todo="Install them: pip install 'wsi-pipeline[view]'") from None
     viewer = Viewer(Library.of_run(run))
+    if options.next_to_mark is not None:
+        return _next_to_mark(request, viewer, options.next_to_mark, options.classified_by)
     if options.export is not None:
         return _export(request, viewer, Path(options.export))
     console = request.console
@@ -33,13 +35,28 @@ def view(request: Request) -> int:
 
     def tell(url: str) -> None:
         console.say(f"open {url}")
-        console.say("the address holds a token: whoever has it can see the slides and mark them. Stop with Ctrl-C")
+        console.say("the address contains a token: anyone who has it can see and mark the slides. Stop with Ctrl-C")
 
     if not is_loopback(options.host):
         console.note("other machines can reach this address, and nothing is encrypted")
     with contextlib.suppress(KeyboardInterrupt):  # the usual end; whether uvicorn raises it depends on the moment
         serve(viewer, options.host, options.port, browser=options.browser, tell=tell)
     console.say("stopped; marks and jobs are kept")
+    return EXIT_DONE
+
+
+def _next_to_mark(request: Request, viewer: object, count: int, model: str) -> int:
+    from wsi_pipeline.cohort.run_dir import slug
+    from wsi_pipeline.viewer.next_to_mark import next_to_mark
+    from wsi_pipeline.viewer.web.viewer import Viewer
+
+    assert isinstance(viewer, Viewer)
+    found = next_to_mark(viewer.library, viewer.marks, slug(model), count)
+    rows = [[one["id"], str(one["x"]), str(one["y"]), *one["between"], f"{one['doubt']:.2f}"] for one in found]
+    heads = ("slide", "x", "y", "most likely", "then", "uncertainty")
+    request.console.table(
+        heads, [[*row[:4], *row[4:-1], *[""] * (6 - len(row)), row[-1]] for row in rows], right=(1, 2)
+    )
     return EXIT_DONE
 
 

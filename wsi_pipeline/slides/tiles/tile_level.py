@@ -51,6 +51,18 @@ class TileBytes:
     def close(self) -> None:
         """Nothing is read in advance."""
 
+    def read_at_once(self, offset: int, count: int) -> bytes | None:
+        """The same, but None if that would wait for a disk or network, or if this system cannot tell."""
+        flag = getattr(os, "RWF_NOWAIT", None)
+        if flag is None:
+            return None
+        data = bytearray(count)
+        try:
+            found = os.preadv(self._descriptor, [data], offset, flag)
+        except OSError:  # not in memory, or a file system that cannot tell
+            return None
+        return bytes(data) if found == count else None
+
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):  # absent if opening failed
             os.close(self._descriptor)
@@ -122,9 +134,9 @@ class TiledLevel:
         whole[inside_y:], whole[:, inside_x:] = 255, 255
         return block_mean(whole, shrink)
 
-    def raw(self, column: int, row: int) -> bytes | None:
+    def raw(self, column: int, row: int, *, at_once: bool = False) -> bytes | None:
         """One tile as a JPEG file: see `StoredTiles.raw`. An edge tile shows what is stored beyond the level too."""
-        data = self._bytes(column, row)
+        data = self._bytes(column, row, at_once)
         try:
             return None if data is None else self._codec.as_jpeg(data)
         except DECODE_ERRORS as error:
@@ -140,13 +152,18 @@ class TiledLevel:
             raise self._damaged(column, row, f"it holds {pixels.shape} values instead of {expected}")
         return pixels
 
-    def _bytes(self, column: int, row: int) -> bytes | None:
-        """Compressed bytes of one tile; None if the file holds none."""
+    def _bytes(self, column: int, row: int, at_once: bool = False) -> bytes | None:
+        """Compressed bytes of one tile; None if the file holds none, or if they cannot be read at once."""
         index = row * self.columns + column
         offset, count = int(self._offsets[index]), int(self._counts[index])
         if not offset or not count:
             return None
-        data = self._file.read(offset, count)
+        if not at_once:
+            data: bytes | None = self._file.read(offset, count)
+        else:
+            data = self._file.read_at_once(offset, count) if isinstance(self._file, TileBytes) else None
+        if data is None:
+            return None
         if len(data) < count:
             raise self._damaged(column, row, "the file ends before it")
         return data

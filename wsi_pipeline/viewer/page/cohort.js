@@ -7,9 +7,9 @@ const HEIGHT = 250;
 const WIDTH = 216;
 const GAP = 12;
 const SORT_WORDS = {
-  order: 'as in the table', error: 'error', doubt: 'doubt of the model', spread: 'spread of repeats', distance: 'distance from training', patches: 'number of patches', id: 'name',
+  order: 'table order', error: 'error', doubt: 'model uncertainty', spread: 'spread over repeats', distance: 'distance from training slides', patches: 'number of patches', id: 'name',
 };
-const STATES = [['', 'all'], ['done', 'done'], ['failed', 'failed'], ['empty', 'no tissue'], ['pending', 'not processed'], ['wrong', 'predicted wrongly'], ['marked', 'marked']];
+const STATES = [['', 'all'], ['done', 'done'], ['failed', 'failed'], ['empty', 'no tissue'], ['pending', 'not processed'], ['wrong', 'misclassified'], ['marked', 'marked']];
 
 export class CohortPage {
   constructor(about, query, remember) {
@@ -33,12 +33,12 @@ export class CohortPage {
   filters() {
     const set = (key) => (value) => this.change({ [key]: value });
     const choices = (key, names) => (names.length > 1 ? selectOf(key, [['', 'all'], ...names.map((name) => [name, name])], this.query[key], set(key)) : null);
-    const direction = h('button', { onclick: () => { this.change({ down: this.query.down === '1' ? '' : '1' }); direction.textContent = this.query.down === '1' ? '↓' : '↑'; }, 'aria-label': 'Turn the order round', title: 'Turn the order round' }, this.query.down === '1' ? '↓' : '↑');
+    const direction = h('button', { onclick: () => { this.change({ down: this.query.down === '1' ? '' : '1' }); direction.textContent = this.query.down === '1' ? '↓' : '↑'; }, 'aria-label': 'Reverse order', title: 'Reverse order' }, this.query.down === '1' ? '↓' : '↑');
     const typed = later((event) => this.change({ text: event.target.value }), 200);
     const search = h('label', {}, 'search', h('input', { type: 'search', value: this.query.text, placeholder: 'name, patient, note', oninput: typed }));
     const model = this.about.trainings.length ? selectOf('model', this.about.trainings.map((name) => [name, name]), this.query.training, set('training')) : null;
     const sortable = this.about.sorts.filter((name) => this.about.trainings.length || ['order', 'patches', 'id'].includes(name)).filter((name) => !isExport || name !== 'distance');
-    const sort = selectOf('sorted by', sortable.map((name) => [name, SORT_WORDS[name]]), this.query.sort, (value) => {
+    const sort = selectOf('sort by', sortable.map((name) => [name, SORT_WORDS[name]]), this.query.sort, (value) => {
       const down = ['error', 'doubt', 'spread', 'distance', 'patches'].includes(value) ? '1' : '';
       direction.textContent = down ? '↓' : '↑';
       this.change({ sort: value, down });
@@ -102,7 +102,8 @@ export class CohortPage {
         card?.element.remove();
         card = { element: row ? cardOf(row, this.query.training) : h('div.card.bones', { 'aria-hidden': 'true' }), bare: !row };
         this.shown.set(at, card);
-        add(this.cards, card.element);
+        const after = Math.min(...[...this.shown.keys()].filter((other) => other > at));
+        this.cards.insertBefore(card.element, this.shown.get(after)?.element || null); // Tab follows the order shown
       }
       Object.assign(card.element.style, { left: `${GAP + (at % columns) * (across + GAP)}px`, top: `${GAP + Math.floor(at / columns) * (HEIGHT + GAP)}px`, width: `${across}px`, height: `${HEIGHT}px` });
     }
@@ -111,7 +112,7 @@ export class CohortPage {
       card.element.remove();
       this.shown.delete(at);
     }
-    if (!this.matched) fill(this.cards, h('p.wait', {}, 'No slide matches.'));
+    if (!this.matched) fill(this.cards, h('p.wait', {}, 'No slides match.'));
   }
 }
 
@@ -124,13 +125,13 @@ function cardOf(row, training) {
   const bad = row.state === 'failed';
   const wrong = row.predicted !== undefined && row.label !== null && String(row.predicted) !== row.label;
   const state = { failed: 'failed', empty: 'no tissue', pending: 'not processed' }[row.state];
-  const picture = bad ? h('span.muted.small', {}, 'no picture') : h('img', { src: thumbnailUrl(row.id, 320), loading: 'lazy', decoding: 'async', alt: '' });
-  if (!bad) picture.addEventListener('error', () => picture.replaceWith(h('span.muted.small', {}, 'no picture')));
+  const picture = bad ? h('span.muted.small', {}, 'no image') : h('img', { src: thumbnailUrl(row.id, 320, row.version), loading: 'lazy', decoding: 'async', alt: '' });
+  if (!bad) picture.addEventListener('error', () => picture.replaceWith(h('span.muted.small', {}, 'no image')));
   const spread = row.spread ? h('b', { style: { left: `${100 * Math.max(0, row.p - row.spread)}%`, width: `${100 * Math.min(1, 2 * row.spread)}%` } }) : null;
   const chance = typeof row.p === 'number'
     ? [h(wrong ? 'div.bar.bad' : 'div.bar', { title: `${row.predicted} ${row.p.toFixed(2)}` }, h('i', { style: { width: `${100 * row.p}%` } }), spread), h('span.num', {}, row.p.toFixed(2))] : null;
   const predicted = row.predicted === undefined ? null
-    : h('div.line', {}, h(wrong ? 'span.chip.bad' : 'span.chip', { title: wrong ? 'predicted wrongly' : 'predicted' }, String(row.predicted)), chance);
+    : h('div.line', {}, h(wrong ? 'span.chip.bad' : 'span.chip', { title: wrong ? 'misclassified' : 'predicted' }, String(row.predicted)), chance);
   const extra = [row.patches === null || row.patches === undefined ? null : counted(row.patches, 'patch'),
     row.distance === undefined || row.distance === null ? null : `distance ${row.distance.toFixed(2)}`, row.spread ? `± ${row.spread.toFixed(2)}` : null, row.marks ? counted(row.marks, 'mark') : null];
   const note = row.note ? h('div.line', { title: row.note }, h(bad ? 'span.chip.bad' : 'span.chip.warn', {}, state || 'note'), row.note) : state ? h('div.line', {}, h('span.chip.warn', {}, state)) : null;

@@ -155,7 +155,7 @@ class CellLayer extends Cells {
     const value = this.values[k];
     if (this.best) return `${this.answer.classes[this.best[k]].name} ${value.toFixed(2)}`;
     if (this.answer.percent) return `${(100 * value).toFixed(0)} % ${this.answer.unit}`;
-    if (this.answer.even) return `${(value / this.answer.even).toPrecision(3)} × an even share, percentile ${this.percentiles[k].toFixed(0)}`;
+    if (this.answer.even) return `${(value / this.answer.even).toPrecision(3)} × mean, percentile ${this.percentiles[k].toFixed(0)}`;
     return `${this.answer.signed && value >= 0 ? '+' : ''}${value.toPrecision(3)} ${this.answer.unit}`;
   }
 

@@ -31,7 +31,7 @@ async function show() {
   const main = document.getElementById('main');
   if (words[0] === 'slides' && words[1]) {
     const path = `/slides/${encodeURIComponent(words[1])}`;
-    page = new SlidePage(about, words[1], query, (state) => remember(path, state));
+    page = new SlidePage(about, words[1], query, (state) => remember(path, state), listQuery);
     document.title = `${words[1]} · ${about.name}`;
     fill(top, h('h1', {}, h('a', { href: `#/${listQuery}` }, about.name), h('span.muted', {}, '›'), h('span.name', {}, words[1])), page.chips, page.head());
   } else {

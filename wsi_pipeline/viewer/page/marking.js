@@ -1,121 +1,8 @@
-/* Marks on a slide: drawing them, and sending every stroke until the server has it. */
+/* The drawing tools, and how marks look. */
 import { notice } from './dom.js';
-import { slides } from './source.js';
+import { newId } from './markstore.js';
 
-const RETRY = 1500;
-const POLL = 4000;
 const ON_TOP = 3;
-
-/** The marks of one slide as on the server, and changes not yet sent, which survive a reload. */
-export class MarkStore {
-  constructor(run, id, changed) {
-    this.id = id;
-    this.key = `wsi-pipeline marks ${run} ${id}`;
-    this.changed = changed;
-    this.revision = -1;
-    this.stored = new Map();
-    this.waiting = this.kept();
-    this.state = this.waiting.length ? 'waiting' : 'saved';
-    this.done = [];
-    this.timer = setInterval(() => this.poll(), POLL);
-    this.load();
-  }
-
-  close() {
-    clearInterval(this.timer);
-    this.closed = true;
-  }
-
-  get features() {
-    const all = new Map(this.stored);
-    for (const change of this.waiting) {
-      if (change.op === 'delete') all.delete(change.id);
-      else all.set(change.feature.id, change.feature);
-    }
-    return [...all.values()];
-  }
-
-  put(feature) {
-    this.done.push(feature.id);
-    this.queue({ op: 'put', feature });
-  }
-
-  remove(id) {
-    this.queue({ op: 'delete', id });
-  }
-
-  undo() {
-    const id = this.done.pop();
-    if (id) this.remove(id);
-  }
-
-  queue(change) {
-    this.waiting.push(change);
-    this.keep();
-    this.changed();
-    this.send();
-  }
-
-  async load() {
-    try {
-      this.take(await slides.marks(this.id));
-    } catch (error) {
-      if (!this.closed) notice(error.message, true);
-    }
-    if (this.waiting.length) this.send();
-  }
-
-  async poll() {
-    if (document.hidden || this.sending || this.waiting.length) return;
-    try {
-      this.take(await slides.marks(this.id, this.revision));
-    } catch { /* The server is away; the next stroke says so. */ }
-  }
-
-  async send() {
-    if (this.sending || this.closed || !this.waiting.length) return;
-    this.sending = true;
-    const batch = this.waiting.slice(0, 100);
-    try {
-      const answer = await slides.change(this.id, batch);
-      this.waiting = this.waiting.filter((change) => !batch.includes(change));
-      this.state = this.waiting.length ? 'waiting' : 'saved';
-      this.keep();
-      this.take(answer);
-    } catch (error) {
-      if (error.status === 400) { // invalid: sending it again would not help
-        this.waiting = this.waiting.filter((change) => !batch.includes(change));
-        this.keep();
-        notice(error.message, true);
-      } else this.state = 'failing';
-      this.changed();
-    }
-    this.sending = false;
-    if (this.waiting.length) setTimeout(() => this.send(), this.state === 'failing' ? RETRY : 0);
-  }
-
-  take(answer) {
-    if (this.closed || !answer.features) return;
-    this.revision = answer.revision;
-    this.stored = new Map(answer.features.map((feature) => [feature.id, feature]));
-    this.changed();
-  }
-
-  keep() {
-    try {
-      if (this.waiting.length) localStorage.setItem(this.key, JSON.stringify(this.waiting));
-      else localStorage.removeItem(this.key);
-    } catch { /* Without local storage a reload would lose what the server does not have. */ }
-  }
-
-  kept() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key)) || [];
-    } catch {
-      return [];
-    }
-  }
-}
 
 const ringsOf = (geometry) => (geometry.type === 'Polygon' ? geometry.coordinates : geometry.type === 'MultiPolygon' ? geometry.coordinates.flat() : []);
 
@@ -123,7 +10,7 @@ export function classOf(feature) {
   return feature.properties?.classification?.name || '';
 }
 
-function colourOf(feature) {
+export function colourOf(feature) {
   const colour = feature.properties?.classification?.color;
   return Array.isArray(colour) ? `rgb(${colour.join(',')})` : '#888888';
 }
@@ -222,10 +109,12 @@ export class Tools {
     if (event.key === 'Enter') {
       const point = this.pane.centre();
       if (this.tool === 'polygon' && this.points.length > 2) this.finish();
+      else if (this.tool === 'rect' && this.points.length) this.rectangle(this.points[0], point);
       else if (this.tool === 'point') this.make({ type: 'Point', coordinates: [point.x, point.y] });
       else if (this.tool === 'brush') this.make({ type: 'LineString', coordinates: [[point.x, point.y], [point.x + 0.01, point.y]] }, this.pixels);
       else if (this.tool === 'erase') this.erase(point);
     } else if (event.key === ' ' && this.tool === 'polygon') this.points.push(this.pane.centre());
+    else if (event.key === ' ' && this.tool === 'rect') this.points = [this.pane.centre()];
     else if (event.key === 'Escape') this.points = [];
     else return;
     event.preventDefault();
@@ -234,7 +123,8 @@ export class Tools {
 
   press(event) {
     const point = this.pane.imagePoint(event.position);
-    if (this.tool === 'rect' || this.tool === 'brush') this.points = [point];
+    if (this.tool === 'rect') this.points = [point, point];
+    else if (this.tool === 'brush') this.points = [point];
   }
 
   drag(event) {
@@ -251,10 +141,8 @@ export class Tools {
   }
 
   release() {
-    if (this.tool === 'rect' && this.points.length === 2) {
-      const [a, b] = this.points;
-      const ring = [[a.x, a.y], [b.x, a.y], [b.x, b.y], [a.x, b.y], [a.x, a.y]];
-      if (Math.abs(a.x - b.x) * this.pane.scale() > 3 && Math.abs(a.y - b.y) * this.pane.scale() > 3) this.make({ type: 'Polygon', coordinates: [ring] });
+    if (this.tool === 'rect') {
+      if (this.points.length === 2) this.rectangle(...this.points);
       this.points = [];
     } else if (this.tool === 'brush' && this.points.length) {
       const line = this.points.map((point) => [point.x, point.y]);
@@ -264,6 +152,12 @@ export class Tools {
     } else if (this.tool === 'polygon' && this.dragged && this.points.length > 8) this.finish();
     this.dragged = false;
     this.pane.redraw();
+  }
+
+  rectangle(a, b) {
+    const ring = [[a.x, a.y], [b.x, a.y], [b.x, b.y], [a.x, b.y], [a.x, a.y]];
+    if (Math.abs(a.x - b.x) * this.pane.scale() > 3 && Math.abs(a.y - b.y) * this.pane.scale() > 3) this.make({ type: 'Polygon', coordinates: [ring] });
+    this.points = [];
   }
 
   click(event) {
@@ -295,14 +189,13 @@ export class Tools {
   make(geometry, radius) {
     const chosen = this.current();
     if (!chosen) {
-      notice('Name a class first, then mark', true);
+      notice('Add a class before marking', true);
       return;
     }
     const color = [1, 3, 5].map((at) => parseInt(chosen.colour.slice(at, at + 2), 16));
     const properties = { objectType: 'annotation', classification: { name: chosen.name, color } };
     if (radius) properties.brush_radius = radius;
-    const id = crypto.randomUUID ? crypto.randomUUID() : `m-${Date.now()}-${Math.random().toString(16).slice(2)}`;
-    this.store.put({ type: 'Feature', id, geometry, properties });
+    this.store.put({ type: 'Feature', id: newId(), geometry, properties });
   }
 
   paint(context, view) {
@@ -318,8 +211,8 @@ export class Tools {
     }
     if (this.points.length) {
       context.beginPath();
-      if (this.tool === 'rect' && this.points[1]) {
-        const [[a, b], [c, d]] = this.points.map(at);
+      if (this.tool === 'rect') {
+        const [[a, b], [c, d]] = [this.points[0], this.points[1] || this.pane.centre()].map(at);
         context.rect(Math.min(a, c), Math.min(b, d), Math.abs(a - c), Math.abs(b - d));
       } else this.points.forEach((point, k) => context[k ? 'lineTo' : 'moveTo'](...at(point)));
       if (this.tool === 'brush') {

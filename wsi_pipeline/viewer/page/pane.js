@@ -247,8 +247,8 @@ export class Pane {
     return [
       h('button', { onclick: zoom(1.5), 'aria-label': 'Zoom in', title: 'Zoom in (+)' }, icon('plus')),
       h('button', { onclick: zoom(1 / 1.5), 'aria-label': 'Zoom out', title: 'Zoom out (−)' }, icon('minus')),
-      h('button.small', { onclick: () => this.go({ ...this.centre(), scale: 1 / (window.devicePixelRatio || 1) }), 'aria-label': 'Native pixels', title: 'Native pixels: one of the slide to one of the screen (0)' }, '1:1'),
-      h('button', { onclick: () => this.viewer.viewport.goHome(), 'aria-label': 'Fit the slide', title: 'Fit the slide (Home)' }, icon('fit')),
+      h('button.small', { onclick: () => this.go({ ...this.centre(), scale: 1 / (window.devicePixelRatio || 1) }), 'aria-label': 'Native resolution', title: 'Native resolution: one slide pixel per screen pixel (0)' }, '1:1'),
+      h('button', { onclick: () => this.viewer.viewport.goHome(), 'aria-label': 'Fit slide to window', title: 'Fit slide to window (Home)' }, icon('fit')),
     ];
   }
 }

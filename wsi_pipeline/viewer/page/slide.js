@@ -1,22 +1,26 @@
 /* The page of one slide: one or two panes, with layers, teaching, neighbours and facts beside them. */
-import { add, command, fill, h, icon, notice, number, selectOf } from './dom.js';
+import { add, command, fill, h, icon, notice } from './dom.js';
 import { slideHref } from './cohort.js';
 import { layerOf, rampOf } from './layers.js';
-import { MarkStore, Tools, paintMarks } from './marking.js';
+import { Tools, classOf, paintMarks } from './marking.js';
+import { MarkStore } from './markstore.js';
 import { Pane, linkPanes } from './pane.js';
+import { marksRow, showAbout, similarPanel, slideChooser } from './panels.js';
 import { sheetOf } from './sheet.js';
-import { associatedUrl, get, isExport, slides, thumbnailUrl } from './source.js';
+import { get, isExport, slides } from './source.js';
 import { TeachPanel } from './teach.js';
 
-const TOOLS = [['hand', 'Move (V)', 'v'], ['point', 'Point (P)', 'p'], ['rect', 'Rectangle (R)', 'r'], ['polygon', 'Polygon (G)', 'g'], ['brush', 'Brush (B)', 'b'], ['erase', 'Erase a mark (E)', 'e']];
+const TOOLS = [['hand', 'Pan (V)', 'v'], ['point', 'Point (P)', 'p'], ['rect', 'Rectangle (R)', 'r'], ['polygon', 'Polygon (G)', 'g'], ['brush', 'Brush (B)', 'b'], ['erase', 'Delete a mark (E)', 'e']];
 const DEFAULT_OPACITY = { outline: 0.9, grid: 0.6, values: 0.55, classes: 0.5 };
 
 export class SlidePage {
-  constructor(about, id, query, remember) {
-    Object.assign(this, { about, id, query, remember });
+  /** `list` is the query of the cohort page, whose order the previous and the next slide follow. */
+  constructor(about, id, query, remember, list = '') {
+    Object.assign(this, { about, id, query, remember, list });
     this.panes = [];
     this.linked = true;
     this.loaded = new Map();
+    this.marks = { shown: true, opacity: 1, names: '' };
     this.canTeach = !isExport && about.run !== null;
     this.element = h('div.slide', {}, h('p.wait', {}, 'Opening the slide …'));
     this.chips = h('span', { style: { display: 'flex', gap: '6px' } });
@@ -51,7 +55,6 @@ export class SlidePage {
     this.told();
     this.tabs();
     if (this.canTeach) this.startTeaching(pane);
-    else if (facts.marks) pane.painters.unshift((context, view) => paintMarks(context, view, facts.marks));
     this.toolbar(pane);
     pane.viewer.addHandler('animation-finish', () => this.keepPlace());
     if (this.query.with) this.openSecond(this.query.with);
@@ -64,6 +67,7 @@ export class SlidePage {
     pane.open(place);
     this.panes.push(pane);
     pane.listeners.pick.push((patch) => this.picked(pane, patch));
+    if (facts.id === this.id) pane.painters.unshift((context, view) => paintMarks(context, view, this.marks.shown ? this.features : [], this.marks.opacity));
     const grid = facts.layers.find((layer) => layer.key === 'grid');
     if (grid) this.layer(facts.id, 'grid').then((layer) => { pane.grid = layer; }).catch(() => null);
     return pane;
@@ -94,7 +98,7 @@ export class SlidePage {
     const compare = h('button', { onclick: () => this.toggleSecond(), 'aria-pressed': this.panes.length > 1, title: 'Two slides or two models side by side' }, icon('split'), 'Side by side');
     this.compare = compare;
     const step = (way) => h('button.quiet', { onclick: () => this.neighbour(way), 'aria-label': way < 0 ? 'Previous slide' : 'Next slide', title: way < 0 ? 'Previous slide (,)' : 'Next slide (.)' }, icon(way < 0 ? 'left' : 'right'));
-    return [step(-1), step(1), compare, h('button.quiet', { onclick: () => this.help(), 'aria-label': 'Keys', title: 'Keys (?)' }, icon('help'))];
+    return [step(-1), step(1), compare, h('button.quiet', { onclick: () => this.help(), 'aria-label': 'Keyboard shortcuts', title: 'Keyboard shortcuts (?)' }, icon('help'))];
   }
 
   /** The label and the prediction, beside the name. */
@@ -102,20 +106,19 @@ export class SlidePage {
     const { row, label } = this.facts;
     const wrong = row.predicted !== undefined && label !== null && String(row.predicted) !== label;
     fill(this.chips, label === null ? null : h('span.chip', { title: 'label' }, label),
-      row.predicted === undefined ? null : h(wrong ? 'span.chip.bad' : 'span.chip', { title: 'predicted by models that never saw the patient' }, `predicted ${row.predicted}${row.p ? ` ${row.p.toFixed(2)}` : ''}`));
+      row.predicted === undefined ? null : h(wrong ? 'span.chip.bad' : 'span.chip', { title: 'predicted by models not trained on this patient' }, `predicted ${row.predicted}${row.p ? ` ${row.p.toFixed(2)}` : ''}`));
   }
 
   async neighbour(way) {
-    const found = await get('cohort', { limit: '500', ...this.query.list ? Object.fromEntries(new URLSearchParams(this.query.list)) : {} });
-    const at = found.rows.findIndex((row) => row.id === this.id);
-    const row = found.rows[at + way];
-    if (row) location.hash = slideHref(row.id, { training: this.query.training });
+    const found = await slides.around(this.id, Object.fromEntries(new URLSearchParams(this.list.replace(/^\?/, ''))));
+    const id = way < 0 ? found.previous : found.next;
+    if (id) location.hash = slideHref(id, { training: this.query.training });
     else notice(way < 0 ? 'This is the first slide' : 'This is the last slide');
   }
 
   help() {
-    const rows = [['Arrows, + and −, 0, Home', 'move, zoom, native pixels, fit (with the slide in focus)'], ['V P R G B E', 'move, point, rectangle, polygon, brush, erase'], ['1 to 9', 'class'], ['Enter', 'with a tool: mark at the centre; polygon: Space sets a corner, Enter closes'], ['Ctrl+Z', 'take the last mark back'], [', and .', 'previous and next slide'], ['L', 'all layers off and on'], ['M', 'more like the chosen patch']];
-    const dialog = h('dialog', { onclose: () => dialog.remove() }, h('h2', {}, 'Keys'), h('dl', {}, rows.flatMap(([key, text]) => [h('dt', {}, key), h('dd', {}, text)])), h('form', { method: 'dialog', style: { marginTop: '14px' } }, h('button', {}, 'Close')));
+    const rows = [['Arrows, + and −, 0, Home', 'pan, zoom, native resolution, fit (while the slide has focus)'], ['V P R G B E', 'pan, point, rectangle, polygon, brush, delete a mark'], ['1 to 9', 'choose a class'], ['Enter', 'with a tool: mark at the cross; polygon and rectangle: Space sets a corner, Enter closes'], ['Ctrl+Z', 'undo the last mark'], [', and .', 'previous and next slide'], ['L', 'hide or show all layers'], ['M', 'patches similar to the selected one']];
+    const dialog = h('dialog', { onclose: () => dialog.remove() }, h('h2', {}, 'Keyboard shortcuts'), h('dl', {}, rows.flatMap(([key, text]) => [h('dt', {}, key), h('dd', {}, text)])), h('form', { method: 'dialog', style: { marginTop: '14px' } }, h('button', {}, 'Close')));
     document.body.append(dialog);
     dialog.showModal();
   }
@@ -135,30 +138,40 @@ export class SlidePage {
     else if (event.key === ',' || event.key === '.') this.neighbour(event.key === ',' ? -1 : 1);
     else if (event.key === '?') this.help();
     else if (event.key === 'l') this.toggleLayers();
-    else if (event.key === 'm' && this.panes[0].picked) this.openTab('like');
+    else if (event.key === 'm' && this.panels.like && this.panes[0].picked) {
+      this.likeOf = { id: this.id, patch: this.panes[0].picked };
+      this.openTab('like');
+    }
   }
 
   /* ---- tools and marks ---- */
 
   toolbar(pane) {
     const tools = this.canTeach ? TOOLS.map(([name, title]) => h('button', { 'data-tool': name, 'aria-pressed': name === 'hand', 'aria-label': title.replace(/ \(.\)$/, ''), title, onclick: () => this.chooseTool(name) }, icon(name))) : [];
-    const undo = this.canTeach ? [h('button', { onclick: () => this.store.undo(), 'aria-label': 'Take the last mark back', title: 'Take the last mark back (Ctrl+Z)' }, icon('undo')), h('hr')] : [];
+    const undo = this.canTeach ? [h('button', { onclick: () => this.store.undo(), 'aria-label': 'Undo', title: 'Undo (Ctrl+Z)' }, icon('undo')), h('hr')] : [];
     add(pane.element, h('div.tools', { role: 'toolbar', 'aria-label': 'Tools' }, tools, undo, pane.zoomButtons()));
   }
 
   startTeaching(pane) {
-    this.store = new MarkStore(this.about.run, this.id, () => this.marksChanged());
+    this.store = new MarkStore(this.id, () => this.marksChanged());
     this.teach = new TeachPanel({
       id: () => this.id, about: this.about, store: () => this.store, tools: () => this.tools, goTo: (patch) => this.goTo(patch), classified: () => this.classMapArrived(),
     });
     this.tools = new Tools(pane, this.store, () => this.teach.current());
-    pane.painters.unshift((context, view) => paintMarks(context, view, this.store.features));
     fill(this.panels.teach, this.teach.element);
+  }
+
+  /** The marks on this slide; in an exported folder those that it came with. */
+  get features() {
+    return this.store?.features || this.facts.marks || [];
   }
 
   marksChanged() {
     this.teach?.marksChanged();
-    this.panes[0]?.redraw();
+    for (const pane of this.panes) pane.redraw();
+    const names = this.features.map(classOf).join('|');
+    if (names !== this.marks.names) this.showLayerPanel(); // the legend counts them
+    this.marks.names = names;
   }
 
   chooseTool(name) {
@@ -180,7 +193,7 @@ export class SlidePage {
       this.showLayerPanel();
       await this.setLayer(this.panes[0], facts.layers.find((layer) => layer.key === key), true);
       this.showLayerPanel();
-      notice('The class map of this slide is there');
+      notice('The class map of this slide is ready');
     } catch (error) {
       notice(error.message, true);
     }
@@ -189,7 +202,7 @@ export class SlidePage {
   /* ---- tabs ---- */
 
   tabs() {
-    const names = [['layers', 'Layers'], ...(this.canTeach ? [['teach', 'Teach']] : []), ...(isExport || !this.about.encoders.length ? [] : [['like', 'Like this']]), ['about', 'About']];
+    const names = [['layers', 'Layers'], ...(this.canTeach ? [['teach', 'Teach']] : []), ...(isExport || !this.about.encoders.length ? [] : [['like', 'Similar']]), ['about', 'About']];
     this.panels = {};
     this.tabButtons = {};
     const list = h('div', { role: 'tablist', 'aria-label': 'Panel' }, names.map(([key, text]) => {
@@ -202,7 +215,8 @@ export class SlidePage {
       add(this.side, this.panels[key]);
     }
     this.showLayerPanel();
-    this.showAbout();
+    showAbout(this, this.panels.about);
+    this.showSimilar = this.panels.like ? similarPanel(this, this.panels.like) : null;
     this.openTab(this.query.tab && this.panels[this.query.tab] ? this.query.tab : 'layers');
   }
 
@@ -223,7 +237,7 @@ export class SlidePage {
     }
     this.query.tab = key === 'layers' ? '' : key;
     this.remember(this.query);
-    if (key === 'like') this.showLike();
+    if (key === 'like') this.showSimilar();
   }
 
   /* ---- layers ---- */
@@ -231,7 +245,8 @@ export class SlidePage {
   showLayerPanel() {
     const boxes = this.panes.map((pane, at) => h('div.group', {},
       this.panes.length > 1 ? h('h2', {}, at ? `Right: ${pane.facts.id}` : `Left: ${pane.facts.id}`) : null,
-      pane.facts.layers.length ? this.layerGroups(pane) : h('p.muted', {}, 'Nothing is computed for this slide yet. ', h('br'), command(`wsi-pipeline tile ... --run ${this.about.run}`))));
+      at === 0 ? marksRow(this) : null,
+      pane.facts.layers.length ? this.layerGroups(pane) : h('p.muted', {}, 'Nothing has been computed for this slide yet. ', h('br'), command(`wsi-pipeline tile ... --run ${this.about.run}`))));
     fill(this.panels.layers, boxes);
   }
 
@@ -279,8 +294,8 @@ export class SlidePage {
     if (answer.colours) parts.push(h('div', {}, rampOf(answer), h('div.ends', {}, answer.ends.map((text) => h('span', {}, text)))));
     if (answer.classes) parts.push(h('div.legend', {}, answer.classes.map((one) => h('div', {}, h('span.dot', { style: { background: one.colour } }), one.name, h('span.num', {}, `${(100 * one.fraction).toFixed(0)} %`)))));
     if (answer.ends && entry.key !== 'coverage' && item.layer.n) {
-      const strip = (lowest) => sheetOf(item.layer.extremes(6, lowest).map((k) => ({ ...item.layer.patch(k), id: pane.facts.id, k })), (patch) => [item.layer.said(patch.k)], (patch) => pane.goPatch(patch), true);
-      parts.push(h('h3', {}, answer.signed ? 'Most for' : 'Strongest'), strip(false), h('h3', {}, answer.signed ? 'Most against' : 'Weakest'), strip(true));
+      const strip = (lowest) => sheetOf(item.layer.extremes(6, lowest).map((k) => ({ ...item.layer.patch(k), id: pane.facts.id, k })), (patch) => [item.layer.said(patch.k)], (patch) => this.goToIn(pane, patch), true);
+      parts.push(h('h3', {}, answer.signed ? 'Strongest for' : 'Strongest'), strip(false), h('h3', {}, answer.signed ? 'Strongest against' : 'Weakest'), strip(true));
     }
     return parts;
   }
@@ -345,82 +360,31 @@ export class SlidePage {
     });
     this.query.with = id;
     this.compare?.setAttribute('aria-pressed', 'true');
-    const link = h('button', { 'aria-pressed': this.linked, title: 'Pan and zoom both together', onclick: () => {
+    const link = h('button', { 'aria-pressed': this.linked, title: 'Pan and zoom both panes together', onclick: () => {
       this.linked = !this.linked;
       link.setAttribute('aria-pressed', this.linked);
       if (this.linked) this.take?.();
-    } }, icon('link'), 'Together');
-    const rows = (await get('cohort', { limit: '500' })).rows.filter((row) => row.state !== 'failed');
-    add(fill(second.tag), selectOf('', rows.map((row) => [row.id, row.id]), id, (value) => this.openSecond(value)), link);
+    } }, icon('link'), 'Linked');
+    add(fill(second.tag), slideChooser(id, (value) => this.openSecond(value)), link);
     second.tag.style.left = '12px';
-    second.tag.firstChild.firstChild.nextSibling?.setAttribute('aria-label', 'Slide at the right');
     this.showLayerPanel();
     this.remember(this.query);
   }
 
-  /* ---- more like this ---- */
+  /* ---- similar patches ---- */
 
   picked(pane, patch) {
     this.likeOf = { id: pane.facts.id, patch };
-    if (this.panels.like && !this.panels.like.hidden) this.showLike();
+    if (this.panels.like && !this.panels.like.hidden) this.showSimilar();
+  }
+
+  goToIn(pane, patch) {
+    pane.goPatch(patch);
+    this.likeOf = { id: pane.facts.id, patch };
   }
 
   goTo(patch) {
     if (patch.id === this.id) this.panes[0].goPatch(patch);
     else location.hash = slideHref(patch.id, { training: this.query.training, tab: this.query.tab, x: patch.x + patch.side / 2, y: patch.y + patch.side / 2, s: Math.min(2, 150 / patch.side), layers: this.query.layers });
-  }
-
-  async showLike() {
-    const panel = this.panels.like;
-    const encoders = this.about.encoders;
-    this.encoder ||= encoders.find((name) => name.startsWith('pathotune')) || encoders[0];
-    const chosen = this.likeOf;
-    const top = h('div.group', {}, selectOf('Features of', encoders.map((name) => [name, name]), this.encoder, (value) => { this.encoder = value; this.showLike(); }),
-      chosen ? h('label.small', { style: { display: 'flex', gap: '6px', alignItems: 'center' } }, h('input', { type: 'checkbox', checked: this.others, onchange: (event) => { this.others = event.target.checked; this.showLike(); } }), 'other slides only') : h('p.muted', {}, 'Click a patch on the slide to see the patches of the cohort that are most like it.'));
-    const sheet = h('div.group');
-    const near = h('div.group');
-    fill(panel, top, sheet, near);
-    const version = (this.likeVersion = (this.likeVersion || 0) + 1);
-    try {
-      if (chosen) {
-        fill(sheet, h('p.muted.small', {}, 'Searching …'));
-        const found = await slides.similar(chosen.id, { row: String(chosen.patch.row), encoder: this.encoder, count: '24', others: this.others ? '1' : '' });
-        if (version !== this.likeVersion) return;
-        fill(sheet, h('h3', {}, 'Patches like the chosen one'), sheetOf([{ ...chosen.patch, id: chosen.id, own: true }, ...found], (patch) => [patch.id, patch.own ? 'the chosen one' : `distance ${patch.distance.toFixed(2)}`, patch.label].filter(Boolean), (patch) => this.goTo(patch)));
-      }
-      const slidesNear = await slides.similar(this.id, { encoder: this.encoder, count: '8' });
-      if (version !== this.likeVersion) return;
-      fill(near, h('h3', {}, 'Slides like this one'), h('div.rows', {}, slidesNear.map((row) => h('a', { href: slideHref(row.id, { training: this.query.training }) }, h('img', { src: thumbnailUrl(row.id, 96), alt: '' }), h('span', {}, row.id, h('br'), h('span.muted.small', {}, [row.label, `distance ${row.distance.toFixed(2)}`].filter(Boolean).join(' · ')))))));
-    } catch (error) {
-      if (version === this.likeVersion) fill(sheet, h('p.muted', {}, error.message));
-    }
-  }
-
-  /* ---- facts ---- */
-
-  showAbout() {
-    const { facts } = this;
-    const row = facts.row;
-    const size = facts.mpp ? `${number((facts.width * facts.mpp) / 1000, 1)} × ${number((facts.height * facts.mpp) / 1000, 1)} mm` : null;
-    const entries = [['file', facts.file], ['patient', facts.patient], ['label', facts.label], ['site', facts.site], ['size', `${number(facts.width)} × ${number(facts.height)} px`], ['', size], ['resolution', facts.mpp ? `${facts.mpp.toPrecision(4)} µm per pixel` : 'not stated'], ['scanner', facts.vendor], ['patches', number(row.patches)], ['tissue', row.tissue_mm2 ? `${number(row.tissue_mm2, 1)} mm²` : null],
-      ['predicted', row.predicted === undefined ? null : `${row.predicted}${row.p ? ` (${row.p.toFixed(2)})` : ''}`], ['fold', row.fold], ['note', row.note]];
-    const list = h('dl', {}, entries.filter(([, value]) => value !== null && value !== undefined && value !== '').flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, String(value))]));
-    const pictures = isExport ? null : h('div.group', {}, h('h3', {}, 'Label and overview of the glass'), h('p.small.muted', {}, 'They may show names. They are read only when you ask.'), h('button', { onclick: (event) => this.showAssociated(event.target.parentNode) }, 'Which are there?'));
-    const run = this.about.run ? h('div.group', {}, h('h3', {}, 'In the terminal'), command(`wsi-pipeline view --run ${this.about.run}`), command(`wsi-pipeline view --run ${this.about.run} --only ${this.id} --export ${this.id}-view`)) : null;
-    fill(this.panels.about, list, pictures, isExport ? null : run);
-  }
-
-  async showAssociated(box) {
-    try {
-      const names = await slides.associated(this.id);
-      const open = (name) => {
-        const dialog = h('dialog', { onclose: () => dialog.remove() }, h('h2', {}, name), h('img', { src: associatedUrl(this.id, name), alt: name }), h('form', { method: 'dialog' }, h('button', {}, 'Close')));
-        document.body.append(dialog);
-        dialog.showModal();
-      };
-      box.querySelector('button').replaceWith(h('div', { style: { display: 'flex', gap: '6px', flexWrap: 'wrap' } }, names.length ? names.map((name) => h('button', { onclick: () => open(name) }, `Show ${name}`)) : h('span.muted', {}, 'none')));
-    } catch (error) {
-      notice(error.message, true);
-    }
   }
 }

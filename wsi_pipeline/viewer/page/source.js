@@ -41,6 +41,7 @@ export async function post(path, body) {
 export const slides = {
   facts: (id, training) => get(slidePath(id), { training }),
   layer: (id, key) => get(slidePath(id, '/layer'), { key }),
+  around: (id, query) => get('cohort/around', { ...query, slide: id }),
   similar: (id, query) => get(slidePath(id, '/similar'), query),
   associated: (id) => get(slidePath(id, '/associated')),
   marks: (id, after) => get(slidePath(id, '/marks'), { after }),
@@ -85,6 +86,11 @@ function scriptFor(file) {
 async function fromFolder(path, query) {
   if (path === 'about') return exported.about;
   if (path === 'cohort') return exportedRows(query);
+  if (path === 'cohort/around') {
+    const names = exportedRows({ ...query, offset: 0, limit: Infinity }).rows.map((row) => row.id);
+    const at = names.indexOf(query.slide);
+    return { previous: names[at - 1] ?? null, next: names[at + 1] ?? null };
+  }
   const key = query.key === undefined ? path : `${path}?${query.key}`;
   const file = exported.files[key];
   if (!file) throw new Refused('this is not part of the exported folder', '', 404);

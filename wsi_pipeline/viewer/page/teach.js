@@ -17,8 +17,8 @@ export class TeachPanel {
     this.summary = h('div.group');
     this.jobBox = h('div.group');
     this.nextBox = h('div.group');
-    this.size = h('input', { type: 'range', min: 6, max: 90, value: 24, 'aria-label': 'Size of the brush', oninput: (event) => { tools().radius = Number(event.target.value); } });
-    const name = h('input', { type: 'text', placeholder: 'new class, e.g. tumour', maxLength: 80, 'aria-label': 'Name of a new class' });
+    this.size = h('input', { type: 'range', min: 6, max: 90, value: 24, 'aria-label': 'Brush size', oninput: (event) => { tools().radius = Number(event.target.value); } });
+    const name = h('input', { type: 'text', placeholder: 'new class, e.g. tumour', maxLength: 80, 'aria-label': 'New class' });
     const form = h('form.inline', { onsubmit: (event) => { event.preventDefault(); this.addClass(name.value); name.value = ''; } }, name, h('button', { type: 'submit' }, 'Add'));
     this.element = h('div.group', { style: { gap: '16px' } },
       h('div.group', {}, h('h3', {}, 'Classes', this.state), this.list, form,
@@ -58,7 +58,7 @@ export class TeachPanel {
 
   /** Called when the marks have changed, here or in another window. */
   marksChanged() {
-    const said = { saved: ['saved', false], waiting: ['saving …', false], failing: ['not saved yet: the server does not answer. Trying again …', true] }[this.store().state];
+    const said = { saved: ['saved', false], waiting: ['saving …', false], failing: [`Not saved yet: ${this.store().why || 'the server is not responding'}. Retrying …`, true] }[this.store().state];
     this.state.textContent = this.store().features.length || said[1] ? said[0] : '';
     this.state.classList.toggle('bad', said[1]);
     this.showClasses();
@@ -77,7 +77,7 @@ export class TeachPanel {
     fill(this.list, [...this.colours].map(([name, colour], k) => h('label', {},
       h('input', { type: 'radio', name: 'class', checked: name === this.chosen, onchange: () => this.choose(name) }),
       h('span.dot', { style: { background: colour } }), name, h('span.num', {}, counts.get(name) ? counted(counts.get(name), 'mark') : ''), k < 9 ? h('kbd', {}, String(k + 1)) : null)));
-    if (!this.colours.size) add(this.list, h('p.muted.small', {}, 'Name what you want to tell apart, for example tumour and stroma. Then choose a tool at the left and mark places of each.'));
+    if (!this.colours.size) add(this.list, h('p.muted.small', {}, 'Add the classes you want to distinguish, for example tumour and stroma. Then choose a tool on the left and mark examples of each.'));
   }
 
   async load() {
@@ -94,16 +94,16 @@ export class TeachPanel {
       h('span.num', {}, `${counted(count.patches, 'patch')}, ${counted(count.slides, 'slide')}, ${counted(count.patients, 'patient')}`)));
     const run = h('button.main', { onclick: () => this.tune(), disabled: Boolean(found.missing) || this.running }, 'Tune on these marks');
     this.run = run;
-    fill(this.summary, h('h3', {}, 'Marked in the whole cohort'), rows.length ? h('div.legend', {}, rows) : null,
+    fill(this.summary, h('h3', {}, 'Marked in the cohort'), rows.length ? h('div.legend', {}, rows) : null,
       found.missing ? h('p.small.muted', {}, found.missing) : null, found.notes.map((note) => h('p.note', {}, note)), run,
-      rows.length > 1 ? h('details', {}, h('summary.small.muted', {}, 'The commands behind it'), h('p.small.muted', {}, 'The button writes annotations/patches.csv first.'), found.commands.map((text) => command(text))) : null);
+      rows.length > 1 ? h('details', {}, h('summary.small.muted', {}, 'Commands'), h('p.small.muted', {}, 'The button first writes annotations/patches.csv.'), found.commands.map((text) => command(text))) : null);
   }
 
   async tune() {
     this.run.disabled = true;
     try {
       await post('tune', { slide: this.id() });
-      notice('Tuning has started; it goes on when this page is closed');
+      notice('Tuning started. It continues if you close this page.');
     } catch (error) {
       notice(error.message, true);
     }
@@ -127,13 +127,13 @@ export class TeachPanel {
     const step = this.step;
     this.running = job.state === 'running';
     this.step = job.step;
-    const told = { running: job.commands[job.step]?.split(' ')[1] === 'classify' ? 'classifying' : 'tuning', done: 'finished', failed: 'stopped with an error', stopped: 'stopped' }[job.state];
+    const told = { running: job.commands[job.step]?.split(' ')[1] === 'classify' ? 'classifying' : 'tuning', done: 'finished', failed: 'failed', stopped: 'stopped' }[job.state];
     const bar = h(job.progress === null || job.progress === undefined ? 'div.progress.waiting' : 'div.progress', { role: 'progressbar', 'aria-label': job.title, 'aria-valuenow': Math.round(100 * (job.progress || 0)) }, h('i', { style: job.progress ? { width: `${100 * job.progress}%` } : {} }));
     const open = this.jobBox.querySelector('details')?.open;
     fill(this.jobBox, h('h3', {}, 'Last job', this.running ? h('button.quiet', { onclick: () => post(`jobs/${job.number}/stop`, {}).then(() => this.watch()) }, 'Stop') : null),
       h('div', {}, `${job.title}: `, h(job.state === 'failed' ? 'span.chip.bad' : job.state === 'done' ? 'span.chip.good' : 'span.chip', {}, told), this.running ? h('span.muted.small', {}, ` step ${job.step + 1} of ${job.commands.length}`) : null),
       this.running ? bar : null,
-      h('details', { open: open || job.state === 'failed' }, h('summary.small.muted', {}, 'What it prints'), h('pre.log', { tabindex: 0 }, job.log.join('\n')), job.commands.map((text) => command(text))));
+      h('details', { open: open || job.state === 'failed' }, h('summary.small.muted', {}, 'Output'), h('pre.log', { tabindex: 0 }, job.log.join('\n')), job.commands.map((text) => command(text))));
     const classifiedHere = (step !== undefined && job.step > step) || (was && !this.running);
     if (was !== undefined && classifiedHere) this.classified();
     if (was && !this.running) this.load();
@@ -146,8 +146,8 @@ export class TeachPanel {
   async next() {
     try {
       const found = await get('next-to-mark', { count: 18, model: this.about.tuned });
-      fill(this.nextBox, h('h3', {}, 'Next to mark'), h('p.small.muted', {}, 'The tuned model is least sure of these. A mark here teaches it most.'),
-        sheetOf(found, (patch) => [patch.id, ...patch.between], (patch) => this.goTo(patch)));
+      fill(this.nextBox, h('h3', {}, 'Next to mark'), h('p.small.muted', {}, 'The tuned model is least certain about these patches, so marks here help it most.'),
+        sheetOf(found.patches, (patch) => [patch.id, ...patch.between], (patch) => this.goTo(patch)), command(found.command));
     } catch { /* Nothing is classified yet. */ }
   }
 }

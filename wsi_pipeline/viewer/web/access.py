@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +26,8 @@ POLICY = (
 _ALONE = "'none'"
 _NOTEBOOKS = "http://localhost:* http://127.0.0.1:* https://localhost:* https://127.0.0.1:* vscode-webview:"
 _CHANGING = ("POST", "PUT", "DELETE", "PATCH")
+_CACHE_CONTROL = (b"cache-control", b"no-store")
+_HOSTS_KNOWN = 64
 
 
 class Access:
@@ -37,14 +39,22 @@ class Access:
 
     def __init__(self, app: ASGIApp, token: str, names: Iterable[str] = (), *, in_frames: bool = False) -> None:
         self._app, self._token, self._names = app, token, frozenset(name.lower() for name in names)
-        self._policy = POLICY.format(ancestors=_NOTEBOOKS if in_frames else _ALONE)
+        self._start = f"/{token}/".encode()
+        self._accepts = lru_cache(_HOSTS_KNOWN)(self._is_own)
+        policy = POLICY.format(ancestors=_NOTEBOOKS if in_frames else _ALONE)
+        self._headers = [
+            (b"content-security-policy", policy.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refused = self._refusal(scope, Headers(scope=scope))
+        refused = self._refusal(scope)
         if refused is not None:
             await refused(scope, receive, self._with_headers(send))
             return
@@ -53,18 +63,20 @@ class Access:
         inner.pop("raw_path", None)
         await self._app(inner, _limited(receive), self._with_headers(send))
 
-    def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
-        host = headers.get("host", "")
-        if not self._is_own(host):
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        host = _header(scope, b"host") or ""
+        if not self._accepts(host):
             return PlainTextResponse("This server does not answer to that name.", 421)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        origin = _header(scope, b"origin")
+        if origin is not None and not _is_of(origin, host):
             return PlainTextResponse("Requests from other pages are refused.", 403)
         head = scope["path"][: len(self._token) + 2]
-        if not secrets.compare_digest(head.encode(), f"/{self._token}/".encode()):
-            return PlainTextResponse("Use the address that wsi-pipeline view printed: it holds a token.", 404)
-        if scope["method"] in _CHANGING and headers.get("content-type", "").partition(";")[0] != "application/json":
-            return PlainTextResponse("Changes are sent as application/json.", 415)
+        if not secrets.compare_digest(head.encode(), self._start):
+            return PlainTextResponse("Use the address that wsi-pipeline view printed: it contains a token.", 404)
+        if scope["method"] in _CHANGING:
+            kind = _header(scope, b"content-type") or ""
+            if kind.partition(";")[0] != "application/json":
+                return PlainTextResponse("Changes are sent as application/json.", 415)
         return None
 
     def _is_own(self, host: str) -> bool:
@@ -79,12 +91,10 @@ class Access:
         async def answer(message: Message) -> None:
             """Send a message, the headers of every response added."""
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = self._policy
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                headers.setdefault("Cache-Control", "no-store")
+                headers = [*message["headers"], *self._headers]
+                if not any(name == _CACHE_CONTROL[0] for name, _ in headers):
+                    headers.append(_CACHE_CONTROL)
+                message = {**message, "headers": headers}
             await send(message)
 
         return answer
@@ -101,6 +111,22 @@ def is_loopback(name: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that name (lower case), or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether a page of this Origin came from this Host."""
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
         return False
 

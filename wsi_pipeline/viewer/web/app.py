@@ -15,6 +15,7 @@ from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.viewer.web.access import Access
 from wsi_pipeline.viewer.web.slide_endpoints import SlideEndpoints, explained
 from wsi_pipeline.viewer.web.teach_endpoints import TeachEndpoints
+from wsi_pipeline.viewer.web.tile_answers import TileAnswers
 from wsi_pipeline.viewer.web.viewer import Viewer
 
 _MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -22,7 +23,7 @@ _MEDIA = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 def make_app(viewer: Viewer, token: str, names: Iterable[str] = (), *, in_frames: bool = False) -> ASGIApp:
     """The viewer behind its token; see `Access` for `names` and `in_frames`."""
-    return Access(_routes(viewer), token, names, in_frames=in_frames)
+    return Access(TileAnswers(_routes(viewer), viewer.library), token, names, in_frames=in_frames)
 
 
 def page_files() -> dict[str, bytes]:
@@ -50,8 +51,8 @@ def _routes(viewer: Viewer) -> Starlette:
         Route("/page/{name}", page),
         Route("/about", about.about),
         Route("/cohort", about.cohort),
+        Route("/cohort/around", about.around),
         Route(slide, about.facts),
-        Route(slide + "/tile/{level:int}/{column:int}_{row:int}", about.tile),
         Route(slide + "/thumbnail", about.thumbnail),
         Route(slide + "/region", about.region),
         Route(slide + "/layer", about.layer),

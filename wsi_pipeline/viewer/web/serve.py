@@ -11,6 +11,7 @@ import time
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -27,6 +28,11 @@ _PORTS_TRIED = 20
 _ANY = ("0.0.0.0", "::", "")
 _TOKEN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _START_SECONDS = 20.0
+SETTINGS: dict[str, Any] = {
+    "lifespan": "off", "log_level": "warning", "access_log": False, "server_header": False, "date_header": False,
+    "proxy_headers": False, "timeout_keep_alive": 30, "timeout_graceful_shutdown": 2,
+}  # fmt: skip
+"""Of uvicorn."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,7 @@ def server_of(viewer: Viewer, address: Address, *, in_frames: bool = False) -> u
     """The server, not yet started."""
     names = {address.host} if address.host not in _ANY else {socket.gethostname(), socket.getfqdn(), *_own_addresses()}
     app = make_app(viewer, address.token, names, in_frames=in_frames)
-    config = uvicorn.Config(
-        app, lifespan="off", log_level="warning", access_log=False, server_header=False, date_header=False,
-        timeout_keep_alive=30, timeout_graceful_shutdown=2,
-    )  # fmt: skip
-    return uvicorn.Server(config)
+    return uvicorn.Server(uvicorn.Config(app, **SETTINGS))
 
 
 def serve(viewer: Viewer, host: str, port: int, *, browser: bool, tell: Callable[[str], None]) -> None:

@@ -13,8 +13,9 @@ from wsi_pipeline.viewer.cohort_rows import RowQuery
 from wsi_pipeline.viewer.deep_zoom import Tile
 from wsi_pipeline.viewer.web.viewer import Viewer
 
-_FOREVER = {"Cache-Control": "private, max-age=604800, immutable"}
-"""Addresses of tiles and thumbnails hold the version of the file."""
+FOREVER = {"Cache-Control": "private, max-age=604800, immutable"}
+"""For addresses that hold the version of the file."""
+SHORTLY = {"Cache-Control": "private, max-age=60"}
 
 
 class SlideEndpoints:
@@ -29,13 +30,12 @@ class SlideEndpoints:
 
     def cohort(self, request: Request) -> Response:
         """One page of the cohort's rows."""
-        words = request.query_params
-        asked = RowQuery(
-            sort=words.get("sort", "order"),
-            down=words.get("down") == "1",
-            **{name: words.get(name, "") for name in ("training", "label", "site", "fold", "state", "text")},
-        )
-        return JSONResponse(self._viewer.rows.page(asked, number(request, "offset", 0), number(request, "limit", 100)))
+        page = (number(request, "offset", 0), number(request, "limit", 100))
+        return JSONResponse(self._viewer.rows.page(_rows_asked(request), *page))
+
+    def around(self, request: Request) -> Response:
+        """The slides before and after one in the list."""
+        return JSONResponse(self._viewer.rows.around(_rows_asked(request), request.query_params.get("slide", "")))
 
     def facts(self, request: Request) -> Response:
         """Size, levels, resolution, layers and predictions of a slide."""
@@ -45,19 +45,13 @@ class SlideEndpoints:
             **self._viewer.library.facts(slide_id),
             "layers": self._viewer.layers.listed(slide_id),
             "row": self._viewer.rows.one(slide_id, training),
+            "export_command": self._viewer.export_command(slide_id),
         })  # fmt: skip
-
-    def tile(self, request: Request) -> Response:
-        """One tile."""
-        place = request.path_params
-        return _picture(
-            self._viewer.library.tile(place["slide"], place["level"], place["column"], place["row"]), keep=True
-        )
 
     def thumbnail(self, request: Request) -> Response:
         """The whole slide, small."""
         found = self._viewer.library.thumbnail(request.path_params["slide"], number(request, "px", 256))
-        return _picture(found, keep=True)
+        return _picture(found, request)
 
     def region(self, request: Request) -> Response:
         """A box of level 0 as one picture."""
@@ -65,7 +59,7 @@ class SlideEndpoints:
         found = self._viewer.library.region(
             request.path_params["slide"], Box(x, y, side, side), number(request, "px", 256)
         )
-        return _picture(found, keep=True)
+        return _picture(found, request)
 
     def layer(self, request: Request) -> Response:
         """One layer over a slide."""
@@ -78,16 +72,25 @@ class SlideEndpoints:
     def associated_image(self, request: Request) -> Response:
         """One associated image."""
         place = request.path_params
-        return _picture(self._viewer.library.associated_image(place["slide"], place["name"]), keep=False)
+        return _picture(self._viewer.library.associated_image(place["slide"], place["name"]))
 
     def similar(self, request: Request) -> Response:
         """The patches nearest to a patch or, without `row`, the nearest slides."""
         slide_id, words = request.path_params["slide"], request.query_params
         encoder, count = words.get("encoder", ""), number(request, "count", 24)
         if "row" not in words:
-            return JSONResponse(self._viewer.similar.slides(slide_id, encoder, count))
+            return JSONResponse(self._viewer.similar_slides(slide_id, encoder, count))
         row, others = number(request, "row", 0), words.get("others") == "1"
-        return JSONResponse(self._viewer.similar.patches(slide_id, row, encoder, count, others=others))
+        return JSONResponse(self._viewer.similar_patches(slide_id, row, encoder, count, others=others))
+
+
+def _rows_asked(request: Request) -> RowQuery:
+    words = request.query_params
+    return RowQuery(
+        sort=words.get("sort", "order"),
+        down=words.get("down") == "1",
+        **{name: words.get(name, "") for name in ("training", "label", "site", "fold", "state", "text")},
+    )
 
 
 def number(request: Request, name: str, default: int) -> int:
@@ -104,8 +107,10 @@ def number(request: Request, name: str, default: int) -> int:
     return value
 
 
-def _picture(tile: Tile, *, keep: bool) -> Response:
-    return Response(tile.data, media_type=tile.media, headers=dict(_FOREVER) if keep else {})
+def _picture(tile: Tile, request: Request | None = None) -> Response:
+    """A picture that the browser may keep: as long as its address is right, and not at all without a request."""
+    kept = {} if request is None else FOREVER if request.query_params.get("v") else SHORTLY
+    return Response(tile.data, media_type=tile.media, headers=dict(kept))
 
 
 def explained(error: Any) -> JSONResponse:

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wsi_pipeline.errors import UsageError
+from wsi_pipeline.errors import LabelError, UsageError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.viewer.next_to_mark import next_to_mark
 from wsi_pipeline.viewer.web.slide_endpoints import number
@@ -37,7 +37,10 @@ class TeachEndpoints:
     def _change(self, slide_id: str, body: dict[str, Any]) -> Response:
         facts = self._viewer.library.facts(slide_id)
         size = Size(facts["width"], facts["height"])
-        return JSONResponse(self._viewer.marks.change(slide_id, body.get("changes"), size))
+        try:
+            return JSONResponse(self._viewer.marks.change(slide_id, body.get("changes"), size))
+        except LabelError as error:  # the file on disk is in the way, not the change: the page keeps it and tries again
+            return JSONResponse({"error": error.what, "todo": error.todo}, 409)
 
     def teaching(self, request: Request) -> Response:
         """The labelled patches from all marks, classes with their colours, and the command that tunes on them."""
@@ -70,7 +73,9 @@ class TeachEndpoints:
         """The patches whose marks would help the model most."""
         model = request.query_params.get("model") or self._viewer.tuned
         count = min(max(1, number(request, "count", 24)), 100)
-        return JSONResponse(next_to_mark(self._viewer.library, self._viewer.marks, model, count))
+        found = next_to_mark(self._viewer.library, self._viewer.marks, model, count)
+        shown = self._viewer.command("view", "--next-to-mark", str(count), "--classified-by", model)
+        return JSONResponse({"patches": found, "command": shown})
 
 
 async def _json(request: Request) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from wsi_pipeline.viewer.jobs import Jobs
 from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.marked_patches import NAME, Teaching, teaching, told, write_patches_csv
 from wsi_pipeline.viewer.marks import Marks, class_list
+from wsi_pipeline.viewer.nearest.similar_patches import SimilarPatches
 from wsi_pipeline.viewer.patch_layers import PatchLayers
-from wsi_pipeline.viewer.similar_patches import SimilarPatches
 from wsi_pipeline.wording import counted
 
 
@@ -52,8 +52,36 @@ class Viewer:
             "slides": len(self.library.records), "sorts": list(SORTS), "trainings": trained,
             "encoders": list(self.similar.encoders()), "classified": list(classified(run)) if run else [],
             "adapters": [tuning.name for tuning in tunings(run)] if run else [], "tuned": self.tuned,
-            "exported": False, **self.rows.choices(),
+            "exported": False, "commands": {"view": self.command("view")}, **self.rows.choices(),
         }  # fmt: skip
+
+    def similar_patches(
+        self, slide_id: str, row: int, encoder: str, count: int, *, others: bool = False
+    ) -> dict[str, Any]:
+        """The `patches` most similar to one, `how` they were found, and the `command` that lists them."""
+        found = self.similar.patches(slide_id, row, encoder, count, others=others)
+        place = ",".join(str(value) for value in self.similar.place(slide_id, row, encoder))
+        words = [slide_id, "--patch", place, "--features", encoder, "--neighbours", str(count)]
+        words += ["--other-slides"] if others else []
+        return {"patches": found, "how": self.similar.how(encoder), "command": self.command("similar", *words)}
+
+    def similar_slides(self, slide_id: str, encoder: str, count: int) -> dict[str, Any]:
+        """The `slides` most similar to one, and the `commands` that list them."""
+        found = self.similar.slides(slide_id, encoder, count)
+        pooled = self.similar.pooled(encoder)
+        first = [] if pooled else [self.command("embed-slides", "--features", encoder)]
+        words = [slide_id, "--features", pooled or f"{encoder}+mean", "--neighbours", str(count)]
+        return {"slides": found, "commands": [*first, self.command("similar", *words)]}
+
+    def export_command(self, slide_id: str) -> str | None:
+        """The command that exports one slide; None without a run."""
+        return self.command("view", "--only", slide_id, "--export", f"{slide_id}-view")
+
+    def command(self, *words: str) -> str | None:
+        """A command of wsi-pipeline on this run, ready to paste; None without a run."""
+        if self.library.run is None:
+            return None
+        return self._shown([*words, "--run", str(self.library.run.root)])
 
     def teaching(self) -> dict[str, Any]:
         """The labelled patches from the marks, and the commands that `tune` would run."""

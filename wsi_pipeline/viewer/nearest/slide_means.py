@@ -13,7 +13,7 @@ from wsi_pipeline.cohort.run_dir import RunDir, existing_store, slug
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import FEATURES
-from wsi_pipeline.system.atomic import atomic_path
+from wsi_pipeline.viewer.nearest.kept_arrays import load_arrays, save_arrays
 
 _ROWS = 16_384
 
@@ -58,23 +58,18 @@ class SlideMeans:
 
     def _load(self) -> None:
         self._loaded = True
-        try:
-            with np.load(self._file, allow_pickle=False) as kept:
-                rows = zip(kept["ids"].tolist(), kept["marks"].tolist(), kept["means"], strict=True)
-                self._known = {str(name): (int(mark), mean) for name, mark, mean in rows}
-        except (OSError, ValueError, KeyError):
-            self._known = {}
+        kept = load_arrays(self._file, ("ids", "marks", "means"))
+        if kept is None or len({len(part) for part in kept}) != 1:
+            return
+        rows = zip(kept[0].tolist(), kept[1].tolist(), kept[2], strict=True)
+        self._known = {str(name): (int(mark), mean) for name, mark, mean in rows}
 
     def _save(self) -> None:
         widths = [len(mean) for _, mean in self._known.values()]
         kept = {key: item for key, item in self._known.items() if len(item[1]) == widths[-1]}
-        with atomic_path(self._file, durable=False) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                ids=np.array(list(kept), np.str_),
-                marks=np.array([mark for mark, _ in kept.values()], np.int64),
-                means=np.stack([mean for _, mean in kept.values()]),
-            )
+        marks = np.array([mark for mark, _ in kept.values()], np.int64)
+        means = np.stack([mean for _, mean in kept.values()])
+        save_arrays(self._file, {"ids": np.array(list(kept), np.str_), "marks": marks, "means": means})
 
 
 def _mean_of(path: Path) -> Mean | None:

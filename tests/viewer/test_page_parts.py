@@ -1,0 +1,159 @@
+"""Parts of the page: marks that cannot be sent yet, the keyboard alone, undo."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.browser import CHROMIUM, Browser
+from tests.viewer.pages import CARDS, READY, Own, Server, add_class, features, open_slide_page, place, wait_for
+from wsi_pipeline.cohort.run_dir import RunDir
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+AWAY = "globalThis.realFetch ||= fetch, globalThis.fetch = () => Promise.reject(new TypeError('away')), 0"
+BACK = "globalThis.fetch = realFetch, 0"
+
+
+def press(browser: Browser, key: str, code: str = "", number: int = 0, *, control: bool = False) -> None:
+    text = {"text": "\r" if key == "Enter" else key} if (len(key) == 1 or key == "Enter") and not control else {}
+    known = {"code": code or key, "windowsVirtualKeyCode": number, "modifiers": 2 if control else 0}
+    browser.send("Input.dispatchKeyEvent", type="keyDown", key=key, **known, **text)
+    browser.send("Input.dispatchKeyEvent", type="keyUp", key=key, **known)
+
+
+def tab_to(browser: Browser, script: str, most: int = 60) -> None:
+    """Press Tab until the element in focus fulfils `script`, an expression on `e`."""
+    for _ in range(most):
+        press(browser, "Tab", number=9)
+        if browser.run(f"(e => Boolean({script}))(document.activeElement)"):
+            return
+    raise AssertionError(f"Tab does not lead to {script}")
+
+
+def point(name: str, x: float, y: float) -> dict[str, Any]:
+    properties = {"objectType": "annotation", "classification": {"name": "a", "color": [1, 2, 3]}}
+    geometry = {"type": "Point", "coordinates": [x, y]}
+    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
+
+
+def make_store(browser: Browser, name: str, slide: str) -> None:
+    script = f"import('./page/markstore.js').then(m => {{ globalThis.{name} = new m.MarkStore('{slide}', () => 0); }})"
+    browser.run(script)
+
+
+def test_everything_can_be_done_with_the_keyboard_alone(browser: Browser, server: Own, run: RunDir) -> None:
+    browser.open("about:blank")
+    browser.open(server.url)
+    browser.wait(f"{CARDS}.length === 6")
+    tab_to(browser, "e.matches('.card[href*=s1]')")
+    press(browser, "Enter", number=13)
+    browser.wait(READY)
+    tab_to(browser, "e.getAttribute('role') === 'application'")
+    scale, centre = (f"document.querySelector('.pane').pane.{name}()" for name in ("scale", "centre"))
+    before = browser.run(f"[{scale}, {centre}.x]")
+    for _ in range(3):
+        press(browser, "+", "NumpadAdd", 107)
+    browser.wait(f"{scale} > 2 * {before[0]}")
+    press(browser, "ArrowRight", number=39)
+    browser.wait(f"{centre}.x > {before[1]} + 5")
+    tab_to(browser, "e.getAttribute('role') === 'tab'")
+    press(browser, "ArrowRight", number=39)
+    browser.wait("document.activeElement.id === 'tab-teach'")
+    tab_to(browser, "e.matches('form.inline input')")
+    for letter in "gland":
+        press(browser, letter)
+    press(browser, "Enter", number=13)
+    browser.wait("document.querySelector('.classes').innerText.includes('gland')")
+    for _ in range(60):  # back to the slide
+        browser.send("Input.dispatchKeyEvent", type="keyDown", key="Tab", windowsVirtualKeyCode=9, modifiers=8)
+        browser.send("Input.dispatchKeyEvent", type="keyUp", key="Tab", windowsVirtualKeyCode=9, modifiers=8)
+        if browser.run("document.activeElement.getAttribute('role') === 'application'"):
+            break
+    press(browser, "p", "KeyP", 80)
+    press(browser, "Enter", number=13)
+    wait_for(lambda: len(features(run, "s1")) == 1)
+    press(browser, "r", "KeyR", 82)
+    press(browser, " ", "Space", 32)
+    for key, number in (("ArrowRight", 39), ("ArrowDown", 40)):
+        press(browser, key, number=number)
+    browser.run("new Promise(r => setTimeout(r, 800))")
+    press(browser, "Enter", number=13)
+    kinds = wait_for(lambda: len(found := features(run, "s1")) == 2 and [one["geometry"]["type"] for one in found])
+    assert kinds == ["Point", "Polygon"]
+    press(browser, "z", "KeyZ", 90, control=True)
+    wait_for(lambda: [one["geometry"]["type"] for one in features(run, "s1")] == ["Point"])
+
+
+def test_undo_brings_back_a_deleted_mark(browser: Browser, server: Own, run: RunDir) -> None:
+    open_slide_page(browser, server, "s2")
+    add_class(browser, "gland")
+    browser.run("document.querySelector('[data-tool=point]').click()")
+    browser.click(*place(browser, 0.5, 0.5))
+    (mark,) = wait_for(lambda: features(run, "s2"))
+    browser.run("document.querySelector('[data-tool=erase]').click()")
+    browser.click(*place(browser, 0.5, 0.5))
+    wait_for(lambda: features(run, "s2") == [])
+    browser.run("document.querySelector('[aria-label=Undo]').click()")
+    assert wait_for(lambda: features(run, "s2")) == [mark]
+
+
+def test_windows_without_a_server_keep_each_others_marks(browser: Browser, server: Own, run: RunDir) -> None:
+    browser.open("about:blank")
+    browser.open(server.url)
+    browser.wait(f"{CARDS}.length === 6")
+    browser.run(AWAY)
+    for name, x in (("one", 100), ("other", 200)):
+        make_store(browser, name, "s3")
+        browser.run(f"{name}.put({json.dumps(point(name, x, 100))})")
+    browser.run("one.close(), other.close()")  # both windows are closed before the server is back
+    browser.run(BACK)
+    assert features(run, "s3") == []
+    make_store(browser, "later", "s3")
+    wait_for(lambda: sorted(one["id"] for one in features(run, "s3")) == ["one", "other"])
+    browser.wait("later.state === 'saved'")
+    assert browser.run("Object.keys(localStorage).length") == 0
+    del browser.problems[:]
+
+
+def test_one_invalid_change_takes_no_other_with_it(browser: Browser, server: Own, run: RunDir) -> None:
+    browser.open("about:blank")
+    browser.open(server.url)
+    browser.wait(f"{CARDS}.length === 6")
+    browser.run(AWAY)
+    make_store(browser, "store", "s0")
+    for name, x in (("a", 100), ("b", -100), ("c", 300)):
+        browser.run(f"store.put({json.dumps(point(name, x, 100))})")
+    browser.run(BACK)
+    wait_for(lambda: [one["id"] for one in features(run, "s0")] == ["a", "c"])
+    browser.wait("store.state === 'saved' && store.waiting.length === 0")
+    assert "not on the slide" in browser.run("document.querySelector('#notice').innerText")
+    run.annotation("s0").write_text("half a fi")
+    browser.run(f"store.put({json.dumps(point('d', 400, 100))})")
+    browser.wait("store.state === 'failing' && store.waiting.length === 1")
+    assert "s0.geojson" in browser.run("store.why")
+    run.annotation("s0").unlink()
+    wait_for(lambda: [one["id"] for one in features(run, "s0")] == ["d"])
+    browser.run("store.close()")
+    del browser.problems[:]
+
+
+def test_what_was_not_sent_is_sent_by_the_next_page(browser: Browser, run: RunDir) -> None:
+    server = Server(run)
+    try:
+        open_slide_page(browser, server, "s1")
+        add_class(browser, "stroma")
+        browser.run("document.querySelector('[data-tool=point]').click()")
+        server.kill()
+        browser.click(*place(browser, 0.5, 0.5))
+        browser.wait("document.querySelector('.saving').innerText.includes('Not saved yet')")
+        browser.open("about:blank")  # the page is closed, too
+        server.start()
+        assert features(run, "s1") == []
+        open_slide_page(browser, server, "s1")
+        wait_for(lambda: len(features(run, "s1")) == 1)
+    finally:
+        server.kill()
+        del browser.problems[:]

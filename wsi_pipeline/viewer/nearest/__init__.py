@@ -1,0 +1,1 @@
+"""Nearest patches and slides by stored features."""
