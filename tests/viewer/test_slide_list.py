@@ -89,7 +89,7 @@ def test_similar_patches_from_the_command_line_are_those_of_the_page(
         assert code == 2, place
         said = capsys.readouterr().err
         assert any(word in said for word in reason.split("|")), said
-    with pytest.raises(UsageError, match="no features"):
+    with pytest.raises(UsageError, match="blank has no"):
         SimilarPatches(Library.of_run(run)).row_at("blank", "colour", 0, 0)
 
 
