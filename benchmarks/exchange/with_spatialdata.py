@@ -1,4 +1,4 @@
-"""anndata and spatialdata on our exports: `python with_scverse.py ANNDATA SPATIALDATA CSV [STORE.zarr]`.
+"""SpatialData on our export: `python with_spatialdata.py SPATIALDATA_EXPORT CSV_EXPORT [STORE.zarr]`.
 
 Reads every slide, compares with the CSV export, writes and reads again; then opens a Zarr store of the run as it is.
 """
@@ -11,28 +11,11 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pandas as pd
 import spatialdata
 
 warnings.simplefilter("ignore")
-
-
-def read_anndata(export: Path, tables: Path) -> None:
-    """Every .h5ad, and all of them together."""
-    paths = sorted(export.glob("*.h5ad"))
-    found = {path.stem: anndata.read_h5ad(path) for path in paths}
-    for name, data in found.items():
-        plain = pd.read_csv(tables / "patches" / f"{name}.csv")
-        np.testing.assert_array_equal(data.X, plain.filter(regex=r"^f\d").to_numpy(np.float32))
-        np.testing.assert_array_equal(data.obsm["spatial"], plain[["x", "y"]] + plain[["side"]].to_numpy() / 2)
-    together = anndata.concat(found.values())
-    assert together.obs_names.is_unique
-    with tempfile.TemporaryDirectory() as place:
-        together.write_h5ad(Path(place) / "all.h5ad")
-    image = found["s0"].uns["spatial"]["s0"]["images"]["hires"]
-    print(f"anndata {version('anndata')}: {len(found)} slides, together {together.shape}, thumbnail {image.shape}")
 
 
 def read_spatialdata(export: Path, tables: Path) -> None:
@@ -66,7 +49,6 @@ def open_store(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    read_anndata(Path(sys.argv[1]), Path(sys.argv[3]))
-    read_spatialdata(Path(sys.argv[2]), Path(sys.argv[3]))
-    if len(sys.argv) > 4:
-        open_store(Path(sys.argv[4]))
+    read_spatialdata(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) > 3:
+        open_store(Path(sys.argv[3]))
