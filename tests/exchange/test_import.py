@@ -239,11 +239,11 @@ def no_word() -> tuple[str, ...]:
 
 
 def slide_vectors() -> tuple[str, ...]:
-    """TRIDENT's slide embeddings: one vector in each file."""
-    Path("slide_features_titan").mkdir()
-    with h5py.File("slide_features_titan/s1.h5", "w") as file:
+    """Slide embeddings in a folder whose name does not say which patch features they pool."""
+    Path("slide_features_ours").mkdir()
+    with h5py.File("slide_features_ours/s1.h5", "w") as file:
         file["features"] = np.zeros(768, np.float32)
-    return ("features", "slide_features_titan", "--labels", str(labels()))
+    return ("features", "slide_features_ours", "--labels", str(labels()))
 
 
 def only_bad() -> tuple[str, ...]:
@@ -263,7 +263,7 @@ def only_bad() -> tuple[str, ...]:
         (two_widths, "features_uni_v1 holds features of different widths: 8 (s1.h5), 5 (s2.h5)", "one encoder only"),
         (nothing, "no features in empty", "TRIDENT, CLAM, STAMP"),
         (no_word, "import takes features or patches and files or folders", "import features"),
-        (slide_vectors, "no features in slide_features_titan: features of s1.h5 is one vector of 768 values",
+        (slide_vectors, "no features in slide_features_ours: features of s1.h5 is one vector of 768 values",
          "wsi-pipeline embed-slides"),
         (only_bad, "no slide was imported: s1: 1 of 10 rows of s1.h5 hold NaN", "Recompute"),
     ],

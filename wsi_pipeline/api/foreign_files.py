@@ -33,7 +33,7 @@ def import_features(
     patient_column: str | None = None,
     default_mpp: float | None = None,
 ) -> Run:
-    """Import patch features of TRIDENT, CLAM, STAMP and others into a run, as `wsi-pipeline import features` does.
+    """Import features of TRIDENT, CLAM, STAMP and others into a run, as `wsi-pipeline import features` does.
 
     files            folders or files
     labels           a table of the slides and their labels; None: the slides of the run, or else one slide per file

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_pipeline.cohort.run_dir import POOLED_MARK
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import Request, shown
 from wsi_pipeline.commands.tile import print_redone
@@ -86,7 +87,8 @@ def _for_cohort(request: Request, plan: ImportPlan, given: Given) -> ImportCohor
 
 def _print_files(request: Request, plan: ImportPlan, given: Given) -> None:
     how = {"folder": " (named by the folder)", "user": " (as you say)"}.get(plan.stated_by, "")
-    encoder = f": encoder {plan.encoder}{how}, {plan.dim} features per patch" if plan.encoder else ""
+    each = "slide" if POOLED_MARK in plan.encoder else "patch"
+    encoder = f": encoder {plan.encoder}{how}, {plan.dim} features per {each}" if plan.encoder else ""
     total, bad = plan.counts
     request.console.fact("files", f"{counted(total, 'slide')} from {plan.tools} in {given.where}{bad}{encoder}")
     for note in plan.notes:

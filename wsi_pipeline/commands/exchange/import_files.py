@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from wsi_pipeline.cohort.run_dir import POOLED_MARK, slug
 from wsi_pipeline.commands.exchange.bring_in import BroughtIn, bring_in_features, bring_in_patches, given_by
 from wsi_pipeline.commands.shell.logfile import log_to
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
@@ -39,6 +40,8 @@ def _print_end(request: Request, made: BroughtIn, kind: str) -> None:
     run = request.run_dir
     if kind == "features":
         folder, then = run.feature_store(made.plan.encoder, "x").parent, "train-mil"
+        if POOLED_MARK in made.plan.encoder:
+            then += f" --model linear --features {slug(made.plan.encoder)}"
     else:
         folder, then = run.patch_store("x").parent, "embed --model pathotune"
     print_end(request, made.result, f"{counted(made.done, 'slide')} in {shown(folder)}/ · {request.next(then)}")

@@ -71,6 +71,7 @@ class ForeignFile:
     coverage   reads the tissue fraction of each patch, (N,); None if not stated
     note       what the user should know about the file
     named_by   whether the `file` or the `folder` it lies in states the encoder
+    pools      of a slide embedding (one row), the number of patches it pools, 0 if not stated; None: rows are patches
     """
 
     path: Path
@@ -84,6 +85,7 @@ class ForeignFile:
     coverage: Callable[[], Rows] | None = None
     note: str = ""
     named_by: str = "file"
+    pools: int | None = None
 
 
 def feature_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:
@@ -99,7 +101,8 @@ def feature_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:
         raise ExchangeError(
             f"{what} is one vector of {shape[0]} values: an embedding of the whole slide, not of its patches",
             todo="Import the patch features, then pool them here: wsi-pipeline embed-slides. "
-            "Slide embeddings of other tools are not imported: they do not state which patch features they pool.",
+            "Slide embeddings are imported only from TRIDENT's folders, such as slide_features_titan: others do not "
+            "state which patch features they pool.",
         )
     if len(shape) != 2:
         raise ExchangeError(f"{what} is of shape {shape}: expected (patches, features)", todo=NOT_FEATURES)

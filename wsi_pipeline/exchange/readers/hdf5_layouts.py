@@ -1,7 +1,8 @@
 """HDF5 files of other tools, recognised by the names and attributes inside.
 
 TRIDENT     features (N, D) or (1, N, D) with its attribute `encoder`, coords (N, 2) with `patch_size_level0` and
-            others; `patches/*_patches.h5` has coords only         (trident/IO.py save_h5, coords_to_h5; 0.3.0)
+            others; `patches/*_patches.h5` has coords only         (trident/IO.py save_h5, coords_to_h5; 0.3.0);
+            `slide_features_<slide encoder>/*.h5`: features (D,)   (wsi_objects/WSI.py extract_slide_features)
 CLAM        features (N, D) and coords (N, 2) without attributes; `patches/*.h5` has coords only, with
             `patch_level`, `downsample`      (utils/file_utils.py save_hdf5, wsi_core/WholeSlideImage.py; 2025-04)
 STAMP       feats (N, D), coords (N, 2) in micrometres, attributes of the file
@@ -33,6 +34,7 @@ from wsi_pipeline.exchange.readers.foreign_file import (
     grid_spacing,
     two_columns,
 )
+from wsi_pipeline.exchange.readers.slide_vectors import embedding_in
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 FEATURE_NAMES = ("features", "feats", "embeddings")
@@ -96,10 +98,22 @@ def _made(path: Path, stated: Stated, features: h5py.Dataset | None, coords: h5p
         rows = coords.shape[1] if coords.ndim == 3 else coords.shape[0]
         return ForeignFile(path, name, stated, rows, coords=read_coords)
     what = f"{features.name.lstrip('/')} of {path.name}"
+    embedding = embedding_in(path.parent.name) if features.ndim == 1 and features.size else ""
+    if embedding:
+        return _slide_vector(path, replace(stated, tool="TRIDENT", encoder=embedding), features, coords)
     rows, dim = feature_shape(tuple(features.shape), what)
     dtype = check_floating(features.dtype, what)
     _check_stored(features, what)
     return ForeignFile(path, name, stated, rows, dim, dtype, partial(_rows, path, features.name), read_coords)
+
+
+def _slide_vector(path: Path, stated: Stated, features: h5py.Dataset, coords: h5py.Dataset | None) -> ForeignFile:
+    """A slide embedding, as one row; the coordinates beside it are those of the patches that it pools."""
+    dtype = check_floating(features.dtype, f"{features.name.lstrip('/')} of {path.name}")
+    _check_stored(features, path.name)
+    pools = coords.shape[-2] if coords is not None and coords.ndim > 1 else 0
+    read = partial(_vector, path, features.name)
+    return ForeignFile(path, path.stem, stated, 1, features.size, dtype, read, named_by="folder", pools=pools)
 
 
 def _trident(coords: Mapping[str, Any], features: Mapping[str, Any]) -> Stated:
@@ -188,6 +202,10 @@ def _check_stored(array: h5py.Dataset, what: str) -> None:
 
 def _rows(path: Path, name: str) -> Rows:
     return _read(path, name)
+
+
+def _vector(path: Path, name: str) -> Rows:
+    return _read(path, name)[None]
 
 
 def _coords(path: Path, name: str, scale: float) -> Rows:

@@ -23,7 +23,7 @@ _ALSO_PATCHES = "Name the tool's folder of coordinates as well: patches/ of TRID
 class ImportPlan:
     """The file of each slide.
 
-    encoder     encoder of the features; "" for coordinates only
+    encoder     encoder of the features, or `patch encoder+slide encoder`; "" for coordinates only
     stated_by   source of the encoder's name: file, folder or user
     dim         features per patch; 0 for coordinates only
     files       slide_id -> its file
@@ -87,8 +87,8 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
             todo=next((why.todo for why in found.unreadable.values()), None)
             or "Files of TRIDENT, CLAM, STAMP, AtlasPatch, LazySlide, or .npy, .npz, .pt and .safetensors are read",
         )
-    chosen, name, stated_by, left = _of_encoder(found.features, where, encoder)
-    if POOLED_MARK in name:
+    chosen, name, stated_by, left = _of_encoder(_of_one_kind(found.features, encoder), where, encoder)
+    if POOLED_MARK in name and chosen[0].pools is None:
         raise UsageError(f"encoder {name!r} has a {POOLED_MARK}, which marks slide embeddings: name it without")
     by_name, faults = _one_each(chosen)
     faults = _unreadable(found, by_name) | faults
@@ -100,7 +100,7 @@ def plan_features(found: FoundFiles, where: str, encoder: str | None = None) -> 
     if len(faults) and not files:
         first = next(iter(faults.values()))
         raise UsageError(f"no file of {where} can be used, the first: {first.what}", todo=first.todo)
-    beside, notes = _beside(found.coordinates, files)
+    beside, notes = _beside([] if chosen[0].pools is not None else found.coordinates, files)
     notes += list(dict.fromkeys(file.note for file in files.values() if file.note))[:_SHOWN]
     return ImportPlan(name, stated_by, dim, files, beside, faults, tuple(notes))
 
@@ -161,6 +161,13 @@ def _unreadable(found: FoundFiles, by_name: Mapping[str, ForeignFile]) -> dict[s
 def _why_none(found: FoundFiles) -> str:
     first = next(iter(found.unreadable.values()), None)
     return f": {first.what}" if first else ""
+
+
+def _of_one_kind(files: Sequence[ForeignFile], asked: str | None) -> list[ForeignFile]:
+    """Patch features if there are any, else slide embeddings; these also if they are asked for by name."""
+    vectors = [file for file in files if file.pools is not None]
+    named = asked is not None and slug(asked) in {slug(file.stated.encoder) for file in vectors}
+    return vectors if named or len(vectors) == len(files) else [file for file in files if file.pools is None]
 
 
 def _of_encoder(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.run_dir import RunDir, slug
+from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, slug
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.errors import SlideError
@@ -35,7 +35,7 @@ from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.stages.inputs.import_plan import ImportPlan
-from wsi_pipeline.store.schema import FEATURE_FORMAT, IMPORTED, Header, SlideIdentity
+from wsi_pipeline.store.schema import FEATURE_FORMAT, IMPORTED, POOLED, Header, SlideIdentity
 from wsi_pipeline.store.tables.feature_table import write_features
 
 REVISION = 1
@@ -115,6 +115,7 @@ class ImportFeatures:
                 "encoder": {"name": self.plan.encoder, "dim": self.plan.dim, "fingerprint": ""},
                 "warning": "; ".join(part for part in (placed.note, known.note) if part),
                 IMPORTED: imported,
+                **pooled_of(file, self.plan.encoder),
             },
         )
         write_features(self._path(record), header, placed.geometry, placed.coords, features)
@@ -143,6 +144,16 @@ class ImportFeatures:
             coords=quick_digest(beside.path) if beside else "",
             slide=[quick_digest(record.path), record.mpp, self.default_mpp] if there else [],
         )
+
+
+def pooled_of(file: ForeignFile, name: str) -> dict[str, Any]:
+    """What the header of a slide embedding says about the patches it pools; empty for patch features.
+
+    patches   number of patches, 0 if not stated
+    """
+    if file.pools is None:
+        return {}
+    return {POOLED: {"encoder": name.partition(POOLED_MARK)[0], "patches": file.pools}}
 
 
 def slide_is_there(record: SlideRecord, file: Path) -> bool:

@@ -286,7 +286,9 @@ def _check_current(run: RunDir, record: SlideRecord, header: Header, encoder: st
 
 
 def _check_pooled(run: RunDir, record: SlideRecord, header: Header, name: str) -> None:
-    """Check that a slide embedding belongs to the current features, if there are any."""
+    """Check that a slide embedding belongs to the current features, if there are any; imported ones name none."""
+    if not header.parent_digest:
+        return
     encoder = str(header.extra[POOLED]["encoder"])
     path = existing_store(run.feature_store(encoder, record.slide_id))
     features = read_header(path, FEATURE_FORMAT) if path else None
