@@ -109,5 +109,5 @@ def test_a_wrong_configuration_starts_no_job(cohort: Path, old: str, new: str, m
 def test_an_encoder_on_cuda_asks_for_a_gpu(cohort: Path) -> None:
     (cohort / "config.yaml").write_text(CONFIG.replace("model: colour", "model: colour, device: cuda"))
     jobs = _dry(cohort).split("rule ")
-    assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("embed")} == {"1"}
+    assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("embed:")} == {"1"}
     assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("train_mil")} == {"0"}
