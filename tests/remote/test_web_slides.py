@@ -277,3 +277,14 @@ def test_closing_ends_the_reading(server: RangeServer) -> None:
     with pytest.raises(SlideError, match="closed"):
         slide.read_region(0, 0, 0, 256, 256)
     assert traffic() - traffic() == Traffic()
+
+
+def test_a_slide_without_a_small_level_is_read_once(
+    folder: Path, server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSI_PIPELINE_CACHE_GB", "0")  # so that nothing hides what is read twice
+    path = write_pyramid_tiff(folder / "flat.svs", tissue_like(4000, 3000), mpp=0.5, levels=(1,))
+    (tmp_path / "flat.csv").write_text(f"path\n{server.address}/flat.svs\n")
+    before, digests = traffic(), 3 * (384 << 10)
+    assert main(["tile", str(tmp_path / "flat.csv"), "--run", str(tmp_path / "run"), "--workers", "0"]) == 0
+    assert (traffic() - before).nbytes <= 1.1 * path.stat().st_size + digests

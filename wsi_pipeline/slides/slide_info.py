@@ -73,8 +73,7 @@ class ExpectedTiles(Protocol):
     remote   whether they do; if not, `expect` need not be called
     """
 
-    @property
-    def remote(self) -> bool: ...
+    remote: bool
 
     def expect(self, places: NDArray[np.int64], *, in_order: bool) -> None:
         """Fetch tiles at (column, row) int64 (N, 2): all now, or ahead of their decoding, each once, in this order."""

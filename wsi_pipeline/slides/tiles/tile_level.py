@@ -73,6 +73,7 @@ class TiledLevel:
 
     page     tifffile's page: grid, offsets and sizes
     number   of the level, for messages
+    remote   whether it pays to `expect` tiles
     """
 
     def __init__(self, page: Any, number: int, file: TileSource, codec: TileCodec) -> None:
@@ -85,11 +86,7 @@ class TiledLevel:
         if not len(self._offsets) == len(self._counts) == self.columns * self.rows:
             raise SlideError(f"its directory lists {len(self._counts)} of {self.columns * self.rows} tiles")
         self._number, self._file, self._codec = number, file, codec
-
-    @property
-    def remote(self) -> bool:
-        """Whether it pays to `expect` tiles."""
-        return isinstance(self._file, ExpectsRanges)
+        self.remote = isinstance(file, ExpectsRanges)
 
     def expect(self, places: NDArray[np.int64], *, in_order: bool) -> None:
         """Fetch the bytes of tiles before they are decoded, if they are not on this machine.
