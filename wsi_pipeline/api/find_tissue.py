@@ -95,8 +95,8 @@ def find_tissue(
     EncoderError for weights that do not fit.
     """
     spec = SegmentSpec(method, mask_mpp, min_tissue_um2, max_hole_um2)
-    files = (None if path is None else str(path) for path in (weights, artefact_weights))
-    networks = plan_networks(method, TissueNetworks(*files, artefact_mpp=artefact_mpp))
+    tissue, artefacts = (None if path is None else str(path) for path in (weights, artefact_weights))
+    networks = plan_networks(method, TissueNetworks(tissue, artefacts, artefact_mpp))
     with opened(slide) as source:
         spacing = _spacing(source)
         picture, thumbnail = read_pictures(source, spacing.mpp, spec.mask_mpp)

@@ -50,7 +50,7 @@ class EmbedSpec:
 
     def facts(self) -> dict[str, Any]:
         """The fields for digests and stores. Those added later are included only if set, as old stores lack them."""
-        unset = {"input_px": 0, "whole_patch": False}
+        unset: dict[str, Any] = {"input_px": 0, "whole_patch": False}
         unset |= {"stain_norm": "none", "stain_target": self.stain_target} if self.stain_norm == "none" else {}
         return {key: value for key, value in asdict(self).items() if key not in unset or unset[key] != value}
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 from wsi_pipeline.config.specs import TileSpec
 from wsi_pipeline.encoders.encoder import Encoder, EncoderInfo, EncoderPlan, PublishedPlan
@@ -57,7 +58,7 @@ def _plan_colour(asked: Asked) -> EncoderPlan:
 
 def plan_published(name: str) -> PublishedPlan:
     """The published encoder called `name`. Raises EncoderError if there is none, or if it cannot be built here."""
-    return _plan_zoo(Asked(name))
+    return cast("PublishedPlan", _plan_zoo(Asked(name)))
 
 
 @ENCODERS.register("zoo")

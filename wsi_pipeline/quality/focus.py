@@ -8,6 +8,8 @@ variance of the Laplacian. Only the steepest pixels are asked: gentle slopes are
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +48,7 @@ def edge_width(rgb: NDArray[np.uint8]) -> float:
     ratio = np.maximum(steep[keep] / np.maximum(gentle[keep], 1e-6), 1 + 1e-6)
     total = REBLUR_SIGMA / np.sqrt(ratio * ratio - 1)
     own = float(np.quantile(total, SHARPEST)) ** 2 - NOISE_SIGMA**2 - DIFFERENCE_VARIANCE
-    return min(WIDEST_PX, max(0.0, own) ** 0.5)
+    return min(WIDEST_PX, math.sqrt(max(0.0, own)))
 
 
 def _slope(plane: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -56,7 +58,8 @@ def _slope(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     across *= across
     down *= down
     across += down
-    return np.sqrt(across, out=across) * np.float32(0.5)
+    length: NDArray[np.float32] = np.sqrt(across, out=across) * np.float32(0.5)
+    return length
 
 
 def _blurred(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ def edge_mask(density: Plane, mpp: float) -> Mask:
     """
     added = np.stack([plane - local_mean(plane, pixels_of(AROUND_UM, mpp)) for plane in density])
     total = added.mean(axis=0)
-    maybe = (total > DARKER) & (added.max(axis=0) - added.min(axis=0) < COLOURLESS * total)
+    maybe: NDArray[np.bool_] = (total > DARKER) & (added.max(axis=0) - added.min(axis=0) < COLOURLESS * total)
     labels, count = ndi.label(maybe, EIGHT_CONNECTED)
     if count == 0:
         return maybe

@@ -32,7 +32,8 @@ def colour_saturation(rgb: NDArray[np.uint8]) -> Plane:
     """Saturation of colour as in HSV, float32 (h, w): 0 grey to 1."""
     red, green, blue = (rgb[..., channel] for channel in range(3))
     high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    return (high - low).astype(np.float32) / np.maximum(high, 1)
+    found: Plane = np.divide(high - low, np.maximum(high, 1), dtype=np.float32)
+    return found
 
 
 def _fit(density: Plane, second: tuple[float, float, float]) -> tuple[Plane, Plane, Plane]:
@@ -40,18 +41,20 @@ def _fit(density: Plane, second: tuple[float, float, float]) -> tuple[Plane, Pla
     a, b = (np.asarray(vector) / np.linalg.norm(vector) for vector in (HAEMATOXYLIN, second))
     along_a, along_b = (_dot(density, vector) for vector in (a, b))
     overlap = np.float32(a @ b)
-    first = (along_a - overlap * along_b) / (1 - overlap**2)
-    other = (along_b - overlap * along_a) / (1 - overlap**2)
+    unmixed = np.float32(1) - overlap * overlap
+    first = np.asarray((along_a - overlap * along_b) / unmixed, np.float32)
+    other = np.asarray((along_b - overlap * along_a) / unmixed, np.float32)
     first, other = (
         np.where(other < 0, along_a, np.maximum(first, 0)),
         np.where(first < 0, along_b, np.maximum(other, 0)),
     )
-    first, other = np.maximum(first, 0), np.maximum(other, 0)
+    first, other = np.maximum(first, np.float32(0)), np.maximum(other, np.float32(0))
     rest = sum((plane - np.float32(x) * first - np.float32(y) * other) ** 2
                for plane, x, y in zip(density, a, b, strict=True))  # fmt: skip
-    return first, other, np.asarray(rest)
+    return first, other, np.asarray(rest, np.float32)
 
 
 def _dot(density: Plane, vector: NDArray[np.floating]) -> Plane:
     red, green, blue = (np.float32(part) for part in vector)
-    return density[0] * red + density[1] * green + density[2] * blue
+    along: Plane = density[0] * red + density[1] * green + density[2] * blue
+    return along

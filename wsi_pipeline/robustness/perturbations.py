@@ -149,4 +149,5 @@ def _restained(patch: Patch, factors: NDArray[np.float64]) -> Patch:
 
 
 def _bytes(values: NDArray[np.floating]) -> Patch:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    found: Patch = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.files.foreign_formats import foreign_kind
@@ -97,7 +98,7 @@ def _in_parts(file: RemoteFile, choice: ImageChoice) -> Slide:
         found = sniff(stand_in)
         if found.vendor not in PLAIN:
             raise _NotInPartsError(f"only OpenSlide assembles the tiles of {found.vendor}, and it opens no address")
-        image = tiff_image(stand_in, choice, RemoteReader(file))
+        image = tiff_image(stand_in, choice, cast(BinaryIO, RemoteReader(file)))
         with open_tiff(found, image) as described:
             info = described.info
             other = TiffSlideSlide(stand_in, image, file)

@@ -81,8 +81,9 @@ class ExpectedTiles(Protocol):
 
 def expect_tiles(tiles: StoredTiles | None, places: Callable[[], NDArray[np.int64]]) -> None:
     """Begin to fetch the tiles that `places` returns, in the order of their decoding; nothing for local slides."""
-    if isinstance(tiles, ExpectedTiles) and tiles.remote:
-        tiles.expect(places(), in_order=True)
+    waiting: object = tiles
+    if isinstance(waiting, ExpectedTiles) and waiting.remote:
+        waiting.expect(places(), in_order=True)
 
 
 class StoredTiles(Protocol):

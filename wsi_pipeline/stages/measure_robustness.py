@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -116,7 +117,7 @@ def measure(
     kept: list[SampledSlide] = []
     for slide in sample:
         plan.info.check_spacing(slide.geometry.mpp)
-        found = catch_failure(lambda slide=slide: _encoded(slide, encoder, changes, settings["batch"]))
+        found = catch_failure(partial(_encoded, slide, encoder, changes, settings["batch"]))
         if isinstance(found, StageStatus):
             failed[slide.record.slide_id] = found.reason
         else:

@@ -34,4 +34,5 @@ def _place(profile: StainProfile) -> Floats:
     """
     if profile.method == "reinhard":
         return np.array([*profile.mean, *profile.spread])
-    return (np.array(profile.vectors) * np.array(profile.strength)[:, None]).ravel()
+    densities: Floats = np.array(profile.vectors) * np.array(profile.strength)[:, None]
+    return densities.ravel()

@@ -26,7 +26,8 @@ def density(pixels: NDArray[np.uint8], glass: Floats | tuple[float, ...]) -> Flo
 
 def stained(densities: Floats) -> NDArray[np.bool_]:
     """Which pixels (N,) are stained rather than glass."""
-    return densities.max(axis=1, initial=-np.inf) > STAINED
+    found: NDArray[np.bool_] = densities.max(axis=1, initial=-np.inf) > STAINED
+    return found
 
 
 def measure_glass(picture: NDArray[np.uint8], tissue: NDArray[np.bool_] | None = None) -> tuple[tuple[float, ...], str]:

@@ -61,7 +61,7 @@ class Recolouring:
         with torch.inference_mode():
             pixels = batch.to(device).reshape(-1, 3).T.contiguous()  # one row per channel: each step runs along it
             step = _PIXELS if pixels.device.type == "cpu" else max(1, pixels.shape[1])
-            for part in pixels.split(step, dim=1):
+            for part in torch.split(pixels, step, dim=1):
                 part.copy_(self._change(part))
             return pixels.T.contiguous().reshape(batch.shape)
 
@@ -103,10 +103,10 @@ def _lab_steps(slide: StainProfile, target: StainProfile) -> list[torch.Tensor]:
     """To cone responses; their logarithms to l-alpha-beta, scaled, shifted and back to logarithms; back to RGB."""
     lms, axes = to_lab()
     factors = np.array(target.spread) / np.array(slide.spread)
-    shift = np.array(target.mean) - factors * np.array(slide.mean)
+    moved = np.array(target.mean) - factors * np.array(slide.mean)
     back = np.linalg.inv(axes)
     scaled = back @ np.diag(factors) @ axes
-    shift = np.log(10.0) * (back @ shift)[:, None]  # the moments are those of decimal logarithms
+    shift: Floats = np.log(10.0) * (back @ moved)[:, None]  # the moments are those of decimal logarithms
     return [_tensor(part) for part in (lms, scaled, shift, np.linalg.inv(lms))]
 
 
@@ -117,5 +117,5 @@ def _frame(profile: StainProfile) -> Floats:
     return np.vstack([vectors, normal / np.linalg.norm(normal)])
 
 
-def _tensor(values: Floats) -> torch.Tensor:
+def _tensor(values: NDArray[np.floating]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -103,10 +103,21 @@ def profile_pixels(
     densities = density(pixels, glass)
     tissue = stained(densities)
     used, colours = densities[tissue], pixels[tissue]
-    common = {"method": method, "glass": glass, "glass_from": glass_from, "patches": patches, "pixels": len(used)}
+    common: dict[str, Any] = {
+        "method": method,
+        "glass": glass,
+        "glass_from": glass_from,
+        "patches": patches,
+        "pixels": len(used),
+    }
     part = float(tissue.mean()) if len(tissue) else 0.0
     if len(used) < LEAST_PIXELS:
-        nothing = {"vectors": ((0.0,) * 3,) * 2, "strength": (0.0,) * 2, "mean": (0.0,) * 3, "spread": (0.0,) * 3}
+        nothing: dict[str, Any] = {
+            "vectors": ((0.0,) * 3,) * 2,
+            "strength": (0.0,) * 2,
+            "mean": (0.0,) * 3,
+            "spread": (0.0,) * 3,
+        }
         return StainProfile(**common, **nothing, kind=UNKNOWN, median_density=0.0, stained=_rounded(part))
     seen = macenko(used)
     vectors = vahadane(used) if method == "vahadane" else seen

@@ -93,7 +93,7 @@ def _without_artefacts(
     areas = np.bincount(kinds.ravel(), minlength=len(ARTEFACTS) + 1)[1:] * mask.pixel_um2 / 1e6
     mm2 = {name: round(float(area), 4) for name, area in zip(ARTEFACTS, areas, strict=True) if area}
     kept = drop_small(mask.pixels & ~bad, spec.min_tissue_um2 / mask.pixel_um2)
-    taken = 1 - np.count_nonzero(kept) / max(1, np.count_nonzero(mask.pixels))
+    taken = 1 - np.count_nonzero(kept) / max(1, int(np.count_nonzero(mask.pixels)))
     notes = [found.warning]
     if taken > MUCH:
         most = max(mm2, key=lambda name: mm2[name])

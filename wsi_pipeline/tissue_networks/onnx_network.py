@@ -55,7 +55,7 @@ def open_onnx(published: PublishedNetwork, file: Path) -> Network:
 
     def run(windows: NDArray[np.uint8]) -> Labels:
         """Classes of windows, one by one: a file may be fixed to batches of one."""
-        scaled = (windows.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+        scaled = (windows.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
         images = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
         return np.stack([logits(image[None])[0].argmax(axis=0).astype(np.uint8) for image in images])
 

@@ -70,7 +70,7 @@ def build(published: PublishedNetwork) -> torch.nn.Module:
     """The network with random weights, in evaluation mode."""
     classes = len(published.classes)
     if published.layout == "deeplabv3":
-        from torchvision.models.segmentation import deeplabv3_resnet50
+        from torchvision.models.segmentation import deeplabv3_resnet50  # type: ignore[import-untyped]
 
         # Without `weights_backbone=None` torchvision fetches weights that are overwritten at once.
         network: torch.nn.Module = deeplabv3_resnet50(

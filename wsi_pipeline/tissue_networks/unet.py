@@ -6,6 +6,8 @@ as `segmentation_models_pytorch` names them (`UnetPlusPlus` and `Unet` with the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -29,8 +31,9 @@ class EfficientEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = timm.create_model("efficientnet_b0", pretrained=False)
-        self.conv_stem, self.bn1, self.blocks = network.conv_stem, network.bn1, network.blocks
+        network: Any = timm.create_model("efficientnet_b0", pretrained=False)
+        self.conv_stem, self.bn1 = network.conv_stem, network.bn1
+        self.blocks: nn.Sequential = network.blocks
         self.conv_head, self.bn2 = network.conv_head, network.bn2
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -53,7 +53,7 @@ def on_grid(coords: Tensor, side: int, features: Tensor) -> tuple[Tensor, Tensor
     the published code takes them for background. Raises EncoderError if none remains.
     """
     places = torch.div(coords - coords.min(0).values, side, rounding_mode="floor")
-    cells, number = places.unique(dim=0, return_inverse=True)
+    cells, number = torch.unique(places, dim=0, return_inverse=True)
     summed = features.new_zeros(len(cells), features.shape[1]).index_add_(0, number, features)
     there = (summed != 0).any(1)
     if not bool(there.any()):

@@ -64,7 +64,7 @@ class _Look(nn.Module):
     def forward(self, x: Tensor, patches: list[Tensor]) -> Tensor:
         query = self.xattn["to_q"](self.xattn["x_norm"](x)) / x.shape[1] ** 0.5
         pool = OnlineSoftmax()
-        for block in (part for each in patches for part in each.split(_BLOCK)):
+        for block in (part for each in patches for part in torch.split(each, _BLOCK)):
             keys, values = self.xattn["to_kv"](block).chunk(2, dim=1)
             pool.add(keys @ query.T, values)
         x = x + self.xattn["to_out"](pool.mean().T.to(x))

@@ -76,8 +76,10 @@ class Musk(nn.Module):
         if not self.multiscale:
             return whole
         large = functional.interpolate(images, size=_ENLARGED * self.image_px, mode="bicubic")
-        parts = large.unflatten(3, (_ENLARGED, -1)).unflatten(2, (_ENLARGED, -1)).permute(0, 2, 4, 1, 3, 5)
-        of_parts = self._class_token(parts.flatten(0, 2)).unflatten(0, (len(images), -1))
+        many, side = len(images), large.shape[-1] // _ENLARGED
+        parts = large.reshape(many, -1, _ENLARGED, side, _ENLARGED, side).permute(0, 2, 4, 1, 3, 5)
+        of_parts = self._class_token(parts.flatten(0, 2))
+        of_parts = of_parts.reshape(many, -1, of_parts.shape[-1])
         return torch.cat([whole, of_parts.mean(1)], dim=1)
 
     def _class_token(self, images: torch.Tensor) -> torch.Tensor:

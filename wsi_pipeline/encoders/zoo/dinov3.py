@@ -40,7 +40,8 @@ class ColourChannels(nn.Module):
         x, turns = torch.cat([first, patches], dim=1), self.rope_embed()
         for block in self.blocks:
             x = block(x, turns)
-        return torch.as_tensor(self.norm(x[:, 0])).unflatten(0, (len(images), 3)).flatten(1)
+        found: torch.Tensor = self.norm(x[:, 0])
+        return found.reshape(len(images), -1)
 
 
 class _Rotary(nn.Module):

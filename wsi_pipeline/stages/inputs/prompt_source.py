@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathotune.backbone import Backbone, BackboneCard, open_backbone
 from pathotune.errors import PathoTuneError
@@ -49,7 +50,9 @@ def open_pixels(run: RunDir, slides: SlideBags, records: Sequence[SlideRecord]) 
     """
     known = {record.slide_id: record for record in records}
     lengths = _lengths(slides)
-    parts, part_of, patch_of = [], [], []
+    parts: list[PatchFiles] = []
+    part_of: list[NDArray[np.int64]] = []
+    patch_of: list[NDArray[np.int64]] = []
     sizes: dict[tuple[int, float], str] = {}
     for slide_id, count in lengths.items():
         part, side = _part(run, known[slide_id], count)

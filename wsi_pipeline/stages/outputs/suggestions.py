@@ -107,7 +107,7 @@ def _labelled_boxes(job: TuneJob, lists: Sequence[Path]) -> Boxes:
     for path in lists:
         table = _places_in(path)
         for row in table.itertuples() if table is not None else ():
-            boxes[str(row.slide_id)].append((int(row.level0_x), int(row.level0_y), int(row.level0_width)))
+            boxes[str(row.slide_id)].append((int(row.level0_x), int(row.level0_y), int(row.level0_width)))  # type: ignore[arg-type]
     return boxes
 
 
@@ -137,7 +137,8 @@ def _places_in(path: Path) -> pd.DataFrame | None:
     places = table[["level0_x", "level0_y"]].apply(pd.to_numeric, errors="coerce")
     widths = pd.to_numeric(table.get("level0_width", pd.Series(1, table.index)), errors="coerce").fillna(1)
     rows = (table["label"].str.strip() != "") & places.notna().all(axis=1)
-    return table[["slide_id"]].assign(**places, level0_width=widths)[rows]
+    labelled: pd.DataFrame = table[["slide_id"]].assign(**places, level0_width=widths)[rows]
+    return labelled
 
 
 def _inside(table: ClassTable, boxes: Sequence[tuple[int, int, int]]) -> list[int]:

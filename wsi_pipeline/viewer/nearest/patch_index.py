@@ -162,7 +162,12 @@ def _load(path: Path, dim: int) -> tuple[Floats, Floats, set[str], dict[str, NDA
 
 def _save(path: Path, index: PatchIndex, names: Sequence[str], made_from: set[str], offsets: Rows) -> None:
     named = {"names": np.array(list(names), np.str_), "made_from": np.array(sorted(made_from), np.str_)}
-    arrays = {"weights": index.weights, "centres": index.centres, "lists": index.lists, "ends": offsets[1:]}
+    arrays: dict[str, NDArray[Any]] = {
+        "weights": index.weights,
+        "centres": index.centres,
+        "lists": index.lists,
+        "ends": offsets[1:],
+    }
     save_arrays(path, {**arrays, **named})
 
 
