@@ -207,6 +207,11 @@ def no_ids() -> tuple[str, ...]:
     return ("features", "features_uni_v1", "--labels", str(labels(("a1", "a2"))))
 
 
+def no_id() -> tuple[str, ...]:
+    features()
+    return ("features", "features_uni_v1", "--labels", str(labels(("a1",))))
+
+
 def two_encoders() -> tuple[str, ...]:
     features("job/features_uni_v1", ("s1", "s2"))
     for name in ("s1", "s3"):
@@ -256,6 +261,7 @@ def only_bad() -> tuple[str, ...]:
     [
         (no_ids, "none of the 2 slides of labels.csv has a file in features_uni_v1: the table has a1, a2, the files "
          "are s1, s2, s3", "with or without suffixes"),
+        (no_id, "the only slide of labels.csv has no file in features_uni_v1: the table has a1", "suffixes"),
         (two_encoders, "job holds features of 2 encoders: conch_v15 (2 files: s1.h5, s3.h5), uni_v1 (2 files: s1.h5, "
          "s2.h5)", "--encoder conch_v15"),
         (no_encoder, "feats does not say which encoder made the features", "--encoder NAME"),

@@ -61,8 +61,9 @@ class ImportPlan:
         """
         matches = match_names(ids, dict.fromkeys([*self.files, *self.faults]))
         if not matches.names:
+            several = f"none of the {counted(len(ids), 'slide')} of {table} has a file"
             raise UsageError(
-                f"none of the {counted(len(ids), 'slide')} of {table} has a file in {where}: the table has "
+                f"{several if len(ids) > 1 else f'the only slide of {table} has no file'} in {where}: the table has "
                 f"{listed(ids, _SHOWN)}, the files are {listed(matches.left, _SHOWN)}",
                 todo="Ids match with or without suffixes (.svs, .h5); correct the column slide_id, or name other files",
             )
