@@ -20,6 +20,7 @@ from pathotune import open_backbone, read_adapter
 from tests.api.pages import ROOT
 from wsi_pipeline.cli import main
 from wsi_pipeline.config.specs import EmbedSpec, SegmentSpec, TileSpec
+from wsi_pipeline.config.tissue_weights import TissueNetworks
 from wsi_pipeline.encoders.names import plan_encoder
 from wsi_pipeline.errors import EncoderError, MilError, SlideError, UsageError
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
@@ -59,11 +60,11 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_defaults_are_those_of_the_command_line() -> None:
-    for function, spec in ((wp.find_tissue, SegmentSpec), (wp.lay_patches, TileSpec)):
+    for function, *specs in ((wp.find_tissue, SegmentSpec, TissueNetworks), (wp.lay_patches, TileSpec)):
         given = {
             name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty
         }
-        known = {field.name: field.default for field in fields(spec)}
+        known = {field.name: field.default for spec in specs for field in fields(spec)}
         assert given == {name: known[name] for name in given}
         assert len(given) >= 4
     assert inspect.signature(wp.embed).parameters["encoder"].default == EmbedSpec.model

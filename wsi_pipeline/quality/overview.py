@@ -1,4 +1,4 @@
-"""A small picture of the whole slide, and what it tells of every patch: pen, folds, edges, stain."""
+"""A small picture of the whole slide, and what it shows about every patch: pen, folds, edges, stain."""
 
 from __future__ import annotations
 

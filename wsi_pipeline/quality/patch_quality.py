@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.quality.measures import ARTEFACTS, CLIPPED, FOCUS, MEASURES, NAMES, UNITS, Measure, limit_of
+from wsi_pipeline.wording import counted
 
 LEAST_SAMPLE, MOST_SAMPLE = 5, 64
 """Fewest and most patches whose pixels are read for a sample."""
@@ -45,7 +46,7 @@ class PatchQuality:
         return len(self.values)
 
     def __repr__(self) -> str:
-        return f"<PatchQuality of {len(self)} patches: {', '.join(self.names)}>"
+        return f"<PatchQuality of {counted(len(self), 'patch')}: {', '.join(self.names)}>"
 
     def column(self, name: str) -> NDArray[np.float32]:
         """One measure, float32 (N,); all NaN if it was not measured."""
@@ -61,7 +62,7 @@ class PatchQuality:
 def artefact_of(quality: PatchQuality, mpp: float) -> NDArray[np.int8]:
     """int8 (N,): index into ARTEFACTS of the first limit that a patch exceeds, -1 for none.
 
-    mpp   micrometres per pixel of the patches
+    mpp   resolution, micrometres per pixel
 
     A patch that was read but has no edges to judge focus by is out of focus if most others of the slide are.
     """
@@ -78,7 +79,8 @@ def artefact_of(quality: PatchQuality, mpp: float) -> NDArray[np.int8]:
 
 def summary_of(quality: PatchQuality, mpp: float) -> dict[str, dict[str, float | int | None]]:
     """The slide's values by measure: `median` and `measured`, number of patches; of artefacts also `beyond`, the
-    fraction of the measured patches beyond the limit. None where nothing was measured."""
+    fraction of the measured patches beyond the limit. None if nothing was measured.
+    """
     found: dict[str, dict[str, float | int | None]] = {}
     for measure in MEASURES:
         column = quality.column(measure.name)

@@ -52,7 +52,7 @@ class TileBytes:
         """Nothing is read in advance."""
 
     def read_at_once(self, offset: int, count: int) -> bytes | None:
-        """The same, but None if that would wait for a disk or network, or if this system cannot tell."""
+        """The same, but None if that would wait for a disk or network, or if this system does not say."""
         flag = getattr(os, "RWF_NOWAIT", None)
         if flag is None:
             return None

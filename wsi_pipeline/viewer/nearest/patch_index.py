@@ -2,8 +2,8 @@
 
 This is the inverted file of Sivic and Zisserman (ICCV 2003) with distances computed from the features themselves, so
 that what is found has its exact distance and only the choice of lists can miss something. The lists of each slide are
-kept on their own: after a change only new and changed slides are assigned again. The centres are made anew once more
-than a quarter of the rows is of slides that they were not made from.
+kept on their own: after a change only new and changed slides are assigned. The centres are recomputed once more than a
+quarter of the rows belongs to slides that they were not computed from.
 """
 
 from __future__ import annotations
