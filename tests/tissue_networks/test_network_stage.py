@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -114,3 +116,19 @@ def test_a_stand_in_of_hest_finds_tissue_from_python(folder):
 def test_a_slide_coarser_than_the_network_is_refused_by_name(folder):
     with pytest.raises(SlideError, match="its 10 micrometres per pixel are too coarse for HEST's tissue network"):
         find_tissue(folder / "a.svs", method="hest", weights=folder / "hest.onnx")
+
+
+def test_without_a_network_torch_is_not_imported():
+    """Each slide has a process of its own, so importing torch there made `tile` of small slides eight times slower."""
+    code = """
+import sys
+import numpy as np
+from wsi_pipeline.config.specs import SegmentSpec
+from wsi_pipeline.slides.backends.array import ArraySlide
+from wsi_pipeline.tissue_networks.find_by_network import segment_by_networks
+from wsi_pipeline.tissue_networks.plan_networks import NetworkPlan
+picture = np.full((64, 64, 3), 240, np.uint8)
+segment_by_networks(ArraySlide(picture, mpp=8.0), 8.0, picture, SegmentSpec(), NetworkPlan(threads=1))
+print("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

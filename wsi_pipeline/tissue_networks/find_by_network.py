@@ -47,10 +47,11 @@ def segment_by_networks(
 
     Raises EncoderError for weights that do not fit, SlideError for a slide that is too coarse or does not decode.
     """
-    for planned in (plan.tissue, plan.artefacts):
-        if planned is not None:
-            _check_resolution(mpp, planned)
-    _limit_threads(plan.threads)
+    networks = [planned for planned in (plan.tissue, plan.artefacts) if planned is not None]
+    for planned in networks:
+        _check_resolution(mpp, planned)
+    if networks:
+        _limit_threads(plan.threads)
     if plan.tissue is None:
         found = segment_tissue(picture, slide.info.size, mpp, spec)
     else:
