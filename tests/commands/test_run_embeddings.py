@@ -48,7 +48,7 @@ def test_run_pools_slides_and_trains_on_the_vectors(tmp_path: Path, capsys: pyte
     [
         ("embed-slides: {modle: mean}\n", "embed-slides: unknown key modle"),
         ("embed-slides: {model: meen}\n", "no slide encoder is called 'meen'"),
-        ("embed-slides: {model: titan}\n", "is not built here"),
+        ("embed-slides: {model: care}\n", "is not built here"),
         ("embed-slides: [{model: mean}, {}]\n", "embed-slides: mean is given twice"),
         ("embed-slides:\ntrain-mil: {features_from: x}\n", "`embed-slides` comes before train-mil"),
     ],

@@ -77,7 +77,7 @@ def test_fp16_files_are_accepted(timm_file: TimmFile) -> None:
     ("change", "said"),
     [
         ("missing", r"2 missing \(.*blocks\.1\.attn\.qkv\.weight"),
-        ("reshaped", r"1 of another shape \(blocks\.0\.mlp\.fc1\.weight\)"),
+        ("reshaped", r"1 of another shape \(blocks\.0\.mlp\.fc1\.weight: 7 x 9 instead of 192 x 64\)"),
         ("extra", r"2 not in the model \(blocks\.99\.a, blocks\.99\.b\)"),
         ("renamed", r"missing \(.* and \d+ more\); .* not in the model \(model\."),
     ],

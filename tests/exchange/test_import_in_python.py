@@ -58,7 +58,7 @@ def test_patches_are_checked_with_their_slides(folder: Path) -> None:
 
 def test_what_the_command_refuses(folder: Path) -> None:
     Path("other.csv").write_text("slide_id,label\nx1,a\n")
-    with pytest.raises(wp.WsiPipelineError, match=r"none of the 1 slide of other\.csv has a file"):
+    with pytest.raises(wp.WsiPipelineError, match=r"the only slide of other\.csv has no file"):
         wp.import_features("features_uni_v1", "other.csv")
     with pytest.raises(wp.WsiPipelineError, match=r"holds features of different widths"):
         wp.import_features(["features_uni_v1/s1.h5", "features_uni_v1/s3.h5"])

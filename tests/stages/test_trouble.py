@@ -26,6 +26,7 @@ from wsi_pipeline.config.specs import SegmentSpec, TileSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages import segment, tile
+from wsi_pipeline.stages.engine import open_once
 from wsi_pipeline.stages.engine.guards import identity_of
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.store.files import open_store
@@ -224,8 +225,8 @@ def test_links_are_followed_and_loops_and_dangling_ones_are_reasons(tmp_path: Pa
 def replaced_while(moment: str, path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy `other` over the slide at `path` in the middle of a stage."""
     if moment == "segment":
-        real = segment.read_whole
-        monkeypatch.setattr(segment, "read_whole", lambda *args: (real(*args), shutil.copy(other, path))[0])
+        real = open_once.read_pictures
+        monkeypatch.setattr(open_once, "read_pictures", lambda *args: (real(*args), shutil.copy(other, path))[0])
     else:
         lay = tile.lay_grid
         monkeypatch.setattr(tile, "lay_grid", lambda *args: (lay(*args), shutil.copy(other, path))[0])

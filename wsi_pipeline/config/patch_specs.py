@@ -47,11 +47,11 @@ class TileSpec:
     jpeg_quality: int = option(90, "JPEG quality for --pixels jpeg", group="patches", check=between(1, 100), rare=True)
     quality: str = option(
         "sample", "quality: focus on a sample of the patches, on all (reads all pixels), or none", group="quality",
-        choices=("sample", "all", "none"),
+        choices=("sample", "all", "none"), rare=True,
     )  # fmt: skip
     drop_artefacts: bool = option(
         False, "leave out patches that are out of focus, folded, or under pen, a bubble or a glass edge",
-        group="quality",
+        group="quality", rare=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ class PromptSpec:
     """How prompts are tuned from slide labels, inside each fold. All but `weights` enter the digest."""
 
     tune_prompts: bool = option(
-        False, "tune visual prompts of the encoder from the slide labels alone, in each fold", group="prompts"
+        False, "tune visual prompts of the encoder from the slide labels alone, in each fold", group="model"
     )
     prompt_epochs: int = option(8, "epochs of that tuning", group="prompts", check=at_least(1), rare=True)
     prompt_top: int = option(
@@ -27,7 +27,7 @@ class PromptSpec:
     prompt_rate: float = option(
         3e-3, "peak learning rate of the prompts", group="prompts", check=between(1e-8, 1), rare=True
     )
-    weights: str | None = shared.weights("the encoder whose prompts are tuned", "prompts")
+    weights: str | None = shared.weights("the encoder whose prompts are tuned", "prompts", rare=True)
 
     def __post_init__(self) -> None:
         validate(self)

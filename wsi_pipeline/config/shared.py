@@ -33,11 +33,11 @@ def default_mpp(group: str, *, rare: bool = False) -> Any:
     return option(None, text, group=group, check=PLAUSIBLE_MPP, rare=rare)
 
 
-def weights(whose: str, group: str, repeat: bool = False) -> Any:
+def weights(whose: str, group: str, repeat: bool = False, rare: bool = False) -> Any:
     """Local weights of a network, instead of the cache and the hub."""
     several = "; several models: MODEL=FILE" if repeat else ""
     text = f"local weights of {whose}: a .safetensors file or a Hugging Face folder{several}"
-    return option(None, text, group=group, metavar="FILE", repeat=repeat)
+    return option(None, text, group=group, metavar="FILE", repeat=repeat, rare=rare)
 
 
 def patch_px(what: str, group: str, most: int) -> Any:

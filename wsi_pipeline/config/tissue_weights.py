@@ -21,7 +21,7 @@ class TissueNetworks:
     )  # fmt: skip
     artefact_weights: str | None = option(
         None, "weights of GrandQC's artefact network: what it finds is taken out of the tissue", group="tissue",
-        metavar="FILE",
+        metavar="FILE", rare=True,
     )  # fmt: skip
     artefact_mpp: float = option(
         1.5, "resolution that network was trained at, micrometres per pixel: 1, 1.5 or 2", group="tissue",
