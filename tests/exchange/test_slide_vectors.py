@@ -10,7 +10,7 @@ import pytest
 
 from tests.exchange import foreign_files as files
 from wsi_pipeline.cli import main
-from wsi_pipeline.exchange.readers.slide_vectors import embedding_in
+from wsi_pipeline.exchange.readers.trident_slide_vectors import embedding_in
 from wsi_pipeline.store.tables.feature_table import read_feature_table
 
 N, DIM = 12, 6

@@ -34,7 +34,7 @@ from wsi_pipeline.exchange.readers.foreign_file import (
     grid_spacing,
     two_columns,
 )
-from wsi_pipeline.exchange.readers.slide_vectors import embedding_in
+from wsi_pipeline.exchange.readers.trident_slide_vectors import embedding_in
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 FEATURE_NAMES = ("features", "feats", "embeddings")
