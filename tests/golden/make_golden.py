@@ -67,18 +67,7 @@ def build(target: Path) -> None:
                 # Only the run that trains a model needs all slides.
                 only = () if (kind, pixels) == ("hdf5", "none") else ("--only", "g0")
                 common = ("--run", str(work / f"{kind}-{pixels}"), "--store", kind, *only)
-                _command(
-                    "tile",
-                    str(slides),
-                    "--workers",
-                    "0",
-                    "--quality",
-                    "none",
-                    "--pixels",
-                    pixels,
-                    *_flat(TILE_OPTIONS),
-                    *common,
-                )
+                _command("tile", str(slides), "--workers", "0", "--pixels", pixels, *_flat(TILE_OPTIONS), *common)
                 if pixels == "none":
                     _command("embed", "--model", "colour", *common)
                 _keep(work / f"{kind}-{pixels}" / "tile", target / f"patches-{pixels}", kind)

@@ -51,7 +51,7 @@ class TileSpec:
     )  # fmt: skip
     drop_artefacts: bool = option(
         False, "leave out patches that are out of focus, folded, or under pen, a bubble or a glass edge",
-        group="quality", rare=True,
+        group="patches",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

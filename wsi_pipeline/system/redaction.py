@@ -22,8 +22,8 @@ _PATTERNS = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), REDACTED),
     # Authorization headers.
     (re.compile(r"(?i)\b(bearer|basic|token)\s+(?=[^\s'\",;]*[0-9_.~+/=-])[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {REDACTED}"),
-    # name=value, name: value, "name": "value", --name value
-    (re.compile(rf"(?i)(\b{_NAMES}[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"), rf"\1{REDACTED}"),
+    # name=value, name: value, "name": "value", --name value; but not the shape of a tensor (cls_token: 1 x 1 x 384)
+    (re.compile(rf"(?i)(\b{_NAMES}[\"']?\s*[=:]\s*[\"']?)(?!\d+ x \d)[^\s\"',;&]+"), rf"\1{REDACTED}"),
     (re.compile(r"(?i)(--(?:[a-z-]*-)?(?:token|secret|password|api-key)[\s=]+)[^\s]+"), rf"\1{REDACTED}"),
     # What a signed address was signed with.
     (re.compile(r"(?i)(\b(?:https?|s3|gs|gcs):/{1,2}[^\s?\"'<>]*\?)[^\s\"'<>]+"), rf"\1{REDACTED}"),
