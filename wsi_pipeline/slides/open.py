@@ -93,7 +93,7 @@ def _open_auto(path: Path, choice: ImageChoice) -> Slide:
 
 
 @SLIDE_BACKENDS.register("openslide")
-def openwith_openslide(path: Path, choice: ImageChoice) -> Slide:
+def open_with_openslide(path: Path, choice: ImageChoice) -> Slide:
     """Open `path` with OpenSlide; raises SlideError if it cannot, or if it would read another image of the file."""
     found = sniff(path)
     if found.kind == "tiff" and found.vendor in PLAIN:

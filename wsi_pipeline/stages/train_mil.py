@@ -31,7 +31,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.deployed.model_card import CARD, model_card
 from wsi_pipeline.mil.trained import novelty
-from wsi_pipeline.mil.trained.checkpoint import load_ensemble, save_ensemble
+from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
 from wsi_pipeline.mil.validation.risk_cut import risk_cut_json
 from wsi_pipeline.splits.fold import SHARED
@@ -174,16 +174,8 @@ def training_digest(slides: SlideBags, spec: MilSpec) -> str:
 
 def _write(folder: Path, slides: SlideBags, spec: MilSpec, result: CrossValidation, metrics: dict[str, Any]) -> None:
     adapter = {"adapter": slides.adapter} if slides.adapter else {}
-    save_ensemble(
-        folder,
-        [fitted.model for fitted in result.fitted],
-        spec=spec,
-        task=result.task,
-        specs=[choice.chosen.spec for choice in result.choices],
-        tasks=[choice.task for choice in result.choices],
-        encoder=slides.encoder,
-        provenance={"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter},
-    )
+    provenance = {"specs": slides.specs, "digest": metrics["digest"], "slides": len(slides.table), **adapter}
+    result.save_models(folder, spec, slides.encoder, provenance)
     if len(slides.bags) < novelty.LEAST_SLIDES:
         remove(folder / novelty.FILE)  # left by an unfinished training
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.models.zoo import MIL_MODELS
 from wsi_pipeline.mil.tasks.make_task import make_task
 from wsi_pipeline.mil.tasks.task import Task, numbers_of
+from wsi_pipeline.mil.trained.checkpoint import save_ensemble
 from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.mil.training.seeding import sub_seed
 from wsi_pipeline.mil.training.training_run import Epoch, Fitted, FoldRows
@@ -64,6 +66,21 @@ class CrossValidation:
     assignment: pd.DataFrame
     choices: tuple[Choice, ...]
     metrics: Json
+
+    def save_models(
+        self, folder: Path, spec: MilSpec, encoder: Mapping[str, Any], provenance: Mapping[str, Any]
+    ) -> None:
+        """Write the model of every fold with its settings into `folder`; see `save_ensemble`."""
+        save_ensemble(
+            folder,
+            [fitted.model for fitted in self.fitted],
+            spec=spec,
+            task=self.task,
+            specs=[choice.chosen.spec for choice in self.choices],
+            tasks=[choice.task for choice in self.choices],
+            encoder=encoder,
+            provenance=provenance,
+        )
 
     def __repr__(self) -> str:
         values = {name: found.get("value") for name, found in self.metrics["pooled"].items()}

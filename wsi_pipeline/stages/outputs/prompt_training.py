@@ -25,7 +25,6 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.mil.prompts.prompt_inputs import PromptInputs, bags_through
 from wsi_pipeline.mil.prompts.tune_fold import tune_fold
-from wsi_pipeline.mil.trained.checkpoint import save_ensemble
 from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.mil.training.training_run import FoldRows
 from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgress, cross_validate_bags
@@ -172,16 +171,9 @@ def _write(
         target = folder / f"prompts{number}.safetensors"
         target.write_bytes(folds.adapter(number).read_bytes())
     name = f"{slides.encoder['name']} with prompts of each fold"
-    save_ensemble(
-        folder,
-        [fitted.model for fitted in result.fitted],
-        spec=spec,
-        task=result.task,
-        specs=[choice.chosen.spec for choice in result.choices],
-        tasks=[choice.task for choice in result.choices],
-        encoder={**slides.encoder, "name": name, "fingerprint": digest, "dim": result.fitted[0].model.in_dim},
-        provenance={"specs": slides.specs, "digest": digest, "slides": len(slides.table)},
-    )
+    encoder = {**slides.encoder, "name": name, "fingerprint": digest, "dim": result.fitted[0].model.in_dim}
+    provenance = {"specs": slides.specs, "digest": digest, "slides": len(slides.table)}
+    result.save_models(folder, spec, encoder, provenance)
     tables = [(PREDICTIONS, result.predictions), (FOLDS, result.assignment)]
     for name, table in tables:
         table = table.drop(columns="slide_id") if spec.bag == "patient" else table
