@@ -156,6 +156,7 @@ def test_unusable_targets_are_refused_in_one_sentence(
     errors = capsys.readouterr().err
     assert words.format(path=path) in errors
     assert not (run / "embed").exists()
+    assert not list(run.glob("stain/**/*.json"))  # no slide was measured in vain
 
 
 def test_features_of_two_normalisations_are_not_mixed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

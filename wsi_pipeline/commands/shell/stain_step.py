@@ -12,7 +12,7 @@ from wsi_pipeline.commands.shell.request import Request
 from wsi_pipeline.config.execution import usable_cores
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.engine.runner import CohortResult, run_cohort
+from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.stages.inputs.stain_files import StainTarget, known_profiles, stage_name
 from wsi_pipeline.stages.inputs.stain_target import names_slides, resolve_target
 from wsi_pipeline.stages.outputs.stain_outputs import write_stains
@@ -34,21 +34,25 @@ def prepare_stain(request: Request, method: str, asked: str) -> StainTarget:
     if not tiled:
         raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
     chosen = {record.slide_id for record in request.select(request.known_cohort())}
-    needed = {record.slide_id for record in names_slides(asked, tiled)} | chosen
-    measure(request, method, [record for record in tiled if record.slide_id in needed])
-    patches = _patches(request, tiled)
-    target = resolve_target(request.run_dir, method, asked, tiled, patches)
+    first = names_slides(asked, tiled)
+    measure(request, method, first)
+    # A target that cannot be used is refused before the other slides are measured.
+    target = resolve_target(request.run_dir, method, asked, tiled, _patches(request, tiled))
+    known = {record.slide_id for record in first}
+    measure(request, method, [record for record in tiled if record.slide_id in chosen - known])
     request.console.fact("stain", f"{target.method}, target: {target.source} ({target.profile.kind})")
     write_stains(request.run_dir, target, tiled)
     _note_misfits(request, target, [record for record in tiled if record.slide_id in chosen])
     return target
 
 
-def measure(request: Request, method: str, records: Sequence[SlideRecord]) -> CohortResult:
+def measure(request: Request, method: str, records: Sequence[SlideRecord]) -> None:
     """Measure the stain of slides; those that are up to date are not read again."""
+    if not records:
+        return
     stage = StainStage(request.run_dir, method)
     with request.console.progress("stain", len(records), "slides") as step:
-        return run_cohort(
+        run_cohort(
             [stage],
             request.run_dir,
             records,
