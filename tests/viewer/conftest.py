@@ -34,12 +34,20 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A headless Chromium; tests that use it are skipped without one."""
     if CHROMIUM is None:
         pytest.skip("needs chromium")
     with Browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """The same on an empty page: what the last test's page said after its server had gone is no problem of this one."""
+    chromium.open("about:blank")
+    del chromium.problems[:], chromium.requests[:]
+    return chromium
 
 
 @pytest.fixture

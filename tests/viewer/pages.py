@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 from tests.browser import Browser
 from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.web.serve import LOOPBACK, listen, serve_in_thread
 from wsi_pipeline.viewer.web.viewer import Viewer
@@ -26,8 +28,7 @@ class Server:
     """`wsi-pipeline view` as its own process."""
 
     def __init__(self, run: RunDir) -> None:
-        with listen(LOOPBACK, 0) as free:
-            self.port = free.getsockname()[1]
+        self.port = _own_port()
         self.run = run
         self.start()
 
@@ -42,6 +43,15 @@ class Server:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+
+def _own_port() -> int:
+    """A free port that no other worker of the tests takes while its server is away: each has a hundred of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in range(20_000 + 100 * worker, 20_100 + 100 * worker):
+        with contextlib.suppress(UsageError), listen(LOOPBACK, port):
+            return port
+    raise AssertionError("no free port")
 
 
 class Own:
