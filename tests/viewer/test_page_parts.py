@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.browser import CHROMIUM, Browser
 from tests.viewer.pages import CARDS, READY, Own, Server, add_class, features, open_slide_page, place, wait_for
 from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.viewer.web.app import page_files
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
@@ -157,3 +159,20 @@ def test_what_was_not_sent_is_sent_by_the_next_page(browser: Browser, run: RunDi
     finally:
         server.kill()
         del browser.problems[:]
+
+
+def test_a_slide_opens_with_few_requests(browser: Browser, server: Own) -> None:
+    """Every module is requested by the page itself, facts once and without waiting for other answers."""
+    preloaded = set(re.findall(r'modulepreload" href="page/([^"]+)', page_files()["index.html"].decode()))
+    modules = {name for name in page_files() if name.endswith(".js")} - {"openseadragon.min.js", "main.js"}
+    assert preloaded == modules
+    browser.open("about:blank")
+    del browser.requests[:]
+    open_slide_page(browser, server, "s0")
+    asked = [url.removeprefix(server.url).partition("?")[0] for url in browser.requests]
+    assert sorted(name for name in asked if name.startswith("page/") and name.endswith(".js")) == sorted(
+        f"page/{name}" for name in page_files() if name.endswith(".js")
+    )
+    assert asked.count("slides/s0") == 1
+    times = "performance.getEntriesByType('resource').find(e => new URL(e.name).pathname.endsWith('/%s'))"
+    assert browser.run(f"{times % 'slides/s0'}.startTime < {times % 'about'}.responseEnd")

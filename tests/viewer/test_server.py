@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -264,6 +266,27 @@ def test_a_port_that_is_taken_is_passed_over() -> None:
     with listen("127.0.0.1", 0) as one, listen("127.0.0.1", 0) as other:
         assert one.getsockname()[1] != other.getsockname()[1]
         assert one.getsockname()[0] == "127.0.0.1"
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Without TCP_NODELAY the second part of each answer waits 40 ms for the browser's acknowledgement."""
+    seen = []
+
+    class Accepted(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            seen.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def connect() -> None:
+        with listen("127.0.0.1", 0) as listening:
+            server = await asyncio.get_running_loop().create_server(Accepted, sock=listening)
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            assert await reader.read() == b""
+            writer.close()
+            server.close()
+
+    asyncio.run(connect())
+    assert [bool(value) for value in seen] == [True]
 
 
 def test_memory_is_bounded(client: TestClient, viewer: Viewer) -> None:

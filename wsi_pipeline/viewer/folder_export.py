@@ -38,6 +38,7 @@ SCRIPTS = (
 """The modules of the page, each after those that it imports."""
 _IMPORT = re.compile(r"^import [^\n]+;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
+_PRELOAD = re.compile(r"^<link rel=\"modulepreload\"[^\n]+\n", re.MULTILINE)
 _ASSUMED_MPP = 0.25
 _SLACK = 0.99
 _MARK = "wsi-pipeline-view.json"
@@ -139,7 +140,7 @@ def _write_slide(viewer: Viewer, slide_id: str, place: Path, mpp: float, facts: 
 
 def _write_page(folder: Path, facts: Json) -> int:
     root = files("wsi_pipeline.viewer").joinpath("page")
-    html = root.joinpath("index.html").read_text(encoding="utf-8")
+    html = _PRELOAD.sub("", root.joinpath("index.html").read_text(encoding="utf-8"))
     plain = '<script src="page/data.js"></script>\n<script src="page/viewer.js">'
     html = html.replace('<script type="module" src="page/main.js">', plain)
     vendored = root.joinpath("openseadragon")

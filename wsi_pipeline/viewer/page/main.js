@@ -2,7 +2,7 @@
 import { add, fill, h, notice } from './dom.js';
 import { CohortPage } from './cohort.js';
 import { SlidePage } from './slide.js';
-import { get } from './source.js';
+import { get, slides } from './source.js';
 
 let about = null;
 let page = null;
@@ -26,12 +26,15 @@ async function show() {
   if (page && location.hash === kept) return;
   const { words, query } = parts();
   page?.close();
+  const ofSlide = words[0] === 'slides' && words[1];
+  const facts = ofSlide ? slides.facts(words[1], query.training) : null;
+  facts?.catch(() => null); // the page of the slide tells the error
   about = await get('about');
   const top = document.getElementById('top');
   const main = document.getElementById('main');
-  if (words[0] === 'slides' && words[1]) {
+  if (ofSlide) {
     const path = `/slides/${encodeURIComponent(words[1])}`;
-    page = new SlidePage(about, words[1], query, (state) => remember(path, state), listQuery);
+    page = new SlidePage(about, words[1], query, (state) => remember(path, state), { list: listQuery, facts });
     document.title = `${words[1]} · ${about.name}`;
     fill(top, h('h1', {}, h('a', { href: `#/${listQuery}` }, about.name), h('span.muted', {}, '›'), h('span.name', {}, words[1])), page.chips, page.head());
   } else {

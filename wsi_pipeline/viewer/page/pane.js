@@ -54,7 +54,7 @@ export class Pane {
       navigatorPosition: 'TOP_RIGHT', navigatorSizeRatio: 0.16, navigatorAutoFade: false, navigatorDisplayRegionColor: '#4f46b8',
       animationTime: 0.35, springStiffness: 9, maxZoomPixelRatio: 4, minZoomImageRatio: 0.7, visibilityRatio: 0.2, minPixelRatio: 0.3,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false }, gestureSettingsPen: { clickToZoom: false },
-      imageLoaderLimit: 6, maxImageCacheCount: 400, immediateRender: false, placeholderFillStyle: null, silenceMultiImageWarnings: true,
+      imageLoaderLimit: 6, maxTilesPerFrame: 6, maxImageCacheCount: 400, immediateRender: false, placeholderFillStyle: null, silenceMultiImageWarnings: true,
     });
     this.viewer.canvas.tabIndex = -1;
     this.viewer.addHandler('open', () => {

@@ -14,8 +14,8 @@ const TOOLS = [['hand', 'Pan (V)', 'v'], ['point', 'Point (P)', 'p'], ['rect', '
 const DEFAULT_OPACITY = { outline: 0.9, grid: 0.6, values: 0.55, classes: 0.5 };
 
 export class SlidePage {
-  /** `list` is the query of the cohort page, whose order the previous and the next slide follow. */
-  constructor(about, id, query, remember, list = '') {
+  /** `facts`: a promise of the slide's facts. `list`: the query of the cohort page, whose order `,` and `.` follow. */
+  constructor(about, id, query, remember, { facts, list }) {
     Object.assign(this, { about, id, query, remember, list });
     this.panes = [];
     this.linked = true;
@@ -26,7 +26,7 @@ export class SlidePage {
     this.chips = h('span', { style: { display: 'flex', gap: '6px' } });
     this.keys = (event) => this.key(event);
     document.addEventListener('keydown', this.keys);
-    this.start();
+    this.start(facts);
   }
 
   close() {
@@ -37,10 +37,10 @@ export class SlidePage {
     this.panes.forEach((pane) => pane.close());
   }
 
-  async start() {
+  async start(asked) {
     let facts;
     try {
-      facts = await slides.facts(this.id, this.query.training);
+      facts = await asked;
     } catch (error) {
       fill(this.element, h('div.wait', {}, h('h2', {}, this.id), h('p', {}, error.message)));
       return;

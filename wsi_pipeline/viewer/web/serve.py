@@ -60,9 +60,13 @@ def listen(host: str, port: int) -> socket.socket:
     for number in wanted:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, number), family=family, backlog=128)
+            made = socket.create_server((host, number), family=family, backlog=128)
         except OSError as error:
             problem = error
+        else:
+            # asyncio sends at once only on sockets that state their protocol; others hold the second part of each
+            # answer back for 40 ms (Nagle's algorithm).
+            return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
     reason = problem.strerror if problem else "unknown"
     raise UsageError(f"cannot listen on {host}:{port or DEFAULT_PORT}: {reason}", todo="Choose another with --port")
 
