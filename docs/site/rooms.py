@@ -16,6 +16,7 @@ import ast
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +39,13 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def imports(root: Path) -> Iterator[tuple[str, str]]:
-    """(importing module, imported module), within the package."""
-    known = modules(root)
+@cache
+def imports(root: Path) -> tuple[tuple[str, str], ...]:
+    """(importing module, imported module), within the package; every file is parsed once."""
+    return tuple(_imports(modules(root)))
+
+
+def _imports(known: dict[str, Path]) -> Iterator[tuple[str, str]]:
     for name, path in known.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
