@@ -99,6 +99,12 @@ DECIDES = {
     "Which slides does": "chunk",
     "How is a file of another tool": "patch_level",
     "Who may talk": "token",
+    "How do old results": "unset",
+    "What happens where the pixels": "does not decode",
+    "Which licence": "licence",
+    "How are rare classes": "bincount",
+    "Which patches are proposed": "doubt",
+    "Which patches are shown": "argsort",
     "When is the exit code": "EXIT_SOME_FAILED",
 }
 """What the code that decides says, for each question of docs/architecture.md."""
