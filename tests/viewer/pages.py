@@ -9,12 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tests.browser import Browser
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.store.schema import CLASS_FORMAT
+from wsi_pipeline.store.tables.class_table import write_classes
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.web.serve import LOOPBACK, listen, serve_in_thread
 from wsi_pipeline.viewer.web.viewer import Viewer
@@ -84,6 +91,17 @@ def open_slide_page(browser: Browser, server: Own | Server, name: str, query: st
 def features(run: RunDir, name: str) -> list[dict[str, Any]]:
     path = run.annotation(name)
     return json.loads(path.read_text())["features"] if path.is_file() else []
+
+
+def write_class_map(run: RunDir, name: str, probabilities: NDArray[np.float32], model: str = "pathotune:marks") -> None:
+    """A class store as `classify` writes it, with these probabilities (N, 2) of `gland` and `stroma`."""
+    table = read_patch_table(run.patch_store(name))
+    extra = {"revision": 1, "patches": len(probabilities), "classes": ["gland", "stroma"], "warning": "",
+             "fractions": {"gland": 0.5, "stroma": 0.5}, "unclear": 0.0}  # fmt: skip
+    header = replace(table.header, format=CLASS_FORMAT, parent_digest=table.header.digest, digest="x", extra=extra)
+    path = run.class_store(model, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_classes(path, header, table.geometry, table.grid.coords, probabilities)
 
 
 def wait_for(what: Any, seconds: float = 60.0) -> Any:

@@ -6,13 +6,16 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from tests.viewer.conftest import TOKEN
+from tests.viewer.pages import write_class_map
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.store.tables.patch_table import read_patch_table
 from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.nearest.similar_patches import SimilarPatches
 from wsi_pipeline.viewer.web.app import make_app
@@ -96,6 +99,51 @@ def test_similar_patches_from_the_command_line_are_those_of_the_page(
 def test_next_to_mark_needs_a_classification(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["view", "--next-to-mark", "5", "--run", str(run.root)]) == 2
     assert "classified" in capsys.readouterr().err
+
+
+def test_next_to_mark_lists_the_least_certain_patches_without_a_mark(
+    run: RunDir, client: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {name: read_patch_table(run.patch_store(name)) for name in ("s0", "s1")}
+    side = places["s0"].geometry.patch_level0
+    for name, sure in (("s0", 0.95), ("s1", 0.9)):
+        first = np.full(len(places[name].grid), sure, np.float32)
+        first[5], first[-1] = {"s0": (0.5, 0.6), "s1": (0.55, 0.3)}[name]
+        write_class_map(run, name, np.stack([first, 1 - first], axis=1))
+    marked = places["s0"].grid.coords[5] + side // 2  # the least certain of all has a mark already
+    mark = {"type": "Feature", "id": "m", "geometry": {"type": "Point", "coordinates": marked.tolist()},
+            "properties": {"classification": {"name": "gland", "color": [1, 2, 3]}}}  # fmt: skip
+    client.post("slides/s0/marks", json={"changes": [{"op": "put", "feature": mark}]}).raise_for_status()
+    assert main(["view", "--next-to-mark", "3", "--run", str(run.root)]) == 0
+    heads, *lines = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["slide", "x", "y", "most", "likely", "then", "uncertainty"]
+    x, y = {}, {}
+    for name, table in places.items():
+        x[name], y[name] = table.grid.coords.T.astype(str)
+    assert [line.split() for line in lines] == [
+        ["s1", x["s1"][5], y["s1"][5], "gland", "0.55", "stroma", "0.45", "0.90"],
+        ["s0", x["s0"][-1], y["s0"][-1], "gland", "0.60", "stroma", "0.40", "0.80"],
+        ["s1", x["s1"][-1], y["s1"][-1], "stroma", "0.70", "gland", "0.30", "0.60"],
+    ]
+    shown = client.get("next-to-mark", params={"count": 3}).json()
+    assert [(one["id"], str(one["x"]), str(one["y"])) for one in shown["patches"]] == [
+        tuple(line.split()[:3]) for line in lines
+    ]
+    assert shown["command"].split()[:4] == ["wsi-pipeline", "view", "--next-to-mark", "3"]
+    assert main([*shown["command"].split()[1:], "--quiet"]) == 0, "the command of the page can be run"
+
+
+def test_next_to_mark_says_when_every_patch_has_a_mark(
+    run: RunDir, client: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = len(read_patch_table(run.patch_store("s0")).grid)
+    write_class_map(run, "s0", np.full((count, 2), 0.5, np.float32))
+    ring = [[0, 0], [1024, 0], [1024, 1024], [0, 1024], [0, 0]]
+    mark = {"type": "Feature", "id": "m", "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": "gland", "color": [1, 2, 3]}}}  # fmt: skip
+    client.post("slides/s0/marks", json={"changes": [{"op": "put", "feature": mark}]}).raise_for_status()
+    assert main(["view", "--next-to-mark", "3", "--run", str(run.root)]) == 0
+    assert "nothing is left to mark" in capsys.readouterr().out
 
 
 def test_a_file_that_is_in_the_way_costs_no_mark(client: TestClient, run: RunDir) -> None:

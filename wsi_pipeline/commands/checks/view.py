@@ -52,6 +52,8 @@ def _next_to_mark(request: Request, viewer: object, count: int, model: str) -> i
 
     assert isinstance(viewer, Viewer)
     found = next_to_mark(viewer.library, viewer.marks, slug(model), count)
+    if not found:
+        request.console.say("nothing is left to mark: every classified patch has a label")
     rows = [[one["id"], str(one["x"]), str(one["y"]), *one["between"], f"{one['doubt']:.2f}"] for one in found]
     heads = ("slide", "x", "y", "most likely", "then", "uncertainty")
     request.console.table(

@@ -255,7 +255,8 @@ export class Pane {
 
 /** Synchronise two panes: same place if they show the same slide, same movement if they do not. */
 export function linkPanes(one, other, linked) {
-  let leading = null;
+  const moved = new Map(); // where each was put by the other: it must not move that one in turn, which would end its animation
+  const place = ({ viewer: { viewport } }) => [viewport.getCenter(true).x, viewport.getCenter(true).y, viewport.getZoom(true)];
   const offset = { x: 0, y: 0 };
   const ratio = () => (one.facts.mpp && other.facts.mpp ? one.facts.mpp / other.facts.mpp : one.facts.width / other.facts.width);
   const take = () => {
@@ -265,18 +266,17 @@ export function linkPanes(one, other, linked) {
     offset.y = same ? 0 : b.y - a.y * ratio();
   };
   const follow = (from, to, forth) => () => {
-    if (!linked() || (leading && leading !== from)) return;
-    leading = from;
-    const viewport = from.viewer.viewport;
-    const target = viewport.getCenter(true);
-    const point = { x: target.x * from.facts.width, y: target.y * from.facts.width };
+    const put = moved.get(from);
+    moved.delete(from);
+    if (!linked() || (put && place(from).every((value, at) => Math.abs(value - put[at]) < 1e-9))) return;
+    const point = from.centre();
     const r = ratio();
-    const place = forth ? { x: point.x * r + offset.x, y: point.y * r + offset.y } : { x: (point.x - offset.x) / r, y: (point.y - offset.y) / r };
+    const target = forth ? { x: point.x * r + offset.x, y: point.y * r + offset.y } : { x: (point.x - offset.x) / r, y: (point.y - offset.y) / r };
     const scale = from.scale(true);
     const now = to.viewer.viewport;
     now.zoomTo(((forth ? scale / r : scale * r) * to.facts.width) / now.getContainerSize().x, null, true);
-    now.panTo(new OpenSeadragon.Point(place.x / to.facts.width, place.y / to.facts.width), true);
-    leading = null;
+    now.panTo(new OpenSeadragon.Point(target.x / to.facts.width, target.y / to.facts.width), true);
+    moved.set(to, place(to));
   };
   one.listeners.view.push(follow(one, other, true));
   other.listeners.view.push(follow(other, one, false));

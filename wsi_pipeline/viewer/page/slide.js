@@ -355,7 +355,7 @@ export class SlidePage {
     const second = this.addPane({ ...facts }, null);
     second.viewer.addHandler('open', () => {
       if (facts.id === this.id) second.go({ ...first.centre(), scale: first.scale() }, true);
-      this.take = linkPanes(first, second, () => this.linked && this.panes.length > 1);
+      this.take = linkPanes(first, second, () => this.linked && this.panes[1] === second);
       this.take();
     });
     this.query.with = id;
