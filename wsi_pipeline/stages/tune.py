@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pathotune.adapters import METHODS, configure
 from pathotune.backbone import BackboneCard, fingerprint, open_backbone
+from pathotune.budget import within_budget
 from pathotune.checkpoint import save_adapter
 from pathotune.config import PathoTuneConfig, TaskText
 from pathotune.errors import PathoTuneError, TextEncoderError
@@ -157,7 +158,7 @@ def build(job: TuneJob) -> PathoTune:
     _ = job.inputs  # fingerprint the original backbone first: some methods change it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.spec.seed)
-        return PathoTune(_config(job.spec, job.patches.classes), job.backbone)
+        return within_budget(_config(job.spec, job.patches.classes), job.backbone)
 
 
 def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:

@@ -29,7 +29,7 @@ REVISIONS = {
 }
 """Increase a number when a stage's code starts to give other results for the same settings: old ones are redone."""
 
-OFF = {"stain_norm": "none"}
+OFF = {"stain_norm": "none", "input_px": 0, "whole_patch": False, "drop_artefacts": False}
 """Settings that stores name only where they are set, and what they are otherwise."""
 
 
@@ -127,7 +127,7 @@ def stale(
     if "import" in header.specs and not set(specs) & set(header.specs):
         return Freshness(False, f"it replaces what was imported from {header.specs['import'].get('tool')}")
     changed = [
-        f"{key} {header.specs.get(stage, {}).get(key)} -> {value}"
+        f"{key} {header.specs.get(stage, {}).get(key, OFF.get(key))} -> {value}"
         for stage, spec in specs.items()
         for key, value in spec.items()
         if header.specs.get(stage, {}).get(key) != value
