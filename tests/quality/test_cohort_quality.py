@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage as ndi
+from scipy import stats
 
 from tests.slide_files import write_pyramid_tiff
 from tests.stages.cohorts import blob_slide, write_cohort
@@ -45,6 +46,19 @@ def test_values_without_order_do_not_differ_and_missing_ones_are_left_out() -> N
     assert group_shifts(values, list("abcdef")) is None
 
 
+def test_strength_is_the_statistic_of_kruskal_and_wallis() -> None:
+    rng = np.random.default_rng(1)
+    values = np.column_stack([rng.normal(size=40).round(1), rng.normal(size=40), np.ones(40)])
+    values[rng.random(40) < 0.2, 1] = np.nan
+    groups = np.array(list("abcd") * 10)
+    ties, missing, same = group_shifts(values, groups.tolist())
+    for column, shift in ((values[:, 0], ties), (values[:, 1], missing)):
+        known = ~np.isnan(column)
+        h = stats.kruskal(*(column[known & (groups == name)] for name in "abcd")).statistic
+        assert shift.strength == pytest.approx(h / (known.sum() - 1))
+    assert np.isnan(same.strength)
+
+
 def test_correction_for_many_measures_makes_chance_rare() -> None:
     rng = np.random.default_rng(0)
     found = [min(s.p_value for s in group_shifts(rng.random((8, 10)), list("aaaabbbb"))) for _ in range(60)]
@@ -53,10 +67,12 @@ def test_correction_for_many_measures_makes_chance_rare() -> None:
 
 def test_a_quality_that_follows_the_label_is_a_caution() -> None:
     blurred = rows("aaaaabbbbb", [0.3, 0.31, 0.29, 0.33, 0.3, 0.5, 0.52, 0.49, 0.55, 0.51], "nnnnnsssss")
-    (sentence,) = quality_cautions(blurred)
+    (sentence,) = quality_cautions(quality_view(blurred))
     assert sentence.startswith("The quality measure focus follows the label (medians um: a 0.3, b 0.51; p = ")
     assert "It differs between sites as well." in sentence
-    assert not quality_cautions(rows("ababababab", [0.3, 0.31, 0.29, 0.33, 0.3, 0.5, 0.52, 0.49, 0.55, 0.51]))
+    even = rows("ababababab", [0.3, 0.31, 0.29, 0.33, 0.3, 0.5, 0.52, 0.49, 0.55, 0.51])
+    assert not quality_cautions(quality_view(even))
+    assert not quality_cautions(None)
 
 
 def test_a_cohort_too_small_to_show_anything_says_so() -> None:
@@ -64,7 +80,7 @@ def test_a_cohort_too_small_to_show_anything_says_so() -> None:
     assert view.notes == (
         "With 4 patients a difference between values of label cannot be shown: the smallest possible p-value is 0.33.",
     )
-    assert not quality_cautions(rows("aabb", [0.3, 0.31, 0.5, 0.52]))
+    assert not quality_cautions(view)
 
 
 def test_patients_count_once() -> None:

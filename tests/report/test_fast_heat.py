@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.report.plain_heat import patch_field, plain_blend, plain_field, plain_gradient
 from wsi_pipeline.geometry import Size
-from wsi_pipeline.images.png import encode_png
+from wsi_pipeline.images.png import decode_png, encode_png
 from wsi_pipeline.report.maps.heatmaps import Heat, blend_heat, draw_heat
 
 SIZE = Size(20_000, 24_100)
@@ -89,6 +89,18 @@ def test_a_png_is_read_back_with_its_pixels_and_texts(pixels: NDArray[np.uint8])
         assert {key: str(value) for key, value in image.info.items()} == texts
         np.testing.assert_array_equal(np.asarray(image), pixels)
     assert encode_png(pixels, texts) == data
+    np.testing.assert_array_equal(decode_png(data), pixels)
+
+
+def test_pngs_of_others_and_damaged_ones_are_left_to_pillow() -> None:
+    pixels = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    mine = encode_png(pixels, {})
+    cases = [mine[:-20], mine[:60] + bytes([mine[60] ^ 1]) + mine[61:], b"", b"\x89PNG", mine[:8]]
+    for image in (Image.fromarray(pixels), Image.fromarray(pixels[..., 0]), Image.new("RGBA", (9, 9))):
+        out = io.BytesIO()
+        image.save(out, "PNG", transparency=(0, 0, 0) if image.mode == "RGB" else None)
+        cases.append(out.getvalue())
+    assert [decode_png(case) for case in cases] == [None] * len(cases)
 
 
 def test_a_png_of_a_smooth_picture_is_compressed() -> None:

@@ -51,8 +51,8 @@ def group_shifts(values: NDArray[np.floating], groups: Sequence[str], seed: int 
     table, codes = np.asarray(values, np.float64)[chosen], np.searchsorted(kept, np.asarray(groups)[chosen].astype(str))
     ranks = np.column_stack([_ranks(column) for column in table.T])
     orders = _arrangements(codes, seed)
-    found = np.stack([_strengths(ranks, order) for order in orders])
-    observed = _strengths(ranks, codes)
+    found = _strengths(ranks, orders)
+    (observed,) = _strengths(ranks, codes[None])
     most = np.nanmax(np.where(np.isnan(found), -1, found), axis=1)
     smallest = _symmetry(codes) / len(orders)
     results = []
@@ -73,30 +73,41 @@ def _ranks(column: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def _strengths(ranks: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Eta squared of the ranks, (K,); NaN for a column without two groups or without variance."""
-    out = np.full(ranks.shape[1], np.nan)
-    for k, column in enumerate(ranks.T):
-        known = ~np.isnan(column)
-        values, of = column[known], codes[known]
-        sizes = np.bincount(of)
-        total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
-        if np.count_nonzero(sizes) < 2 or total <= 0:
-            continue
-        means = np.bincount(of, values)[sizes > 0] / sizes[sizes > 0]
-        out[k] = float((sizes[sizes > 0] * (means - values.mean()) ** 2).sum()) / total
-    return out
+def _strengths(ranks: NDArray[np.float64], orders: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Eta squared of the ranks (n, K) for each arrangement of the groups (M, n): (M, K).
+
+    NaN for a column without two groups or without variance.
+    """
+    known = ~np.isnan(ranks)
+    count = known.sum(axis=0)
+    mean = np.divide(np.where(known, ranks, 0.0).sum(axis=0), count, out=np.zeros(len(count)), where=count > 0)
+    off = np.where(known, ranks - mean, 0.0)
+    total = (off**2).sum(axis=0)
+    between = np.zeros((len(orders), ranks.shape[1]))
+    groups = np.zeros_like(between)
+    for group in range(int(orders.max(initial=-1)) + 1):
+        member = (orders == group).astype(np.float64)
+        sizes, sums = member @ known.astype(np.float64), member @ off
+        there = sizes > 0
+        groups += there
+        between += np.divide(sums**2, sizes, out=np.zeros_like(sums), where=there)
+    usable = (groups >= 2) & (total > 0)
+    return np.divide(between, total, out=np.full_like(between, np.nan), where=usable)
 
 
-def _arrangements(codes: NDArray[np.intp], seed: int) -> list[NDArray[np.intp]]:
-    """All different arrangements if they are at most SHUFFLES + 1, else that many at random with the true one."""
+def _arrangements(codes: NDArray[np.intp], seed: int) -> NDArray[np.int16]:
+    """All different arrangements if they are at most SHUFFLES + 1, else that many at random with the true one.
+
+    (M, n), one arrangement a row; 16 bits, since 2,000 rows of a large cohort would take much memory.
+    """
     number = math.factorial(len(codes))
     for count in np.bincount(codes):
         number //= math.factorial(int(count))
     if number <= SHUFFLES + 1:
-        return [np.array(order) for order in _distinct(np.bincount(codes).tolist())]
+        return np.array(list(_distinct(np.bincount(codes).tolist())), np.int16)
     rng = np.random.default_rng(seed)
-    return [codes, *(rng.permutation(codes) for _ in range(SHUFFLES))]
+    short = codes.astype(np.int16)
+    return np.stack([short, *(rng.permutation(short) for _ in range(SHUFFLES))])
 
 
 def _distinct(left: list[int]) -> Iterator[list[int]]:

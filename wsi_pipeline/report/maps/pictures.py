@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.images.png import decode_png
 
 BUDGET = 30_000_000
 """Total size of the encoded slide pictures, bytes; as base64 in the page they take a third more."""
 _SIDES = (800, 560, 400, 300, 240, 200)
 _METHOD = 2
 """Effort of libwebp, 0 to 6. 4 at quality 80 takes 2.3 times as long, is 6 % smaller and at most 0.25 dB closer."""
+_JPEG_SIDE, _JPEG_QUALITY = 560, 80
+"""Pictures of at least this side are JPEG: a sixth of the time to encode, a fifth larger, at most 1.3 dB further from
+the original. In large cohorts, whose pictures are smaller, the size of the page counts more."""
 _SHEET_PX, _SHEET_BYTES = 900, 45_000.0
 _MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
 def shrink_png(image: Image.Image | NDArray[np.uint8] | bytes, max_px: int = 640, quality: int = 81) -> bytes:
-    """Encode a picture for the report as WebP, at most `max_px` on its longer side, never enlarged.
+    """Encode a picture for the report as WebP, large ones as JPEG, at most `max_px` on its longer side, never enlarged.
 
     image    PIL image, uint8 (h, w, 3), or encoded bytes; transparent areas become white
     quality  WebP quality 1 to 100; text and thin contours stay readable at 81
@@ -31,9 +35,12 @@ def shrink_png(image: Image.Image | NDArray[np.uint8] | bytes, max_px: int = 640
     opened = _opened(image)
     scale = min(1.0, max_px / max(opened.size))
     size = (max(1, round(opened.width * scale)), max(1, round(opened.height * scale)))
-    small = opened if size == opened.size else opened.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small = opened if size == opened.size else opened.resize(size, Image.Resampling.HAMMING, reducing_gap=3.0)
     out = io.BytesIO()
-    small.save(out, "WEBP", quality=quality, method=_METHOD)
+    if max(size) >= _JPEG_SIDE:
+        small.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    else:
+        small.save(out, "WEBP", quality=quality, method=_METHOD)
     return out.getvalue()
 
 
@@ -97,7 +104,8 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
 
 def _opened(image: Image.Image | NDArray[np.uint8] | bytes) -> Image.Image:
     if isinstance(image, bytes):
-        image = Image.open(io.BytesIO(image))
+        pixels = decode_png(image)
+        image = Image.open(io.BytesIO(image)) if pixels is None else Image.fromarray(pixels)
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

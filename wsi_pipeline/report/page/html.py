@@ -38,6 +38,7 @@ def render_report(data: ReportData) -> str:
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     models = findings.ranked(data.models)
+    quality = quality_view(data.slides)
     page = _environment().get_template("report.html.j2")
     return page.render(
         data=data,
@@ -46,8 +47,8 @@ def render_report(data: ReportData) -> str:
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         tally=_tally(data),
         findings=[*findings.findings(data), *findings.external_findings(data), *tuning_findings(data.tunings)],
-        cautions=[*findings.cautions(data), *quality_cautions(data.slides), *tuning_cautions(data.tunings)],
-        quality=quality_view(data.slides),
+        cautions=[*findings.cautions(data), *quality_cautions(quality), *tuning_cautions(data.tunings)],
+        quality=quality,
         colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS],
         axis_low=axis_low(models),
         models=model_views(models, data.models),

@@ -55,9 +55,8 @@ def quality_view(slides: Sequence[SlideRow]) -> QualityView | None:
     return QualityView(columns, tuple(m for m in columns if m in ARTEFACTS), measured, tests, tuple(notes))
 
 
-def quality_cautions(slides: Sequence[SlideRow]) -> list[str]:
-    """A sentence for every measure that follows the label."""
-    view = quality_view(slides)
+def quality_cautions(view: QualityView | None) -> list[str]:
+    """A sentence for every measure that follows the label; none without the section."""
     if view is None:
         return []
     return [_caution(name, shift, view) for name, shift in view.tests.get("label", {}).items() if follows(shift)]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from wsi_pipeline.images.png import decode_png
+
 DIGEST, SETTINGS, PICTURE = "wsi-pipeline digest", "wsi-pipeline settings", "wsi-pipeline picture"
 """Digest of models and features, settings, size WxH of the picture above the colour bar."""
 
@@ -24,6 +26,9 @@ def read_overlay(path: Path) -> Image.Image | None:
     """The attention overlay without its colour bar, so that it matches the thumbnail; None for a missing file."""
     if not path.is_file():
         return None
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
+    encoded = path.read_bytes()
+    with Image.open(io.BytesIO(encoded)) as image:
         width, _, height = str(image.info.get(PICTURE, "")).partition("x")
-        return image.crop((0, 0, int(width), int(height)) if width.isdigit() and height.isdigit() else None)
+        pixels = decode_png(encoded)
+        whole = image if pixels is None else Image.fromarray(pixels)
+        return whole.crop((0, 0, int(width), int(height)) if width.isdigit() and height.isdigit() else None)
