@@ -24,6 +24,7 @@ from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.mil.trained.inference import attention
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.thumbnail import read_whole
+from wsi_pipeline.stages.engine import open_once
 from wsi_pipeline.stages.outputs.explanation import models_for_slide
 from wsi_pipeline.stages.results.trainings import model_numbers, read_training
 from wsi_pipeline.store.tables.feature_table import read_feature_table
@@ -78,6 +79,30 @@ def test_workers_write_the_same_files(made: Path, tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in drawn.iterdir()) == sorted(path.name for path in files(made).iterdir())
     for path in files(made).iterdir():
         assert (drawn / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_all_models_of_a_slide_are_drawn_from_one_reading(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files as when each is drawn alone; a model that cannot be loaded does not keep the next from drawing."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    run, drawn = str(tmp_path / "run"), tmp_path / "run" / "heatmap" / "colour"
+    assert main(["train-mil", "--model", "mean", "--folds", "2", "--epochs", "2", "--run", run]) == 0
+    shutil.rmtree(drawn)
+    opened, read = [], []
+    monkeypatch.setattr(open_once, "open_slide", lambda path: opened.append(path) or open_slide(path))
+    monkeypatch.setattr(open_once, "read_whole", lambda *given: read.append(given) or read_whole(*given))
+    assert main(["heatmap", *DRAWN, "--run", run]) == 0
+    slides = len(list(drawn.glob("mean/*.png")))
+    assert slides > 1
+    assert len(opened) == len(read) == slides
+    for path in files(made).iterdir():
+        assert (drawn / "gated-abmil" / path.name).read_bytes() == path.read_bytes(), path.name
+    (tmp_path / "run" / "train-mil" / "colour" / "gated-abmil" / "fold1.safetensors").unlink()
+    shutil.rmtree(drawn)
+    assert main(["heatmap", *DRAWN, "--run", run]) != 0
+    assert len(list(drawn.glob("mean/*.png"))) == slides
+    assert not list(drawn.glob("gated-abmil/*.png"))
 
 
 def test_weights_that_changed_are_noticed_though_they_need_not_be_loaded(made: Path, tmp_path: Path) -> None:

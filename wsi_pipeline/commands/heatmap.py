@@ -12,7 +12,7 @@ from wsi_pipeline.config.execution import MilExecution, QuPathOptions, usable_co
 from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.engine.runner import run_cohort
+from wsi_pipeline.stages.engine.runner import StageResult, run_cohort
 from wsi_pipeline.stages.heatmap import HeatmapStage
 from wsi_pipeline.stages.outputs.ground import NO_COORDINATES, frame_of
 from wsi_pipeline.stages.results.trainings import trainings
@@ -26,13 +26,13 @@ def heatmap(request: Request) -> int:
     wanted = request.get(MilExecution).features
     # Features of prompts tuned in each fold are not stored: there is nothing to draw from.
     drawn = [training for training in trainings(request.run_dir) if "prompts" not in training.metrics]
-    models = [training.folder.parts[-2:] for training in drawn]
+    models = [(training.folder.parent.name, training.folder.name) for training in drawn]
     models = [(encoder, model) for encoder, model in models if wanted is None or encoder == slug(wanted)]
     if not models:
         raise UsageError("no trained model in this run", todo="Train one with: wsi-pipeline train-mil")
     records, spec = request.select(cohort), request.get(HeatmapSpec)
     workers = min(16, usable_cores())
-    failed = sum(draw(request, records, encoder, model, spec, workers) for encoder, model in models)
+    failed = draw(request, records, models, spec, workers)
     for encoder, model in models:
         folder = request.run_dir.heatmap(encoder, model, "slide").parent
         request.console.say(f"pictures, outlines for QuPath, values: {shown(folder)}/ · {request.next('report')}")
@@ -54,39 +54,60 @@ def has_places(store: Path | None) -> bool:
 def draw(
     request: Request,
     records: Sequence[SlideRecord],
-    encoder: str,
-    model: str,
+    models: Sequence[tuple[str, str]],
     spec: HeatmapSpec | None = None,
     workers: int = 0,
 ) -> int:
-    """Draw heatmaps of one model; returns how many slides failed.
+    """Draw heatmaps of models, (encoder, model) folder names; returns how many slides failed.
 
     workers   processes, one slide each at a time, if there are many slides; fewer than 2: draw in this process
+
+    All models of a slide are drawn one after the other, so that it is opened and read once.
     """
-    run = request.run_dir
+    no_crop = request.get(QuPathOptions).qupath_no_crop
+    stages = {
+        (encoder, model): HeatmapStage(request.run_dir, encoder, model, spec=spec, no_crop=no_crop)
+        for encoder, model in models
+    }
+    ready = {key: _ready(request, records, key[0]) for key in stages}
+    groups: dict[tuple[tuple[str, str], ...], list[SlideRecord]] = {}
+    for record in records:
+        of_slide = tuple(key for key, ids in ready.items() if record.slide_id in ids)
+        if of_slide:
+            groups.setdefault(of_slide, []).append(record)
+    if not groups:
+        return 0
+    failed: list[StageResult] = []
+    slides = sum(len(group) for group in groups.values())
+    title = f"heatmap {models[0][0]}" if len(stages) == 1 else "heatmap"
+    with request.console.progress(title, slides, "slides") as step:
+        for keys, group in groups.items():
+            result = run_cohort(
+                [stages[key] for key in keys],
+                request.run_dir,
+                group,
+                workers=workers if workers > 1 and len(group) * len(keys) >= WORTH_WORKERS else 0,
+                on_result=lambda results: step(1),
+            )
+            failed += result.failed
+    for item in failed[:MOST_NAMED]:
+        request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
+    if more := failed[MOST_NAMED:]:
+        where = shown(request.run_dir.root / "status")
+        request.console.note(f"no heatmap of {counted(len(more), 'more slide')}: the reasons are in {where}/")
+    return len(failed)
+
+
+def _ready(request: Request, records: Sequence[SlideRecord], encoder: str) -> set[str]:
+    """Ids of the slides that have features of an encoder with coordinates; says how many have none."""
     if POOLED_MARK in encoder:
         request.console.note(f"no heatmap: {encoder} has one vector per slide, none per patch")
-        return 0
-    stores = {record.slide_id: existing_store(run.feature_store(encoder, record.slide_id)) for record in records}
-    ready = [record for record in records if stores[record.slide_id] and has_places(stores[record.slide_id])]
+        return set()
+    stores = {
+        record.slide_id: existing_store(request.run_dir.feature_store(encoder, record.slide_id)) for record in records
+    }
+    ready = {slide_id for slide_id, store in stores.items() if store and has_places(store)}
     bare = sum(path is not None for path in stores.values()) - len(ready)
     if bare:
         request.console.note(f"no heatmap of {counted(bare, 'slide')}: {NO_COORDINATES}")
-        if not ready:
-            return 0
-    with request.console.progress(f"heatmap {encoder}", len(ready), "slides") as step:
-        no_crop = request.get(QuPathOptions).qupath_no_crop
-        stage = HeatmapStage(run, encoder, model, spec=spec, no_crop=no_crop)
-        result = run_cohort(
-            [stage],
-            run,
-            ready,
-            workers=workers if workers > 1 and len(ready) >= WORTH_WORKERS else 0,
-            on_result=lambda results: step(1),
-        )
-    for item in result.failed[:MOST_NAMED]:
-        request.console.note(f"no heatmap of {item.slide_id}: {item.status.reason}")
-    if more := result.failed[MOST_NAMED:]:
-        where = shown(run.root / "status")
-        request.console.note(f"no heatmap of {counted(len(more), 'more slide')}: the reasons are in {where}/")
-    return len(result.failed)
+    return ready

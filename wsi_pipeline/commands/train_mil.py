@@ -81,7 +81,7 @@ def train_mil(request: Request) -> int:
         if "prompts" in training.metrics:
             request.console.note(f"no heatmap of {model}: its features are tuned in each fold and not stored")
             continue
-        draw(request, records, encoder, model)
+        draw(request, records, [(encoder, model)])
     write_cohort_report(request, cohort)
     if failed:
         request.console.say(f"{counted(len(failed), 'target')} not trained:\n{_why_failed(failed)}")

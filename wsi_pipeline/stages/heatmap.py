@@ -33,7 +33,6 @@ from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.mil.trained.model_config import checked_config
 from wsi_pipeline.reading.patch_files import PatchFiles
-from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import origin_in_run, qupath_origin
@@ -62,7 +61,7 @@ MAX_PYRAMID_PIXELS = 1 << 25
 class HeatmapStage:
     """Draws heatmaps of slides for the model in train-mil/<encoder>/<model>.
 
-    preload, slides_a_worker   see `SlideStage`
+    preload, slides_a_worker, needed   see `SlideStage`
     spec   what to draw; None: plain pictures, unless pictures of these models exist in any form
     no_crop   outline coordinates from the corner of the whole slide, for QuPath set to show it uncropped
     """
@@ -72,6 +71,7 @@ class HeatmapStage:
         "wsi_pipeline.stages.outputs.heatmap_files",
     )
     slides_a_worker: ClassVar[int] = 8
+    needed: ClassVar[bool] = False
 
     run_dir: RunDir
     encoder: str
@@ -166,16 +166,13 @@ class HeatmapStage:
         """Write the files that need pixels. Returns the background, if it is not the thumbnail, and a note."""
         identity, wanted = table.header.slide, self.wanted
 
-        def whole(mpp: float) -> NDArray[np.uint8]:
-            return read_whole(slide.open(identity), identity.mpp, max(mpp, identity.mpp))
-
         try:
             with self._patch_files(record, table).on(lambda: slide.open(identity)) as patches:
                 files.write_sheet(patches)
             if wanted.pyramid:
                 coarsest = float(np.sqrt(identity.size.pixels * identity.mpp**2 / MAX_PYRAMID_PIXELS)) * 1.001
-                files.write_pyramid(whole(max(wanted.pyramid_mpp, coarsest)))
-            return None if wanted.overlay_mpp is None else whole(wanted.overlay_mpp), ""
+                files.write_pyramid(slide.whole(identity, max(wanted.pyramid_mpp, coarsest)))
+            return None if wanted.overlay_mpp is None else slide.whole(identity, wanted.overlay_mpp), ""
         except (SlideError, OSError) as error:
             logger.warning("%s: drawn without the slide: %s", record.slide_id, error)
             return None, f"drawn without the slide: {error.what if isinstance(error, SlideError) else error.strerror}"

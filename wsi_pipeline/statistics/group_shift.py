@@ -92,7 +92,7 @@ def _strengths(ranks: NDArray[np.float64], orders: NDArray[np.integer]) -> NDArr
         groups += there
         between += np.divide(sums**2, sizes, out=np.zeros_like(sums), where=there)
     usable = (groups >= 2) & (total > 0)
-    return np.divide(between, total, out=np.full_like(between, np.nan), where=usable)
+    return np.asarray(np.divide(between, total, out=np.full_like(between, np.nan), where=usable))
 
 
 def _arrangements(codes: NDArray[np.intp], seed: int) -> NDArray[np.int16]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.reading.patch_files import check_same_slide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.thumbnail import read_whole
 from wsi_pipeline.stages.engine.whole_pictures import read_pictures
 from wsi_pipeline.store.schema import SlideIdentity
 
@@ -29,6 +30,7 @@ class OpenOnce:
         self.path = path
         self._slide: Slide | None = None
         self._pictures: tuple[tuple[float, float], Pictures] | None = None
+        self._whole: tuple[tuple[float, float], NDArray[np.uint8]] | None = None
 
     def open(self, identity: SlideIdentity | None = None) -> Slide:
         """The open slide; not to be closed by the caller.
@@ -51,6 +53,15 @@ class OpenOnce:
             self._pictures = (mpp, mask_mpp), read_pictures(self.open(), mpp, mask_mpp)
         return self._pictures[1]
 
+    def whole(self, identity: SlideIdentity, mpp: float) -> NDArray[np.uint8]:
+        """The open slide at `mpp`, or as it is if that is coarser, uint8 (h, w, 3); kept for the next stage."""
+        wanted = (identity.mpp, max(mpp, identity.mpp))
+        slide = self.open(identity)
+        if self._whole is None or self._whole[0] != wanted:
+            self._whole = None  # the former picture need not be in memory while the next is read
+            self._whole = wanted, read_whole(slide, *wanted)
+        return self._whole[1]
+
     def __enter__(self) -> OpenOnce:
         return self
 
@@ -59,4 +70,4 @@ class OpenOnce:
     ) -> None:
         if self._slide is not None:
             self._slide.close()
-            self._slide = self._pictures = None
+            self._slide = self._pictures = self._whole = None

@@ -59,7 +59,8 @@ class SlideStage(CheckedStage, Protocol):
 
     Optional attributes: `preload`, names of modules that `run` imports; `slides_a_worker`, the most slides that one
     process handles (default 1). Use more if starting a process takes as long as a slide. If a slide crashes such a
-    process, all its slides are run again, each in a process of its own.
+    process, all its slides are run again, each in a process of its own. `needed` (default True): whether later stages
+    use what it writes, so that they are not run on a slide that failed here.
     """
 
     def run(self, record: SlideRecord, slide: OpenOnce) -> StageStatus:
@@ -96,13 +97,13 @@ class CohortResult:
 
 
 def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
-    """Run `stages` on one slide in order, up to the first that fails. Never raises because of a slide."""
+    """Run `stages` on one slide in order, up to the first needed one that fails. Never raises because of a slide."""
     results = []
     with OpenOnce(record.path) as slide:
         for stage in stages:
             result = _process_stage(stage, run, record, slide)
             results.append(result)
-            if result.action in ("failed", "busy"):
+            if result.action in ("failed", "busy") and getattr(stage, "needed", True):
                 break
     return results
 
@@ -216,7 +217,7 @@ def run_cohort(
     while waiting:
         busy = []
         for record, results in _pass(stages, run, waiting, workers):
-            if results[-1].action == "busy":
+            if any(result.action == "busy" for result in results):
                 busy.append(record)
                 continue
             done[record.slide_id] = results
