@@ -82,7 +82,7 @@ def test_everything_is_there_and_nothing_else(made: Path) -> None:
         "epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate", "seconds"
     ]  # fmt: skip
     html = (made / "run" / "report" / "report.html").read_text()
-    assert html.count('src="data:image/webp') == 3
+    assert len(re.findall(r'src="data:image/(?:jpeg|webp|png);', html)) == 3
     assert "odd &amp; &lt;name&gt;" in html
 
 
