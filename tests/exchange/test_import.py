@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.exchange import foreign_files as files
-from tests.slide_files import tissue_like, write_pyramid_tiff
-from wsi_pipeline.cli import main
+from tests.exchange.importing import imported, slide
 from wsi_pipeline.cohort.manifest import read_cohort
 from wsi_pipeline.errors import MilError
 from wsi_pipeline.exchange.readers.slide_names import match_names
@@ -38,16 +37,6 @@ def features(folder: str = "features_uni_v1", ids: tuple[str, ...] = IDS, dim: i
 
 def labels(ids: tuple[str, ...] = IDS) -> Path:
     return files.labels_csv(Path("labels.csv"), [(f"p{k}", name, "ab"[k % 2]) for k, name in enumerate(ids)])
-
-
-def slide(name: str, width: int = files.WIDTH, height: int = files.HEIGHT, mpp: float | None = 0.5) -> Path:
-    Path("slides").mkdir(exist_ok=True)
-    return write_pyramid_tiff(Path("slides", f"{name}.svs"), tissue_like(width, height), mpp=mpp)
-
-
-def imported(*words: str, code: int = 0, capsys: pytest.CaptureFixture[str] | None = None) -> str:
-    assert main(["import", *words]) == code
-    return "".join(capsys.readouterr()) if capsys else ""
 
 
 def store(name: str, encoder: str = "uni_v1") -> FeatureTable:

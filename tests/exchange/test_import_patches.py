@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.exchange import foreign_files as files
-from tests.slide_files import tissue_like, write_pyramid_tiff
+from tests.exchange.importing import imported, slide
 from wsi_pipeline.cli import main
 from wsi_pipeline.stages.inputs.slide_bags import same_rows
 from wsi_pipeline.store.tables.feature_table import read_feature_table
@@ -24,16 +24,6 @@ AFAR[7] = (5000, 0)
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def slide(name: str, width: int = files.WIDTH, height: int = files.HEIGHT, mpp: float | None = 0.5) -> Path:
-    Path("slides").mkdir(exist_ok=True)
-    return write_pyramid_tiff(Path("slides", f"{name}.svs"), tissue_like(width, height), mpp=mpp)
-
-
-def imported(*words: str, code: int = 0, capsys: pytest.CaptureFixture[str] | None = None) -> str:
-    assert main(["import", *words]) == code
-    return "".join(capsys.readouterr()) if capsys else ""
 
 
 def test_patches_of_trident_clam_and_hs2p_are_checked_with_the_slide_and_embedded(
