@@ -1,10 +1,11 @@
 """What people wait for while they look at results: commands with nothing to do, heatmaps, the report.
 
-    python benchmarks/waiting.py [--run RUN] [--beside CHECKOUT] [--rounds 3]
+    python benchmarks/waiting.py [--run RUN] [--beside CHECKOUT] [--rounds 3] [--models 3] [--slides TABLE]
 
 Processor seconds of the command and of all processes it starts, the least of the rounds; also wall-clock seconds. With
 `--beside`, a command of another checkout (`git worktree add`) runs in turn with ours. Each command works on a copy of a
-run with features and a model; without `--run` one is made of synthetic slides, which takes a few minutes.
+run with features and a model; without `--run` one is made of synthetic slides, or of those of a table, which takes a
+few minutes. `--models` trains up to three models, so that the report shows as many heatmaps of each slide.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ WAITS = (
     Wait("`report`", ("report",)),
 )
 
+MODELS = ("gated-abmil", "mean", "max")
+COARSE = ("--mpp", "2", "--default-mpp", "0.5")
+"""Real slides of any resolution can be tiled so."""
+
 
 def seconds(checkout: Path, words: tuple[str, ...], run: Path) -> tuple[float, float]:
     """Processor and wall-clock seconds of a command of a checkout, with all processes that it starts."""
@@ -85,18 +90,15 @@ def _wait_for_orphans() -> None:
             return
 
 
-def make_run(folder: Path) -> Path:
-    """A run of the synthetic slides of `demo`, tiled, embedded and trained."""
+def make_run(folder: Path, models: int, table: Path | None) -> Path:
+    """A run of the synthetic slides of `demo`, or of those of a table, tiled, embedded and trained."""
     from wsi_pipeline.cli import main as command
     from wsi_pipeline.demo.demo_cohort import make_cohort
 
-    table, run = make_cohort(folder / "cohort"), folder / "made"
-    for words in (
-        ("tile", str(table)),
-        ("embed", "--model", "colour"),
-        ("train-mil", "--epochs", "3"),
-        ("heatmap",),
-    ):
+    run = folder / "made"
+    tile = ("tile", str(make_cohort(folder / "cohort"))) if table is None else ("tile", str(table), *COARSE)
+    train = [("train-mil", "--allow-few", "--epochs", "3", "--model", name) for name in MODELS[:models]]
+    for words in (tile, ("embed", "--model", "colour"), *train, ("heatmap",)):
         command([*words, "--run", str(run)])
     return run
 
@@ -107,13 +109,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run to copy, with features of colour, a model and heatmaps")
     parser.add_argument("--beside", type=Path, help="another checkout, measured in turn")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", type=int, default=1, help="how many are trained, 1 to 3")
+    parser.add_argument("--slides", type=Path, help="a table of slides with labels, instead of synthetic ones")
     parser.add_argument("--only", nargs="*", default=[], help="numbers of the rows, from 0")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     _adopt_orphans()
     checkouts = [args.beside.resolve(), ROOT] if args.beside else [ROOT]
     with tempfile.TemporaryDirectory() as name:
-        made = args.run or make_run(Path(name))
+        made = args.run or make_run(Path(name), args.models, args.slides)
         copies = [shutil.copytree(made, Path(name) / str(number) / "run") for number in range(len(checkouts))]
         print("| what | " + " | ".join(f"{c.name}: processor s | wall s" for c in checkouts) + " | times |")
         print("|---|" + "--:|--:|" * len(checkouts) + "--:|", flush=True)
