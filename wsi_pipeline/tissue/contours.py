@@ -7,6 +7,8 @@ a mask pixel of the pixels it encloses.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
@@ -28,8 +30,18 @@ def tissue_polygons(mask: TissueMask, simplify_um: float = 4.0) -> list[Polygon]
 
     Returns valid polygons in level-0 pixels, exteriors clockwise on the screen; none for an empty mask.
     """
-    scale = np.array([mask.scale_x, mask.scale_y])
-    labels, _ = ndi.label(mask.pixels, structure=EIGHT_CONNECTED)
+    packed = np.packbits(mask.pixels).tobytes()
+    return list(_outlined(packed, mask.pixels.shape, (mask.scale_x, mask.scale_y), simplify_um / mask.mpp))
+
+
+@lru_cache(maxsize=1)
+def _outlined(
+    packed: bytes, shape: tuple[int, ...], scale_xy: tuple[float, float], tolerance: float
+) -> tuple[Polygon, ...]:
+    """Outlines of a mask given as bits. Kept for the next call: `segment` and `tile` outline the same mask."""
+    count, scale = int(np.prod(shape)), np.array(scale_xy)
+    pixels = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).reshape(shape)
+    labels, _ = ndi.label(pixels, structure=EIGHT_CONNECTED)
     polygons = []
     for index, box in enumerate(ndi.find_objects(labels), start=1):
         exterior, *holes = _rings(labels[box] == index)
@@ -37,7 +49,7 @@ def tissue_polygons(mask: TissueMask, simplify_um: float = 4.0) -> list[Polygon]
         polygon = Polygon((exterior + origin) * scale, [(hole + origin) * scale for hole in holes])
         polygons.append(polygon)
     polygons.sort(key=lambda polygon: -polygon.area)
-    return [_simplified(polygon, simplify_um / mask.mpp) for polygon in polygons]
+    return tuple(_simplified(polygon, tolerance) for polygon in polygons)
 
 
 def _rings(piece: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
