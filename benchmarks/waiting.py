@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,13 @@ COARSE = ("--mpp", "2", "--default-mpp", "0.5")
 """Real slides of any resolution can be tiled so."""
 
 
-def seconds(checkout: Path, words: tuple[str, ...], run: Path) -> tuple[float, float]:
-    """Processor and wall-clock seconds of a command of a checkout, with all processes that it starts."""
+def seconds(checkout: Path, words: Sequence[str], folder: Path) -> tuple[float, float]:
+    """Processor and wall-clock seconds of a command of a checkout in a folder, with all processes that it starts."""
     code = "import sys; from wsi_pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     before, started = _of_children(), time.perf_counter()
-    command = [sys.executable, "-c", code, *words, "--run", str(run)]
-    done = subprocess.run(command, env=environment, cwd=run.parent, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     wall = time.perf_counter() - started
     if done.returncode not in (0, 3):  # 3: some slides failed, as a damaged one of the demo does
         raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
@@ -76,7 +76,7 @@ def _of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _adopt_orphans() -> None:
+def adopt_orphans() -> None:
     """Become the parent of processes whose parent has ended, so that the server of workers is counted."""
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise SystemExit("needs Linux")
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="numbers of the rows, from 0")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    _adopt_orphans()
+    adopt_orphans()
     checkouts = [args.beside.resolve(), ROOT] if args.beside else [ROOT]
     with tempfile.TemporaryDirectory() as name:
         made = args.run or make_run(Path(name), args.models, args.slides)
@@ -128,7 +128,7 @@ def main() -> None:
             for _ in range(args.rounds):
                 for place, (checkout, copy) in enumerate(zip(checkouts, copies, strict=True)):
                     wait.prepare(copy)
-                    best[place] = min(best[place], seconds(checkout, wait.words, copy))
+                    best[place] = min(best[place], seconds(checkout, (*wait.words, "--run", str(copy)), copy.parent))
             cells = " | ".join(f"{used:.2f} | {wall:.1f}" for used, wall in best)
             print(f"| {wait.name} | {cells} | {best[0][0] / best[-1][0]:.1f} |", flush=True)
 

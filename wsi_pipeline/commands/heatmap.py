@@ -86,7 +86,7 @@ def draw(
                 [stages[key] for key in keys],
                 request.run_dir,
                 group,
-                workers=workers if workers > 1 and len(group) * len(keys) >= WORTH_WORKERS else 0,
+                workers=workers if workers > 1 and len(group) >= WORTH_WORKERS else 0,
                 on_result=lambda results: step(1),
             )
             failed += result.failed
