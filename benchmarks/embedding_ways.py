@@ -71,7 +71,7 @@ class Bench:
         """Several stages in one pass; returns patches times stages."""
         for stage in stages:
             self.run.feature_store(stage.spec.model, self.record.slide_id).unlink(missing_ok=True)
-        todo = survey(stages, [(self.record, self.table)])
+        todo = survey(stages, self.run, [(self.record, self.table.facts)])
         reading = Reading(self.table.geometry.patch_px, self.stage.batch, self.readers)
         result = stream_cohort(stages, self.run, [self.record], todo.jobs, reading, Watchers())
         assert not result.failed, result.failed[0].status.reason

@@ -49,6 +49,7 @@ BENCHMARKS = (
     ),
     Benchmark("peers", lambda folder: ["--rounds", "1", "--patches", "300"], lambda folder: [], needs_data=True),
     Benchmark("waiting", lambda folder: ["--rounds", "1"], lambda folder: []),
+    Benchmark("ten_thousand", lambda folder: ["--slides", "2000"], lambda folder: []),
     Benchmark("growth", lambda folder: ["--most", "100000"], lambda folder: []),
     Benchmark("mil_speed", lambda folder: [], lambda folder: ["--full"]),
     Benchmark("peak_memory", lambda folder: ["--side", "20000"], lambda folder: []),

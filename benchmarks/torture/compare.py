@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 STAGES = ("segment", "tile", "tune", "embed", "classify", "train-mil", "predict", "heatmap", "report")
+NOTES = "known"
+"""Folder of what is only noted of files, their inodes and times among it."""
 _TIMES = ("seconds", "traceback")
 _LEFT = re.compile(r"^\..*\.(tmp|old|partial)$|\.(stolen|now)$|\.damaged-\d+$")
 
@@ -22,7 +24,7 @@ def differences(one: Path, other: Path, stages: Sequence[str] = STAGES) -> list[
         for run in (one, other)
         for stage in (*stages, "status")
         for path in (run / stage).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent.name != NOTES
     }
     found = [name for name in sorted(names) if not _same(one, other, name)]
     return found + [

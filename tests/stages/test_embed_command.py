@@ -130,7 +130,7 @@ def test_size_and_crop_are_told_and_can_be_chosen(made: Path, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "input 128 px" in out
     assert "central" not in out
-    assert "input_px None -> 128, whole_patch None -> True" in out
+    assert "input_px 0 -> 128, whole_patch False -> True" in out
     features = read_feature_table(run / "embed" / VIT / "s0.h5")
     assert features.header.specs["embed"]["input_px"] == 128
     assert features.header.extra["encoder"]["feature"] == "class token"

@@ -101,7 +101,8 @@ def write_tiles(run: RunDir, slides: dict[str, int]) -> list[tuple[SlideRecord, 
 
 def go(stages: Sequence[Means], slides: Sequence[tuple[SlideRecord, PatchTable]]) -> tuple[CohortResult, Survey, int]:
     """Stream the slides; the result, what the survey said, and how many patches were told of."""
-    todo, told = survey(stages, slides), [0]
+    facts = [(record, table.facts) for record, table in slides]
+    todo, told = survey(stages, stages[0].run_dir, facts), [0]
 
     def count(patches: int) -> None:
         told[0] += patches
@@ -244,7 +245,7 @@ def test_patches_decoded_by_the_device_are_those_of_the_store(run: RunDir) -> No
     write_patches(run.patch_store("a"), header, replace(GEOMETRY, patch_px=SIDE), grid, jpegs=iter([jpegs]))
     slides = [(job("a", 0).record, read_patch_table(run.patch_store("a")))]
     stage = Means(run, batch=3)
-    todo = survey([stage], slides)
+    todo = survey([stage], run, [(record, table.facts) for record, table in slides])
     reading = replace(READING, decode_on="cpu")  # torchvision decodes there too, in the same layout
     result = stream_cohort([stage], run, [slides[0][0]], todo.jobs, reading, Watchers())
     assert not result.failed

@@ -92,6 +92,10 @@ class RunDir:
         """Status file of one slide: JSON with the state of each stage."""
         return self.root / "status" / f"{slide_id}.json"
 
+    def known(self, slide_id: str) -> Path:
+        """What was read of one slide's files, so that unchanged ones are not read again to see if they are fresh."""
+        return self.root / "status" / "known" / f"{slide_id}.json"
+
     @property
     def locks(self) -> Path:
         """Folder of all locks."""

@@ -22,7 +22,7 @@ from wsi_pipeline.stages.classify import ClassifyStage
 from wsi_pipeline.stages.engine.runner import CohortResult, StageResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
 from wsi_pipeline.stages.results.fractions import current_header, write_fractions
-from wsi_pipeline.store.tables.patch_table import PatchTable
+from wsi_pipeline.store.tables.patch_table import PatchFacts
 from wsi_pipeline.wording import counted, grouped
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def classify(request: Request) -> int:
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
 
 
-def _stage(request: Request, tables: Sequence[PatchTable]) -> ClassifyStage:
+def _stage(request: Request, tables: Sequence[PatchFacts]) -> ClassifyStage:
     """Return the stage; print the adapter, and the device and precision chosen."""
     spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
     encoder, remark = plan_in_run(request.run_dir, spec.model, adapter=execution.adapter, weights=execution.weights)

@@ -19,7 +19,7 @@ from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.engine.runner import CohortResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
 from wsi_pipeline.stages.inputs.stain_files import StainTarget
-from wsi_pipeline.store.tables.patch_table import PatchTable
+from wsi_pipeline.store.tables.patch_table import PatchFacts
 from wsi_pipeline.wording import counted
 
 
@@ -42,7 +42,7 @@ def _passes(request: Request) -> tuple[Request, ...]:
     return tuple(replace(request, options=options[0], sections=tuple(options)) for options in groups.values())
 
 
-def _stages(request: Request, tables: Sequence[PatchTable]) -> list[EmbedStage]:
+def _stages(request: Request, tables: Sequence[PatchFacts]) -> list[EmbedStage]:
     targets: dict[tuple[str, str], StainTarget | None] = {}
     for part in request.each():
         asked = _asked(part)
@@ -64,7 +64,7 @@ def _prepare_stain(request: Request, method: str, target: str) -> StainTarget:
     return prepare_stain(request, method, target)
 
 
-def _stage(request: Request, tables: Sequence[PatchTable], stain: StainTarget | None) -> EmbedStage:
+def _stage(request: Request, tables: Sequence[PatchFacts], stain: StainTarget | None) -> EmbedStage:
     """Return the stage of one encoder; print the device and precision chosen."""
     spec, execution = request.get(EmbedSpec), request.get(EmbedExecution)
     plan, remark = plan_in_run(

@@ -187,6 +187,6 @@ class RemoteFile:
     def changed(self) -> SlideError:
         """The error for a file that is no longer the one that was opened; every later read raises it too."""
         self._fault = SlideError(
-            f"the slide changed while it was read: {self.address}", todo="JoinedRange the same command again."
+            f"the slide changed while it was read: {self.address}", todo="Run the same command again."
         )
         return self._fault

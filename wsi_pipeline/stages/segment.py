@@ -17,14 +17,17 @@ from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.config.registries import TISSUE_METHODS, TISSUE_NETWORKS
 from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.errors import MissingSlideError, UsageError, WsiPipelineError
-from wsi_pipeline.files.addresses import may_exist
+from wsi_pipeline.files.addresses import is_address, may_exist
+from wsi_pipeline.files.dicom_header import is_dicom
+from wsi_pipeline.files.path_choices import split_choice
 from wsi_pipeline.report.maps.overlays import write_overlay
-from wsi_pipeline.slides.inspect.identity import quick_digest, same_slide
+from wsi_pipeline.slides.inspect.identity import members, quick_digest, same_slide
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.slides.slide import Slide, SlideInfo
 from wsi_pipeline.slides.spacing import Spacing, resolve_mpp, spacing_of
 from wsi_pipeline.stages.engine.freshness import REVISIONS, read_header, segment_digest, stale
 from wsi_pipeline.stages.engine.guards import check_unchanged, drop_other_format, identity_of
+from wsi_pipeline.stages.engine.known_files import SETTLED_SECONDS, look_up
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import ORIGIN, bounds_origin
 from wsi_pipeline.stages.engine.runner import Freshness
@@ -184,9 +187,19 @@ def _same_if_there(path: Path, digest: str) -> bool:
     if not may_exist(path):
         return True
     try:
-        return same_slide(path, digest)
+        return _known_same(path, digest)
     except MissingSlideError:
         return True
+
+
+def _known_same(path: Path, digest: str) -> bool:
+    """Like `same_slide`; a file that has not been touched since its digest was computed is not read again."""
+    file, chosen = split_choice(path)
+    if is_address(path) or not file.is_file() or members(file) is not None:
+        return same_slide(path, digest)
+    # The digest of a DICOM file covers its series, so other files.
+    known = look_up(file, f"digest {chosen}", lambda: None if is_dicom(file) else quick_digest(path), SETTLED_SECONDS)
+    return same_slide(path, digest) if known is None else bool(known == digest)
 
 
 def notes_of(info: SlideInfo, spacing: Spacing, found: Segmentation) -> str:

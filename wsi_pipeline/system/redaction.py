@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 REDACTED = "[redacted]"
 
@@ -38,12 +39,19 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     environment   where secret variables (HF_TOKEN, ..._PASSWORD) are looked up; by default the process's own
     """
     values = os.environ if environment is None else environment
-    known = {value for name, value in values.items() if _SECRET_VARIABLE.match(name) and len(value) >= _SHORTEST}
+    secret = [name for name in values if _is_secret(name)]
+    known = {values[name] for name in secret if len(values[name]) >= _SHORTEST}
     for value in sorted(known, key=len, reverse=True):
         text = text.replace(value, REDACTED)
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     return text
+
+
+@lru_cache(maxsize=4096)
+def _is_secret(variable: str) -> bool:
+    """By its name; every line of a log asks for all of them."""
+    return _SECRET_VARIABLE.match(variable) is not None
 
 
 class RedactingFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from wsi_pipeline.cohort.manifest import SlideRecord
@@ -12,12 +13,13 @@ from wsi_pipeline.config.execution import EmbedExecution
 from wsi_pipeline.encoders.encoder import Encoder, EncoderPlan
 from wsi_pipeline.encoders.probe import WORTH_PATCHES, probe_batch
 from wsi_pipeline.errors import StoreError, UsageError
+from wsi_pipeline.stages.engine.known_files import known_files, look_up
 from wsi_pipeline.stages.engine.runner import CohortResult, StageResult, blocked, failure
 from wsi_pipeline.stages.streaming.devices import PlacedStage, stream_on
 from wsi_pipeline.stages.streaming.reader_client import warm_up
 from wsi_pipeline.stages.streaming.reader_process import Reading
 from wsi_pipeline.stages.streaming.stream import Survey, Watchers, survey
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
+from wsi_pipeline.store.tables.patch_table import PatchFacts, read_patch_facts
 from wsi_pipeline.system.device import choose_device, list_devices
 from wsi_pipeline.wording import counted
 
@@ -38,13 +40,13 @@ class NetworkStage(PlacedStage, Protocol):
 
 
 def over_patches(
-    request: Request, command: str, done: str, make: Callable[[Sequence[PatchTable]], Sequence[NetworkStage]]
+    request: Request, command: str, done: str, make: Callable[[Sequence[PatchFacts]], Sequence[NetworkStage]]
 ) -> CohortResult:
     """Run stages on every tiled slide in one pass; slides that failed earlier are in the results as blocked.
 
     command   name of the command, for progress
     done      participle of the command, for the note about slides not tiled yet
-    make      creates the stages from the patch tables of the slides; not called if there are none
+    make      creates the stages from what is known of the slides' patches; not called if there are none
 
     Raises UsageError if no slide was tiled, and any error that stops all slides: weights are missing or do not fit.
     """
@@ -56,7 +58,7 @@ def over_patches(
         if not kept_back:
             raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
         return CohortResult(tuple(kept_back))
-    stages = make([table for _, table in ready])
+    stages = make([facts for _, facts in ready])
     result = CohortResult((*_stream(request, command, stages, ready).results, *kept_back))
     waiting = len(records) - len(result.last)
     if waiting:
@@ -65,15 +67,15 @@ def over_patches(
 
 
 def _stream(
-    request: Request, command: str, stages: Sequence[NetworkStage], ready: Sequence[tuple[SlideRecord, PatchTable]]
+    request: Request, command: str, stages: Sequence[NetworkStage], ready: Sequence[tuple[SlideRecord, PatchFacts]]
 ) -> CohortResult:
     execution = request.get(EmbedExecution)
     devices = list_devices(execution.devices) if execution.devices else ()
     if len(devices) == 1:
         for stage in stages:
             stage.device = devices[0]
-    todo = survey(stages, ready)
-    patch_px = max(table.geometry.patch_px for _, table in ready)
+    todo = survey(stages, request.run_dir, ready)
+    patch_px = max(facts.geometry.patch_px for _, facts in ready)
     if todo.patches:
         warm_up()
         _load(request, stages, devices, todo, patch_px)
@@ -130,7 +132,7 @@ def print_network(request: Request, fact: str, plan: EncoderPlan, precision: str
 
 def _sort_out(
     records: tuple[SlideRecord, ...], run: RunDir, stage: str
-) -> tuple[list[tuple[SlideRecord, PatchTable]], list[StageResult]]:
+) -> tuple[list[tuple[SlideRecord, PatchFacts]], list[StageResult]]:
     """Slides with patches, and results for those without because an earlier stage failed.
 
     Slides that are not tiled yet are in neither list.
@@ -143,7 +145,13 @@ def _sort_out(
             kept_back += [failed] if failed else []
             continue
         try:
-            ready.append((record, read_patch_table(path)))
+            ready.append((record, _facts(run, record, path)))
         except StoreError as error:
             kept_back.append(StageResult(record.slide_id, stage, "failed", failure(error)))
     return ready, kept_back
+
+
+def _facts(run: RunDir, record: SlideRecord, path: Path) -> PatchFacts:
+    """Of the patches of one slide. The rows of all slides of a cohort would not fit into memory."""
+    with known_files(run.known(record.slide_id)):
+        return PatchFacts.parse(look_up(path, "patches", lambda: read_patch_facts(path).as_json()))

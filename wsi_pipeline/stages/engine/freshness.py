@@ -11,6 +11,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import ClassifySpec, SegmentSpec, TileSpec
 from wsi_pipeline.errors import DamagedStoreError, StoreError
 from wsi_pipeline.quality.measures import REVISION as QUALITY_REVISION
+from wsi_pipeline.stages.engine.known_files import look_up
 from wsi_pipeline.stages.engine.runner import Freshness
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.quarantine import set_aside, set_aside_copies
@@ -104,13 +105,17 @@ def read_header(path: Path, wanted: str) -> Header | None:
     A damaged store is set aside.
     """
     try:
-        with open_store(path) as store:
-            return Header.parse(store.attrs, wanted, path)
+        return Header.parse(dict(look_up(path, "attrs", lambda: _attrs(path))), wanted, path)
     except DamagedStoreError as error:
         set_aside(error)
     except StoreError:
         pass
     return None
+
+
+def _attrs(path: Path) -> dict[str, Any]:
+    with open_store(path) as store:
+        return store.attrs
 
 
 def stale(

@@ -12,6 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status, record_status
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
 from wsi_pipeline.remote.traffic import Traffic, traffic
+from wsi_pipeline.stages.engine.known_files import known_files
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.store.quarantine import set_aside
 from wsi_pipeline.system.isolate import Crash, run_isolated
@@ -99,13 +101,23 @@ class CohortResult:
 def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult]:
     """Run `stages` on one slide in order, up to the first needed one that fails. Never raises because of a slide."""
     results = []
-    with OpenOnce(record.path) as slide:
-        for stage in stages:
-            result = _process_stage(stage, run, record, slide)
-            results.append(result)
-            if result.action in ("failed", "busy") and getattr(stage, "needed", True):
-                break
+    with known_files(run.known(record.slide_id)):
+        with OpenOnce(record.path) as slide:
+            for stage in stages:
+                result = _process_stage(stage, run, record, slide)
+                results.append(result)
+                if result.action in ("failed", "busy") and getattr(stage, "needed", True):
+                    break
+        for stage, result in zip(stages, results, strict=False):
+            if result.action == "made":
+                note_files(stage, record)
     return results
+
+
+def note_files(stage: CheckedStage, record: SlideRecord) -> None:
+    """Check a stage that was just made, so that the next command need not read its files to see that it is fresh."""
+    with suppress(WsiPipelineError, OSError):
+        stage.check(record)
 
 
 def _process_stage(stage: SlideStage, run: RunDir, record: SlideRecord, slide: OpenOnce) -> StageResult:
@@ -304,14 +316,15 @@ def _preload(stages: Sequence[SlideStage]) -> list[str]:
 def _all_fresh(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord) -> list[StageResult] | None:
     """The results if every stage is up to date, else None. Starts no worker."""
     results = []
-    for stage in stages:
-        try:
-            state = stage.check(record)
-        except (WsiPipelineError, OSError):
-            return None
-        if not state.fresh or state.status is None:
-            return None
-        results.append(up_to_date(stage, run, record, state.status))
+    with known_files(run.known(record.slide_id)):
+        for stage in stages:
+            try:
+                state = stage.check(record)
+            except (WsiPipelineError, OSError):
+                return None
+            if not state.fresh or state.status is None:
+                return None
+            results.append(up_to_date(stage, run, record, state.status))
     return results
 
 

@@ -23,6 +23,7 @@ from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.remote.traffic import Traffic
 from wsi_pipeline.stages.engine.guards import check_unchanged
+from wsi_pipeline.stages.engine.known_files import known_files
 from wsi_pipeline.stages.engine.runner import (
     Action,
     CheckedStage,
@@ -30,6 +31,7 @@ from wsi_pipeline.stages.engine.runner import (
     StageResult,
     catch_failure,
     log_results,
+    note_files,
     record_outcome,
     up_to_date,
     with_traffic,
@@ -38,7 +40,7 @@ from wsi_pipeline.stages.streaming.jpegblocks import jpeg_blocks
 from wsi_pipeline.stages.streaming.reader_client import PixelFeed
 from wsi_pipeline.stages.streaming.reader_process import Reading, SlideJob
 from wsi_pipeline.stages.streaming.slide_rows import OutputRows, RowsPlan, SlideRows, Submit, kept_rows
-from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
+from wsi_pipeline.store.tables.patch_table import PatchFacts, PatchTable, read_patch_table
 from wsi_pipeline.system.locks import LockedError, locked
 
 _UNWRITTEN = 2
@@ -81,26 +83,27 @@ class Survey:
     patches: int
 
 
-def survey(stages: Sequence[RowStage], slides: Sequence[tuple[SlideRecord, PatchTable]]) -> Survey:
+def survey(stages: Sequence[RowStage], run: RunDir, slides: Sequence[tuple[SlideRecord, PatchFacts]]) -> Survey:
     """Find out, without locks, what `stages` have to do on `slides`; slides with unreadable stores count as nothing."""
     jobs, patches = [], 0
-    for record, table in slides:
-        left = [_left(stage, record, table) for stage in stages]
+    for record, facts in slides:
+        with known_files(run.known(record.slide_id)):
+            left = [_left(stage, record) for stage in stages]
         patches += sum(left)
         if any(left):
-            start = len(table.grid) - max(left)
-            jobs.append(SlideJob(record, stages[0].patch_store(record), len(table.grid), start, table.pixels))
+            start = facts.count - max(left)
+            jobs.append(SlideJob(record, stages[0].patch_store(record), facts.count, start, facts.pixels))
     return Survey(tuple(jobs), patches)
 
 
-def _left(stage: RowStage, record: SlideRecord, table: PatchTable) -> int:
+def _left(stage: RowStage, record: SlideRecord) -> int:
     """Number of patches of a slide that a stage has to compute; 0 also if it will fail before reading one."""
 
     def look() -> int:
         """Number of rows neither written nor saved by an interrupted run."""
         if stage.check(record).fresh:
             return 0
-        plan = stage.wanted(record, table)
+        plan = stage.wanted(record, read_patch_table(stage.patch_store(record)))
         return plan.key.rows - kept_rows(plan) if isinstance(plan, RowsPlan) else 0
 
     found = catch_failure(look)
@@ -188,7 +191,8 @@ class _Stream:
             for record in records:
                 slide = _Slide(record)
                 locks.callback(slide.locks.close)
-                slide.work = [self._enter(stage, slide, writer) for stage in self._stages]
+                with known_files(self._run.known(record.slide_id)):
+                    slide.work = [self._enter(stage, slide, writer) for stage in self._stages]
                 self._compute(slide, feed)
                 slide.read = feed.read.get(record.slide_id, Traffic())
                 unwritten.append(writer.submit(self._finish, slide))
@@ -259,7 +263,11 @@ class _Stream:
 
     def _finish(self, slide: _Slide) -> list[StageResult]:
         """Write the output for a slide and report the outcome; runs in the writer's thread."""
-        results = [self._settle(slide, work) for work in slide.work]
+        with known_files(self._run.known(slide.record.slide_id)):
+            results = [self._settle(slide, work) for work in slide.work]
+            for work, result in zip(slide.work, results, strict=True):
+                if result.action == "made":
+                    note_files(work.stage, slide.record)
         slide.locks.close()
         return results
 

@@ -24,6 +24,24 @@ from wsi_pipeline.tiling.resolve import PatchGeometry
 from wsi_pipeline.wording import counted
 
 
+@dataclass(frozen=True)
+class PatchFacts:
+    """How many patches a store has, their geometry, and which pixels it keeps (none, jpeg or images): no rows."""
+
+    geometry: PatchGeometry
+    count: int
+    pixels: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> PatchFacts:
+        """From what `as_json` returned."""
+        return cls(PatchGeometry(**values["geometry"]), values["count"], values["pixels"])
+
+
 @dataclass(frozen=True, eq=False)
 class PatchTable:
     """A patch store without its pixels."""
@@ -37,6 +55,11 @@ class PatchTable:
     quality: PatchQuality | None = None
     dropped: DroppedPatches | None = None
     """Patches that `tile --drop-artefacts` left out; None if it kept them."""
+
+    @property
+    def facts(self) -> PatchFacts:
+        """What is known of the patches without their rows."""
+        return PatchFacts(self.geometry, len(self.grid), self.pixels)
 
     def __repr__(self) -> str:
         size = f"{counted(len(self.grid), 'patch')} of {self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"
@@ -128,6 +151,15 @@ def read_patch_table(path: str | PathLike[str]) -> PatchTable:
         return read_table(store, path)
 
 
+def read_patch_facts(path: str | PathLike[str]) -> PatchFacts:
+    """What a patch store says of its patches; no row is read. Raises StoreError as `read_patch_table`."""
+    path = Path(path)
+    with closing(open_store(path)) as store:
+        Header.parse(store.attrs, PATCH_FORMAT, path)
+        geometry = geometry_from(store.array_attrs(COORDS), path)
+        return PatchFacts(geometry, store.shape(COORDS)[0], _pixels_in(store))
+
+
 def read_table(store: Store, path: Path) -> PatchTable:
     """Like `read_patch_table`, from an open store."""
     header = Header.parse(store.attrs, PATCH_FORMAT, path)
@@ -135,9 +167,14 @@ def read_table(store: Store, path: Path) -> PatchTable:
     coords, coverage = store.read(COORDS), store.read(COVERAGE)
     if len(coords) != len(coverage):
         raise StoreError(f"{path}: {len(coords)} coords but {len(coverage)} coverage values")
-    kind = next((name for name in (IMAGES, JPEG) if name in store.names()), "none")
     labels, quality = read_labels(store, len(coords), path), read_quality(store, len(coords), path)
-    return PatchTable(header, geometry, PatchGrid(coords, coverage), kind, labels, quality, read_dropped(store, path))
+    return PatchTable(
+        header, geometry, PatchGrid(coords, coverage), _pixels_in(store), labels, quality, read_dropped(store, path)
+    )
+
+
+def _pixels_in(store: Store) -> str:
+    return next((name for name in (IMAGES, JPEG) if name in store.names()), "none")
 
 
 def geometry_from(attrs: dict[str, Any], path: Path) -> PatchGeometry:
