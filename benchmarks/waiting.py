@@ -92,14 +92,16 @@ def _wait_for_orphans() -> None:
 
 def make_run(folder: Path, models: int, table: Path | None) -> Path:
     """A run of the synthetic slides of `demo`, or of those of a table, tiled, embedded and trained."""
-    from wsi_pipeline.cli import main as command
     from wsi_pipeline.demo.demo_cohort import make_cohort
 
     run = folder / "made"
-    tile = ("tile", str(make_cohort(folder / "cohort"))) if table is None else ("tile", str(table), *COARSE)
+    tile = (
+        ("tile", str(table.resolve()), *COARSE) if table else ("tile", str(make_cohort(folder / "cohort", workers=1)))
+    )
     train = [("train-mil", "--allow-few", "--epochs", "3", "--model", name) for name in MODELS[:models]]
     for words in (tile, ("embed", "--model", "colour"), *train, ("heatmap",)):
-        command([*words, "--run", str(run)])
+        # Not in this process, whose children would include the server of workers, which does not end before it does.
+        seconds(ROOT, (*words, "--run", str(run)), folder)
     return run
 
 
