@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from benchmarks.range_server import Behaviour, RangeServer, serving
 from tests.slide_files import tissue_like, write_generic_tiff, write_pyramid_tiff
@@ -64,6 +65,8 @@ def write_kind(folder: Path, kind: str) -> Path:
         return write_pyramid_tiff(folder / "s.svs", SLIDE, mpp=0.5, levels=(1, 2, 8), bigtiff=True)
     if kind == "jpeg2000":
         return write_pyramid_tiff(folder / "s.svs", SLIDE, mpp=0.5, compression="jpeg2000")
+    if kind in ("lzw", "deflate", "none"):
+        return write_pyramid_tiff(folder / "s.svs", SLIDE, mpp=0.5, compression=kind, levels=(1, 4))
     if kind == "webp":  # read by tiffslide
         return write_pyramid_tiff(folder / "s.svs", SLIDE, mpp=0.5, compression="webp")
     if kind == "tables":
@@ -71,7 +74,7 @@ def write_kind(folder: Path, kind: str) -> Path:
     return write_generic_tiff(folder / "s.tif", SLIDE, mpp=0.5)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "bigtiff", "jpeg2000", "webp", "tables"])
+@pytest.mark.parametrize("kind", ["jpeg", "bigtiff", "jpeg2000", "webp", "tables", "lzw", "deflate", "none"])
 def test_it_reads_as_a_local_copy_does(folder: Path, server: RangeServer, kind: str) -> None:
     path = write_kind(folder, kind)
     address = slide_path(f"{server.address}/{path.name}")
@@ -81,6 +84,26 @@ def test_it_reads_as_a_local_copy_does(folder: Path, server: RangeServer, kind: 
     assert file_facts(address) == file_facts(path)
     assert quick_digest(address) == quick_digest(path)
     assert size_in_bytes(address) == path.stat().st_size
+
+
+def test_a_slide_of_a_gigabyte_is_opened_by_its_directories(folder: Path, server: RangeServer) -> None:
+    """Not compressed, in a sparse file; no other copy is read to compare with it."""
+    path, side, patch = folder / "large.tif", 19_200, SLIDE[:256, :256]
+    tifffile.imwrite(
+        path, None, shape=(side, side, 3), dtype=np.uint8, tile=(256, 256), photometric="rgb", bigtiff=True
+    )
+    with tifffile.TiffFile(path) as tiff, path.open("r+b") as file:
+        file.seek(tiff.pages.first.dataoffsets[5000])
+        file.write(patch.tobytes())
+    assert path.stat().st_size > 1 << 30
+    before = traffic()
+    with open_slide(f"{server.address}/large.tif") as slide:
+        opened = traffic() - before
+        y, x = (256 * number for number in divmod(5000, side // 256))
+        np.testing.assert_array_equal(slide.read_region(x, y, 0, 256, 256), patch)
+    first = traffic() - before - opened
+    assert opened.nbytes < 2_000_000  # its directory and the tiles that are compared with OpenSlide
+    assert (first.nbytes, first.requests) == (patch.nbytes, 1)
 
 
 def test_bytes_are_those_of_the_tiles_needed(folder: Path, server: RangeServer) -> None:
@@ -205,14 +228,14 @@ def test_a_file_fetched_whole_where_that_is_allowed(
 
 
 def test_what_only_openslide_reads(folder: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_pyramid_tiff(folder / "lzw.svs", SLIDE, mpp=0.5, compression="lzw")
+    path = write_pyramid_tiff(folder / "packbits.svs", SLIDE, mpp=0.5, compression="packbits")
     with pytest.raises(SlideError, match=r"only OpenSlide reads it \(.*\), and it opens no address") as caught:
-        open_slide(f"{server.address}/lzw.svs")
+        open_slide(f"{server.address}/packbits.svs")
     assert "export WSI_PIPELINE_WHOLE_GB=1" in (caught.value.todo or "")
     monkeypatch.setenv("WSI_PIPELINE_WHOLE_GB", "1")
-    with open_slide(f"{server.address}/lzw.svs") as remote, open_slide(path) as local:
+    with open_slide(f"{server.address}/packbits.svs") as remote, open_slide(path) as local:
         same_everywhere(remote, local)
-        assert str(remote.path) == f"{server.address}/lzw.svs"
+        assert str(remote.path) == f"{server.address}/packbits.svs"
 
 
 @pytest.mark.parametrize("name", ["a.mrxs", "a.vms", "a.dcm"])

@@ -200,12 +200,12 @@ def test_other_pixels_than_the_other_backends_are_not_trusted(tmp_path: Path, ca
     assert "a.svs: level 0 is read by array: pixels of tile" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["lzw", "rgba", "grey"])
+@pytest.mark.parametrize("kind", ["packbits", "rgba", "grey"])
 def test_what_is_not_understood_is_read_by_openslide_and_the_log_says_why(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pixels = {"lzw": RGB, "rgba": np.dstack([RGB, RGB[..., 0]]), "grey": RGB[..., 0]}[kind]
-    extra = {"extrasamples": ["unassalpha"]} if kind == "rgba" else {}
+    pixels = {"packbits": RGB, "rgba": np.dstack([RGB, RGB[..., 0]]), "grey": RGB[..., 0]}[kind]
+    extra = {"rgba": {"extrasamples": ["unassalpha"]}, "packbits": {"compression": "packbits"}}.get(kind, {})
     path = write_generic_tiff(tmp_path / "a.tif", pixels, **extra)
     with caplog.at_level(logging.INFO), open_slide(path) as slide:
         assert (slide.info.backend, slide.tiles(0)) == ("openslide", None)

@@ -45,11 +45,11 @@ def test_the_backend_that_sees_more_levels_is_taken(tmp_path: Path) -> None:
     with open_slide(path, "openslide") as slide:
         assert len(slide.info.levels) == 1
     with open_slide(path) as slide:
-        assert (slide.info.backend, len(slide.info.levels), slide.info.mpp) == ("tiffslide", 3, 0.25)
+        assert (slide.info.backend, len(slide.info.levels), slide.info.mpp) == ("jpegtiff", 3, 0.25)
 
 
 def test_equal_pyramids_are_read_by_openslide(tmp_path: Path) -> None:
-    with open_slide(write_generic_tiff(tmp_path / "a.tif", RGB, mpp=0.5)) as slide:
+    with open_slide(write_generic_tiff(tmp_path / "a.tif", RGB, mpp=0.5, compression="packbits")) as slide:
         assert (slide.info.backend, slide.info.vendor) == ("openslide", "generic-tiff")
         assert slide.info.mpp == pytest.approx(0.5)
 
@@ -229,7 +229,7 @@ def test_unequal_axes_give_no_mpp_but_a_note(tmp_path: Path) -> None:
     tifffile.imwrite(tiled, RGB, tile=(128, 128), photometric="rgb", metadata=None, **resolution((0.25, 0.5)))
     flat = tmp_path / "flat.tif"
     tifffile.imwrite(flat, RGB, photometric="rgb", metadata=None, **resolution((0.25, 0.5)))
-    for path, backend in ((tiled, "openslide"), (flat, "tiffslide")):
+    for path, backend in ((tiled, "jpegtiff"), (flat, "tiffslide")):
         with open_slide(path) as slide:
             assert (slide.info.backend, slide.info.mpp) == (backend, None)
             assert slide.info.mpp_note == "the slide states different mpp for x (0.25) and y (0.5)"

@@ -8,6 +8,8 @@ Components that are coarser along one axis than along the other would not stay i
 JPEG 2000 goes through OpenJPEG. Its reduced images are low-pass bands whose samples sit on every second (fourth ...)
 pixel, not between them, and sharper than an area mean, so one level more than needed is decoded and brought into place
 by an area filter.
+
+LZW, Deflate and uncompressed tiles go through libtiff or tifffile, as those of strips do.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.geometry import Size
+from wsi_pipeline.slides.tiff.decode import Decoder
 from wsi_pipeline.slides.tiles.jpeg_stream import YCBCR_TRANSFORM, head_of, whole
 
 Pixels = NDArray[np.uint8]
@@ -89,6 +92,25 @@ class Jpeg2000Codec:
         image = Image.open(io.BytesIO(data), formats=("JPEG2000",))
         image.reduce = shrink.bit_length() - 2  # type: ignore[method-assign, assignment]
         return _between(np.asarray(image), shrink // 2)
+
+    def as_jpeg(self, data: bytes) -> None:
+        """None: the tile is not a JPEG."""
+
+
+class LosslessCodec:
+    """Tiles of RGB without loss: LZW, Deflate, or not compressed.
+
+    decoder   of the page
+    """
+
+    scales = (1,)
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def decode(self, data: bytes, shrink: int, out: Pixels | None) -> Pixels:
+        """One tile: see `TileCodec.decode`."""
+        return self._decoder(data, 0)
 
     def as_jpeg(self, data: bytes) -> None:
         """None: the tile is not a JPEG."""

@@ -12,16 +12,18 @@ import tifffile
 from wsi_pipeline.errors import SlideError
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.slides.slide import Slide
-from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS
+from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS, decoder_of
 from wsi_pipeline.slides.tiff.directories import every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiles.jpeg_stream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
-from wsi_pipeline.slides.tiles.tile_codec import Jpeg2000Codec, JpegCodec, TileCodec, wavelet_levels
+from wsi_pipeline.slides.tiles.tile_codec import Jpeg2000Codec, JpegCodec, LosslessCodec, TileCodec, wavelet_levels
 from wsi_pipeline.slides.tiles.tile_level import ExpectsRanges, TileBytes, TiledLevel, TileSource
 
 log = logging.getLogger(__name__)
 
 _JPEG, _JPEG2000 = 7, (33004, 33005, 34712)
+_LOSSLESS = (1, 5, 8, 32946)
+"""Not compressed, LZW, and Deflate under both of its numbers."""
 _RGB, _YCBCR = 2, 6
 _HEADER_BYTES = 1 << 16
 
@@ -80,6 +82,8 @@ def _codec(page: Any, file: TileSource) -> TileCodec:
         return JpegCodec(tile, page.jpegtables, transform, chroma_step(head) if head else (1, 1))
     if compression in _JPEG2000 and photometric == _RGB:
         return Jpeg2000Codec(tile, wavelet_levels(_first_bytes(page, file)))
+    if compression in _LOSSLESS and photometric == _RGB:
+        return LosslessCodec(decoder_of(page))
     raise SlideError(f"compression {compression} of kind {page.photometric.name} is not decoded here")
 
 

@@ -20,6 +20,7 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import StageStatus, read_status, record_status
 from wsi_pipeline.errors import DamagedStoreError, WsiPipelineError
+from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.remote.traffic import Traffic, traffic
 from wsi_pipeline.stages.engine.known_files import known_files
 from wsi_pipeline.stages.engine.open_once import OpenOnce
@@ -115,7 +116,12 @@ def process_slide(stages: Sequence[SlideStage], run: RunDir, record: SlideRecord
 
 
 def note_files(stage: CheckedStage, record: SlideRecord) -> None:
-    """Check a stage that was just made, so that the next command need not read its files to see that it is fresh."""
+    """Check a stage that was just made, so that the next command need not read its files to see that it is fresh.
+
+    Not of a slide at an address, of which the check may read a part once more.
+    """
+    if is_address(record.path):
+        return
     with suppress(WsiPipelineError, OSError):
         stage.check(record)
 
