@@ -11,7 +11,10 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "squeue", "srun", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare")
@@ -34,6 +37,9 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
@@ -86,6 +92,23 @@ class SlurmNode:
         """Every job the controller has seen: JobId, JobState, Comment, ... as `scontrol show job` tells them."""
         lines = self.call("scontrol", "--oneliner", "show", "job").splitlines()
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+
+    def die(self) -> None:
+        """What the loss of power does to the node: its daemon and all processes of its jobs end at once. It comes back.
+
+        The controller learns from the daemon's first message that its jobs are gone.
+        """
+        daemon = self._daemons.pop()
+        own = {process.pid: process for process in psutil.Process(daemon.pid).children(recursive=True)}
+        for process in psutil.process_iter(["name"]):
+            if process.info["name"] == "slurmstepd" and str(self.folder) in " ".join(_environment(process).values()):
+                own |= {item.pid: item for item in (process, *process.children(recursive=True))}
+        daemon.kill()
+        for process in own.values():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        daemon.wait()
+        self._start("slurmd", "-D")
 
     def _write_configuration(self) -> None:
         controller_port, node_port = _free_ports()
@@ -150,3 +173,10 @@ def _free_ports() -> tuple[int, int]:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
         return one.getsockname()[1], two.getsockname()[1]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return dict(process.environ())
+    except psutil.Error:
+        return {}
