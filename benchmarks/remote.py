@@ -2,6 +2,7 @@
 
     python -m benchmarks.remote SLIDE.svs            # bytes, beside tiffslide over fsspec
     python -m benchmarks.remote SLIDE.svs --link     # embed over 20 ms and 1 Gbit/s, beside the local file
+    python -m benchmarks.remote SLIDE.svs --large    # bytes of opening slides of 1 GB, and of one patch
 
 Needs the extra `remote`. The server is a process of its own on the loopback (`benchmarks.range_server`).
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from benchmarks.range_server import serving
 from wsi_pipeline.encoders.names import plan_encoder
@@ -29,6 +31,8 @@ from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.tiling.resolve import PatchGeometry
 
 SIDE = 256
+LARGE_BYTES = 1 << 30
+_CODES = {"jpeg": "jpeg", "jpeg2000": 33005, "lzw": "lzw", "deflate": "deflate", "none": None}
 RUNS = 3
 
 
@@ -92,6 +96,54 @@ def by_tiffslide(address: str, corners: list[tuple[int, int]], cache: str | None
             slide.read_region((x, y), 0, (SIDE, SIDE), as_array=True)
 
 
+def large_table(path: Path) -> None:
+    """Print the traffic of opening a slide of 1 GB and of its first patch, for each compression of its tiles.
+
+    Its one level repeats a piece of `path` until the file has 1 GB.
+    """
+    print(f"{'tiles':<12}{'GB':>6}{'px':>8}{'open':>16}{'one patch':>16}{'its tile':>12}   MB (requests)")
+    with open_slide(path) as slide, tempfile.TemporaryDirectory() as name:
+        middle = slide.info.size.width // 2, slide.info.size.height // 2
+        piece = slide.read_region(*middle, 0, 4 * SIDE, 4 * SIDE)
+        for compression in ("jpeg", "jpeg2000", "lzw", "deflate", "none"):
+            file = Path(name) / f"{compression}.tif"
+            side = write_large(file, piece, compression)
+            with tempfile.TemporaryDirectory() as cache, serving(file.parent) as server:
+                os.environ["WSI_PIPELINE_CACHE"] = cache
+                before = traffic()
+                with open_slide(f"{server.address}/{file.name}") as remote:
+                    opened = traffic() - before
+                    remote.read_region(side // 2 // SIDE * SIDE, 0, 0, SIDE, SIDE)
+                    patch = traffic() - before - opened
+                    tile = int(remote.tiles(0).counts[side // 2 // SIDE])  # type: ignore[union-attr, attr-defined]
+            told = [f"{read.nbytes / 1e6:.3f} ({read.requests})" for read in (opened, patch)]
+            size = file.stat().st_size / 1e9
+            print(f"{compression:<12}{size:>6.2f}{side:>8}{told[0]:>16}{told[1]:>16}{tile / 1e6:>12.3f}", flush=True)
+            file.unlink()
+
+
+def write_large(path: Path, piece: np.ndarray, compression: str) -> int:
+    """A tiled TIFF of about 1 GB made of the tiles of `piece` again and again; returns its side in pixels."""
+    kind: dict[str, Any] = {"compression": _CODES[compression], "photometric": "rgb", "tile": (SIDE, SIDE)}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(piece, metadata=None, **kind)
+    with tifffile.TiffFile(path) as tiff, path.open("rb") as file:
+        page, tiles = tiff.pages.first, []
+        if page.jpegtables is not None:
+            raise SystemExit("tables of its own")
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            file.seek(offset)
+            tiles.append(file.read(count))
+        kind["photometric"] = page.photometric
+    columns = round((LARGE_BYTES / (sum(map(len, tiles)) / len(tiles))) ** 0.5)
+    side = columns * SIDE
+    numbers = np.random.default_rng(0).integers(0, len(tiles), columns * columns)
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        every = (tiles[number] for number in numbers)
+        writer.write(every, shape=(side, side, 3), dtype=np.uint8, metadata=None, **kind)
+    return side
+
+
 def link_table(path: Path, names: list[str], patches: int, link: tuple[float, float]) -> None:
     """Print patches per second of reading alone and of the encoder `colour`, local and over the link, alternately."""
     encoder = plan_encoder("colour").open("cpu", "fp32")
@@ -135,12 +187,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", type=Path)
     parser.add_argument("--link", action="store_true")
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("--ways", nargs="+", default=["reading", "colour"], choices=["reading", "colour"])
     parser.add_argument("--patches", type=int, default=0, help="with --link, only so many from the middle; 0: all")
     parser.add_argument("--delay-ms", type=float, default=20.0)
     parser.add_argument("--gbit", type=float, default=1.0)
     given = parser.parse_args()
-    if given.link:
+    if given.large:
+        large_table(given.slide)
+    elif given.link:
         link_table(given.slide, given.ways, given.patches, (given.delay_ms, given.gbit))
     else:
         bytes_table(given.slide)
