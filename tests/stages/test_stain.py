@@ -65,7 +65,7 @@ def test_slides_are_given_one_stain_and_ihc_keeps_its_own(run: Path, capsys: pyt
     before = {name: features(run, name) for name in SLIDES}
     assert embed(run, "--stain-norm", "macenko") == 0
     out = capsys.readouterr().out
-    assert "stain_norm None -> macenko" in out
+    assert "stain_norm none -> macenko" in out
     assert "ihc keeps its own stain: its stain is brown (as DAB), the target's H&E" in out
     target = json.loads((run / "stain" / "macenko" / "target.json").read_text())
     chosen = target["source"].split(",")[0].removeprefix("slide ")
