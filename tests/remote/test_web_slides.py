@@ -19,6 +19,7 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.errors import MissingSlideError, SlideError
 from wsi_pipeline.files.addresses import slide_path
 from wsi_pipeline.reading.patch_reader import PatchReader, SlidePatches
+from wsi_pipeline.remote.remote_file import HEAD_BYTES
 from wsi_pipeline.remote.traffic import Traffic, traffic
 from wsi_pipeline.slides.inspect.identity import quick_digest, size_in_bytes
 from wsi_pipeline.slides.inspect.preflight import file_facts
@@ -143,7 +144,7 @@ def test_a_second_time_it_comes_from_the_cache(server: RangeServer) -> None:
     sent, before = server.sent, traffic()
     with open_slide(f"{server.address}/a.svs") as slide:
         np.testing.assert_array_equal(slide.read_region(0, 0, 0, 1024, 1024), first)
-    assert server.sent - sent <= 16 << 10  # the size and the tag
+    assert server.sent - sent <= HEAD_BYTES  # the size and the tag
     assert (traffic() - before).cached > 50_000
 
 

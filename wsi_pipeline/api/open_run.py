@@ -18,6 +18,7 @@ from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.cohort.tables.patient_doubts import doubt_words
 from wsi_pipeline.config.execution import TableOptions
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.files.addresses import slide_path
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather
 from wsi_pipeline.stages.results.trainings import trainings
 from wsi_pipeline.store.tables.feature_table import FeatureTable, read_feature_table
@@ -104,7 +105,7 @@ def read_features(source: str | PathLike[str] | Run, encoder: str | None = None)
     """
     if encoder is not None:
         return (source if isinstance(source, Run) else open_run(source)).features(encoder)
-    if isinstance(source, Run) or Path(source).suffix not in STORE_SUFFIXES.values():
+    if isinstance(source, Run) or slide_path(source).suffix not in STORE_SUFFIXES.values():
         run = source if isinstance(source, Run) else open_run(source)
         raise UsageError(f"{run.folder} is a run: name the encoder too", todo=_there_are(run.encoders))
     return read_feature_table(source)

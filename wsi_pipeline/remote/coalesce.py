@@ -15,6 +15,8 @@ GAPS = 0.05
 CHUNK_BYTES = 4 << 20
 """Ranges are joined within stretches of this many bytes in the order of their use, so that what is read is used soon.
 """
+FIRST_BYTES, FIRST_CHUNK_BYTES = 128 << 10, 2 << 20
+"""The same at the beginning. Requests share the link, so that of 16 long ones the first arrives with the last."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,26 @@ def _bridged(wanted: Sequence[Range], gaps: float) -> set[int]:
 
 def runs_in_order(ranges: Iterable[Range], chunk: int = CHUNK_BYTES) -> list[JoinedRange]:
     """Runs for ranges that will be read in the given order, each once: the earliest needed first."""
-    return [run for part in _chunks(ranges, chunk) for run in _by_use(part)]
+    return [run for part, most in _chunks(ranges, chunk) for run in _by_use(part, most)]
 
 
-def _by_use(part: Sequence[Range]) -> list[JoinedRange]:
+def _by_use(part: Sequence[Range], most: int) -> list[JoinedRange]:
     place = {item: number for number, item in enumerate(part)}
-    return sorted(coalesce(part), key=lambda run: min(place[item] for item in run.ranges))
+    return sorted(coalesce(part, most), key=lambda run: min(place[item] for item in run.ranges))
 
 
-def _chunks(ranges: Iterable[Range], chunk: int) -> Iterator[list[Range]]:
+def _chunks(ranges: Iterable[Range], chunk: int) -> Iterator[tuple[list[Range], int]]:
+    """The ranges in stretches, each with the longest request to make of it."""
     seen, part, size = set[Range](), list[Range](), 0
+    limit, most = min(chunk, FIRST_CHUNK_BYTES), FIRST_BYTES
     for item in ranges:
         if item in seen:
             continue
         seen.add(item)
         part.append(item)
         size += item[1] - item[0]
-        if size >= chunk:
-            yield part
-            part, size = [], 0
+        if size >= limit:
+            yield part, most
+            part, size, limit, most = [], 0, chunk, MOST_BYTES
     if part:
-        yield part
+        yield part, most

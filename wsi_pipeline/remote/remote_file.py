@@ -20,8 +20,8 @@ from wsi_pipeline.remote.servers.connect import server_of
 from wsi_pipeline.remote.settings import RemoteSettings, remote_settings
 from wsi_pipeline.remote.traffic import Traffic, count
 
-HEAD_BYTES = 16 << 10
-"""Read when a file is opened: its kind, size and tag, and often its first directory."""
+HEAD_BYTES = 64 << 10
+"""Read when a file is opened: its kind, size and tag, and often its first directory with the places of its tiles."""
 
 
 class RemoteFile:

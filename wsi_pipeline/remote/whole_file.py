@@ -30,15 +30,16 @@ _FOLDER = "whole"
 _PIECE = 8 << 20
 
 
-def whole_file(file: RemoteFile, why: str) -> Path:
+def whole_file(file: RemoteFile, why: str, *, any_size: bool = False) -> Path:
     """The file on this machine, fetched now unless the cache has it. One process fetches, others wait for it.
 
-    why   the sentence that says why it cannot be read in parts
+    why        the sentence that says why it cannot be read in parts
+    any_size   also if WSI_PIPELINE_WHOLE_GB does not allow it
 
     Raises SlideError if files of its size are not to be fetched whole, or cannot be kept.
     """
     size = max(0, file.size)
-    if size > file.settings.whole_bytes or file.size < 0:
+    if (size > file.settings.whole_bytes and not any_size) or file.size < 0:
         there = f" ({megabytes(size)})" if size else ""
         raise SlideError(
             f"{why}{there}: {file.address}",

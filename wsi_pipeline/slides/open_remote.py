@@ -30,7 +30,7 @@ from wsi_pipeline.slides.tiff.tiff_image import tiff_image
 from wsi_pipeline.slides.tiles.remote_tiles import RemoteTileBytes
 from wsi_pipeline.slides.tiles.tile_check import same_pixels, sampled_tiles
 from wsi_pipeline.slides.tiles.tile_level import TiledLevel
-from wsi_pipeline.slides.tiles.tile_pages import tiled_levels
+from wsi_pipeline.slides.tiles.tile_pages import opening_ranges, tiled_levels
 
 _SEVERAL_FILES = {
     ".mrxs": "MIRAX",
@@ -99,6 +99,7 @@ def _in_parts(file: RemoteFile, choice: ImageChoice) -> Slide:
         if found.vendor not in PLAIN:
             raise _NotInPartsError(f"only OpenSlide assembles the tiles of {found.vendor}, and it opens no address")
         image = tiff_image(stand_in, choice, cast(BinaryIO, RemoteReader(file)))
+        file.read_many(opening_ranges(stand_in, image))  # at once, as each of those who ask for them waits for one
         with open_tiff(found, image) as described:
             info = described.info
             other = TiffSlideSlide(stand_in, image, file)

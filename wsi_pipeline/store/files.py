@@ -11,6 +11,8 @@ from typing import Literal
 
 from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES as SUFFIXES
 from wsi_pipeline.errors import StoreError
+from wsi_pipeline.files.addresses import is_address, slide_path
+from wsi_pipeline.remote.kept_store import kept_store
 from wsi_pipeline.store.backends.backend import Backend
 from wsi_pipeline.store.store import Store, StoreWriter
 from wsi_pipeline.system.atomic import atomic_path, recover
@@ -19,11 +21,15 @@ from wsi_pipeline.system.atomic import atomic_path, recover
 def open_store(path: str | PathLike[str]) -> Store:
     """Open a store for reading.
 
+    path   may be an address: the store is then fetched into the cache first
+
     Raises StoreError if it is missing or of an unknown suffix, DamagedStoreError if it does not match its checksums.
     """
-    place = Path(path)
+    place = slide_path(path)
     if place.suffix not in SUFFIXES.values():
         raise StoreError(f"{place}: a store ends in {' or '.join(SUFFIXES.values())}")
+    if is_address(place):
+        place = kept_store(place)
     if place.suffix == SUFFIXES["zarr"]:
         recover(place)
     if not place.exists():

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_pipeline.cohort.run_dir import POOLED_MARK
+from wsi_pipeline.commands.exchange.from_address import files_here
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import Request, shown
 from wsi_pipeline.commands.tile import print_redone
 from wsi_pipeline.config.execution import CohortOptions, TableOptions
 from wsi_pipeline.exchange.readers.find_files import find_files
+from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.stages.engine.runner import CohortResult, run_cohort
 from wsi_pipeline.stages.inputs.import_cohort import Given, ImportCohort, import_cohort, require_any
 from wsi_pipeline.stages.inputs.import_plan import ImportPlan, plan_features, plan_patches
@@ -39,10 +41,15 @@ def given_by(
     request: Request, *sources: str, labels: str | None = None, slides: str | None = None, encoder: str | None = None
 ) -> Given:
     """The files and tables that the user named, with the table options; paths are shown as a user would type them."""
-    where = listed([shown(Path(source)) for source in sources], 2)
+    where = listed([_shown(source) for source in sources], 2)
     named = labels or slides
     options, table = request.get(CohortOptions), request.get(TableOptions)
+    sources = files_here(sources, named, options, request.console)
     return Given(sources, labels, slides, encoder, where, shown(Path(named)) if named else "", options, table)
+
+
+def _shown(source: str) -> str:
+    return source.split("?")[0] if is_address(source) else shown(Path(source))
 
 
 def bring_in_features(request: Request, given: Given) -> BroughtIn:

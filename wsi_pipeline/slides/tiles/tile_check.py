@@ -7,6 +7,7 @@ reads the level instead.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +42,24 @@ def same_pixels(levels: dict[int, TiledLevel], other: Slide, name: str) -> dict[
 
 def sampled_tiles(number: int, level: TiledLevel) -> list[tuple[int, int]]:
     """(start, stop) in the file of the tiles that `same_pixels` compares."""
-    return level.ranges(_sample(level, 3 if number == 0 else 1))
+    return level.ranges(_sample(level.counts, level.missing, _samples(number)))
+
+
+def sampled_of_page(number: int, page: Any) -> list[tuple[int, int]]:
+    """The same of a level that has not been looked at: tifffile's page."""
+    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    chosen = _sample(counts, (counts == 0) | (offsets == 0), _samples(number))
+    return [(int(offsets[place]), int(offsets[place] + counts[place])) for place in chosen if place < len(offsets)]
+
+
+def _samples(number: int) -> int:
+    return 1 if number else 3
 
 
 def _fault(number: int, level: TiledLevel, other: Slide) -> str:
     """Why a level must not be decoded here, or an empty string."""
     compared = 0
-    for index in _sample(level, 3 if number == 0 else 1):
+    for index in _sample(level.counts, level.missing, _samples(number)):
         row, column = divmod(int(index), level.columns)
         theirs = _read(number, level, other, column, row)
         if theirs is None:
@@ -63,12 +75,12 @@ def _fault(number: int, level: TiledLevel, other: Slide) -> str:
     return "" if compared else "no tile could be compared"
 
 
-def _sample(level: TiledLevel, count: int) -> NDArray[np.int64]:
+def _sample(counts: NDArray[np.int64], missing: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
     """Up to `count` tiles of the file: the largest, the median by size, the last; else the first one."""
-    there = np.flatnonzero(~level.missing)
+    there = np.flatnonzero(~missing)
     if not len(there):
         return np.zeros(1, np.int64)
-    by_size = there[np.argsort(level.counts[there], kind="stable")]
+    by_size = there[np.argsort(counts[there], kind="stable")]
     return np.unique([by_size[-1], by_size[len(by_size) // 2], there[-1]][:count])
 
 

@@ -16,6 +16,7 @@ from wsi_pipeline.slides.tiff.decode import PARSE_ERRORS, decoder_of
 from wsi_pipeline.slides.tiff.directories import every_page
 from wsi_pipeline.slides.tiff.slide_image import SlideImage
 from wsi_pipeline.slides.tiles.jpeg_stream import RGB_TRANSFORM, YCBCR_TRANSFORM, chroma_step
+from wsi_pipeline.slides.tiles.tile_check import sampled_of_page
 from wsi_pipeline.slides.tiles.tile_codec import Jpeg2000Codec, JpegCodec, LosslessCodec, TileCodec, wavelet_levels
 from wsi_pipeline.slides.tiles.tile_level import ExpectsRanges, TileBytes, TiledLevel, TileSource
 
@@ -60,6 +61,23 @@ def tiled_levels(
     except (*PARSE_ERRORS, MemoryError) as error:
         raise SlideError(f"its TIFF directories cannot be parsed ({type(error).__name__}: {error})") from error
     return _without_repaired(found, other)
+
+
+def opening_ranges(path: Path, image: SlideImage) -> list[tuple[int, int]]:
+    """(start, stop) of all tiles, or beginnings of tiles, that are looked at when a slide is opened.
+
+    Empty for slides whose directories do not parse, or whose tiles are not decoded here.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = every_page(tiff)
+            levels = [pages[level[0].offset] for level in image.levels]
+            if not all(page.is_tiled and int(page.compression) in (_JPEG, *_JPEG2000, *_LOSSLESS) for page in levels):
+                return []
+            heads = [_head(page) for page in levels]
+            return heads + [part for number, page in enumerate(levels) for part in sampled_of_page(number, page)]
+    except (*PARSE_ERRORS, MemoryError):
+        return []
 
 
 def _tiled(page: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import StoreError
+from wsi_pipeline.files.addresses import slide_path
 from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.schema import COORDS, FEATURE_BYTES_PER_CHUNK, FEATURE_FORMAT, FEATURES, Header
 from wsi_pipeline.store.store import ArraySpec, Store
@@ -67,7 +68,7 @@ def check_finite(features: NDArray[np.floating[Any]], coords: NDArray[np.int64])
 
 def read_feature_table(path: str | PathLike[str]) -> FeatureTable:
     """Read a feature store. Raises StoreError if it is not a feature store or is damaged."""
-    path = Path(path)
+    path = slide_path(path)
     with closing(open_store(path)) as store:
         header = Header.parse(store.attrs, FEATURE_FORMAT, path)
         geometry = geometry_from(store.array_attrs(COORDS), path)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import StoreError
+from wsi_pipeline.files.addresses import slide_path
 from wsi_pipeline.quality.patch_quality import PatchQuality
 from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.schema import COORDS, COVERAGE, IMAGES, JPEG, PATCH_FORMAT, ROWS_PER_CHUNK, Header
@@ -146,14 +147,14 @@ def _attrs_of_imported(header: Header, geometry: PatchGeometry) -> dict[str, Any
 
 def read_patch_table(path: str | PathLike[str]) -> PatchTable:
     """Read a patch store without its pixels. Raises StoreError if it is not a patch store or is damaged."""
-    path = Path(path)
+    path = slide_path(path)
     with closing(open_store(path)) as store:
         return read_table(store, path)
 
 
 def read_patch_facts(path: str | PathLike[str]) -> PatchFacts:
     """What a patch store says of its patches; no row is read. Raises StoreError as `read_patch_table`."""
-    path = Path(path)
+    path = slide_path(path)
     with closing(open_store(path)) as store:
         Header.parse(store.attrs, PATCH_FORMAT, path)
         geometry = geometry_from(store.array_attrs(COORDS), path)
