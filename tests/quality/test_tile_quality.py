@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage as ndi
 
 from tests.slide_files import write_pyramid_tiff
@@ -14,6 +15,7 @@ from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.cohort.slide_status import read_status
 from wsi_pipeline.quality.measures import NAMES, UNITS
+from wsi_pipeline.report.maps.artefact_overlay import COLOURS
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.store.files import amend_store
 from wsi_pipeline.store.schema import PATCH_FORMAT, QUALITY
@@ -115,6 +117,45 @@ def test_artefacts_are_dropped_and_counted_with_their_reason(
     assert f"{n} of {table.header.extra['laid']} patches dropped: {n} out of focus" in out
     assert f"{n} dropped as artefacts: {n} out of focus" in out
     assert store_of(run, "s1").header.extra["dropped"] == {}
+
+
+def test_the_overlay_shows_which_patch_is_flagged_for_what(tmp_path: Path) -> None:
+    write_cohort(tmp_path, per_class=1, broken=False)
+    picture = blob_slide(0)
+    picture[:, 512:] = ndi.gaussian_filter(picture[:, 512:], (4, 4, 0))
+    write_pyramid_tiff(tmp_path / "s0.svs", picture, mpp=0.5)
+    run = tiled(tmp_path, "--quality", "none")
+
+    def overlay() -> np.ndarray:
+        return np.asarray(Image.open(RunDir(run).overlay("s0"))).astype(int)
+
+    def orange(table: PatchTable, coords: np.ndarray) -> np.ndarray:
+        """Whether the middle of each patch is nearer to the colour of `out of focus` than before."""
+        scale = drawn.shape[0] / table.header.slide.size.height
+        x, y = ((coords + table.geometry.patch_level0 * 0.4) * scale).astype(int).T
+        target = np.array(COLOURS[0])
+        away = [np.abs(picture[y, x] - target).sum(axis=1) for picture in (drawn, plain)]
+        return away[0] < 0.7 * away[1]
+
+    plain = overlay()
+    tiled(tmp_path, "--quality", "all")  # measuring again draws again
+    drawn, table = overlay(), store_of(run, "s0")
+    flagged = table.flagged()
+    assert set(flagged.kind) == {0}
+    assert flagged.kept == len(flagged.coords) > 5
+    assert flagged.of == len(table.grid)
+    beyond = table.quality.column("focus") > 0.55
+    assert np.array_equal(flagged.coords, table.grid.coords[beyond])
+    assert orange(table, flagged.coords).mean() > 0.8
+    assert not orange(table, table.grid.coords[~beyond]).any()
+    legend = (np.abs(drawn - COLOURS[0]).sum(axis=2) < 12)[-60:, -150:]
+    assert legend.sum() >= 100, "a square of the colour, bottom right"
+    tiled(tmp_path, "--drop-artefacts")
+    drawn, table = overlay(), store_of(run, "s0")
+    assert len(table.flagged().coords) == len(table.dropped.coords) > 5
+    assert table.flagged().kept == 0
+    assert orange(table, table.dropped.coords).mean() > 0.8
+    assert not orange(table, table.grid.coords).any()
 
 
 def test_a_slide_all_out_of_focus_has_no_patch_and_the_cohort_goes_on(

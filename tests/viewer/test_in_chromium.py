@@ -18,6 +18,10 @@ from tests.browser import CHROMIUM, Browser
 from tests.viewer.pages import CARDS, READY, Own, Server, add_class, features, open_slide_page, place, wait_for
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.quality.patch_quality import PatchQuality
+from wsi_pipeline.store.files import amend_store
+from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.store.tables.quality_columns import write_quality
 from wsi_pipeline.viewer.folder_export import export_folder
 from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.web.serve import serve_in_thread
@@ -84,6 +88,28 @@ def test_native_pixels_are_openslides(browser: Browser, server: Own | Server, ru
     }
     assert min(away.values()) < 0.5, away
     assert sorted(away.values())[1] > 5, "one pixel beside it looks different"
+
+
+def test_artefacts_are_a_layer_with_a_legend(browser: Browser, server: Own | Server, run: RunDir) -> None:
+    table = read_patch_table(run.patch_store("s0"))
+    values = np.zeros_like(table.quality.values)
+    values[:, table.quality.names.index("pen")] = 0.5
+    with amend_store(run.patch_store("s0")) as writer:
+        write_quality(writer, PatchQuality(table.quality.names, table.quality.units, values))
+    open_slide_page(browser, server, "s0", "?layers=")
+    titles = browser.run("[...document.querySelectorAll('#panel-layers h3')].map(e => e.innerText.toLowerCase())")
+    assert "quality" in titles
+    assert not {"model focus", "model pen"} & set(titles)
+    row = "document.querySelector('[data-layer=quality]')"
+    browser.run(f"{row}.querySelector('input').click()")
+    browser.wait(f"{row}.querySelectorAll('.legend > div').length === 4")
+    legend = browser.run(f"[...{row}.querySelectorAll('.legend > div')].map(e => e.innerText)")
+    found = {"".join(c for c in text if not c.isdigit()).strip(): text for text in legend}
+    assert found["pen"].replace("pen", "").strip() == str(len(table.grid))
+    assert found["fold"].replace("fold", "").strip() == "0"
+    point = place(browser, 0.5, 0.5)
+    browser.mouse("Moved", *point)
+    browser.wait("document.body.innerText.includes('pen, 0.50 of the patch')")
 
 
 def test_marks_are_drawn_saved_and_there_after_a_reload(browser: Browser, server: Own | Server, run: RunDir) -> None:

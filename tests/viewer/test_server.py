@@ -20,9 +20,12 @@ from starlette.testclient import TestClient
 from tests.viewer.conftest import TOKEN
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.quality.patch_quality import PatchQuality
 from wsi_pipeline.stages.results.trainings import trainings
 from wsi_pipeline.store.tables.feature_table import read_feature_table
-from wsi_pipeline.store.tables.patch_table import read_patch_table
+from wsi_pipeline.store.tables.patch_table import read_patch_table, write_patches
+from wsi_pipeline.store.tables.quality_columns import DroppedPatches
+from wsi_pipeline.tiling.grid import PatchGrid
 from wsi_pipeline.viewer.web.access import MOST_BODY
 from wsi_pipeline.viewer.web.app import make_app
 from wsi_pipeline.viewer.web.serve import listen, token_of
@@ -69,7 +72,7 @@ def test_predictions_are_those_of_the_training(client: TestClient, run: RunDir) 
 def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: RunDir) -> None:
     facts = client.get("slides/s0").json()
     keys = [layer["key"] for layer in facts["layers"]]
-    others = [key for key in keys if not key.startswith("quality:")]
+    others = [key for key in keys if key.partition(":")[0] != "quality"]
     assert others == ["tissue", "grid", "coverage", "attention:colour/mean", "contribution:colour/mean"]
     assert {"quality:focus", "quality:pen", "quality:haematoxylin"} <= set(keys)
     focus = client.get("slides/s0/layer", params={"key": "quality:focus"}).json()
@@ -89,6 +92,35 @@ def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: Run
     np.testing.assert_allclose(of(attention["values"], "<f4"), heat[:, 2], rtol=1e-4)
     outline = client.get("slides/s0/layer", params={"key": "tissue"}).json()
     assert all(len(ring) % 2 == 0 and len(ring) > 6 for ring in outline["rings"])
+
+
+def test_the_quality_layer_has_the_patches_beyond_a_limit_and_those_left_out(client: TestClient, run: RunDir) -> None:
+    path = run.patch_store("s0")
+    known = read_patch_table(path)
+    values = np.zeros_like(known.quality.values)
+    columns = {name: known.quality.names.index(name) for name in ("focus", "pen", "fold")}
+    values[2, columns["focus"]], values[2, columns["pen"]] = 0.83, 0.5  # the first limit in the table counts
+    values[4, columns["fold"]] = 0.4
+    grid, quality = known.grid, PatchQuality(known.quality.names, known.quality.units, values)
+    reasons = ("fold", "pen")  # a store that orders them differently
+    dropped = DroppedPatches(grid.coords[-2:], np.array([1, 1]), reasons)
+    kept = PatchGrid(grid.coords[:-2], grid.coverage[:-2])
+    header, rows = known.header, np.arange(len(kept))
+    write_patches(path, header, known.geometry, kept, quality=quality.take(rows), dropped=dropped)
+    layer = client.get("slides/s0/layer", params={"key": "quality"}).json()
+    expected = np.concatenate([grid.coords[[2, 4]], grid.coords[-2:]])
+    np.testing.assert_array_equal(of(layer["coords"], "<i4").reshape(-1, 2), expected)
+    assert of(layer["best"], "u1").tolist() == [0, 2, 1, 1]
+    found = of(layer["values"], "<f4")
+    np.testing.assert_allclose(found[:2], [0.83, 0.4], rtol=1e-6)
+    assert np.isnan(found[2:]).all()
+    assert layer["kept"] == 2
+    names = {entry["name"]: entry for entry in layer["classes"]}
+    assert {name: entry["count"] for name, entry in names.items()} == {
+        "out of focus": 1, "pen": 2, "fold": 1, "bubble or glass edge": 0,
+    }  # fmt: skip
+    assert names["pen"]["fraction"] == 2 / len(grid)
+    assert (names["out of focus"]["unit"], names["fold"]["unit"]) == ("um", "of the tissue")
 
 
 def test_nearest_patches_are_the_nearest(client: TestClient, run: RunDir) -> None:

@@ -31,7 +31,7 @@ from wsi_pipeline.stages.engine.slide_quality import (
 )
 from wsi_pipeline.store.schema import PATCH_FORMAT, QUALITY, SEGMENT_FORMAT, Header
 from wsi_pipeline.store.tables.patch_table import read_patch_table, write_patches
-from wsi_pipeline.store.tables.quality_columns import amend_quality
+from wsi_pipeline.store.tables.quality_columns import FlaggedPatches, amend_quality
 from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment_table
 from wsi_pipeline.tiling.grid import PatchGrid, lay_grid
 from wsi_pipeline.tiling.resolve import PatchGeometry, resolve_geometry
@@ -83,15 +83,15 @@ class TileStage:
         header = self._header(segment, geometry, grid, quality)
         if dropped is not None:
             header.extra.update(dropped=dropped.counts(), laid=len(laid))
-        overlay = self.run_dir.overlay(record.slide_id)
-        write_overlay(overlay, segment.thumbnail, segment.mask, grid.coords, geometry.patch_level0)
+        columns = quality.columns if quality else None
+        flagged = FlaggedPatches.among(grid.coords, geometry.mpp, columns, dropped)
+        self._write_overlay(segment, grid, geometry, flagged)
         pixels = self._pixels(opened, grid, geometry)
         # Checked after the last pixel has been read, before the store is moved into place.
         check = partial(check_unchanged, record.path, header.slide)
         if quality is not None and not pixels:
             check()
         kept = {key: _then(items, check) for key, items in pixels.items()}
-        columns = quality.columns if quality else None
         write_patches(path, header, geometry, grid, **kept, quality=columns, dropped=dropped)
         drop_other_format(path)
         return _status(header)
@@ -104,8 +104,16 @@ class TileStage:
         check_unchanged(record.path, table.header.slide)
         facts = quality.facts(self.spec.quality_of, quality_digest(self.spec.quality_of, table.header.digest))
         header = replace(table.header, extra={**table.header.extra, QUALITY: facts})
+        flagged = FlaggedPatches.among(table.grid.coords, table.geometry.mpp, quality.columns, table.dropped)
+        self._write_overlay(segment, table.grid, table.geometry, flagged)
         amend_quality(path, header, quality.columns)
         return _status(header)
+
+    def _write_overlay(
+        self, segment: SegmentTable, grid: PatchGrid, geometry: PatchGeometry, flagged: FlaggedPatches
+    ) -> None:
+        overlay = self.run_dir.overlay(segment.header.slide.slide_id)
+        write_overlay(overlay, segment.thumbnail, segment.mask, grid.coords, geometry.patch_level0, flagged)
 
     def _quality(self, slide: OpenOnce, segment: SegmentTable, patches: SlidePatches) -> SlideQuality | None:
         if self.spec.quality_of == "none":

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.quality.measures import MEASURES, limit_of
+from wsi_pipeline.quality.measures import ARTEFACTS, FOLD, MEASURES, limit_of
+from wsi_pipeline.report.maps.artefact_overlay import COLOURS as ARTEFACT_COLOURS
 from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.report.maps.heat import percentiles
 from wsi_pipeline.report.maps.heatmaps import COLOUR_MAP, SIGNED_MAP, Heat
@@ -62,7 +63,10 @@ class PatchLayers:
         if existing_store(run.patch_store(slide_id)):
             found.append({"key": GRID, "kind": "grid", "name": "patch grid"})
             found.append({"key": COVERAGE, "kind": "values", "name": "tissue fraction"})
-            for name in self._measured(run, slide_id):
+            measured = self._measured(run, slide_id)
+            if measured:
+                found.append({"key": QUALITY, "kind": "classes", "name": "quality: artefacts"})
+            for name in measured:
                 found.append({"key": f"{QUALITY}:{name}", "kind": "values", "name": f"quality: {name}"})
         for model in classified(run):
             if existing_store(run.class_store(model, slide_id)):
@@ -88,7 +92,8 @@ class PatchLayers:
         if what in (GRID, COVERAGE):
             return {**entry, **self._of_patches(run, slide_id, what)}
         if what == QUALITY:
-            return {**entry, **quality_layer(self.patches(slide_id), of)}
+            table = self.patches(slide_id)
+            return {**entry, **(quality_layer(table, of) if of else artefact_layer(table))}
         if what == CLASSES:
             return {**entry, **self._classes(run, slide_id, of)}
         return {**entry, **self._explanation(run, slide_id, what, of)}
@@ -189,6 +194,25 @@ def outlines(run: RunDir, slide_id: str) -> list[list[float]]:
         for ring in (polygon.exterior, *polygon.interiors):
             rings.append(shapely.get_coordinates(ring).round(1).ravel().tolist())
     return rings
+
+
+def artefact_layer(table: PatchTable) -> Json:
+    """The patches beyond a limit of quality by kind, first those kept, then those left out, without values."""
+    flagged = table.flagged()
+    kinds = zip(ARTEFACTS, ARTEFACT_COLOURS, flagged.counts(), strict=True)
+    entries = [
+        {
+            "name": measure.artefact,
+            "colour": _hex(colour),
+            "count": count,
+            "fraction": count / max(1, flagged.of),
+            "unit": measure.unit or ("of the tissue" if measure.name == FOLD else "of the patch"),
+        }
+        for measure, colour, count in kinds
+    ]
+    placed = _placed(flagged.coords, table.geometry.patch_level0, table.geometry.stride_level0)
+    best, values = flagged.kind.astype("u1"), flagged.value.astype("<f4")
+    return {**placed, "classes": entries, "best": packed(best), "values": packed(values), "kept": flagged.kept}
 
 
 def quality_layer(table: PatchTable, name: str) -> Json:

@@ -1,4 +1,4 @@
-"""Tiling overlay of a slide: thumbnail, tissue outline, patch grid, scale bar."""
+"""Tiling overlay of a slide: thumbnail, tissue outline, patch grid, artefacts, scale bar."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from shapely.geometry import Polygon
 
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.images.png import encode_png
+from wsi_pipeline.report.maps.artefact_overlay import draw_artefacts, draw_legend
+from wsi_pipeline.store.tables.quality_columns import FlaggedPatches
 from wsi_pipeline.system.atomic import write_bytes
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.tissue.mask import TissueMask
@@ -38,6 +40,7 @@ def draw_overlay(
     patch_size_level0: int,
     *,
     mpp: float | None = None,
+    flagged: FlaggedPatches | None = None,
     max_px: int = 1600,
 ) -> Image.Image:
     """Draw tissue outlines and patches over a thumbnail uint8 (h, w, 3) that spans the slide.
@@ -46,6 +49,7 @@ def draw_overlay(
     coords              level-0 top-left corners int64 (N, 2) of the patches, or None before tiling
     patch_size_level0   width of a patch in level-0 pixels
     mpp                 micrometres per level-0 pixel, for the scale bar; None leaves it out
+    flagged             patches beyond a limit of quality, coloured by kind with a legend
     max_px              longest side of the result; thumbnails are shrunk to it and never enlarged
     """
     image = Image.fromarray(thumbnail)
@@ -53,10 +57,14 @@ def draw_overlay(
     scale = (image.width / slide_size.width, image.height / slide_size.height)
     if coords is not None and len(coords):
         image = _with_grid(image, np.asarray(coords, dtype=np.float64), patch_size_level0, scale)
+    if flagged is not None:
+        draw_artefacts(image, slide_size, patch_size_level0, flagged)
     if polygons:
         image = _with_outlines(image, polygons, scale)
     if mpp is not None:
         _draw_scale_bar(image, mpp / scale[0])
+    if flagged is not None:
+        draw_legend(image, flagged)
     return image
 
 
@@ -140,8 +148,14 @@ def _round_length(most: float) -> float:
 
 
 def write_overlay(
-    path: Path, thumbnail: NDArray[np.uint8], mask: TissueMask, coords: NDArray[np.int64] | None, patch_level0: int
+    path: Path,
+    thumbnail: NDArray[np.uint8],
+    mask: TissueMask,
+    coords: NDArray[np.int64] | None,
+    patch_level0: int,
+    flagged: FlaggedPatches | None = None,
 ) -> None:
-    """Write thumbnail, contours and (if given) the patch grid of a slide to a PNG file."""
-    image = draw_overlay(thumbnail, mask.slide_size, tissue_polygons(mask), coords, patch_level0, mpp=mask.mpp)
+    """Write thumbnail, contours and (if given) the patch grid and the artefacts of a slide to a PNG file."""
+    polygons = tissue_polygons(mask)
+    image = draw_overlay(thumbnail, mask.slide_size, polygons, coords, patch_level0, mpp=mask.mpp, flagged=flagged)
     write_bytes(path, encode_png(np.asarray(image), {}))

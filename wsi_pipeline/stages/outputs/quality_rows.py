@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
+from PIL import Image
 
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store
 from wsi_pipeline.errors import StoreError
-from wsi_pipeline.quality.patch_quality import artefact_of
 from wsi_pipeline.report.maps.artefact_overlay import draw_artefacts
 from wsi_pipeline.report.maps.pictures import shrink_png
 from wsi_pipeline.stages.engine.freshness import read_header
@@ -52,12 +51,6 @@ def _picture(run: RunDir, slide_id: str) -> bytes | None:
     except StoreError as error:
         logger.warning("%s: no picture of its artefacts: %s", slide_id, error)
         return None
-    coords, kinds = [table.grid.coords], [np.full(len(table.grid), -1, np.int64)]
-    if table.quality is not None:
-        kinds = [artefact_of(table.quality, table.geometry.mpp).astype(np.int64)]
-    if table.dropped is not None:
-        coords.append(table.dropped.coords)
-        kinds.append(table.dropped.why)
-    where, kind = np.concatenate(coords), np.concatenate(kinds)
-    drawn = draw_artefacts(thumbnail, table.header.slide.size, where, table.geometry.patch_level0, kind)
+    drawn = Image.fromarray(thumbnail).convert("RGB")
+    draw_artefacts(drawn, table.header.slide.size, table.geometry.patch_level0, table.flagged())
     return shrink_png(drawn, PICTURE_PX)

@@ -19,7 +19,13 @@ from wsi_pipeline.store.files import create_store, open_store
 from wsi_pipeline.store.schema import COORDS, COVERAGE, IMAGES, JPEG, PATCH_FORMAT, ROWS_PER_CHUNK, Header
 from wsi_pipeline.store.store import ArraySpec, Store, StoreWriter
 from wsi_pipeline.store.tables.patch_labels import PatchLabels, read_labels
-from wsi_pipeline.store.tables.quality_columns import DroppedPatches, read_dropped, read_quality, write_quality
+from wsi_pipeline.store.tables.quality_columns import (
+    DroppedPatches,
+    FlaggedPatches,
+    read_dropped,
+    read_quality,
+    write_quality,
+)
 from wsi_pipeline.tiling.grid import PatchGrid
 from wsi_pipeline.tiling.resolve import PatchGeometry
 from wsi_pipeline.wording import counted
@@ -61,6 +67,10 @@ class PatchTable:
     def facts(self) -> PatchFacts:
         """What is known of the patches without their rows."""
         return PatchFacts(self.geometry, len(self.grid), self.pixels)
+
+    def flagged(self) -> FlaggedPatches:
+        """Patches beyond a limit of quality, kept and left out."""
+        return FlaggedPatches.among(self.grid.coords, self.geometry.mpp, self.quality, self.dropped)
 
     def __repr__(self) -> str:
         size = f"{counted(len(self.grid), 'patch')} of {self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.errors import StoreError, WsiPipelineError
-from wsi_pipeline.quality.patch_quality import PatchQuality
+from wsi_pipeline.quality.measures import ARTEFACTS
+from wsi_pipeline.quality.patch_quality import PatchQuality, artefact_of
 from wsi_pipeline.store.files import amend_store
 from wsi_pipeline.store.schema import DROPPED, QUALITY, ROWS_PER_CHUNK, Header
 from wsi_pipeline.store.store import ArraySpec, Store, StoreWriter
@@ -30,6 +31,53 @@ class DroppedPatches:
         """Patches by reason, most first."""
         found = [(name, int(np.count_nonzero(self.why == index))) for index, name in enumerate(self.reasons)]
         return dict(sorted([item for item in found if item[1]], key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class FlaggedPatches:
+    """Patches beyond a limit, first those that were kept, then those left out.
+
+    coords   int64 (M, 2), top-left corners in level-0 pixels
+    kind     int64 (M,), index into ARTEFACTS
+    value    float32 (M,), of the measure that is beyond its limit; NaN for patches without edges, which have no focus,
+             and for patches left out, whose values are not kept
+    kept     how many of the M were kept
+    of       number of all patches, kept and left out
+    """
+
+    coords: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    value: NDArray[np.float32]
+    kept: int
+    of: int
+
+    @classmethod
+    def among(
+        cls, coords: NDArray[np.int64], mpp: float, quality: PatchQuality | None, dropped: DroppedPatches | None
+    ) -> FlaggedPatches:
+        """Of the patches at `coords` (N, 2), of `mpp` micrometres per pixel, and of those left out."""
+        rows, kind = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        value = np.zeros(0, np.float32)
+        if quality is not None and len(quality):
+            found = artefact_of(quality, mpp)
+            rows = np.flatnonzero(found >= 0)
+            kind = found[rows].astype(np.int64)
+            columns = np.stack([quality.column(measure.name) for measure in ARTEFACTS])
+            value = columns[kind, rows]
+        places, kept, total = [coords[rows]], len(rows), len(coords)
+        if dropped is not None:
+            words = [measure.artefact for measure in ARTEFACTS]
+            known = np.array([words.index(name) if name in words else -1 for name in dropped.reasons], np.int64)
+            which = known[dropped.why] if len(dropped.why) else np.zeros(0, np.int64)
+            total += len(which)
+            places.append(dropped.coords[which >= 0])
+            kind = np.concatenate([kind, which[which >= 0]])
+            value = np.concatenate([value, np.full(np.count_nonzero(which >= 0), np.nan, np.float32)])
+        return cls(np.concatenate(places), kind, value, kept, total)
+
+    def counts(self) -> list[int]:
+        """Patches of each of ARTEFACTS."""
+        return np.bincount(self.kind, minlength=len(ARTEFACTS)).tolist()
 
 
 def write_quality(writer: StoreWriter, quality: PatchQuality, dropped: DroppedPatches | None = None) -> None:

@@ -153,6 +153,8 @@ class CellLayer extends Cells {
   /** The value of a patch as text. */
   said(k) {
     const value = this.values[k];
+    const kind = this.best && this.answer.classes[this.best[k]];
+    if (kind?.unit) return kind.name + (k >= this.answer.kept ? ', left out' : Number.isNaN(value) ? '' : `, ${value.toPrecision(2)} ${kind.unit}`);
     if (this.best) return `${this.answer.classes[this.best[k]].name} ${value.toFixed(2)}`;
     if (this.answer.percent) return `${(100 * value).toFixed(0)} % ${this.answer.unit}`;
     if (this.answer.even) return `${(value / this.answer.even).toPrecision(3)} × mean, percentile ${this.percentiles[k].toFixed(0)}`;

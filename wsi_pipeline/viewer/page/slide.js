@@ -255,8 +255,8 @@ export class SlidePage {
     const groups = new Map();
     for (const entry of pane.facts.layers) {
       const [what, of] = [entry.key.split(':')[0], entry.key.split(':').slice(1).join(':')];
-      const title = !of ? 'Slide' : what === 'classes' ? 'Class maps' : `Model ${of.split('/').reverse().join(' on ')}`;
-      const text = !of ? entry.name : what === 'classes' ? of : what;
+      const title = what === 'quality' ? 'Quality' : !of ? 'Slide' : what === 'classes' ? 'Class maps' : `Model ${of.split('/').reverse().join(' on ')}`;
+      const text = what === 'quality' ? of || 'artefacts' : !of ? entry.name : what === 'classes' ? of : what;
       groups.set(title, [...(groups.get(title) || []), this.layerRow(pane, entry, text)]);
     }
     return [...groups].map(([title, rows]) => h('div.group', {}, h('h3', {}, title), rows));
@@ -292,7 +292,7 @@ export class SlidePage {
     } });
     const parts = [h('label', {}, 'opacity', slider)];
     if (answer.colours) parts.push(h('div', {}, rampOf(answer), h('div.ends', {}, answer.ends.map((text) => h('span', {}, text)))));
-    if (answer.classes) parts.push(h('div.legend', {}, answer.classes.map((one) => h('div', {}, h('span.dot', { style: { background: one.colour } }), one.name, h('span.num', {}, `${(100 * one.fraction).toFixed(0)} %`)))));
+    if (answer.classes) parts.push(h('div.legend', {}, answer.classes.map((one) => h('div', {}, h('span.dot', { style: { background: one.colour } }), one.name, h('span.num', {}, one.count ?? `${(100 * one.fraction).toFixed(0)} %`)))));
     if (answer.ends && entry.key !== 'coverage' && item.layer.n) {
       const strip = (lowest) => sheetOf(item.layer.extremes(6, lowest).map((k) => ({ ...item.layer.patch(k), id: pane.facts.id, k })), (patch) => [item.layer.said(patch.k)], (patch) => this.goToIn(pane, patch), true);
       parts.push(h('h3', {}, answer.signed ? 'Strongest for' : 'Strongest'), strip(false), h('h3', {}, answer.signed ? 'Strongest against' : 'Weakest'), strip(true));
