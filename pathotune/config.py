@@ -69,7 +69,7 @@ class PathoTuneConfig:
                     image
     ivp_read        whether features also contain the mean of the last layer's IVP (for vrm_input layers): without it
                     the ViT makes little use of them
-    vrm_rank        channels of the VRM of a layer (vrm_input layers); `pathotune.budget` lowers it for a small backbone
+    vrm_rank        channels of the VRM of a layer (vrm_input layers); `training.budget` lowers it for a small backbone
     vrm_width       channels of the VRM's last stage, a multiple of 4
     vrm_calibrated  standardise the VRM's image descriptions by statistics of training images. With it, ivp_depth deep
                     and a low network_rate, the ViT uses IVP; without it, the ViT ignores them (docs/results.md)

@@ -7,9 +7,9 @@ import torch
 
 from pathotune.adapters import configure
 from pathotune.backbone import fingerprint
-from pathotune.budget import MOST_TRAINED, within_budget
 from pathotune.builtin import vit_mini
 from pathotune.model import PathoTune
+from pathotune.training.budget import MOST_TRAINED, within_budget
 
 STATES = torch.randn(1, 8, 384, generator=torch.Generator().manual_seed(0))
 """Of the size that the offline text encoder gives."""

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from pathotune.adapters import METHODS, configure
 from pathotune.backbone import BackboneCard, fingerprint, open_backbone
-from pathotune.budget import within_budget
 from pathotune.checkpoint import save_adapter
 from pathotune.config import PathoTuneConfig, TaskText
 from pathotune.errors import PathoTuneError, TextEncoderError
@@ -30,6 +29,7 @@ from pathotune.text import locate
 from pathotune.training import FitOptions, FitResult, fit, probabilities
 from pathotune.training import Watch as Watch
 from pathotune.training.arithmetic import Compute
+from pathotune.training.budget import within_budget
 from pathotune.training.trainstate import EpochRow as EpochRow
 from wsi_pipeline.cohort.patient_hashes import name_hashes
 from wsi_pipeline.cohort.run_dir import RunDir, slug
