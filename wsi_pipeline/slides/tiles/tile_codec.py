@@ -103,7 +103,7 @@ class LosslessCodec:
     decoder   of the page
     """
 
-    scales = (1,)
+    scales: tuple[int, ...] = (1,)
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder

@@ -77,7 +77,7 @@ class FlaggedPatches:
 
     def counts(self) -> list[int]:
         """Patches of each of ARTEFACTS."""
-        return np.bincount(self.kind, minlength=len(ARTEFACTS)).tolist()
+        return [int(count) for count in np.bincount(self.kind, minlength=len(ARTEFACTS))]
 
 
 def write_quality(writer: StoreWriter, quality: PatchQuality, dropped: DroppedPatches | None = None) -> None:
