@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from tests.viewer.conftest import TOKEN
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.quality.measures import NAMES
 from wsi_pipeline.quality.patch_quality import PatchQuality
 from wsi_pipeline.stages.results.trainings import trainings
 from wsi_pipeline.store.tables.feature_table import read_feature_table
@@ -75,6 +76,8 @@ def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: Run
     others = [key for key in keys if key.partition(":")[0] != "quality"]
     assert others == ["tissue", "grid", "coverage", "attention:colour/mean", "contribution:colour/mean"]
     assert {"quality:focus", "quality:pen", "quality:haematoxylin"} <= set(keys)
+    measured = [key.partition(":")[2] for key in keys if key.startswith("quality:")]
+    assert measured == [name for name in NAMES if name in measured], "in the order of the table"
     focus = client.get("slides/s0/layer", params={"key": "quality:focus"}).json()
     widths = np.frombuffer(base64.b64decode(focus["values"]), "<f4")
     assert focus["unit"] == "um"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.quality.measures import ARTEFACTS, FOLD, MEASURES, limit_of
+from wsi_pipeline.quality.measures import ARTEFACTS, FOLD, MEASURES, NAMES, limit_of
 from wsi_pipeline.report.maps.artefact_overlay import COLOURS as ARTEFACT_COLOURS
 from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.report.maps.heat import percentiles
@@ -107,11 +107,12 @@ class PatchLayers:
         return read_patch_table(store)
 
     def _measured(self, run: RunDir, slide_id: str) -> list[str]:
-        """Names of the measures that at least one patch has, from the header of the patch store."""
+        """Names of the measures that at least one patch has, in the table's order, by the header of the patch store."""
         store = existing_store(run.patch_store(slide_id))
         header = read_header(store, PATCH_FORMAT) if store else None
         rows = (header.extra.get(QUALITY) or {}).get("measures", {}) if header else {}
-        return [name for name, row in rows.items() if row.get("measured")]
+        found = [name for name, row in rows.items() if row.get("measured")]
+        return sorted(found, key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES))
 
     def _of_patches(self, run: RunDir, slide_id: str, what: str) -> Json:
         table = self.patches(slide_id)
