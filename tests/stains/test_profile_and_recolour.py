@@ -10,7 +10,7 @@ from wsi_pipeline.stains.choose_target import medoid
 from wsi_pipeline.stains.density import WHITE, measure_glass
 from wsi_pipeline.stains.estimate import angle, sparse_codes
 from wsi_pipeline.stains.recolour import MOST_CHANGE, Recolouring, misfit
-from wsi_pipeline.stains.stain_profile import BROWN, HE, ONE, StainProfile, profile_pixels
+from wsi_pipeline.stains.stain_profile import BROWN, HE, ONE, UNKNOWN, StainProfile, profile_pixels
 
 METHODS = ("macenko", "vahadane", "reinhard")
 
@@ -106,6 +106,16 @@ def test_kinds_of_stain_are_told_apart_and_not_given_to_each_other() -> None:
     assert misfit(brown, brown) == ""
     assert misfit(brown, he) == "its stain is brown (as DAB), the target's H&E"
     assert misfit(one, he) == one.fault == "one stain only"
+
+
+def test_black_beside_haematoxylin_is_no_eosin() -> None:
+    """DAB that lets no light through, and soot: Macenko's second vector is grey, and was repainted in pink."""
+    he = profile(tissue_patch(1))
+    for grey in ((0.513, 0.599, 0.615), (0.577, 0.577, 0.577)):
+        dark = profile(tissue_patch(1, vectors=(HAEMATOXYLIN, grey), amounts=(1.0, 2.0)))
+        assert dark.kind == UNKNOWN
+        assert misfit(dark, he) == "its stains are not recognised as haematoxylin with eosin or DAB"
+        assert medoid({"dark": dark}) is None
 
 
 def test_nearly_unstained_and_empty_slides_are_named() -> None:

@@ -13,7 +13,7 @@ from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.stains.density import Floats, density, stained
 from wsi_pipeline.stains.estimate import angle, macenko, moments, strength, vahadane
 
-VERSION = 1
+VERSION = 2
 """Goes into the fingerprint: raise it whenever the same pixels give another profile or another picture."""
 
 HE, BROWN, ONE, UNKNOWN = "H&E", "brown (as DAB)", "one stain", "not H&E"
@@ -26,6 +26,11 @@ LEAST_ANGLE = 9.0
 """Degrees between the two vectors: closer, they are one stain and its noise."""
 _BROWN = 1.05
 """Blue density of the second stain relative to its green one, above which it is brown rather than pink."""
+_GREY = 0.7
+"""Least density of a stain relative to its greatest, over the channels, above which it is grey or black: at most 0.56
+for eosin on 156 H&E images of two laboratories, 0.83 for DAB so dense that it lets no light through."""
+_PINK = 0.6
+"""Red density of the second stain relative to its green one, below which it is pink whatever the first is."""
 _BLUE = 0.25
 """Red density of the first stain relative to its green one, below which it is no haematoxylin."""
 
@@ -143,7 +148,14 @@ def kind_of(vectors: Floats) -> str:
         return UNKNOWN
     if second[2] > _BROWN * second[1]:
         return BROWN
-    return HE if second[1] >= second[0] else UNKNOWN
+    # Beside haematoxylin, black may come first: then the second is blue.
+    black_first = _grey(first) and second[0] > _PINK * second[1]
+    return HE if second[1] >= second[0] and not _grey(second) and not black_first else UNKNOWN
+
+
+def _grey(vector: Floats) -> bool:
+    """Whether it absorbs all colours about alike."""
+    return bool(vector.min() > _GREY * vector.max())
 
 
 def _rounded(value: float) -> float:
