@@ -19,6 +19,7 @@ from wsi_pipeline.report.maps.artefact_overlay import COLOURS
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.store.files import amend_store
 from wsi_pipeline.store.schema import PATCH_FORMAT, QUALITY
+from wsi_pipeline.store.tables.feature_table import read_feature_table
 from wsi_pipeline.store.tables.patch_labels import write_labels
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 
@@ -167,12 +168,15 @@ def test_a_slide_all_out_of_focus_has_no_patch_and_the_cohort_goes_on(
     run = tiled(tmp_path)
     assert "out of focus: 100% of" in capsys.readouterr().out, "measuring alone says so too"
     patches = len(store_of(run, "s0").grid)
-    tiled(tmp_path, "--drop-artefacts")
+    tiled(tmp_path, "--drop-artefacts", "--quality", "all")
     status = read_status(RunDir(run).status("s0"), "s0").stages["tile"]
     assert status.state == "empty"
-    assert status.note.startswith(f"all {patches} patches dropped: ")
+    assert status.note.startswith(f"all {patches} patches dropped: {patches} out of focus")
+    assert len(store_of(run, "s0").grid) == 0
     assert len(store_of(run, "s1").grid) > 0
     assert main(["embed", "--model", "colour", "--run", str(run)]) == 0
+    assert len(read_feature_table(run / "embed/colour/s1.h5").features) == len(store_of(run, "s1").grid)
+    assert len(read_feature_table(run / "embed/colour/s0.h5").features) == 0
 
 
 def test_keeping_artefacts_after_dropping_them_tiles_again(tmp_path: Path) -> None:

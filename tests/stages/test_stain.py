@@ -195,3 +195,24 @@ def test_without_normalisation_nothing_is_written_or_recorded(run: Path) -> None
     assert "stain" not in found.extra
     assert "stain" not in found.specs
     assert "stain_norm" not in found.specs["embed"]
+
+
+def test_a_yaml_with_stain_norm_runs_from_slides_to_a_report(tiled: Path, tmp_path: Path) -> None:
+    """Each command of the file gets the key, and the features are those of the single commands."""
+    (tiled / "cohort.yaml").write_text(
+        f"slides: slides.csv\nrun: {tmp_path / 'whole'}\ntile: {{patch_px: 128, workers: 0}}\n"
+        "embed: {model: colour, stain_norm: macenko, stain_target: middle}\n"
+        "train-mil: {model: mean, folds: 2, allow_few: true, epochs: 1, permutations: 0}\n"
+    )
+    assert main(["run", str(tiled / "cohort.yaml"), "--quiet"]) == 0
+    whole = tmp_path / "whole"
+    shutil.copytree(tiled / "run", tmp_path / "single")
+    assert embed(tmp_path / "single", "--stain-norm", "macenko", "--stain-target", "middle", "--quiet") == 0
+    for name in SLIDES:
+        assert np.array_equal(features(whole, name), features(tmp_path / "single", name))
+    assert header(whole, "dark").extra["stain"]["normalised"] is True
+    assert header(whole, "ihc").extra["stain"]["normalised"] is False
+    metrics = json.loads((whole / "train-mil/colour/mean/metrics.json").read_text())
+    assert metrics["stain"]["stain_norm"] == "macenko"
+    assert "ihc" in (whole / "report/report.html").read_text()
+    assert main(["run", str(tiled / "cohort.yaml"), "--quiet"]) == 0, "a second run has nothing to do"
