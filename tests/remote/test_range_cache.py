@@ -12,6 +12,7 @@ import pytest
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import SlideError, UsageError
 from wsi_pipeline.files.addresses import parse_address
+from wsi_pipeline.remote.coalesce import FIRST_BYTES, FIRST_CHUNK_BYTES, MOST_BYTES
 from wsi_pipeline.remote.range_cache import RangeCache
 from wsi_pipeline.remote.remote_file import RemoteFile
 from wsi_pipeline.remote.servers.answer import Answer, TryAgainError
@@ -113,7 +114,8 @@ def test_threads_and_reading_ahead_give_the_right_bytes_once(monkeypatch: pytest
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda part: file.read(part[0], part[1] - part[0]), ranges))
     assert found == [data[start:stop] for start, stop in ranges]
-    assert len(set(server.asked)) < 12
+    # A thousand ranges in a few requests: the head, short ones at the beginning, the rest.
+    assert len(set(server.asked)) <= 3 + FIRST_CHUNK_BYTES // FIRST_BYTES + (1 << 20) // MOST_BYTES
     assert file.read(len(data) - 10, 100) == data[-10:]
     assert file.read(len(data) + 5, 100) == b""
     file.close()
