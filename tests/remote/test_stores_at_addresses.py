@@ -82,6 +82,30 @@ def test_a_lost_shard_is_found(folder: Path, tmp_path: Path) -> None:
         wp.read_features(f"{server.address}/s0.zarr")
 
 
+@pytest.mark.parametrize(
+    ("array", "old", "new"),
+    [
+        ("", '\\"features\\"', '\\"../../features\\"'),
+        ("features", '"separator": "/"', '"separator": "/../../"'),
+        ("features", '"shape"', '"form"'),
+        ("features", '"chunk_shape"', '"chunk_shape": [0, 0], "was"'),
+    ],
+)
+def test_metadata_that_are_not_ours_are_refused_and_write_nothing(
+    array: str, old: str, new: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names in them become names of files of this machine."""
+    monkeypatch.setenv("WSI_PIPELINE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(folder / STORES[1], tmp_path / "served" / "s0.zarr")
+    metadata = tmp_path / "served" / "s0.zarr" / array / "zarr.json"
+    text = metadata.read_text()
+    assert old in text
+    metadata.write_text(text.replace(old, new, 1))
+    with serving(tmp_path / "served") as server, pytest.raises(StoreError, match="not a store of wsi-pipeline: http"):
+        wp.read_features(f"{server.address}/s0.zarr")
+    assert not [path for path in tmp_path.rglob("features*") if "served" not in path.parts and path.suffix != ".json"]
+
+
 def test_training_on_features_at_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files of another tool, named after the slides of the table; one of them is not there."""
     served = tmp_path / "served" / "features_uni_v1"

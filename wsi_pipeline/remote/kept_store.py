@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from wsi_pipeline.errors import MissingSlideError, SlideError, StoreError
 from wsi_pipeline.remote.remote_file import RemoteFile
@@ -26,6 +26,10 @@ ZARR = ".zarr"
 _MEMBER_BYTES = 64 << 20
 """Read of a member at once; the shards of stores have 16 MB."""
 _WHY = "a store is fetched whole"
+_NAME = re.compile(r"[a-z0-9_]+")
+"""Names of arrays come from the server and become names of files here: nothing else is taken."""
+_MOST_SHARDS = 100_000
+"""Files of one array, at 16 MB each more than any slide has."""
 
 
 def kept_store(address: Path) -> Path:
@@ -72,7 +76,7 @@ def _fetch(address: Path, root: RemoteFile, folder: Path) -> None:
             continue
         (folder / name).mkdir()
         (folder / name / "zarr.json").write_bytes(described)
-        for key in _shards(json.loads(described)):
+        for key in _shards(described, root.address):
             member = _member(address.joinpath(name, *key.split("/")))
             if member is not None:  # zarr writes no shard that holds only zeros
                 (folder / name / key).parent.mkdir(parents=True, exist_ok=True)
@@ -82,20 +86,32 @@ def _fetch(address: Path, root: RemoteFile, folder: Path) -> None:
 def _arrays(data: bytes, shown: str) -> Iterator[str]:
     """Names that the arrays of our stores may have, by the list of their checksums."""
     try:
-        attributes = json.loads(data)["attributes"]
-        names = json.loads(attributes["checksums"])["arrays"]
+        names = json.loads(json.loads(data)["attributes"]["checksums"])["arrays"]
+        if not all(_NAME.fullmatch(name) for name in names):
+            raise ValueError("an array is not named as ours are")
     except (ValueError, KeyError, TypeError):
-        raise SlideError(f"not a store of wsi-pipeline: {shown}", todo="Copy it here to convert it.") from None
+        raise _not_ours(shown) from None
     for name in names:
         yield from (name, f"{name}_crc32c", f"{name}_offsets")
 
 
-def _shards(array: dict[str, Any]) -> Iterator[str]:
+def _shards(described: bytes, shown: str) -> Iterator[str]:
     """Names of the files of a Zarr v3 array, relative to its folder."""
-    shape, shard = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
-    separator = array["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
-    for place in product(*(range(-(-size // step)) for size, step in zip(shape, shard, strict=True))):
+    try:
+        array = json.loads(described)
+        shape, shard = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"]
+        separator = array["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
+        counts = [-(-size // step) for size, step in zip(shape, shard, strict=True)]
+        if separator not in ("/", ".") or not 0 <= math.prod(counts) <= _MOST_SHARDS:
+            raise ValueError("files are not named or not cut as ours are")
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        raise _not_ours(shown) from None
+    for place in product(*map(range, counts)):
         yield separator.join(["c", *map(str, place)])
+
+
+def _not_ours(shown: str) -> SlideError:
+    return SlideError(f"not a store of wsi-pipeline: {shown}", todo="Copy it here to convert it.")
 
 
 def _member(address: Path) -> bytes | None:
