@@ -92,4 +92,5 @@ def _print_result(request: Request, result: CohortResult) -> None:
     done = [item for item in result.last.values() if item.action in ("made", "fresh")]
     models = [part.get(EmbedSpec).model for part in request.each()]
     folders = ", ".join(f"{shown(request.run_dir.feature_store(model, 'x').parent)}/" for model in models)
-    print_end(request, result, f"{counted(len(done), 'slide')} in {folders} · {request.next('train-mil')}")
+    where = f"{counted(len(done), 'slide')} in {folders}"
+    print_end(request, result, f"{where} · {request.next('train-mil')}" if done else where)

@@ -118,8 +118,5 @@ def _print_result(request: Request, stage: EmbedSlidesStage, result: CohortResul
         print_end(request, result, f"{counted(done, 'slide')} embedded")
         return
     after = f"train-mil --model linear --features {stage.folder}"
-    print_end(
-        request,
-        result,
-        f"{counted(done, 'slide')} in {shown(table.parent)}/ and {table.name} · {request.next(after)}",
-    )
+    where = f"{counted(done, 'slide')} in {shown(table.parent)}/ and {table.name}"
+    print_end(request, result, f"{where} · {request.next(after)}" if done else where)

@@ -44,4 +44,5 @@ def _print_end(request: Request, made: BroughtIn, kind: str) -> None:
             then += f" --model linear --features {slug(made.plan.encoder)}"
     else:
         folder, then = run.patch_store("x").parent, "embed --model pathotune"
-    print_end(request, made.result, f"{counted(made.done, 'slide')} in {shown(folder)}/ · {request.next(then)}")
+    where = f"{counted(made.done, 'slide')} in {shown(folder)}/"
+    print_end(request, made.result, f"{where} · {request.next(then)}" if made.done else where)
