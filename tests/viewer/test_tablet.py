@@ -97,6 +97,7 @@ def test_a_finger_pans_and_marks(tablet: Browser, server: Own, run: RunDir) -> N
     before = tablet.run(centre)
     touch(tablet, *[place(tablet, 0.5 + k / 50, 0.5) for k in range(10)])
     tablet.wait(f"{centre}[0] < {before[0]} - 50")
+    open_slide_page(tablet, server, "s0", width=1024, height=768)  # a flick glides on: marks are made on a still view
     add_class(tablet, "gland")
     tablet.run("document.querySelector('[data-tool=point]').click()")
     touch(tablet, place(tablet, 0.5, 0.5))
