@@ -100,27 +100,36 @@ def first_view(slide: Path, rounds: int) -> None:
 def memory(slide: Path, minutes: int, pace: float) -> None:
     """Print memory every minute of a walk."""
     served, rng = Served(slide), random.Random(0)
-    server = psutil.Process(served.process.pid)
     with tempfile.TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
+        browser.send("Network.disable")  # else the inspector keeps a copy of what the page has loaded
         browser.open(served.page, height=800)
         browser.run(_WATCH)
+        total = 0
         for minute in range(minutes):
-            end, steps = time.monotonic() + 60, 0
+            end = time.monotonic() + 60
             while time.monotonic() < end:
                 zoom = rng.choice((1, 1, 0.5, 0.25, 0.06)) if rng.random() < 0.1 else 0
                 browser.run(f"{_STEP}([{rng.uniform(-0.6, 0.6)}, {rng.uniform(-0.6, 0.6)}, {zoom}])")
-                steps += 1
+                total += 1
                 time.sleep(1 / pace)
-            browser.send("HeapProfiler.collectGarbage")
-            heap = browser.send("Runtime.getHeapUsage")["usedSize"]
-            ours = [browser._process, *psutil.Process(browser._process.pid).children(recursive=True)]
-            whole = sum(psutil.Process(one.pid).memory_full_info().uss for one in ours)
-            parts = (heap, whole, server.memory_info().rss)
-            facts = ", ".join(
-                f"{name} {value / 1e6:.1f} MB" for name, value in zip(("page", "browser", "server"), parts, strict=True)
-            )
-            print(f"minute {minute + 1}: {facts}, {steps} steps, {len(browser.requests)} requests", flush=True)
+            parts = {**memory_of(browser), "server": psutil.Process(served.process.pid).memory_info().rss}
+            facts = ", ".join(f"{name} {value / 1e6:.1f} MB" for name, value in parts.items())
+            print(f"minute {minute + 1}: {facts}, {total} steps", flush=True)
     served.close()
+
+
+def memory_of(browser: Browser) -> dict[str, int]:
+    """Bytes of the page's JavaScript after a collection, and of the browser's processes by kind (not shared, USS)."""
+    browser.send("HeapProfiler.collectGarbage")
+    found = {"page": int(browser.send("Runtime.getHeapUsage")["usedSize"]), "browser": 0}
+    whole = psutil.Process(browser._process.pid)
+    for one in [whole, *whole.children(recursive=True)]:
+        words = one.cmdline()
+        kind = next((word.partition("=")[2] for word in words if word.startswith("--type=")), "main")
+        size = int(one.memory_full_info().uss)
+        found[kind] = found.get(kind, 0) + size
+        found["browser"] += size
+    return found
 
 
 def main() -> None:

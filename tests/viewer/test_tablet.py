@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,10 +94,9 @@ def test_nothing_is_too_small_too_pale_or_too_wide(
 
 def test_a_finger_pans_and_marks(tablet: Browser, server: Own, run: RunDir) -> None:
     open_slide_page(tablet, server, "s0", width=1024, height=768)
-    centre = "(p => [p.x, p.y])(document.querySelector('.pane').pane.centre())"
-    before = tablet.run(centre)
+    before = tablet.run(CENTRE)
     touch(tablet, *[place(tablet, 0.5 + k / 50, 0.5) for k in range(10)])
-    tablet.wait(f"{centre}[0] < {before[0]} - 50")
+    tablet.wait(f"{CENTRE}[0] < {before[0]} - 50")
     open_slide_page(tablet, server, "s0", width=1024, height=768)  # a flick glides on: marks are made on a still view
     add_class(tablet, "gland")
     tablet.run("document.querySelector('[data-tool=point]').click()")
@@ -107,3 +107,110 @@ def test_a_finger_pans_and_marks(tablet: Browser, server: Own, run: RunDir) -> N
     touch(tablet, *[place(tablet, 0.3 + k / 50, 0.6) for k in range(6)])
     kinds = wait_for(lambda: len(found := features(run, "s0")) == 2 and [one["geometry"]["type"] for one in found])
     assert kinds == ["Point", "Polygon"]
+
+
+CENTRE = "(p => [p.x, p.y])(document.querySelector('.pane').pane.centre())"
+SCALE = "document.querySelector('.pane').pane.scale()"
+STILL = """(p => Math.abs(p.scale(true) - p.scale(false)) < 1e-9 && p.viewer.viewport.getCenter(true).distanceTo(
+  p.viewer.viewport.getCenter(false)) < 1e-9)(document.querySelector('.pane').pane)"""
+
+
+def pinch(browser: Browser, x: float, y: float, *apart: float) -> None:
+    """Two fingers about a point, moved to each of these distances from each other, then lifted one after the other."""
+    first, second = [{"x": x - apart[0] / 2, "y": y, "id": 0}], [{"x": x + apart[0] / 2, "y": y, "id": 1}]
+    browser.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=first)
+    browser.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=first + second)
+    for distance in apart[1:]:
+        first, second = [{**first[0], "x": x - distance / 2}], [{**second[0], "x": x + distance / 2}]
+        browser.send("Input.dispatchTouchEvent", type="touchMove", touchPoints=first + second)
+    browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=first)
+    browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+
+def test_two_fingers_zoom_about_the_place_between_them(tablet: Browser, server: Own) -> None:
+    open_slide_page(tablet, server, "s0", width=1024, height=768)
+    box = tablet.run("(r => [r.left, r.top])(document.querySelector('.stage').getBoundingClientRect())")
+    x, y = place(tablet, 0.4, 0.5)
+    at = f"""(p => [p.x, p.y])(document.querySelector('.pane').pane.imagePoint(
+      new OpenSeadragon.Point({x - box[0]}, {y - box[1]})))"""
+    tablet.wait(STILL)
+    held, before = tablet.run(at), tablet.run(SCALE)
+    pinch(tablet, x, y, *range(100, 320, 20))
+    tablet.wait(STILL)
+    after = tablet.run(SCALE)
+    assert after / before == pytest.approx(3.0, rel=0.1)
+    assert tablet.run(at) == pytest.approx(held, abs=8 / after)
+    pinch(tablet, x, y, *range(300, 80, -20))
+    tablet.wait(STILL)
+    assert tablet.run(SCALE) / after == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_a_double_tap_zooms_in_and_a_tap_picks(tablet: Browser, server: Own) -> None:
+    open_slide_page(tablet, server, "s0", width=1024, height=768)
+    tablet.wait("document.querySelector('.pane').pane.grid")
+    tablet.wait(STILL)
+    before = tablet.run(SCALE)
+    touch(tablet, place(tablet, 0.5, 0.5))
+    tablet.wait("document.querySelector('.pane').pane.picked")
+    time.sleep(0.5)  # two slow taps are not a double tap
+    assert tablet.run(SCALE) == pytest.approx(before)
+    touch(tablet, place(tablet, 0.5, 0.5))
+    touch(tablet, place(tablet, 0.5, 0.5))
+    tablet.wait(f"{SCALE} > {1.5 * before}")
+
+
+@pytest.mark.parametrize("tool", ["point", "rect", "polygon", "brush", "erase"])
+def test_two_fingers_zoom_and_mark_nothing_whatever_the_tool(
+    tablet: Browser, server: Own, run: RunDir, tool: str
+) -> None:
+    open_slide_page(tablet, server, "s0", width=1024, height=768)
+    add_class(tablet, "gland")
+    tablet.run("document.querySelector('[data-tool=point]').click()")
+    touch(tablet, place(tablet, 0.5, 0.5))
+    (kept,) = wait_for(lambda: features(run, "s0"))
+    tablet.run(f"document.querySelector('[data-tool={tool}]').click()")
+    tablet.wait(STILL)
+    before = tablet.run(SCALE)
+    x, y = place(tablet, 0.5, 0.5)
+    pinch(tablet, x, y, *range(100, 320, 20))  # both fingers start beside the mark and end far from it
+    tablet.wait(STILL)
+    assert tablet.run(SCALE) / before == pytest.approx(3.0, rel=0.1)
+    pinch(tablet, x + 50, y, 100)  # laid down and lifted; the first finger lies on the mark
+    pinch(tablet, x + 50, y, 100, 90)
+    touch(tablet, *[place(tablet, 0.2 + k / 50, 0.8 - k / 50) for k in range(4)])  # the next stroke is whole
+    time.sleep(0.5)
+    found = [one for one in features(run, "s0") if one["id"] != kept["id"]]
+    assert len(features(run, "s0")) - len(found) == 1, "the mark under a finger stays"
+    kinds = [one["geometry"]["type"] for one in found]
+    assert kinds == (["Polygon"] if tool in ("rect", "brush") else [])
+    assert tablet.run("document.querySelector('.tools [aria-pressed=true]').dataset.tool") == tool
+
+
+def test_a_polygon_in_progress_survives_two_fingers(tablet: Browser, server: Own, run: RunDir) -> None:
+    open_slide_page(tablet, server, "s0", width=1024, height=768)
+    add_class(tablet, "gland")
+    tablet.run("document.querySelector('[data-tool=polygon]').click()")
+    corners = [(0.4, 0.4), (0.6, 0.4), (0.6, 0.6)]
+    for corner in corners:
+        touch(tablet, place(tablet, *corner))
+        time.sleep(0.4)
+    x, y = place(tablet, 0.5, 0.5)
+    pinch(tablet, x, y, *range(300, 280, -2))
+    tablet.wait(STILL)
+    tablet.run("document.querySelector('.stage').focus()")
+    tablet.key("Enter", "Enter", 13)
+    (mark,) = wait_for(lambda: features(run, "s0"))
+    assert len(mark["geometry"]["coordinates"][0]) == 4
+
+
+def test_a_double_tap_with_the_point_tool_is_one_mark(tablet: Browser, server: Own, run: RunDir) -> None:
+    open_slide_page(tablet, server, "s0", width=1024, height=768)
+    add_class(tablet, "gland")
+    tablet.run("document.querySelector('[data-tool=point]').click()")
+    for _ in range(2):
+        touch(tablet, place(tablet, 0.5, 0.5))
+    time.sleep(0.6)
+    touch(tablet, place(tablet, 0.3, 0.5))
+    wait_for(lambda: len(features(run, "s0")) >= 2)
+    time.sleep(0.5)
+    assert len(features(run, "s0")) == 2

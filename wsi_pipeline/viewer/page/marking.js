@@ -3,6 +3,8 @@ import { notice } from './dom.js';
 import { newId } from './markstore.js';
 
 const ON_TOP = 3;
+const DOUBLE_MS = 350;
+const DOUBLE_PX = 10;
 
 const ringsOf = (geometry) => (geometry.type === 'Polygon' ? geometry.coordinates : geometry.type === 'MultiPolygon' ? geometry.coordinates.flat() : []);
 
@@ -78,15 +80,17 @@ export class Tools {
     this.tool = 'hand';
     this.radius = 24;
     this.points = [];
+    this.fingers = false; // whether the touch in progress has two fingers: it zooms, and marks nothing
     this.painter = (context, view) => this.paint(context, view);
     pane.painters.push(this.painter);
     const on = (name, work) => pane.viewer.addHandler(name, (event) => { if (this.tool !== 'hand') work(event); });
     on('canvas-press', (event) => this.press(event));
-    on('canvas-drag', (event) => { event.preventDefaultAction = true; this.drag(event); });
+    on('canvas-drag', (event) => { event.preventDefaultAction = true; if (!this.fingers) this.drag(event); });
     on('canvas-drag-end', (event) => { event.preventDefaultAction = true; });
-    on('canvas-release', () => this.release());
-    on('canvas-click', (event) => { event.preventDefaultAction = true; if (event.quick) this.click(event); });
-    on('canvas-double-click', (event) => { event.preventDefaultAction = true; this.finish(); });
+    on('canvas-release', () => { if (!this.fingers) this.release(); });
+    on('canvas-click', (event) => { event.preventDefaultAction = true; if (event.quick && !this.fingers) this.click(event); });
+    on('canvas-double-click', (event) => { event.preventDefaultAction = true; if (!this.fingers) this.finish(); });
+    pane.stage.addEventListener('pointerdown', (event) => this.touched(event), true);
     pane.stage.addEventListener('keydown', (event) => this.key(event));
     pane.listeners.point.push(() => { if (this.tool !== 'hand') pane.redraw(); });
   }
@@ -119,6 +123,18 @@ export class Tools {
     else return;
     event.preventDefault();
     this.pane.redraw();
+  }
+
+  /** A second finger ends the stroke that the first has begun; corners set before stay. */
+  touched(event) {
+    if (event.pointerType !== 'touch') return;
+    if (event.isPrimary) this.before = this.tool === 'polygon' ? [...this.points] : [];
+    else if (!this.fingers) {
+      this.points = this.before || [];
+      this.dragged = false;
+      this.pane.redraw();
+    }
+    this.fingers = !event.isPrimary;
   }
 
   press(event) {
@@ -162,7 +178,7 @@ export class Tools {
 
   click(event) {
     const point = this.pane.imagePoint(event.position);
-    if (this.tool === 'point') this.make({ type: 'Point', coordinates: [point.x, point.y] });
+    if (this.tool === 'point') this.put(event.position, point);
     else if (this.tool === 'erase') this.erase(point);
     else if (this.tool === 'polygon') {
       const first = this.points[0];
@@ -170,6 +186,14 @@ export class Tools {
       else if (this.far(point)) this.points.push(point);
     }
     this.pane.redraw();
+  }
+
+  /** A point; the second click of a double click makes none. */
+  put(position, point) {
+    const [last, now] = [this.clicked, performance.now()];
+    this.clicked = { position, now };
+    if (last && now - last.now < DOUBLE_MS && position.distanceTo(last.position) < DOUBLE_PX) return;
+    this.make({ type: 'Point', coordinates: [point.x, point.y] });
   }
 
   finish() {

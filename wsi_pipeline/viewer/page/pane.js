@@ -66,6 +66,7 @@ export class Pane {
     this.viewer.addHandler('viewport-change', () => this.listeners.view.forEach((told) => told()));
     this.viewer.addHandler('animation-finish', () => this.snap());
     this.viewer.addHandler('tile-load-failed', (event) => this.failed?.(event));
+    this.viewer.addHandler('canvas-pinch', (event) => this.pinch(event));
     this.viewer.addHandler('canvas-click', (event) => {
       if (!event.quick || event.preventDefaultAction || this.busy) return;
       this.pick(this.imagePoint(event.position));
@@ -94,6 +95,17 @@ export class Pane {
     else if (event.key === 'Enter' && !this.busy) this.pick(this.centre());
     else return;
     event.preventDefault();
+  }
+
+  /** Two fingers: what lies between them stays there. OpenSeadragon's own zoom drifts, as each finger reports its moves alone. */
+  pinch(event) {
+    event.preventDefaultPanAction = event.preventDefaultZoomAction = true;
+    const viewport = this.viewer.viewport;
+    const held = viewport.pointFromPixel(event.lastCenter, true);
+    const zoom = (viewport.getZoom(true) * event.distance) / event.lastDistance;
+    viewport.zoomTo(Math.min(viewport.getMaxZoom(), Math.max(viewport.getMinZoom(), zoom)), null, true);
+    viewport.panBy(held.minus(viewport.pointFromPixel(event.center, true)), true);
+    viewport.applyConstraints();
   }
 
   /** Level-0 pixel at a position in the viewer. */
