@@ -132,29 +132,3 @@ segment_by_networks(ArraySlide(picture, mpp=8.0), 8.0, picture, SegmentSpec(), N
 print("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_predict_names_the_network_of_the_training_and_takes_slides_that_were_prepared_with_it(
-    folder, tmp_path, capsys
-):
-    rows = ["slide_id,path,patient_id,label"]
-    for number in range(4):
-        write_pyramid_tiff(tmp_path / f"s{number}.svs", scene(20 + number).rgb, mpp=10.0, compression="none")
-        rows.append(f"s{number},s{number}.svs,p{number},{'ab'[number % 2]}")
-    (tmp_path / "slides.csv").write_text("\n".join(rows) + "\n")
-    weights = ["--method", "grandqc", "--weights", str(folder / "tissue.onnx"), "--mask-mpp", "20"]
-    tile = [str(tmp_path / "slides.csv"), *weights, "--patch-px", "64", "--mpp", "10", "--workers", "0", "--quiet"]
-    for run in ("run", "new"):
-        assert main(["tile", *tile, "--run", str(tmp_path / run)]) == 0
-        assert main(["embed", "--run", str(tmp_path / run), "--quiet"]) == 0
-    words = ["--folds", "2", "--allow-few", "--model", "mean", "--epochs", "1", "--permutations", "0", "--quiet"]
-    assert main(["train-mil", "--run", str(tmp_path / "run"), *words]) == 0
-    model = str(tmp_path / "run/train-mil/colour/mean")
-    capsys.readouterr()
-    other = tmp_path / "other"
-    assert main(["predict", str(tmp_path / "slides.csv"), "--trained", model, "--run", str(other)]) == 2
-    assert "GrandQC's tissue network" in capsys.readouterr().err
-    assert not list(other.glob("tile/*")), "no slide was tiled with another tissue mask"
-    assert main(["predict", "--trained", model, "--run", str(tmp_path / "new")]) == 0
-    found = (tmp_path / "new/predict/colour/mean/predictions.csv").read_text().splitlines()
-    assert len(found) == 1 + 4

@@ -44,12 +44,12 @@ from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.validation.external import SEEN
 from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
+from wsi_pipeline.stages.inputs.recorded_networks import recorded_networks
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.inputs.stain_files import with_recorded_target
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.results.trainings import read_training, trainings
 from wsi_pipeline.statistics.metric_words import metric_words
-from wsi_pipeline.store.schema import NETWORKS
 from wsi_pipeline.wording import counted
 
 
@@ -81,6 +81,9 @@ def predict(request: Request) -> int:
     rows = [[value if isinstance(value, str) else f"{value:.3f}" for value in row] for row in table[columns].values]
     request.console.table(columns, rows[:40], right=range(2, len(columns)))
     _note_left_out(request, found.slides)
+    if found.metrics is None:  # else they are among its warnings
+        for text in found.warnings:
+            request.console.note(text)
     _note_trained_on(request, table[SEEN] == "yes", unit)
     if found.metrics is not None:
         _print_metrics(request, found.metrics, unit)
@@ -227,20 +230,17 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
             f"the model was trained on patches of {specs.get('import', {}).get('tool')}, which cannot be made here",
             todo="Compute features of these slides with that tool, then: wsi-pipeline predict --features-from FOLDER",
         )
-    if NETWORKS in specs:
-        used = " and ".join(str(each["network"]) for each in specs[NETWORKS].values())
-        raise UsageError(
-            f"the model was trained on tissue of {used}, whose weights predict does not take",
-            todo="Tile and embed these slides first, with those weights, then predict without naming slides",
-        )
+    options = request.get(PredictOptions)
+    # Checked before any slide is tiled, as is the adapter: without them the model cannot predict.
+    networks = recorded_networks(
+        specs, {"tissue": options.tissue_weights, "artefacts": options.artefact_weights}, options.device
+    )
     specs = {**specs, "embed": with_recorded_target(request.run_dir, specs)}
     settings = [
         from_mapping(kind, specs[name], f"settings of the trained model ({name})")
         for kind, name in ((SegmentSpec, "segment"), (TileSpec, "tile"), (EmbedSpec, "embed"))
     ]
-    options = request.get(PredictOptions)
     recorded = str(ensemble.provenance.get("adapter", ""))
-    # Looked up before any slide is tiled: without its encoder, the model cannot predict.
     adapter = adapter_of_model(ensemble.encoder, recorded, folder, request.run_dir, options.adapter)
     execution = EmbedExecution(adapter=adapter, weights=options.weights, device=options.device)
     both = request.with_options(
@@ -249,6 +249,7 @@ def _prepare(request: Request, ensemble: Ensemble, folder: Path) -> int:
         request.get(QuPathOptions),
         request.get(TileExecution),
         execution,
+        networks,
         *settings,
     )
     tiled = tile(both)

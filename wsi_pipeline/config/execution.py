@@ -241,6 +241,14 @@ class PredictOptions:
         None, "adapter of a pathotune encoder (default: the one the model was trained on)", group="model",
         metavar="FILE",
     )  # fmt: skip
+    tissue_weights: str | None = option(
+        None, "weights of the network that found tissue for the training, to tile new slides", group="model",
+        metavar="FILE", rare=True,
+    )  # fmt: skip
+    artefact_weights: str | None = option(
+        None, "weights of the network that found artefacts for the training, to tile new slides", group="model",
+        metavar="FILE", rare=True,
+    )  # fmt: skip
     device: str = shared.device()
 
     def __post_init__(self) -> None:

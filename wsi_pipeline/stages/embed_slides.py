@@ -35,7 +35,8 @@ from wsi_pipeline.stages.engine.freshness import REVISIONS, embed_slides_digest,
 from wsi_pipeline.stages.engine.guards import drop_other_format
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.runner import Freshness
-from wsi_pipeline.stages.inputs.slide_bags import differing_patches, gather
+from wsi_pipeline.stages.inputs.alike import differing_patches
+from wsi_pipeline.stages.inputs.slide_bags import gather
 from wsi_pipeline.stages.results.trainings import Training, model_numbers, trained_patients
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, FEATURES, IMPORTED, POOLED, Header

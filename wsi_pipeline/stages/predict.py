@@ -31,9 +31,9 @@ from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble
 from wsi_pipeline.mil.trained.inference import predict
 from wsi_pipeline.mil.validation.external import SEEN, Cut, RiskCut, by_patient, external_metrics, with_calls
+from wsi_pipeline.stages.inputs.alike import differing_patches, tissue_warnings
 from wsi_pipeline.stages.inputs.slide_bags import (
     SlideBags,
-    differing_patches,
     gather,
     outcomes_of,
     stain_warnings,
@@ -59,6 +59,7 @@ class Predicted:
     slides     the bags they were predicted from
     patients   one row per patient, if patients have several slides
     metrics    metrics, if outcomes are known
+    warnings   how the slides were prepared otherwise than those of the training; also among those of `metrics`
     former     folder that earlier predictions, now replaced, were moved to
     """
 
@@ -68,6 +69,7 @@ class Predicted:
     slides: SlideBags
     patients: pd.DataFrame | None
     metrics: Json | None
+    warnings: tuple[str, ...] = ()
     former: Path | None = None
 
     @property
@@ -226,7 +228,7 @@ def _join(
     shown = None if metrics is None else json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write_or_remove(folder / files.METRICS, shown)
     write_text(folder / files.MODEL, json.dumps(model.to_json(), ensure_ascii=False) + "\n")
-    return Predicted(folder, table, whole, slides, patients, metrics)
+    return Predicted(folder, table, whole, slides, patients, metrics, prepared_warnings(slides, model.ensemble))
 
 
 def _measure(
@@ -235,7 +237,8 @@ def _measure(
     """The table of patients, if they have several slides, and the metrics of slides and patients."""
     task, spec = ensemble.task, ensemble.spec
     named = table if "slide_id" in table else table.assign(slide_id=table["patient_id"])
-    metrics = external_metrics(task, named, spec, cut, [*tuned_on_warnings(slides), *stain_warnings(slides)])
+    notes = [*prepared_warnings(slides, ensemble), *tuned_on_warnings(slides), *stain_warnings(slides)]
+    metrics = external_metrics(task, named, spec, cut, notes)
     if "slide_id" not in table or not table["patient_id"].duplicated().any():
         return None, metrics
     patients, conflicting = by_patient(task, table, cut)
@@ -274,6 +277,11 @@ def _write_or_remove(path: Path, text: str | None) -> None:
         remove(path)
     else:
         write_text(path, text)
+
+
+def prepared_warnings(slides: SlideBags, ensemble: Ensemble) -> tuple[str, ...]:
+    """How tissue was found on these slides and patches were laid over it, where it was otherwise for the training."""
+    return tuple(tissue_warnings(slides.specs, ensemble.provenance["specs"]))
 
 
 def check_patches(specs: Mapping[str, Mapping[str, Any]], ensemble: Ensemble) -> None:

@@ -20,6 +20,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
 from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.inputs.alike import differing_patches, differing_stain
 from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, check_patients
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, POOLED, Header
@@ -336,30 +337,6 @@ def _check_imported_alike(first: Header, header: Header) -> None:
             f"imported features of {header.slide.slide_id} and {first.slide.slide_id} differ: {', '.join(differing)}",
             todo="Import features of the same patches for all slides, or train on some of the slides with --only",
         )
-
-
-def differing_patches(here: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Differences between two sets of patches in the settings that both state: `patch_px 512, not 256`."""
-    a, b = (dict(specs.get("tile") or specs.get("import") or {}) for specs in (here, other))
-    both_imported = "tile" not in here and "tile" not in other
-    keys = ("patch_px", "mpp", "magnification", "overlap_px") if both_imported else ("patch_px", "mpp")
-    asked = [(key, a.get(key), b.get(key)) for key in keys]
-    strict = "tile" in here and "tile" in other
-    return [
-        f"{key} {mine}, not {its}"
-        for key, mine, its in asked
-        if mine != its and (strict or (mine is not None and its is not None))
-    ] + (differing_stain(here, other) if strict else [])
-
-
-def differing_stain(here: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Differences between two sets of features in how their stain was normalised: `stain_norm none, not macenko`."""
-    a, b = (specs.get("embed") or {} for specs in (here, other))
-    mine, its = (one.get("stain_norm", "none") for one in (a, b))
-    if mine != its:
-        return [f"stain_norm {mine}, not {its}"]
-    same = a.get("stain_target") == b.get("stain_target")
-    return [] if same else [f"stain_target {a.get('stain_target')}, not {b.get('stain_target')}"]
 
 
 def tuned_on_warnings(slides: SlideBags) -> list[str]:
