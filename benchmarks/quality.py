@@ -216,7 +216,7 @@ def overview_table() -> None:
             print(f"| {kind} | {who}, threshold {limits[m]:.2g} | {numbers} |")
 
 
-def tiled(name: str, quality: str) -> tuple[float, float, Path, tempfile.TemporaryDirectory[str]]:
+def tiled(name: str, spec: TileSpec) -> tuple[float, float, Path, tempfile.TemporaryDirectory[str]]:
     """Processor seconds of `segment` and of `tile` on one slide, and its patch store."""
     folder = tempfile.TemporaryDirectory()
     run, path = RunDir(Path(folder.name)), DATA / "slides" / name
@@ -225,7 +225,7 @@ def tiled(name: str, quality: str) -> tuple[float, float, Path, tempfile.Tempora
         started = time.process_time()
         SegmentStage(run, SegmentSpec(), overlay=False).run(record, slide)
         middle = time.process_time()
-        TileStage(run, TileSpec(quality=quality)).run(record, slide)
+        TileStage(run, spec).run(record, slide)
     return middle - started, time.process_time() - middle, run.patch_store(record.slide_id), folder
 
 
@@ -236,7 +236,7 @@ def cost_table() -> None:
         seconds: dict[str, list[float]] = defaultdict(list)
         for _ in range(5):
             for quality in ("none", "sample", "all"):
-                one, two, path, folder = tiled(name, quality)
+                one, two, path, folder = tiled(name, TileSpec(quality=quality))
                 seconds[quality].append(one + two)
                 patches = len(read_patch_table(path).grid)
                 folder.cleanup()
@@ -250,10 +250,10 @@ def alarm_table() -> None:
     names = [measure.artefact for measure in ARTEFACTS]
     print(f"\n| slide | patches | {' | '.join(names)} | no edges to judge by |\n|---|---|" + "---|" * (len(names) + 1))
     for name, kind in SLIDES.items():
-        *_, path, folder = tiled(name, "all")
+        *_, path, folder = tiled(name, TileSpec(quality="all"))
         table = read_patch_table(path)
         assert table.quality is not None
-        why = artefact_of(table.quality, table.geometry.mpp)
+        why = artefact_of(table.quality, table.geometry.mpp, table.geometry.scan_mpp)
         blank = int(np.isnan(table.quality.column("focus")).sum())
         counts = " | ".join(str(int((why == k).sum())) for k in range(len(names)))
         print(f"| {name} ({kind}) | {len(why)} | {counts} | {blank} |")

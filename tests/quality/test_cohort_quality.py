@@ -132,7 +132,7 @@ def test_the_report_shows_what_tile_measured(blurred: Path) -> None:
     assert main([*words, "--quality", "all"]) == 0
     assert main(["report", "--run", str(run)]) == 0
     table = {row["slide_id"]: row for row in csv.DictReader((run / "report/quality.csv").open())}
-    assert float(table["s0"]["focus_um"]) > 0.55 > float(table["s1"]["focus_um"])
+    assert float(table["s0"]["focus_um"]) > 0.5 > float(table["s1"]["focus_um"])
     assert float(table["s0"]["focus_beyond"]) > 0.9
     page = (run / "report/report.html").read_text()
     assert "Artefacts of s0" in page

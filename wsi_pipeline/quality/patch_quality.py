@@ -59,16 +59,16 @@ class PatchQuality:
         return PatchQuality(self.names, self.units, self.values[rows])
 
 
-def artefact_of(quality: PatchQuality, mpp: float) -> NDArray[np.int8]:
+def artefact_of(quality: PatchQuality, mpp: float, scan_mpp: float) -> NDArray[np.int8]:
     """int8 (N,): index into ARTEFACTS of the first limit that a patch exceeds, -1 for none.
 
-    mpp   resolution, micrometres per pixel
+    mpp        resolution of the patches, micrometres per pixel; scan_mpp: of the slide
 
     A patch that was read but has no edges to judge focus by is out of focus if most others of the slide are.
     """
     found = np.full(len(quality), -1, np.int8)
     for index, measure in reversed(list(enumerate(ARTEFACTS))):
-        beyond = _beyond(quality, measure, mpp)
+        beyond = _beyond(quality, measure, mpp, scan_mpp)
         if measure.name == FOCUS:
             known = ~np.isnan(quality.column(FOCUS))
             if 2 * np.count_nonzero(beyond) > np.count_nonzero(known):
@@ -77,7 +77,7 @@ def artefact_of(quality: PatchQuality, mpp: float) -> NDArray[np.int8]:
     return found
 
 
-def summary_of(quality: PatchQuality, mpp: float) -> dict[str, dict[str, float | int | None]]:
+def summary_of(quality: PatchQuality, mpp: float, scan_mpp: float) -> dict[str, dict[str, float | int | None]]:
     """The slide's values by measure: `median` and `measured`, number of patches; of artefacts also `beyond`, the
     fraction of the measured patches beyond the limit. None if nothing was measured.
     """
@@ -90,7 +90,7 @@ def summary_of(quality: PatchQuality, mpp: float) -> dict[str, dict[str, float |
             "measured": len(known),
         }
         if measure.limit is not None:
-            above = np.count_nonzero(_beyond(quality, measure, mpp))
+            above = np.count_nonzero(_beyond(quality, measure, mpp, scan_mpp))
             row["beyond"] = _rounded(above / len(known)) if len(known) else None
         found[measure.name] = row
     return found
@@ -102,8 +102,8 @@ def sample_rows(count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, n).round().astype(np.int64)) if n else np.zeros(0, np.int64)
 
 
-def _beyond(quality: PatchQuality, measure: Measure, mpp: float) -> NDArray[np.bool_]:
-    return quality.column(measure.name) > limit_of(measure, mpp)  # False for NaN
+def _beyond(quality: PatchQuality, measure: Measure, mpp: float, scan_mpp: float) -> NDArray[np.bool_]:
+    return quality.column(measure.name) > limit_of(measure, mpp, scan_mpp)  # False for NaN
 
 
 def _rounded(value: float) -> float:

@@ -84,7 +84,7 @@ class TileStage:
         if dropped is not None:
             header.extra.update(dropped=dropped.counts(), laid=len(laid))
         columns = quality.columns if quality else None
-        flagged = FlaggedPatches.among(grid.coords, geometry.mpp, columns, dropped)
+        flagged = FlaggedPatches.among(grid.coords, geometry, columns, dropped)
         self._write_overlay(segment, grid, geometry, flagged)
         pixels = self._pixels(opened, grid, geometry)
         # Checked after the last pixel has been read, before the store is moved into place.
@@ -104,7 +104,7 @@ class TileStage:
         check_unchanged(record.path, table.header.slide)
         facts = quality.facts(self.spec.quality_of, quality_digest(self.spec.quality_of, table.header.digest))
         header = replace(table.header, extra={**table.header.extra, QUALITY: facts})
-        flagged = FlaggedPatches.among(table.grid.coords, table.geometry.mpp, quality.columns, table.dropped)
+        flagged = FlaggedPatches.among(table.grid.coords, table.geometry, quality.columns, table.dropped)
         self._write_overlay(segment, table.grid, table.geometry, flagged)
         amend_quality(path, header, quality.columns)
         return _status(header)

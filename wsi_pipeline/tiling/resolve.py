@@ -33,6 +33,11 @@ class PatchGeometry:
     mpp: float
     resampled: bool
 
+    @property
+    def scan_mpp(self) -> float:
+        """Micrometres per pixel of the slide's level 0."""
+        return self.mpp * self.patch_px / self.patch_level0
+
 
 def resolve_geometry(spec: TileSpec, info: SlideInfo, slide_mpp: float) -> PatchGeometry:
     """Decide which level to read and how large a patch is there.

@@ -225,7 +225,7 @@ def quality_layer(table: PatchTable, name: str) -> Json:
     measure = next((measure for measure in MEASURES if measure.name == name), None)
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if measure is not None and measure.limit is not None:
-        low, high = 0.0, 2 * limit_of(measure, table.geometry.mpp)
+        low, high = 0.0, 2 * limit_of(measure, table.geometry.mpp, table.geometry.scan_mpp)
     place = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     unit = measure.unit if measure else ""
     ends = tuple(f"{value:.2g} {unit}".strip() for value in (low, (low + high) / 2, high))

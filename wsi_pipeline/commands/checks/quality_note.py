@@ -38,7 +38,7 @@ def _focus_note(seen: Look, geometry: PatchGeometry) -> str:
     ]
     widths = np.array([measure_pixels(patch, geometry.mpp, False)[0] for patch in as_patches])
     known = widths[~np.isnan(widths)]
-    blurred = known[known > limit_of(_MEASURES[FOCUS], geometry.mpp)]
+    blurred = known[known > limit_of(_MEASURES[FOCUS], geometry.mpp, geometry.scan_mpp)]
     if not len(known) or 2 * len(blurred) < len(known):
         return ""
     regions = counted(len(known), "region")
@@ -64,7 +64,9 @@ def _overview_notes(seen: Look, slide: Slide, geometry: PatchGeometry, mpp: floa
     notes = []
     for name in (PEN, FOLD, EDGE):
         measure = _MEASURES[name]
-        part = float(np.mean(found[name] > limit_of(measure, geometry.mpp))) if name in found else 0.0
+        part = (
+            float(np.mean(found[name] > limit_of(measure, geometry.mpp, geometry.scan_mpp))) if name in found else 0.0
+        )
         if part >= LEAST_PART:
             notes.append(f"{measure.artefact} on {part:.0%} of the tissue")
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,15 @@ MOSTLY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class SlideQuality:
-    """Measures of a slide's patches; `unreadable`: patches whose pixels could not be decoded, and the first error."""
+    """Measures of a slide's patches.
+
+    mpp          resolution of the patches, micrometres per pixel; scan_mpp: of the slide
+    unreadable   patches whose pixels could not be decoded, and the first error
+    """
 
     columns: PatchQuality
     mpp: float
+    scan_mpp: float
     unreadable: int = 0
     error: str = ""
 
@@ -45,12 +50,12 @@ class SlideQuality:
         note = self.note()
         return {
             "revision": REVISION, "pixels": pixels, "digest": digest, "overview_mpp": OVERVIEW_MPP,
-            "measures": summary_of(self.columns, self.mpp), **({"note": note} if note else {}),
+            "measures": summary_of(self.columns, self.mpp, self.scan_mpp), **({"note": note} if note else {}),
         }  # fmt: skip
 
     def note(self) -> str:
         """What is wrong with most of the slide, or with reading it; "" if nothing is."""
-        summary = summary_of(self.columns, self.mpp)
+        summary = summary_of(self.columns, self.mpp, self.scan_mpp)
         parts = []
         for measure in ARTEFACTS:
             row = summary[measure.name]
@@ -85,16 +90,17 @@ def measure_slide(picture: NDArray[np.uint8], mask: TissueMask, patches: SlidePa
                 values[row] = found
     columns.update(dict(zip(NAMES, values.T, strict=True)))
     quality = PatchQuality.of(columns, len(patches))
-    return SlideQuality(quality, patches.geometry.mpp, len(errors), errors[0] if errors else "")
+    geometry = patches.geometry
+    return SlideQuality(quality, geometry.mpp, geometry.scan_mpp, len(errors), errors[0] if errors else "")
 
 
 def drop_artefacts(grid: PatchGrid, quality: SlideQuality) -> tuple[PatchGrid, SlideQuality, DroppedPatches]:
     """The patches within all limits with their measures, and the others with the reason."""
-    why = artefact_of(quality.columns, quality.mpp)
+    why = artefact_of(quality.columns, quality.mpp, quality.scan_mpp)
     keep = why < 0
     reasons = tuple(measure.artefact for measure in ARTEFACTS)
     left_out = DroppedPatches(grid.coords[~keep], why[~keep].astype(np.int64), reasons)
-    kept = SlideQuality(quality.columns.take(keep), quality.mpp, quality.unreadable, quality.error)
+    kept = replace(quality, columns=quality.columns.take(keep))
     return PatchGrid(grid.coords[keep], grid.coverage[keep]), kept, left_out
 
 

@@ -70,7 +70,7 @@ class PatchTable:
 
     def flagged(self) -> FlaggedPatches:
         """Patches beyond a limit of quality, kept and left out."""
-        return FlaggedPatches.among(self.grid.coords, self.geometry.mpp, self.quality, self.dropped)
+        return FlaggedPatches.among(self.grid.coords, self.geometry, self.quality, self.dropped)
 
     def __repr__(self) -> str:
         size = f"{counted(len(self.grid), 'patch')} of {self.geometry.patch_px} px at {self.geometry.mpp:.4g} mpp"

@@ -15,6 +15,7 @@ from wsi_pipeline.quality.patch_quality import PatchQuality, artefact_of
 from wsi_pipeline.store.files import amend_store
 from wsi_pipeline.store.schema import DROPPED, QUALITY, ROWS_PER_CHUNK, Header
 from wsi_pipeline.store.store import ArraySpec, Store, StoreWriter
+from wsi_pipeline.tiling.resolve import PatchGeometry
 
 NAMES, UNITS, REASONS = "names", "units", "reasons"
 
@@ -53,13 +54,17 @@ class FlaggedPatches:
 
     @classmethod
     def among(
-        cls, coords: NDArray[np.int64], mpp: float, quality: PatchQuality | None, dropped: DroppedPatches | None
+        cls,
+        coords: NDArray[np.int64],
+        geometry: PatchGeometry,
+        quality: PatchQuality | None,
+        dropped: DroppedPatches | None,
     ) -> FlaggedPatches:
-        """Of the patches at `coords` (N, 2), of `mpp` micrometres per pixel, and of those left out."""
+        """Of the patches at `coords` (N, 2) and of those left out."""
         rows, kind = np.zeros(0, np.int64), np.zeros(0, np.int64)
         value = np.zeros(0, np.float32)
         if quality is not None and len(quality):
-            found = artefact_of(quality, mpp)
+            found = artefact_of(quality, geometry.mpp, geometry.scan_mpp)
             rows = np.flatnonzero(found >= 0)
             kind = found[rows].astype(np.int64)
             columns = np.stack([quality.column(measure.name) for measure in ARTEFACTS])
