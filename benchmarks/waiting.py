@@ -1,11 +1,12 @@
 """What people wait for while they look at results: commands with nothing to do, heatmaps, the report.
 
-    python benchmarks/waiting.py [--run RUN] [--beside CHECKOUT] [--rounds 3] [--models 3] [--slides TABLE]
+    python benchmarks/waiting.py [--run RUN] [--beside CHECKOUT] [--rounds 3] [--models 3] [--slides TABLE] [--own-runs]
 
 Processor seconds of the command and of all processes it starts, the least of the rounds; also wall-clock seconds. With
 `--beside`, a command of another checkout (`git worktree add`) runs in turn with ours. Each command works on a copy of a
 run with features and a model; without `--run` one is made of synthetic slides, or of those of a table, which takes a
-few minutes. `--models` trains up to three models, so that the report shows as many heatmaps of each slide.
+few minutes. `--models` trains up to three models, so that the report shows as many heatmaps of each slide. With
+`--own-runs` each checkout makes its own run of the same slides: for builds that cannot continue each other's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _PR_SET_CHILD_SUBREAPER = 36
+MODELS = ("gated-abmil", "mean", "max")
 
 
 def _nothing(run: Path) -> None:
@@ -44,15 +46,17 @@ class Wait:
     prepare: Callable[[Path], None] = _nothing
 
 
+COMPARE = Wait("`compare`", ("compare", *(f"run/train-mil/colour/{name}" for name in MODELS[:2])))
 WAITS = (
     Wait("`status`", ("status",)),
+    COMPARE,
+    Wait("`tile`, nothing to do", ("tile",)),
     Wait("`embed`, nothing to do", ("embed", "--model", "colour")),
     Wait("`heatmap`, nothing to do", ("heatmap",)),
     Wait("`heatmap` of all slides", ("heatmap",), _without_heatmaps),
     Wait("`report`", ("report",)),
 )
 
-MODELS = ("gated-abmil", "mean", "max")
 COARSE = ("--mpp", "2", "--default-mpp", "0.5")
 """Real slides of any resolution can be tiled so."""
 
@@ -90,19 +94,21 @@ def _wait_for_orphans() -> None:
             return
 
 
-def make_run(folder: Path, models: int, table: Path | None) -> Path:
-    """A run of the synthetic slides of `demo`, or of those of a table, tiled, embedded and trained."""
+def make_run(run: Path, models: int, tile: Sequence[str], checkout: Path = ROOT) -> Path:
+    """A run that a checkout tiled with these words, embedded and trained."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    train = [("train-mil", "--allow-few", "--epochs", "3", "--model", name) for name in MODELS[:models]]
+    for words in (tuple(tile), ("embed", "--model", "colour"), *train, ("heatmap",)):
+        # Not in this process, whose children would include the server of workers, which does not end before it does.
+        seconds(checkout, (*words, "--run", str(run)), run.parent)
+    return run
+
+
+def tiling(folder: Path, table: Path | None) -> tuple[str, ...]:
+    """The words that tile the slides of a table, or, without one, synthetic slides that are made here."""
     from wsi_pipeline.demo.demo_cohort import make_cohort
 
-    run = folder / "made"
-    tile = (
-        ("tile", str(table.resolve()), *COARSE) if table else ("tile", str(make_cohort(folder / "cohort", workers=1)))
-    )
-    train = [("train-mil", "--allow-few", "--epochs", "3", "--model", name) for name in MODELS[:models]]
-    for words in (tile, ("embed", "--model", "colour"), *train, ("heatmap",)):
-        # Not in this process, whose children would include the server of workers, which does not end before it does.
-        seconds(ROOT, (*words, "--run", str(run)), folder)
-    return run
+    return ("tile", str(table.resolve()), *COARSE) if table else ("tile", str(make_cohort(folder, workers=1)))
 
 
 def main() -> None:
@@ -113,18 +119,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=int, default=1, help="how many are trained, 1 to 3")
     parser.add_argument("--slides", type=Path, help="a table of slides with labels, instead of synthetic ones")
+    parser.add_argument("--own-runs", action="store_true", help="each checkout makes its own run")
     parser.add_argument("--only", nargs="*", default=[], help="numbers of the rows, from 0")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     adopt_orphans()
     checkouts = [args.beside.resolve(), ROOT] if args.beside else [ROOT]
     with tempfile.TemporaryDirectory() as name:
-        made = args.run or make_run(Path(name), args.models, args.slides)
-        copies = [shutil.copytree(made, Path(name) / str(number) / "run") for number in range(len(checkouts))]
+        tile = () if args.run else tiling(Path(name) / "cohort", args.slides)
+        folders = [Path(name) / str(number) / "run" for number in range(len(checkouts))]
+        if args.own_runs:
+            copies = [make_run(run, args.models, tile, one) for run, one in zip(folders, checkouts, strict=True)]
+        else:
+            made = args.run or make_run(Path(name) / "made" / "run", args.models, tile)
+            copies = [shutil.copytree(made, run) for run in folders]
         print("| what | " + " | ".join(f"{c.name}: processor s | wall s" for c in checkouts) + " | times |")
         print("|---|" + "--:|--:|" * len(checkouts) + "--:|", flush=True)
         for number, wait in enumerate(WAITS):
-            if args.only and str(number) not in args.only:
+            if (args.only and str(number) not in args.only) or (wait is COMPARE and args.models < 2):
                 continue
             best = [(float("inf"), float("inf"))] * len(checkouts)
             for _ in range(args.rounds):
