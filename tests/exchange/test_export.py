@@ -119,7 +119,8 @@ def test_csv(run: Path) -> None:
     found = pd.read_csv(folder / "patches" / "s0.csv")
     np.testing.assert_array_equal(found[["x", "y"]], table.coords)
     np.testing.assert_array_equal(found["x_um"], table.coords[:, 0] * MPP)
-    np.testing.assert_array_equal(found.filter(regex=r"^f\d").to_numpy(np.float32), table.features.astype(np.float32))
+    features = found.filter(regex=r"^colour_\d").to_numpy(np.float32)
+    np.testing.assert_array_equal(features, table.features.astype(np.float32))
     assert found["label"].fillna("").tolist()[:4] == ["", "stroma", "tumour", ""]
     assert len(pd.read_csv(folder / "patches" / "blank.csv")) == 0
 
@@ -211,6 +212,7 @@ def test_anndata(run: Path) -> None:
         hires = file["uns/spatial/s0/images/hires"]
         scale = file["uns/spatial/s0/scalefactors/tissue_hires_scalef"][()]
         assert scale * 640 == hires.shape[1]
+        assert file["var/_index"].asstr()[:2].tolist() == ["colour_0", "colour_1"]  # joined by name: no encoders mixed
 
 
 def test_spatialdata(run: Path) -> None:

@@ -31,7 +31,7 @@ from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment_table
 from wsi_pipeline.wording import counted, listed
 
-REVISION = 1
+REVISION = 2
 """Raised when an export is written in another way from the same stores."""
 
 

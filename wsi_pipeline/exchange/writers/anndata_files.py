@@ -2,8 +2,9 @@
 
     <slide_id>.h5ad
 
-X float32 (N, D); obs: x, y, side, x_um, y_um, tissue, label, slide_id, patient_id, slide_label; obsm['spatial']:
-centres of the patches in level-0 pixels; uns['spatial'][slide_id]: images.hires, scalefactors.
+X float32 (N, D), columns ENCODER_0, ENCODER_1, ...; obs: x, y, side, x_um, y_um, tissue, label, slide_id, patient_id,
+slide_label; obsm['spatial']: centres of the patches in level-0 pixels; uns['spatial'][slide_id]: images.hires,
+scalefactors.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 
 from wsi_pipeline.exchange.writers.anndata_layout import write_anndata
 from wsi_pipeline.exchange.writers.cohort_tables import write_slide_table
-from wsi_pipeline.exchange.writers.csv_tables import patch_frame
+from wsi_pipeline.exchange.writers.csv_tables import feature_names, patch_frame
 from wsi_pipeline.exchange.writers.slide_content import EXPORT_FORMATS, CohortContent, ExportFormat, SlideContent
 from wsi_pipeline.system.atomic import atomic_path
 
@@ -44,7 +45,7 @@ def write_h5ad(slide: SlideContent, folder: Path) -> Sequence[Path]:
         factors = {"tissue_hires_scalef": float(scale), "spot_diameter_fullres": float(slide.side)}
         uns["spatial"] = {slide.slide_id: {"images": {"hires": thumbnail}, "scalefactors": factors}}
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        write_anndata(file, slide.matrix, observations(slide), {"spatial": centres}, uns)
+        write_anndata(file, slide.matrix, feature_names(slide), observations(slide), {"spatial": centres}, uns)
     return [path]
 
 

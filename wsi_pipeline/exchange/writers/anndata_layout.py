@@ -23,13 +23,15 @@ Group = Any
 def write_anndata(
     group: Group,
     matrix: NDArray[Any],
+    columns: Sequence[str],
     obs: pd.DataFrame,
     obsm: Mapping[str, NDArray[Any]],
     uns: Mapping[str, Any],
 ) -> None:
     """Fill an empty group with an AnnData object.
 
-    matrix  X, (N, D); the columns are named f0, f1, ...
+    matrix  X, (N, D)
+    columns names of its columns, D
     obs     N rows; columns of text become categories; the index is the names of the rows
     obsm    name -> array (N, ...)
     uns     nested mappings of text, numbers, arrays and lists of text
@@ -37,7 +39,7 @@ def write_anndata(
     _mark(group, "anndata", "0.1.0")
     _array(group, "X", matrix)
     _frame(group, "obs", obs)
-    _frame(group, "var", pd.DataFrame(index=[f"f{k}" for k in range(matrix.shape[1])]))
+    _frame(group, "var", pd.DataFrame(index=list(columns)))
     _mapping(group, "obsm", obsm)
     _mapping(group, "uns", uns)
     for name in ("layers", "obsp", "varm", "varp"):

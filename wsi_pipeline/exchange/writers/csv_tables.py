@@ -1,6 +1,6 @@
 """Plain tables: a CSV per slide with place, tissue fraction, label and features of every patch.
 
-patches/<slide_id>.csv     x, y, side (level-0 px), x_um, y_um, tissue, label, f0, f1, ...
+patches/<slide_id>.csv     x, y, side (level-0 px), x_um, y_um, tissue, label, ENCODER_0, ENCODER_1, ...
 slides.csv                 slide_id, patient_id, label, ...
 """
 
@@ -35,11 +35,16 @@ def patch_frame(slide: SlideContent) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def feature_names(slide: SlideContent) -> list[str]:
+    """Names of the features, with the encoder's: tables are joined by name, which must not mix encoders."""
+    return [f"{slide.encoder_name}_{k}" for k in range(slide.matrix.shape[1])]
+
+
 def write_csvs(slide: SlideContent, folder: Path) -> Sequence[Path]:
     """Write one slide; returns the file."""
     frame = patch_frame(slide)
     values = slide.matrix.astype(np.float32)
-    features = pd.DataFrame(values, columns=[f"f{k}" for k in range(values.shape[1])])
+    features = pd.DataFrame(values, columns=feature_names(slide))
     return [write_csv(folder / "patches" / f"{slide.slide_id}.csv", pd.concat([frame, features], axis=1))]
 
 

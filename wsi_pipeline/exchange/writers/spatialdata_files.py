@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.exchange.writers.anndata_files import known_mpp, observations
 from wsi_pipeline.exchange.writers.anndata_layout import new_zarr, write_anndata
 from wsi_pipeline.exchange.writers.cohort_tables import write_slide_table
+from wsi_pipeline.exchange.writers.csv_tables import feature_names
 from wsi_pipeline.exchange.writers.slide_content import EXPORT_FORMATS, CohortContent, ExportFormat, SlideContent
 from wsi_pipeline.system.atomic import atomic_path
 from wsi_pipeline.version import __version__
@@ -110,7 +111,8 @@ def _table(item: zarr.Group, slide: SlideContent) -> None:
     obs["instance_id"] = np.arange(len(obs), dtype=np.int64)
     keys = {"region": "tiles", "region_key": "region", "instance_key": "instance_id"}
     centres = slide.coords + slide.side / 2
-    write_anndata(item, slide.matrix, obs, {"spatial": centres}, {"spatialdata_attrs": keys, **known_mpp(slide)})
+    uns = {"spatialdata_attrs": keys, **known_mpp(slide)}
+    write_anndata(item, slide.matrix, feature_names(slide), obs, {"spatial": centres}, uns)
     item.attrs.update({"spatialdata-encoding-type": "ngff:regions_table", "version": _TABLE, **keys})
 
 
