@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_pipeline.stages.stain_profiles import profile_patches
+from wsi_pipeline.stages.inputs.slide_stain import profile_patches
 from wsi_pipeline.stains.choose_target import medoid
 from wsi_pipeline.stains.density import measure_glass
 from wsi_pipeline.stains.recolour import Recolouring, misfit

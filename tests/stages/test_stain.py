@@ -14,7 +14,11 @@ from PIL import Image
 
 from tests.stains.stained_slides import DAB, HAEMATOXYLIN, tissue_patch, write_stained
 from wsi_pipeline.cli import main
+from wsi_pipeline.cohort.run_dir import RunDir
+from wsi_pipeline.errors import MilError
 from wsi_pipeline.store.tables.feature_table import read_feature_table
+from wsi_pipeline.viewer.library import Library
+from wsi_pipeline.viewer.nearest.similar_patches import SimilarPatches
 
 SLIDES = {
     "pale": {"amounts": (0.7, 0.7)},
@@ -165,6 +169,16 @@ def test_features_of_two_normalisations_are_not_mixed(run: Path, capsys: pytest.
     words = ["train-mil", "--run", str(run), "--folds", "2", "--allow-few", "--model", "mean"]
     assert main(words) == 2
     assert "other settings: stain_norm none, not macenko" in capsys.readouterr().err
+    # Nearest patches and slides, in the viewer too, are not those of the same stain.
+    assert main(["similar", "pale", "--patch", "400,400", "--run", str(run)]) == 2
+    assert "other settings: stain_norm none, not macenko" in capsys.readouterr().err
+    found = SimilarPatches(Library.of_run(RunDir(run)))
+    with pytest.raises(MilError, match="were embedded with other weights or settings"):
+        found.slides("pale", "colour", 2)
+    with pytest.raises(MilError, match="other weights or settings"):
+        SimilarPatches(Library.of_run(RunDir(run))).slides("dark", "colour", 2)  # by the means that were kept
+    assert embed(run, "--stain-norm", "macenko", "--quiet") == 0
+    assert len(found.slides("pale", "colour", 2)) == 2
 
 
 def test_predict_gives_new_slides_the_stain_of_the_training(

@@ -13,7 +13,7 @@ wsi-run/
   predict/<encoder>/<training>/     predictions.csv, patients.csv, metrics.json, model.json
   heatmap/<encoder>/<training>/     <slide_id>.png .csv .geojson .tif .patches.jpg .contribution.jpg
   report/report.html
-  robustness/                       <encoder>.json, robustness.csv, neighbours.csv, robustness.svg
+  robustness/                       <row>.json, robustness.csv, neighbours.csv, robustness.svg
   annotations/<slide_id>.geojson    marks made in the viewer; patches.csv has the labelled patches for tune
   view/                             token, jobs and caches of the viewer
   export/<format>/<encoder>/        files of other tools; not read again
@@ -188,12 +188,12 @@ class RunDir:
 
     @property
     def robustness(self) -> Path:
-        """Folder of what `robustness` measured: a JSON file per encoder, and all of them as tables and a figure."""
+        """Folder of what `robustness` measured: a JSON file per encoder and use, and all of them as tables and a figure."""
         return self.root / "robustness"
 
-    def robustness_file(self, encoder: str) -> Path:
-        """What was measured for one encoder."""
-        return self.robustness / f"{slug(encoder)}.json"
+    def robustness_file(self, name: str) -> Path:
+        """What was measured for one encoder, as it was used."""
+        return self.robustness / f"{slug(name)}.json"
 
     def export(self, to: str, encoder: str = "") -> Path:
         """Folder of an export in another tool's format; `encoder` if it contains features."""

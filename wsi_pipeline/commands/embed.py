@@ -13,8 +13,8 @@ from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Req
 from wsi_pipeline.commands.shell.sections import refuse_twice
 from wsi_pipeline.commands.tile import print_end, print_redone
 from wsi_pipeline.config.execution import EmbedExecution
+from wsi_pipeline.config.shared import refuse_target_alone
 from wsi_pipeline.config.specs import EmbedSpec
-from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.engine.runner import CohortResult
 from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
@@ -53,8 +53,7 @@ def _stages(request: Request, tables: Sequence[PatchFacts]) -> list[EmbedStage]:
 
 def _asked(request: Request) -> tuple[str, str]:
     spec = request.get(EmbedSpec)
-    if spec.stain_norm == "none" and spec.stain_target != "auto":
-        raise UsageError("stain_target needs stain_norm", todo="Add --stain-norm reinhard, macenko or vahadane")
+    refuse_target_alone(spec.stain_norm, spec.stain_target)
     return spec.stain_norm, spec.stain_target
 
 

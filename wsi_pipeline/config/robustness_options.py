@@ -21,6 +21,10 @@ class RobustnessOptions:
     )  # fmt: skip
     weights: str | None = shared.weights("the network", "encoder", repeat=True)
     precision: str = shared.precision("encoder")
+    stain_norm: str = shared.stain_norm(
+        "measure with normalised stain, estimated anew on each changed slide: a row beside the one without"
+    )
+    stain_target: str = shared.stain_target()
     n_patches: int = option(
         256, "patches that are changed, spread evenly over the slides", group="sample", check=between(2, 20_000)
     )
@@ -30,3 +34,4 @@ class RobustnessOptions:
 
     def __post_init__(self) -> None:
         validate(self)
+        shared.refuse_target_alone(self.stain_norm, self.stain_target)

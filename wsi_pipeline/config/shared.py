@@ -6,6 +6,7 @@ from typing import Any
 
 from wsi_pipeline.config.fields import at_least, between, option
 from wsi_pipeline.config.units import MAX_MPP, MIN_MPP
+from wsi_pipeline.errors import UsageError
 
 PLAUSIBLE_MPP = between(MIN_MPP, MAX_MPP)
 ZERO_OR_SIDE = ("0 or between 16 and 4096", lambda value: value == 0 or 16 <= value <= 4096)
@@ -99,9 +100,8 @@ def label_smoothing() -> Any:
     return option(0.0, text, group="training", check=between(0, 0.9), rare=True)
 
 
-def stain_norm() -> Any:
+def stain_norm(text: str = "stain normalisation, estimated once per slide from its tissue") -> Any:
     """Method of stain normalisation."""
-    text = "stain normalisation, estimated once per slide from its tissue"
     return option("none", text, group="stain", choices=("none", "reinhard", "macenko", "vahadane"))
 
 
@@ -109,3 +109,9 @@ def stain_target() -> Any:
     """Whose stain every slide is given."""
     text = "stain to give: auto (the most typical slide), a slide's id, a picture of tissue, or a recorded target.json"
     return option("auto", text, group="stain", metavar="FILE")
+
+
+def refuse_target_alone(stain_norm: str, stain_target: str) -> None:
+    """Raise UsageError for a stain target without a method of normalisation."""
+    if stain_norm == "none" and stain_target != "auto":
+        raise UsageError("stain_target needs stain_norm", todo="Add --stain-norm reinhard, macenko or vahadane")

@@ -36,7 +36,20 @@ class Perturbation:
 
     def apply(self, wide: Patch, side: int, mpp: float) -> Patch:
         """The changed patch (side, side, 3) of a patch with its margin (S, S, 3); `mpp`: micrometres per pixel."""
-        return KINDS[self.kind].change(wide, side, mpp, self.strength)
+        kind = KINDS[self.kind]
+        if kind.change is None:
+            return self.recolour(centre(wide, side))
+        return kind.change(wide, side, mpp, self.strength)
+
+    @property
+    def of_colour(self) -> bool:
+        """Whether each pixel is changed by its colour alone."""
+        return KINDS[self.kind].colours is not None
+
+    def recolour(self, picture: Patch) -> Patch:
+        """Pixels (..., 3) with their colours changed; as they are if this is no change of colours."""
+        colours = KINDS[self.kind].colours
+        return picture if colours is None else colours(picture, self.strength)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.strength:g}{f' {self.unit}' * bool(self.unit)}"
@@ -63,25 +76,25 @@ def compressed(wide: Patch, side: int, mpp: float, quality: float) -> Patch:
     return np.asarray(Image.open(out).convert("RGB"))
 
 
-def haematoxylin_shifted(wide: Patch, side: int, mpp: float, factor: float) -> Patch:
-    """Haematoxylin `factor` times as strong."""
-    return _restained(centre(wide, side), np.array([factor, 1.0, 1.0]))
+def haematoxylin_shifted(pixels: Patch, factor: float) -> Patch:
+    """Haematoxylin `factor` times as strong; pixels (..., 3)."""
+    return _restained(pixels, np.array([factor, 1.0, 1.0]))
 
 
-def eosin_shifted(wide: Patch, side: int, mpp: float, factor: float) -> Patch:
+def eosin_shifted(pixels: Patch, factor: float) -> Patch:
     """Eosin `factor` times as strong."""
-    return _restained(centre(wide, side), np.array([1.0, factor, 1.0]))
+    return _restained(pixels, np.array([1.0, factor, 1.0]))
 
 
-def warmed(wide: Patch, side: int, mpp: float, part: float) -> Patch:
+def warmed(pixels: Patch, part: float) -> Patch:
     """White balance of another scanner: red times 1 + part, blue divided by it."""
     gain = np.array([1 + part, 1.0, 1 / (1 + part)], np.float32)
-    return _bytes(centre(wide, side) * gain)
+    return _bytes(pixels * gain)
 
 
-def gamma_changed(wide: Patch, side: int, mpp: float, gamma: float) -> Patch:
+def gamma_changed(pixels: Patch, gamma: float) -> Patch:
     """Tone curve of another scanner: values of 0 to 1 to the power `gamma`."""
-    return _bytes(255 * (centre(wide, side) / np.float32(255)) ** np.float32(gamma))
+    return _bytes(255 * (pixels / np.float32(255)) ** np.float32(gamma))
 
 
 def shifted(wide: Patch, side: int, mpp: float, pixels: float) -> Patch:
@@ -102,23 +115,28 @@ def rotated(wide: Patch, side: int, mpp: float, degrees: float) -> Patch:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of change: function, unit, the strength that changes nothing (None: there is none), those tried."""
+    """A kind of change: unit, the strength that changes nothing (None: there is none), those tried, and a function.
 
-    change: Callable[[Patch, int, float, float], Patch]
+    change    of a patch with its margin, its side, mpp and the strength
+    colours   of pixels (..., 3) and the strength, for a change of each pixel by its colour alone
+    """
+
     unit: str
     none: float | None
     strengths: tuple[float, ...]
+    change: Callable[[Patch, int, float, float], Patch] | None = None
+    colours: Callable[[Patch, float], Patch] | None = None
 
 
 KINDS = {
-    "blur": Kind(blurred, "um", 0.0, (0.25, 0.5, 1.0, 2.0)),
-    "jpeg": Kind(compressed, "quality", None, (90, 70, 50, 30)),
-    "haematoxylin": Kind(haematoxylin_shifted, "times", 1.0, (0.9, 1.1, 0.7, 1.3)),
-    "eosin": Kind(eosin_shifted, "times", 1.0, (0.9, 1.1, 0.7, 1.3)),
-    "white balance": Kind(warmed, "red over green", 0.0, (-0.05, 0.05, -0.1, 0.1)),
-    "gamma": Kind(gamma_changed, "", 1.0, (0.9, 1.1, 0.75, 1.3)),
-    "shift": Kind(shifted, "px", 0.0, (1, 4, 16)),
-    "rotation": Kind(rotated, "degrees", 0.0, (5, 10, 90, 180)),
+    "blur": Kind("um", 0.0, (0.25, 0.5, 1.0, 2.0), change=blurred),
+    "jpeg": Kind("quality", None, (90, 70, 50, 30), change=compressed),
+    "haematoxylin": Kind("times", 1.0, (0.9, 1.1, 0.7, 1.3), colours=haematoxylin_shifted),
+    "eosin": Kind("times", 1.0, (0.9, 1.1, 0.7, 1.3), colours=eosin_shifted),
+    "white balance": Kind("red over green", 0.0, (-0.05, 0.05, -0.1, 0.1), colours=warmed),
+    "gamma": Kind("", 1.0, (0.9, 1.1, 0.75, 1.3), colours=gamma_changed),
+    "shift": Kind("px", 0.0, (1, 4, 16), change=shifted),
+    "rotation": Kind("degrees", 0.0, (5, 10, 90, 180), change=rotated),
 }
 """All kinds. The strengths reach from what careful laboratories differ by to what a reader would complain about."""
 

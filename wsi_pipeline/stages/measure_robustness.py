@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -26,10 +26,17 @@ from wsi_pipeline.robustness.confounding import measure_confounding
 from wsi_pipeline.robustness.movement import measure_movement, measure_neighbours, unit
 from wsi_pipeline.robustness.perturbations import Perturbation, all_perturbations, centre, margin_px
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.slide import Slide
 from wsi_pipeline.stages.engine.runner import catch_failure
+from wsi_pipeline.stages.inputs.slide_stain import changed_profiles, sample_rows
+from wsi_pipeline.stages.inputs.stain_files import StainTarget
+from wsi_pipeline.stains.stain_profile import StainProfile
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.tiling.resolve import PatchGeometry
+
+if TYPE_CHECKING:
+    from wsi_pipeline.stains.recolour import Recolouring
 
 VERSION = 1
 """Raised when the code starts to give other results for the same settings."""
@@ -38,12 +45,38 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class SampledSlide:
-    """The patches of one slide that are changed: `coords` int64 (n, 2), level-0 pixels, margins included."""
+    """The patches of one slide that are changed: `coords` int64 (n, 2), level-0 pixels, margins included.
+
+    typical   places (m, 2) of the patches that the slide's stain is measured on, margins included
+    """
 
     record: SlideRecord
     digest: str
     coords: NDArray[np.int64]
     geometry: PatchGeometry
+    typical: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Gives a slide the stain of a target, by a profile that is measured anew under each change.
+
+    known   profiles of the slides done so far: the same for all encoders
+    """
+
+    run: RunDir
+    target: StainTarget
+    known: dict[str, list[StainProfile]] = field(default_factory=dict)
+
+    def profiles(self, slide: SampledSlide, opened: Slide, changes: Sequence[Perturbation]) -> list[StainProfile]:
+        """Profiles of the slide: as it is, then under each change."""
+        name, side = slide.record.slide_id, _inner(slide.geometry.patch_px)
+        if name not in self.known:
+            source = SlidePatches(opened, slide.typical, slide.geometry)
+            self.known[name] = changed_profiles(
+                self.run, slide.record, self.target.method, source, side, slide.geometry.mpp, changes
+            )
+        return self.known[name]
 
 
 def choose_sample(run: RunDir, records: Sequence[SlideRecord], count: int, seed: int) -> tuple[SampledSlide, ...]:
@@ -96,28 +129,31 @@ def read_result(file: Path, digest: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("digest") == digest else None
 
 
-def result_digest(sample: str, plan: EncoderPlan, precision: str) -> str:
+def result_digest(sample: str, plan: EncoderPlan, precision: str, stain: StainTarget | None = None) -> str:
     """Digest of one encoder's result."""
-    return digest_of(sample=sample, encoder=plan.fingerprint, precision=precision)
+    given = {"stain": stain.key} if stain else {}
+    return digest_of(sample=sample, encoder=plan.fingerprint, precision=precision, **given)
 
 
 def measure(
-    run: RunDir, sample: Sequence[SampledSlide], plan: EncoderPlan, encoder: Encoder, settings: dict[str, Any],
-    on_patches: Callable[[int], None] = lambda count: None,
+    file: Path, sample: Sequence[SampledSlide], plan: EncoderPlan, encoder: Encoder, settings: dict[str, Any],
+    stain: Normalisation | None = None, on_patches: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure one encoder and write its result atomically; returns it.
 
-    settings     digest, seed, batch and sample digest, which go into the result
+    settings     name of the row, digest, seed, batch and sample digest, which go into the result
+    stain        how patches are normalised before they are embedded; None: not
     on_patches   called with the number of patches done
 
-    Slides that cannot be read are left out, and named with the reason under `failed`. Raises UsageError if fewer than
-    two patches are left, EncoderError if the encoder was made for another spacing.
+    Slides that cannot be read are left out, and named with the reason under `failed`. Slides that cannot be given the
+    target's stain keep their own, as `embed` has it. Raises UsageError if fewer than two patches are left,
+    EncoderError if the encoder was made for another spacing.
     """
     changes, rows, failed = all_perturbations(), [], {}
     kept: list[SampledSlide] = []
     for slide in sample:
         plan.info.check_spacing(slide.geometry.mpp)
-        found = catch_failure(partial(_encoded, slide, encoder, changes, settings["batch"]))
+        found = catch_failure(partial(_encoded, slide, encoder, changes, settings["batch"], stain))
         if isinstance(found, StageStatus):
             failed[slide.record.slide_id] = found.reason
         else:
@@ -128,10 +164,21 @@ def measure(
     if count < 2:
         first = next(iter(failed.items()), ("", "too few patches"))
         raise UsageError(f"fewer than two patches could be read ({': '.join(part for part in first if part)})")
-    features = [unit(np.concatenate([part[number] for part in rows])) for number in range(len(changes) + 1)]
-    result: dict[str, Any] = _plain(_result(plan, kept, changes, features, settings) | {"failed": failed})
-    write_text(run.robustness_file(plan.info.name), json.dumps(result, indent=1))
+    features = [unit(np.concatenate([part.features[at] for part in rows])) for at in range(len(changes) + 1)]
+    result = _result(plan, kept, changes, features, settings) | {"failed": failed}
+    if stain is not None:
+        result["stain"] = _stain_facts(stain.target, kept, [part.own_stain for part in rows])
+        for number, move in enumerate(result["movements"], 1):
+            move["own_stain"] = sum(bool(part.own_stain[number]) for part in rows)
+    result = _plain(result)
+    write_text(file, json.dumps(result, indent=1))
     return result
+
+
+def _stain_facts(target: StainTarget, slides: Sequence[SampledSlide], reasons: Sequence[list[str]]) -> dict[str, Any]:
+    """The target, and the slides that keep their own stain without any change, each with the reason."""
+    own = {slide.record.slide_id: why[0] for slide, why in zip(slides, reasons, strict=True) if why[0]}
+    return {"method": target.method, "target": target.source, "key": target.key, "own_stain": own}
 
 
 def _result(
@@ -201,24 +248,47 @@ def _of_slide(record: SlideRecord, table: PatchTable, count: int, seed: int) -> 
         patch_level0=wide_level0,
         level_px=max(1, round(table.geometry.level_px * factor)),
     )
-    return SampledSlide(record, table.header.digest, corner[rows], wide)
+    return SampledSlide(record, table.header.digest, corner[rows], wide, corner[sample_rows(len(corner))])
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """Features float32 (n, D) of a slide's patches, unchanged and under each change, and why it kept its own stain."""
+
+    features: list[NDArray[np.float32]]
+    own_stain: list[str]
 
 
 def _encoded(
-    slide: SampledSlide, encoder: Encoder, changes: Sequence[Perturbation], batch: int
-) -> list[NDArray[np.float32]]:
-    """Features of one slide's patches: unchanged, then under each change, each float32 (n, D)."""
+    slide: SampledSlide, encoder: Encoder, changes: Sequence[Perturbation], batch: int, stain: Normalisation | None
+) -> _Encoded:
     side = _inner(slide.geometry.patch_px)
     found: list[list[NDArray[np.float32]]] = [[] for _ in range(len(changes) + 1)]
     with open_slide(slide.record.path) as opened:
+        steps, reasons = _steps(slide, opened, changes, stain)
         source = SlidePatches(opened, slide.coords, slide.geometry)
         for first in range(0, len(source), _AT_ONCE):
             wide = [source.read(row) for row in range(first, min(first + _AT_ONCE, len(source)))]
-            found[0].append(_features(encoder, (centre(patch, side) for patch in wide), batch))
+            found[0].append(_features(encoder, (centre(patch, side) for patch in wide), batch, steps[0]))
             for number, change in enumerate(changes, 1):
-                mpp = slide.geometry.mpp
-                found[number].append(_features(encoder, (change.apply(patch, side, mpp) for patch in wide), batch))
-    return [np.concatenate(parts) for parts in found]
+                changed = (change.apply(patch, side, slide.geometry.mpp) for patch in wide)
+                found[number].append(_features(encoder, changed, batch, steps[number]))
+    return _Encoded([np.concatenate(parts) for parts in found], reasons)
+
+
+def _steps(
+    slide: SampledSlide, opened: Slide, changes: Sequence[Perturbation], stain: Normalisation | None
+) -> tuple[list[Recolouring | None], list[str]]:
+    """What is done to patches before they are embedded, unchanged and under each change, and why nothing is."""
+    if stain is None:
+        return [None] * (len(changes) + 1), [""] * (len(changes) + 1)
+    from wsi_pipeline.stains.recolour import Recolouring, misfit  # imports torch, which not every encoder needs
+
+    profiles, target = stain.profiles(slide, opened, changes), stain.target.profile
+    reasons = [misfit(profile, target) for profile in profiles]
+    return [
+        None if why else Recolouring(profile, target) for profile, why in zip(profiles, reasons, strict=True)
+    ], reasons
 
 
 def _inner(wide: int) -> int:
@@ -226,9 +296,12 @@ def _inner(wide: int) -> int:
     return next(side for side in range(wide, 0, -1) if side + 2 * margin_px(side) == wide)
 
 
-def _features(encoder: Encoder, patches: Iterable[NDArray[np.uint8]], batch: int) -> NDArray[np.float32]:
+def _features(
+    encoder: Encoder, patches: Iterable[NDArray[np.uint8]], batch: int, step: Recolouring | None
+) -> NDArray[np.float32]:
     stack = np.stack(list(patches))
-    return np.concatenate([encoder.encode(stack[start : start + batch]) for start in range(0, len(stack), batch)])
+    parts = (stack[start : start + batch] for start in range(0, len(stack), batch))
+    return np.concatenate([encoder.encode(step(part, encoder.device) if step else part) for part in parts])
 
 
 def _plain(value: Any) -> Any:

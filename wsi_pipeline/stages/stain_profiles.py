@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.run_dir import RunDir, existing_store, require_store
+from wsi_pipeline.cohort.run_dir import RunDir, require_store
 from wsi_pipeline.cohort.slide_status import StageStatus
 from wsi_pipeline.reading.patch_files import PatchFiles
 from wsi_pipeline.reading.patch_sources import PatchSource
@@ -20,6 +20,7 @@ from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.engine.guards import check_unchanged
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.runner import Freshness
+from wsi_pipeline.stages.inputs.slide_stain import glass_of, profile_patches, sample_rows
 from wsi_pipeline.stages.inputs.stain_files import (
     profile_digest,
     profile_path,
@@ -28,17 +29,12 @@ from wsi_pipeline.stages.inputs.stain_files import (
     stage_name,
     write_profile,
 )
-from wsi_pipeline.stains.density import WHITE, density, measure_glass, stained
-from wsi_pipeline.stains.stain_profile import StainProfile, profile_pixels
+from wsi_pipeline.stains.density import density, stained
+from wsi_pipeline.stains.stain_profile import StainProfile
 from wsi_pipeline.store.schema import PATCH_FORMAT
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
-from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.system.atomic import atomic_path
 
-SAMPLED = 64
-"""Patches of a slide, evenly spaced in store order."""
-_PIXELS = 1 << 19
-"""Pixels of all of them that are used, evenly spaced within each patch."""
 SHOWN, SHOWN_PX = 4, 160
 """Patches in the slide's sample picture, and their side in pixels."""
 
@@ -74,7 +70,7 @@ class StainStage:
             patches = [source.read(row) for row in rows] if source is not None else []
         if table.pixels == "none" and patches:
             check_unchanged(record.path, table.header.slide)
-        glass, glass_from = self._glass(record)
+        glass, glass_from = glass_of(self.run_dir, record)
         profile = profile_patches(patches, self.method, glass, glass_from)
         _draw(sample_path(self.run_dir, self.method, record.slide_id), patches, glass)
         digest = profile_digest(self.method, table.header.digest)
@@ -83,32 +79,6 @@ class StainStage:
 
     def _patch_store(self, record: SlideRecord) -> Path:
         return require_store(self.run_dir.patch_store(record.slide_id), "tile slides.csv")
-
-    def _glass(self, record: SlideRecord) -> tuple[tuple[float, ...], str]:
-        path = existing_store(self.run_dir.segment_store(record.slide_id))
-        if path is None:
-            return WHITE, "white"
-        table = read_segment_table(path)
-        picture, mask = table.thumbnail, table.mask.pixels
-        rows = np.arange(picture.shape[0]) * mask.shape[0] // picture.shape[0]
-        columns = np.arange(picture.shape[1]) * mask.shape[1] // picture.shape[1]
-        return measure_glass(picture, mask[np.ix_(rows, columns)])
-
-
-def sample_rows(count: int) -> list[int]:
-    """Rows of the patches that are sampled out of `count`: evenly spaced, at most SAMPLED."""
-    return sorted({int(row) for row in np.linspace(0, count - 1, min(count, SAMPLED)).round()}) if count else []
-
-
-def profile_patches(
-    patches: list[NDArray[np.uint8]], method: str, glass: tuple[float, ...], glass_from: str
-) -> StainProfile:
-    """The profile of sampled patches, each uint8 (P, P, 3)."""
-    if not patches:
-        return profile_pixels(np.zeros((0, 3), np.uint8), method, glass, glass_from, 0)
-    step = max(1, int(np.ceil((sum(patch[..., 0].size for patch in patches) / _PIXELS) ** 0.5)))
-    pixels = np.concatenate([patch[::step, ::step].reshape(-1, 3) for patch in patches])
-    return profile_pixels(pixels, method, glass, glass_from, len(patches))
 
 
 @contextmanager

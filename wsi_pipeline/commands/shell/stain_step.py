@@ -14,7 +14,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.stages.inputs.stain_files import StainTarget, known_profiles, stage_name
-from wsi_pipeline.stages.inputs.stain_target import names_slides, resolve_target
+from wsi_pipeline.stages.inputs.stain_target import AUTO, names_slides, resolve_target
 from wsi_pipeline.stages.outputs.stain_outputs import write_stains
 from wsi_pipeline.stages.stain_profiles import StainStage
 from wsi_pipeline.stains.recolour import misfit
@@ -29,21 +29,40 @@ def prepare_stain(request: Request, method: str, asked: str) -> StainTarget:
 
     Raises UsageError if there is no usable target.
     """
+    tiled = _tiled(request)
+    chosen = {record.slide_id for record in request.select(request.known_cohort())}
+    # A target that cannot be used is refused before the other slides are measured.
+    target = _find_target(request, method, asked, tiled)
+    known = {record.slide_id for record in names_slides(asked, tiled)}
+    measure(request, method, [record for record in tiled if record.slide_id in chosen - known])
+    write_stains(request.run_dir, target, tiled)
+    _note_misfits(request, target, [record for record in tiled if record.slide_id in chosen])
+    return target
+
+
+def target_only(request: Request, method: str, asked: str) -> StainTarget:
+    """The target, without measuring more slides than it needs. Only one that is chosen by `auto` is recorded.
+
+    Raises UsageError if there is no usable target.
+    """
+    return _find_target(request, method, asked, _tiled(request), keep=asked == AUTO)
+
+
+def _find_target(
+    request: Request, method: str, asked: str, tiled: Sequence[SlideRecord], keep: bool = True
+) -> StainTarget:
+    measure(request, method, names_slides(asked, tiled))
+    target = resolve_target(request.run_dir, method, asked, tiled, _patches(request, tiled), keep)
+    request.console.fact("stain", f"{target.method}, target: {target.source} ({target.profile.kind})")
+    return target
+
+
+def _tiled(request: Request) -> list[SlideRecord]:
     cohort = request.known_cohort().records
     tiled = [record for record in cohort if existing_store(request.run_dir.patch_store(record.slide_id))]
     if not tiled:
         raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
-    chosen = {record.slide_id for record in request.select(request.known_cohort())}
-    first = names_slides(asked, tiled)
-    measure(request, method, first)
-    # A target that cannot be used is refused before the other slides are measured.
-    target = resolve_target(request.run_dir, method, asked, tiled, _patches(request, tiled))
-    known = {record.slide_id for record in first}
-    measure(request, method, [record for record in tiled if record.slide_id in chosen - known])
-    request.console.fact("stain", f"{target.method}, target: {target.source} ({target.profile.kind})")
-    write_stains(request.run_dir, target, tiled)
-    _note_misfits(request, target, [record for record in tiled if record.slide_id in chosen])
-    return target
+    return tiled
 
 
 def measure(request: Request, method: str, records: Sequence[SlideRecord]) -> None:

@@ -1,8 +1,13 @@
-"""How far features move under each kind of change, one panel per kind, one line per encoder."""
+"""How far features move under each kind of change, one panel per kind, one line per row of the table.
+
+An encoder has one colour and dash. With normalised stain its line is thin, and each target has another mark.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -26,7 +31,8 @@ def robustness_figure(results: Sequence[Result]) -> Markup | None:
     drawn = [result for result in results if any(move["relative"] is not None for move in result["movements"])]
     if not kinds or not drawn:
         return None
-    names = [str(result["encoder"]["name"]) for result in drawn]
+    names = [str(result["row"]) for result in drawn]
+    pens = _pens(drawn)
     rows = -(-len(kinds) // _COLUMNS)
     below = _TOP + rows * (_HEIGHT + _GAP_Y)
     parts = [
@@ -34,12 +40,16 @@ def robustness_figure(results: Sequence[Result]) -> Markup | None:
     ]
     for number, (kind, strengths) in enumerate(kinds.items()):
         left = _LEFT + (number % _COLUMNS) * (_WIDTH + _GAP_X)
-        parts += _panel(kind, strengths, drawn, left, _TOP + (number // _COLUMNS) * (_HEIGHT + _GAP_Y))
-    for number, name in enumerate(names):
-        x, y = _LEFT + (number % 3) * 250, below + 8 + 18 * (number // 3)
-        parts += [line(x, y - 4, x + 22, y - 4, f"curve c{number % HUES}"), text(x + 28, y, clip(name, 30), css="name")]
+        parts += _panel(
+            kind, strengths, list(zip(drawn, pens, strict=True)), left, _TOP + (number // _COLUMNS) * (_HEIGHT + _GAP_Y)
+        )
+    across, room = (3, 30) if all(len(name) <= 30 for name in names) else (2, 50)
+    for number, (name, pen) in enumerate(zip(names, pens, strict=True)):
+        x, y = _LEFT + (number % across) * 750 / across, below + 8 + 18 * (number // across)
+        parts += [line(x, y - 4, x + 22, y - 4, pen.css), pen.mark(x + 11, y - 4)]
+        parts.append(el("text", el("title", name), clip(name, room), x=x + 28, y=y, class_="name"))
     width = _LEFT + _COLUMNS * (_WIDTH + _GAP_X)
-    height = below + 16 + 18 * (-(-len(names) // 3))
+    height = below + 16 + 18 * (-(-len(names) // across))
     return figure(
         width, height, f"How far features of {', '.join(names)} move under {len(kinds)} kinds of change", parts
     )
@@ -54,7 +64,7 @@ def standalone(drawing: Markup) -> str:
     style = (
         "svg { font: 12px sans-serif; background: #fff; } .label, .tick { fill: #555; } .tick { font-size: 10px; }\n"
         ".grid { stroke: #ddd; } .baseline { stroke: #555; stroke-dasharray: 3 3; }\n"
-        ".curve { fill: none; stroke-width: 2; stroke-linejoin: round; }\n"
+        ".curve { fill: none; stroke-width: 2; stroke-linejoin: round; } .curve.second { stroke-width: 1.1; }\n"
     )
     opening, rest = str(drawing).split(">", 1)
     return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{style}{curves}</style>{rest}\n'
@@ -70,7 +80,7 @@ def _kinds(results: Sequence[Result]) -> dict[str, list[tuple[float, str]]]:
 
 
 def _panel(
-    kind: str, strengths: Sequence[tuple[float, str]], results: Sequence[Result], left: float, top: float
+    kind: str, strengths: Sequence[tuple[float, str]], results: Sequence[tuple[Result, _Pen]], left: float, top: float
 ) -> list[Markup]:
     x = Scale(0, max(1, len(strengths) - 1), left + 12, left + _WIDTH - 12)
     y = Scale(_LOW, _HIGH, top + _HEIGHT, top, log=True)
@@ -81,12 +91,49 @@ def _panel(
         parts.append(text(left - 5, y(tick) + 4, f"{tick:g}", anchor="end", css="tick"))
     for place, (strength, _) in enumerate(strengths):
         parts.append(text(x(place), top + _HEIGHT + 15, f"{strength:g}", anchor="middle", css="tick"))
-    for number, result in enumerate(results):
+    for result, pen in results:
         found = {float(move["strength"]): move["relative"] for move in result["movements"] if move["kind"] == kind}
         values = [(place, found.get(strength)) for place, (strength, _) in enumerate(strengths)]
         points = [(x(place), y(min(max(value, _LOW), _HIGH))) for place, value in values if value is not None]
         words = ", ".join(f"{value:.3g}" for _, value in values if value is not None)
-        name = str(result["encoder"]["name"])
-        parts.append(path(points, f"curve c{number % HUES}", hint=f"{name}: {words}"))
-        parts += [el("circle", cx=a, cy=b, r=2.4, class_=f"curve c{number % HUES}") for a, b in points]
+        parts.append(path(points, pen.css, hint=f"{result['row']}: {words}"))
+        parts += [pen.mark(across, up) for across, up in points]
     return parts
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """How a row is drawn: number of its encoder, and of its stain (0: as it is)."""
+
+    encoder: int
+    stain: int
+
+    @property
+    def css(self) -> str:
+        return f"curve c{self.encoder % HUES}{' second' * bool(self.stain)}"
+
+    def mark(self, x: float, y: float) -> Markup:
+        """A circle for stain as it is; a square, a triangle, a diamond for normalised stain."""
+        solid = "stroke-dasharray:none"
+        if not self.stain:
+            return el("circle", cx=x, cy=y, r=2.4, class_=self.css, style=solid)
+        size, corners, first = _MARKS[(self.stain - 1) % len(_MARKS)]
+        turns = [first + 2 * math.pi * number / corners for number in range(corners)]
+        points = (f"{x + size * math.cos(turn):.1f} {y + size * math.sin(turn):.1f}" for turn in turns)
+        shape = f"M{'L'.join(points)}Z"
+        return el("path", d=shape, class_=self.css, style=solid)
+
+
+_MARKS = ((4.0, 4, math.pi / 4), (4.2, 3, -math.pi / 2), (4.2, 4, 0.0), (4.2, 3, math.pi / 2))
+"""Radius, number of corners and angle of the first."""
+
+
+def _pens(results: Sequence[Result]) -> list[_Pen]:
+    """The pens of rows: rows of one encoder, by its weights, share the number, so do those of one stain."""
+    encoders = list(dict.fromkeys(result["encoder"]["fingerprint"] for result in results))
+    stains = [None, *dict.fromkeys(_stain(result) for result in results if _stain(result))]
+    return [_Pen(encoders.index(each["encoder"]["fingerprint"]), stains.index(_stain(each))) for each in results]
+
+
+def _stain(result: Result) -> str | None:
+    return (result["stain"] or {}).get("key")

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsi_pipeline.report.figures.robustness_figure import robustness_figure
+from wsi_pipeline.wording import counted
 
 _MEASURES = {
-    "nearest_own_slide": "to the nearest patch of the same slide",
-    "nearest_other_slide": "to the nearest patch of another slide",
-    "nearest_same_site": "to the nearest patch of another slide of the same site",
-    "nearest_other_site": "to the nearest patch of another site",
+    "nearest_own_slide": "same slide",
+    "nearest_other_slide": "other slide",
+    "nearest_same_site": "other slide, same site",
+    "nearest_other_site": "other site",
 }
+_NAMED = 5
 _INDICES = {"ri": "RI", "mari": "MaRI", "croma": "CRoMa"}
 
 
@@ -21,23 +23,42 @@ def robustness_view(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     if not results:
         return None
     kinds = list(dict.fromkeys(str(move["kind"]) for result in results for move in result["movements"]))
-    measures = [
+    columns = [
         (
             words,
             [_valued(result["neighbours"][key]["value"], result["neighbours"][key]["patches"]) for result in results],
         )
         for key, words in _MEASURES.items()
     ]
-    measures += [(words, [_index(result, key) for result in results]) for key, words in _INDICES.items()]
+    columns += [(words, [_index(result, key) for result in results]) for key, words in _INDICES.items()]
+    columns = [(words, cells) for words, cells in columns if any(cell != "–" for cell in cells)]
+    names = [str(result["row"]) for result in results]
     return {
-        "encoders": [str(result["encoder"]["name"]) for result in results],
         "figure": robustness_figure(results),
-        "moved": [(kind, [_worst(result, kind) for result in results]) for kind in kinds],
-        "measures": [(words, cells) for words, cells in measures if any(cell != "–" for cell in cells)],
+        "kinds": kinds,
+        "moved": [
+            (name, [_worst(result, kind) for kind in kinds]) for name, result in zip(names, results, strict=True)
+        ],
+        "measures": [words for words, _ in columns],
+        "near": [(name, [cells[at] for _, cells in columns]) for at, name in enumerate(names)],
         "patches": sum(results[0]["slides"].values()),
         "slides": len(results[0]["slides"]),
         "not_scored": next((str(result["not_scored"]) for result in results if result["not_scored"]), ""),
+        "own_stain": _own_stain(results),
     }
+
+
+def _own_stain(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Per normalisation, its target and the slides that keep their own stain."""
+    found: dict[str, str] = {}
+    for stain in (result["stain"] for result in results if result["stain"]):
+        own = stain["own_stain"]
+        slides = f"{counted(len(own), 'slide')} with their own stain ({', '.join(list(own)[:_NAMED])}"
+        rest = f"{', ...' * (len(own) > _NAMED)})"
+        found[stain["key"]] = f"{stain['method']}, target: {stain['target']}; " + (
+            slides + rest if own else "no slide with its own stain"
+        )
+    return list(found.values())
 
 
 def _worst(result: Mapping[str, Any], kind: str) -> str:
@@ -45,6 +66,11 @@ def _worst(result: Mapping[str, Any], kind: str) -> str:
     worst = max(moves, key=lambda move: (move["median"] or 0, move["lost"] or 0))
     relative = "–" if worst["relative"] is None else f"{worst['relative']:.2f}"
     return f"{relative} ({100 * (worst['lost'] or 0):.0f} %)"
+
+
+def _near(result: Mapping[str, Any], key: str) -> str:
+    facts = result["neighbours"][key]
+    return _valued(facts["value"], facts["patches"])
 
 
 def _index(result: Mapping[str, Any], key: str) -> str:

@@ -162,7 +162,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     if not len(full):
         raise _nothing(encoder)
     kept, headers = [found[i] for i in full], [cohort.headers[i] for i in full]
-    _check_alike(headers, encoder)
+    check_alike(headers)
     ids = tuple(record.slide_id for record in kept)
     # An empty slide has no rows, so leaving out its offset leaves out the slide.
     offsets = np.concatenate([cohort.offsets[full], cohort.offsets[-1:]])
@@ -307,7 +307,8 @@ def same_rows(one: Path, other: Path) -> bool:
         return a.shape(COORDS) == b.shape(COORDS) and np.array_equal(a.read(COORDS), b.read(COORDS))
 
 
-def _check_alike(headers: Sequence[Header], encoder: str) -> None:
+def check_alike(headers: Sequence[Header]) -> None:
+    """Raise MilError if features, by the headers of their stores, are of different weights or settings."""
     first = headers[0]
     for header in headers[1:]:
         if header.extra["encoder"].get("slide_encoder") != first.extra["encoder"].get("slide_encoder"):

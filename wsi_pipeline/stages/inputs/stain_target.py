@@ -35,12 +35,14 @@ def names_slides(asked: str, records: Sequence[SlideRecord]) -> tuple[SlideRecor
 
 
 def resolve_target(
-    run: RunDir, method: str, asked: str, records: Sequence[SlideRecord], patches: Mapping[str, Any]
-) -> StainTarget:
+    run: RunDir, method: str, asked: str, records: Sequence[SlideRecord], patches: Mapping[str, Any],
+    keep: bool = True,
+) -> StainTarget:  # fmt: skip
     """The target that `asked` names, recorded as stain/<method>/target.json.
 
     records   all slides of the run, measured as far as `names_slides` says
     patches   settings of the run's patches; with others, `auto` chooses again
+    keep      False: it is not recorded, so that what `auto` chose earlier stays
 
     `auto` chooses once: as long as target.json is there, slides that are added later get the stain the first ones got.
     Raises UsageError if the target cannot be used or found.
@@ -54,7 +56,8 @@ def resolve_target(
                 f"stain target {asked}: {found.profile.fault}",
                 todo="Name a slide, or a picture of well stained tissue, with --stain-target",
             )
-        write_text(path, json.dumps(found.to_json(), indent=1) + "\n")
+        if keep:
+            write_text(path, json.dumps(found.to_json(), indent=1) + "\n")
     return found
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store, slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.validation.neighbours import Neighbours
+from wsi_pipeline.stages.inputs.slide_bags import check_alike
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS
 from wsi_pipeline.store.tables.cohort_features import CohortFeatures, read_cohort_features
@@ -81,7 +82,8 @@ class SimilarPatches:
 
         others   leave out the slide itself
 
-        Raises UsageError for a slide without features of this encoder, or a row that does not exist.
+        Raises UsageError for a slide without features of this encoder, or a row that does not exist, MilError if slides
+        were embedded with different weights, adapters or stain normalisation.
         """
         index = self._of(encoder)
         if slide_id not in index.slides:
@@ -146,7 +148,9 @@ class SimilarPatches:
         pooled = self.pooled(encoder)
         if pooled is not None:
             return self._embedded(run, slide_id, pooled, count)
-        means = SlideMeans(run, slug(encoder)).of(list(self._library.records))
+        known = SlideMeans(run, slug(encoder))
+        means = known.of(list(self._library.records))
+        known.check_alike(list(means))
         if slide_id not in means:
             raise UsageError(f"{slide_id[:80]} has no features of {encoder}")
         names = list(means)
@@ -202,6 +206,7 @@ class SimilarPatches:
         self, run: RunDir, encoder: str, there: list[tuple[str, Path]], marks: tuple[tuple[str, int], ...]
     ) -> _Index:
         features = read_cohort_features([path for _, path in there])
+        check_alike(features.headers)
         coords, sides = [], []
         for _, path in there:
             with open_store(path) as store:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store, slug
-from wsi_pipeline.errors import WsiPipelineError
+from wsi_pipeline.config.fields import digest_of
+from wsi_pipeline.errors import MilError, WsiPipelineError
 from wsi_pipeline.store.files import open_store
-from wsi_pipeline.store.schema import FEATURES
+from wsi_pipeline.store.schema import FEATURE_FORMAT, FEATURES, IMPORTED, Header
 from wsi_pipeline.viewer.nearest.kept_arrays import load_arrays, save_arrays
+from wsi_pipeline.wording import listed
 
 _ROWS = 16_384
 
@@ -25,7 +27,7 @@ class SlideMeans:
 
     def __init__(self, run: RunDir, encoder: str) -> None:
         self._run, self._encoder, self._lock = run, encoder, threading.Lock()
-        self._known: dict[str, tuple[int, Mean]] = {}
+        self._known: dict[str, tuple[int, str, Mean]] = {}
         self._loaded = False
 
     @property
@@ -46,40 +48,57 @@ class SlideMeans:
                 mark = store.stat().st_mtime_ns
                 known = self._known.get(slide_id)
                 if known is None or known[0] != mark:
-                    mean = _mean_of(store)
-                    if mean is None:
+                    read = _mean_of(store)
+                    if read is None:
                         continue
-                    known, changed = (mark, mean), True
+                    known, changed = (mark, *read), True
                     self._known[slide_id] = known
-                found[slide_id] = known[1]
+                found[slide_id] = known[2]
             if changed:
                 self._save()
             return found
 
+    def check_alike(self, slide_ids: list[str]) -> None:
+        """Raise MilError if two of these slides, whose means are known, were embedded differently."""
+        made = {self._known[slide_id][1]: slide_id for slide_id in slide_ids if self._known[slide_id][1]}
+        if len(made) > 1:
+            raise MilError(
+                f"slides {listed(list(made.values())[:2])} were embedded with other weights or settings",
+                todo="Run again: wsi-pipeline embed, with the same options for all slides",
+            )
+
     def _load(self) -> None:
         self._loaded = True
-        kept = load_arrays(self._file, ("ids", "marks", "means"))
+        kept = load_arrays(self._file, ("ids", "marks", "made", "means"))
         if kept is None or len({len(part) for part in kept}) != 1:
             return
-        rows = zip(kept[0].tolist(), kept[1].tolist(), kept[2], strict=True)
-        self._known = {str(name): (int(mark), mean) for name, mark, mean in rows}
+        rows = zip(kept[0].tolist(), kept[1].tolist(), kept[2].tolist(), kept[3], strict=True)
+        self._known = {str(name): (int(mark), str(made), mean) for name, mark, made, mean in rows}
 
     def _save(self) -> None:
-        widths = [len(mean) for _, mean in self._known.values()]
-        kept = {key: item for key, item in self._known.items() if len(item[1]) == widths[-1]}
-        marks = np.array([mark for mark, _ in kept.values()], np.int64)
-        means = np.stack([mean for _, mean in kept.values()])
-        save_arrays(self._file, {"ids": np.array(list(kept), np.str_), "marks": marks, "means": means})
+        widths = [len(mean) for *_, mean in self._known.values()]
+        kept = {key: item for key, item in self._known.items() if len(item[2]) == widths[-1]}
+        marks = np.array([mark for mark, *_ in kept.values()], np.int64)
+        means = np.stack([mean for *_, mean in kept.values()])
+        made = np.array([made for _, made, _ in kept.values()], np.str_)
+        save_arrays(self._file, {"ids": np.array(list(kept), np.str_), "marks": marks, "made": made, "means": means})
 
 
-def _mean_of(path: Path) -> Mean | None:
-    """Mean of a store's rows; None if the store has no rows or cannot be read."""
+def _mean_of(path: Path) -> tuple[str, Mean] | None:
+    """How a store's features were made (a digest; "" if imported), and the mean of its rows; None if it has no rows or
+    cannot be read.
+    """
     try:
         with closing(open_store(path)) as store:
+            header = Header.parse(store.attrs, FEATURE_FORMAT, path)
             rows, dim = store.shape(FEATURES)
             total = np.zeros(dim, np.float64)
             for first in range(0, rows, _ROWS):
                 total += store.read(FEATURES, first, min(rows, first + _ROWS)).sum(axis=0, dtype=np.float64)
     except (WsiPipelineError, OSError):
         return None
-    return (total / rows).astype(np.float32) if rows else None
+    if not rows:
+        return None
+    own = {"weights": header.extra["encoder"]["fingerprint"], "specs": dict(header.specs)}
+    made = "" if IMPORTED in header.extra else digest_of(**own)[:16]
+    return made, (total / rows).astype(np.float32)
