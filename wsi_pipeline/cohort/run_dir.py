@@ -188,7 +188,7 @@ class RunDir:
 
     @property
     def robustness(self) -> Path:
-        """Folder of what `robustness` measured: a JSON file per encoder and use, and all of them as tables and a figure."""
+        """Folder of what `robustness` measured: a JSON file per row, and all of them as tables and a figure."""
         return self.root / "robustness"
 
     def robustness_file(self, name: str) -> Path:
