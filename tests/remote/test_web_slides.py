@@ -167,6 +167,38 @@ def test_a_server_that_never_answers_is_named(server: RangeServer, monkeypatch: 
     assert server.requests >= 3
 
 
+def test_a_server_that_stays_silent_is_waited_for_less_and_less(
+    server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSI_PIPELINE_RETRY_SECONDS", "5")
+    monkeypatch.setattr("wsi_pipeline.remote.retry.LEAST_SECONDS", 0.2)
+    monkeypatch.setattr("wsi_pipeline.remote.retry.random.uniform", lambda low, high: 1.0)
+    slept: list[float] = []
+    now = [0.0]
+    monkeypatch.setattr("wsi_pipeline.remote.retry.time.monotonic", lambda: now[0])
+
+    def sleep(pause: float) -> None:
+        slept[-1] += pause
+        now[0] += pause
+
+    monkeypatch.setattr("wsi_pipeline.remote.retry.time.sleep", sleep)
+    server.behaviour.fail_every = 1
+    for number in range(6):
+        slept.append(0.0)
+        with pytest.raises(SlideError, match="HTTP 503"):
+            open_slide(f"{server.address}/{number}.svs")
+    limits = [5, 2.5, 1.25, 0.625, 0.3125, 0.2]
+    assert all(waited <= limit for waited, limit in zip(slept, limits, strict=True))
+    assert slept[0] > 2.5  # the first is waited for as long as asked
+    server.behaviour.fail_every = 0
+    with open_slide(f"{server.address}/a.svs"):
+        pass
+    server.behaviour.fail_every, slept[-1] = 1, 0.0
+    with pytest.raises(SlideError, match="HTTP 503"):
+        open_slide(f"{server.address}/a.svs")
+    assert slept[-1] > 2.5  # it had answered
+
+
 def test_a_slide_that_changes_is_named_and_nothing_is_mixed(folder: Path, server: RangeServer) -> None:
     with open_slide(f"{server.address}/a.svs") as slide:
         slide.read_region(0, 0, 0, 256, 256)
