@@ -14,6 +14,8 @@ from PIL import Image
 from tests.slide_files import tissue_like, write_generic_tiff, write_pyramid_tiff
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.slides.open import open_slide
+from wsi_pipeline.slides.tiles.tile_level import TiledLevel
+from wsi_pipeline.viewer import deep_zoom
 from wsi_pipeline.viewer.deep_zoom import JPEG, PNG, DeepZoom, Tile
 
 
@@ -71,7 +73,11 @@ def test_other_compressions_are_decoded_on_the_slides_grid(tmp_path: Path, compr
         assert np.abs(near).mean() < 6, "but for the loss of the JPEG it is encoded as"
 
 
-def test_a_slide_with_one_level_gets_coarser_ones_that_show_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [1 << 24, 0])
+def test_a_slide_with_one_level_gets_coarser_ones_that_show_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(deep_zoom, "_KEPT_PIXELS", kept)
     picture = tissue_like(4100, 1300)
     path = write_generic_tiff(tmp_path / "flat.tif", picture, mpp=0.5)
     with open_slide(path) as slide:
@@ -88,6 +94,49 @@ def test_a_slide_with_one_level_gets_coarser_ones_that_show_the_same(tmp_path: P
             truth = np.asarray(Image.fromarray(picture[: joined.shape[0] * step, : wide * step]).reduce(step))
             near = np.abs(truth.astype(int) - joined[: truth.shape[0], :wide])
             assert near[:-1].mean() < 4
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """(column, row, shrink) of every tile that is decoded from now on."""
+    found, whole = [], TiledLevel.decode
+
+    def decode(self: TiledLevel, column: int, row: int, shrink: int = 1, out: object = None) -> object:
+        found.append((column, row, shrink))
+        return whole(self, column, row, shrink, out)
+
+    monkeypatch.setattr(TiledLevel, "decode", decode)
+    return found
+
+
+def test_the_tiles_of_a_coarse_jpeg_2000_level_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tissue_like(1100, 700)
+    path = write_pyramid_tiff(tmp_path / "a.svs", picture, mpp=0.25, compression="jpeg2000", levels=(1,))
+    with open_slide(path) as slide:
+        zoom, found = DeepZoom(slide), decoded(monkeypatch)
+        assert [level.size.width for level in zoom.levels] == [275, 550, 1100]
+        for number, level in reversed(list(enumerate(zoom.levels))):
+            places = [(column, row) for row in range(level.rows) for column in range(level.columns)]
+            media = {zoom.tile(number, *place).media for place in places}
+            assert media == {JPEG}, "encoded again, so nothing is gained by a PNG at the edge"
+        assert sorted(found) == [(column, row, 1) for column in range(5) for row in range(3)]
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+def test_coarse_levels_of_a_large_flat_slide_come_from_tiles_shrunk_while_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    monkeypatch.setattr(deep_zoom, "_KEPT_PIXELS", 0)
+    picture = tissue_like(1100, 700)
+    path = write_pyramid_tiff(tmp_path / "a.svs", picture, mpp=0.25, compression=compression, levels=(1,))
+    with open_slide(path) as slide:
+        zoom, found = DeepZoom(slide), decoded(monkeypatch)
+        shown = pixels_of(zoom.tile(0, 0, 0))
+        assert zoom.levels[0].factor == 4
+        assert sorted(found) == [(column, row, 4) for column in range(5) for row in range(3)]
+        truth = np.asarray(Image.fromarray(picture).reduce(4)).astype(int)
+        assert np.abs(truth - shown).mean() < 4
 
 
 def test_wide_gaps_between_levels_are_filled(tmp_path: Path) -> None:

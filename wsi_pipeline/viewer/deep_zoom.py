@@ -2,7 +2,7 @@
 
 A tile that the slide stores as JPEG is sent with its bytes unchanged. All others are decoded by our reader: tiles at
 the right and lower edge (cut where the picture ends, and sent as PNG so that they are exact too), levels in other
-formats, and levels that are missing between the slide's own or above the coarsest.
+formats (sent as JPEG), and levels that are missing between the slide's own or above the coarsest.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.geometry import Box, Size
 from wsi_pipeline.images.area_filter import block_mean
 from wsi_pipeline.slides.slide import Slide
+from wsi_pipeline.slides.slide_info import StoredTiles, expect_tiles
 
 Pixels = NDArray[np.uint8]
 
@@ -35,6 +36,9 @@ _FILL = 4
 _STEP = 2
 _READ_AT_ONCE = 4
 """Shrinks up to this are made from one read; coarser tiles are put together from four finer ones."""
+_KEPT_PIXELS = 16 << 20
+"""Levels of up to this size are decoded once, at full size; from larger ones tiles are shrunk while they are decoded.
+A slide keeps 64 MB of decoded tiles."""
 
 JPEG, PNG = "image/jpeg", "image/png"
 
@@ -94,6 +98,7 @@ class DeepZoom:
     def __init__(self, slide: Slide, overview: Pixels | None = None) -> None:
         self.slide, self.overview = slide, overview
         self.levels = view_levels(slide)
+        self._shrunk = {level.source for level in self.levels if level.factor > 1}
 
     def tile(self, level: int, column: int, row: int) -> Tile:
         """One tile. Raises UsageError for a level or tile that does not exist, SlideError if it cannot be decoded."""
@@ -105,10 +110,12 @@ class DeepZoom:
         if found is not None:
             return found
         stored = self.slide.tiles(chosen.source) if chosen.stored else None
-        if stored is None:
-            return Tile(jpeg_of(self._pixels(level, box)), JPEG)
-        pixels = stored.decode(column, row)[: box.height, : box.width]
-        return Tile(jpeg_of(pixels), JPEG) if chosen.has_whole(column, row) else Tile(_png(pixels), PNG)
+        if stored is None or (chosen.source in self._shrunk and self._kept_whole(chosen.source)):
+            pixels = self._pixels(level, box)  # remembered by the slide, as coarser levels are made from them
+        else:
+            pixels = stored.decode(column, row)[: box.height, : box.width]
+        exact = stored is not None and stored.raw(column, row) is not None  # the others lose a little anyway
+        return Tile(_png(pixels), PNG) if exact else Tile(jpeg_of(pixels), JPEG)
 
     def stored_tile(self, level: int, column: int, row: int, *, at_once: bool = False) -> Tile | None:
         """A tile with its bytes as stored; None if it has to be decoded, or (`at_once`) read from a disk.
@@ -143,12 +150,24 @@ class DeepZoom:
         level = self.levels[number]
         if level.factor > 1 and self.overview is not None and level.size.width <= self.overview.shape[1]:
             return self._of_overview(self.overview, level, box)
-        if level.factor > _READ_AT_ONCE and self.levels[number + 1].source == level.source:
+        stored, step = self.slide.tiles(level.source), 1
+        if stored is not None and not self._kept_whole(level.source):
+            step = max(scale for scale in stored.scales if level.factor % scale == 0)
+        if level.factor > _READ_AT_ONCE * step and self.levels[number + 1].source == level.source:
             return self._of_finer(number, box)
+        if stored is not None and step > 1:
+            less = level.factor // step
+            part = Box(*(value * less for value in (box.x, box.y, box.width, box.height)))
+            return block_mean(_of_tiles(stored, step, part), less)
         factor, downsample = level.factor, self.slide.info.levels[level.source].downsample
         corner = (round(box.x * factor * downsample), round(box.y * factor * downsample))
         pixels = self.slide.read_region(*corner, level.source, box.width * factor, box.height * factor)
         return block_mean(pixels, factor)
+
+    def _kept_whole(self, source: int) -> bool:
+        """Whether a level of the slide is so small that the slide keeps all its tiles decoded once they were read."""
+        size = self.slide.info.levels[source].size
+        return size.width * size.height <= _KEPT_PIXELS
 
     def _of_finer(self, number: int, box: Box) -> Pixels:
         """A box from the next finer level of the same source, one quarter at a time to bound memory at any depth."""
@@ -169,6 +188,22 @@ class DeepZoom:
         corners = (*corners[:2], min(corners[2], overview.shape[1]), min(corners[3], overview.shape[0]))
         image = Image.fromarray(overview)
         return np.asarray(image.resize((box.width, box.height), Image.Resampling.BOX, box=corners))
+
+
+def _of_tiles(stored: StoredTiles, shrink: int, box: Box) -> Pixels:
+    """A box of a level, in pixels that are `shrink` times its own: from tiles decoded at that size, white beyond."""
+    out = np.full((box.height, box.width, 3), 255, np.uint8)
+    width, height = stored.tile.width // shrink, stored.tile.height // shrink
+    rows = range(box.y // height, min(stored.rows, -(-box.bottom // height)))
+    columns = range(box.x // width, min(stored.columns, -(-box.right // width)))
+    places = [(column, row) for row in rows for column in columns]
+    expect_tiles(stored, lambda: np.array(places, np.int64).reshape(-1, 2))
+    for column, row in places:
+        top, bottom = max(box.y, row * height), min(box.bottom, (row + 1) * height)
+        left, right = max(box.x, column * width), min(box.right, (column + 1) * width)
+        within = slice(top - row * height, bottom - row * height), slice(left - column * width, right - column * width)
+        out[top - box.y : bottom - box.y, left - box.x : right - box.x] = stored.decode(column, row, shrink)[within]
+    return out
 
 
 def view_levels(slide: Slide) -> tuple[ViewLevel, ...]:

@@ -1,8 +1,12 @@
 /* One slide in deep zoom, with layers on top, a scale bar and what is under the pointer. */
-import { h, fill, icon, number } from './dom.js';
-import { tileUrl } from './source.js';
+import { counted, h, fill, icon, number } from './dom.js';
+import { isExport, tileUrl } from './source.js';
 
 const LENGTHS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000];
+const HELD = 100e6;
+const ASK_AGAIN_MS = 1500;
+const PATIENCE_MS = 600000; // the coarsest tile of a slide without coarse levels takes long to make
+const [FEWEST_HELD, MOST_HELD] = [48, 400];
 
 /** The slide's own levels and tiles, in the form OpenSeadragon requests. */
 function tileSourceOf(facts) {
@@ -22,7 +26,46 @@ function tileSourceOf(facts) {
       return new OpenSeadragon.Rect((x * across) / width, ((y * down) / height) * aspect, w / width, (t / height) * aspect);
     },
     getTileUrl: (level, x, y) => tileUrl(facts, level, x, y),
+    ...(isExport ? {} : { downloadTileStart: loadTile, downloadTileAbort: (job) => job.userData.stop.abort() }),
   };
+}
+
+/**
+ * Load a tile without an <img>: the browser keeps what it has decoded for those, up to half a gigabyte, though we keep
+ * the tile ourselves. A page on disk has no other way.
+ */
+async function loadTile(job) {
+  const { signal } = (job.userData.stop = new AbortController());
+  try {
+    const answer = await reached(job.src, signal);
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    const picture = await createImageBitmap(await answer.blob(), { colorSpaceConversion: 'none' });
+    const context = Object.assign(document.createElement('canvas'), { width: picture.width, height: picture.height }).getContext('2d', { willReadFrequently: true });
+    context.drawImage(picture, 0, 0);
+    picture.close();
+    job.finish(context, null, 'context2d');
+  } catch (error) {
+    if (!signal.aborted) job.fail(error.message, null);
+  }
+}
+
+/** The answer of the server; while it is away, as after a restart, it is asked again. */
+async function reached(url, signal) {
+  for (;;) {
+    try {
+      return await fetch(url, { signal });
+    } catch (error) {
+      if (signal.aborted) throw error;
+      await new Promise((done) => { setTimeout(done, ASK_AGAIN_MS); });
+      if (signal.aborted) throw error;
+    }
+  }
+}
+
+/** How many decoded tiles to keep: HELD bytes of them, but always those of a view. */
+function tilesHeld(facts) {
+  const { tile_width: across, tile_height: down } = facts.levels.at(-1);
+  return Math.round(Math.min(MOST_HELD, Math.max(FEWEST_HELD, HELD / (4 * across * down))));
 }
 
 export class Pane {
@@ -41,7 +84,9 @@ export class Pane {
     this.value = h('span', { hidden: true });
     this.zoomText = h('span.num');
     this.tag = h('div.tag');
-    const readout = h('div.readout', {}, h('div.scale', { hidden: !facts.mpp }, this.bar, this.length), this.zoomText, this.where, this.value);
+    this.missing = h('span.missing', { role: 'status' });
+    this.lacking = 0;
+    const readout = h('div.readout', {}, this.missing, h('div.scale', { hidden: !facts.mpp }, this.bar, this.length), this.zoomText, this.where, this.value);
     this.cross = h('div.cross');
     this.element = h('div.pane', {}, this.stage, this.over, this.cross, this.tag, readout);
     this.element.pane = this; // for scripts, and for the tests
@@ -54,7 +99,7 @@ export class Pane {
       navigatorPosition: 'TOP_RIGHT', navigatorSizeRatio: 0.16, navigatorAutoFade: false, navigatorDisplayRegionColor: '#4f46b8',
       animationTime: 0.35, springStiffness: 9, maxZoomPixelRatio: 4, minZoomImageRatio: 0.7, visibilityRatio: 0.2, minPixelRatio: 0.3,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false }, gestureSettingsPen: { clickToZoom: false },
-      imageLoaderLimit: 6, maxTilesPerFrame: 6, maxImageCacheCount: 400, immediateRender: false, placeholderFillStyle: null, silenceMultiImageWarnings: true,
+      imageLoaderLimit: 6, timeout: PATIENCE_MS, maxTilesPerFrame: 6, maxImageCacheCount: tilesHeld(this.facts), immediateRender: false, placeholderFillStyle: null, silenceMultiImageWarnings: true,
     });
     this.viewer.canvas.tabIndex = -1;
     this.viewer.addHandler('open', () => {
@@ -65,7 +110,7 @@ export class Pane {
     this.viewer.addHandler('update-viewport', () => this.draw());
     this.viewer.addHandler('viewport-change', () => this.listeners.view.forEach((told) => told()));
     this.viewer.addHandler('animation-finish', () => this.snap());
-    this.viewer.addHandler('tile-load-failed', (event) => this.failed?.(event));
+    this.viewer.addHandler('tile-load-failed', (event) => this.missed(event.message));
     this.viewer.addHandler('canvas-pinch', (event) => this.pinch(event));
     this.viewer.addHandler('canvas-click', (event) => {
       if (!event.quick || event.preventDefaultAction || this.busy) return;
@@ -76,6 +121,12 @@ export class Pane {
     this.stage.addEventListener('keydown', (event) => this.key(event));
     this.resized = new ResizeObserver(() => this.redraw());
     this.resized.observe(this.element);
+  }
+
+  /** Say why part of the picture stays empty. */
+  missed(why) {
+    this.lacking += 1;
+    this.missing.textContent = `${counted(this.lacking, 'tile')} cannot be shown${isExport ? '' : `: ${why}`}`;
   }
 
   close() {
