@@ -3,6 +3,8 @@
     python benchmarks/mil_speed.py                  a tenth of both sets, a few minutes
     python benchmarks/mil_speed.py --full           500 bags of about 2,000 x 384 and 2,000 of about 100 x 384
     python benchmarks/mil_speed.py --threads 2 --rounds 3
+    python benchmarks/mil_speed.py --beside FOLDER  folds together only, with the wsi_pipeline of FOLDER (a checkout of
+                                                    another commit) in turns; and a third set, of bags of 8,000 x 1,536
 
 Features are random: they do not change the time. Every way trains and validates the same folds for the same epochs,
 three of them: what ours does once, standardisation above all, would be a good part of a single one and is next to
@@ -15,10 +17,15 @@ each time it is trained on.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from wsi_pipeline.system.machine import prepare_process
 
@@ -41,6 +48,9 @@ except ImportError:
     ABMIL = None
 
 DIM, HIDDEN, GATES, FOLDS = 384, 256, 128, 5
+SETS = ((500, 2000, 384), (2000, 100, 384))
+LARGE = (200, 8000, 1536)
+"""Bags, instances, values."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,14 @@ class Plain(nn.Module):
         return self.head(attention.t() @ h)
 
 
-def make_work(n_bags: int, instances: int, epochs: int, batch: int) -> Work:
+def make_work(n_bags: int, instances: int, epochs: int, batch: int, dim: int = DIM) -> Work:
     """Bags of about `instances` rows, float16, in five folds of which a fifth of the rest validates."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(instances * 3 // 4, instances * 5 // 4, n_bags)
     offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
     generator = torch.Generator().manual_seed(0)
-    features = torch.empty(int(offsets[-1]), DIM, dtype=torch.float16)
-    for part in features.split(100_000):
+    features = torch.empty(int(offsets[-1]), dim, dtype=torch.float16)
+    for part in features.split(10_000):
         part.copy_(torch.randn(part.shape, generator=generator))
     bags = Bags(features, offsets, tuple(f"s{i}" for i in range(n_bags)))
     order, folds = rng.permutation(n_bags), []
@@ -187,6 +197,53 @@ def compare(work: Work, rounds: int) -> None:
         print(f"{name:<28}{speed}{seconds.cores:9.1f}{plain.cores / seconds.cores:8.2f}")
 
 
+@dataclass(frozen=True)
+class Job:
+    """One training of five folds in a process of its own."""
+
+    n_bags: int
+    instances: int
+    dim: int
+    epochs: int
+    batch: int
+    threads: int
+
+    def run(self) -> None:
+        """Train, and print processor seconds and the growth of memory relative to the features as JSON."""
+        torch.set_num_threads(self.threads)
+        work = make_work(self.n_bags, self.instances, self.epochs, self.batch, self.dim)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.perf_counter(), time.process_time()
+        ours(work, "auto", together=True)
+        clock, cores = time.perf_counter() - started[0], time.process_time() - started[1]
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        size = work.bags.features.numel() * work.bags.features.element_size()
+        print(json.dumps({"clock": clock, "cores": cores, "memory": 1 + grown / size}))
+
+    def measured(self, folder: Path) -> dict[str, float]:
+        """What `run` prints with the wsi_pipeline of `folder`."""
+        words = [sys.executable, __file__, "--job", json.dumps(asdict(self))]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+def beside(job: Job, other: Path, rounds: int) -> None:
+    """Print one row of each build; they take turns, and the least of each number is told."""
+    builds = {f"of {other.name}": other, "this one": Path(__file__).resolve().parents[1]}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in builds}
+    for _ in range(rounds):
+        for name, folder in builds.items():
+            found[name].append(job.measured(folder))
+    print(f"\n{job.n_bags} bags of about {job.instances} x {job.dim}, {FOLDS} folds together, {job.epochs} epochs")
+    print(f"{'build':<28}{'core s':>9}{'ratio':>8}{'s':>9}{'memory / features':>20}")
+    least = {name: {key: min(one[key] for one in each) for key in each[0]} for name, each in found.items()}
+    first = next(iter(least.values()))["cores"]
+    for name, one in least.items():
+        print(f"{name:<28}{one['cores']:9.1f}{first / one['cores']:8.2f}{one['clock']:9.1f}{one['memory']:20.2f}")
+
+
 def main() -> None:
     """Measure both sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,11 +252,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8, help="bags in one step of ours")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another checkout to compare with")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.job:
+        Job(**json.loads(args.job)).run()
+        return
     torch.set_num_threads(args.threads)
     print(f"{args.threads} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, best of {args.rounds}")
-    for n_bags, instances in ((500, 2000), (2000, 100)):
-        compare(make_work(n_bags if args.full else n_bags // 10, instances, args.epochs, args.batch), args.rounds)
+    tenth = 1 if args.full else 10
+    for n_bags, instances, dim in (*SETS, *((LARGE,) if args.beside else ())):
+        if args.beside:
+            job = Job(n_bags // tenth, instances, dim, args.epochs, args.batch, args.threads)
+            beside(job, args.beside.resolve(), args.rounds)
+        else:
+            compare(make_work(n_bags // tenth, instances, args.epochs, args.batch), args.rounds)
 
 
 if __name__ == "__main__":

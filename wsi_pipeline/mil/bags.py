@@ -20,11 +20,20 @@ _DTYPES = {np.dtype(np.float16), np.dtype(np.float32), torch.float16, torch.floa
 
 @dataclass(frozen=True, eq=False)
 class BagBatch:
-    """Some bags, concatenated: features (sum N, D), offsets int64 (b + 1), indices (b,) of the bags."""
+    """Some bags: the features (N, D) of each, offsets int64 (b + 1), indices (b,) of the bags.
 
-    features: Tensor
+    The parts are views of the bags' features where these allow it: read them, do not write to them.
+    """
+
+    parts: tuple[Tensor, ...]
     offsets: Tensor
     indices: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """A copy of all features, one after the other, (sum N, D)."""
+        with torch.autocast("cpu", enabled=False):  # which knows no float16
+            return torch.cat(self.parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +124,8 @@ class Bags:
         for start in range(0, len(indices), batch_bags):
             chosen = indices[start : start + batch_bags]
             offsets = torch.from_numpy(_offsets(self.lengths[chosen]))
-            yield BagBatch(self._gather(chosen.tolist()), offsets, torch.from_numpy(chosen.copy()))
+            parts = tuple(self._part(index) for index in chosen.tolist())
+            yield BagBatch(parts, offsets, torch.from_numpy(chosen.copy()))
 
     def sampled(self, indices: NDArray[np.int64], limit: int, rng: np.random.Generator) -> BagBatch:
         """The bags at `indices` in one batch, at most `limit` instances of each, drawn without replacement."""
@@ -130,7 +140,14 @@ class Bags:
             features[torch.from_numpy(chosen)] if isinstance(features, Tensor) else torch.from_numpy(features[chosen])
         )
         offsets = torch.from_numpy(_offsets(np.array([len(part) for part in rows], np.int64)))
-        return BagBatch(part, offsets, torch.from_numpy(indices.copy()))
+        return BagBatch((part,), offsets, torch.from_numpy(indices.copy()))
+
+    def _part(self, index: int) -> Tensor:
+        """The features (N, D) of a bag, not copied; copied from an array that is read-only, as torch has no such."""
+        part = self.features[self.rows(index)]
+        if isinstance(part, Tensor):
+            return part
+        return torch.from_numpy(part if part.flags.writeable else part.copy())
 
     def _gather(self, indices: list[int]) -> Tensor:
         slices = [self.rows(index) for index in indices] or [slice(0, 0)]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.models.fused_attention import AttentionWeights, attention_pool
 from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput, apply_head, head, head_contributions, projection
+from wsi_pipeline.mil.models.standard_rows import StandardRows
 
 
 class TanhAttention(nn.Module):
@@ -66,13 +67,15 @@ class AttentionPooling(nn.Module):
     An empty bag has z = 0: its logits are the classifier's bias.
     """
 
+    reads_blocks = True
+
     def __init__(self, attention: TanhAttention | GatedAttention, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
         super().__init__()
         self.projection = projection(in_dim, spec)
         self.attention = attention
         self.head = head(n_outputs, spec)
 
-    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+    def forward(self, features: Tensor | StandardRows, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1) -> logits (B, C), attention (sum N,)."""
         pooled, attention = attention_pool(features, offsets, self.weights())
         return MilOutput(apply_head(self.head, pooled), attention)

@@ -14,6 +14,7 @@ from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.mil.models.abmil import AttentionPooling, GatedAttention
 from wsi_pipeline.mil.models.mil_model import MIL_MODELS, MilOutput
 from wsi_pipeline.mil.models.ragged import segment_ids, segment_mean, segment_rank
+from wsi_pipeline.mil.models.standard_rows import StandardRows
 
 TOP = 8
 """Instances taken from each end of a bag's ranking, B in the paper; half of a bag with fewer than 2 B."""
@@ -31,12 +32,14 @@ class ClamSB(nn.Module):
     (tau = 1, margin 1). Bags with fewer than two instances have no instance loss.
     """
 
+    reads_blocks = True
+
     def __init__(self, in_dim: int, n_outputs: int, spec: MilSpec) -> None:
         super().__init__()
         self.pooling = AttentionPooling(GatedAttention(spec.hidden_dim, spec.attention_dim), in_dim, n_outputs, spec)
         self.instances = nn.Linear(spec.hidden_dim, 2 * n_outputs)
 
-    def forward(self, features: Tensor, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+    def forward(self, features: Tensor | StandardRows, offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
         """Features (sum N, D), offsets (B + 1), targets (B,) -> logits (B, C), attention (sum N,), auxiliary (B,)."""
         output: MilOutput = self.pooling(features, offsets)
         if not self.training or targets is None:
@@ -48,7 +51,9 @@ class ClamSB(nn.Module):
         """Exact: the classifier on each term a_k h_k, (sum N, C)."""
         return self.pooling.contributions(features, offsets)
 
-    def _instance_loss(self, features: Tensor, attention: Tensor, offsets: Tensor, targets: Tensor) -> Tensor:
+    def _instance_loss(
+        self, features: Tensor | StandardRows, attention: Tensor, offsets: Tensor, targets: Tensor
+    ) -> Tensor:
         """Mean smooth SVM loss over the chosen instances and their classifiers, (B,); 0 without chosen instances."""
         offsets = offsets.to(features.device)
         rank, bag = segment_rank(attention.detach(), offsets), segment_ids(offsets)

@@ -8,7 +8,7 @@ Only the projected instances and the gates are kept for the backward pass, in th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsi_pipeline.mil.models.ragged import segment_ids, segment_softmax
+from wsi_pipeline.mil.models.standard_rows import StandardRows
 
 BLOCK = 1024
 """Rows at a time on a CPU: features, hidden values and gates of a block stay in a core's second-level cache."""
@@ -44,16 +45,19 @@ class AttentionWeights:
     score_bias: Tensor
 
 
-def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights) -> tuple[Tensor, Tensor]:
+def attention_pool(
+    features: Tensor | StandardRows, offsets: Tensor, weights: AttentionWeights
+) -> tuple[Tensor, Tensor]:
     """Bag embeddings (B, H) and attention (sum N,), both float32 (float64 from float64).
 
     h = relu(W x + b); s = w^T tanh(V h) or w^T (tanh(V h) * sigmoid(U h)); a = softmax of s within each bag;
     z = sum_k a_k h_k. Matrices are multiplied in the type of the features, the rest is float32. The gradient goes
-    through z alone, not through the returned attention.
+    through z alone, not through the returned attention. `StandardRows` are standardised block by block, on the way.
     """
     given = tuple(getattr(weights, field.name) for field in fields(weights))
     with torch.autocast(features.device.type, enabled=False):
-        if not (torch.is_grad_enabled() and any(part.requires_grad for part in (features, *given))):
+        learned = any(part.requires_grad for part in (features, *given) if isinstance(part, Tensor))
+        if not (torch.is_grad_enabled() and learned):
             return _Pass(features, offsets, weights, keep=False).forward()
         pooled, attention = _AttentionPool.apply(features, offsets, *given)
         return pooled, attention
@@ -61,7 +65,7 @@ def attention_pool(features: Tensor, offsets: Tensor, weights: AttentionWeights)
 
 class _AttentionPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, offsets: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, features: Tensor | StandardRows, offsets: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
         """Bag embeddings (B, H) and attention (sum N,); saves in `ctx` what the backward pass needs."""
         ctx.work = _Pass(features, offsets, AttentionWeights(*given), keep=True)
         pooled, attention = ctx.work.forward()
@@ -78,8 +82,10 @@ class _AttentionPool(torch.autograd.Function):
 class _Pass:
     """Forward and backward pass over some bags, and the values kept between the two."""
 
-    def __init__(self, features: Tensor, offsets: Tensor, weights: AttentionWeights, *, keep: bool) -> None:
-        self.features = features.detach()
+    def __init__(
+        self, features: Tensor | StandardRows, offsets: Tensor, weights: AttentionWeights, *, keep: bool
+    ) -> None:
+        self.features = features.detach() if isinstance(features, Tensor) else features
         self.type, self.wide = features.dtype, torch.promote_types(features.dtype, torch.float32)
         self.score = weights.score.detach().to(self.wide)
         gates, bias = weights.gates.detach(), weights.gates_bias.detach()
@@ -116,7 +122,7 @@ class _Pass:
         """Gradients for the features (if asked for) and the six weights from that of the embeddings (B, H)."""
         totals = [part.new_zeros(part.shape, dtype=self.wide) for part in (self.w1, self.b1, self.wg, self.bg)]
         to_score = torch.zeros_like(self.score)
-        to_features = torch.empty_like(self.features) if features_too else None
+        to_features = torch.empty_like(cast(Tensor, self.features)) if features_too else None
         centre = (self.pooled * gradient).sum(1)  # sum_k a_k da_k of each bag
         narrow = functional.pad(gradient.to(self.type), (0, 0, 0, BAG_STEP))
         for block in self.blocks:
@@ -142,6 +148,8 @@ class _Pass:
 
     def _inputs(self, rows: slice) -> Tensor:
         """The features of some rows, the last block padded with zeros."""
+        if not isinstance(self.features, Tensor):
+            return self.features.block(rows)
         inputs = self.features[rows]
         missing = rows.stop - rows.start - len(inputs)
         return functional.pad(inputs, (0, 0, 0, missing)) if missing else inputs
@@ -149,7 +157,7 @@ class _Pass:
     def _scores(self, rows: slice) -> Tensor:
         """Unnormalised attention (n,) of some rows; fills in their hidden values, and their gates if kept."""
         hidden = torch.addmm(self.b1, self._inputs(rows), self.w1.t(), out=self.hidden[rows]).relu_()
-        gates = torch.addmm(self.bg, hidden, self.wg.t()).to(self.wide).tanh_()  # float32 has the faster tanh
+        gates = tanh(torch.addmm(self.bg, hidden, self.wg.t()), self.wide)
         if self.keep:
             self.gates[rows] = gates
         return self._products(gates) @ self.score
@@ -194,6 +202,13 @@ class _Block:
 
     rows: slice
     bags: slice
+
+
+def tanh(values: Tensor, wide: torch.dtype) -> Tensor:
+    """tanh in the type `wide`. From narrower values as 2 sigmoid(2 x) - 1, four times as fast and within 2e-7 of it."""
+    if values.dtype == wide:
+        return values.tanh()
+    return values.to(wide).mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 def _blocks(offsets: Tensor, size: int) -> list[_Block]:

@@ -6,7 +6,7 @@ float32 features, made by `Network(in_dim, n_outputs, spec)`. `MilModel` adds th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -17,6 +17,7 @@ from torch.nn import functional
 from wsi_pipeline.config import registries
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError
+from wsi_pipeline.mil.models.standard_rows import StandardRows, scaled
 from wsi_pipeline.registry import Registry
 
 Network = Callable[[int, int, MilSpec], nn.Module]
@@ -73,10 +74,37 @@ class MilModel(nn.Module):
 
     def standard(self, features: Tensor) -> Tensor:
         """Standardised features, in the type of the surrounding autocast."""
+        self._check_width(features)
+        return scaled(features, *self._scaling(), _arithmetic(features.device))
+
+    def of_parts(self, parts: Sequence[Tensor], offsets: Tensor, targets: Tensor | None = None) -> MilOutput:
+        """`forward` from the features (N, D) of each bag, on the CPU: bit by bit the same, without joining them.
+
+        Networks that say so (`reads_blocks`) get their instances block by block; for others they are joined.
+        """
+        if not getattr(self.network, "reads_blocks", False):
+            with torch.autocast("cpu", enabled=False):  # which knows no float16
+                features = torch.cat(list(parts))
+            return cast(MilOutput, self(features, offsets, targets))
+        return cast(MilOutput, self.network(self.standard_rows(parts), offsets, targets))
+
+    def standard_rows(self, parts: Sequence[Tensor]) -> StandardRows:
+        """The features (N, D) of some bags, to be standardised block by block, in the type of the autocast.
+
+        Raises MilError for features of another width.
+        """
+        for part in parts:
+            self._check_width(part)
+        return StandardRows(parts, *self._scaling(), _arithmetic(self.feature_mean.device))
+
+    def _check_width(self, features: Tensor) -> None:
         if features.ndim != 2 or features.shape[1] != self.in_dim:
             raise MilError(f"this model takes features of {self.in_dim} values, got shape {tuple(features.shape)}")
+
+    def _scaling(self) -> tuple[Tensor, Tensor]:
+        """What a value is multiplied by, and what is added then, (D,) each."""
         scale = 1 / self.feature_std
-        return _scaled(features, scale, -self.feature_mean * scale, _arithmetic(features.device))
+        return scale, -self.feature_mean * scale
 
     def contributions(self, features: Tensor, offsets: Tensor) -> Tensor:
         """What each instance contributes to each logit, (sum N, C); see `inference.contributions`."""
@@ -89,25 +117,10 @@ class MilModel(nn.Module):
         self.feature_std.copy_(std)
 
 
-_ROWS = 512
-
-
 def _arithmetic(device: torch.device) -> torch.dtype:
     """The type of a network's features: that of the surrounding autocast, else float32."""
     lowered = torch.is_autocast_enabled(device.type)
     return torch.get_autocast_dtype(device.type) if lowered else torch.float32
-
-
-def _scaled(features: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
-    """features * scale + shift, computed in float32, returned as `dtype`."""
-    if features.requires_grad or dtype == torch.float32:
-        return torch.addcmul(shift, features.float(), scale).to(dtype)
-    result = torch.empty(features.shape, dtype=dtype, device=features.device)
-    for source, target in zip(
-        torch.split(features, _ROWS), torch.split(result, _ROWS), strict=True
-    ):  # blocks that stay in the cache
-        target.copy_(torch.addcmul(shift, source.float(), scale))
-    return result
 
 
 def build_model(spec: MilSpec, in_dim: int, n_outputs: int) -> MilModel:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from wsi_pipeline.mil.bags import BagBatch
 from wsi_pipeline.mil.models.abmil import AttentionPooling
-from wsi_pipeline.mil.models.fused_attention import ROW_STEP, AttentionWeights
+from wsi_pipeline.mil.models.fused_attention import ROW_STEP, AttentionWeights, tanh
 from wsi_pipeline.mil.models.mil_model import MilModel, apply_head
 from wsi_pipeline.mil.models.ragged import segment_ids
 
@@ -34,12 +34,15 @@ def stacked_logits(models: Sequence[MilModel], batches: Sequence[BagBatch], arit
     """
     device = models[0].feature_mean.device
     with torch.autocast(device.type, arithmetic, enabled=arithmetic != torch.float32):
-        each = [model.standard(batch.features.to(device)) for model, batch in zip(models, batches, strict=True)]
+        each = [
+            model.standard_rows([part.to(device) for part in batch.parts])
+            for model, batch in zip(models, batches, strict=True)
+        ]
     longest = -(-max(map(len, each)) // ROW_STEP) * ROW_STEP
-    features = each[0].new_zeros(len(each), longest, each[0].shape[1])
+    features = each[0].new_empty(len(each), longest, models[0].in_dim)
     bags = torch.full((len(each), longest), -1)
     for k, (rows, batch) in enumerate(zip(each, batches, strict=True)):
-        features[k, : len(rows)] = rows
+        rows.write(features[k])
         bags[k, : len(rows)] = segment_ids(batch.offsets)
     networks = [cast(AttentionPooling, model.network) for model in models]
     n_bags = max(len(batch.indices) for batch in batches)
@@ -60,12 +63,34 @@ def stacked_pool(features: Tensor, bags: Tensor, n_bags: int, weights: Attention
     own = bags[:, None] == torch.arange(n_bags, device=bags.device)[:, None]
     hidden = _linear(features, weights.projection, weights.projection_bias).relu_()
     gates = _linear(hidden, weights.gates, weights.gates_bias)
-    wide, halves = weights.score.dtype, gates.shape[2] // weights.score.shape[1]
-    first, *second = (half.to(wide) for half in gates.chunk(halves, 2))
-    inner = first.tanh() * second[0].sigmoid() if second else first.tanh()
+    wide, gated = weights.score.dtype, gates.shape[2] == 2 * weights.score.shape[1]
+    inner = _Gate.apply(gates, wide) if gated else gates.to(wide).tanh()
     scores = torch.bmm(inner, weights.score[:, :, None]).transpose(1, 2)  # a softmax does not see their bias
     attention = torch.where(own, scores, torch.finfo(wide).min).softmax(2) * own
     return torch.bmm(attention.to(hidden.dtype), hidden).to(wide)
+
+
+class _Gate(torch.autograd.Function):
+    """tanh of the first half of the columns times sigmoid of the second; as single operations, half as fast."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, wide: torch.dtype) -> Tensor:
+        """(F, R, 2 A) -> (F, R, A) in the type `wide`."""
+        first, second = gates.chunk(2, 2)
+        t, s = tanh(first, wide), second.to(wide).sigmoid()
+        ctx.save_for_backward(t, s)
+        ctx.narrow = gates.dtype
+        return t * s
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Gradient of the gates, in their type."""
+        t, s = ctx.saved_tensors
+        both = gradient.new_empty(*gradient.shape[:2], 2 * gradient.shape[2], dtype=ctx.narrow)
+        to_t, to_s = both.chunk(2, 2)
+        to_t.copy_(torch.ops.aten.tanh_backward(gradient * s, t))
+        to_s.copy_(torch.ops.aten.sigmoid_backward(gradient * t, s))
+        return both, None
 
 
 def _stacked(each: Sequence[AttentionWeights]) -> AttentionWeights:

@@ -104,9 +104,12 @@ class TrainingRun:
     def loss(self, batch: BagBatch) -> Tensor:
         """Sum of the weighted losses of a batch, with the network's own loss."""
         targets = self.objective.targets(batch.indices)
-        features, targets = batch.features.to(self.device), None if targets is None else targets.to(self.device)
+        targets = None if targets is None else targets.to(self.device)
         with torch.autocast(self.device.type, self.arithmetic, enabled=self.arithmetic != torch.float32):
-            output = self.model(features, batch.offsets, targets)
+            if self.device.type == "cpu":
+                output = self.model.of_parts(batch.parts, batch.offsets, targets)
+            else:
+                output = self.model(batch.features.to(self.device), batch.offsets, targets)
         return self.loss_of(output.logits, batch.indices, output.auxiliary)
 
     def loss_of(self, logits: Tensor, indices: Tensor, auxiliary: Tensor | None = None) -> Tensor:
