@@ -64,6 +64,10 @@ SIZES = {
 }
 
 
+LEAST_EPOCHS = {"wbc": 20, "wbc-rapid": 20, "wbc-romanowsky": 40, "wbc-questions": 20, "breast": 10}
+"""Sets of a few hundred images: five epochs would be some dozen steps, in which no method learns what it can."""
+
+
 @dataclass(frozen=True)
 class Table:
     """One table: `jobs` says what must have run, `write` turns results into Markdown.
@@ -101,7 +105,12 @@ class Plan:
         probed = method not in ("colour", "vpt-shallow", "pathotune") and seed in PROBED
         if dataset == "crc" and probed and not given.get("fields"):
             given.setdefault("probes", not given.get("variant") and given.get("fold") is None)
-        return Job(dataset, method, seed, self.size.sizes, self.size.epochs, rate, options=options, **given)
+        epochs = self.size.epochs if self.size == SIZES["quick"] else self.epochs_on(dataset)
+        return Job(dataset, method, seed, self.size.sizes, epochs, rate, options=options, **given)
+
+    def epochs_on(self, dataset: str) -> int:
+        """Epochs of the size, more on a small set."""
+        return max(self.size.epochs, LEAST_EPOCHS.get(dataset, 0))
 
     def over_seeds(self, dataset: str, method: str, **more: Any) -> list[Job]:
         """The same training with each seed."""

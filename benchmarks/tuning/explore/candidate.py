@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from pathotune.prompts import prompt_bound
 
+TEXT_CHANNELS = 8
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -48,6 +50,9 @@ class Spec:
     fast: bool = False  # prompts of a layer as keys and values alone: nothing reads their outputs (deep TTP)
     base: bool = False  # TTP of each layer start at tokens of their own, to which the text is added
     place: str = "post"  # of the correction: post (after the attention), or pre (before the block)
+    film: bool = False  # the text scales and shifts the channels of each refine module (Perez et al. 2018)
+    bilinear: int = 0  # TVP of a layer as the product of two matrices of this rank, both trained
+    whiten: bool = False  # trained TVP are multiplied by the square root of the covariance of their layer's tokens
 
 
 class LayerRefine(nn.Module):
@@ -56,6 +61,10 @@ class LayerRefine(nn.Module):
     def __init__(self, dim: int, rank: int, spec: Spec, bound: float) -> None:
         super().__init__()
         self.spec = spec
+        if spec.film:
+            self.film = nn.Linear(TEXT_CHANNELS, 2 * rank)
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
         self.down = nn.Linear(dim, rank)
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.zeros_(self.down.bias)
@@ -80,10 +89,19 @@ class LayerRefine(nn.Module):
             nn.init.zeros_(self.up.weight)
             nn.init.zeros_(self.up.bias)
 
-    def forward(self, normed: Tensor, prefix: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Tokens (B, n, C) or None, corrections of [CLS] (B, 1, C) and of the image tokens (B, N, C) or None."""
+    def forward(
+        self, normed: Tensor, prefix: int, text: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Tokens (B, n, C) or None, corrections of [CLS] (B, 1, C) and of the image tokens (B, N, C) or None.
+
+        text   TEXT_CHANNELS values made of the sentence, for `film`
+        """
         image = normed[:, prefix:]
-        h = F.gelu(self.down(torch.cat([normed[:, :1], image], 1)))
+        h = self.down(torch.cat([normed[:, :1], image], 1))
+        if self.spec.film:
+            scale, shift = self.film(text).chunk(2, -1)
+            h = h * (1 + scale) + shift
+        h = F.gelu(h)
         cls, maps = h[:, :1], h[:, 1:]
         if self.spec.conv:
             batch, count, rank = maps.shape
@@ -118,7 +136,14 @@ class Candidate(nn.Module):
         self.bound = prompt_bound(int(vit.patch_embed.patch_size[0]), dim)
         layers = self.depth - spec.entry
         if spec.tvp:
-            self.tvp = nn.Parameter(torch.empty(layers, spec.tvp, dim).uniform_(-self.bound, self.bound))
+            self.tvp = nn.Parameter(
+                torch.empty(layers, spec.tvp, spec.bilinear or dim).uniform_(-self.bound, self.bound)
+            )
+        if spec.bilinear:
+            self.tvp_out = nn.Parameter(torch.empty(layers, spec.bilinear, dim))
+            nn.init.normal_(self.tvp_out, std=1 / math.sqrt(spec.bilinear))
+        if spec.whiten:
+            self.register_buffer("roots", torch.eye(dim).repeat(layers, 1, 1))
         if spec.ttp:
             self.register_buffer("states", F.layer_norm(states, states.shape[-1:]))
             self.project = nn.Linear(states.shape[-1], dim)
@@ -126,6 +151,8 @@ class Candidate(nn.Module):
             nn.init.zeros_(self.project.bias)
             if spec.base:
                 self.base = nn.Parameter(torch.empty(layers, spec.ttp, dim).uniform_(-self.bound, self.bound))
+        if spec.film:
+            self.project_film = nn.Linear(states.shape[-1], TEXT_CHANNELS)
         self.prompts = spec.tvp + spec.ttp + spec.ivp
         if spec.vrm:
             self.vrm = nn.ModuleList(LayerRefine(dim, spec.vrm, spec, self.bound) for _ in range(layers))
@@ -202,14 +229,15 @@ class Candidate(nn.Module):
         """The same function for prompts that are new in each layer, without what is thrown away."""
         spec, vit = self.spec, self.vit
         text = self.project(self.states) if spec.ttp else None
+        sentence = self.project_film(self.states.mean((0, 1))) if spec.film else None
         for number in range(self.depth - spec.entry):
             block = vit.blocks[spec.entry + number]
             last = spec.readout in ("cls", "made") and spec.entry + number == self.depth - 1
             normed = block.norm1(sequence)
-            parts = [self.tvp[number][None]] if spec.tvp else []
+            parts = [self._task_visual(number)[None]] if spec.tvp else []
             parts += [text if spec.base is False else text + self.base[number]] if text is not None else []
             if spec.vrm:
-                tokens, cls, image = self.vrm[number](normed, 1)
+                tokens, cls, image = self.vrm[number](normed, 1, sentence)
                 if tokens is not None:
                     tokens = tokens.roll(1, 0) if roll else tokens
                     parts.append(tokens)
@@ -234,6 +262,13 @@ class Candidate(nn.Module):
             return torch.cat([sequence[:, 0], vit.norm(tokens).mean(1)], 1)
         return torch.cat([sequence[:, 0], sequence[:, 1:].mean(1)], 1)
 
+    def _task_visual(self, number: int) -> Tensor:
+        """TVP of a layer (n, C)."""
+        tokens = self.tvp[number]
+        if self.spec.bilinear:
+            tokens = tokens @ self.tvp_out[number]
+        return tokens @ self.roots[number] if self.spec.whiten else tokens
+
     def forward(self, sequence: Tensor, roll: bool = False) -> Tensor:
         """Logits."""
         return self.head(self.features(sequence, roll))
@@ -253,7 +288,9 @@ class Candidate(nn.Module):
             pool = sequence[:, 1:].flatten(0, 1).float()
             pool = pool[torch.randperm(len(pool), generator=generator)]
             pool = (pool - pool.mean(-1, keepdim=True)) / pool.std(-1, keepdim=True) * self.bound / math.sqrt(3)
-            if self.spec.tvp:
+            if self.spec.whiten:
+                self.roots[number].copy_(_root(pool))
+            if self.spec.tvp and not self.spec.bilinear and not self.spec.whiten:
                 self.tvp[number].copy_(pool[: self.spec.tvp])
             if self.spec.ivp:
                 start = self.vrm[number].start if self.spec.vrm else self.ivp_start[number]
@@ -261,6 +298,13 @@ class Candidate(nn.Module):
             if self.spec.base:
                 self.base[number].copy_(pool[-self.spec.ttp :])
             sequence = self.vit.blocks[self.spec.entry + number](sequence)
+
+
+def _root(rows: Tensor) -> Tensor:
+    """Square root of the covariance of rows (n, C), scaled so that white rows keep their length in the mean."""
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+    values = values.clamp_min(0)
+    return vectors @ (values / values.mean()).sqrt().diag() @ vectors.T
 
 
 def attend(layer: Any, normed: Tensor, prompts: list[Tensor], queries: int | None, bias: Tensor | None) -> Tensor:
@@ -299,3 +343,13 @@ class Lora(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer with its update."""
         return self.inner(x) + 2.0 * F.linear(F.linear(x, self.a), self.b)
+
+    @property
+    def weight(self) -> Tensor:
+        """The updated matrix, for `attend`, which uses parts of it."""
+        return self.inner.weight + 2.0 * self.b @ self.a
+
+    @property
+    def bias(self) -> Tensor:
+        """That of the layer."""
+        return self.inner.bias

@@ -112,6 +112,8 @@ def groups_of(model: Candidate, spec: Spec) -> list[dict[str, Any]]:
             kind = "head"
         elif name.startswith("project"):
             kind = "text"
+        elif name.startswith("tvp_out"):
+            kind = "net"
         elif name.startswith(("tvp", "ivp_start", "base")) or name.endswith((".start", ".scale")):
             kind, decay = "tokens", 0.0
         elif name.startswith("gate"):
