@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage as ndi
 
+from wsi_pipeline.config.specs import SegmentSpec
 from wsi_pipeline.geometry import Size
 from wsi_pipeline.images.shrink import area_resize
 from wsi_pipeline.quality.blocks import blockiness
@@ -18,6 +19,7 @@ from wsi_pipeline.quality.measures import ARTEFACTS, LEAST_BLUR_PX, LEAST_SCAN_B
 from wsi_pipeline.quality.overview import Overview, measure_overview
 from wsi_pipeline.quality.patch_pixels import measure_pixels
 from wsi_pipeline.quality.patch_quality import PatchQuality, artefact_of, sample_rows, summary_of
+from wsi_pipeline.tissue.segmentation import segment_tissue
 
 GLASS = 244
 
@@ -193,6 +195,43 @@ def test_stains_are_told_apart_and_measured() -> None:
     assert np.isnan(columns["eosin"]).all()
     assert np.median(columns["dab"]) == pytest.approx(0.3, abs=0.02)
     assert np.median(columns["haematoxylin"]) == pytest.approx(0.1, abs=0.02)
+
+
+def test_pen_and_yellowish_eosin_are_not_taken_for_dab() -> None:
+    """Eosin of real slides absorbs more blue light than by its vector; red ink over it, black ink and frames more."""
+    pink = 0.15 * np.array([0.65, 0.70, 0.29]) + 0.3 * np.array([0.11, 0.93, 0.50])
+    for ink in ((0.0, 0.0, 0.0), (0.08, 0.85, 0.75), (1.3, 1.3, 1.3)):
+        density, tissue = drawn(pink)
+        density[60:140, 60:120] += np.array(ink)
+        columns, _ = measured(density, tissue)
+        assert np.isnan(columns["dab"]).all(), ink
+        assert np.nanmedian(columns["eosin"]) > 0.15, ink
+    brown = 0.15 * np.array([0.65, 0.70, 0.29]) + 0.3 * np.array([0.27, 0.57, 0.78])
+    density, tissue = drawn(0.25 * np.array([0.65, 0.70, 0.29]))
+    density[60:80, 60:120] = brown  # a small stained part on blue tissue
+    assert np.isnan(measured(density, tissue)[0]["eosin"]).all()
+
+
+@pytest.mark.data
+def test_real_slides_are_told_apart_by_their_second_stain(data_dir: Path) -> None:
+    """Three of these H&E slides were measured as DAB, and so were four of five H&E pictures with pen."""
+    from wsi_pipeline.slides.open import open_slide
+    from wsi_pipeline.slides.thumbnail import read_whole
+
+    kinds = {"metaplasia-HE.svs": "eosin", "lung-SCC-HE3.svs": "eosin", "CMU-1-Small-Region.svs": "eosin",
+             "metaplasia-trypsin-IHC.svs": "dab"}  # fmt: skip
+    pictures = {}
+    for name, kind in kinds.items():
+        with open_slide(data_dir / "slides" / name) as slide:
+            pictures[name] = kind, read_whole(slide, slide.info.mpp or 0.5, 16.0), 16.0
+    for path in sorted((data_dir / "thumbnails_pen").iterdir()):
+        pictures[path.name] = "eosin", np.asarray(Image.open(path).convert("RGB")), 37.0
+    for name, (kind, rgb, mpp) in pictures.items():
+        size = Size(rgb.shape[1], rgb.shape[0])
+        overview = Overview.of(rgb, segment_tissue(rgb, size, mpp, SegmentSpec()).mask.pixels, mpp)
+        found = measure_overview(overview, np.zeros((1, 2), np.int64), max(rgb.shape), size)
+        measured = [stain for stain in ("eosin", "dab") if not np.isnan(found[stain]).all()]
+        assert measured == [kind], name
 
 
 def test_a_coarse_picture_tells_neither_folds_nor_edges() -> None:

@@ -74,7 +74,7 @@ def test_slides_are_given_one_stain_and_ihc_keeps_its_own(run: Path, capsys: pyt
     target = json.loads((run / "stain" / "macenko" / "target.json").read_text())
     chosen = target["source"].split(",")[0].removeprefix("slide ")
     assert chosen in ("middle", "also")
-    assert target["source"] == f"slide {chosen}, the most typical of 5 slides"
+    assert target["source"] == f"slide {chosen}, the most typical with two stains well apart, of 5 slides"
     after = {name: features(run, name) for name in SLIDES}
     assert np.array_equal(after["ihc"], before["ihc"])
     assert np.array_equal(after[chosen], before[chosen])

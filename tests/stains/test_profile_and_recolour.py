@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.stains.stained_slides import DAB, EOSIN, GLASS, HAEMATOXYLIN, tissue_patch, unit
-from wsi_pipeline.stains.choose_target import medoid
+from wsi_pipeline.stains.choose_target import BLUE_ENOUGH, blueness, medoid, well_apart
 from wsi_pipeline.stains.density import WHITE, measure_glass
 from wsi_pipeline.stains.estimate import angle, sparse_codes
 from wsi_pipeline.stains.recolour import MOST_CHANGE, Recolouring, misfit
@@ -147,6 +147,32 @@ def test_the_medoid_is_the_middle_slide_of_the_most_common_kind_in_any_order() -
     assert chosen in ("middle", "near")
     assert medoid(dict(reversed(known.items()))) == chosen
     assert medoid({"blank": known["blank"]}) is None
+
+
+PINK_HAEMATOXYLIN = (0.37, 0.77, 0.52)
+
+
+def test_a_slide_with_pink_haematoxylin_is_no_target_however_typical_it_is() -> None:
+    """The most typical of seven real slides had it, and the nuclei of the others became pink."""
+    known = {
+        f"blue{i}": profile(tissue_patch(i, amounts=(1.0 + 0.5 * i, 1.0 + 0.3 * i), vectors=(vector, EOSIN)))
+        for i, vector in enumerate([(0.60, 0.72, 0.35), (0.78, 0.54, 0.31), (0.54, 0.73, 0.42)])
+    }
+    pink = profile(tissue_patch(5, amounts=(1.4, 1.3), vectors=(PINK_HAEMATOXYLIN, (0.07, 0.90, 0.42))))
+    pinks = {f"pink{i}": pink for i in range(3)}
+    assert pink.kind == HE
+    assert blueness(pink) < BLUE_ENOUGH
+    assert medoid({**known, **pinks}).startswith("blue")
+    assert medoid(pinks) == "pink0", "where no slide is better, one of them is chosen"
+
+
+def test_of_two_blue_slides_the_one_with_stains_further_apart_is_the_target() -> None:
+    far = profile(tissue_patch(1))
+    near = profile(tissue_patch(1, vectors=(HAEMATOXYLIN, (0.42, 0.80, 0.42))))
+    names = {"a-near": near, "b-far": far}
+    assert well_apart(names) == ["b-far"]
+    assert medoid(names) == medoid(dict(reversed(names.items()))) == "b-far"
+    assert medoid({"a-near": near}) == "a-near"
 
 
 def test_sparse_codes_are_the_minimum() -> None:

@@ -15,18 +15,18 @@ from wsi_pipeline.tissue.detectors.optics import pixels_of
 Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-AROUND_UM = 800.0
+AROUND_UM = 480.0
 """Radius of the tissue that a place is compared with."""
 COARSE_UM = 96.0
 """Pixel size at which that tissue is averaged."""
-SMOOTH_UM = 24.0
+SMOOTH_UM = 16.0
 """Radius over which density is averaged first: texture is finer, folds are wider."""
-DOUBLE = 1.7
+DOUBLE = 1.6
 """Least ratio to the tissue around, in the colour that rises least."""
 MANY = 3.2
 """Largest ratio: tissue seldom lies more than threefold, but DAB is many times as dense as the tissue around it."""
-ALIKE = 1.3
-"""Largest ratio between the colours that rise most and least."""
+ALIKE = 1.15
+"""Largest ratio between the colours that rise most and least: what tells folds from crowded nuclei and from blood."""
 LEAST_DENSITY = 0.10
 """Paler places never count as folds, whatever the ratio."""
 FAINTEST = 0.03

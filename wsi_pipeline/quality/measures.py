@@ -46,14 +46,14 @@ MEASURES = (
     Measure(BLOCKS, "", "excess of steps at the borders of JPEG blocks over steps elsewhere", True),
     Measure(CLIPPED, "", "fraction of pixels with a channel at 0", True),
     Measure(PEN, "", "fraction of the patch under pen ink", False, 0.1, "pen"),
-    Measure(FOLD, "", "fraction of the tissue that is folded: twice as dense as around it in all colours", False, 0.3,
+    Measure(FOLD, "", "fraction of the tissue that is folded: twice as dense as around it in all colours", False, 0.2,
             "fold"),
     Measure(EDGE, "", "fraction of the patch on the dark rim of a bubble or of the cover glass", False, 0.05,
             "bubble or glass edge"),
     Measure(SATURATION, "", "mean colour saturation of the tissue"),
     Measure(HAEMATOXYLIN, "OD", "mean optical density of haematoxylin in the tissue"),
-    Measure(EOSIN, "OD", "the same of eosin, on slides whose second stain is nearer to eosin than to DAB"),
-    Measure(DAB, "OD", "the same of DAB, on the other slides"),
+    Measure(EOSIN, "OD", "the same of eosin, on slides that show no brown"),
+    Measure(DAB, "OD", "the same of DAB, on slides where more of the stain is brown than pink"),
 )  # fmt: skip
 NAMES = tuple(measure.name for measure in MEASURES)
 UNITS = tuple(measure.unit for measure in MEASURES)

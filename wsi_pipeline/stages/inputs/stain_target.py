@@ -83,7 +83,7 @@ def _found(
                 f"no slide of this run can be the stain target{why}",
                 todo="Name a picture of well stained tissue with --stain-target FILE, or leave --stain-norm out",
             )
-        source = f"slide {name}, the most typical of {counted(len(known), 'slide')}"
+        source = f"slide {name}, the most typical with two stains well apart, of {counted(len(known), 'slide')}"
         return StainTarget(known[name], asked, source, patches)
     if asked in known:
         return StainTarget(known[asked], asked, f"slide {asked}", patches)
