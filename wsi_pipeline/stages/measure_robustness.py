@@ -170,9 +170,9 @@ def measure(
         result["stain"] = _stain_facts(stain.target, kept, [part.own_stain for part in rows])
         for number, move in enumerate(result["movements"], 1):
             move["own_stain"] = sum(bool(part.own_stain[number]) for part in rows)
-    result = _plain(result)
-    write_text(file, json.dumps(result, indent=1))
-    return result
+    plain: dict[str, Any] = _plain(result)
+    write_text(file, json.dumps(plain, indent=1))
+    return plain
 
 
 def _stain_facts(target: StainTarget, slides: Sequence[SampledSlide], reasons: Sequence[list[str]]) -> dict[str, Any]:
