@@ -23,7 +23,7 @@ _BLACK, _DARK = 0.92, 0.7
 
 
 def stain_densities(density: Plane, tissue: NDArray[np.bool_]) -> tuple[Plane, Plane, Plane]:
-    """Optical densities of haematoxylin, eosin and DAB, each float32 (h, w), not below 0.
+    """Optical densities of haematoxylin, eosin and DAB, each float32 (h, w), not below 0; 0 outside the tissue.
 
     density   optical density (3, h, w) in red, green and blue; tissue (h, w)
 
@@ -31,11 +31,13 @@ def stain_densities(density: Plane, tissue: NDArray[np.bool_]) -> tuple[Plane, P
     Other dyes are measured as a mixture of these.
     """
     nothing = np.full(tissue.shape, np.nan, np.float32)
-    if shows_brown(density, tissue):
-        first, second = _fit(density, DAB)
-        return first, nothing, second
-    first, second = _fit(density, EOSIN)
-    return first, second, nothing
+    brown = shows_brown(density, tissue)
+    # Only the tissue is separated: glass is most of many slides.
+    planes = [np.zeros(tissue.shape, np.float32) for _ in range(2)]
+    for plane, amounts in zip(planes, _fit(density[:, tissue], DAB if brown else EOSIN), strict=True):
+        plane[tissue] = amounts
+    first, second = planes
+    return (first, nothing, second) if brown else (first, second, nothing)
 
 
 def shows_brown(density: Plane, tissue: NDArray[np.bool_]) -> bool:
