@@ -22,7 +22,7 @@ from wsi_pipeline.commands.shell.console import Console
 from wsi_pipeline.commands.shell.parser import parse
 from wsi_pipeline.config.fields import quoting
 from wsi_pipeline.errors import DamagedStoreError, UsageError, WsiPipelineError
-from wsi_pipeline.files.addresses import is_address, shown_address
+from wsi_pipeline.files.addresses import is_address, named_address
 from wsi_pipeline.system.locks import clear_stale
 from wsi_pipeline.system.machine import prepare_process
 from wsi_pipeline.system.termination import raise_on_ctrl_c, raise_on_sigterm
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace, words: list[str], console: Console) -> int:
     command: Command = args.command
     if is_address(args.run):
         raise UsageError(
-            f"--run must be a folder of this machine, got {shown_address(Path(args.run))}",
+            f"--run must be a folder of this machine, got {named_address(args.run)}",
             todo="Only slides are read from addresses; copy the finished run there.",
         )
     run_dir = RunDir(Path(args.run))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.slide_files import tissue_like, write_pyramid_tiff
+from tests.remote.conftest import SECRET, SLIDE
+from tests.slide_files import write_pyramid_tiff
 from wsi_pipeline.errors import MissingSlideError, SlideError
 from wsi_pipeline.files.addresses import slide_path
 from wsi_pipeline.remote.traffic import traffic
@@ -20,47 +20,7 @@ from wsi_pipeline.slides.inspect.identity import quick_digest
 from wsi_pipeline.slides.open import open_slide
 
 pytest.importorskip("s3fs", reason="needs the extra: pip install 'wsi-pipeline[remote]'")
-moto = pytest.importorskip("moto.server", reason="needs moto[s3], flask and flask-cors (extra dev)")
-
-SLIDE = tissue_like(1600, 1300)
-SECRET = "a-secret-key-0123456789"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """An S3 server in a thread."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of a server with the bucket `slides`, which holds `cohort/a.svs`."""
-    import boto3
-    import s3fs
-
-    for name, value in (
-        ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ACCESS_KEY_ID", "AKIAABCDEFGHIJKLMNOP"),
-        ("AWS_SECRET_ACCESS_KEY", SECRET),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-        ("AWS_CONFIG_FILE", str(tmp_path / "none")),
-        ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none")),
-    ):
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="slides")
-    client.upload_file(str(write_pyramid_tiff(tmp_path / "a.svs", SLIDE, mpp=0.5)), "slides", "cohort/a.svs")
-    yield client
-    for item in client.list_objects_v2(Bucket="slides").get("Contents", []):
-        client.delete_object(Bucket="slides", Key=item["Key"])
-    client.delete_bucket(Bucket="slides")
-    s3fs.S3FileSystem.clear_instance_cache()
+pytest.importorskip("moto.server", reason="needs moto[s3], flask and flask-cors (extra dev)")
 
 
 @pytest.mark.usefixtures("bucket")

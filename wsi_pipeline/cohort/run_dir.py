@@ -32,6 +32,7 @@ from os import PathLike
 from pathlib import Path
 
 from wsi_pipeline.errors import StoreError, UsageError
+from wsi_pipeline.files.addresses import is_address, named_address
 
 DEFAULT_RUN = "wsi-run"
 POOLED_MARK = "+"
@@ -48,7 +49,12 @@ class RunDir:
 
     @classmethod
     def existing(cls, root: str | PathLike[str]) -> RunDir:
-        """The run at `root`; raises UsageError if no cohort was tiled there."""
+        """The run at `root`; raises UsageError if no cohort was tiled there, or for an address."""
+        if is_address(root):
+            raise UsageError(
+                f"a run must be a folder of this machine, got {named_address(root)}",
+                todo="Copy the run here.",
+            )
         root = Path(root)
         run = cls(root)
         if not run.cohort_csv.is_file():

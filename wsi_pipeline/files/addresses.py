@@ -105,6 +105,11 @@ def shown_address(path: Path) -> str:
     return _without_choice(_with_two_slashes(str(path)))
 
 
+def named_address(name: str | os.PathLike[str]) -> str:
+    """An address of anything, a bucket too, without password and query: for messages that refuse it."""
+    return re.sub(r"//[^/]*@", "//", _with_two_slashes(os.fspath(name)), count=1).partition("?")[0]
+
+
 def secret_address(path: Path) -> str:
     """The address to read from, with the query or the password it was given with. Never to be shown or stored."""
     clean = shown_address(path)

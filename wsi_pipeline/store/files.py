@@ -39,19 +39,35 @@ def open_store(path: str | PathLike[str]) -> Store:
 
 @contextmanager
 def create_store(path: Path) -> Iterator[StoreWriter]:
-    """Create a store at `path`; it replaces an old one only if the body ends without an error."""
+    """Create a store at `path`; it replaces an old one only if the body ends without an error.
+
+    Raises StoreError for an address.
+    """
+    _on_this_machine(path)
     with atomic_path(path) as temporary, _writing(temporary, path.suffix, "w") as writer:
         yield writer
 
 
 @contextmanager
 def amend_store(path: Path) -> Iterator[StoreWriter]:
-    """Change the store at `path`: a copy is changed and replaces it only if the body ends without an error."""
+    """Change the store at `path`: a copy is changed and replaces it only if the body ends without an error.
+
+    Raises StoreError for an address.
+    """
+    _on_this_machine(path)
     open_store(path).close()
     with atomic_path(path) as temporary:
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, temporary)
         with _writing(temporary, path.suffix, "r+") as writer:
             yield writer
+
+
+def _on_this_machine(path: Path) -> None:
+    """Refuse an address, which would become a folder `s3:` here."""
+    if is_address(path):
+        raise StoreError(
+            f"stores are not written to an address: {path}", todo="Write it to this machine, then copy it there."
+        )
 
 
 @contextmanager
