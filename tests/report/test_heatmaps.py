@@ -180,3 +180,10 @@ def test_a_hundred_thousand_patches_are_drawn_at_once() -> None:
         draw_heat(thumbnail, size, Heat.of_attention(coords[:number], 512, values[:number]))
 
     assert calls(draw, 100_000) < 2 * calls(draw, 1000)
+
+
+def test_the_legend_tells_that_attention_is_nearly_even() -> None:
+    coords, values = np.zeros((4, 2), np.int64), np.array([0.2490, 0.2500, 0.2500, 0.2510])
+    heat = Heat.of_attention(coords, 256, values)
+    assert heat.labels == ("weakest 0.9960×", "median 1.0000×", "strongest 1.0040×")
+    assert Heat.of_attention(coords, 256, np.array([0.1, 0.2, 0.3, 0.4])).labels[0] == "weakest 0.40×"

@@ -41,6 +41,13 @@ def test_the_cohort_opens_sorts_and_leads_to_a_slide(
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("document.querySelectorAll('.card .chip.bad').length") >= 1
     sort = "[...document.querySelectorAll('select')].find(s => [...s.options].some(o => o.value === 'error'))"
+    for key, word in (("error", "error"), ("doubt", "uncertainty")):
+        browser.run(f"(s => {{ s.value = '{key}'; s.dispatchEvent(new Event('change')); }})({sort})")
+        browser.wait(f"document.querySelector('.card .line.num')?.innerText.includes('{word} 0.')")
+        said = browser.run("[...document.querySelectorAll('.card .line.num')].map(e => e.innerText)")
+        values = [float(text.split(" ")[1]) for text in said if text.startswith(word)]
+        assert len(values) == 4
+        assert values == sorted(values, reverse=True), "the greatest first, and each card says how great"
     browser.run(f"(s => {{ s.value = 'id'; s.dispatchEvent(new Event('change')); }})({sort})")
     browser.wait(f"{CARDS}[0] === 'blank'")
     browser.run("document.querySelector('.card[href*=\"s1\"]').click()")

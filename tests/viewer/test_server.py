@@ -70,6 +70,12 @@ def test_predictions_are_those_of_the_training(client: TestClient, run: RunDir) 
         assert rows[name]["error"] == pytest.approx(1 - table.loc[name, f"p_{table.loc[name, 'label']}"], abs=1e-4)
 
 
+def test_a_slides_page_has_a_prediction_without_naming_a_training(client: TestClient) -> None:
+    named = client.get("slides/s0", params={"training": "colour/mean"}).json()["row"]
+    assert client.get("slides/s0").json()["row"] == named
+    assert named["p"] > 0
+
+
 def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: RunDir) -> None:
     facts = client.get("slides/s0").json()
     keys = [layer["key"] for layer in facts["layers"]]

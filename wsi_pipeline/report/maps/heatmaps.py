@@ -64,7 +64,10 @@ class Heat:
         check_patches(coords, patch_level0, values)
         if not len(values):
             return cls(coords, patch_level0, np.zeros(0), ("", "", ""), label)
-        low, middle, high = (share_words(float(v), len(values)) for v in np.quantile(values, [0, 0.5, 1]))
+        shares = np.quantile(values, [0, 0.5, 1])
+        low, middle, high = (share_words(float(share), len(values)) for share in shares)
+        if low == high:  # nearly even attention looks strong in colours by rank, so the labels must tell
+            low, middle, high = (f"{share * len(values):.4f}×" for share in shares)
         labels = (f"weakest {low}", f"median {middle}", f"strongest {high}")
         return cls(coords, patch_level0, percentiles(values) / 100, labels, label)
 

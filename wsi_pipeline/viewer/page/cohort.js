@@ -100,7 +100,7 @@ export class CohortPage {
       let card = this.shown.get(at);
       if (!card || (card.bare && row && fresh)) {
         card?.element.remove();
-        card = { element: row ? cardOf(row, this.query.training) : h('div.card.bones', { 'aria-hidden': 'true' }), bare: !row };
+        card = { element: row ? cardOf(row, this.query) : h('div.card.bones', { 'aria-hidden': 'true' }), bare: !row };
         this.shown.set(at, card);
         const after = Math.min(...[...this.shown.keys()].filter((other) => other > at));
         this.cards.insertBefore(card.element, this.shown.get(after)?.element || null); // Tab follows the order shown
@@ -121,7 +121,8 @@ export function slideHref(id, query = {}) {
   return `#/slides/${encodeURIComponent(id)}${words.size ? `?${words}` : ''}`;
 }
 
-function cardOf(row, training) {
+/** `sort`: what the list is sorted by; its value is on the card. */
+function cardOf(row, { training, sort }) {
   const bad = row.state === 'failed';
   const wrong = row.predicted !== undefined && row.label !== null && String(row.predicted) !== row.label;
   const state = { failed: 'failed', empty: 'no tissue', pending: 'not processed' }[row.state];
@@ -132,7 +133,8 @@ function cardOf(row, training) {
     ? [h(wrong ? 'div.bar.bad' : 'div.bar', { title: `${row.predicted} ${row.p.toFixed(2)}` }, h('i', { style: { width: `${100 * row.p}%` } }), spread), h('span.num', {}, row.p.toFixed(2))] : null;
   const predicted = row.predicted === undefined ? null
     : h('div.line', {}, h(wrong ? 'span.chip.bad' : 'span.chip', { title: wrong ? 'misclassified' : 'predicted' }, String(row.predicted)), chance);
-  const extra = [row.patches === null || row.patches === undefined ? null : counted(row.patches, 'patch'),
+  const sorted = { error: 'error', doubt: 'uncertainty' }[sort];
+  const extra = [sorted && typeof row[sort] === 'number' ? `${sorted} ${row[sort].toFixed(2)}` : null, row.patches === null || row.patches === undefined ? null : counted(row.patches, 'patch'),
     row.distance === undefined || row.distance === null ? null : `distance ${row.distance.toFixed(2)}`, row.spread ? `± ${row.spread.toFixed(2)}` : null, row.marks ? counted(row.marks, 'mark') : null];
   const note = row.note ? h('div.line', { title: row.note }, h(bad ? 'span.chip.bad' : 'span.chip.warn', {}, state || 'note'), row.note) : state ? h('div.line', {}, h('span.chip.warn', {}, state)) : null;
   return h('a.card', { href: slideHref(row.id, { training }), title: row.note || row.id },

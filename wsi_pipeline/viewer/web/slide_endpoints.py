@@ -38,9 +38,9 @@ class SlideEndpoints:
         return JSONResponse(self._viewer.rows.around(_rows_asked(request), request.query_params.get("slide", "")))
 
     def facts(self, request: Request) -> Response:
-        """Size, levels, resolution, layers and predictions of a slide."""
+        """Size, levels, resolution, layers and predictions of a slide, by the first training unless one is named."""
         slide_id = request.path_params["slide"]
-        training = request.query_params.get("training", "")
+        training = request.query_params.get("training") or next(iter(self._viewer.trainings()), "")
         return JSONResponse({
             **self._viewer.library.facts(slide_id),
             "layers": self._viewer.layers.listed(slide_id),

@@ -43,13 +43,16 @@ class Viewer:
         """The jobs of the run. Raises UsageError without a run."""
         return Jobs(self.library.needed_run)
 
+    def trainings(self) -> list[str]:
+        """Names of the finished trainings: encoder/name."""
+        return ["/".join(folder.parts[-2:]) for folder in self.library.trainings()]
+
     def about(self) -> dict[str, Any]:
         """What the page needs to know about the run."""
         run = self.library.run
-        trained = ["/".join(folder.parts[-2:]) for folder in self.library.trainings()]
         return {
             "name": self.library.name, "run": str(run.root) if run else None, "version": __version__,
-            "slides": len(self.library.records), "sorts": list(SORTS), "trainings": trained,
+            "slides": len(self.library.records), "sorts": list(SORTS), "trainings": self.trainings(),
             "encoders": list(self.similar.encoders()), "classified": list(classified(run)) if run else [],
             "adapters": [tuning.name for tuning in tunings(run)] if run else [], "tuned": self.tuned,
             "exported": False, "commands": {"view": self.command("view")}, **self.rows.choices(),
