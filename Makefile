@@ -57,8 +57,8 @@ torture: $(VENV)/.developing ## what must never break, by the thousand (docs/rel
 	$(BIN)/python -m benchmarks.torture_slides
 	$(BIN)/python -m benchmarks.torture
 
-bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md)
-	$(BIN)/python benchmarks/run_all.py
+bench: $(VENV)/.developing ## measurements, each a table (see benchmarks/README.md); WITH=--long: all of them
+	$(BIN)/python benchmarks/run_all.py $(WITH)
 
 gpu-check: $(VENV)/.developing ## one table of what a GPU does here, written to gpu-check.md; under ten minutes
 	$(BIN)/python benchmarks/gpu_check.py
