@@ -117,7 +117,7 @@ export class SlidePage {
   }
 
   help() {
-    const rows = [['Arrows, + and −, 0, Home', 'pan, zoom, native resolution, fit (while the slide has focus)'], ['V P R G B E', 'pan, point, rectangle, polygon, brush, delete a mark'], ['1 to 9', 'choose a class'], ['Enter', 'with a tool: mark at the cross; polygon and rectangle: Space sets a corner, Enter closes'], ['Ctrl+Z', 'undo the last mark'], [', and .', 'previous and next slide'], ['L', 'hide or show all layers'], ['M', 'patches similar to the selected one']];
+    const rows = [['Arrows, + and −, 0, Home', 'pan, zoom, native resolution, fit (while the slide has focus)'], ['Two fingers', 'pan and zoom, with any tool'], ['V P R G B E', 'pan, point, rectangle, polygon, brush, delete a mark'], ['1 to 9', 'choose a class'], ['Enter', 'with a tool: mark at the cross; polygon and rectangle: Space sets a corner, Enter closes'], ['Ctrl+Z', 'undo the last mark'], [', and .', 'previous and next slide'], ['L', 'hide or show all layers'], ['M', 'patches similar to the selected one']];
     const dialog = h('dialog', { onclose: () => dialog.remove() }, h('h2', {}, 'Keyboard shortcuts'), h('dl', {}, rows.flatMap(([key, text]) => [h('dt', {}, key), h('dd', {}, text)])), h('form', { method: 'dialog', style: { marginTop: '14px' } }, h('button', {}, 'Close')));
     document.body.append(dialog);
     dialog.showModal();
