@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import pytest
 from tests.mil.synthetic import QUICK, planted
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
-from wsi_pipeline.config.specs import MilSpec
+from wsi_pipeline.config.specs import EmbedSpec, MilSpec, SegmentSpec, TileSpec
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.results.trainings import Training, read_training
 from wsi_pipeline.stages.train_mil import train
@@ -23,10 +25,12 @@ from wsi_pipeline.stages.train_mil import train
 TINY = replace(QUICK, model="mean", epochs=6, bootstrap=100, folds=3, permutations=20)
 
 
-def trained(folder: Path, spec: MilSpec = TINY, *, encoder: str = "colour", n: int = 36) -> Training:
+def trained(
+    folder: Path, spec: MilSpec = TINY, *, encoder: str = "colour", n: int = 36, specs: Mapping[str, Any] | None = None
+) -> Training:
     bags, table = planted(n, slides_per_patient=2)
     digests = dict.fromkeys(table["slide_id"], "d")
-    slides = SlideBags(table, bags, {"name": encoder}, {}, digests, {})
+    slides = SlideBags(table, bags, {"name": encoder}, specs or {}, digests, {})
     return train(RunDir(folder), encoder, slides.for_training(spec), spec, device="cpu")
 
 
@@ -61,6 +65,30 @@ def test_of_two_runs_the_models_both_have_are_compared(runs: Path, capsys: pytes
     out = capsys.readouterr().out
     assert out.count("B's AUROC") == 1
     assert "B's AUROC is lower by" in out
+
+
+def test_patches_that_were_found_or_laid_otherwise_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `predict` tells it; a training that does not say how its patches were made is said to differ in nothing."""
+    network = {"tissue": {"network": "HEST's network", "mpp": 1.0, "sha256": "ab" * 32}}
+    plain = {"segment": vars(SegmentSpec()), "tile": TileSpec().facts(), "embed": EmbedSpec().facts()}
+    other = {
+        "segment": vars(SegmentSpec(method="hest")),
+        "tile": TileSpec(min_coverage=0.5, patch_px=512).facts(),
+        "embed": EmbedSpec(stain_norm="macenko").facts(),
+        "networks": network,
+    }
+    for name, specs in (("plain", plain), ("same", plain), ("other", other), ("silent", {})):
+        trained(tmp_path / name, specs=specs)
+    told = {}
+    for name in ("same", "other", "silent"):
+        assert main(["compare", str(tmp_path / "plain"), str(tmp_path / name), "--bootstrap", "100"]) == 0
+        told[name] = " ".join(capsys.readouterr().out.split())
+    assert (
+        "their patches differ: B has patch_px 512, not 256; method hest, not hybrid; network for tissue: HEST's "
+        "network (weights abababababab), not none; min_coverage 0.5, not 0.25" in told["other"]
+    )
+    assert "patches differ" not in told["same"] + told["silent"]
+    assert told["other"].count("macenko") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.report.maps.class_overlay import percent
 from wsi_pipeline.stages.classify import ClassifyStage
 from wsi_pipeline.stages.engine.runner import CohortResult, StageResult
-from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
+from wsi_pipeline.stages.inputs.find_adapter import check_encoder, plan_in_run
 from wsi_pipeline.stages.results.fractions import current_header, write_fractions
 from wsi_pipeline.store.tables.patch_table import PatchFacts
 from wsi_pipeline.wording import counted, grouped
@@ -33,9 +34,19 @@ _MOST_CLASSES = 4
 
 def classify(request: Request) -> int:
     """Classify the patches of every tiled slide of the run with one adapter."""
-    result = over_patches(request, "classify", "classified", lambda tables: [_stage(request, tables)])
+    result = over_patches(
+        request, "classify", "classified", lambda tables: [_stage(request, tables)], partial(_check, request)
+    )
     _print_result(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
+
+
+def _check(request: Request) -> None:
+    """Look up the model and the prompts, while no slide has patches."""
+    spec, execution = request.get(ClassifySpec), request.get(ClassifyExecution)
+    check_encoder(request.run_dir, spec.model, execution.adapter, execution.weights)
+    if execution.prompts is not None:
+        read_prompts(read_yaml(Path(execution.prompts)), execution.prompts)
 
 
 def _stage(request: Request, tables: Sequence[PatchFacts]) -> ClassifyStage:

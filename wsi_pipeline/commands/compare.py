@@ -10,8 +10,10 @@ from typing import Any
 from wsi_pipeline.commands.shell.request import EXIT_DONE, Request, shown
 from wsi_pipeline.config.execution import CompareOptions
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.mil.trained.model_config import CONFIG, read_config
 from wsi_pipeline.mil.validation.paired import compare as compare_validations
 from wsi_pipeline.mil.validation.paired import sentence
+from wsi_pipeline.stages.inputs.alike import differing_patches, differing_stain, differing_tissue
 from wsi_pipeline.stages.outputs.comparison_inputs import Pair, pairs, validated
 from wsi_pipeline.stages.outputs.foreign_side import FOREIGN
 from wsi_pipeline.stages.outputs.predicted_side import NOTES, is_prediction
@@ -68,7 +70,7 @@ def _notes(found: Mapping[str, Any], pair: Pair) -> list[str]:
         f"differences with {100 * interval['level']:.0f} % intervals by {interval['resamples']} paired bootstrap "
         f"resamples of {counted(found['n_patients'], 'patient')}; p-values are not corrected for multiple comparisons"
     ]
-    notes += _stain_note(pair)
+    notes += _stain_note(pair) + _patches_note(pair)
     notes += [text for training in pair for text in training.metrics.get(NOTES) or ()]
     predicted = [name for name, side in zip("AB", pair, strict=True) if is_prediction(side.folder)]
     if predicted:
@@ -86,3 +88,13 @@ def _stain_note(pair: Pair) -> list[str]:
         return []
     words = [f"{one['stain_norm']} to {one['stain_target']}" if one else "none" for one in stains]
     return [f"their features differ in stain normalisation: A {words[0]}, B {words[1]}"]
+
+
+def _patches_note(pair: Pair) -> list[str]:
+    """A note if the patches of the two differ in size or resolution, or in how tissue was found."""
+    if any(is_prediction(side.folder) or FOREIGN in side.metrics for side in pair):
+        return []
+    a, b = (read_config(side.folder / CONFIG).provenance.get("specs") or {} for side in pair)
+    stain = differing_stain(b, a)  # has a note of its own
+    differing = [text for text in differing_patches(b, a) + differing_tissue(b, a) if text not in stain]
+    return [f"their patches differ: B has {'; '.join(differing)}"] if differing else []

@@ -17,7 +17,7 @@ from wsi_pipeline.config.shared import refuse_target_alone
 from wsi_pipeline.config.specs import EmbedSpec
 from wsi_pipeline.stages.embed import EmbedStage
 from wsi_pipeline.stages.engine.runner import CohortResult
-from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
+from wsi_pipeline.stages.inputs.find_adapter import check_encoder, plan_in_run
 from wsi_pipeline.stages.inputs.stain_files import StainTarget
 from wsi_pipeline.store.tables.patch_table import PatchFacts
 from wsi_pipeline.wording import counted
@@ -25,7 +25,10 @@ from wsi_pipeline.wording import counted
 
 def embed(request: Request) -> int:
     """Embed every tiled slide of the run with one encoder, or with several in one pass over the pixels."""
-    results = [over_patches(part, "embed", "embedded", partial(_stages, part)) for part in _passes(request)]
+    results = [
+        over_patches(part, "embed", "embedded", partial(_stages, part), partial(_check, part))
+        for part in _passes(request)
+    ]
     result = CohortResult(tuple(item for part in results for item in part.results))
     _print_result(request, result)
     return EXIT_SOME_FAILED if result.failed else EXIT_DONE
@@ -49,6 +52,19 @@ def _stages(request: Request, tables: Sequence[PatchFacts]) -> list[EmbedStage]:
         if asked not in targets:
             targets[asked] = _prepare_stain(request, *asked) if asked[0] != "none" else None
     return [_stage(part, tables, targets[_asked(part)]) for part in request.each()]
+
+
+def _check(request: Request) -> None:
+    """Look up encoders and stain targets, while no slide has patches."""
+    for part in request.each():
+        spec, execution = part.get(EmbedSpec), part.get(EmbedExecution)
+        given = (execution.adapter, execution.weights)
+        check_encoder(request.run_dir, spec.model, *given, input_px=spec.input_px, whole_patch=spec.whole_patch)
+        method, target = _asked(part)
+        if method != "none":
+            from wsi_pipeline.commands.shell.stain_step import check_stain
+
+            check_stain(request, method, target)
 
 
 def _asked(request: Request) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from wsi_pipeline.commands.tile import print_end, print_redone
 from wsi_pipeline.config.slide_options import EmbedSlidesExecution
 from wsi_pipeline.config.specs import EmbedSlidesSpec
 from wsi_pipeline.encoders.slide_zoo.plan_slide import SlideLayoutPlan, plan_slide
+from wsi_pipeline.encoders.slide_zoo.slide_facts import MEAN, find_slide_preset
 from wsi_pipeline.errors import MilError, UsageError
 from wsi_pipeline.mil.trained.checkpoint import load_ensemble
 from wsi_pipeline.stages.embed_slides import (
@@ -44,6 +45,8 @@ def _chosen(request: Request) -> tuple[SlidePooling, Sequence[str]]:
     """The slide encoder, and the patch encoders whose features it is applied to."""
     spec, execution, run = request.get(EmbedSlidesSpec), request.get(EmbedSlidesExecution), request.run_dir
     found, wanted = run.patch_encoders(), execution.features
+    if spec.trained is None and spec.model != MEAN:
+        find_slide_preset(spec.model)  # a wrong name is told before the features it would need
     if not found:
         raise UsageError("no features in this run", todo="Run first: wsi-pipeline embed, or import features")
     if wanted is not None and slug(wanted) not in found:

@@ -9,7 +9,8 @@ from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.commands.shell.sections import refuse_twice
 from wsi_pipeline.config.robustness_options import RobustnessOptions
-from wsi_pipeline.stages.inputs.find_adapter import plan_in_run
+from wsi_pipeline.stages.inputs.find_adapter import check_encoder, plan_in_run
+from wsi_pipeline.stages.inputs.stain_target import check_target
 from wsi_pipeline.stages.measure_robustness import (
     Normalisation,
     SampledSlide,
@@ -33,6 +34,12 @@ def robustness(request: Request) -> int:
     each = request.each()
     refuse_twice(part.get(RobustnessOptions).model for part in each)
     options, console = each[0].get(RobustnessOptions), request.console
+    for part in each:  # all, before the first is measured
+        asked = part.get(RobustnessOptions)
+        check_encoder(request.run_dir, asked.model, asked.adapter, asked.weights)
+    if options.stain_norm != "none":
+        cohort = request.known_cohort().records
+        check_target(options.stain_norm, options.stain_target, [record.slide_id for record in cohort])
     sample = choose_sample(request.run_dir, request.known_cohort().records, options.n_patches, options.seed)
     patches = sum(len(slide.coords) for slide in sample)
     console.fact("sample", f"{counted(patches, 'patch')} of {counted(len(sample), 'slide')}, seed {options.seed}")

@@ -40,13 +40,15 @@ class NetworkStage(PlacedStage, Protocol):
 
 
 def over_patches(
-    request: Request, command: str, done: str, make: Callable[[Sequence[PatchFacts]], Sequence[NetworkStage]]
-) -> CohortResult:
+    request: Request, command: str, done: str, make: Callable[[Sequence[PatchFacts]], Sequence[NetworkStage]],
+    check: Callable[[], None],
+) -> CohortResult:  # fmt: skip
     """Run stages on every tiled slide in one pass; slides that failed earlier are in the results as blocked.
 
     command   name of the command, for progress
     done      participle of the command, for the note about slides not tiled yet
     make      creates the stages from what is known of the slides' patches; not called if there are none
+    check     called instead of `make` then: raises an error for names that are wrong whatever the slides are
 
     Raises UsageError if no slide was tiled, and any error that stops all slides: weights are missing or do not fit.
     """
@@ -55,6 +57,7 @@ def over_patches(
         return CohortResult()
     ready, kept_back = _sort_out(records, request.run_dir, command)
     if not ready:
+        check()
         if not kept_back:
             raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
         return CohortResult(tuple(kept_back))

@@ -14,7 +14,7 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.engine.runner import run_cohort
 from wsi_pipeline.stages.inputs.stain_files import StainTarget, known_profiles, stage_name
-from wsi_pipeline.stages.inputs.stain_target import AUTO, names_slides, resolve_target
+from wsi_pipeline.stages.inputs.stain_target import AUTO, check_target, names_slides, resolve_target
 from wsi_pipeline.stages.outputs.stain_outputs import write_stains
 from wsi_pipeline.stages.stain_profiles import StainStage
 from wsi_pipeline.stains.recolour import misfit
@@ -29,7 +29,7 @@ def prepare_stain(request: Request, method: str, asked: str) -> StainTarget:
 
     Raises UsageError if there is no usable target.
     """
-    tiled = _tiled(request)
+    tiled = _tiled(request, method, asked)
     chosen = {record.slide_id for record in request.select(request.known_cohort())}
     # A target that cannot be used is refused before the other slides are measured.
     target = _find_target(request, method, asked, tiled)
@@ -45,7 +45,7 @@ def target_only(request: Request, method: str, asked: str) -> StainTarget:
 
     Raises UsageError if there is no usable target.
     """
-    return _find_target(request, method, asked, _tiled(request), keep=asked == AUTO)
+    return _find_target(request, method, asked, _tiled(request, method, asked), keep=asked == AUTO)
 
 
 def _find_target(
@@ -57,10 +57,16 @@ def _find_target(
     return target
 
 
-def _tiled(request: Request) -> list[SlideRecord]:
+def check_stain(request: Request, method: str, asked: str) -> None:
+    """Check a target while no slide has patches. Raises UsageError if it cannot be used."""
+    check_target(method, asked, [record.slide_id for record in request.known_cohort().records])
+
+
+def _tiled(request: Request, method: str, asked: str) -> list[SlideRecord]:
     cohort = request.known_cohort().records
     tiled = [record for record in cohort if existing_store(request.run_dir.patch_store(record.slide_id))]
     if not tiled:
+        check_stain(request, method, asked)
         raise UsageError("no slide of this run has been tiled", todo="Run first: wsi-pipeline tile slides.csv")
     return tiled
 

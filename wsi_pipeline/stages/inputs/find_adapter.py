@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.encoders.encoder import BUILT_IN, EncoderPlan
-from wsi_pipeline.encoders.names import TUNED, is_tuned, plan_encoder
+from wsi_pipeline.encoders.names import HUB_PREFIX, TUNED, family_of, is_tuned, plan_encoder
 from wsi_pipeline.errors import EncoderError, MilError, UsageError
 
 _TUNE = "tune one with: wsi-pipeline tune ..."
@@ -76,6 +76,21 @@ def plan_in_run(
         whole_patch=whole_patch,
     )
     return plan, choice.remark if choice else ""
+
+
+def check_encoder(
+    run: RunDir, model: str, adapter: str | None = None, weights: str | None = None, *, input_px: int = 0,
+    whole_patch: bool = False,
+) -> None:  # fmt: skip
+    """Look up an encoder, its adapter and its weights file before there are patches; no hub is contacted.
+
+    Raises EncoderError or UsageError as `plan_in_run` does.
+    """
+    on_a_hub = family_of(model) == "huggingface" and not Path(model).is_dir()
+    if on_a_hub or model.startswith(HUB_PREFIX):
+        find_adapter(run, model, adapter)
+        return
+    plan_in_run(run, model, adapter=adapter, weights=weights, input_px=input_px or None, whole_patch=whole_patch)
 
 
 def remembered(run: RunDir, adapter: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import LabelError, StoreError, UsageError
-from wsi_pipeline.labelled.image_file import read_image
+from wsi_pipeline.labelled.image_file import IMAGE_SUFFIXES, read_image
 from wsi_pipeline.stages.inputs.stain_files import TARGET, StainTarget, known_profiles, read_target
 from wsi_pipeline.stains.choose_target import medoid
 from wsi_pipeline.stains.density import measure_glass
@@ -51,14 +51,34 @@ def resolve_target(
     with locked(run.lock("stain", method), math.inf):
         found = _recorded(path, patches) if asked == AUTO else None
         found = found or _found(run, method, asked, records, patches)
-        if found.profile.fault:
-            raise UsageError(
-                f"stain target {asked}: {found.profile.fault}",
-                todo="Name a slide, or a picture of well stained tissue, with --stain-target",
-            )
+        _check(found)
         if keep:
             write_text(path, json.dumps(found.to_json(), indent=1) + "\n")
     return found
+
+
+def check_target(method: str, asked: str, slide_ids: Collection[str]) -> None:
+    """Check a target before any slide is tiled. Raises UsageError if it is a file that cannot be used, or nothing."""
+    if asked != AUTO and asked not in slide_ids:
+        _check(_of_file(method, asked))
+
+
+def foresee_target(method: str, asked: str) -> None:
+    """Check a target before the slides are known: a file is read, and a path without a file is refused.
+
+    Raises UsageError as `check_target` does. Other words may be the id of a slide.
+    """
+    path = Path(asked)
+    if path.is_file() or path.name != asked or path.suffix.lower() in (".json", *IMAGE_SUFFIXES):
+        check_target(method, asked, ())
+
+
+def _check(target: StainTarget) -> None:
+    if target.profile.fault:
+        raise UsageError(
+            f"stain target {target.asked}: {target.profile.fault}",
+            todo="Name a slide, or a picture of well stained tissue, with --stain-target",
+        )
 
 
 def _recorded(path: Path, patches: Mapping[str, Any]) -> StainTarget | None:
@@ -87,16 +107,16 @@ def _found(
         return StainTarget(known[name], asked, source, patches)
     if asked in known:
         return StainTarget(known[asked], asked, f"slide {asked}", patches)
+    return _of_file(method, asked)
+
+
+def _of_file(method: str, asked: str) -> StainTarget:
     path = Path(asked)
     if not path.is_file():
         raise UsageError(
             f"stain_target {asked} is neither a tiled slide of this run nor a file",
             todo="Name a slide's id, a picture of tissue, a recorded target.json, or auto",
         )
-    return _of_file(path, method, asked)
-
-
-def _of_file(path: Path, method: str, asked: str) -> StainTarget:
     if path.suffix == ".json":
         found = read_target(path)
         if found.method != method:
