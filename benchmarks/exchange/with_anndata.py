@@ -20,7 +20,7 @@ def read_anndata(export: Path, tables: Path) -> anndata.AnnData:
     found = {path.stem: anndata.read_h5ad(path) for path in sorted(export.glob("*.h5ad"))}
     for name, data in found.items():
         plain = pd.read_csv(tables / "patches" / f"{name}.csv")
-        np.testing.assert_array_equal(data.X, plain.filter(regex=r"^f\d").to_numpy(np.float32))
+        np.testing.assert_array_equal(data.X, plain.filter(regex=r"^colour_\d").to_numpy(np.float32))
         np.testing.assert_array_equal(data.obsm["spatial"], plain[["x", "y"]] + plain[["side"]].to_numpy() / 2)
         if "label" in plain and plain["label"].notna().any():
             marks = data.obs["patch_label"].astype(object)

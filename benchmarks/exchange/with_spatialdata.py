@@ -23,7 +23,7 @@ def read_spatialdata(export: Path, tables: Path) -> None:
     for path in sorted(export.glob("*.zarr")):
         data = spatialdata.read_zarr(path)
         plain = pd.read_csv(tables / "patches" / f"{path.stem}.csv")
-        np.testing.assert_array_equal(data["colour"].X, plain.filter(regex=r"^f\d").to_numpy(np.float32))
+        np.testing.assert_array_equal(data["colour"].X, plain.filter(regex=r"^colour_\d").to_numpy(np.float32))
         bounds = data["tiles"].bounds
         np.testing.assert_array_equal(bounds[["minx", "miny"]], plain[["x", "y"]])
         np.testing.assert_array_equal(bounds["maxx"] - bounds["minx"], plain["side"])

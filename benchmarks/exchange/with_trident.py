@@ -34,7 +34,7 @@ def read(export: Path, tables: Path) -> None:
             made = slide.extract_slide_features(str(base / "features_colour" / f"{name}.h5"), encoder, place, "cpu")
             with h5py.File(made) as file:
                 pooled = file["features"][:]
-        np.testing.assert_allclose(pooled, plain.filter(regex=r"^f\d").mean(), atol=1e-6)
+        np.testing.assert_allclose(pooled, plain.filter(regex=r"^colour_\d").mean(), atol=1e-6)
     print(f"TRIDENT on {export}: coordinates equal, slide features are the mean of the patches'")
 
 

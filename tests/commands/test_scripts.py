@@ -19,7 +19,8 @@ RUNS = """
 with open({tally!r}, "a") as tally:
     tally.write("run\\n")
 from wsi_pipeline.cli import main
-print("CODE", main({words!r}))
+for words in {commands!r}:
+    print("CODE", main(words), words[0])
 """
 
 
@@ -32,34 +33,27 @@ def _script(text: str, folder: Path, *, file: bool) -> subprocess.CompletedProce
     return subprocess.run(words, input=given, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
-def _runs_once(words: list[str], folder: Path, *, file: bool) -> str:
-    tally = folder / "tally"
-    tally.unlink(missing_ok=True)
-    done = _script(f"import sys; sys.path.insert(0, {str(ROOT)!r})" + RUNS.format(tally=str(tally), words=words),
-                   folder, file=file)  # fmt: skip
-    assert "CODE 0" in done.stdout, done.stdout + done.stderr
-    assert tally.read_text() == "run\n", "the script was run again by a worker"
-    assert "Traceback" not in done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("file", [True, False], ids=["script", "session"])
 def test_commands_run_from_a_script_without_a_guard(tmp_path: Path, file: bool) -> None:
-    cohort, run = write_cohort(tmp_path / "cohort", broken=False), ["--run", str(tmp_path / "run")]
-    tile = ["tile", str(cohort), "--patch-px", "64", "--pixels", "jpeg", "--workers", "2", *run]
-    assert "4 slides can be tiled" in _runs_once(["check", str(cohort), *run], tmp_path, file=file)
-    _runs_once(tile, tmp_path, file=file)
-    _runs_once(["embed", "--model", "colour", "--device", "cpu,cpu", *run], tmp_path, file=file)
+    cohort, run = str(write_cohort(tmp_path / "cohort", broken=False)), ["--run", str(tmp_path / "run")]
+    images = str(write_class_folders(tmp_path / "images", groups=5, each=2))
+    weights = str(write_backbone(tmp_path / "vit.safetensors"))
+    network = ["--model", BACKBONE, "--weights", weights, "--input-px", str(SIDE), "--no-ttp"]
+    commands = [
+        ["check", cohort, *run],
+        ["tile", cohort, "--patch-px", "64", "--pixels", "jpeg", "--workers", "2", *run],
+        ["embed", "--model", "colour", "--device", "cpu,cpu", *run],
+        ["tune", images, *network, "--epochs", "1", "--bootstrap", "100", "--device", "cpu", *run],
+    ]
+    tally = tmp_path / "tally"
+    text = f"import sys; sys.path.insert(0, {str(ROOT)!r})" + RUNS.format(tally=str(tally), commands=commands)
+    done = _script(text, tmp_path, file=file)
+    for words in commands:
+        assert f"CODE 0 {words[0]}\n" in done.stdout, done.stdout + done.stderr
+    assert tally.read_text() == "run\n", "the script was run again by a worker"
+    assert "Traceback" not in done.stderr
+    assert "4 slides can be tiled" in done.stdout
     assert len(list((tmp_path / "run" / "embed" / "colour").glob("*.h5"))) == 4
-
-
-@pytest.mark.parametrize("file", [True, False], ids=["script", "session"])
-def test_tune_runs_from_a_script_without_a_guard(tmp_path: Path, file: bool) -> None:
-    images = write_class_folders(tmp_path / "images", groups=5, each=2)
-    weights = write_backbone(tmp_path / "vit.safetensors")
-    words = ["tune", str(images), "--model", BACKBONE, "--weights", str(weights), "--input-px", str(SIDE), "--no-ttp",
-             "--epochs", "1", "--bootstrap", "100", "--device", "cpu", "--run", str(tmp_path / "run")]  # fmt: skip
-    _runs_once(words, tmp_path, file=file)
 
 
 OWN = """

@@ -17,6 +17,7 @@ from wsi_pipeline.remote.range_cache import RangeCache
 from wsi_pipeline.remote.remote_file import RemoteFile
 from wsi_pipeline.remote.servers.answer import Answer, TryAgainError
 from wsi_pipeline.remote.settings import remote_settings
+from wsi_pipeline.system.locks import locked
 
 
 def version_of(cache: RangeCache, name: str = "a") -> Path:
@@ -77,6 +78,19 @@ def test_processes_share_it(cache: Path) -> None:
     assert [process.wait(120) for process in running] == [0, 0, 0]
     total = sum(path.stat().st_size for path in cache.rglob("*-*"))
     assert total <= 300_000 * (1 + 3 / 16) + 30_000
+
+
+def test_a_process_waits_for_its_turn_to_shrink(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where it waits in vain, its next part tries again."""
+    monkeypatch.setattr("wsi_pipeline.remote.range_cache._PATIENCE_SECONDS", 0.1)
+    kept = RangeCache(cache, 100_000)
+    version = version_of(kept)
+    with locked(cache / "lock"):
+        for number in range(12):
+            kept.write(version, number * 10_000, bytes(10_000))
+        assert len(kept.parts(version)) == 12
+    kept.write(version, 120_000, bytes(1))
+    assert sum(stop - start for start, stop in kept.parts(version)) <= 100_000
 
 
 def test_a_full_disk_is_no_error(tmp_path: Path) -> None:

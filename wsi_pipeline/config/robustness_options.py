@@ -21,9 +21,7 @@ class RobustnessOptions:
     )  # fmt: skip
     weights: str | None = shared.weights("the network", "encoder", repeat=True)
     precision: str = shared.precision("encoder")
-    stain_norm: str = shared.stain_norm(
-        "measure with normalised stain, estimated anew on each changed slide: a row beside the one without"
-    )
+    stain_norm: str = shared.stain_norm("measure with normalised stain, estimated on each changed slide: one more row")
     stain_target: str = shared.stain_target()
     n_patches: int = option(
         256, "patches that are changed, spread evenly over the slides", group="sample", check=between(2, 20_000)

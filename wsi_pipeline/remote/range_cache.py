@@ -23,6 +23,9 @@ _SLACK = 16
 _SPARED = 0.9
 """Part of the limit that is left after parts were removed, so that it is not done for each new one."""
 _GUESSED_BYTES = 64 << 20
+_PATIENCE_SECONDS = 30.0
+"""How long a process waits for its turn to shrink the cache. Without waiting, all others would go on writing while a
+slow one shrinks what it saw at first, and the limit would be passed by as much as they write."""
 
 
 class RangeCache:
@@ -95,9 +98,10 @@ class RangeCache:
             self._written += written
             if self._written * _SLACK < self.limit:
                 return
-            self._written = 0
-        with suppress(LockedError, OSError), locked(self.folder / "lock"):
-            self._shrink()
+            with suppress(LockedError, OSError), locked(self.folder / "lock", _PATIENCE_SECONDS):
+                with self._lock:
+                    self._written = 0  # parts that threads write from here on are counted again
+                self._shrink()
 
     def _shrink(self) -> None:
         found = []

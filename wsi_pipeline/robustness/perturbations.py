@@ -47,7 +47,7 @@ class Perturbation:
         return KINDS[self.kind].colours is not None
 
     def recolour(self, picture: Patch) -> Patch:
-        """Pixels (..., 3) with their colours changed; as they are if this is no change of colours."""
+        """Pixels (..., 3) with their colours changed; unchanged if this change is not of colours."""
         colours = KINDS[self.kind].colours
         return picture if colours is None else colours(picture, self.strength)
 

@@ -59,7 +59,7 @@ class SampledSlide:
 
 @dataclass(frozen=True, eq=False)
 class Normalisation:
-    """Gives a slide the stain of a target, by a profile that is measured anew under each change.
+    """Gives a slide the stain of a target, by a profile that is measured under each change.
 
     known   profiles of the slides done so far: the same for all encoders
     """

@@ -1,4 +1,4 @@
-"""Whether two sets of features were made alike: what a patch looks like (refused), and which patches there are (told).
+"""Whether two sets of features were made alike: how patches look (refused if not) and which there are (a warning).
 
 Not compared: `precision`, `dtype` and `jpeg_quality`, which change values by rounding, and what decides nothing about
 patches or features, such as `quality`. The encoder's weights are compared by `Ensemble.check_encoder`.

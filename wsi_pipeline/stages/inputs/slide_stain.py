@@ -62,7 +62,7 @@ def changed_profiles(
     run: RunDir, record: SlideRecord, method: str, source: PatchSource, side: int, mpp: float,
     changes: Sequence[Perturbation],
 ) -> list[StainProfile]:  # fmt: skip
-    """The stain of a slide as it is, then under each change: measured anew on the changed slide, as `embed` would.
+    """The stain of a slide as it is, then under each change, as `embed` would measure it there.
 
     source   the patches that `sample_rows` names, each with its margin, (S, S, 3); `side`, `mpp` of one without
 
