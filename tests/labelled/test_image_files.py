@@ -84,6 +84,10 @@ def test_what_is_no_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             imagefile.probe_image(tmp_path / f"{name}.png")
     with pytest.raises(LabelError, match="float32"):
         imagefile.read_image(tmp_path / "float.tif")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice that before we know the size
+    with pytest.raises(LabelError, match=r"pixels exceed the limit of .* is it a slide"):
+        imagefile.read_image(save(tmp_path / "huge.png", picture(1)))
+    monkeypatch.undo()
     monkeypatch.setattr(imagefile, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(LabelError, match=r"32 x 32 pixels exceed the limit of .* is it a slide"):
         imagefile.probe_image(save(tmp_path / "large.png", picture(1)))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.slide_files import write_pyramid_tiff
 from tests.stains.stained_slides import DAB, HAEMATOXYLIN, tissue_patch, write_stained
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.run_dir import RunDir
@@ -200,6 +201,22 @@ def test_predict_gives_new_slides_the_stain_of_the_training(
     assert embed(new, "--quiet") == 0
     assert main(["predict", "--trained", str(model), "--run", str(new)]) == 2
     assert "stain_norm none, not macenko" in capsys.readouterr().err
+
+
+def test_slides_without_patches_or_profile_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_stained(tmp_path / "good.svs", 1)
+    write_pyramid_tiff(tmp_path / "blank.svs", np.full((512, 512, 3), 243, np.uint8), mpp=0.5)
+    (tmp_path / "bad.svs").write_bytes(b"no slide")
+    (tmp_path / "slides.csv").write_text("slide_id,path\ngood,good.svs\nblank,blank.svs\nbad,bad.svs\n")
+    run = tmp_path / "run"
+    words = ["tile", str(tmp_path / "slides.csv"), "--run", str(run), "--patch-px", "128", "--workers", "0"]
+    assert main([*words, "--quiet"]) == 3
+    assert main(["stain", "--run", str(run)]) == 0
+    assert "1 slide without patches or stain profile, not in the table: bad" in capsys.readouterr().out
+    table = pd.read_csv(run / "stain" / "macenko" / "stains.csv", keep_default_na=False).set_index("slide_id")
+    assert list(table.loc["blank", ["kind", "normalised", "reason"]]) == ["", "no", "no patches"]
+    assert main(["stain", "--run", str(run), "--stain-target", "blank"]) == 2
+    assert "stain target blank: no patches" in capsys.readouterr().err
 
 
 def test_without_normalisation_nothing_is_written_or_recorded(run: Path) -> None:

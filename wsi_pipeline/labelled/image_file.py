@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".
 
 MAX_IMAGE_PIXELS = 1 << 26
 """Largest image (64 Mpx, 8192 x 8192); anything larger is a slide."""
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+"""Sizes are checked here before pixels are decoded; Pillow's warning would only be printed beside our refusal."""
 
 _PLANES, _BITS = 284, 258
 """TIFF tags: PlanarConfiguration (2: one plane after the other) and BitsPerSample."""
@@ -216,4 +220,6 @@ def _read_tiff(path: Path) -> NDArray[np.uint8]:
 def _why(error: BaseException) -> str:
     if isinstance(error, LabelError):
         return error.what
+    if isinstance(error, Image.DecompressionBombError):
+        return f"its pixels exceed the limit of {MAX_IMAGE_PIXELS} for an image: is it a slide?"
     return f"damaged image ({error})"

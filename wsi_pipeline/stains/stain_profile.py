@@ -66,6 +66,8 @@ class StainProfile:
     @property
     def fault(self) -> str:
         """Why this stain can be neither normalised nor a target; "" if it can."""
+        if not self.patches:
+            return "no patches"
         if self.pixels < LEAST_PIXELS:
             return f"too little tissue: {self.pixels} stained pixels, at least {LEAST_PIXELS} are needed"
         if self.median_density < LEAST_DENSITY:

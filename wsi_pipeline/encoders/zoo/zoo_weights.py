@@ -191,7 +191,7 @@ def checkpoint_tensors(pickled: Path, todo: str) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise EncoderError(f"--convert {pickled} does not exist") from None
     except _READ_FAULTS as error:
-        raise EncoderError(f"{pickled} cannot be read as tensors alone: {_first_line(error)}", todo=todo) from None
+        raise EncoderError(f"{pickled} cannot be read as tensors alone: {_unread(error)}", todo=todo) from None
     tensors = _tensors_in(content, torch.Tensor)
     if not tensors:
         raise EncoderError(f"{pickled} holds no tensors by name")
@@ -226,6 +226,14 @@ def _not_here(preset: Published) -> EncoderError:
         f"the weights of {preset.name} ({preset.title}) are not in the Hugging Face cache{published}",
         todo=how_to_get(preset),
     )
+
+
+def _unread(error: BaseException) -> str:
+    """Why the weights-only loader failed. Its own first line advises to load the file without that safeguard."""
+    if "Weights only load failed" not in str(error):
+        return _first_line(error)
+    found = str(error).partition("WeightsUnpickler error: ")[2].splitlines()
+    return "it holds other objects, or is no checkpoint of PyTorch" + (f" ({found[0].strip()})" if found else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -131,7 +131,8 @@ def profile_picture(path: Path, method: str) -> StainProfile:
         picture = read_image(path)
     except (LabelError, OSError) as error:
         why = error.what if isinstance(error, LabelError) else error.strerror or error
-        raise UsageError(f"stain target {path}: {why}", todo="Name a PNG, JPEG or TIFF of tissue") from None
+        todo = "Name a slide of the run by its id, or a PNG, JPEG or TIFF of a piece of tissue"
+        raise UsageError(f"stain target {path}: {why}", todo=todo) from None
     glass, glass_from = measure_glass(picture)
     step = max(1, int(np.ceil((picture[..., 0].size / _PIXELS) ** 0.5)))
     return profile_pixels(picture[::step, ::step].reshape(-1, 3), method, glass, glass_from, 1)

@@ -13,7 +13,7 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.report.maps.stain_sheet import StainedSlide, stain_sheet
 from wsi_pipeline.stages.inputs.stain_files import StainTarget, known_profiles, sample_path
 from wsi_pipeline.stains.recolour import Recolouring, misfit
-from wsi_pipeline.stains.stain_profile import StainProfile
+from wsi_pipeline.stains.stain_profile import LEAST_PIXELS, StainProfile
 from wsi_pipeline.system.atomic import atomic_path, write_text_if_changed
 
 TABLE, SHEET = "stains.csv", "cohort.png"
@@ -37,7 +37,8 @@ def stain_table(profiles: dict[str, StainProfile], target: StainTarget) -> pd.Da
     rows = []
     for name, profile in profiles.items():
         why = misfit(profile, target.profile)
-        row: dict[str, object] = {"slide_id": name, "kind": profile.kind, "normalised": "no" if why else "yes"}
+        kind = profile.kind if profile.pixels >= LEAST_PIXELS else ""  # too little to name a stain by
+        row: dict[str, object] = {"slide_id": name, "kind": kind, "normalised": "no" if why else "yes"}
         row |= {"reason": why, "patches": profile.patches, "stained_pixels": profile.pixels}
         row |= {"stained_fraction": profile.stained, "median_density": profile.median_density}
         row |= {f"glass_{colour}": value for colour, value in zip("rgb", profile.glass, strict=True)}
