@@ -31,6 +31,11 @@ def agreed(number: int, verb: str) -> str:
     return verb if number == 1 else several.get(verb) or verb.removesuffix("s")
 
 
+EMPTY_TODO = (
+    "wsi-pipeline tile, called again, says why slides are empty: change its settings, or leave these slides out"
+)
+
+
 def listed(items: Iterable[object], most: int = NAMED, separator: str = ", ", noun: str = "") -> str:
     """`a, b, c and 4 more`; with another separator `a; b; and 4 more`; with a noun `a, b and 4 more slides`."""
     every = [str(item) for item in items]

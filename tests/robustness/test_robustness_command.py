@@ -108,4 +108,12 @@ def test_a_run_without_patches_is_refused(tmp_path, capsys):
     (tmp_path / "slides.csv").write_text("slide_id,path\nblank,blank.svs\n")
     assert main(["tile", str(tmp_path / "slides.csv"), "--run", str(tmp_path / "r"), "--workers", "0"]) == 0
     assert main(["robustness", "--run", str(tmp_path / "r")]) == 2
-    assert "no slide of this run has patches and can be read" in "".join(capsys.readouterr())
+    told = "".join(capsys.readouterr())
+    assert "no slide of this run has patches and can be read" in told
+    assert "says why slides are empty" in told
+    assert main(["embed", "--run", str(tmp_path / "r")]) == 0
+    assert "next: wsi-pipeline train-mil" not in "".join(capsys.readouterr())
+    assert main(["train-mil", "--run", str(tmp_path / "r")]) == 2
+    told = "".join(capsys.readouterr())
+    assert "no slide has patches: blank empty" in told
+    assert "Run first: wsi-pipeline embed" not in told

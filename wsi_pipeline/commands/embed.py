@@ -108,4 +108,5 @@ def _print_result(request: Request, result: CohortResult) -> None:
     models = [part.get(EmbedSpec).model for part in request.each()]
     folders = ", ".join(f"{shown(request.run_dir.feature_store(model, 'x').parent)}/" for model in models)
     where = f"{counted(len(done), 'slide')} in {folders}"
-    print_end(request, result, f"{where} · {request.next('train-mil')}" if done else where)
+    filled = any(item.status.state == "done" for item in done)
+    print_end(request, result, f"{where} · {request.next('train-mil')}" if filled else where)

@@ -34,6 +34,7 @@ from wsi_pipeline.stains.stain_profile import StainProfile
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.system.atomic import write_text
 from wsi_pipeline.tiling.resolve import PatchGeometry
+from wsi_pipeline.wording import EMPTY_TODO
 
 if TYPE_CHECKING:
     from wsi_pipeline.stains.recolour import Recolouring
@@ -93,7 +94,9 @@ def choose_sample(run: RunDir, records: Sequence[SlideRecord], count: int, seed:
             if len(table.grid):
                 tables.append((record, table))
     if not tables:
-        raise UsageError("no slide of this run has patches and can be read", todo="Run first: wsi-pipeline tile")
+        tiled = any(existing_store(run.patch_store(record.slide_id)) is not None for record in records)
+        todo = EMPTY_TODO if tiled else "Run first: wsi-pipeline tile"
+        raise UsageError("no slide of this run has patches and can be read", todo=todo)
     order = sorted(range(len(tables)), key=lambda at: crc32(f"{seed} {tables[at][0].slide_id}".encode()))
     left, counts = count, dict.fromkeys(order, 0)
     while left and any(counts[at] < len(tables[at][1].grid) for at in order):

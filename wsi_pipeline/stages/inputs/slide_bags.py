@@ -25,7 +25,7 @@ from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, c
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, POOLED, Header
 from wsi_pipeline.store.tables.cohort_features import read_cohort_features
-from wsi_pipeline.wording import agreed, counted, listed
+from wsi_pipeline.wording import EMPTY_TODO, agreed, counted, listed
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def gather(run: RunDir, records: Sequence[SlideRecord], encoder: str) -> SlideBa
     full = np.flatnonzero(np.diff(cohort.offsets))
     left_out |= {found[i].slide_id: "empty" for i in np.flatnonzero(np.diff(cohort.offsets) == 0)}
     if not len(full):
-        raise _nothing(encoder)
+        raise _all_empty(left_out)
     kept, headers = [found[i] for i in full], [cohort.headers[i] for i in full]
     check_alike(headers)
     ids = tuple(record.slide_id for record in kept)
@@ -196,6 +196,12 @@ def outcomes_of(records: Sequence[SlideRecord], bag: str) -> pd.DataFrame:
 def _nothing(encoder: str) -> MilError:
     how = "embed-slides" if POOLED_MARK in encoder else f"embed --model {encoder}"
     return MilError(f"no slide has features of {encoder}", todo=f"Run first: wsi-pipeline {how}")
+
+
+def _all_empty(left_out: Mapping[str, str]) -> MilError:
+    """Embedding again would not help: the slides that were embedded have no patches."""
+    reasons = listed([f"{slide} {why}" for slide, why in left_out.items()])
+    return MilError(f"no slide has patches: {reasons}", todo=EMPTY_TODO)
 
 
 def _chosen(bags: Bags, rows: NDArray[np.int64]) -> Bags:
