@@ -213,3 +213,14 @@ def test_figure_of_many_rows_tells_them_apart(run):
     assert len(set(legend)) == 11  # six encoders as they are, five with a thin line; marks tell the targets
     names = re.findall(r"<text[^>]*><title>([^<]*)</title>", str(figure))
     assert len(set(names)) == 16
+
+
+def test_a_long_name_in_the_legend_keeps_the_stain_at_its_end():
+    move = {"kind": "blur", "strength": 1.0, "unit": "um", "relative": 0.5}
+    name = "deit_tiny_patch16_224, deit_tiny_patch16_224.fp16"
+    rows = [{"row": row, "movements": [move], "stain": None, "encoder": {"fingerprint": "f"}}
+            for row in (name, f"{name}, macenko")]  # fmt: skip
+    shown = re.findall(r"<text[^>]*><title>[^<]*</title>([^<]*)</text>", str(robustness_figure(rows)))
+    assert len(set(shown)) == 2
+    assert shown[1].endswith(", macenko")
+    assert all(len(text) <= 50 for text in shown)

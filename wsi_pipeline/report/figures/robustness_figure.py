@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from wsi_pipeline.report.figures.axes import HUES
-from wsi_pipeline.report.figures.svg import Scale, clip, el, figure, line, path, text, upright
+from wsi_pipeline.report.figures.svg import Scale, el, figure, line, path, text, upright
 
 _WIDTH, _HEIGHT, _COLUMNS = 168.0, 130.0, 4
 _LEFT, _TOP, _GAP_X, _GAP_Y = 52.0, 24.0, 42.0, 56.0
@@ -47,12 +47,18 @@ def robustness_figure(results: Sequence[Result]) -> Markup | None:
     for number, (name, pen) in enumerate(zip(names, pens, strict=True)):
         x, y = _LEFT + (number % across) * 750 / across, below + 8 + 18 * (number // across)
         parts += [line(x, y - 4, x + 22, y - 4, pen.css), pen.mark(x + 11, y - 4)]
-        parts.append(el("text", el("title", name), clip(name, room), x=x + 28, y=y, class_="name"))
+        parts.append(el("text", el("title", name), _ends(name, room), x=x + 28, y=y, class_="name"))
     width = _LEFT + _COLUMNS * (_WIDTH + _GAP_X)
     height = below + 16 + 18 * (-(-len(names) // across))
     return figure(
         width, height, f"How far features of {', '.join(names)} move under {len(kinds)} kinds of change", parts
     )
+
+
+def _ends(name: str, room: int) -> str:
+    """Both ends of a long name: it begins with the encoder and ends with the stain."""
+    half = (room - 1) // 2
+    return name if len(name) <= room else f"{name[:half]}…{name[-half:]}"
 
 
 def standalone(drawing: Markup) -> str:
