@@ -27,7 +27,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("viewed")
     csv, run = write_cohort(folder / "slides"), str(folder / "wsi-run")
     tile = ["tile", str(csv), "--patch-px", "128", "--workers", "1"]
-    train = ["train-mil", "--folds", "2", "--epochs", "3", "--allow-few", "--bootstrap", "100", "--model", "mean"]
+    train = ["train-mil", "--folds", "2", "--epochs", "3", "--allow-few", "--bootstrap", "100", "--model", "abmil"]
     for words, code in ((tile, 3), (["embed", "--model", "colour"], 3), (train, 0)):
         assert main([*words, "--run", run, "--quiet"]) == code, words
     return Path(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 import urllib.request
@@ -18,6 +19,7 @@ from tests.browser import CHROMIUM, Browser
 from tests.viewer.pages import CARDS, READY, Own, Server, add_class, features, open_slide_page, place, wait_for
 from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.errors import UsageError
+from wsi_pipeline.geometry import Box
 from wsi_pipeline.quality.patch_quality import PatchQuality
 from wsi_pipeline.store.files import amend_store
 from wsi_pipeline.store.tables.patch_table import read_patch_table
@@ -184,7 +186,7 @@ def test_another_window_sees_the_marks_and_loses_none(
 
 def test_layers_show_the_value_under_the_pointer_and_lead_to_patches(browser: Browser, server: Own | Server) -> None:
     open_slide_page(browser, server, "s0")
-    check = "document.querySelector('[data-layer=\"attention:colour/mean\"] input[type=checkbox]')"
+    check = "document.querySelector('[data-layer=\"attention:colour/abmil\"] input[type=checkbox]')"
     browser.run(f"{check}.click()")
     browser.wait("document.querySelectorAll('[data-layer^=attention] .sheet button').length === 12")
     browser.mouse("Moved", *place(browser, 0.5, 0.5))
@@ -234,6 +236,22 @@ def test_from_marks_to_the_class_map(browser: Browser, server: Own | Server, run
     browser.wait("document.querySelector('#panel-teach').innerText.includes('Next to mark')")
 
 
+def check_patch_pictures(browser: Browser, viewer: Viewer) -> None:
+    """The strongest patches of the layer are shown as the slide has them."""
+    layer = "document.querySelector('.pane').pane.layers.get('attention:colour/abmil').layer"
+    patches = browser.wait(f"{layer}.extremes(6).map(k => {layer}.patch(k))")
+    pictures = "[...document.querySelectorAll('[data-layer^=attention] .sheet canvas')].slice(0, 6)"
+    boxes = f"{pictures}.map(e => e.getBoundingClientRect())"
+    time.sleep(1)  # pages on disk do not tell whether a picture is drawn
+    window = Image.open(io.BytesIO(browser.picture())).convert("RGB")
+    for patch, (x, y, side) in zip(patches, browser.run(f"{boxes}.map(r => [r.left, r.top, r.width])"), strict=True):
+        shown = window.crop((round(x) + 1, round(y) + 1, round(x + side) - 1, round(y + side) - 1)).resize((16, 16))
+        region = viewer.library.region("s0", Box(patch["x"], patch["y"], patch["side"], patch["side"]), 96)
+        truth = Image.open(io.BytesIO(region.data)).resize((16, 16))
+        away = np.abs(np.asarray(shown, float) - np.asarray(truth, float)).mean()
+        assert away < 6, patch
+
+
 def test_an_exported_folder_opens_from_the_disk(browser: Browser, viewer: Viewer, tmp_path: Path) -> None:
     made = export_folder(viewer, tmp_path / "folder", ["s0", "s1", "torn"], 0.5)
     assert made.slides == 2
@@ -244,8 +262,9 @@ def test_an_exported_folder_opens_from_the_disk(browser: Browser, viewer: Viewer
     browser.wait(f"{CARDS}.length === 2")
     browser.run("document.querySelector('.card').click()")
     browser.wait(READY)
-    browser.run("document.querySelector('[data-layer=\"attention:colour/mean\"] input[type=checkbox]').click()")
+    browser.run("document.querySelector('[data-layer=\"attention:colour/abmil\"] input[type=checkbox]').click()")
     browser.wait("document.querySelectorAll('[data-layer^=attention] .ramp').length === 1")
+    check_patch_pictures(browser, viewer)
     assert browser.run("document.querySelector('#tab-teach')") is None
     assert {url.partition(":")[0] for url in browser.requests} <= {"file", "about", "data", "blob"}
     assert browser.problems == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from subprocess import DEVNULL, STDOUT
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,11 @@ AWAY = "globalThis.realFetch ||= fetch, globalThis.fetch = () => Promise.reject(
 BACK = "globalThis.fetch = realFetch, 0"
 
 
-def press(browser: Browser, key: str, code: str = "", number: int = 0, *, control: bool = False) -> None:
+def press(
+    browser: Browser, key: str, code: str = "", number: int = 0, *, control: bool = False, shift: bool = False
+) -> None:
     text = {"text": "\r" if key == "Enter" else key} if (len(key) == 1 or key == "Enter") and not control else {}
-    known = {"code": code or key, "windowsVirtualKeyCode": number, "modifiers": 2 if control else 0}
+    known = {"code": code or key, "windowsVirtualKeyCode": number, "modifiers": 2 * control + 8 * shift}
     browser.send("Input.dispatchKeyEvent", type="keyDown", key=key, **known, **text)
     browser.send("Input.dispatchKeyEvent", type="keyUp", key=key, **known)
 
@@ -38,6 +42,14 @@ def tab_to(browser: Browser, script: str, most: int = 60) -> None:
 def point(name: str, x: float, y: float) -> dict[str, Any]:
     properties = {"objectType": "annotation", "classification": {"name": "a", "color": [1, 2, 3]}}
     geometry = {"type": "Point", "coordinates": [x, y]}
+    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
+
+
+def area(name: str, kind: str, x: float, y: float) -> dict[str, Any]:
+    """A rectangular mark with its upper left corner at (x, y)."""
+    ring = [[x, y], [x + 256, y], [x + 256, y + 200], [x, y + 200], [x, y]]
+    properties = {"objectType": "annotation", "classification": {"name": kind, "color": [1, 2, 3]}}
+    geometry = {"type": "Polygon", "coordinates": [ring]}
     return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
 
 
@@ -69,11 +81,7 @@ def test_everything_can_be_done_with_the_keyboard_alone(browser: Browser, server
         press(browser, letter)
     press(browser, "Enter", number=13)
     browser.wait("document.querySelector('.classes').innerText.includes('gland')")
-    for _ in range(60):  # back to the slide
-        browser.send("Input.dispatchKeyEvent", type="keyDown", key="Tab", windowsVirtualKeyCode=9, modifiers=8)
-        browser.send("Input.dispatchKeyEvent", type="keyUp", key="Tab", windowsVirtualKeyCode=9, modifiers=8)
-        if browser.run("document.activeElement.getAttribute('role') === 'application'"):
-            break
+    back_to_slide(browser)
     press(browser, "p", "KeyP", 80)
     press(browser, "Enter", number=13)
     wait_for(lambda: len(features(run, "s1")) == 1)
@@ -87,6 +95,134 @@ def test_everything_can_be_done_with_the_keyboard_alone(browser: Browser, server
     assert kinds == ["Point", "Polygon"]
     press(browser, "z", "KeyZ", 90, control=True)
     wait_for(lambda: [one["geometry"]["type"] for one in features(run, "s1")] == ["Point"])
+
+
+def back_to_slide(browser: Browser) -> None:
+    """Press Shift and Tab until a slide has the focus."""
+    for _ in range(90):
+        press(browser, "Tab", number=9, shift=True)
+        if browser.run("document.activeElement.getAttribute('role') === 'application'"):
+            return
+    raise AssertionError("Shift and Tab do not lead back to the slide")
+
+
+PANE = "document.querySelectorAll('.pane')[%d].pane"
+FIRST, SECOND = PANE % 0, PANE % 1
+
+
+def test_layers_and_similar_patches_by_keyboard(browser: Browser, server: Own) -> None:
+    open_slide_page(browser, server, "s1", "?layers=")
+    tab_to(browser, "e.matches('[data-layer=coverage] input')")
+    press(browser, " ", "Space", 32)
+    browser.wait(f"{FIRST}.layers.has('coverage')")
+    browser.wait("!document.querySelector('[data-layer=coverage] input').disabled")
+    tab_to(browser, "e.getAttribute('aria-label') === 'Opacity of tissue fraction'")
+    before = browser.run(f"{FIRST}.layers.get('coverage').opacity")
+    press(browser, "ArrowLeft", number=37)
+    assert browser.run(f"{FIRST}.layers.get('coverage').opacity") == pytest.approx(before - 0.05)
+    tab_to(browser, "e.matches('[data-layer^=attention] input[type=checkbox]')")
+    press(browser, " ", "Space", 32)
+    browser.wait("document.querySelectorAll('[data-layer^=attention] .sheet button').length === 12")
+    tab_to(browser, "e.matches('[data-layer^=attention] .sheet button')")
+    press(browser, "Enter", number=13)
+    browser.wait(f"{FIRST}.picked")
+    back_to_slide(browser)
+    press(browser, "l", "KeyL", 76)
+    assert browser.run(f"{FIRST}.layers.size") == 0
+    press(browser, "l", "KeyL", 76)
+    assert browser.run(f"{FIRST}.layers.size") == 2
+    press(browser, "0", "Digit0", 48)
+    browser.wait(f"Math.abs({FIRST}.scale() - 1) < 1e-6")
+    press(browser, "Home", number=36)
+    browser.wait(f"Math.abs({FIRST}.viewer.viewport.getZoom(true) - {FIRST}.viewer.viewport.getHomeZoom()) < 1e-6")
+    picked = browser.run(f"{FIRST}.picked.row")
+    press(browser, "Enter", number=13)  # the patch at the centre
+    browser.wait(f"{FIRST}.picked.row !== {picked}")
+    press(browser, "m", "KeyM", 77)
+    browser.wait("document.querySelectorAll('#panel-like .sheet button').length > 10")
+    tab_to(browser, "e.matches('#panel-like .sheet button:nth-child(2)')")
+    press(browser, "Enter", number=13)
+    browser.wait(f"{FIRST}?.picked?.row !== undefined || !location.hash.includes('/s1')")
+    assert browser.problems == []
+
+
+def test_marks_and_tuning_by_keyboard(
+    browser: Browser, server: Own, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    starter = SimpleNamespace(Popen=lambda words, **_: started.append(words), DEVNULL=DEVNULL, STDOUT=STDOUT)
+    monkeypatch.setattr("wsi_pipeline.viewer.jobs.subprocess", starter)
+    open_slide_page(browser, server, "s1", "?x=512&y=512&s=1.2&tab=teach")
+    for name in ("gland", "stroma"):
+        tab_to(browser, "e.matches('form.inline input')")
+        for letter in name:
+            press(browser, letter)
+        press(browser, "Enter", number=13)
+    back_to_slide(browser)
+    press(browser, "g", "KeyG", 71)
+    for key, number in (("ArrowRight", 39), ("ArrowDown", 40), ("ArrowLeft", 37)):
+        press(browser, " ", "Space", 32)
+        press(browser, key, number=number)
+        browser.run("new Promise(r => setTimeout(r, 600))")
+    press(browser, "Enter", number=13)
+    wait_for(lambda: len(features(run, "s1")) == 1)
+    press(browser, "1", "Digit1", 49)
+    press(browser, "b", "KeyB", 66)
+    press(browser, "Enter", number=13)
+    found = wait_for(lambda: len(marks := features(run, "s1")) == 2 and marks)
+    names = [one["properties"]["classification"]["name"] for one in found]
+    assert names == ["stroma", "gland"], "the class added last, then the first"
+    press(browser, "e", "KeyE", 69)
+    press(browser, "Enter", number=13)
+    wait_for(lambda: len(features(run, "s1")) == 1)
+    press(browser, "z", "KeyZ", 90, control=True)
+    wait_for(lambda: len(features(run, "s1")) == 2)
+    more = [area(f"{name}{k}", name, x, 200 + 250 * k) for name, x in (("gland", 260), ("stroma", 560)) for k in (0, 1)]
+    body = json.dumps({"changes": [{"op": "put", "feature": one} for one in more]})
+    sent = f"{{method: 'POST', headers: {{'Content-Type': 'application/json'}}, body: {json.dumps(body)}}}"
+    assert browser.run(f"fetch('slides/s1/marks', {sent}).then(answer => answer.ok)"), "enough for tuning"
+    browser.wait("document.querySelector('button.main:not(:disabled)')")
+    tab_to(browser, "e.matches('button.main')", most=90)
+    press(browser, "Enter", number=13)
+    browser.wait("document.querySelector('#panel-teach .progress') !== null")
+    assert len(started) == 1
+    tab_to(browser, "e.innerText === 'Stop'", most=90)
+
+
+def test_two_slides_and_help_by_keyboard(browser: Browser, server: Own) -> None:
+    open_slide_page(browser, server, "s0")
+    press(browser, "?", "Slash", 191)
+    browser.wait("document.querySelector('dialog[open]')")
+    press(browser, "Escape", number=27)
+    browser.wait("!document.querySelector('dialog')")
+    tab_to(browser, "e.innerText.includes('Side by side')")
+    press(browser, "Enter", number=13)
+    browser.wait(f"document.querySelectorAll('.pane').length === 2 && {SECOND}.viewer.world.getItemCount()")
+    tab_to(browser, "e.getAttribute('aria-label') === 'Slide on the right'")
+    for letter in "s1":  # the field's text is selected
+        press(browser, letter)
+    press(browser, "Enter", number=13)
+    browser.wait(
+        f"document.querySelectorAll('.pane')[1]?.pane.facts.id === 's1' && {SECOND}.viewer.world.getItemCount()"
+    )
+    tab_to(browser, "e.innerText === 'Linked'")
+    press(browser, "Enter", number=13)
+    assert browser.run("document.activeElement.getAttribute('aria-pressed')") == "false"
+    back_to_slide(browser)
+    assert browser.run(f"document.activeElement === {SECOND}.stage")
+    assert browser.run("document.querySelector('.which [aria-pressed=true]').innerText") == "Right: s1"
+    scales = browser.run(f"[{FIRST}.scale(), {SECOND}.scale()]")
+    press(browser, "+", "NumpadAdd", 107)
+    browser.wait(f"{SECOND}.scale() > 1.3 * {scales[1]}")
+    assert browser.run(f"{FIRST}.scale()") == pytest.approx(scales[0])
+    tab_to(browser, "e.innerText === 'Left: s0'")
+    press(browser, "Enter", number=13)
+    assert browser.run("document.activeElement.innerText + document.activeElement.ariaPressed") == "Left: s0true"
+    press(browser, ".", "Period", 190)
+    browser.wait("location.hash.startsWith('#/slides/s1')")
+    browser.wait(READY)
+    press(browser, ",", "Comma", 188)
+    browser.wait("location.hash.startsWith('#/slides/s0')")
 
 
 def test_undo_brings_back_a_deleted_mark(browser: Browser, server: Own, run: RunDir) -> None:
@@ -116,7 +252,7 @@ def test_windows_without_a_server_keep_each_others_marks(browser: Browser, serve
     make_store(browser, "later", "s3")
     wait_for(lambda: sorted(one["id"] for one in features(run, "s3")) == ["one", "other"])
     browser.wait("later.state === 'saved'")
-    assert browser.run("Object.keys(localStorage).length") == 0
+    assert browser.run("Object.keys(localStorage).filter(key => key.includes(location.pathname))") == []
     del browser.problems[:]
 
 

@@ -46,7 +46,7 @@ def test_the_cohort_comes_in_pages_sorted_and_filtered(client: TestClient) -> No
     }  # fmt: skip
     part = client.get("cohort", params={"offset": 2, "limit": 2}).json()
     assert [row["id"] for row in part["rows"]] == ["s2", "s3"]
-    training = "colour/mean"
+    training = "colour/abmil"
     worst = client.get("cohort", params={"training": training, "sort": "error", "down": 1}).json()["rows"]
     errors = [row["error"] for row in worst if row.get("error") is not None]
     assert len(errors) == 4
@@ -64,14 +64,14 @@ def test_the_cohort_comes_in_pages_sorted_and_filtered(client: TestClient) -> No
 
 
 def test_predictions_are_those_of_the_training(client: TestClient, run: RunDir) -> None:
-    rows = {row["id"]: row for row in client.get("cohort", params={"training": "colour/mean"}).json()["rows"]}
+    rows = {row["id"]: row for row in client.get("cohort", params={"training": "colour/abmil"}).json()["rows"]}
     table = trainings(run)[0].predictions.set_index("slide_id")
     for name in table.index:
         assert rows[name]["error"] == pytest.approx(1 - table.loc[name, f"p_{table.loc[name, 'label']}"], abs=1e-4)
 
 
 def test_a_slides_page_has_a_prediction_without_naming_a_training(client: TestClient) -> None:
-    named = client.get("slides/s0", params={"training": "colour/mean"}).json()["row"]
+    named = client.get("slides/s0", params={"training": "colour/abmil"}).json()["row"]
     assert client.get("slides/s0").json()["row"] == named
     assert named["p"] > 0
 
@@ -80,7 +80,7 @@ def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: Run
     facts = client.get("slides/s0").json()
     keys = [layer["key"] for layer in facts["layers"]]
     others = [key for key in keys if key.partition(":")[0] != "quality"]
-    assert others == ["tissue", "grid", "coverage", "attention:colour/mean", "contribution:colour/mean"]
+    assert others == ["tissue", "grid", "coverage", "attention:colour/abmil", "contribution:colour/abmil"]
     assert {"quality:focus", "quality:pen", "quality:haematoxylin"} <= set(keys)
     measured = [key.partition(":")[2] for key in keys if key.startswith("quality:")]
     assert measured == [name for name in NAMES if name in measured], "in the order of the table"
@@ -97,7 +97,7 @@ def test_layers_are_row_for_row_those_of_the_stores(client: TestClient, run: Run
     np.testing.assert_allclose(of(coverage["values"], "<f4"), table.grid.coverage)
     attention = client.get("slides/s0/layer", params={"key": others[3]}).json()
     assert of(attention["values"], "<f4").sum() == pytest.approx(1, abs=1e-4)
-    heat = np.loadtxt(run.heatmap_file("colour", "mean", "s0", ".csv"), delimiter=",", skiprows=1)
+    heat = np.loadtxt(run.heatmap_file("colour", "abmil", "s0", ".csv"), delimiter=",", skiprows=1)
     np.testing.assert_allclose(of(attention["values"], "<f4"), heat[:, 2], rtol=1e-4)
     outline = client.get("slides/s0/layer", params={"key": "tissue"}).json()
     assert all(len(ring) % 2 == 0 and len(ring) > 6 for ring in outline["rings"])

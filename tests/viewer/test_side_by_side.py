@@ -121,14 +121,25 @@ def test_a_second_slide_can_be_changed_and_closed(browser: Browser, two_slides: 
 
 
 def test_two_models_on_one_slide_move_together(browser: Browser, run: RunDir) -> None:
-    words = ["train-mil", "--folds", "2", "--epochs", "2", "--allow-few", "--bootstrap", "100", "--model", "abmil"]
-    assert main([*words, "--run", str(run.root), "--quiet"]) == 0
+    words = [
+        "train-mil",
+        "--folds",
+        "2",
+        "--epochs",
+        "2",
+        "--allow-few",
+        "--bootstrap",
+        "100",
+        "--model",
+        "gated-abmil",
+    ]
+    assert main([*words, "--model", "gated-abmil", "--run", str(run.root), "--quiet"]) == 0
     server = Own(run)
     try:
         open_slide_page(browser, server, "s0")
         browser.run("[...document.querySelectorAll('header button')].find(b => b.innerText.includes('Side')).click()")
         browser.wait(BOTH_OPEN)
-        for pane, model in enumerate(("mean", "abmil")):
+        for pane, model in enumerate(("abmil", "gated-abmil")):
             row = f"document.querySelectorAll('[data-layer=\"attention:colour/{model}\"]')[{pane}]"
             browser.wait(f"Boolean({row})")
             browser.run(f"{row}.querySelector('input').click()")
@@ -137,9 +148,34 @@ def test_two_models_on_one_slide_move_together(browser: Browser, run: RunDir) ->
         after = places(browser)
         np.testing.assert_allclose(after[0], after[1], rtol=1e-9)
         shown = browser.run(f"{PANES}.map(p => [...p.layers.keys()].filter(k => k.startsWith('attention')))")
-        assert shown == [["attention:colour/mean"], ["attention:colour/abmil"]]
+        assert shown == [["attention:colour/abmil"], ["attention:colour/gated-abmil"]]
     finally:
         server.kill()
+
+
+LISTS = "[...document.querySelectorAll('#panel-layers .list')].filter(e => e.offsetParent)"
+CHOSEN = "document.querySelector('.which [aria-pressed=true]').innerText"
+
+
+def test_each_side_has_its_list_of_layers(browser: Browser, server: Own | Server) -> None:
+    open_slide_page(browser, server, "s0", "?with=s1&layers=coverage@0.5")
+    browser.wait(f"{BOTH_OPEN} && {PANES}[1].layers.has('coverage')")
+    assert browser.run(f"[{LISTS}.length, {CHOSEN}]") == [1, "Left: s0"], "one list at a time beside the slides"
+    box = "document.querySelectorAll('.stage')[1].getBoundingClientRect()"
+    browser.click(*browser.run(f"(r => [r.left + r.width / 2, r.top + r.height / 2])({box})"))
+    browser.wait(f"{CHOSEN} === 'Right: s1'")
+    browser.run(f"{LISTS}[0].querySelector('[data-layer=grid] input').click()")
+    browser.wait(f"{PANES}[1].layers.has('grid')")
+    assert not browser.run(f"{PANES}[0].layers.has('grid')")
+    browser.wait("location.hash.includes('right=')")
+    browser.open(browser.run("location.href"), width=820)  # a tablet: the list is below the slides and wide
+    browser.wait(f"{BOTH_OPEN} && {PANES}[1].layers.has('grid')")
+    assert not browser.run(f"{PANES}[0].layers.has('grid')"), "each side keeps its own"
+    left, right = browser.run(f"{LISTS}.map(e => [e.querySelector('h2').innerText, e.getBoundingClientRect().left])")
+    assert (left[0], right[0]) == ("Left: s0", "Right: s1")
+    assert right[1] - left[1] > 300, "beside each other, as the slides are"
+    assert browser.run("document.querySelector('.which').offsetParent") is None
+    assert browser.problems == []
 
 
 def said_at(browser: Browser, x: float, y: float, name: str) -> str:
@@ -159,9 +195,9 @@ def test_the_value_under_the_pointer_is_the_stored_one(browser: Browser, server:
     coords, side, coverage = table.grid.coords, table.geometry.patch_level0, table.grid.coverage
     gland = np.linspace(0.02, 0.98, len(coords), dtype=np.float32)
     write_class_map(run, "s0", np.stack([gland, 1 - gland], axis=1))
-    heat = np.loadtxt(run.heatmap_file("colour", "mean", "s0", ".csv"), delimiter=",", skiprows=1)
+    heat = np.loadtxt(run.heatmap_file("colour", "abmil", "s0", ".csv"), delimiter=",", skiprows=1)
     np.testing.assert_array_equal(heat[:, :2], coords)
-    layers = "coverage@0.5|attention:colour/mean@0.5|classes:pathotune-marks@0.5"
+    layers = "coverage@0.5|attention:colour/abmil@0.5|classes:pathotune-marks@0.5"
     open_slide_page(browser, server, "s0", f"?layers={layers}")
     browser.wait(f"{PANES}[0].layers.size === 3")
     names = browser.run(f"[...{PANES}[0].layers.values()].map(item => item.layer.answer.name)")

@@ -18,6 +18,8 @@ MIL_MODELS: Registry[Any] = Registry(
     ("gated-abmil", "abmil", "clam-sb", "dsmil", "transmil", "mean", "max", "linear"),
     home="wsi_pipeline.mil.models.zoo",
 )
+EVEN_MODELS = ("mean", "linear")
+"""MIL models in which all patches of a slide count the same: there is no attention to show."""
 EXPORT_FORMATS: Registry[Any] = Registry(
     "export format",
     ("trident", "clam", "stamp", "torchmil", "spatialdata", "anndata", "qupath", "png", "csv"),

@@ -14,11 +14,11 @@ import pandas as pd
 
 from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.slide_status import read_status
-from wsi_pipeline.errors import UsageError, WsiPipelineError
+from wsi_pipeline.errors import UsageError
 from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.stages.results.trainings import PREDICTIONS
 from wsi_pipeline.viewer.library import Library
-from wsi_pipeline.viewer.nearest.slide_means import SlideMeans
+from wsi_pipeline.viewer.nearest.slide_distances import Distances, SlideDistances
 
 Row = dict[str, Any]
 
@@ -56,16 +56,20 @@ class CohortRows:
         self._library, self._marks = library, marks
         self._status: dict[str, tuple[int, Row]] = {}
         self._predicted: dict[Path, tuple[int, dict[str, Row]]] = {}
-        self._distances: dict[str, dict[str, float]] = {}
+        self._distances = SlideDistances(library)
         self._recent: tuple[str, float, list[Row]] | None = None
-        self._lock, self._measuring = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
 
     def page(self, asked: RowQuery, offset: int, limit: int) -> dict[str, Any]:
-        """`total`, `matched` and the `rows` from `offset` on, at most MOST_ROWS of them, each with its `version`."""
-        total, kept = self._chosen(asked)
+        """`total`, `matched` and the `rows` from `offset` on, at most MOST_ROWS of them, each with its `version`.
+
+        note   which slides have no distance, and why, if they are sorted by it
+        """
+        away = self._distances_asked(asked)
+        total, kept = self._chosen(asked, away.values)
         offset, limit = max(0, offset), min(max(1, limit), MOST_ROWS)
         rows = [{**row, "version": self._version(row["id"])} for row in kept[offset : offset + limit]]
-        return {"total": total, "matched": len(kept), "rows": rows}
+        return {"total": total, "matched": len(kept), "rows": rows, "note": away.note}
 
     def _version(self, slide_id: str) -> str:
         """Version of a slide's file; empty for a slide elsewhere, which would have to be asked over the network."""
@@ -78,14 +82,13 @@ class CohortRows:
         From a slide that the filters leave out, `next` is the first slide of the list.
         """
         self._library.record(slide_id)
-        names = [row["id"] for row in self._chosen(asked)[1]]
+        names = [row["id"] for row in self._chosen(asked, self._distances_asked(asked).values)[1]]
         at = names.index(slide_id) if slide_id in names else -1
         following = names[at + 1 : at + 2]
         return {"previous": names[at - 1] if at > 0 else None, "next": following[0] if following else None}
 
-    def _chosen(self, asked: RowQuery) -> tuple[int, list[Row]]:
-        """(number of all rows, the matching rows in order)."""
-        away = self._distance(asked.training) if asked.sort == "distance" else {}
+    def _chosen(self, asked: RowQuery, away: dict[str, float]) -> tuple[int, list[Row]]:
+        """(number of all rows, the matching rows in order); `away` are the distances of slides."""
         with self._lock:
             rows = self._rows(asked.training)
         if away:
@@ -99,6 +102,13 @@ class CohortRows:
         elif asked.down:
             kept.reverse()
         return len(rows), kept
+
+    def _distances_asked(self, asked: RowQuery) -> Distances:
+        """Distances from the training slides, if the rows are sorted by them."""
+        encoder, _, name = asked.training.partition("/")
+        if asked.sort != "distance" or not name or self._library.run is None:
+            return Distances()
+        return self._distances.of(self._library.run.mil(encoder, name))
 
     def choices(self) -> dict[str, list[str]]:
         """The values to filter by: labels, sites, folds."""
@@ -163,37 +173,6 @@ class CohortRows:
             known = mark, predicted_rows(path, self._library.patients)
             self._predicted[folder] = known
         return known[1]
-
-    def _distance(self, training: str) -> dict[str, float]:
-        """Distance of each slide from the training slides, like `novelty` of predict."""
-        encoder, _, name = training.partition("/")
-        run = self._library.run
-        if not name or run is None:
-            return {}
-        with self._measuring:  # takes a while for a large cohort; other requests are answered meanwhile
-            if training not in self._distances:
-                self._distances[training] = distances(self._library, run.mil(encoder, name), encoder)
-            return self._distances[training]
-
-
-def distances(library: Library, folder: Path, encoder: str) -> dict[str, float]:
-    """Novelty of each slide with features, in units of the median training slide; empty if none was fitted."""
-    from wsi_pipeline.mil.bags import Bags
-    from wsi_pipeline.mil.trained import novelty
-
-    try:
-        known = novelty.load(folder)
-        if known is None:
-            return {}
-        means = SlideMeans(library.needed_run, encoder).of(list(library.records))
-        if not means:
-            return {}
-        bags = Bags.from_arrays([mean[None] for mean in means.values()], list(means))
-        found = known.columns(bags)
-    except WsiPipelineError:  # features of another width, or damaged: the page then shows no distances
-        return {}
-    pairs = zip(found["slide_id"], found["novelty"].astype(float), strict=True)
-    return {str(name): round(value, 3) for name, value in pairs if np.isfinite(value)}
 
 
 def predicted_rows(path: Path, patients: dict[str, str]) -> dict[str, Row]:

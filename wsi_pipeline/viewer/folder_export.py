@@ -32,6 +32,7 @@ SCRIPTS = (
     "teach",
     "cohort",
     "panels",
+    "layerlist",
     "slide",
     "main",
 )

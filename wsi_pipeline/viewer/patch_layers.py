@@ -14,14 +14,14 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store
-from wsi_pipeline.errors import UsageError
+from wsi_pipeline.errors import StoreError, UsageError
 from wsi_pipeline.quality.measures import ARTEFACTS, FOLD, MEASURES, NAMES, limit_of
 from wsi_pipeline.report.maps.artefact_overlay import COLOURS as ARTEFACT_COLOURS
 from wsi_pipeline.report.maps.class_areas import class_colours
 from wsi_pipeline.report.maps.heat import percentiles
 from wsi_pipeline.report.maps.heatmaps import COLOUR_MAP, SIGNED_MAP, Heat
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.results.fractions import classified
+from wsi_pipeline.stages.results.fractions import classified, made_alike, newest_classes
 from wsi_pipeline.stages.results.trainings import Training, require_training
 from wsi_pipeline.store.schema import PATCH_FORMAT
 from wsi_pipeline.store.tables.class_table import read_class_table
@@ -30,6 +30,7 @@ from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.store.tables.segment_table import read_segment_table
 from wsi_pipeline.tissue.contours import tissue_polygons
 from wsi_pipeline.viewer.library import Library
+from wsi_pipeline.viewer.model_inputs import model_inputs
 
 if TYPE_CHECKING:  # torch is imported once a model's layer is asked for
     from wsi_pipeline.mil.trained.checkpoint import Ensemble
@@ -74,7 +75,7 @@ class PatchLayers:
         for folder in self._library.trainings():
             encoder, name = folder.parts[-2:]
             if POOLED_MARK not in encoder and existing_store(run.feature_store(encoder, slide_id)):
-                for what in (ATTENTION, CONTRIBUTION):
+                for what in _explained(folder):
                     found.append(
                         {"key": f"{what}:{encoder}/{name}", "kind": "values", "name": f"{what}: {name}, {encoder}"}
                     )
@@ -128,6 +129,8 @@ class PatchLayers:
         store = existing_store(run.class_store(model, slide_id))
         assert store is not None
         table = read_class_table(store)
+        newest = newest_classes(run, model, self._library.records)
+        older = newest is not None and not made_alike(table.header, newest)
         best = table.probabilities.argmax(axis=1) if len(table.coords) else np.zeros(0, np.int64)
         counts = np.bincount(best, minlength=len(table.classes))
         entries = [
@@ -141,6 +144,7 @@ class PatchLayers:
             "classes": entries,
             "best": packed(best.astype("u1")),
             "values": packed(chances.astype("<f4")),
+            "note": "Classified before this model was tuned again." if older else "",
         }
 
     def _explanation(self, run: RunDir, slide_id: str, what: str, of: str) -> Json:
@@ -168,6 +172,7 @@ class PatchLayers:
                 self._explained.move_to_end(key)
                 return self._explained[key]
             table = read_feature_table(store)
+            model_inputs(folder).check(table.header)
             models = models_for_slide(training, ensemble, self._library.record(slide_id))
             made = explain(ensemble, models, table, "cpu"), table.geometry.stride_level0
             _keep(self._explained, key, made, _KEPT_SLIDES)
@@ -183,6 +188,15 @@ class PatchLayers:
             self._explained.clear()
             _keep(self._models, folder, known, _KEPT_MODELS)
         return known[1], known[2]
+
+
+def _explained(folder: Path) -> tuple[str, ...]:
+    """What can be shown of the models of a training; the reason why files cannot be read is said with the layer."""
+    try:
+        inputs = model_inputs(folder)
+    except StoreError:
+        return ATTENTION, CONTRIBUTION
+    return () if not inputs.stored else (ATTENTION, CONTRIBUTION) if inputs.attends else (CONTRIBUTION,)
 
 
 def outlines(run: RunDir, slide_id: str) -> list[list[float]]:

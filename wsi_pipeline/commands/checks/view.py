@@ -52,13 +52,15 @@ def _next_to_mark(request: Request, viewer: object, count: int, model: str) -> i
 
     assert isinstance(viewer, Viewer)
     found = next_to_mark(viewer.library, viewer.marks, slug(model), count)
-    if not found:
+    if not found.patches:
         request.console.say("nothing is left to mark: every classified patch has a label")
-    rows = [[one["id"], str(one["x"]), str(one["y"]), *one["between"], f"{one['doubt']:.2f}"] for one in found]
+    rows = [[one["id"], str(one["x"]), str(one["y"]), *one["between"], f"{one['doubt']:.2f}"] for one in found.patches]
     heads = ("slide", "x", "y", "most likely", "then", "uncertainty")
     request.console.table(
         heads, [[*row[:4], *row[4:-1], *[""] * (6 - len(row)), row[-1]] for row in rows], right=(1, 2)
     )
+    if found.note:
+        request.console.note(found.note)
     return EXIT_DONE
 
 

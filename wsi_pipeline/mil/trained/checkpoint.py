@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wsi_pipeline.config.specs import MilSpec
-from wsi_pipeline.errors import MilError, StoreError
+from wsi_pipeline.errors import StoreError
 from wsi_pipeline.mil.models.zoo import MilModel
 from wsi_pipeline.mil.tasks import Task
 from wsi_pipeline.mil.trained.committee import build
@@ -35,6 +35,7 @@ from wsi_pipeline.mil.trained.model_config import (
     RETRAIN,
     VERSION,
     check_alike,
+    check_encoder,
     checked_config,
     fold_file,
     sha256_of,
@@ -75,21 +76,7 @@ class Ensemble:
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise MilError naming what differs, unless `encoder` is the one these models were trained on."""
-        unknown = [not facts.get("fingerprint") for facts in (self.encoder, encoder)]
-        if unknown[0] != unknown[1]:
-            mine, its = ("imported" if one else "computed here" for one in unknown)
-            raise MilError(
-                f"the features are {its} ({encoder.get('name')}), but the model was trained on features that were "
-                f"{mine} ({self.encoder.get('name')}): whether the encoder's weights are the same is not known",
-                todo="Use features from the same source, or train on these.",
-            )
-        differing = sorted(key for key in {*self.encoder, *encoder} if self.encoder.get(key) != encoder.get(key))
-        if differing:
-            details = "; ".join(f"{key} {encoder.get(key)!r}, not {self.encoder.get(key)!r}" for key in differing)
-            raise MilError(
-                f"the features are from another encoder than the model was trained on: {details}",
-                todo="Embed the slides with the model's encoder, or train on these features.",
-            )
+        check_encoder(self.encoder, encoder)
 
 
 def save_ensemble(

@@ -98,6 +98,25 @@ def check_alike(own: Task, task: Task) -> None:
         raise MilError(f"a fold's task must be that of all, {task.to_json()}, got {own.to_json()}")
 
 
+def check_encoder(trained: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+    """Raise MilError naming what differs, unless `encoder` is the one that models were `trained` on."""
+    unknown = [not facts.get("fingerprint") for facts in (trained, encoder)]
+    if unknown[0] != unknown[1]:
+        mine, its = ("imported" if one else "computed here" for one in unknown)
+        raise MilError(
+            f"the features are {its} ({encoder.get('name')}), but the model was trained on features that were "
+            f"{mine} ({trained.get('name')}): whether the encoder's weights are the same is not known",
+            todo="Use features from the same source, or train on these.",
+        )
+    differing = sorted(key for key in {*trained, *encoder} if trained.get(key) != encoder.get(key))
+    if differing:
+        details = "; ".join(f"{key} {encoder.get(key)!r}, not {trained.get(key)!r}" for key in differing)
+        raise MilError(
+            f"the features are from another encoder than the model was trained on: {details}",
+            todo="Embed the slides with the model's encoder, or train on these features.",
+        )
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise StoreError(f"{path} is missing", todo=RETRAIN)

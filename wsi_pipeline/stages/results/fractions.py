@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -57,7 +58,7 @@ def gather_fractions(run: RunDir, model: str, records: Sequence[SlideRecord], li
         like = like or header
         if header is None or like is None:
             continue
-        if _made_alike(header, like):
+        if made_alike(header, like):
             rows.append({"slide_id": record.slide_id, **_row(header)})
             headers[record.slide_id] = header
         else:
@@ -83,9 +84,27 @@ def classified(run: RunDir) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
-def _made_alike(header: Header, like: Header) -> bool:
-    same_adapter = header.extra["encoder"]["fingerprint"] == like.extra["encoder"]["fingerprint"]
-    return same_adapter and header.specs == like.specs
+def newest_classes(run: RunDir, model: str, slide_ids: Iterable[str]) -> Header | None:
+    """Header of the class store of `model` that was written last; None if no slide is classified."""
+    stores = [store for name in slide_ids if (store := existing_store(run.class_store(model, name))) is not None]
+    for store in sorted(stores, key=_written, reverse=True):
+        header = read_header(store, CLASS_FORMAT)
+        if header is not None:
+            return header
+    return None
+
+
+def made_alike(header: Header, like: Header) -> bool:
+    """Whether two slides were classified by the same weights with the same settings."""
+    one, other = (each.extra.get("encoder", {}).get("fingerprint") for each in (header, like))
+    return bool(one == other and header.specs == like.specs)
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _columns(like: Header | None) -> list[str]:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.cohort.run_dir import RunDir, existing_store, slug
 from wsi_pipeline.config.fields import digest_of
-from wsi_pipeline.errors import MilError, WsiPipelineError
+from wsi_pipeline.errors import StoreError, WsiPipelineError
+from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.inputs.slide_bags import check_alike
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import FEATURE_FORMAT, FEATURES, IMPORTED, Header
 from wsi_pipeline.viewer.nearest.kept_arrays import load_arrays, save_arrays
-from wsi_pipeline.wording import listed
 
 _ROWS = 16_384
 
@@ -58,18 +59,30 @@ class SlideMeans:
                 self._save()
             return found
 
+    def made(self, slide_ids: list[str]) -> dict[str, list[str]]:
+        """These slides, whose means are known, by how their features were made: a digest of weights and settings."""
+        found: dict[str, list[str]] = {}
+        for slide_id in slide_ids:
+            found.setdefault(self._known[slide_id][1], []).append(slide_id)
+        return found
+
+    def header(self, slide_id: str) -> Header:
+        """Header of a slide's features. Raises StoreError if they cannot be read."""
+        path = existing_store(self._run.feature_store(self._encoder, slide_id))
+        header = read_header(path, FEATURE_FORMAT) if path else None
+        if header is None:
+            raise StoreError(f"the features of {slide_id} cannot be read")
+        return header
+
     def check_alike(self, slide_ids: list[str]) -> None:
         """Raise MilError if two of these slides, whose means are known, were embedded differently."""
-        made = {self._known[slide_id][1]: slide_id for slide_id in slide_ids if self._known[slide_id][1]}
-        if len(made) > 1:
-            raise MilError(
-                f"slides {listed(list(made.values())[:2])} were embedded with other weights or settings",
-                todo="Run again: wsi-pipeline embed, with the same options for all slides",
-            )
+        one_of_each = [same[0] for same in self.made(slide_ids).values()]
+        if len(one_of_each) > 1:
+            check_alike([self.header(slide_id) for slide_id in one_of_each])
 
     def _load(self) -> None:
         self._loaded = True
-        kept = load_arrays(self._file, ("ids", "marks", "made", "means"))
+        kept = load_arrays(self._file, ("ids", "marks", "digests", "means"))
         if kept is None or len({len(part) for part in kept}) != 1:
             return
         rows = zip(kept[0].tolist(), kept[1].tolist(), kept[2].tolist(), kept[3], strict=True)
@@ -81,12 +94,12 @@ class SlideMeans:
         marks = np.array([mark for mark, *_ in kept.values()], np.int64)
         means = np.stack([mean for *_, mean in kept.values()])
         made = np.array([made for _, made, _ in kept.values()], np.str_)
-        save_arrays(self._file, {"ids": np.array(list(kept), np.str_), "marks": marks, "made": made, "means": means})
+        save_arrays(self._file, {"ids": np.array(list(kept), np.str_), "marks": marks, "digests": made, "means": means})
 
 
 def _mean_of(path: Path) -> tuple[str, Mean] | None:
-    """How a store's features were made (a digest; "" if imported), and the mean of its rows; None if it has no rows or
-    cannot be read.
+    """How a store's features were made (a digest), and the mean of its rows; None if it has no rows or cannot be
+    read.
     """
     try:
         with closing(open_store(path)) as store:
@@ -99,6 +112,5 @@ def _mean_of(path: Path) -> tuple[str, Mean] | None:
         return None
     if not rows:
         return None
-    own = {"weights": header.extra["encoder"]["fingerprint"], "specs": dict(header.specs)}
-    made = "" if IMPORTED in header.extra else digest_of(**own)[:16]
-    return made, (total / rows).astype(np.float32)
+    own = {"encoder": dict(header.extra["encoder"]), "specs": dict(header.specs), "imported": IMPORTED in header.extra}
+    return digest_of(**own)[:16], (total / rows).astype(np.float32)

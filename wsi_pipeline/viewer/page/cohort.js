@@ -16,10 +16,12 @@ export class CohortPage {
     this.about = about;
     this.remember = remember;
     this.query = { training: about.trainings[0] || '', sort: 'order', down: '', text: '', label: '', site: '', fold: '', state: '', ...query };
+    if (!about.trainings.includes(this.query.training)) this.query.training = about.trainings[0] || ''; // an old address
     this.count = h('span.count.num', { role: 'status' });
     this.cards = h('div.cards');
     this.scroll = h('div.scroll', { tabindex: 0, 'aria-label': 'Slides' }, this.cards);
-    this.element = h('div.cohort', {}, this.filters(), this.scroll);
+    this.note = h('p.note', { hidden: true, role: 'status' });
+    this.element = h('div.cohort', {}, this.filters(), this.note, this.scroll);
     this.scroll.addEventListener('scroll', () => this.draw(), { passive: true });
     this.resized = new ResizeObserver(() => this.draw());
     this.resized.observe(this.scroll);
@@ -73,6 +75,8 @@ export class CohortPage {
       if (version !== this.version) return;
       this.pages.set(page, found.rows);
       this.matched = found.matched;
+      this.note.textContent = found.note || '';
+      this.note.hidden = !found.note;
       this.count.textContent = found.matched === found.total ? counted(found.total, 'slide') : `${number(found.matched)} of ${counted(found.total, 'slide')}`;
       this.draw(true);
     } catch (error) {
@@ -136,7 +140,7 @@ function cardOf(row, { training, sort }) {
   const sorted = { error: 'error', doubt: 'uncertainty' }[sort];
   const extra = [sorted && typeof row[sort] === 'number' ? `${sorted} ${row[sort].toFixed(2)}` : null, row.patches === null || row.patches === undefined ? null : counted(row.patches, 'patch'),
     row.distance === undefined || row.distance === null ? null : `distance ${row.distance.toFixed(2)}`, row.spread ? `± ${row.spread.toFixed(2)}` : null, row.marks ? counted(row.marks, 'mark') : null];
-  const note = row.note ? h('div.line', { title: row.note }, h(bad ? 'span.chip.bad' : 'span.chip.warn', {}, state || 'note'), row.note) : state ? h('div.line', {}, h('span.chip.warn', {}, state)) : null;
+  const note = row.note ? h('div.line.why', { title: row.note }, h(bad ? 'span.chip.bad' : 'span.chip.warn', {}, state || 'note'), h('span', {}, row.note)) : state ? h('div.line', {}, h('span.chip.warn', {}, state)) : null;
   return h('a.card', { href: slideHref(row.id, { training }), title: row.note || row.id },
     h('div.picture', {}, picture),
     h('div.facts', {}, h('div.title', {}, h('span', {}, row.id), row.label === null ? null : h('span.chip', {}, row.label)),

@@ -26,13 +26,13 @@ function tileSourceOf(facts) {
       return new OpenSeadragon.Rect((x * across) / width, ((y * down) / height) * aspect, w / width, (t / height) * aspect);
     },
     getTileUrl: (level, x, y) => tileUrl(facts, level, x, y),
-    ...(isExport ? {} : { downloadTileStart: loadTile, downloadTileAbort: (job) => job.userData.stop.abort() }),
+    downloadTileStart: isExport ? loadFromDisk : loadTile, downloadTileAbort: (job) => job.userData.stop.abort(),
   };
 }
 
 /**
  * Load a tile without an <img>: the browser keeps what it has decoded for those, up to half a gigabyte, though we keep
- * the tile ourselves. A page on disk has no other way.
+ * the tile ourselves.
  */
 async function loadTile(job) {
   const { signal } = (job.userData.stop = new AbortController());
@@ -40,13 +40,33 @@ async function loadTile(job) {
     const answer = await reached(job.src, signal);
     if (!answer.ok) throw new Error((await answer.json()).error);
     const picture = await createImageBitmap(await answer.blob(), { colorSpaceConversion: 'none' });
-    const context = Object.assign(document.createElement('canvas'), { width: picture.width, height: picture.height }).getContext('2d', { willReadFrequently: true });
-    context.drawImage(picture, 0, 0);
+    job.finish(drawn(picture), null, 'context2d');
     picture.close();
-    job.finish(context, null, 'context2d');
   } catch (error) {
     if (!signal.aborted) job.fail(error.message, null);
   }
+}
+
+/** Load a tile of a page on disk, which has no way but an <img>: it is drawn once and let go. */
+function loadFromDisk(job) {
+  const picture = new Image();
+  const drop = () => {
+    picture.onload = picture.onerror = null;
+    picture.src = '';
+  };
+  job.userData.stop = { abort: drop };
+  picture.onload = () => {
+    job.finish(drawn(picture), null, 'context2d');
+    drop();
+  };
+  picture.onerror = () => job.fail('the file is missing or damaged', null);
+  picture.src = job.src;
+}
+
+function drawn(picture) {
+  const context = Object.assign(document.createElement('canvas'), { width: picture.width, height: picture.height }).getContext('2d', { willReadFrequently: true });
+  context.drawImage(picture, 0, 0);
+  return context;
 }
 
 /** The answer of the server; while it is away, as after a restart, it is asked again. */

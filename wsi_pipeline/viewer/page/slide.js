@@ -1,12 +1,12 @@
 /* The page of one slide: one or two panes, with layers, teaching, neighbours and facts beside them. */
-import { add, command, fill, h, icon, notice } from './dom.js';
+import { add, fill, h, icon, notice } from './dom.js';
 import { slideHref } from './cohort.js';
-import { layerOf, rampOf } from './layers.js';
+import { layerLists } from './layerlist.js';
+import { layerOf } from './layers.js';
 import { Tools, classOf, paintMarks } from './marking.js';
 import { MarkStore } from './markstore.js';
 import { Pane, linkPanes } from './pane.js';
-import { marksRow, showAbout, similarPanel, slideChooser } from './panels.js';
-import { sheetOf } from './sheet.js';
+import { showAbout, similarPanel, slideChooser } from './panels.js';
 import { get, isExport, slides } from './source.js';
 import { TeachPanel } from './teach.js';
 
@@ -18,6 +18,7 @@ export class SlidePage {
   constructor(about, id, query, remember, { facts, list }) {
     Object.assign(this, { about, id, query, remember, list });
     this.panes = [];
+    this.listed = 0; // the pane whose layers are listed
     this.linked = true;
     this.loaded = new Map();
     this.marks = { shown: true, opacity: 1, names: '' };
@@ -42,7 +43,9 @@ export class SlidePage {
     try {
       facts = await asked;
     } catch (error) {
-      fill(this.element, h('div.wait', {}, h('h2', {}, this.id), h('p', {}, error.message)));
+      this.element.classList.add('lost');
+      fill(this.element, h('div.wait', { role: 'alert' }, h('h2', {}, `${this.id} cannot be shown`), h('p', {}, error.message)));
+      this.compare.disabled = true;
       return;
     }
     if (this.closed) return;
@@ -67,6 +70,7 @@ export class SlidePage {
     pane.open(place);
     this.panes.push(pane);
     pane.listeners.pick.push((patch) => this.picked(pane, patch));
+    for (const name of ['focusin', 'pointerdown']) pane.stage.addEventListener(name, () => this.listLayersOf(Math.max(0, this.panes.indexOf(pane))), true);
     if (facts.id === this.id) pane.painters.unshift((context, view) => paintMarks(context, view, this.marks.shown ? this.features : [], this.marks.opacity));
     const grid = facts.layers.find((layer) => layer.key === 'grid');
     if (grid) this.layer(facts.id, 'grid').then((layer) => { pane.grid = layer; }).catch(() => null);
@@ -88,7 +92,8 @@ export class SlidePage {
     const pane = this.panes[0];
     if (this.closed || !pane.viewer?.viewport) return;
     const centre = pane.centre();
-    Object.assign(this.query, { x: centre.x.toFixed(0), y: centre.y.toFixed(0), s: pane.scale().toPrecision(4), layers: [...pane.layers].map(([key, item]) => `${key}@${item.opacity}`).join('|') });
+    const shown = (one) => [...one.layers].map(([key, item]) => `${key}@${item.opacity}`).join('|');
+    Object.assign(this.query, { x: centre.x.toFixed(0), y: centre.y.toFixed(0), s: pane.scale().toPrecision(4), layers: shown(pane), right: this.panes[1] && !this.panes[1].filling ? shown(this.panes[1]) : this.query.right });
     this.remember(this.query);
   }
 
@@ -138,10 +143,7 @@ export class SlidePage {
     else if (event.key === ',' || event.key === '.') this.neighbour(event.key === ',' ? -1 : 1);
     else if (event.key === '?') this.help();
     else if (event.key === 'l') this.toggleLayers();
-    else if (event.key === 'm' && this.panels.like && this.panes[0].picked) {
-      this.likeOf = { id: this.id, patch: this.panes[0].picked };
-      this.openTab('like');
-    }
+    else if (event.key === 'm' && this.panels.like && this.likeOf) this.openTab('like');
   }
 
   /* ---- tools and marks ---- */
@@ -243,61 +245,15 @@ export class SlidePage {
   /* ---- layers ---- */
 
   showLayerPanel() {
-    const boxes = this.panes.map((pane, at) => h('div.group', {},
-      this.panes.length > 1 ? h('h2', {}, at ? `Right: ${pane.facts.id}` : `Left: ${pane.facts.id}`) : null,
-      at === 0 ? marksRow(this) : null,
-      pane.facts.layers.length ? this.layerGroups(pane) : h('p.muted', {}, 'Nothing has been computed for this slide yet. ', h('br'), command(`wsi-pipeline tile ... --run ${this.about.run}`))));
-    fill(this.panels.layers, boxes);
+    fill(this.panels.layers, layerLists(this));
   }
 
-  /** Rows of layers: first the slide's own, then those of each model under its name. */
-  layerGroups(pane) {
-    const groups = new Map();
-    for (const entry of pane.facts.layers) {
-      const [what, of] = [entry.key.split(':')[0], entry.key.split(':').slice(1).join(':')];
-      const title = what === 'quality' ? 'Quality' : !of ? 'Slide' : what === 'classes' ? 'Class maps' : `Model ${of.split('/').reverse().join(' on ')}`;
-      const text = what === 'quality' ? of || 'artefacts' : !of ? entry.name : what === 'classes' ? of : what;
-      groups.set(title, [...(groups.get(title) || []), this.layerRow(pane, entry, text)]);
-    }
-    return [...groups].map(([title, rows]) => h('div.group', {}, h('h3', {}, title), rows));
-  }
-
-  layerRow(pane, entry, text) {
-    const on = pane.layers.has(entry.key);
-    const more = h('div.more', { hidden: !on });
-    const check = h('input', { type: 'checkbox', checked: on, onchange: async () => {
-      check.disabled = true;
-      try {
-        await this.setLayer(pane, entry, check.checked);
-        more.hidden = !check.checked;
-        if (check.checked) fill(more, this.layerDetails(pane, entry));
-        if (!more.isConnected) this.showLayerPanel(); // the panel was rebuilt meanwhile
-      } catch (error) {
-        check.checked = false;
-        notice(error.message, true);
-      }
-      check.disabled = false;
-    } });
-    if (on) fill(more, this.layerDetails(pane, entry));
-    return h('div.layer', { 'data-layer': entry.key }, h('label', {}, check, h('span', {}, text)), more);
-  }
-
-  layerDetails(pane, entry) {
-    const item = pane.layers.get(entry.key);
-    const answer = item.layer.answer;
-    const slider = h('input', { type: 'range', min: 0, max: 1, step: 0.05, value: item.opacity, 'aria-label': `Opacity of ${entry.name}`, oninput: (event) => {
-      item.opacity = Number(event.target.value);
-      pane.redraw();
-      this.keepPlace();
-    } });
-    const parts = [h('label', {}, 'opacity', slider)];
-    if (answer.colours) parts.push(h('div', {}, rampOf(answer), h('div.ends', {}, answer.ends.map((text) => h('span', {}, text)))));
-    if (answer.classes) parts.push(h('div.legend', {}, answer.classes.map((one) => h('div', {}, h('span.dot', { style: { background: one.colour } }), one.name, h('span.num', {}, one.count ?? `${(100 * one.fraction).toFixed(0)} %`)))));
-    if (answer.ends && entry.key !== 'coverage' && item.layer.n) {
-      const strip = (lowest) => sheetOf(item.layer.extremes(6, lowest).map((k) => ({ ...item.layer.patch(k), id: pane.facts.id, k })), (patch) => [item.layer.said(patch.k)], (patch) => this.goToIn(pane, patch), true);
-      parts.push(h('h3', {}, answer.signed ? 'Strongest for' : 'Strongest'), strip(false), h('h3', {}, answer.signed ? 'Strongest against' : 'Weakest'), strip(true));
-    }
-    return parts;
+  /** List the layers of pane `at`, the one that is used. `keep` the focus where it was. */
+  listLayersOf(at, keep = false) {
+    if (this.listed === at && !keep) return;
+    this.listed = at;
+    this.showLayerPanel();
+    if (keep) this.panels.layers.querySelector('.which [aria-pressed=true]')?.focus();
   }
 
   async setLayer(pane, entry, on, opacity) {
@@ -307,12 +263,17 @@ export class SlidePage {
   }
 
   async restoreLayers() {
-    const wanted = this.query.layers === undefined ? [['tissue', 0.9]] : this.query.layers.split('|').filter(Boolean).map((text) => [text.slice(0, text.lastIndexOf('@')), Number(text.slice(text.lastIndexOf('@') + 1))]);
-    for (const [key, opacity] of wanted) {
-      const entry = this.facts.layers.find((layer) => layer.key === key);
-      if (entry) await this.setLayer(this.panes[0], entry, true, opacity).catch(() => null);
-    }
+    await this.showLayers(this.panes[0], this.query.layers ?? 'tissue@0.9');
     if (!this.closed) this.showLayerPanel();
+  }
+
+  /** Show layers of a pane, `key@opacity|key@opacity`; those that its slide does not have are left out. */
+  async showLayers(pane, text) {
+    const wanted = text.split('|').filter(Boolean).map((one) => [one.slice(0, one.lastIndexOf('@')), Number(one.slice(one.lastIndexOf('@') + 1))]);
+    for (const [key, opacity] of wanted) {
+      const entry = pane.facts.layers.find((layer) => layer.key === key);
+      if (entry) await this.setLayer(pane, entry, true, opacity).catch(() => null);
+    }
   }
 
   toggleLayers() {
@@ -331,7 +292,8 @@ export class SlidePage {
       this.panes.pop().close();
       this.stages.lastChild.remove();
       fill(this.panes[0].tag);
-      this.query.with = '';
+      this.query.with = this.query.right = '';
+      this.listed = 0;
       this.compare.setAttribute('aria-pressed', 'false');
       this.showLayerPanel();
       this.remember(this.query);
@@ -369,6 +331,13 @@ export class SlidePage {
     second.tag.style.left = '12px';
     this.showLayerPanel();
     this.remember(this.query);
+    second.filling = true;
+    await this.showLayers(second, this.query.right || this.query.layers || 'tissue@0.9'); // the same as on the left, to compare them
+    second.filling = false;
+    if (!this.closed && this.panes[1] === second) {
+      this.showLayerPanel();
+      this.keepPlace();
+    }
   }
 
   /* ---- similar patches ---- */
@@ -384,7 +353,7 @@ export class SlidePage {
   }
 
   goTo(patch) {
-    if (patch.id === this.id) this.panes[0].goPatch(patch);
+    if (patch.id === this.id) this.goToIn(this.panes[0], patch);
     else location.hash = slideHref(patch.id, { training: this.query.training, tab: this.query.tab, x: patch.x + patch.side / 2, y: patch.y + patch.side / 2, s: Math.min(2, 150 / patch.side), layers: this.query.layers });
   }
 }

@@ -61,9 +61,9 @@ export function tileUrl(facts, level, column, row) {
   return slidePath(facts.id, `/tile/${level}/${column}_${row}?v=${facts.version}`);
 }
 
-/** A picture of a patch; null in an exported folder, which has none. */
+/** A picture of a patch, made by the server. */
 export function regionUrl(id, patch, px) {
-  return isExport ? null : slidePath(id, `/region?x=${patch.x}&y=${patch.y}&side=${patch.side}&px=${px}`);
+  return slidePath(id, `/region?x=${patch.x}&y=${patch.y}&side=${patch.side}&px=${px}`);
 }
 
 /* An exported folder: answers are scripts, because a page on disk cannot read other files. */

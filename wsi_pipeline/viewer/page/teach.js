@@ -146,7 +146,7 @@ export class TeachPanel {
   async next() {
     try {
       const found = await get('next-to-mark', { count: 18, model: this.about.tuned });
-      fill(this.nextBox, h('h3', {}, 'Next to mark'), h('p.small.muted', {}, 'The tuned model is least certain about these patches, so marks here help it most.'),
+      fill(this.nextBox, h('h3', {}, 'Next to mark'), h('p.small.muted', {}, 'The tuned model is least certain about these patches, so marks here help it most.'), found.note ? h('p.note', {}, found.note) : null,
         sheetOf(found.patches, (patch) => [patch.id, ...patch.between], (patch) => this.goTo(patch)), command(found.command));
     } catch { /* Nothing is classified yet. */ }
   }

@@ -75,7 +75,7 @@ class TeachEndpoints:
         count = min(max(1, number(request, "count", 24)), 100)
         found = next_to_mark(self._viewer.library, self._viewer.marks, model, count)
         shown = self._viewer.command("view", "--next-to-mark", str(count), "--classified-by", model)
-        return JSONResponse({"patches": found, "command": shown})
+        return JSONResponse({"patches": found.patches, "note": found.note, "command": shown})
 
 
 async def _json(request: Request) -> dict[str, Any]:
