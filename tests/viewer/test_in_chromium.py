@@ -249,7 +249,7 @@ def check_patch_pictures(browser: Browser, viewer: Viewer) -> None:
         region = viewer.library.region("s0", Box(patch["x"], patch["y"], patch["side"], patch["side"]), 96)
         truth = Image.open(io.BytesIO(region.data)).resize((16, 16))
         away = np.abs(np.asarray(shown, float) - np.asarray(truth, float)).mean()
-        assert away < 6, patch
+        assert away < 12, patch
 
 
 def test_an_exported_folder_opens_from_the_disk(browser: Browser, viewer: Viewer, tmp_path: Path) -> None:

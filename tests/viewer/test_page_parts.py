@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from subprocess import DEVNULL, STDOUT
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,14 +40,6 @@ def tab_to(browser: Browser, script: str, most: int = 60) -> None:
 def point(name: str, x: float, y: float) -> dict[str, Any]:
     properties = {"objectType": "annotation", "classification": {"name": "a", "color": [1, 2, 3]}}
     geometry = {"type": "Point", "coordinates": [x, y]}
-    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
-
-
-def area(name: str, kind: str, x: float, y: float) -> dict[str, Any]:
-    """A rectangular mark with its upper left corner at (x, y)."""
-    ring = [[x, y], [x + 256, y], [x + 256, y + 200], [x, y + 200], [x, y]]
-    properties = {"objectType": "annotation", "classification": {"name": kind, "color": [1, 2, 3]}}
-    geometry = {"type": "Polygon", "coordinates": [ring]}
     return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
 
 
@@ -146,12 +136,7 @@ def test_layers_and_similar_patches_by_keyboard(browser: Browser, server: Own) -
     assert browser.problems == []
 
 
-def test_marks_and_tuning_by_keyboard(
-    browser: Browser, server: Own, run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[Any] = []
-    starter = SimpleNamespace(Popen=lambda words, **_: started.append(words), DEVNULL=DEVNULL, STDOUT=STDOUT)
-    monkeypatch.setattr("wsi_pipeline.viewer.jobs.subprocess", starter)
+def test_marks_by_keyboard(browser: Browser, server: Own, run: RunDir) -> None:
     open_slide_page(browser, server, "s1", "?x=512&y=512&s=1.2&tab=teach")
     for name in ("gland", "stroma"):
         tab_to(browser, "e.matches('form.inline input')")
@@ -177,16 +162,6 @@ def test_marks_and_tuning_by_keyboard(
     wait_for(lambda: len(features(run, "s1")) == 1)
     press(browser, "z", "KeyZ", 90, control=True)
     wait_for(lambda: len(features(run, "s1")) == 2)
-    more = [area(f"{name}{k}", name, x, 200 + 250 * k) for name, x in (("gland", 260), ("stroma", 560)) for k in (0, 1)]
-    body = json.dumps({"changes": [{"op": "put", "feature": one} for one in more]})
-    sent = f"{{method: 'POST', headers: {{'Content-Type': 'application/json'}}, body: {json.dumps(body)}}}"
-    assert browser.run(f"fetch('slides/s1/marks', {sent}).then(answer => answer.ok)"), "enough for tuning"
-    browser.wait("document.querySelector('button.main:not(:disabled)')")
-    tab_to(browser, "e.matches('button.main')", most=90)
-    press(browser, "Enter", number=13)
-    browser.wait("document.querySelector('#panel-teach .progress') !== null")
-    assert len(started) == 1
-    tab_to(browser, "e.innerText === 'Stop'", most=90)
 
 
 def test_two_slides_and_help_by_keyboard(browser: Browser, server: Own) -> None:
@@ -218,11 +193,6 @@ def test_two_slides_and_help_by_keyboard(browser: Browser, server: Own) -> None:
     tab_to(browser, "e.innerText === 'Left: s0'")
     press(browser, "Enter", number=13)
     assert browser.run("document.activeElement.innerText + document.activeElement.ariaPressed") == "Left: s0true"
-    press(browser, ".", "Period", 190)
-    browser.wait("location.hash.startsWith('#/slides/s1')")
-    browser.wait(READY)
-    press(browser, ",", "Comma", 188)
-    browser.wait("location.hash.startsWith('#/slides/s0')")
 
 
 def test_undo_brings_back_a_deleted_mark(browser: Browser, server: Own, run: RunDir) -> None:

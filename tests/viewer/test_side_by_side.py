@@ -153,31 +153,6 @@ def test_two_models_on_one_slide_move_together(browser: Browser, run: RunDir) ->
         server.kill()
 
 
-LISTS = "[...document.querySelectorAll('#panel-layers .list')].filter(e => e.offsetParent)"
-CHOSEN = "document.querySelector('.which [aria-pressed=true]').innerText"
-
-
-def test_each_side_has_its_list_of_layers(browser: Browser, server: Own | Server) -> None:
-    open_slide_page(browser, server, "s0", "?with=s1&layers=coverage@0.5")
-    browser.wait(f"{BOTH_OPEN} && {PANES}[1].layers.has('coverage')")
-    assert browser.run(f"[{LISTS}.length, {CHOSEN}]") == [1, "Left: s0"], "one list at a time beside the slides"
-    box = "document.querySelectorAll('.stage')[1].getBoundingClientRect()"
-    browser.click(*browser.run(f"(r => [r.left + r.width / 2, r.top + r.height / 2])({box})"))
-    browser.wait(f"{CHOSEN} === 'Right: s1'")
-    browser.run(f"{LISTS}[0].querySelector('[data-layer=grid] input').click()")
-    browser.wait(f"{PANES}[1].layers.has('grid')")
-    assert not browser.run(f"{PANES}[0].layers.has('grid')")
-    browser.wait("location.hash.includes('right=')")
-    browser.open(browser.run("location.href"), width=820)  # a tablet: the list is below the slides and wide
-    browser.wait(f"{BOTH_OPEN} && {PANES}[1].layers.has('grid')")
-    assert not browser.run(f"{PANES}[0].layers.has('grid')"), "each side keeps its own"
-    left, right = browser.run(f"{LISTS}.map(e => [e.querySelector('h2').innerText, e.getBoundingClientRect().left])")
-    assert (left[0], right[0]) == ("Left: s0", "Right: s1")
-    assert right[1] - left[1] > 300, "beside each other, as the slides are"
-    assert browser.run("document.querySelector('.which').offsetParent") is None
-    assert browser.problems == []
-
-
 def said_at(browser: Browser, x: float, y: float, name: str) -> str:
     """What the page says of a layer at a point of the slide, after the pointer went there."""
     script = f"""(p => {{ const r = p.stage.getBoundingClientRect();

@@ -60,7 +60,10 @@ export class SlidePage {
     if (this.canTeach) this.startTeaching(pane);
     this.toolbar(pane);
     pane.viewer.addHandler('animation-finish', () => this.keepPlace());
-    if (this.query.with) this.openSecond(this.query.with);
+    if (this.query.with) {
+      this.query.right ||= this.query.layers; // before the place is kept with the layers shown so far
+      this.openSecond(this.query.with);
+    }
     this.restoreLayers();
   }
 
