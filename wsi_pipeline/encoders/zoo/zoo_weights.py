@@ -228,7 +228,7 @@ def _not_here(preset: Published) -> EncoderError:
     )
 
 
-def _unread(error: BaseException) -> str:
+def _unread(error: Exception) -> str:
     """Why the weights-only loader failed. Its own first line advises to load the file without that safeguard."""
     if "Weights only load failed" not in str(error):
         return _first_line(error)
