@@ -96,9 +96,9 @@ class Browser:
         return result["result"].get("value")
 
     def wait(self, script: str, seconds: float = 60.0) -> Any:
-        """The value of a script expression once it is true; fails after a generous time."""
+        """The value of a script expression once it is true; fails after a generous time. An element's value is {}."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not (value := self.run(script)) and value != {}:
             assert time.monotonic() < end, f"never true: {script}; {self.problems}"
             time.sleep(0.1)
         return value

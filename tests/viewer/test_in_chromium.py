@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import wsi_pipeline as wp
@@ -237,19 +238,36 @@ def test_from_marks_to_the_class_map(browser: Browser, server: Own | Server, run
 
 
 def check_patch_pictures(browser: Browser, viewer: Viewer) -> None:
-    """The strongest patches of the layer are shown as the slide has them."""
+    """Pictures of the strongest patches: each is less than half as far from its patch as from any other of two slides.
+
+    Measured with the mean difference of 8 x 8 values: 1.9 to 3.2 from the patch itself, 9 or more from any other.
+    """
     layer = "document.querySelector('.pane').pane.layers.get('attention:colour/abmil').layer"
-    patches = browser.wait(f"{layer}.extremes(6).map(k => {layer}.patch(k))")
+    patches = browser.wait(f"{layer}.extremes({layer}.n).map(k => {layer}.patch(k))")
     pictures = "[...document.querySelectorAll('[data-layer^=attention] .sheet canvas')].slice(0, 6)"
-    boxes = f"{pictures}.map(e => e.getBoundingClientRect())"
+    boxes = browser.run(f"{pictures}.map(e => e.getBoundingClientRect()).map(r => [r.left, r.top, r.width])")
+    assert len(boxes) == 6
     time.sleep(1)  # pages on disk do not tell whether a picture is drawn
     window = Image.open(io.BytesIO(browser.picture())).convert("RGB")
-    for patch, (x, y, side) in zip(patches, browser.run(f"{boxes}.map(r => [r.left, r.top, r.width])"), strict=True):
-        shown = window.crop((round(x) + 1, round(y) + 1, round(x + side) - 1, round(y + side) - 1)).resize((16, 16))
-        region = viewer.library.region("s0", Box(patch["x"], patch["y"], patch["side"], patch["side"]), 96)
-        truth = Image.open(io.BytesIO(region.data)).resize((16, 16))
-        away = np.abs(np.asarray(shown, float) - np.asarray(truth, float)).mean()
-        assert away < 12, patch
+    truths = {
+        (name, patch["row"]): small(Image.open(io.BytesIO(viewer.library.region(name, box_of(patch), 96).data)))
+        for name in ("s0", "s1")
+        for patch in patches
+    }
+    for patch, (x, y, side) in zip(patches, boxes, strict=False):
+        shown = small(window.crop((round(x) + 1, round(y) + 1, round(x + side) - 1, round(y + side) - 1)))
+        away = {of: np.abs(shown - truth).mean() for of, truth in truths.items()}
+        own = away.pop(("s0", patch["row"]))
+        assert own < min(away.values()) / 2, (patch, own, min(away, key=away.__getitem__))
+
+
+def box_of(patch: dict[str, int]) -> Box:
+    return Box(patch["x"], patch["y"], patch["side"], patch["side"])
+
+
+def small(picture: Image.Image) -> NDArray[np.float64]:
+    """A picture as (8, 8, 3)."""
+    return np.asarray(picture.convert("RGB").resize((8, 8)), float)
 
 
 def test_an_exported_folder_opens_from_the_disk(browser: Browser, viewer: Viewer, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from subprocess import DEVNULL, STDOUT
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +42,14 @@ def tab_to(browser: Browser, script: str, most: int = 60) -> None:
 def point(name: str, x: float, y: float) -> dict[str, Any]:
     properties = {"objectType": "annotation", "classification": {"name": "a", "color": [1, 2, 3]}}
     geometry = {"type": "Point", "coordinates": [x, y]}
+    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
+
+
+def area(name: str, kind: str, x: float, y: float) -> dict[str, Any]:
+    """A rectangular mark with its upper left corner at (x, y)."""
+    ring = [[x, y], [x + 256, y], [x + 256, y + 200], [x, y + 200], [x, y]]
+    properties = {"objectType": "annotation", "classification": {"name": kind, "color": [1, 2, 3]}}
+    geometry = {"type": "Polygon", "coordinates": [ring]}
     return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
 
 
@@ -105,7 +115,8 @@ def test_layers_and_similar_patches_by_keyboard(browser: Browser, server: Own) -
     tab_to(browser, "e.matches('[data-layer=coverage] input')")
     press(browser, " ", "Space", 32)
     browser.wait(f"{FIRST}.layers.has('coverage')")
-    browser.wait("!document.querySelector('[data-layer=coverage] input').disabled")
+    browser.wait("document.querySelector('[data-layer=coverage] input').ariaBusy === 'false'")
+    assert browser.run("document.activeElement.closest('[data-layer]').dataset.layer") == "coverage", "focus is kept"
     tab_to(browser, "e.getAttribute('aria-label') === 'Opacity of tissue fraction'")
     before = browser.run(f"{FIRST}.layers.get('coverage').opacity")
     press(browser, "ArrowLeft", number=37)
@@ -136,7 +147,12 @@ def test_layers_and_similar_patches_by_keyboard(browser: Browser, server: Own) -
     assert browser.problems == []
 
 
-def test_marks_by_keyboard(browser: Browser, server: Own, run: RunDir) -> None:
+def test_marks_and_tuning_by_keyboard(
+    browser: Browser, server: Own, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    starter = SimpleNamespace(Popen=lambda words, **_: started.append(words), DEVNULL=DEVNULL, STDOUT=STDOUT)
+    monkeypatch.setattr("wsi_pipeline.viewer.jobs.subprocess", starter)
     open_slide_page(browser, server, "s1", "?x=512&y=512&s=1.2&tab=teach")
     for name in ("gland", "stroma"):
         tab_to(browser, "e.matches('form.inline input')")
@@ -162,6 +178,16 @@ def test_marks_by_keyboard(browser: Browser, server: Own, run: RunDir) -> None:
     wait_for(lambda: len(features(run, "s1")) == 1)
     press(browser, "z", "KeyZ", 90, control=True)
     wait_for(lambda: len(features(run, "s1")) == 2)
+    more = [area(f"{name}{k}", name, x, 200 + 250 * k) for name, x in (("gland", 260), ("stroma", 560)) for k in (0, 1)]
+    body = json.dumps({"changes": [{"op": "put", "feature": one} for one in more]})
+    sent = f"{{method: 'POST', headers: {{'Content-Type': 'application/json'}}, body: {json.dumps(body)}}}"
+    assert browser.run(f"fetch('slides/s1/marks', {sent}).then(answer => answer.ok)"), "enough for tuning"
+    browser.wait("document.querySelector('button.main:not(:disabled)')")
+    tab_to(browser, "e.matches('button.main')", most=90)
+    press(browser, "Enter", number=13)
+    browser.wait("document.querySelector('#panel-teach .progress') !== null")
+    assert len(started) == 1
+    tab_to(browser, "e.innerText === 'Stop'", most=90)
 
 
 def test_two_slides_and_help_by_keyboard(browser: Browser, server: Own) -> None:
@@ -193,6 +219,29 @@ def test_two_slides_and_help_by_keyboard(browser: Browser, server: Own) -> None:
     tab_to(browser, "e.innerText === 'Left: s0'")
     press(browser, "Enter", number=13)
     assert browser.run("document.activeElement.innerText + document.activeElement.ariaPressed") == "Left: s0true"
+
+
+def test_slides_in_turn_by_keyboard(browser: Browser, server: Own) -> None:
+    """Also from a slide that cannot be shown."""
+    open_slide_page(browser, server, "s0")
+    lost = "document.querySelector('.slide.lost')?.innerText.includes('torn cannot be shown')"
+    for key, code, number, slides in ((".", "Period", 190, ("s1", "s2")), (",", "Comma", 188, ("s1", "s0"))):
+        for name in slides:
+            press(browser, key, code, number)
+            browser.wait(f"document.querySelector('.pane')?.pane.facts.id === '{name}'")
+    press(browser, ",", "Comma", 188)
+    browser.wait("document.querySelector('#notice').innerText.includes('first slide')")
+    browser.run("location.hash = '#/slides/torn'")
+    browser.wait(lost)
+    press(browser, "?", "Slash", 191)
+    browser.wait("document.querySelector('dialog[open]')")
+    press(browser, "Escape", number=27)
+    browser.wait("!document.querySelector('dialog')")
+    press(browser, ",", "Comma", 188)
+    browser.wait("document.querySelector('.pane')?.pane.facts.id === 'blank'")
+    press(browser, ".", "Period", 190)
+    browser.wait(lost)
+    del browser.problems[:]  # a browser logs the answer that a slide cannot be read
 
 
 def test_undo_brings_back_a_deleted_mark(browser: Browser, server: Own, run: RunDir) -> None:

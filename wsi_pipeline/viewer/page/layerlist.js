@@ -36,8 +36,10 @@ function layerGroups(page, pane) {
 function layerRow(page, pane, entry, text) {
   const on = pane.layers.has(entry.key);
   const more = h('div.more', { hidden: !on });
-  const check = h('input', { type: 'checkbox', checked: on, onchange: async () => {
-    check.disabled = true;
+  const busy = (now) => check.setAttribute('aria-busy', now); // not disabled: that would lose the focus
+  const waits = (event) => check.getAttribute('aria-busy') === 'true' && event.preventDefault();
+  const check = h('input', { type: 'checkbox', checked: on, 'aria-busy': false, onclick: waits, onchange: async () => {
+    busy(true);
     try {
       await page.setLayer(pane, entry, check.checked);
       more.hidden = !check.checked;
@@ -47,7 +49,7 @@ function layerRow(page, pane, entry, text) {
       check.checked = false;
       notice(error.message, true);
     }
-    check.disabled = false;
+    busy(false);
   } });
   if (on) fill(more, layerDetails(page, pane, entry));
   return h('div.layer', { 'data-layer': entry.key }, h('label', {}, check, h('span', {}, text)), more);

@@ -15,21 +15,25 @@ function parts() {
   return { words, query: Object.fromEntries(new URLSearchParams(query || '')) };
 }
 
-/** Put the state of a page into the address without adding an entry to the history. */
+/** Put the state of a page into the address without adding an entry to the history; not once another page is asked for. */
 function remember(path, query) {
+  if (location.hash !== kept) return;
   const words = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== '' && value !== undefined && value !== null));
-  kept = `#${path}${words.size ? `?${words}` : ''}`;
-  history.replaceState(null, '', kept);
+  history.replaceState(null, '', `#${path}${words.size ? `?${words}` : ''}`);
+  kept = location.hash;
 }
 
 async function show() {
   if (page && location.hash === kept) return;
+  const asked = location.hash;
   const { words, query } = parts();
   page?.close();
   const ofSlide = words[0] === 'slides' && words[1];
   const facts = ofSlide ? slides.facts(words[1], query.training) : null;
   facts?.catch(() => null); // the page of the slide tells the error
   about = await get('about');
+  if (location.hash !== asked) return; // another page was asked for meanwhile
+  kept = asked;
   const top = document.getElementById('top');
   const main = document.getElementById('main');
   if (ofSlide) {
@@ -45,7 +49,6 @@ async function show() {
     document.title = about.name;
     fill(top, h('h1.grow', {}, h('span.name', {}, about.name), h('span.muted.small', {}, about.run && about.run !== about.name ? about.run : '')));
   }
-  kept = location.hash;
   fill(main, page.element);
 }
 

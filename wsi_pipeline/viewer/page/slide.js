@@ -120,6 +120,7 @@ export class SlidePage {
   async neighbour(way) {
     const found = await slides.around(this.id, Object.fromEntries(new URLSearchParams(this.list.replace(/^\?/, ''))));
     const id = way < 0 ? found.previous : found.next;
+    if (this.closed) return;
     if (id) location.hash = slideHref(id, { training: this.query.training });
     else notice(way < 0 ? 'This is the first slide' : 'This is the last slide');
   }
@@ -133,18 +134,19 @@ export class SlidePage {
 
   key(event) {
     const typing = event.target.closest?.('input[type=text], input[type=search], select, dialog');
-    if (typing || event.altKey || !this.facts) return;
+    if (typing || event.altKey) return;
     if ((event.ctrlKey || event.metaKey) && event.key === 'z') {
       this.store?.undo();
       event.preventDefault();
       return;
     }
     if (event.ctrlKey || event.metaKey) return;
+    if (event.key === ',' || event.key === '.') this.neighbour(event.key === ',' ? -1 : 1);
+    else if (event.key === '?') this.help();
+    if (!this.facts) return; // it is opening, or cannot be shown
     const tool = TOOLS.find(([, , key]) => key === event.key.toLowerCase());
     if (tool && this.canTeach) this.chooseTool(tool[0]);
     else if (/^[1-9]$/.test(event.key)) this.teach?.chooseNumber(Number(event.key) - 1);
-    else if (event.key === ',' || event.key === '.') this.neighbour(event.key === ',' ? -1 : 1);
-    else if (event.key === '?') this.help();
     else if (event.key === 'l') this.toggleLayers();
     else if (event.key === 'm' && this.panels.like && this.likeOf) this.openTab('like');
   }
@@ -248,7 +250,12 @@ export class SlidePage {
   /* ---- layers ---- */
 
   showLayerPanel() {
+    const used = document.activeElement?.closest('#panel-layers [data-layer] input');
+    const places = used && [used.closest('.list').id, used.closest('[data-layer]').dataset.layer, used.type];
     fill(this.panels.layers, layerLists(this));
+    if (!places) return;
+    const [list, key, type] = places.map((text) => CSS.escape(text)); // the focus stays where it was
+    this.panels.layers.querySelector(`#${list} [data-layer="${key}"] input[type=${type}]`)?.focus();
   }
 
   /** List the layers of pane `at`, the one that is used. `keep` the focus where it was. */
