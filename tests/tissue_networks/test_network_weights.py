@@ -74,7 +74,7 @@ def test_pickled_networks_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(EncoderError, match=r"whole.pth cannot be read as tensors alone") as fault:
         open_network(artefact_network(1.5), tmp_path / "whole.pth")
     assert "state_dict()" in str(fault.value.todo)
-    assert "other objects, or is no checkpoint of PyTorch" in fault.value.what
+    assert "other objects, or is not a PyTorch checkpoint" in fault.value.what
     assert "weights_only" not in fault.value.what, "PyTorch's advice to load without the safeguard"
     for name in ("torn.pth", "torn.onnx", "torn.safetensors"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 not weights")

@@ -233,7 +233,7 @@ def _unread(error: Exception) -> str:
     if "Weights only load failed" not in str(error):
         return _first_line(error)
     found = str(error).partition("WeightsUnpickler error: ")[2].splitlines()
-    return "it holds other objects, or is no checkpoint of PyTorch" + (f" ({found[0].strip()})" if found else "")
+    return "it holds other objects, or is not a PyTorch checkpoint" + (f" ({found[0].strip()})" if found else "")
 
 
 def _first_line(error: Exception) -> str:
