@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,7 +83,7 @@ def test_processes_share_it(cache: Path) -> None:
 
 
 def test_a_process_waits_for_its_turn_to_shrink(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where it waits in vain, its next part tries again."""
+    """And where it waits in vain, it goes on and tries again after the next sixteenth of the limit."""
     monkeypatch.setattr("wsi_pipeline.remote.range_cache._PATIENCE_SECONDS", 0.1)
     kept = RangeCache(cache, 100_000)
     version = version_of(kept)
@@ -89,7 +91,19 @@ def test_a_process_waits_for_its_turn_to_shrink(cache: Path, monkeypatch: pytest
         for number in range(12):
             kept.write(version, number * 10_000, bytes(10_000))
         assert len(kept.parts(version)) == 12
-    kept.write(version, 120_000, bytes(1))
+    kept.write(version, 120_000, bytes(10_000))
+    assert sum(stop - start for start, stop in kept.parts(version)) <= 100_000
+
+
+def test_the_turn_of_another_process_is_waited_for(cache: Path) -> None:
+    kept = RangeCache(cache, 100_000)
+    version = version_of(kept)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(cache / "lock"):
+            writing = pool.submit(lambda: [kept.write(version, k * 10_000, bytes(10_000)) for k in range(12)])
+            time.sleep(0.3)
+            assert not writing.done()
+        writing.result(60)
     assert sum(stop - start for start, stop in kept.parts(version)) <= 100_000
 
 

@@ -25,7 +25,8 @@ _SPARED = 0.9
 _GUESSED_BYTES = 64 << 20
 _PATIENCE_SECONDS = 30.0
 """How long a process waits for its turn to shrink the cache. Without waiting, all others would go on writing while a
-slow one shrinks what it saw at first, and the limit would be passed by as much as they write."""
+slow one shrinks what it saw at first, and the limit would be passed by as much as they write. Past this, as when the
+other process is suspended, it goes on and tries again after the next sixteenth."""
 
 
 class RangeCache:
@@ -98,10 +99,9 @@ class RangeCache:
             self._written += written
             if self._written * _SLACK < self.limit:
                 return
-            with suppress(LockedError, OSError), locked(self.folder / "lock", _PATIENCE_SECONDS):
-                with self._lock:
-                    self._written = 0  # parts that threads write from here on are counted again
-                self._shrink()
+            self._written = 0
+        with suppress(LockedError, OSError), locked(self.folder / "lock", _PATIENCE_SECONDS):
+            self._shrink()
 
     def _shrink(self) -> None:
         found = []
