@@ -174,9 +174,9 @@ def test_features_of_two_normalisations_are_not_mixed(run: Path, capsys: pytest.
     assert main(["similar", "pale", "--patch", "400,400", "--run", str(run)]) == 2
     assert "other settings: stain_norm none, not macenko" in capsys.readouterr().err
     found = SimilarPatches(Library.of_run(RunDir(run)))
-    with pytest.raises(MilError, match="were embedded with other weights or settings"):
+    with pytest.raises(MilError, match="were embedded with other settings: stain_norm none, not macenko"):
         found.slides("pale", "colour", 2)
-    with pytest.raises(MilError, match="other weights or settings"):
+    with pytest.raises(MilError, match="were embedded with other settings: stain_norm none, not macenko"):
         SimilarPatches(Library.of_run(RunDir(run))).slides("dark", "colour", 2)  # by the means that were kept
     assert embed(run, "--stain-norm", "macenko", "--quiet") == 0
     assert len(found.slides("pale", "colour", 2)) == 2
