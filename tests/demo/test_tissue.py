@@ -48,7 +48,7 @@ def features(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[n
 def test_form_tells_the_classes_apart_better_than_mean_colour() -> None:
     rows = []
     for site in range(len(SITES)):
-        for seed in range(3):
+        for seed in range(5):
             for tumour in (False, True):
                 picture = synthetic_tissue(2 * PATCH, 100 * site + seed, tumour=tumour, site=site)
                 for y, x in ((0, 0), (0, PATCH), (PATCH, 0), (PATCH, PATCH)):

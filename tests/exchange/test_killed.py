@@ -19,7 +19,7 @@ from tests.exchange import foreign_files as files
 from tests.exchange.small_run import small_run
 from wsi_pipeline.cli import main
 
-SLIDES, LONGEST = 24, 240.0
+SLIDES, LONGEST = 48, 240.0
 
 
 def begin(words: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -46,7 +46,7 @@ def stores_in(folder: Path, pattern: str) -> Callable[[], int]:
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The words that import the slides of TRIDENT, but for the run folder."""
+    """The words that import 48 slides of TRIDENT, but for the run folder."""
     folder = tmp_path_factory.mktemp("features")
     names = [f"s{k}" for k in range(SLIDES)]
     for number, name in enumerate(names):

@@ -35,7 +35,7 @@ def check(split: PatchSplit, labels: np.ndarray, groups: list[str], parts: int) 
         assert (np.diff(part) > 0).all()
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_no_group_is_divided_and_no_part_lacks_a_class(data: st.DataObject) -> None:
     classes = data.draw(st.integers(2, 4))
