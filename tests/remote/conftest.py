@@ -9,9 +9,21 @@ from typing import Any
 import pytest
 
 from tests.slide_files import tissue_like, write_pyramid_tiff
+from tests.stages.cohorts import write_cohort
+from wsi_pipeline.cli import main
 
 SLIDE = tissue_like(1600, 1300)
 KEY, SECRET = "AKIAABCDEFGHIJKLMNOP", "a-secret-key-0123456789"
+
+
+def make_runs(folder: Path, per_class: int) -> Path:
+    """A folder with slides, their table, and two finished runs of them: `hdf5` and `zarr`."""
+    table = str(write_cohort(folder, per_class=per_class, broken=False))
+    for store in ("hdf5", "zarr"):
+        run = ("--run", str(folder / store), "--store", store)
+        assert main(["tile", table, "--workers", "0", "--pixels", "jpeg", *run]) == 0
+        assert main(["embed", "--model", "colour", *run]) == 0
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,7 @@ import pytest
 
 import wsi_pipeline as wp
 from tests.exchange import foreign_files as files
-from tests.remote.conftest import KEY, SECRET
-from tests.stages.cohorts import write_cohort
+from tests.remote.conftest import KEY, SECRET, make_runs
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import StoreError, UsageError
 from wsi_pipeline.files.addresses import slide_path
@@ -33,13 +32,7 @@ QUICK = ("--folds", "2", "--epochs", "2", "--bootstrap", "100", "--allow-few")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two finished runs of the same slide: `hdf5` and `zarr`."""
-    folder = tmp_path_factory.mktemp("s3-stores")
-    table = str(write_cohort(folder, per_class=1, broken=False))
-    for store in ("hdf5", "zarr"):
-        run = ("--run", str(folder / store), "--store", store)
-        assert main(["tile", table, "--workers", "0", "--pixels", "jpeg", *run]) == 0
-        assert main(["embed", "--model", "colour", *run]) == 0
-    return folder
+    return make_runs(tmp_path_factory.mktemp("s3-stores"), 1)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import wsi_pipeline as wp
 from benchmarks.range_server import RangeServer, serving
 from tests.exchange import foreign_files as files
-from tests.stages.cohorts import write_cohort
+from tests.remote.conftest import make_runs
 from wsi_pipeline.cli import main
 from wsi_pipeline.errors import DamagedStoreError, StoreError, UsageError
 from wsi_pipeline.remote.traffic import traffic
@@ -27,13 +27,7 @@ QUICK = ("--folds", "2", "--epochs", "2", "--bootstrap", "100", "--allow-few")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Slides with their table, and two finished runs of them: `hdf5` and `zarr`."""
-    folder = tmp_path_factory.mktemp("stores")
-    table = str(write_cohort(folder, per_class=2, broken=False))
-    for store in ("hdf5", "zarr"):
-        run = ("--run", str(folder / store), "--store", store)
-        assert main(["tile", table, "--workers", "0", "--pixels", "jpeg", *run]) == 0
-        assert main(["embed", "--model", "colour", *run]) == 0
-    return folder
+    return make_runs(tmp_path_factory.mktemp("stores"), 2)
 
 
 @pytest.fixture

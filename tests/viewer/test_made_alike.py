@@ -24,6 +24,12 @@ from wsi_pipeline.store.tables.patch_table import read_patch_table
 TRAINING = {"training": "colour/abmil", "sort": "distance"}
 
 
+@pytest.fixture(autouse=True)
+def asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are looked at for each request, not every two seconds."""
+    monkeypatch.setattr("wsi_pipeline.viewer.nearest.slide_distances.FRESH_SECONDS", 0.0)
+
+
 def distances(client: TestClient) -> tuple[dict[str, float], str]:
     """Distances of the slides that have one, and what the page says of them."""
     answer = client.get("cohort", params=TRAINING).json()

@@ -18,14 +18,13 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.files.addresses import is_address
 from wsi_pipeline.stages.results.trainings import PREDICTIONS
 from wsi_pipeline.viewer.library import Library
-from wsi_pipeline.viewer.nearest.slide_distances import Distances, SlideDistances
+from wsi_pipeline.viewer.nearest.slide_distances import FRESH_SECONDS, Distances, SlideDistances
 
 Row = dict[str, Any]
 
 SORTS = ("order", "error", "doubt", "spread", "distance", "patches", "id")
 """What the cohort can be sorted by; `order` is that of the manifest."""
 MOST_ROWS = 500
-_FRESH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class CohortRows:
     def _rows(self, training: str) -> list[Row]:
         """The rows of all slides; recent ones are reused, for example for the next page."""
         known = self._recent
-        if known is None or known[0] != training or time.monotonic() - known[1] > _FRESH_SECONDS:
+        if known is None or known[0] != training or time.monotonic() - known[1] > FRESH_SECONDS:
             rows = [self._row(record, training) for record in self._library.records.values()]
             known = self._recent = (training, time.monotonic(), rows)
         return known[2]

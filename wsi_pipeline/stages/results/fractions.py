@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from wsi_pipeline.cohort.manifest import SlideRecord
-from wsi_pipeline.cohort.run_dir import RunDir, existing_store, slug
+from wsi_pipeline.cohort.run_dir import STORE_SUFFIXES, RunDir, existing_store, slug
 from wsi_pipeline.errors import StoreError
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.store.schema import CLASS_FORMAT, PATCH_FORMAT, Header
@@ -86,7 +86,9 @@ def classified(run: RunDir) -> tuple[str, ...]:
 
 def newest_classes(run: RunDir, model: str, slide_ids: Iterable[str]) -> Header | None:
     """Header of the class store of `model` that was written last; None if no slide is classified."""
-    stores = [store for name in slide_ids if (store := existing_store(run.class_store(model, name))) is not None]
+    known, folder = set(slide_ids), run.classify(model)
+    found = folder.iterdir() if folder.is_dir() else ()  # one listing: asking for each slide takes longer
+    stores = [path for path in found if path.suffix in STORE_SUFFIXES.values() and path.stem in known]
     for store in sorted(stores, key=_written, reverse=True):
         header = read_header(store, CLASS_FORMAT)
         if header is not None:

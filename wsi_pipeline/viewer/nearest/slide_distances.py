@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from wsi_pipeline.viewer.library import Library
 from wsi_pipeline.viewer.model_inputs import model_inputs
 from wsi_pipeline.viewer.nearest.slide_means import SlideMeans
 from wsi_pipeline.wording import counted, listed
+
+FRESH_SECONDS = 2.0
+"""What was read is used again for so long, for the next page of a list: thousands of files are not asked for each."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,14 @@ class SlideDistances:
         self._library, self._lock = library, threading.Lock()
         self._means: dict[str, SlideMeans] = {}
         self._known: dict[Path, tuple[tuple[int, ...], Distances]] = {}
+        self._checked: dict[Path, float] = {}
 
     def of(self, folder: Path) -> Distances:
         """Distances by the training in `folder`; none, with a note, if it cannot be measured."""
         encoder = folder.parent.name
         with self._lock:  # takes a while for a large cohort; other requests are answered meanwhile
+            if time.monotonic() - self._checked.get(folder, -math.inf) < FRESH_SECONDS:
+                return self._known[folder][1]
             marks = self._marks(folder, encoder)
             if folder not in self._known or self._known[folder][0] != marks:
                 try:
@@ -47,6 +55,7 @@ class SlideDistances:
                 except WsiPipelineError as error:
                     measured = Distances(note=f"No distances: {error.what}.")
                 self._known[folder] = marks, measured
+            self._checked[folder] = time.monotonic()
             return self._known[folder][1]
 
     def _marks(self, folder: Path, encoder: str) -> tuple[int, ...]:
