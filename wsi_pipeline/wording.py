@@ -46,6 +46,11 @@ def listed(items: Iterable[object], most: int = NAMED, separator: str = ", ", no
     return separator.join(every[:most]) + f"{joint}and {grouped(more)} more" + (f" {noun}" if noun else "")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what another library's error says; its type if it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def tested_words(patients: str) -> str:
     """How slides were tested, as far as patients are known; `patients` is `Cohort.patients_stated`."""
     if patients == "not known":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_pipeline.errors import EncoderError, UsageError
 from wsi_pipeline.tissue_networks.published import MEAN, STD, WINDOW, Labels, Network, PublishedNetwork
+from wsi_pipeline.wording import first_line
 
 
 def open_onnx(published: PublishedNetwork, file: Path) -> Network:
@@ -30,7 +31,7 @@ def open_onnx(published: PublishedNetwork, file: Path) -> Network:
     try:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except faults as error:
-        raise EncoderError(f"{file} is not an ONNX file that can be run: {_first_line(error)}") from None
+        raise EncoderError(f"{file} is not an ONNX file that can be run: {first_line(error)}") from None
     inputs, wanted = session.get_inputs(), (1, len(published.classes), WINDOW, WINDOW)
 
     def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -44,7 +45,7 @@ def open_onnx(published: PublishedNetwork, file: Path) -> Network:
         takes = ", ".join(f"{each.name} {tuple(each.shape)}" for each in inputs)
         raise EncoderError(
             f"{file} does not fit {published.name}: it takes {takes} instead of (1, 3, {WINDOW}, {WINDOW})"
-            f" ({_first_line(error)})",
+            f" ({first_line(error)})",
             todo=f"Published weights: {published.where}.",
         ) from None
     if shape != wanted:
@@ -60,7 +61,3 @@ def open_onnx(published: PublishedNetwork, file: Path) -> Network:
         return np.stack([logits(image[None])[0].argmax(axis=0).astype(np.uint8) for image in images])
 
     return run
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wsi_pipeline.encoders.hf_models.hf_processor import quiet
 from wsi_pipeline.encoders.zoo.facts import CLASS_AND_MEAN, CLASS_TOKEN
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import first_line, listed
 
 log = logging.getLogger(__name__)
 auto: Any = transformers
@@ -184,7 +184,7 @@ def measure(config: Any, sides: Iterable[int], feature: str = "") -> tuple[int, 
     try:
         network = build(config)
     except BUILD_FAULTS as error:
-        raise EncoderError(f"transformers has no model for {config.model_type!r} here: {_first_line(error)}") from None
+        raise EncoderError(f"transformers has no model for {config.model_type!r} here: {first_line(error)}") from None
     if getattr(config, "num_queries", None) is not None:
         raise _no_features(network, "it is a detector: its output is a set of detected objects")
     reason = ""
@@ -193,7 +193,7 @@ def measure(config: Any, sides: Iterable[int], feature: str = "") -> tuple[int, 
             with _Watch() as watch, torch.inference_mode():
                 row = row_of(network, torch.empty(2, 3, side, side, device="meta"), feature=feature)
         except BUILD_FAULTS as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             continue
         if row.features.ndim != 2 or row.features.shape[0] != 2:
             raise _no_features(network, f"two images give features of shape {tuple(row.features.shape)}")
@@ -308,7 +308,3 @@ def _no_features(network: Any, reason: str) -> EncoderError:
         f"{network.config.model_type} ({type(network).__name__}) does not turn images into features: {reason}",
         todo="Choose a vision model; text models, detectors and text generators cannot be used as encoders.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -27,7 +27,7 @@ from PIL import Image
 from wsi_pipeline.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo, Triple
 from wsi_pipeline.encoders.torch_encoder import prepare
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.wording import counted
+from wsi_pipeline.wording import counted, first_line
 
 log = logging.getLogger(__name__)
 auto: Any = transformers
@@ -99,7 +99,7 @@ def read_processor(
     except _FAULTS as error:
         raise EncoderError(
             f"{name}: its image processor {_called(processor)} does not turn a square RGB patch into one image: "
-            f"{_first_line(error)} ({_settings(processor)})",
+            f"{first_line(error)} ({_settings(processor)})",
             todo=f"Correct {PROCESSOR}, or choose another model.",
         ) from None
 
@@ -144,7 +144,7 @@ def _build(name: str, config_file: Path, facts: Mapping[str, Any] | None) -> Any
         try:
             built = auto.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except _FAULTS as error:
-            reason = _first_line(error).replace(folder, name)
+            reason = first_line(error).replace(folder, name)
             raise EncoderError(
                 f"{name}: transformers {transformers.__version__} cannot build its image processor"
                 f"{f' {kind}' if kind else ''}: {reason}",
@@ -318,7 +318,3 @@ def _plain(value: Any) -> Any:
     if sides is None:
         return value
     return ", ".join(f"{key}={side}" for key, side in sides.items() if side is not None)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

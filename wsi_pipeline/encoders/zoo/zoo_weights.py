@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.weights import misfits, read_tensors
 from wsi_pipeline.errors import EncoderError
-from wsi_pipeline.wording import listed
+from wsi_pipeline.wording import first_line, listed
 
 if TYPE_CHECKING:
     import torch
@@ -231,10 +231,6 @@ def _not_here(preset: Published) -> EncoderError:
 def _unread(error: Exception) -> str:
     """Why the weights-only loader failed. Its own first line advises to load the file without that safeguard."""
     if "Weights only load failed" not in str(error):
-        return _first_line(error)
+        return first_line(error)
     found = str(error).partition("WeightsUnpickler error: ")[2].splitlines()
     return "it holds other objects, or is not a PyTorch checkpoint" + (f" ({found[0].strip()})" if found else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
