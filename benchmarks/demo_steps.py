@@ -2,8 +2,9 @@
 
     python benchmarks/demo_steps.py [--beside CHECKOUT] [--only tile train-mil]
 
-The commands are those of the Makefile. With `--beside`, each command of another checkout runs in turn with ours, in a
-folder of its own. `--only` measures some of them; the others run unmeasured, since later ones need what they write.
+The commands are those of each checkout's Makefile. With `--beside`, each command of another checkout runs in turn with
+ours, in a folder of its own; a command that it does not have is left out there. `--only` shows some of them; the others
+run too, since later ones need what they write.
 """
 
 from __future__ import annotations
@@ -44,16 +45,21 @@ def main() -> None:
     print("| command | " + " | ".join(f"{c.name}: processor s | wall s" for c in checkouts) + " |")
     print("|---|" + "--:|--:|" * len(checkouts), flush=True)
     with tempfile.TemporaryDirectory() as name:
-        for words in steps((ROOT / "Makefile").read_text(encoding="utf-8")):
+        makefiles = [(checkout / "Makefile").read_text(encoding="utf-8") for checkout in checkouts]
+        recipes = [{words[0]: words for words in steps(makefile)} for makefile in makefiles]
+        for command in recipes[-1]:
             cells = []
-            for place, checkout in enumerate(checkouts):
+            for place, (checkout, recipe) in enumerate(zip(checkouts, recipes, strict=True)):
                 folder = Path(name) / str(place)
                 folder.mkdir(exist_ok=True)
-                used, wall = seconds(checkout, words, folder)
+                if command not in recipe:
+                    cells.append(" | ")
+                    continue
+                used, wall = seconds(checkout, recipe[command], folder)
                 sums[place] += used
                 cells.append(f"{used:.1f} | {wall:.1f}")
-            if not args.only or words[0] in args.only:
-                print(f"| `{words[0]}` | " + " | ".join(cells) + " |", flush=True)
+            if not args.only or command in args.only:
+                print(f"| `{command}` | " + " | ".join(cells) + " |", flush=True)
     print("| all | " + " | ".join(f"{used:.1f} | " for used in sums) + "|")
 
 
