@@ -135,6 +135,7 @@ def tuning(scale: Scale, device: str) -> list[Row]:
 
     from pathotune.adapters import configure
     from pathotune.model import PathoTune
+    from pathotune.training.arithmetic import Compute
 
     model, batch = scale.models[0], min(64, scale.patches // 8)
     images = torch.randn(batch, 3, 224, 224, device=device)
@@ -148,7 +149,7 @@ def tuning(scale: Scale, device: str) -> list[Row]:
         optimizer = torch.optim.AdamW(net.trained_parameters().values(), 1e-3)
 
         def step() -> None:
-            with torch.autocast(torch.device(device).type, torch.bfloat16):
+            with Compute(device).lowered():
                 loss = F.cross_entropy(net(images).float(), labels)
             optimizer.zero_grad()
             loss.backward()

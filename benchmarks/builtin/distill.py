@@ -35,6 +35,7 @@ from torch import Tensor
 
 from pathotune.backbone import open_backbone
 from pathotune.builtin import VIT_MINI, vit_mini_path
+from pathotune.training.arithmetic import ON_CPU
 
 TEACHER_WEIGHTS = "weights/deit_tiny_patch16_224.fp16.safetensors"
 SYNTHETIC_PART = 0.2
@@ -138,7 +139,7 @@ def _scales(teacher: Network, corpus: Corpus) -> list[Scale]:
 def _step(
     student: Network, teacher: Network, images: Tensor, scales: list[Scale], optimiser: torch.optim.Optimizer
 ) -> float:
-    with torch.autocast("cpu", torch.bfloat16):
+    with ON_CPU.lowered():
         with torch.no_grad():
             wanted = hidden_states(teacher, images)
         given = hidden_states(student, images)

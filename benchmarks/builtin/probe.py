@@ -34,6 +34,7 @@ from pathotune.backbone import BUILT_IN, open_backbone
 from pathotune.builtin import VIT_MINI, default_adapter_path, vit_mini
 from pathotune.checkpoint import load_adapter
 from pathotune.model import PathoTune
+from pathotune.training.arithmetic import ON_CPU
 
 NUCLEI, CROP = 6000, 48
 RESAMPLES = 500
@@ -131,7 +132,7 @@ def features(network: Network, pixels: NDArray[np.uint8], batch: int = 64) -> ND
     parts = []
     for start in range(0, len(pixels), batch):
         images = normalise(torch.from_numpy(pixels[start : start + batch]).permute(0, 3, 1, 2).float())
-        with torch.autocast("cpu", torch.bfloat16):
+        with ON_CPU.lowered():
             tokens = network.tokens(images) if isinstance(network, PathoTune) else network.forward_features(images)
             parts.append(tokens[:, 0].float().numpy())
     return np.concatenate(parts)

@@ -64,6 +64,7 @@ def run(job: Job) -> Json:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "threads": torch.get_num_threads(),
         "device": DEVICE,
+        "precision": Compute(DEVICE).arithmetic,
         "per_task": _per_task(test, found),
         "at_test": _probe(model, card, test, job.probes),
     }

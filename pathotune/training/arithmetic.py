@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from pathotune.checks import check_choice
+from pathotune.hardware import fast_bf16
 from pathotune.model import PathoTune
 from pathotune.prompts import InstanceVisualPrompts
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Device of a pass in torch's notation (cpu, cuda:0), and precision: bf16 (sums and norms in fp32) or fp32.
+    """Device of a pass in torch's notation (cpu, cuda:0), and precision: bf16 (sums and norms in fp32), fp32, or auto.
 
+    precision  auto: bf16 where the device is fast at it, else fp32
     cache_mb   most memory in training for what frozen layers give, MB; 0: compute it in every epoch
     """
 
     device: str = "cpu"
-    precision: str = "bf16"
+    precision: str = "auto"
     cache_mb: int = 1024
 
     @property
@@ -30,14 +32,21 @@ class Compute:
         """The device as a torch.device."""
         return torch.device(self.device)
 
+    @property
+    def arithmetic(self) -> str:
+        """The precision in use, bf16 or fp32. Raises ConfigError for an unknown one."""
+        check_choice("precision", self.precision, ("auto", "bf16", "fp32"))
+        if self.precision == "auto":
+            return "bf16" if fast_bf16(self.place) else "fp32"
+        return self.precision
+
     def lowered(self) -> torch.autocast:
         """Context manager for a forward pass in this precision. Raises ConfigError for an unknown precision."""
-        check_choice("precision", self.precision, ("bf16", "fp32"))
-        return torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.place.type, torch.bfloat16, enabled=self.arithmetic == "bf16")
 
 
 ON_CPU = Compute()
-"""The default: bf16 on the processor."""
+"""The default: the processor, in bf16 if it is fast at it."""
 
 
 @contextmanager

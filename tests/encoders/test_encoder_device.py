@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from pathotune import hardware
+from pathotune.hardware import cpu_flags
+from pathotune.training.arithmetic import Compute
 from wsi_pipeline.errors import UsageError
-from wsi_pipeline.system import device as device_module
-from wsi_pipeline.system.device import choose_device, choose_precision, cpu_flags, suggest_batch
+from wsi_pipeline.system.device import choose_device, choose_precision, suggest_batch
 
 CPU = torch.device("cpu")
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 
 
 def with_flags(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    monkeypatch.setattr(device_module, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -59,6 +61,7 @@ def test_auto_takes_bf16_where_the_cpu_is_fast_at_it(
 ) -> None:
     with_flags(monkeypatch, *flags)
     assert str(choose_precision("auto", CPU)) == said
+    assert Compute().arithmetic == said.split()[0]
 
 
 def test_what_the_user_asks_for_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

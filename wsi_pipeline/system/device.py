@@ -5,19 +5,16 @@ torch is imported when a device is first asked for, so that a command with nothi
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pathotune.hardware import fast_bf16
 from wsi_pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-CPUINFO = Path("/proc/cpuinfo")
 PRECISIONS = ("auto", "bf16", "fp32")
-_FAST_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
 _BATCH = {"cpu": 16, "mps": 64, "cuda": 128}
 _PROBED = {"cpu": (4, 8, 16, 32, 64), "mps": (32, 64, 128), "cuda": (32, 64, 128, 256, 512, 1024)}
 
@@ -71,7 +68,7 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     """
     if wanted not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {wanted!r}")
-    fast = _fast_bf16(device)
+    fast = fast_bf16(device)
     if wanted == "fp32" or (wanted == "auto" and fast is None):
         return Precision("fp32", "")
     return Precision("bf16", fast if fast is not None else "slow here: no bf16 hardware found")
@@ -113,33 +110,3 @@ def _cuda_device(device: torch.device) -> torch.device:
     if index >= count:
         raise UsageError(f"device {device} was requested, but only cuda:0 to cuda:{count - 1} exist")
     return torch.device("cuda", index)
-
-
-def _fast_bf16(device: torch.device) -> str | None:
-    """Name of the hardware that makes bf16 fast on `device`, or None."""
-    import torch
-
-    if device.type == "cuda":
-        # Below compute capability 8.0 bf16 works, but is emulated.
-        native = torch.cuda.get_device_capability(device)[0] >= 8
-        return torch.cuda.get_device_name(device) if native else None
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        flags = cpu_flags()
-        return next((label for flag, label in _FAST_BF16.items() if flag in flags), None)
-    return None
-
-
-def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Instruction-set flags of this CPU in Linux's spelling; empty if they cannot be read."""
-    if platform.system() == "Linux":
-        # The kernel lists AMX only if it lets programs use it; CPUID alone does not say.
-        try:
-            text = cpuinfo.read_text(errors="replace")
-        except OSError:
-            return frozenset()
-        line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-        return frozenset(line.partition(":")[2].split())
-    import torch
-
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return frozenset(name for name, value in capabilities.items() if value is True)

@@ -20,6 +20,7 @@ from pathotune.adapters import configure
 from pathotune.backbone import open_backbone
 from pathotune.config import TaskText
 from pathotune.text import text_states
+from pathotune.training.arithmetic import ON_CPU
 from pathotune.training.batches import _read, normalise
 from pathotune.training.loop import schedule
 
@@ -142,7 +143,7 @@ def train(spec: Spec, data: Data) -> dict[str, Any]:
     labels, count = data.labels["train"], len(data.labels["train"])
     weights = count / (model.head.out_features * torch.bincount(labels, minlength=model.head.out_features).float())
     generator = torch.Generator().manual_seed(seed)
-    autocast = torch.autocast("cpu", torch.bfloat16)
+    autocast = ON_CPU.lowered()
     if spec.start == "tokens":
         with torch.no_grad(), autocast:
             rows = torch.randperm(count, generator=generator)[:64]
@@ -199,7 +200,7 @@ def _judge(
     labels, found = data.labels["val"], []
     for first in range(0, len(labels), 100):
         rows = torch.arange(first, min(first + 100, len(labels)))
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), ON_CPU.lowered():
             sequence = data.tokens(model, "val", rows, torch.zeros(len(rows), dtype=torch.long))
             found.append(model(sequence, roll).float())
     for name, value in kept.items():

@@ -209,5 +209,6 @@ def _ranked(inputs: PromptInputs, objective: Objective, fold: FoldRows) -> dict[
 def _key(inputs: PromptInputs, fold: FoldRows) -> str:
     """Digest of everything that a state belongs to, within one training."""
     settings = {**asdict(inputs.prompts), "weights": None}
-    facts = [settings, asdict(inputs.spec), fold.train.tolist(), fold.val.tolist(), fold.seed, inputs.compute.precision]
+    rows = [fold.train.tolist(), fold.val.tolist()]
+    facts = [settings, asdict(inputs.spec), *rows, fold.seed, inputs.compute.arithmetic]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
