@@ -33,7 +33,8 @@ def main() -> int:
             print(f"== {checkout.name}", flush=True)
             words = [sys.executable, str(checkout / "benchmarks" / args.script), *args.words]
             environment = {**os.environ, "PYTHONPATH": str(checkout)}
-            failed |= subprocess.run(words, env=environment, check=False).returncode != 0
+            # Worker processes find modules in the working folder first.
+            failed |= subprocess.run(words, env=environment, cwd=checkout, check=False).returncode != 0
     return int(failed)
 
 

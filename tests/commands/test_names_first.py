@@ -42,6 +42,9 @@ WRONG = [
     ),
     (["classify", "--model", "NONSENSE"], "unknown encoder 'NONSENSE'"),
     (["embed-slides", "--model", "NONSENSE"], "no slide encoder is called 'NONSENSE'"),
+    (["tune", "gone", "--model", "NONSENSE"], "NONSENSE"),
+    (["tune", "gone", "--weights", "gone.safetensors"], "gone.safetensors"),
+    (["tune", "gone", "--device", "cuda:99"], "cuda:99"),
     (["robustness", "--model", "NONSENSE"], "unknown encoder 'NONSENSE'"),
     (["robustness", "--model", "colour", *STAIN, "glass.png"], "stain target glass.png: too little tissue"),
 ]

@@ -38,12 +38,12 @@ def tune(request: Request) -> int:
     if request.only or request.chunk:
         raise UsageError("tune uses all labelled patches: --only and --chunk do not apply")
     stage.check_text_encoder(spec)
+    execution = request.get(TuneExecution)
+    opened = stage.open_for_tuning(spec, execution.weights, execution.device)
     patches = _open(request)
     _print_patches(request, patches)
     split = _split(request, patches)
-    execution = request.get(TuneExecution)
-    specs = (spec, request.get(LabelSpec))
-    job = stage.plan(request.run_dir, name, specs, (patches, split), weights=execution.weights, device=execution.device)
+    job = stage.plan(request.run_dir, name, (spec, request.get(LabelSpec)), (patches, split), opened)
     _print_job(request, job)
     tuning = _run(request, job)
     if execution.diagnose:

@@ -60,6 +60,17 @@ MOST_MARKS = 50_000
 
 
 @dataclass(frozen=True, eq=False)
+class OpenedBackbone:
+    """A backbone on the CPU, its card, and where it will train; `weights` as of TuneJob."""
+
+    backbone: Any
+    card: BackboneCard
+    device: torch.device
+    precision: Precision
+    weights: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class TuneJob:
     """One tuning: settings, labelled patches with their split, backbone and device.
 
@@ -117,15 +128,23 @@ def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
         return open_backbone(spec.model, Path(weights) if weights else None, input_px=spec.input_px or None)
 
 
-def plan(
-    run: RunDir, name: str, specs: tuple[TuneSpec, LabelSpec], data: tuple[LabelledPatches, PatchSplit],
-    *, weights: str | None = None, device: str = "auto",
-) -> TuneJob:  # fmt: skip
-    """A job with device and precision chosen and the backbone opened; trains nothing yet."""
-    spec, labels = specs
+def open_for_tuning(spec: TuneSpec, weights: str | None = None, device: str = "auto") -> OpenedBackbone:
+    """The backbone with device and precision chosen. Call before labels are read: a wrong name is told at once.
+
+    Raises UsageError for a device that is not there, EncoderError for a backbone that cannot be opened.
+    """
     place = choose_device(device)
     vit, card = open_vit(spec, weights)
-    return TuneJob(run, name, spec, labels, *data, vit, card, place, choose_precision(spec.precision, place), weights)
+    return OpenedBackbone(vit, card, place, choose_precision(spec.precision, place), weights)
+
+
+def plan(
+    run: RunDir, name: str, specs: tuple[TuneSpec, LabelSpec], data: tuple[LabelledPatches, PatchSplit],
+    opened: OpenedBackbone,
+) -> TuneJob:  # fmt: skip
+    """A job; trains nothing yet."""
+    network = (opened.backbone, opened.card, opened.device, opened.precision, opened.weights)
+    return TuneJob(run, name, *specs, *data, *network)
 
 
 @contextmanager
