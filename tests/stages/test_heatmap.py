@@ -48,6 +48,17 @@ def files(folder: Path) -> Path:
     return folder / "run" / "heatmap" / "colour" / "gated-abmil"
 
 
+def test_a_model_without_attention_is_said_to_show_none(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    run = ["--run", str(tmp_path / "copy" / "run")]
+    assert main(["train-mil", "--model", "mean", "--folds", "2", "--epochs", "1", *run]) == 0
+    said = capsys.readouterr().out
+    assert said.count("counts all patches of a slide the same") == 1
+    assert "mean counts all" in said
+
+
 DRAWN = ["--pyramid-mpp", "2", "--overlay-mpp", "2"]
 
 _HEAVY = """

@@ -9,13 +9,14 @@ from wsi_pipeline.cohort.manifest import SlideRecord
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, existing_store, slug
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
 from wsi_pipeline.config.execution import MilExecution, QuPathOptions, usable_cores
+from wsi_pipeline.config.registries import EVEN_MODELS
 from wsi_pipeline.config.specs import HeatmapSpec
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.stages.engine.freshness import read_header
 from wsi_pipeline.stages.engine.runner import StageResult, run_cohort
 from wsi_pipeline.stages.heatmap import HeatmapStage
 from wsi_pipeline.stages.outputs.ground import NO_COORDINATES, frame_of
-from wsi_pipeline.stages.results.trainings import trainings
+from wsi_pipeline.stages.results.trainings import read_training, trainings
 from wsi_pipeline.store.schema import FEATURE_FORMAT
 from wsi_pipeline.wording import counted
 
@@ -77,6 +78,7 @@ def draw(
             groups.setdefault(of_slide, []).append(record)
     if not groups:
         return 0
+    _say_even(request, models)
     failed: list[StageResult] = []
     slides = sum(len(group) for group in groups.values())
     title = f"heatmap {models[0][0]}" if len(stages) == 1 else "heatmap"
@@ -96,6 +98,14 @@ def draw(
         where = shown(request.run_dir.root / "status")
         request.console.note(f"no heatmap of {counted(len(more), 'more slide')}: the reasons are in {where}/")
     return len(failed)
+
+
+def _say_even(request: Request, models: Sequence[tuple[str, str]]) -> None:
+    """Say of which models a heatmap shows nothing."""
+    found = {model: read_training(request.run_dir.mil(encoder, model)) for encoder, model in models}
+    for model, training in found.items():
+        if training is not None and training.metrics.get("model") in EVEN_MODELS:
+            request.console.note(f"{model} counts all patches of a slide the same: its heatmaps show no differences")
 
 
 def _ready(request: Request, records: Sequence[SlideRecord], encoder: str) -> set[str]:
