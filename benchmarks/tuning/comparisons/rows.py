@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -30,21 +31,37 @@ def row_table(title: str, sets: Sequence[str], rows: Rows, against: str, said: s
         return [job for seed in plan.seeds for own in every for job in own if job.seed == seed]
 
     def write(plan: Plan, results: Results) -> str:
-        lines = []
+        lines, missing = [], []
         for dataset in sets:
             ours = rows[against](plan, dataset)
             for name, make in rows.items():
                 theirs = make(plan, dataset)
+                if not any(map(results.get, theirs)):
+                    missing.append((dataset, name))
+                    continue
                 scored = [told(results, theirs, metric) for metric in ("macro_f1", "auroc")]
                 gaps = [ahead(results, ours, theirs, metric) for metric in ("macro_f1", "auroc")]
                 lines.append([dataset, name, *scored, *gaps, _cost(results, theirs)])
         if len(sets) > 1:
-            lines += [["all sets", name, "", "", _over_sets(plan, results, sets, rows, against, name), "", ""]
-                      for name in rows if name != against]  # fmt: skip
+            over = {name: _over_sets(plan, results, sets, rows, against, name) for name in rows if name != against}
+            lines += [["all sets", name, "", "", gap, "", ""] for name, gap in over.items() if gap]
         head = ("set", "row", "macro F1", "AUROC", f"{against} better by, F1", "AUROC", "trained; s an epoch")
-        return grid(head, lines) + (f"\n\n{said}" if said else "")
+        return "\n\n".join(filter(None, (grid(head, lines), _filled(said), not_run(missing, list(rows)))))
 
     return Table(title, jobs, write, named)
+
+
+def not_run(missing: Sequence[tuple[str, str]], rows: Sequence[str]) -> str:
+    """A sentence on the (set, row) pairs without any training; a set that lacks all rows is named alone."""
+    by_set: dict[str, list[str]] = {}
+    for dataset, name in missing:
+        by_set.setdefault(dataset, []).append(name)
+    parts = [f"`{name}`" + ("" if len(own) == len(rows) else f" {', '.join(own)}") for name, own in by_set.items()]
+    return _filled(f"Not run: {'; '.join(parts)}.") if parts else ""
+
+
+def _filled(sentences: str) -> str:
+    return textwrap.fill(sentences, 120, break_on_hyphens=False)
 
 
 def _cost(results: Results, jobs: Sequence[Job]) -> str:
@@ -55,7 +72,7 @@ def _cost(results: Results, jobs: Sequence[Job]) -> str:
 
 
 def _over_sets(plan: Plan, results: Results, sets: Sequence[str], rows: Rows, against: str, name: str) -> str:
-    """Mean difference over the sets, for each seed that has run on all of them; its interval over seeds."""
+    """Mean difference over the sets, for each seed that has run on all of them, its interval; empty if none has."""
     gaps = []
     for place in range(len(plan.seeds)):
         pairs = [(results.get(rows[against](plan, one)[place]), results.get(rows[name](plan, one)[place]))
@@ -63,6 +80,6 @@ def _over_sets(plan: Plan, results: Results, sets: Sequence[str], rows: Rows, ag
         if all(a and b for a, b in pairs):
             gaps.append(float(np.mean([100 * (a["macro_f1"] - b["macro_f1"]) for a, b in pairs if a and b])))
     if not gaps:
-        return "not run"
+        return ""
     mean, half = interval(gaps)
     return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f} ({len(gaps)} seeds)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.tuning.comparisons.rows import not_run
 from benchmarks.tuning.data import ASKED, QUESTIONS
 from benchmarks.tuning.job import Job
 from benchmarks.tuning.paired import ahead
@@ -45,17 +46,22 @@ def _jobs(plan: Plan) -> list[Job]:
 
 
 def _write(plan: Plan, results: Results) -> str:
-    lines = []
+    lines, missing = [], []
     for name in QUESTIONS:
         ours = _of(plan, name, "own text")
         for row in ROWS:
             jobs = _of(plan, name, row)
+            if not any(map(results.get, jobs)):
+                missing.append((name, row))
+                continue
             scored = [told(results, jobs, "macro_f1"), *(told(results, jobs, "per_task", k, "macro_f1") for k in "01")]
             lines.append([name, row, *scored, ahead(results, ours, jobs, "macro_f1")])
+        if not any(map(results.get, ours)):
+            continue
         swapped = told(results, ours, "at_test", "swapped", "macro_f1")
         lines.append([name, "own text, the other question's at test", swapped, "", "", ""])
     head = ("images", "text", "macro F1", "first question", "second question", "own text better by")
-    return grid(head, lines)
+    return "\n\n".join(filter(None, (grid(head, lines), not_run(missing, ROWS))))
 
 
 TWO_TASKS = Table("Two questions about the same images, told apart by text", _jobs, _write, _rows)
