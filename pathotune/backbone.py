@@ -1,7 +1,8 @@
-"""The backbone: a plain vision transformer of timm, opened from a local file or the hub, and its fingerprint.
+"""The backbone: a plain vision transformer of timm, opened from a file or the hub, its fingerprint, what of it trains.
 
 Plain means timm's own `VisionTransformer` (Dosovitskiy et al. 2021, arXiv 2010.11929; also DeiT, DINO, DINOv2 with or
-without registers, MAE, CLIP image towers) with a class token, and with its last norm before pooling.
+without registers, MAE, CLIP image towers) with a class token, and with its last norm before pooling. Its low-rank
+updates (LoRA; Hu et al. 2021, arXiv 2106.09685) come from the library peft.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from pathotune.checks import check_text, check_whole
+from pathotune.config import PathoTuneConfig
 from pathotune.errors import BackboneError, ConfigError
 
 Backbone = Any
@@ -45,6 +47,8 @@ ARGUMENTS: Mapping[str, int] = {
 """Arguments that shape a plain ViT, with their upper limits. No others are passed to timm: some would open files."""
 BUILT_IN: Mapping[str, tuple[str, Mapping[str, int]]] = {"vit-mini": ("deit_tiny_patch16_224", {"depth": 6})}
 """Backbones with weights in pathotune/builtin/NAME.safetensors: their timm model and arguments."""
+LORA_TARGET = "qkv"
+"""The layer that LoRA updates in each block: the joint projection to queries, keys and values."""
 _BUILT_IN_FOLDER = Path(__file__).parent / "builtin"
 _MAX_SIDE = 4096
 _HEAD = "head."
@@ -233,3 +237,33 @@ def _card(name: str, network: Backbone, input_px: int | None, arguments: Mapping
 def _triple(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def adapt(vit: Backbone, config: PathoTuneConfig) -> None:
+    """Freeze a backbone in place, then unfreeze what `config.backbone` selects. The backbone is left in eval mode.
+
+    LoRA layers are created on the backbone's device, or on `meta` if that is torch's default device.
+    """
+    vit.requires_grad_(False).eval()
+    if config.backbone == "lora":
+        _inject(vit, config)
+    for parameter in adapted(vit, config).values():
+        parameter.requires_grad_(True)
+    vit.eval()
+
+
+def adapted(vit: Backbone, config: PathoTuneConfig) -> dict[str, nn.Parameter]:
+    """Trainable parameters of the backbone by name. Its classification head is never trained."""
+    if config.backbone == "frozen":
+        return {}
+    chosen = "lora_" if config.backbone == "lora" else ""
+    return {name: value for name, value in vit.named_parameters() if chosen in name and not name.startswith("head.")}
+
+
+def _inject(vit: Backbone, config: PathoTuneConfig) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    options = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=[LORA_TARGET])
+    # peft creates new layers on the device of the layer they wrap; a model that is about to be loaded needs `meta`.
+    later = torch.get_default_device().type == "meta"
+    inject_adapter_in_model(options, vit, low_cpu_mem_usage=later)

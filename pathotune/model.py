@@ -14,8 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pathotune.adaptation import adapt, adapted
-from pathotune.backbone import Backbone, check_plain, count_parameters, fingerprint
+from pathotune.backbone import Backbone, adapt, adapted, check_plain, count_parameters, fingerprint
 from pathotune.config import PathoTuneConfig
 from pathotune.errors import ConfigError
 from pathotune.keyed import can_be_keyed, layer_with_correction, layer_with_keys

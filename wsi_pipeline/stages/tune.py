@@ -143,8 +143,10 @@ def plan(
     opened: OpenedBackbone,
 ) -> TuneJob:  # fmt: skip
     """A job; trains nothing yet."""
-    network = (opened.backbone, opened.card, opened.device, opened.precision, opened.weights)
-    return TuneJob(run, name, *specs, *data, *network)
+    return TuneJob(
+        run, name, *specs, *data,
+        opened.backbone, opened.card, opened.device, opened.precision, opened.weights,
+    )  # fmt: skip
 
 
 @contextmanager
