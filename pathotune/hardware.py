@@ -19,7 +19,7 @@ _FAST_BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
 def fast_bf16(device: torch.device) -> str | None:
     """Name of the hardware that makes bf16 fast on `device`, or None.
 
-    A CPU without it computes bf16 all the same, some products a hundred times as slowly as float32 (torch 2.15, AVX2).
+    A CPU without it computes bf16 anyway, some products a hundred times as slowly as float32 (torch 2.15, AVX2).
     """
     import torch
 

@@ -129,7 +129,7 @@ def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
 
 
 def open_for_tuning(spec: TuneSpec, weights: str | None = None, device: str = "auto") -> OpenedBackbone:
-    """The backbone with device and precision chosen. Call before labels are read: a wrong name is told at once.
+    """The backbone with device and precision chosen. Call before labels are read: a wrong name is reported at once.
 
     Raises UsageError for a device that is not there, EncoderError for a backbone that cannot be opened.
     """
