@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, settings
 
 from wsi_pipeline.system.machine import prepare_process
 
-prepare_process()  # as the command line does; test processes share the cores
+prepare_process()  # as the command line does
+# Test processes share the cores, and their networks are tiny: with two threads each, tests of training take twice as
+# long. Before torch is imported, for the processes that tests start as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 # A machine under load is slow, which is no fault of what is tested.
