@@ -43,7 +43,7 @@ def tune(request: Request) -> int:
     patches = _open(request)
     _print_patches(request, patches)
     split = _split(request, patches)
-    job = stage.plan(request.run_dir, name, (spec, request.get(LabelSpec)), (patches, split), opened)
+    job = TuneJob(request.run_dir, name, spec, request.get(LabelSpec), patches, split, opened)
     _print_job(request, job)
     tuning = _run(request, job)
     if execution.diagnose:
@@ -131,9 +131,10 @@ def _print_patches(request: Request, patches: LabelledPatches) -> None:
 
 
 def _print_job(request: Request, job: TuneJob) -> None:
-    where = "built in" if job.weights is None and job.spec.model == "vit-mini" else job.weights or "Hugging Face"
-    request.console.fact("method", f"{job.spec.method} on {job.spec.model} ({where}), input {job.card.input_px} px")
-    request.console.fact("device", f"{job.device}, {job.precision}, batch {job.spec.batch}")
+    spec, opened = job.spec, job.opened
+    where = "built in" if opened.weights is None and spec.model == "vit-mini" else opened.weights or "Hugging Face"
+    request.console.fact("method", f"{spec.method} on {spec.model} ({where}), input {opened.card.input_px} px")
+    request.console.fact("device", f"{opened.device}, {opened.precision}, batch {spec.batch}")
 
 
 def _run(request: Request, job: TuneJob) -> Tuning:

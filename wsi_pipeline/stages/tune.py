@@ -61,21 +61,21 @@ MOST_MARKS = 50_000
 
 @dataclass(frozen=True, eq=False)
 class OpenedBackbone:
-    """A backbone on the CPU, its card, and where it will train; `weights` as of TuneJob."""
+    """A backbone on the CPU, its card, and where and how it will train.
+
+    weights   as given by the user, for the record; None: built in, or from the hub
+    """
 
     backbone: Any
     card: BackboneCard
     device: torch.device
     precision: Precision
-    weights: str | None = None
+    weights: str | None
 
 
 @dataclass(frozen=True, eq=False)
 class TuneJob:
-    """One tuning: settings, labelled patches with their split, backbone and device.
-
-    weights   weights as given by the user, for the record; None: built in, or from the hub
-    """
+    """One tuning: settings, labelled patches with their split, backbone and device."""
 
     run: RunDir
     name: str
@@ -83,11 +83,7 @@ class TuneJob:
     labels: LabelSpec
     patches: LabelledPatches
     split: PatchSplit
-    backbone: Any
-    card: BackboneCard
-    device: torch.device
-    precision: Precision
-    weights: str | None = None
+    opened: OpenedBackbone
 
     @cached_property
     def inputs(self) -> TuneInputs:
@@ -96,7 +92,7 @@ class TuneJob:
         training = asdict(options)
         del training["layer_decay"]  # no setting of tune, and newer than some results, which stay up to date
         resolved = {"model": config.to_dict(), "training": training}
-        return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.backbone), resolved)
+        return TuneInputs(self.spec, self.labels, self.patches.digest, fingerprint(self.opened.backbone), resolved)
 
     @property
     def folder(self) -> Path:
@@ -128,7 +124,7 @@ def open_vit(spec: TuneSpec, weights: str | None) -> tuple[Any, BackboneCard]:
         return open_backbone(spec.model, Path(weights) if weights else None, input_px=spec.input_px or None)
 
 
-def open_for_tuning(spec: TuneSpec, weights: str | None = None, device: str = "auto") -> OpenedBackbone:
+def open_for_tuning(spec: TuneSpec, weights: str | None, device: str) -> OpenedBackbone:
     """The backbone with device and precision chosen. Call before labels are read: a wrong name is reported at once.
 
     Raises UsageError for a device that is not there, EncoderError for a backbone that cannot be opened.
@@ -136,17 +132,6 @@ def open_for_tuning(spec: TuneSpec, weights: str | None = None, device: str = "a
     place = choose_device(device)
     vit, card = open_vit(spec, weights)
     return OpenedBackbone(vit, card, place, choose_precision(spec.precision, place), weights)
-
-
-def plan(
-    run: RunDir, name: str, specs: tuple[TuneSpec, LabelSpec], data: tuple[LabelledPatches, PatchSplit],
-    opened: OpenedBackbone,
-) -> TuneJob:  # fmt: skip
-    """A job; trains nothing yet."""
-    return TuneJob(
-        run, name, *specs, *data,
-        opened.backbone, opened.card, opened.device, opened.precision, opened.weights,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -179,7 +164,7 @@ def build(job: TuneJob) -> PathoTune:
     _ = job.inputs  # fingerprint the original backbone first: some methods change it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.spec.seed)
-        return within_budget(_config(job.spec, job.patches.classes), job.backbone)
+        return within_budget(_config(job.spec, job.patches.classes), job.opened.backbone)
 
 
 def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:
@@ -189,10 +174,10 @@ def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:
     ConfigError (EncoderError inside `held`) if the loss is no longer finite.
     """
     watch = watch or Watch()
-    compute = Compute(str(job.device), job.precision.name)
+    compute = Compute(str(job.opened.device), job.opened.precision.name)
     result = fit(
         model,
-        job.card,
+        job.opened.card,
         job.patches.take(job.split.train),
         job.patches.take(job.split.validation),
         _options(job.spec),
@@ -204,7 +189,9 @@ def make(job: TuneJob, model: PathoTune, watch: Watch | None = None) -> Tuning:
     judged = {
         part: (
             rows,
-            probabilities(model, job.card, job.patches.take(rows), compute, batch=batch, on_images=watch.on_images),
+            probabilities(
+                model, job.opened.card, job.patches.take(rows), compute, batch=batch, on_images=watch.on_images
+            ),
         )
         for part, rows in (("validation", job.split.validation), ("test", job.split.test))
         if len(rows)
@@ -228,7 +215,7 @@ def _write(job: TuneJob, model: PathoTune, result: FitResult, judged: Judged) ->
     keep_former_tuning(folder)
     # The confusion matrix of very many classes would be larger than the adapter; it is in metrics.json.
     kept = {key: value for key, value in scores.items() if key != "confusion"}
-    save_adapter(adapter, model, job.card, metrics=kept, provenance=_provenance(job))
+    save_adapter(adapter, model, job.opened.card, metrics=kept, provenance=_provenance(job))
     write_text(folder / files.HISTORY, history.to_csv(index=False, lineterminator="\n"))
     table = _predictions(job.patches, judged)
     write_text(folder / files.PREDICTIONS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
@@ -274,7 +261,7 @@ def _facts(job: TuneJob, model: PathoTune, result: FitResult, adapter: Path) -> 
     return {
         "name": slug(job.name),
         "method": job.spec.method,
-        "backbone": job.card.to_dict(),
+        "backbone": job.opened.card.to_dict(),
         "trained": trained(model),
         "adapter": {"bytes": adapter.stat().st_size, "sha256": files.file_digest(adapter)},
         "data": {"source": job.patches.source, "patch_px": job.patches.patch_px, "mpp": job.patches.mpp},
@@ -284,8 +271,8 @@ def _facts(job: TuneJob, model: PathoTune, result: FitResult, adapter: Path) -> 
             "epochs": len(result.history),
             "stopped_early": result.stopped_early,
             "validation": {"loss": best.val_loss, "accuracy": best.val_accuracy, "macro_f1": best.val_macro_f1},
-            "device": str(job.device),
-            "precision": job.precision.name,
+            "device": str(job.opened.device),
+            "precision": job.opened.precision.name,
         },
         "notes": [*job.patches.notes, *job.split.notes],
     }
@@ -329,7 +316,7 @@ def _provenance(job: TuneJob) -> Json:
         "method": job.spec.method,
         "mpp": job.patches.mpp,
         "patch_px": job.patches.patch_px,
-        "weights": job.weights,
+        "weights": job.opened.weights,
         "data_digest": job.patches.digest,
         "source": job.patches.source,
         "groups": _marks(job),

@@ -30,10 +30,10 @@ def diagnose_tuning(job: TuneJob) -> Path:
     rows = job.split.test if len(job.split.test) else job.split.validation
     chosen = np.random.default_rng(job.spec.seed).permutation(rows)[:MOST_PATCHES]
     patches = job.patches.take(np.sort(chosen))
-    tuned = load_adapter(job.run.adapter(job.name), open_vit(job.spec, job.weights)[0])
-    bare = PathoTune(configure("linear"), open_vit(job.spec, job.weights)[0])
-    part = next(iter(batches(patches, np.arange(len(patches)), len(patches), job.card, torch.device("cpu"))))
-    images = normalise(part.images, job.card)
+    tuned = load_adapter(job.run.adapter(job.name), open_vit(job.spec, job.opened.weights)[0])
+    bare = PathoTune(configure("linear"), open_vit(job.spec, job.opened.weights)[0])
+    part = next(iter(batches(patches, np.arange(len(patches)), len(patches), job.opened.card, torch.device("cpu"))))
+    images = normalise(part.images, job.opened.card)
     of_tuned, of_bare = diagnose(tuned, images, part.labels, part.tasks).to_dict(), diagnose(bare, images).to_dict()
     found = {
         "patches": len(patches),
