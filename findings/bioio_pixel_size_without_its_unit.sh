@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# OME-TIFF states pixel sizes with a unit; micrometres are only its default, and microscopes write nm or mm as well. BioIO
-# hands the number over without converting it and names no unit: three files of one resolution, 0.25 um, read as 0.25,
-# 250 and 0.00025, all three of type "space" with unit None. Code that takes the number for micrometres cuts patches of
-# a thousandth or a thousand times the size. This program converts the unit, and refuses one that it does not know.
+# OME-TIFF states pixel sizes with a unit; micrometres are only its default, and microscopes write nm or mm as well.
+# BioIO hands the number over without converting it and names no unit: three files of one resolution, 0.25 um, read as
+# 0.25, 250 and 0.00025, all three of type "space" with unit None. Code that takes the number for micrometres cuts
+# patches of a thousandth or a thousand times the size. This program converts the unit, and refuses one that it does not
+# know.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # A graph model of a slide should not care in which order its patches are stored, nor how far a bag is padded behind its
-# mask. torchmil's DeepGraphSurv cares about both: its Chebyshev convolution stacks the polynomials as (polynomial, patch,
-# value) and reads the memory as (patch, polynomial x value) without exchanging the axes, so that a "patch" afterwards is
-# a run of several patches' values. Nothing fails; the model trains on neighbours in the file instead of neighbours in
-# the tissue, and a slide's prediction depends on the largest slide of its batch. This program's models take bags as
-# they are, without padding, and have no graph.
+# mask. torchmil's DeepGraphSurv cares about both: its Chebyshev convolution stacks the polynomials as (polynomial,
+# patch, value) and reads the memory as (patch, polynomial x value) without exchanging the axes, so that a "patch"
+# afterwards is a run of several patches' values. Nothing fails; the model trains on neighbours in the file instead of
+# neighbours in the tissue, and a slide's prediction depends on the largest slide of its batch. This program's models
+# take bags as they are, without padding, and have no graph.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -37,13 +37,15 @@ def padded(values: torch.Tensor, *shape: int) -> torch.Tensor:
 with torch.no_grad():
     plain = model(patches, row, torch.ones(1, N)).item()
     shuffled = model(patches[:, order], row[:, order][:, :, order], torch.ones(1, N)).item()
-    longer = padded(patches, 1, N + MORE, DIM), padded(row, 1, N + MORE, N + MORE), padded(torch.ones(1, N), 1, N + MORE)
-    behind_mask = model(*longer).item()
+    longer = N + MORE
+    behind_mask = model(
+        padded(patches, 1, longer, DIM), padded(row, 1, longer, longer), padded(torch.ones(1, N), 1, longer)
+    ).item()
     changed = patches.clone()
     changed[0, 1] += 1
     moved = (layer(changed, row) - layer(patches, row)).abs().amax((0, 2)) > 1e-4
 print("torchmil", version("torchmil"))
-print("expected: one prediction of a slide in any order and behind any padding; patch 1 reaches patches 0 to 3 of a row")
+print("expected: one prediction in any order and with any padding; patch 1 of a row reaches patches 0 to 3")
 print(f"seen: {plain:.2f}; in another order {shuffled:.2f}; padded behind its mask {behind_mask:.2f}")
 print(f"patch 1 reaches the places {torch.nonzero(moved).flatten().tolist()}")
 assert abs(plain - shuffled) > 1
