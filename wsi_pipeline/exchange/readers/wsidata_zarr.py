@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from wsi_pipeline.errors import ExchangeError
 from wsi_pipeline.exchange.readers.foreign_file import (
@@ -56,6 +55,8 @@ def read_wsidata(path: Path) -> list[ForeignFile]:
 
 def _open(path: Path) -> Any:
     """The group as it is on disk: consolidated metadata hides the tables that were added after it was written."""
+    import zarr  # half a second that other files do not need
+
     return zarr.open_group(str(path), mode="r", use_consolidated=False)
 
 

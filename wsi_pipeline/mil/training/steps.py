@@ -37,7 +37,7 @@ def take_step(folds: Sequence[TrainingRun], steps: Sequence[RowIndices], togethe
     together   whether the folds are computed as one stacked model, or one by one
     """
     for fold in folds:
-        fold.optimizer.zero_grad(set_to_none=True)
+        fold.optimizer.zero_grad()
     alone = zip(folds, steps, strict=True)
     losses = _shared(folds, steps) if together else [_alone(fold, step) for fold, step in alone]
     for fold in folds:

@@ -20,6 +20,7 @@ from wsi_pipeline.mil.models.abmil import AttentionPooling
 from wsi_pipeline.mil.models.mil_model import Dropout, MilModel
 from wsi_pipeline.mil.models.zoo import build_model
 from wsi_pipeline.mil.training import batching as pieces
+from wsi_pipeline.mil.training.adamw import AdamW
 from wsi_pipeline.mil.training.objectives import Objective
 from wsi_pipeline.mil.training.seeding import seeded, sub_seed
 from wsi_pipeline.mil.training.standardise import Moments
@@ -81,9 +82,7 @@ class TrainingRun:
         self.rng = np.random.default_rng(sub_seed(rows.seed, 1))
         self.weights = objective.bag_weights(torch.from_numpy(rows.train))
         self.arithmetic = _arithmetic(self.model, spec, device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
-        )
+        self.optimizer = AdamW(self.model.parameters(), spec.learning_rate, spec.weight_decay)
         self.history: list[Epoch] = []
         self._lowest, self._best, self._state = math.inf, 0, self.model.state_dict()
         self._gained, self._last_gain = math.inf, 0
