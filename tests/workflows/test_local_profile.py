@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflows.small_cohort import CONFIG, CORRUPT, MISSING
-from tests.workflows.snakemake_calls import jobs_of, snakemake
+from tests.workflows.snakemake_calls import in_turn, jobs_of, snakemake
 
 pytest.importorskip("snakemake", reason="snakemake is not installed: pip install 'wsi-pipeline[workflow]'")
 
@@ -29,16 +29,7 @@ def test_a_cohort_with_bad_slides_runs_to_its_report(cohort: Path) -> None:
     assert CORRUPT in told
     assert MISSING in told
     _all_is_there(cohort / "run")
-    again = snakemake(cohort, "local", "--cores", "2")
-    assert again.returncode == 0
-    assert "Nothing to be done" in again.stdout
-    failed = [
-        path for path in (cohort / "run" / "workflow").rglob("*.done") if "some slides failed" in path.read_text()
-    ]
-    assert {path.parent.name for path in failed} == {"segment", "tile", "colour"}
-    forced = _dry(cohort, "--forcerun", *(str(path.relative_to(cohort)) for path in failed))
-    assert jobs_of(forced) == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE
-    _changes_run_what_they_touch(cohort)
+    _only_what_changed_is_run_again(cohort)
 
 
 def _an_impossible_training_says_why(cohort: Path) -> None:
@@ -63,51 +54,52 @@ def _all_is_there(run: Path) -> None:
     assert (run / "report" / "report.html").is_file()
 
 
-def _changes_run_what_they_touch(cohort: Path) -> None:
-    """Dry runs after a change; each change is undone."""
-    csv, config = cohort / "slides.csv", cohort / "config.yaml"
-    whole = csv.read_text()
+def _only_what_changed_is_run_again(cohort: Path) -> None:
+    """Nothing as it is; dry runs after a change, each of which is undone."""
+    marks = sorted((cohort / "run" / "workflow").rglob("*.done"))
+    failed = [path for path in marks if "some slides failed" in path.read_text()]
+    assert {path.parent.name for path in failed} == {"segment", "tile", "colour"}
+    whole = (cohort / "slides.csv").read_text()
+    dry = ["--dry-run"]
+    again, *changed = in_turn(
+        cohort,
+        ({}, ["--cores", "2"]),
+        ({}, [*dry, "--forcerun", *(str(path.relative_to(cohort)) for path in failed)]),
+        ({"slides.csv": whole.replace("p3,b", "p3,a")}, dry),
+        ({"slides.csv": whole + "new,s 0.tif,p7,a\n"}, dry),
+        ({"slides.csv": whole, "config.yaml": CONFIG.replace("epochs: 3", "epochs: 4")}, dry),
+        ({"config.yaml": CONFIG.replace("mpp: 1.0", "mpp: 2.0")}, dry),
+        ({"config.yaml": CONFIG, f"{MISSING}.tif": "now there"}, dry),
+    )
+    assert again[0] == 0
+    assert "Nothing to be done" in again[1]
+    assert [code for code, _ in changed] == [0] * 6
+    forced, label, slide, training, tiling, file = (jobs_of(output) for _, output in changed)
+    assert forced == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE
+    assert label == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE
+    assert slide == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE
+    assert training == TRAINED
+    assert tiling == {"tile": 2, "embed": 2} | COHORT_WIDE
+    assert file == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE
 
-    csv.write_text(whole.replace("p3,b", "p3,a"))
-    assert jobs_of(_dry(cohort)) == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE, "a label changed"
-    csv.write_text(whole + "new,s 0.tif,p7,a\n")
-    assert jobs_of(_dry(cohort)) == {"segment": 2, "tile": 2, "embed": 2} | COHORT_WIDE, "a slide was added"
-    csv.write_text(whole)
 
-    config.write_text(CONFIG.replace("epochs: 3", "epochs: 4"))
-    assert jobs_of(_dry(cohort)) == TRAINED, "a training option changed"
-    config.write_text(CONFIG.replace("mpp: 1.0", "mpp: 2.0"))
-    assert jobs_of(_dry(cohort)) == {"tile": 2, "embed": 2} | COHORT_WIDE, "a tiling option changed"
-    config.write_text(CONFIG)
-
-    (cohort / f"{MISSING}.tif").write_bytes((cohort / "s 0.tif").read_bytes())
-    assert jobs_of(_dry(cohort)) == {"segment": 1, "tile": 1, "embed": 1} | COHORT_WIDE, "a file came"
-
-
-def _dry(cohort: Path, *words: str) -> str:
-    done = snakemake(cohort, "local", "--dry-run", *words)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("mpp: 1.0", "mpp: -1", "mpp must be between"),
-        ("epochs", "epoch", "unknown key epoch"),
-        ("slides: slides.csv", "", "`slides` is missing"),
-    ],
-)
-def test_a_wrong_configuration_starts_no_job(cohort: Path, old: str, new: str, message: str) -> None:
-    (cohort / "config.yaml").write_text(CONFIG.replace(old, new))
-    done = snakemake(cohort, "local", "--cores", "1")
-    assert done.returncode == 1
-    assert message in done.stdout
+def test_a_wrong_configuration_starts_no_job(cohort: Path) -> None:
+    wrong = {
+        "mpp must be between": CONFIG.replace("mpp: 1.0", "mpp: -1"),
+        "unknown key epoch": CONFIG.replace("epochs", "epoch"),
+        "`slides` is missing": CONFIG.replace("slides: slides.csv", ""),
+    }
+    on_cuda = CONFIG.replace("model: colour", "model: colour, device: cuda")
+    runs = [({"config.yaml": text}, ["--cores", "1"]) for text in wrong.values()]
+    *refused, planned = in_turn(cohort, *runs, ({"config.yaml": on_cuda}, ["--dry-run"]))
+    for message, (code, output) in zip(wrong, refused, strict=True):
+        assert code == 1
+        assert message in output
     assert not (cohort / "run").exists()
+    _an_encoder_on_cuda_asks_for_a_gpu(planned[1])
 
 
-def test_an_encoder_on_cuda_asks_for_a_gpu(cohort: Path) -> None:
-    (cohort / "config.yaml").write_text(CONFIG.replace("model: colour", "model: colour, device: cuda"))
-    jobs = _dry(cohort).split("rule ")
+def _an_encoder_on_cuda_asks_for_a_gpu(output: str) -> None:
+    jobs = output.split("rule ")
     assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("embed:")} == {"1"}
     assert {re.search(r"gpu=(\d)", job)[1] for job in jobs if job.startswith("train_mil")} == {"0"}
