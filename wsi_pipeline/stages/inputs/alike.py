@@ -6,10 +6,11 @@ patches or features, such as `quality`. The encoder's weights are compared by `E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wsi_pipeline.store.schema import NETWORKS
+from wsi_pipeline.errors import MilError
+from wsi_pipeline.store.schema import IMPORTED, NETWORKS, Header
 from wsi_pipeline.wording import listed
 
 Specs = Mapping[str, Mapping[str, Any]]
@@ -86,3 +87,36 @@ def _differing(here: Specs, other: Specs, stage: str, keys: tuple[str, ...]) -> 
     a, b = ((specs.get(stage) or {}) for specs in (here, other))
     pairs = [(key, a.get(key, _OFF.get(key)), b.get(key, _OFF.get(key))) for key in keys]
     return [f"{key} {mine}, not {its}" for key, mine, its in pairs if None not in (mine, its) and mine != its]
+
+
+def check_alike(headers: Sequence[Header]) -> None:
+    """Raise MilError if features, by the headers of their stores, are of different weights or settings."""
+    first = headers[0]
+    for header in headers[1:]:
+        if header.extra["encoder"].get("slide_encoder") != first.extra["encoder"].get("slide_encoder"):
+            raise MilError(
+                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded by different slide encoders",
+                todo="Run again: wsi-pipeline embed-slides, with the same --weights or --trained for all slides",
+            )
+        same_weights = header.extra["encoder"]["fingerprint"] == first.extra["encoder"]["fingerprint"]
+        both = {IMPORTED in one.extra for one in (first, header)}
+        if both == {True}:
+            _check_imported_alike(first, header)
+        elif not same_weights or header.specs != first.specs:
+            stains = differing_stain(header.specs, first.specs)
+            what = f"other settings{stains and f': {listed(stains)}'}" if same_weights else "other weights"
+            raise MilError(
+                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
+                todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {first.extra['encoder']['name']}",
+            )
+
+
+def _check_imported_alike(first: Header, header: Header) -> None:
+    differing = differing_patches(header.specs, first.specs)
+    if header.extra["encoder"]["dim"] != first.extra["encoder"]["dim"]:
+        differing.append(f"{header.extra['encoder']['dim']} features, not {first.extra['encoder']['dim']}")
+    if differing:
+        raise MilError(
+            f"imported features of {header.slide.slide_id} and {first.slide.slide_id} differ: {', '.join(differing)}",
+            todo="Import features of the same patches for all slides, or train on some of the slides with --only",
+        )

@@ -20,7 +20,7 @@ from wsi_pipeline.errors import MilError
 from wsi_pipeline.mil.bags import Bags
 from wsi_pipeline.splits.groups import CONTENT, codes_of, joined
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.inputs.alike import differing_patches, differing_stain
+from wsi_pipeline.stages.inputs.alike import check_alike
 from wsi_pipeline.stages.inputs.outcome_source import OUTCOMES, OutcomeSource, check_patients
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, IMPORTED, PATCH_FORMAT, POOLED, Header
@@ -311,39 +311,6 @@ def same_rows(one: Path, other: Path) -> bool:
     """Whether two stores of a slide have the same coordinates, row for row."""
     with open_store(one) as a, open_store(other) as b:
         return a.shape(COORDS) == b.shape(COORDS) and np.array_equal(a.read(COORDS), b.read(COORDS))
-
-
-def check_alike(headers: Sequence[Header]) -> None:
-    """Raise MilError if features, by the headers of their stores, are of different weights or settings."""
-    first = headers[0]
-    for header in headers[1:]:
-        if header.extra["encoder"].get("slide_encoder") != first.extra["encoder"].get("slide_encoder"):
-            raise MilError(
-                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded by different slide encoders",
-                todo="Run again: wsi-pipeline embed-slides, with the same --weights or --trained for all slides",
-            )
-        same_weights = header.extra["encoder"]["fingerprint"] == first.extra["encoder"]["fingerprint"]
-        both = {IMPORTED in one.extra for one in (first, header)}
-        if both == {True}:
-            _check_imported_alike(first, header)
-        elif not same_weights or header.specs != first.specs:
-            stains = differing_stain(header.specs, first.specs)
-            what = f"other settings{stains and f': {listed(stains)}'}" if same_weights else "other weights"
-            raise MilError(
-                f"slides {first.slide.slide_id} and {header.slide.slide_id} were embedded with {what}",
-                todo=f"Run again: wsi-pipeline tile, then wsi-pipeline embed --model {first.extra['encoder']['name']}",
-            )
-
-
-def _check_imported_alike(first: Header, header: Header) -> None:
-    differing = differing_patches(header.specs, first.specs)
-    if header.extra["encoder"]["dim"] != first.extra["encoder"]["dim"]:
-        differing.append(f"{header.extra['encoder']['dim']} features, not {first.extra['encoder']['dim']}")
-    if differing:
-        raise MilError(
-            f"imported features of {header.slide.slide_id} and {first.slide.slide_id} differ: {', '.join(differing)}",
-            todo="Import features of the same patches for all slides, or train on some of the slides with --only",
-        )
 
 
 def tuned_on_warnings(slides: SlideBags) -> list[str]:

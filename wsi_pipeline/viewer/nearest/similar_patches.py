@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_pipeline.cohort.run_dir import POOLED_MARK, RunDir, existing_store, slug
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.validation.neighbours import Neighbours
-from wsi_pipeline.stages.inputs.slide_bags import check_alike
+from wsi_pipeline.stages.inputs.alike import check_alike
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import COORDS
 from wsi_pipeline.store.tables.cohort_features import CohortFeatures, read_cohort_features

@@ -13,7 +13,7 @@ from wsi_pipeline.cohort.run_dir import RunDir, existing_store, slug
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.errors import StoreError, WsiPipelineError
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.inputs.slide_bags import check_alike
+from wsi_pipeline.stages.inputs.alike import check_alike
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import FEATURE_FORMAT, FEATURES, IMPORTED, Header
 from wsi_pipeline.viewer.nearest.kept_arrays import load_arrays, save_arrays
