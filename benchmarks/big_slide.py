@@ -51,7 +51,7 @@ def make_big_slide(
     """
     if any(step & (step - 1) or not 1 <= step <= TILE for step in levels):
         raise ValueError(f"levels must be powers of two from 1 to {TILE}, got {tuple(levels)}")
-    textures = [texture(np.random.default_rng((seed, number))) for number in range(TEXTURES)]
+    textures = _textures(seed)
     slide = (width, height)
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for number, step in enumerate(levels):
@@ -143,6 +143,11 @@ class _Painter:
 def _choice(row: int | NDArray[np.int64], column: int | NDArray[np.int64]) -> Any:
     """Which texture fills level-0 tile (row, column)."""
     return (row * 31 + column * 17 + row * column % 7) % TEXTURES
+
+
+@lru_cache(maxsize=1)
+def _textures(seed: int) -> list[Pixels]:
+    return [texture(np.random.default_rng((seed, number))) for number in range(TEXTURES)]
 
 
 def texture(rng: np.random.Generator) -> Pixels:

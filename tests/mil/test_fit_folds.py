@@ -45,10 +45,12 @@ def assert_alike(left: Fitted, right: Fitted) -> None:
 @pytest.mark.parametrize("name", sorted(MIL_MODELS.names()))
 def test_together_equals_one_after_the_other(name: str, two_threads: None) -> None:
     """Dropout and order too, which are drawn for each fold by itself."""
-    spec = replace(SHORT, model=name, epochs=1 if name == "transmil" else 2)
-    together = fit_folds(BAGS, OBJECTIVE, FOLDS, spec)
+    slow = name == "transmil"
+    spec = replace(SHORT, model=name, epochs=1 if slow else 2)
+    folds = [FoldRows(fold.train[:8], fold.val[:4], fold.seed) for fold in FOLDS] if slow else FOLDS
+    together = fit_folds(BAGS, OBJECTIVE, folds, spec)
     assert torch.get_num_threads() == 2
-    for fold, fitted in zip(FOLDS, together, strict=True):
+    for fold, fitted in zip(folds, together, strict=True):
         assert_alike(fitted, fit(BAGS, OBJECTIVE, fold.train, fold.val, spec, seed=fold.seed))
 
 

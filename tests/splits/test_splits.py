@@ -39,7 +39,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tables(), st.integers(2, 6), st.integers(0, 3))
 def test_every_slide_is_tested_once_and_no_patient_is_divided(table: pd.DataFrame, folds: int, seed: int) -> None:
     try:
@@ -61,7 +61,7 @@ def test_every_slide_is_tested_once_and_no_patient_is_divided(table: pd.DataFram
         assert not patients["train"] & patients["val"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(5, 15), min_size=2), st.integers(1, 3), st.integers(0, 9))
 def test_every_fold_holds_every_class_where_there_are_patients(
     patients: dict[str, int], slides: int, seed: int

@@ -70,7 +70,8 @@ def test_a_stand_in_of_grandqc_finds_the_tissue_of_another_slide(folder, tmp_pat
 
 
 def test_other_weights_make_another_digest_and_say_so(folder, tmp_path, capsys):
-    other = save(fill(build(GRANDQC)), tmp_path / "other.safetensors")
+    taught = scene(3, 512, 512)
+    other = train_stand_in(GRANDQC, taught.rgb, (~taught.tissue).astype(np.uint8), tmp_path / "other.onnx", 3)
     words = ["segment", str(folder / "a.csv"), "--run", str(tmp_path / "run"), "--method", "grandqc", "--workers", "0"]
     digests = []
     for weights in (folder / "tissue.onnx", other):
