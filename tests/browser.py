@@ -67,17 +67,26 @@ class Browser:
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the DevTools protocol and its result."""
-        self._last += 1
-        message = {"id": self._last, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        self._write.write(json.dumps(message).encode() + b"\0")
+        return self.send_together(method, params)[0]
+
+    def send_together(self, method: str, *each: dict[str, Any]) -> list[dict[str, Any]]:
+        """The same command with each of these parameters, none of which waits for the answer to another."""
+        numbers = range(self._last + 1, self._last + 1 + len(each))
+        self._last += len(each)
+        session = {"sessionId": self._session} if self._session else {}
+        messages = [
+            {"id": number, "method": method, "params": params, **session}
+            for number, params in zip(numbers, each, strict=True)
+        ]
+        self._write.write(b"".join(json.dumps(message).encode() + b"\0" for message in messages))
         self._write.flush()
-        while True:
+        results: dict[int, dict[str, Any]] = {}
+        while len(results) < len(each):
             answer = self._next()
-            if answer.get("id") == self._last:
+            if answer.get("id") in numbers:
                 assert "error" not in answer, f"{method}: {answer.get('error')}"
-                return dict(answer["result"])
+                results[answer["id"]] = dict(answer["result"])
+        return [results[number] for number in numbers]
 
     def open(self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load a file or an address and wait until it and its pictures are there."""

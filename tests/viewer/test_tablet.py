@@ -57,6 +57,12 @@ def touch(browser: Browser, *points: tuple[float, float]) -> None:
     browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
 
+def tap(browser: Browser, point: tuple[float, float], times: int = 1) -> None:
+    """Put a finger on a point and lift it. All at once: a finger that lies there for 0.3 s does not tap."""
+    down = {"type": "touchStart", "touchPoints": [{"x": point[0], "y": point[1]}]}
+    browser.send_together("Input.dispatchTouchEvent", *[down, {"type": "touchEnd", "touchPoints": []}] * times)
+
+
 def check_page(browser: Browser, width: int, where: str) -> None:
     """Nothing is too small, too pale or too wide."""
     assert browser.run("matchMedia('(pointer: coarse)').matches")
@@ -100,7 +106,7 @@ def test_a_finger_pans_and_marks(tablet: Browser, server: Own, run: RunDir) -> N
     open_slide_page(tablet, server, "s0", width=1024, height=768)  # a flick glides on: marks are made on a still view
     add_class(tablet, "gland")
     tablet.run("document.querySelector('[data-tool=point]').click()")
-    touch(tablet, place(tablet, 0.5, 0.5))
+    tap(tablet, place(tablet, 0.5, 0.5))
     (mark,) = wait_for(lambda: features(run, "s0"))
     assert mark["geometry"]["type"] == "Point"
     tablet.run("document.querySelector('[data-tool=brush]').click()")
@@ -150,12 +156,11 @@ def test_a_double_tap_zooms_in_and_a_tap_picks(tablet: Browser, server: Own) -> 
     tablet.wait("document.querySelector('.pane').pane.grid")
     tablet.wait(STILL)
     before = tablet.run(SCALE)
-    touch(tablet, place(tablet, 0.5, 0.5))
+    tap(tablet, place(tablet, 0.5, 0.5))
     tablet.wait("document.querySelector('.pane').pane.picked")
     time.sleep(0.5)  # two slow taps are not a double tap
     assert tablet.run(SCALE) == pytest.approx(before)
-    touch(tablet, place(tablet, 0.5, 0.5))
-    touch(tablet, place(tablet, 0.5, 0.5))
+    tap(tablet, place(tablet, 0.5, 0.5), times=2)
     tablet.wait(f"{SCALE} > {1.5 * before}")
 
 
@@ -166,7 +171,7 @@ def test_two_fingers_zoom_and_mark_nothing_whatever_the_tool(
     open_slide_page(tablet, server, "s0", width=1024, height=768)
     add_class(tablet, "gland")
     tablet.run("document.querySelector('[data-tool=point]').click()")
-    touch(tablet, place(tablet, 0.5, 0.5))
+    tap(tablet, place(tablet, 0.5, 0.5))
     (kept,) = wait_for(lambda: features(run, "s0"))
     tablet.run(f"document.querySelector('[data-tool={tool}]').click()")
     tablet.wait(STILL)
@@ -192,7 +197,7 @@ def test_a_polygon_in_progress_survives_two_fingers(tablet: Browser, server: Own
     tablet.run("document.querySelector('[data-tool=polygon]').click()")
     corners = [(0.4, 0.4), (0.6, 0.4), (0.6, 0.6)]
     for corner in corners:
-        touch(tablet, place(tablet, *corner))
+        tap(tablet, place(tablet, *corner))
         time.sleep(0.4)
     x, y = place(tablet, 0.5, 0.5)
     pinch(tablet, x, y, *range(300, 280, -2))
@@ -207,10 +212,9 @@ def test_a_double_tap_with_the_point_tool_is_one_mark(tablet: Browser, server: O
     open_slide_page(tablet, server, "s0", width=1024, height=768)
     add_class(tablet, "gland")
     tablet.run("document.querySelector('[data-tool=point]').click()")
-    for _ in range(2):
-        touch(tablet, place(tablet, 0.5, 0.5))
+    tap(tablet, place(tablet, 0.5, 0.5), times=2)
     time.sleep(0.6)
-    touch(tablet, place(tablet, 0.3, 0.5))
+    tap(tablet, place(tablet, 0.3, 0.5))
     wait_for(lambda: len(features(run, "s0")) >= 2)
     time.sleep(0.5)
     assert len(features(run, "s0")) == 2
