@@ -36,11 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stored(bucket: Any, folder: Path) -> Any:
-    """The bucket with both runs in it."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.parts[len(folder.parts)] in ("hdf5", "zarr"):
-            bucket.upload_file(str(path), "slides", path.relative_to(folder).as_posix())
+def stored(bucket: Any, folder: Path, request: pytest.FixtureRequest) -> Any:
+    """The bucket with both runs in it, or with that whose store is the test's parameter `name`."""
+    name = request.node.callspec.params.get("name")
+    for run in [name.partition("/")[0]] if name else ["hdf5", "zarr"]:
+        for path in sorted((folder / run).rglob("*")):
+            if path.is_file():
+                bucket.upload_file(str(path), "slides", path.relative_to(folder).as_posix())
     return bucket
 
 
