@@ -1,8 +1,13 @@
-"""Scripts without a `__main__` guard, and sessions without a file (notebooks): every command runs once, and works."""
+"""Scripts without a `__main__` guard, and sessions without a file (notebooks): every command runs once, and works.
+
+Commands that start no process cannot run a script again; those that do all start them in the same way.
+"""
 
 from __future__ import annotations
 
+import ast
 import multiprocessing
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +16,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.stages.cohorts import write_cohort
-from tests.stages.tune_files import BACKBONE, SIDE, write_backbone, write_class_folders
 from wsi_pipeline.errors import UsageError
 from wsi_pipeline.system.processes import process_context
 
@@ -36,14 +40,10 @@ def _script(text: str, folder: Path, *, file: bool) -> subprocess.CompletedProce
 @pytest.mark.parametrize("file", [True, False], ids=["script", "session"])
 def test_commands_run_from_a_script_without_a_guard(tmp_path: Path, file: bool) -> None:
     cohort, run = str(write_cohort(tmp_path / "cohort", broken=False)), ["--run", str(tmp_path / "run")]
-    images = str(write_class_folders(tmp_path / "images", groups=5, each=2))
-    weights = str(write_backbone(tmp_path / "vit.safetensors"))
-    network = ["--model", BACKBONE, "--weights", weights, "--input-px", str(SIDE), "--no-ttp"]
     commands = [
         ["check", cohort, *run],
-        ["tile", cohort, "--patch-px", "64", "--pixels", "jpeg", "--workers", "2", *run],
+        ["tile", cohort, "--patch-px", "128", "--pixels", "jpeg", "--workers", "2", *run],
         ["embed", "--model", "colour", "--device", "cpu,cpu", *run],
-        ["tune", images, *network, "--epochs", "1", "--bootstrap", "100", "--device", "cpu", *run],
     ]
     tally = tmp_path / "tally"
     text = f"import sys; sys.path.insert(0, {str(ROOT)!r})" + RUNS.format(tally=str(tally), commands=commands)
@@ -56,6 +56,23 @@ def test_commands_run_from_a_script_without_a_guard(tmp_path: Path, file: bool) 
     assert len(list((tmp_path / "run" / "embed" / "colour").glob("*.h5"))) == 4
 
 
+def test_processes_are_started_in_no_other_way() -> None:
+    """Only system/processes.py asks multiprocessing for a context; whoever starts a process has it from there."""
+    found = set()
+    for path in (path for package in ("wsi_pipeline", "pathotune") for path in (ROOT / package).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if not re.search(r"multiprocessing|concurrent\.futures|_context|fork", text):
+            continue
+        for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+            name, given = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+            if name.rpartition(".")[2] in STARTERS:
+                found.add((path.relative_to(ROOT).as_posix(), name, given.get("mp_context")))
+    assert {place for place, *_ in found} >= {"wsi_pipeline/system/isolate.py", "wsi_pipeline/demo/demo_cohort.py"}
+    for place, name, context in found:
+        assert (name, context) in {("context.Process", None), ("ProcessPoolExecutor", "spawn_context()")}, place
+
+
+STARTERS = {"Process", "Pool", "ProcessPoolExecutor", "get_context", "SpawnContext", "ForkServerContext", "fork"}
 OWN = """
 import sys
 sys.path.insert(0, {root!r})
