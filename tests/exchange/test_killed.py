@@ -19,7 +19,7 @@ from tests.exchange import foreign_files as files
 from tests.exchange.small_run import small_run
 from wsi_pipeline.cli import main
 
-SLIDES, LONGEST = 48, 240.0
+SLIDES, LONGEST = 24, 240.0
 
 
 def begin(words: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -46,7 +46,7 @@ def stores_in(folder: Path, pattern: str) -> Callable[[], int]:
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The words that import 48 slides of TRIDENT, but for the run folder."""
+    """The words that import slides of TRIDENT, but for the run folder."""
     folder = tmp_path_factory.mktemp("features")
     names = [f"s{k}" for k in range(SLIDES)]
     for number, name in enumerate(names):
@@ -56,18 +56,24 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["import", "features", str(folder / "features_uni_v1"), "--labels", str(table), "--run"]
 
 
-def test_an_import_killed_half_way_goes_on_to_the_same_bytes(features: list[str], tmp_path: Path) -> None:
-    calm, rough = tmp_path / "calm", tmp_path / "rough"
-    assert main([*features, str(calm)]) == 0
+@pytest.fixture(scope="module")
+def calm(features: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one undisturbed import."""
+    run = tmp_path_factory.mktemp("calm") / "run"
+    assert main([*features, str(run)]) == 0
+    return run
+
+
+def test_an_import_killed_half_way_goes_on_to_the_same_bytes(features: list[str], calm: Path, tmp_path: Path) -> None:
+    rough = tmp_path / "rough"
     kill_half_way([*features, str(rough)], stores_in(rough / "embed/uni_v1", "*.h5"))
     assert main([*features, str(rough)]) == 0
     assert len(list((rough / "embed/uni_v1").glob("*.h5"))) == SLIDES
     assert differences(calm, rough) == []
 
 
-def test_two_imports_at_once_share_the_slides(features: list[str], tmp_path: Path) -> None:
-    calm, shared = tmp_path / "calm", tmp_path / "shared"
-    assert main([*features, str(calm)]) == 0
+def test_two_imports_at_once_share_the_slides(features: list[str], calm: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
     both = [begin([*features, str(shared)]) for _ in range(2)]
     assert [process.wait(LONGEST) for process in both] == [0, 0], [p.stderr.read() for p in both if p.stderr]
     assert made_twice(shared) == {}

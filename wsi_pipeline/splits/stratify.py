@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 Codes = NDArray[np.int64]
 
@@ -67,6 +66,8 @@ def hold_out_per_stratum(
 def _candidates(labels: Codes, groups: Codes, n_folds: int, seed: int) -> Iterator[list[Codes]]:
     """Folds to choose from, best method first; the last one always works."""
     if np.bincount(labels).max() >= n_folds:
+        from sklearn.model_selection import StratifiedGroupKFold  # takes two seconds
+
         for state in np.random.SeedSequence(seed).generate_state(_TRIES):
             splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=int(state))
             with warnings.catch_warnings():
@@ -132,6 +133,8 @@ def _neighbouring_folds(labels: Codes, groups: Codes, fraction: float, rng: np.r
     folds, held = _folds(fraction, count)
     if folds < 2 or np.bincount(labels).max() < folds:
         return
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # takes two seconds
+
     splitter = StratifiedKFold if count == len(groups) else StratifiedGroupKFold
     for state in rng.integers(0, 1 << 31, max(1, min(_SHUFFLES, _GROUPS_AT_ONCE // count))).tolist():
         fold_of = np.zeros(len(labels), np.int64)

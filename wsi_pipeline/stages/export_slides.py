@@ -22,11 +22,14 @@ from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.exchange.writers.export_files import Ledger
 from wsi_pipeline.exchange.writers.export_formats import EXPORT_FORMATS, CohortContent, ExportFormat, SlideContent
 from wsi_pipeline.stages.engine.freshness import read_header
+from wsi_pipeline.stages.engine.known_files import look_up
 from wsi_pipeline.stages.engine.open_once import OpenOnce
 from wsi_pipeline.stages.engine.qupath_origin import origin_in_run
 from wsi_pipeline.stages.engine.runner import CohortResult, Freshness, StageResult, run_cohort
-from wsi_pipeline.store.schema import FEATURE_FORMAT, PATCH_FORMAT
+from wsi_pipeline.store.files import open_store
+from wsi_pipeline.store.schema import COORDS, FEATURE_FORMAT, PATCH_FORMAT, Header
 from wsi_pipeline.store.tables.feature_table import read_feature_table
+from wsi_pipeline.store.tables.patch_labels import read_labels
 from wsi_pipeline.store.tables.patch_table import PatchTable, read_patch_table
 from wsi_pipeline.store.tables.segment_table import SegmentTable, read_segment_table
 from wsi_pipeline.wording import counted, listed
@@ -145,12 +148,11 @@ class ExportSlidesStage:
     def _digest(self, record: SlideRecord) -> str:
         header = read_header(self._source(record), FEATURE_FORMAT if self.settings.encoder else PATCH_FORMAT)
         store = existing_store(self.run_dir.patch_store(record.slide_id))
-        beside = read_patch_table(store) if store else None
-        labels = beside.labels if beside else None
+        tile, labels = look_up(store, "labels", lambda: _labels_in(store)) if store else ("", None)
         facts: dict[str, Any] = {
             "source": header.digest if header else "",
-            "tile": beside.header.digest if beside else "",
-            "patch_labels": [labels.values.tolist(), labels.classes] if labels else None,
+            "tile": tile,
+            "patch_labels": labels,
             "label": record.label,
             "patient": record.patient_id,
             "code": self._code(record) if self.format.labels else None,
@@ -159,6 +161,14 @@ class ExportSlidesStage:
             "no_crop": self.settings.no_crop,
         }
         return digest_of(stage="export", revision=REVISION, to=self.settings.to, layout=self.format.layout, **facts)
+
+
+def _labels_in(path: Path) -> tuple[str, tuple[list[int], tuple[str, ...]] | None]:
+    """Digest of a patch store, and its labels with their classes if it has any."""
+    with open_store(path) as store:
+        header = Header.parse(store.attrs, PATCH_FORMAT, path)
+        labels = read_labels(store, store.shape(COORDS)[0], path)
+    return header.digest, (labels.values.tolist(), labels.classes) if labels else None
 
 
 @dataclass(frozen=True)
@@ -206,7 +216,8 @@ def export_slides(
     ready = [record for record in records if stage.ready(record)]
     result = run_cohort([stage], run, ready, workers=0, on_result=on_result)
     failed = {item.slide_id for item in result.failed}
-    there = [record for record in cohort if record.slide_id not in failed and _is_there(stage, record)]
+    done = {item.slide_id for item in result.results} - failed
+    there = [r for r in cohort if r.slide_id in done or (r.slide_id not in failed and _is_there(stage, r))]
     empty = {name for name in (record.slide_id for record in there) if not Ledger(folder).files(name)}
     there = [record for record in there if record.slide_id not in empty]
     content = CohortContent(_table(there, classes), classes, encoder, [], stage.dim(there[0]) if there else 0)

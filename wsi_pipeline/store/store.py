@@ -112,7 +112,7 @@ class Store:
             if stamp is None and listed is None and (not isinstance(version, int) or version < FIRST_SEALED_VERSION):
                 return attrs, {}
             covered = json.loads(str(listed))
-            if seal(covered, self._backend.describe, attrs) == stamp:
+            if seal(covered, self._facts_of, attrs) == stamp:
                 return attrs, dict(covered["arrays"])
         except _BAD as error:
             raise self._trouble("its attributes cannot be read", error) from None
@@ -124,13 +124,17 @@ class Store:
         return start, max(start, count if stop is None else min(stop, count))
 
     def _describe(self, name: str) -> ArrayFacts:
+        try:
+            return self._facts_of(name)
+        except KeyError:
+            raise StoreError(f"{self.path} has no array {name!r}; it has {', '.join(self.names())}") from None
+        except _BAD as error:
+            raise self._trouble(f"{name} cannot be read", error) from None
+
+    def _facts_of(self, name: str) -> ArrayFacts:
+        """Facts of an array, read once. Raises what the library raises."""
         if name not in self._facts:
-            try:
-                self._facts[name] = self._backend.describe(name)
-            except KeyError:
-                raise StoreError(f"{self.path} has no array {name!r}; it has {', '.join(self.names())}") from None
-            except _BAD as error:
-                raise self._trouble(f"{name} cannot be read", error) from None
+            self._facts[name] = self._backend.describe(name)
         return self._facts[name]
 
     def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
@@ -216,16 +220,17 @@ class StoreWriter:
         attrs = self._backend.attrs()
         old = json.loads(attrs[CHECKSUMS])["arrays"] if CHECKSUMS in attrs else {}
         entries = {name: (old[name]["rows"], old[name]["digest"]) for name in old if self._has(name)}
+        facts = {name: self._backend.describe(name) for name in {*entries, *self._blocks}}
         for name, blocks in sorted(self._blocks.items()):
-            table = blocks.table(self._backend.describe(name).shape[0])
+            table = blocks.table(facts[name].shape[0])
             table = self._read_back(name, blocks.rows) if table is None else table
             self._backend.create(ArraySpec(name + ENDING, table.shape, "uint32", 4096))
             if len(table):
                 self._backend.write(name + ENDING, 0, table)
             entries[name] = (blocks.rows, table_digest(table))
-        listed = listing(entries, self._backend.describe, attrs)
+        listed = listing(entries, facts.__getitem__, attrs)
         self._backend.set_attrs({CHECKSUMS: listed})
-        self._backend.set_attrs({SEAL: seal(json.loads(listed), self._backend.describe, attrs)})
+        self._backend.set_attrs({SEAL: seal(json.loads(listed), facts.__getitem__, attrs)})
 
     def close(self) -> None:
         """Flush everything to the file."""
