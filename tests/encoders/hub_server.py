@@ -1,13 +1,23 @@
-"""A small web server that answers as the Hugging Face hub does: files, missing files, gated and unknown models."""
+"""A small web server that answers as the Hugging Face hub does: files, missing files, gated and unknown models.
+
+`ask` is what is said when encoders are opened, with that server or without a network.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import io
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+
+import numpy as np
+
+from wsi_pipeline.encoders.names import open_encoder
+from wsi_pipeline.errors import EncoderError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -60,3 +70,21 @@ def hub_serving(root: Path) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def ask(names: Sequence[str]) -> str:
+    """What is said when encoders are opened, and the log."""
+    said = io.StringIO()
+    handler, logger = logging.StreamHandler(said), logging.getLogger("wsi_pipeline")
+    handler.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    for name in names:
+        try:
+            encoder = open_encoder(name, device="cpu")
+            shape = encoder.encode(np.full((1, 64, 64, 3), 90, np.uint8)).shape
+            print("OPENED", name, shape, encoder.fingerprint, file=said)
+        except EncoderError as error:
+            print("REFUSED", name, str(error).replace("\n", " | "), file=said)
+    logger.removeHandler(handler)
+    return said.getvalue()

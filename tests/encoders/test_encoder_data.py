@@ -51,7 +51,7 @@ def auroc(features: NDArray[np.float32], labelled: Labelled) -> float:
 
 
 def test_deit_in_bf16_points_where_fp32_does(data_dir: Path, labelled: Labelled) -> None:
-    patches = labelled[0]
+    patches = labelled[0][::7]
     exact, fast = (deit(data_dir, precision).encode(patches) for precision in ("fp32", "bf16"))
     assert exact.shape == (len(patches), 192)
     cosine = (exact * fast).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)

@@ -12,24 +12,18 @@ from pathlib import Path
 
 import pytest
 from encoder_files import TimmFile, save_huggingface
-from hub_server import hub_serving
+from hub_server import ask, hub_serving
+from huggingface_hub.utils import close_session
 
 from wsi_pipeline.encoders import hub
 from wsi_pipeline.encoders.names import open_encoder
 from wsi_pipeline.errors import EncoderError
 
-SCRIPT = """
-import logging, sys
-import numpy as np
-from wsi_pipeline.encoders.names import open_encoder
-from wsi_pipeline.errors import EncoderError
-logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s", stream=sys.stdout)
-for name in sys.argv[1:]:
-    try:
-        encoder = open_encoder(name, device="cpu")
-        print("OPENED", name, encoder.encode(np.full((1, 64, 64, 3), 90, np.uint8)).shape, encoder.fingerprint)
-    except EncoderError as error:
-        print("REFUSED", name, str(error).replace(chr(10), " | "))
+OFFLINE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from hub_server import ask
+print(ask(sys.argv[2:]))
 """
 
 
@@ -53,22 +47,6 @@ def endpoint(repositories: Path) -> Iterator[str]:
         yield address
 
 
-def ask(cache: Path, endpoint: str, *names: str, offline: bool = False) -> str:
-    """What a fresh process says when it opens encoders."""
-    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "1" if offline else "0"}
-    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *names],
-        env={**environment, **settings, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def line(text: str, start: str) -> str:
     """The line of `text` that begins with `start`."""
     found = [part for part in text.splitlines() if part.startswith(start)]
@@ -76,6 +54,7 @@ def line(text: str, start: str) -> str:
     return found[0]
 
 
+PLACE = "/{repo_id}/resolve/{revision}/{filename}"
 HERE = ("test_vit", "someone/tiny-vit")
 REFUSED = ("hf-hub:gated/uni", "gated/model", "nobody/nothing", "test_resnet", "timm/test_vit.r160_in1k")
 ELSEWHERE = ("test_efficientnet", "hf-hub:MahmoodLab/UNI", "facebook/dinov2-small")
@@ -83,10 +62,28 @@ ELSEWHERE = ("test_efficientnet", "hf-hub:MahmoodLab/UNI", "facebook/dinov2-smal
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory, endpoint: str) -> tuple[str, str]:
-    """What a first process says online, and one after it, with the same cache, offline."""
+    """What is said online, and in a fresh process after it, with the same cache, offline."""
     cache = tmp_path_factory.mktemp("cache")
-    online = ask(cache, endpoint, *HERE, *REFUSED)
-    return online, ask(cache, "http://127.0.0.1:9", *HERE, *ELSEWHERE, offline=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + PLACE)
+        patch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache / "hub"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        for name in os.environ:
+            if name == "HF_HUB_OFFLINE" or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        close_session()  # of before, with a proxy perhaps
+        online = ask([*HERE, *REFUSED])
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(Path(__file__).parent), *HERE, *ELSEWHERE],
+        env={**os.environ, "HF_HOME": str(cache), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return online, done.stdout
 
 
 def test_downloaded_once_then_taken_from_the_cache(said: tuple[str, str]) -> None:
@@ -137,8 +134,7 @@ def test_without_a_network_the_answer_comes_soon(
     kind: str, reason: str, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = {"refused": "http://127.0.0.1:9", "unknown": "http://no-such-host.invalid", "silent": silent}[kind]
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + PLACE)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

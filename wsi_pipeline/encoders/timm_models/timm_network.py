@@ -163,15 +163,13 @@ def _dry_run(architecture: Architecture, network: torch.nn.Module, side: int) ->
     images = torch.empty(1, 3, side, side, device="meta")
     with torch.inference_mode():
         try:
-            pooling = choose_pooling(network, images, published)
-            return pooling, int(pooling(network, images).shape[1])
+            return choose_pooling(network, images, published)
         except (NotImplementedError, RuntimeError) as error:
             if not isinstance(error, NotImplementedError) and "meta" not in str(error).lower():
                 raise
             log.debug("%s cannot be dry-run (%s): building it", architecture.model, error)
         real, images = architecture.build(), torch.zeros(1, 3, side, side)
-        pooling = choose_pooling(real, images, published)
-        return pooling, int(pooling(real, images).shape[1])
+        return choose_pooling(real, images, published)
 
 
 def _built_for(network: Any) -> tuple[int, ...]:

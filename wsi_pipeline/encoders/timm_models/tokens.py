@@ -91,56 +91,81 @@ def read_tokens(network: torch.nn.Module) -> Tokens:
     return Tokens(max(least, prefix if isinstance(prefix, int) else 0), class_token, distilled)
 
 
-def choose_pooling(network: torch.nn.Module, images: torch.Tensor, published: str = "") -> Pooling:
+def choose_pooling(network: torch.nn.Module, images: torch.Tensor, published: str = "") -> tuple[Pooling, int]:
     """How to pool this network: as its authors publish it, else as it pools itself, else class token, else mean.
 
-    images      of the size that will be fed; on device `meta` this costs nothing
+    images      of the size that will be fed; on device `meta` this costs no memory
     published   CLASS_AND_MEAN, or "" for the network's own pooling
 
-    Raises EncoderError for an output that is neither a vector, tokens, nor a grid of positions.
+    Also returns the length of the features. Raises EncoderError for an output that is neither a vector, tokens, nor a
+    grid of positions.
     """
-    output = network(images)
+    output, inner = _run(network, images)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
     if len(shape) not in (2, 3, 4):
         raise EncoderError("it gives no feature vector, no tokens and no grid of positions")
     tokens = read_tokens(network)
     if published == CLASS_AND_MEAN:
-        return _class_and_mean(network, images, shape, tokens)
+        return _class_and_mean(shape if len(shape) == 3 else _shape(inner), tokens)
     if len(shape) == 2:
-        return Pooling("own", _own_words(network, images, tokens, shape[1]))
+        return Pooling("own", _own_words(network, _shape(inner), tokens, shape[1])), shape[1]
     if len(shape) == 4:
         last = getattr(network, "output_fmt", None) == "NHWC"
         height, width = shape[1:3] if last else shape[2:4]
-        return Pooling("grid", f"mean of {height} x {width} positions", tokens, channels_last=last, changed=last)
+        described = f"mean of {height} x {width} positions"
+        return Pooling("grid", described, tokens, channels_last=last, changed=last), shape[3 if last else 1]
     if tokens.class_token:
-        return Pooling("class", "class token", tokens, changed=not getattr(network, "num_prefix_tokens", 0))
+        return Pooling("class", "class token", tokens, changed=not getattr(network, "num_prefix_tokens", 0)), shape[2]
     description = f"mean of {counted(shape[1] - tokens.prefix, 'patch token')}{tokens.others(class_token=False)}"
-    return Pooling("mean", description, tokens, changed=tokens.prefix > 0)
+    return Pooling("mean", description, tokens, changed=tokens.prefix > 0), shape[2]
 
 
-def _class_and_mean(network: torch.nn.Module, images: torch.Tensor, shape: tuple[int, ...], tokens: Tokens) -> Pooling:
+def _run(network: Any, images: torch.Tensor) -> tuple[Any, Any]:
+    """The output of a network, and of its `forward_features` on the way: running that again takes as long."""
+    features: Callable[..., Any] | None = getattr(network, "forward_features", None)
+    if features is None:
+        return network(images), None
+    found: list[Any] = []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        found.append(features(*args, **options))
+        return found[-1]
+
+    network.forward_features = noted
+    try:
+        output = network(images)
+    finally:
+        del network.forward_features
+    return output, found[-1] if found else features(images)
+
+
+def _shape(output: Any) -> tuple[int, ...]:
+    return tuple(output.shape) if isinstance(output, torch.Tensor) else ()
+
+
+def _class_and_mean(shape: tuple[int, ...], tokens: Tokens) -> tuple[Pooling, int]:
     if not tokens.class_token:
         raise EncoderError("it has no class token, but its published feature is that with the mean of the patch tokens")
     if len(shape) != 3:
-        shape = tuple(_tokens_of(network, images).shape)
+        raise EncoderError(_NO_TOKENS)
     patches = counted(shape[1] - tokens.prefix, "patch token")
     description = f"class token + mean of {patches}{tokens.others(class_token=False)}"
-    return Pooling(CLASS_AND_MEAN, description, tokens, changed=True)
+    return Pooling(CLASS_AND_MEAN, description, tokens, changed=True), 2 * shape[2]
+
+
+_NO_TOKENS = "it gives no tokens"
 
 
 def _tokens_of(network: Any, images: torch.Tensor) -> torch.Tensor:
     tokens = network.forward_features(images)
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
-        raise EncoderError("it gives no tokens")
+        raise EncoderError(_NO_TOKENS)
     return tokens
 
 
-def _own_words(network: torch.nn.Module, images: torch.Tensor, tokens: Tokens, dim: int) -> str:
-    """The network's own pooling, in words."""
+def _own_words(network: torch.nn.Module, shape: tuple[int, ...], tokens: Tokens, dim: int) -> str:
+    """The network's own pooling, in words; `shape`: of what it pools."""
     pool = _pool_name(network)
-    features: Callable[[torch.Tensor], Any] | None = getattr(network, "forward_features", None)
-    inner = features(images) if features is not None else None
-    shape = tuple(inner.shape) if isinstance(inner, torch.Tensor) else ()
     if pool == "token":
         return "mean of class token and distillation token" if tokens.distilled else "class token"
     if pool == "map" and len(shape) == 3:
