@@ -366,3 +366,9 @@ def test_ctrl_c_is_the_usual_end(run: RunDir) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     assert "marks and jobs are kept" in process.stdout.read()
+
+
+def test_the_viewer_opens_without_torch() -> None:
+    """Loading it takes longer than all else until the first page."""
+    code = "import sys, wsi_pipeline.commands.checks.view, wsi_pipeline.viewer.web.serve; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
