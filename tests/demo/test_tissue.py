@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from wsi_pipeline.demo.layout import STEP, TISSUE_CLASSES, Recipe, plan_layout
 from wsi_pipeline.demo.noise import Field, blob_radii, polar, scatter, smooth_noise
-from wsi_pipeline.demo.nuclei import atlas
+from wsi_pipeline.demo.nuclei import SHAPES, stamp_of
 from wsi_pipeline.demo.stain import SITES
 from wsi_pipeline.demo.tissue import synthetic_tissue
 from wsi_pipeline.demo.truth import class_fractions
@@ -70,7 +70,7 @@ def test_form_tells_the_classes_apart_better_than_mean_colour() -> None:
 
 def test_tumour_nuclei_are_larger_and_less_alike() -> None:
     areas = {
-        kind: np.array([float((1 - turned[0].keep).sum()) for turned in atlas(kind)])
+        kind: np.array([float((1 - stamp_of(kind, shape, 0).keep).sum()) for shape in range(SHAPES)])
         for kind in ("epithelial", "tumour", "vesicular")
     }
     normal = areas["epithelial"]
