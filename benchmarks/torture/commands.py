@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +46,12 @@ def steps(csv: Path, patches: Path, encoder: str = "pathotune") -> tuple[Step, .
     return tuple(item for item in every if encoder == "pathotune" or item.name not in ("tune", "classify"))
 
 
-def load() -> None:
-    """Import all that commands need, so that children have it when they begin."""
-    for name in ("torch", "timm", "wsi_pipeline.cli", *(f"wsi_pipeline.commands.{name}" for name in _HANDLERS)):
+def load(names: Iterable[str], encoder: str = "pathotune") -> None:
+    """Import all that these commands need, so that children have it when they begin."""
+    modules = [name.replace("-", "_") for name in names]
+    networks = (["torch"] if set(modules) - {"tile"} else []) + (["timm"] if encoder == "pathotune" else [])
+    for name in (*networks, "wsi_pipeline.cli", *(f"wsi_pipeline.commands.{name}" for name in modules)):
         importlib.import_module(name)
-
-
-_HANDLERS = ("tile", "tune", "embed", "classify", "predict", "heatmap", "report", "check")
 
 
 def begin(words: Sequence[str], log: Path | None = None) -> int:

@@ -59,10 +59,10 @@ def torture(
     folder: Path, kills: int, seed: int, only: tuple[str, ...] = (), slides: int = 6, encoder: str = "pathotune"
 ) -> tuple[list[Killed], list[str]]:
     """Kill each step `kills` times, or those named in `only`; returns what was done and what differs."""
-    commands.load()
     steps = commands.steps(write_cohort(folder / "cohort", slides), write_patches(folder / "patches"), encoder)
     if only:
         steps = steps[: 1 + max(number for number, step in enumerate(steps) if step.name in only)]
+    commands.load((step.name for step in steps), encoder)
     calm, rough, log = folder / "calm", folder / "rough", folder / "log.txt"
     seconds, done, rng = undisturbed(steps, calm, log), [], random.Random(seed)
     for step in steps:

@@ -102,12 +102,12 @@ def torture(
     folder: Path, *, processes: int, kills: int, slides: int, seed: int, pause: float, encoder: str, steps: str
 ) -> Outcome:
     """One process alone, then several undisturbed, then several killed at random."""
-    commands.load()
     csv = write_cohort(folder / "cohort", slides, distinct=min(slides, 6))
     every = commands.steps(csv, write_patches(folder / "patches"), encoder)
     log, rng = folder / "log.txt", random.Random(seed)
     before = [step for step in every if step.name == "tune"]
     shared = [step for step in every if step.name in steps.split(",")]
+    commands.load((step.name for step in (*before, *shared)), encoder)
     runs = [folder / name for name in ("alone", "calm", "rough")]
     for run in runs:
         for step in (*before, *(shared if run is runs[0] else ())):

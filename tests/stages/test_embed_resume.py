@@ -37,27 +37,20 @@ def cohort(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path, ["embed", "--model", MODEL, "--weights", str(weights), "--batch", "7", "--device", "cpu"]
 
 
-def test_killed_in_the_middle_of_a_slide(cohort: tuple[Path, list[str]]) -> None:
+def test_killed_in_the_middle_of_a_slide(cohort: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     folder, words = cohort
-    assert main([*words, "--run", str(folder / "calm"), "--quiet"]) == 0
+    assert main([*words, "--run", str(folder / "calm")]) == 0
+    whole = _patches(capsys.readouterr().out)
     partial = folder / "rough" / "embed" / MODEL / ".s0.partial"
     kept = []
     for _ in range(2):  # killed, and killed again while it goes on
         kept.append(_kill_at(partial, [*words, "--run", str(folder / "rough")], more_than=max(kept, default=0)))
     assert kept[1] > kept[0] > 0
     assert main([*words, "--run", str(folder / "rough")]) == 0
+    assert _patches(capsys.readouterr().out) == whole - kept[1], "it says only what is left to do"
     for calm in sorted((folder / "calm" / "embed").rglob("*.h5")):
         assert (folder / "rough" / calm.relative_to(folder / "calm")).read_bytes() == calm.read_bytes()
     assert not list((folder / "rough" / "embed").rglob(".*"))
-
-
-def test_it_says_only_what_is_left_to_do(cohort: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
-    folder, words = cohort
-    kept = _kill_at(folder / "rough" / "embed" / MODEL / ".s0.partial", [*words, "--run", str(folder / "rough")])
-    main([*words, "--run", str(folder / "calm")])
-    whole = _patches(capsys.readouterr().out)
-    main([*words, "--run", str(folder / "rough")])
-    assert _patches(capsys.readouterr().out) == whole - kept
 
 
 def _kill_at(partial: Path, words: list[str], more_than: int = 0) -> int:

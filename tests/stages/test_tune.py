@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from pathotune import load_adapter, open_backbone, read_adapter
 from pathotune.adapters import METHODS
 from pathotune.config import FEATURES, PathoTuneConfig, TaskText
 from pathotune.training import MONITORS, FitOptions
+from tests.conftest import ROOT
 from tests.stages.tune_files import BACKBONE, CLASSES, SIDE, label_rows, write_backbone, write_class_folders
 from wsi_pipeline.cli import main
 from wsi_pipeline.cohort.patient_hashes import name_hashes
@@ -205,28 +204,30 @@ def test_every_field_of_the_spec_is_in_the_digest(field: str) -> None:
     assert len({TuneInputs(spec, LabelSpec(), "data", "weights", {}).digest for spec in specs}) == 2
 
 
+KILLED = """
+import json, sys
+from pathlib import Path
+from benchmarks.torture import commands
+
+folder, (cut, whole) = Path(sys.argv[1]), json.loads(sys.argv[2])
+commands.load(["tune"])
+(log := folder / "killed.txt").touch()
+pid = commands.begin(cut, log)
+while "epoch   2/3" not in log.read_text():
+    assert commands.wait(pid, 0.01) is None, "it ended before it was killed"
+commands.kill(pid)
+assert [path.name for path in (folder / "cut" / "tune" / "pathotune").iterdir()] == ["resume"]
+commands.run(cut, folder / "cut.txt")
+commands.run(whole, folder / "whole.txt")
+"""
+
+
 def test_a_kill_after_an_epoch_costs_nothing_that_was_done(made: Path, tmp_path: Path) -> None:
-    """Each training in a process of its own: other tests may have changed how many threads this one sums in."""
-    root = Path(__file__).resolve().parents[2]
-
-    def command(run: str) -> list[str]:
-        return [sys.executable, "-m", "wsi_pipeline", *words(made, run=str(tmp_path / run))]
-
-    process = subprocess.Popen(command("cut"), stdout=subprocess.PIPE, text=True, cwd=root)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch   2/3"):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
+    """Not in this process: other tests may have changed how many threads it sums in."""
+    calls = json.dumps([words(made, run=str(tmp_path / run)) for run in ("cut", "whole")])
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), calls], check=True, cwd=ROOT)
     folder, whole = (tmp_path / run / "tune" / "pathotune" for run in ("cut", "whole"))
-    assert {path.name for path in folder.iterdir()} == {"resume"}
-    assert process.returncode == -signal.SIGKILL
-    said = {
-        run: subprocess.run(command(run), capture_output=True, text=True, cwd=root, check=True).stdout
-        for run in ("cut", "whole")
-    }
+    said = {run: (tmp_path / f"{run}.txt").read_text() for run in ("cut", "whole")}
     assert "epoch   1/3" in said["cut"]
     assert re.search(r"epoch   2/3 .*\(from the interrupted run\)", said["cut"])
     assert "from the interrupted run" not in said["whole"]
