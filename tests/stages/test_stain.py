@@ -42,7 +42,7 @@ def tiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    words = ["tile", str(folder / "slides.csv"), "--run", str(folder / "run"), "--patch-px", "128", "--workers", "0"]
+    words = ["tile", str(folder / "slides.csv"), "--run", str(folder / "run"), "--patch-px", "256", "--workers", "0"]
     assert main([*words, "--quiet"]) == 0
     return folder
 
@@ -209,7 +209,7 @@ def test_slides_without_patches_or_profile_are_named(tmp_path: Path, capsys: pyt
     (tmp_path / "bad.svs").write_bytes(b"no slide")
     (tmp_path / "slides.csv").write_text("slide_id,path\ngood,good.svs\nblank,blank.svs\nbad,bad.svs\n")
     run = tmp_path / "run"
-    words = ["tile", str(tmp_path / "slides.csv"), "--run", str(run), "--patch-px", "128", "--workers", "0"]
+    words = ["tile", str(tmp_path / "slides.csv"), "--run", str(run), "--patch-px", "256", "--workers", "0"]
     assert main([*words, "--quiet"]) == 3
     assert main(["stain", "--run", str(run)]) == 0
     assert "1 slide without patches or stain profile, not in the table: bad" in capsys.readouterr().out
@@ -231,7 +231,7 @@ def test_without_normalisation_nothing_is_written_or_recorded(run: Path) -> None
 def test_a_yaml_with_stain_norm_runs_from_slides_to_a_report(tiled: Path, tmp_path: Path) -> None:
     """Each command of the file gets the key, and the features are those of the single commands."""
     (tiled / "cohort.yaml").write_text(
-        f"slides: slides.csv\nrun: {tmp_path / 'whole'}\ntile: {{patch_px: 128, workers: 0}}\n"
+        f"slides: slides.csv\nrun: {tmp_path / 'whole'}\ntile: {{patch_px: 256, workers: 0}}\n"
         "embed: {model: colour, stain_norm: macenko, stain_target: middle}\n"
         "train-mil: {model: mean, folds: 2, allow_few: true, epochs: 1, permutations: 0}\n"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,12 @@ SHOWN, SHOWN_PX = 4, 160
 
 @dataclass(frozen=True)
 class StainStage:
-    """Measures the stain of slides for one method of normalisation."""
+    """Measures the stain of slides for one method of normalisation.
+
+    slides_a_worker   see `SlideStage`: to start a process takes longer than to measure a slide
+    """
+
+    slides_a_worker: ClassVar[int] = 8
 
     run_dir: RunDir
     method: str
