@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -66,7 +67,9 @@ def render_report(data: ReportData) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
+    """One for the process: compiling the templates takes longer than filling them in."""
     env = Environment(
         loader=PackageLoader("wsi_pipeline.report", "templates"),
         autoescape=True,
