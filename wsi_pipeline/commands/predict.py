@@ -42,14 +42,13 @@ from wsi_pipeline.errors import UsageError
 from wsi_pipeline.mil.trained import novelty
 from wsi_pipeline.mil.trained.checkpoint import Ensemble, load_ensemble
 from wsi_pipeline.mil.validation.external import SEEN
-from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.stages.inputs.find_adapter import adapter_of_model
 from wsi_pipeline.stages.inputs.recorded_networks import recorded_networks
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags
 from wsi_pipeline.stages.inputs.stain_files import with_recorded_target
 from wsi_pipeline.stages.predict import Predicted, predict_slides, whole_patients
 from wsi_pipeline.stages.results.trainings import read_training, trainings
-from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.statistics.metric_words import metric_words, target_name
 from wsi_pipeline.wording import counted
 
 

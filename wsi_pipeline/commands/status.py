@@ -7,9 +7,8 @@ from collections import Counter
 from wsi_pipeline.cohort.slide_status import SlideStatus, read_status
 from wsi_pipeline.commands.shell.console import MOST_ROWS
 from wsi_pipeline.commands.shell.request import EXIT_DONE, EXIT_SOME_FAILED, Request, shown
-from wsi_pipeline.report.page.target_view import target_name
-from wsi_pipeline.stages.results.trainings import trainings
-from wsi_pipeline.stages.results.tuning_files import tunings
+from wsi_pipeline.stages.results.finished import finished
+from wsi_pipeline.statistics.metric_words import target_name
 from wsi_pipeline.wording import counted
 
 
@@ -24,10 +23,10 @@ def status(request: Request) -> int:
     failed = [(slide.slide_id, *slide.failed) for slide in slides if slide.failed]
     shown_rows = [(slide_id, stage, item.reason) for slide_id, stage, item in failed[:MOST_ROWS]]
     request.console.table(("slide", "failed in", "reason"), shown_rows)
-    for tuning in tunings(request.run_dir):
-        request.console.fact("adapter", f"{shown(tuning.folder)}/")
-    for training in trainings(request.run_dir):
-        request.console.fact("model", f"{shown(training.folder)}/  predicts {target_name(training.metrics)}")
+    for folder, _ in finished(request.run_dir.root, "tune/*"):
+        request.console.fact("adapter", f"{shown(folder)}/")
+    for folder, metrics in finished(request.run_dir.root, "train-mil/*/*"):
+        request.console.fact("model", f"{shown(folder)}/  predicts {target_name(metrics)}")
     if request.run_dir.report_html.is_file():
         request.console.fact("report", shown(request.run_dir.report_html))
     return EXIT_SOME_FAILED if failed else EXIT_DONE

@@ -37,13 +37,12 @@ from wsi_pipeline.config.prompt_spec import PromptSpec
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import MilError, UsageError, WsiPipelineError
 from wsi_pipeline.mil.validation.crossval import TrainingProgress
-from wsi_pipeline.report.page.target_view import target_name
 from wsi_pipeline.stages.inputs.outcome_source import check_patients
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, gather
 from wsi_pipeline.stages.inputs.target_bags import TargetBags, target_bags
 from wsi_pipeline.stages.results.trainings import Training
 from wsi_pipeline.stages.train_mil import train
-from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.statistics.metric_words import metric_words, target_name
 from wsi_pipeline.wording import NOT_KNOWN, counted, tested_words
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from wsi_pipeline.errors import WsiPipelineError
 from wsi_pipeline.statistics.metric_words import HEADLINES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STATES = ("done", "empty", "failed", "pending")
 """State of a slide: finished; no tissue found; stopped by an error; not started."""

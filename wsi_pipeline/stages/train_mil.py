@@ -38,11 +38,11 @@ from wsi_pipeline.splits.fold import SHARED
 from wsi_pipeline.stages.engine.freshness import REVISIONS
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, stain_warnings, tuned_on_warnings
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.stages.results.former import keep_former
 from wsi_pipeline.stages.results.trainings import (
     FOLDS,
     HISTORY,
-    METRICS,
     NAME,
     PREDICTIONS,
     Training,

@@ -40,6 +40,7 @@ from wsi_pipeline.labelled.splits.patch_split import PatchSplit
 from wsi_pipeline.report.figures.tuning_figures import confusion_png, curves_png
 from wsi_pipeline.report.maps.example_sheets import Verdicts, choose_examples, sheet_png
 from wsi_pipeline.stages.results import tuning_files as files
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.stages.results.patch_scores import patch_scores
 from wsi_pipeline.stages.results.tuning_files import (
     Json,
@@ -221,7 +222,7 @@ def _write(job: TuneJob, model: PathoTune, result: FitResult, judged: Judged) ->
     write_text(folder / files.PREDICTIONS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     _draw(folder, patches, found, scores, history, result.best_epoch)
     metrics = {**job.inputs.record(), **_facts(job, model, result, adapter), **scores}
-    write_text(folder / files.METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     remove(folder / files.RESUME)
     return Tuning(folder, metrics, history, fresh=False)
 

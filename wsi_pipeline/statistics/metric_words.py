@@ -1,6 +1,9 @@
-"""Metrics by name: how the name is written, whether lower is better, the chance level."""
+"""Metrics by name: how the name is written, whether lower is better, the chance level; and what a model predicts."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 HEADLINES = {"classification": "auroc", "ordinal": "quadratic_kappa", "survival": "c_index", "regression": "mae"}
 """Task -> its headline metric."""
@@ -51,3 +54,11 @@ def estimate_words(
     if low is None or high is None:
         return f"{value:{digits}}"
     return f"{value:{digits}} {interval.format(low=f'{low:{digits}}', high=f'{high:{digits}}')}"
+
+
+def target_name(metrics: Mapping[str, Any]) -> str:
+    """Name of a model's target: its label column, `survival PFS`, or `label`."""
+    task = metrics.get("task") or "classification"
+    if (task.get("name") if isinstance(task, Mapping) else task) == "survival":
+        return f"survival {str(metrics.get('endpoint') or '').upper()}".strip()
+    return str(metrics.get("label_column") or "label")

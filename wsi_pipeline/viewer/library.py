@@ -26,8 +26,9 @@ from wsi_pipeline.remote.remote_file import RemoteFile
 from wsi_pipeline.slides.inspect.identity import STAT_BYTES
 from wsi_pipeline.slides.open import open_slide
 from wsi_pipeline.stages.engine.freshness import read_header
-from wsi_pipeline.stages.results.trainings import METRICS, PREDICTIONS
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.stages.results.trainings import NAME as TRAININGS
+from wsi_pipeline.stages.results.trainings import PREDICTIONS
 from wsi_pipeline.store.files import open_store
 from wsi_pipeline.store.schema import SEGMENT_FORMAT, THUMBNAIL, Header
 from wsi_pipeline.viewer.deep_zoom import JPEG, DeepZoom, Tile, jpeg_of

@@ -13,7 +13,7 @@ from wsi_pipeline.config.registries import EVEN_MODELS
 from wsi_pipeline.errors import MilError, StoreError
 from wsi_pipeline.mil.trained.model_config import CONFIG, check_encoder, read_config
 from wsi_pipeline.stages.inputs.alike import differing_patches
-from wsi_pipeline.stages.results.trainings import METRICS
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.store.schema import Header
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from wsi_pipeline.report.data import Estimate, ModelSection, ReportData, SlideRow
 from wsi_pipeline.report.figures.curves import patch_count_outliers
-from wsi_pipeline.report.page.target_view import target_name
-from wsi_pipeline.statistics.metric_words import CHANCE_LEVEL, LOWER_IS_BETTER, metric_words
+from wsi_pipeline.statistics.metric_words import CHANCE_LEVEL, LOWER_IS_BETTER, metric_words, target_name
 from wsi_pipeline.statistics.metric_words import estimate_words as words_of_estimate
 from wsi_pipeline.wording import NOT_KNOWN, agreed, counted, listed
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from wsi_pipeline.cohort.formulas import safe_cell
 from wsi_pipeline.report.data import Estimate, ModelSection, as_number
-from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.statistics.metric_words import metric_words, target_name
 from wsi_pipeline.statistics.permutation import holm
 from wsi_pipeline.wording import listed
-
-SURVIVAL = "survival"
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,6 @@ class TargetGroup:
             together = "; ".join(listed(names, 20) for names in self.shared)
             return f"{tests} Cross-validated on the same folds: {together}."
         return f"{tests} Each target has its own folds."
-
-
-def target_name(metrics: Mapping[str, Any]) -> str:
-    """Name of a model's target: its label column, `survival PFS`, or `label`."""
-    task = metrics.get("task") or "classification"
-    if (task.get("name") if isinstance(task, Mapping) else task) == SURVIVAL:
-        return f"{SURVIVAL} {str(metrics.get('endpoint') or '').upper()}".strip()
-    return str(metrics.get("label_column") or "label")
 
 
 def side_by_side(models: Sequence[ModelSection]) -> list[TargetGroup]:

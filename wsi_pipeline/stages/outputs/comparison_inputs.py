@@ -13,7 +13,8 @@ from wsi_pipeline.mil.trained.model_config import CONFIG, read_config
 from wsi_pipeline.mil.validation.paired import Validated
 from wsi_pipeline.stages.outputs.foreign_side import FOREIGN, beside, is_table
 from wsi_pipeline.stages.outputs.predicted_side import aligned, is_prediction, read_side, task_of_prediction
-from wsi_pipeline.stages.results.trainings import METRICS, NAME, Training, require_training
+from wsi_pipeline.stages.results.finished import METRICS
+from wsi_pipeline.stages.results.trainings import NAME, Training, require_training
 
 Pair = tuple[Training, Training]
 

@@ -31,11 +31,11 @@ from wsi_pipeline.mil.validation.crossval import CrossValidation, TrainingProgre
 from wsi_pipeline.stages.inputs.prompt_source import open_network, open_pixels
 from wsi_pipeline.stages.inputs.retraining import check_replaceable
 from wsi_pipeline.stages.inputs.slide_bags import SlideBags, tuned_on_warnings
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.stages.results.former import keep_former
 from wsi_pipeline.stages.results.trainings import (
     FOLDS,
     HISTORY,
-    METRICS,
     NAME,
     PREDICTIONS,
     Training,

@@ -15,10 +15,11 @@ from wsi_pipeline.cohort.records import SlideRecord
 from wsi_pipeline.cohort.run_dir import RunDir, slug
 from wsi_pipeline.config.specs import MilSpec
 from wsi_pipeline.errors import StoreError
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.statistics.metric_words import CLASS_TASKS
 
 NAME = "train-mil"
-PREDICTIONS, FOLDS, HISTORY, METRICS = "predictions.csv", "folds.csv", "history.json", "metrics.json"
+PREDICTIONS, FOLDS, HISTORY = "predictions.csv", "folds.csv", "history.json"
 CHOSEN = "chosen"
 """Folder of a training in which each fold chose its model or settings."""
 _LONGEST_TARGET = 80

@@ -25,11 +25,12 @@ from wsi_pipeline.cohort.run_dir import RunDir
 from wsi_pipeline.config.fields import digest_of
 from wsi_pipeline.config.specs import LabelSpec, TuneSpec
 from wsi_pipeline.stages.engine.freshness import REVISIONS
+from wsi_pipeline.stages.results.finished import METRICS
 from wsi_pipeline.stages.results.former import keep_former
 from wsi_pipeline.system.atomic import make_folder
 
 NAME = "tune"
-METRICS, HISTORY, PREDICTIONS = "metrics.json", "history.csv", "predictions.csv"
+HISTORY, PREDICTIONS = "history.csv", "predictions.csv"
 CURVES, CONFUSION, SHEET = "curves.png", "confusion.png", "patches.png"
 DIAGNOSIS, DIAGNOSIS_PICTURE = "diagnosis.json", "diagnosis.png"
 RESUME = "resume"
