@@ -21,6 +21,11 @@ settings.register_profile("no deadline", deadline=None, suppress_health_check=[H
 settings.load_profile("no deadline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole workflows first: they take a minute, which one process would spend alone at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "workflows")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of real slides and images (WSI_PIPELINE_DATA); skips where it is absent."""
