@@ -38,8 +38,9 @@ def test_its_steps_can_be_read() -> None:
     assert "no ARG COLOUR" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_its_steps_run_with_the_packages_that_are_here() -> None:
-    """All but the downloads, which take minutes."""
+    """All but the downloads, which take minutes; `make test` has just installed the package itself."""
     command = [sys.executable, ROOT / ".ci/dockerfile-steps", "--installed"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
