@@ -2,8 +2,8 @@
 # Intervals of the package `confidenceinterval` by its default, analytic methods. On cohorts of the size of a small
 # study they leave the scale: an AUROC of 0.88 reaches 1.03, a macro F1 of 1 reaches 1.31. And where the classes are
 # separated the interval of the AUROC has no width: 20 slides that are all right look as certain as 20,000. A report
-# that prints such an interval looks careful and is not. This program resamples patients and says where an interval
-# means nothing.
+# that prints such an interval looks careful and is not. This program resamples patients, which stays within the scale
+# but has no width there either; it then warns of it.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -177,6 +177,10 @@ def test_perfect_predictions() -> None:
     result = measured(predictions(skill=50.0))
     best = {"value": 1, "low": 1, "high": 1, "n_undefined": 0, "unit": "patient", "n": 30}
     assert all(part == best for part in result["pooled"].values())
+    assert result["warnings"] == [
+        "Intervals without width (AUROC, balanced accuracy, macro F1, accuracy): every resample of the 30 patients "
+        "scores the same. Others may still score worse."
+    ]
 
 
 def test_an_absent_class_gives_null_and_a_reason() -> None:
@@ -191,6 +195,8 @@ def test_an_absent_class_gives_null_and_a_reason() -> None:
     assert result["per_class"]["normal"]["specificity"] is None
     assert result["warnings"] == [
         "Undefined on the test slides: AUROC, balanced accuracy, macro F1 (no slide of class tumour).",
+        "Intervals without width (accuracy): every resample of the 10 patients scores the same. "
+        "Others may still score worse.",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_pipeline.statistics.bootstrap import Floats, Interval, Samples, Weighted, bootstrap_mean, interval
+from wsi_pipeline.statistics.metric_words import metric_words
+from wsi_pipeline.wording import listed
 
 LEVEL = 0.95
 """Coverage of every interval."""
@@ -31,6 +33,21 @@ def bounds_of(value: float | None, samples: Floats) -> Json:
     """The interval of a value, with null limits if the value itself is undefined."""
     found = interval(samples, LEVEL) if value is not None else Interval(None, None, len(samples))
     return {"low": found.low, "high": found.high, "n_undefined": found.n_undefined}
+
+
+def width_warnings(estimates: Mapping[str, Json], units: str) -> list[str]:
+    """A warning of metrics whose interval has no width, if there are any: without an error there is none to resample.
+
+    units   what was resampled: `22 patients`
+    """
+    bounds = {name: (found["low"], found["high"]) for name, found in estimates.items() if found["low"] is not None}
+    flat = [metric_words(name) for name, (low, high) in bounds.items() if high - low < 1e-12]
+    if not flat:
+        return []
+    return [
+        f"Intervals without width ({listed(flat)}): every resample of the {units} scores the same. "
+        "Others may still score worse."
+    ]
 
 
 class Resampler:

@@ -19,7 +19,7 @@ from wsi_pipeline.mil.tasks.classification import ClassEvaluation
 from wsi_pipeline.mil.tasks.task import Evaluation, Task
 from wsi_pipeline.mil.training.seeding import sub_seed
 from wsi_pipeline.mil.validation.classification_report import calibration_json, per_class, threshold_json
-from wsi_pipeline.statistics.estimates import LEVEL, Resampler
+from wsi_pipeline.statistics.estimates import LEVEL, Resampler, width_warnings
 from wsi_pipeline.statistics.metric_words import metric_words
 from wsi_pipeline.statistics.permutation import permutation_test
 from wsi_pipeline.wording import counted
@@ -133,6 +133,7 @@ def metric_warnings(task: Task, predictions: pd.DataFrame, pooled: dict[str, Jso
     if most:
         notes.append(f"{most} of {resamples} bootstrap resamples lacked a class or were constant and were skipped.")
     n = predictions["patient_id"].nunique()
+    notes += width_warnings(pooled, counted(n, "patient"))
     if task.classes:
         counts = predictions.groupby("label")["patient_id"].nunique()
         for name, count in ((name, counts[name]) for name in in_order(counts.index) if counts[name] < FEW_PATIENTS):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from wsi_pipeline.errors import MetricError
 from wsi_pipeline.statistics.bootstrap import Floats, Samples, Scored, bootstrap_mean, weighted_metrics
 from wsi_pipeline.statistics.calibration import calibration_of, expected_error
-from wsi_pipeline.statistics.estimates import LEVEL, bounds_of, estimate_of, none_if_nan
+from wsi_pipeline.statistics.estimates import LEVEL, bounds_of, estimate_of, none_if_nan, width_warnings
+from wsi_pipeline.wording import counted
 
 POOLED = ("accuracy", "macro_f1", "balanced_accuracy", "auroc", "ece")
 PER_CLASS = ("precision", "recall", "f1", "auroc")
@@ -70,7 +71,10 @@ def patch_scores(
         "ece_bins": ECE_BINS,
         "per_class": {name: _of_class(scored, code, values, samples) for code, name in enumerate(classes)},
         "confusion": _confusion(scored),
-        "warnings": _warnings(scored, classes, part, n_groups, pooled["auroc"]["n_undefined"], resamples),
+        "warnings": [
+            *_warnings(scored, classes, part, n_groups, pooled["auroc"]["n_undefined"], resamples),
+            *width_warnings(pooled, counted(n_groups, "group")),
+        ],
     }
 
 
