@@ -17,7 +17,7 @@ SITE = $(BIN)/python -m sphinx -q -E -W --keep-going -c docs/site
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends with the report to open (under 5 minutes)
+demo: $(VENV)/.installed ## synthetic slides through the whole pipeline; ends with the report to open (4 to 9 minutes)
 	@$(BIN)/wsi-pipeline demo $(DEMO)/cohort
 	@echo; echo '$$ wsi-pipeline tile slides.csv'
 	@$(BIN)/wsi-pipeline tile $(DEMO)/cohort/slides.csv --run $(DEMO)/wsi-run || [ $$? -eq $(SOME_FAILED) ]
