@@ -97,6 +97,8 @@ def test_without_sites_the_indices_are_not_made_up(run, tmp_path, capsys):
 
 
 def test_the_report_has_a_section(run):
+    words = ["robustness", "--run", str(run), "--n-patches", "42", "--device", "cpu"]
+    assert main(words) == 0
     assert main(["report", "--run", str(run)]) == 0
     page = (run / "report/report.html").read_text()
     assert '<section id="robustness">' in page
