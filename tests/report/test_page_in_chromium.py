@@ -26,9 +26,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(running: Browser) -> Browser:
+    """One browser for all; what the page of another test said or asked for is forgotten."""
+    running.problems.clear()
+    running.requests.clear()
+    return running
 
 
 def enter(browser: Browser, selector: str, value: str, event: str) -> None:
